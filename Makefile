@@ -1,0 +1,45 @@
+# Two commands set everything up: `make demo` and `make test`. VENV=path reuses an environment made from the same lock.
+VENV ?= .venv
+PYTHON ?= python3.11
+BIN := $(abspath $(VENV))/bin
+STAMP := $(abspath $(VENV))/.corgi-$(shell cat requirements.lock pyproject.toml | sha256sum | cut -c1-16)
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+export NO_ALBUMENTATIONS_UPDATE := 1
+export RAY_USAGE_STATS_ENABLED := 0
+export HF_HUB_OFFLINE ?= 1
+export PATH := $(BIN):$(PATH)
+
+.PHONY: demo smoke test check chaos-flow clean venv
+
+venv: $(STAMP)
+
+$(STAMP):
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock "setuptools>=77"
+	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -c requirements.lock -e ".[demo,dev]"
+	$(BIN)/python -m pip check
+	rm -f $(abspath $(VENV))/.corgi-*
+	touch $@
+
+demo: $(STAMP)
+	$(BIN)/python pipelines/demo.py
+
+smoke: $(STAMP)
+	rm -rf runs/smoke
+	$(BIN)/python pipelines/demo.py --pictures 300 --port 8047 --work runs/smoke/site --recipe pipelines/recipes/smoke.yaml
+
+test: $(STAMP)
+	$(BIN)/python -m pytest
+
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+chaos-flow: $(STAMP)
+	$(BIN)/python -m pytest tests/chaos
+
+clean:
+	rm -rf .venv runs .pytest_cache .ruff_cache .import_linter_cache build *.egg-info

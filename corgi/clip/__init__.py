@@ -1,0 +1,1 @@
+"""CLIP: towers, own towers, embeddings, and the clusters of the shift."""

@@ -1,0 +1,144 @@
+"""Frozen features of pictures and full captions, computed once a shard: what an own tower's heads learn from."""
+
+import dataclasses
+import json
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from jaxtyping import Float
+from torch import nn
+
+from corgi.clip.backbones import load_trunks, portable_config
+from corgi.clip.embed import Vectors, embed_captions, embed_pictures
+from corgi.clip.towers import UNTRAINED, Tower, build_model
+from corgi.clip.vectors import column, matrix
+from corgi.flow.dag import Context
+from corgi.settings.clip import EmbedSettings, TowerRef, TowerSettings
+from corgi.settings.section import digest
+from corgi.tables.manifest import RowCounts, ShardManifest
+from corgi.tables.schema import Reason, Split, vector
+from corgi.tables.store import ShardTask, Store
+
+MAX_CAPTIONS = 8
+"""Full captions a picture learns from at most."""
+_FEATURE_SETTINGS = ("image_backbone", "text_backbone", "image_size", "context_length")
+
+
+def frozen_model(settings: TowerSettings) -> tuple[nn.Module, Any, Any]:
+    """Return the open_clip model of an own tower, trunks pretrained and heads untrained, with transform and tokenizer."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "config.json"
+        path.write_text(json.dumps(portable_config(settings)))
+        built = build_model(TowerRef(name="frozen", model="own", pretrained=UNTRAINED, config=str(path)))
+    load_trunks(built[0])
+    return built
+
+
+def feature_task(context: Context, download: ShardManifest) -> ShardTask:
+    """Return the task of one download shard's features; its key leaves out what only the heads depend on."""
+    settings: TowerSettings = context.recipe.tower
+    task = context.task(f"features-{download.shard}", inputs={"download": [download]})
+    chosen = {name: getattr(settings, name) for name in _FEATURE_SETTINGS}
+    meaning = {"shard": task.shard, "version": task.version, "settings": chosen, "input": download.digest}
+    return dataclasses.replace(task, key=digest(meaning))
+
+
+class FeatureShards:
+    """Ray Data actor: the frozen trunks, loaded once; each call commits one shard's features."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        """Load both trunks; the heads are taken out."""
+        self.settings = TowerSettings.model_validate(settings)
+        model, preprocess, tokenizer = frozen_model(self.settings)
+        model.get_submodule("visual").add_module("head", nn.Identity())
+        model.get_submodule("text").add_module("proj", nn.Identity())
+        self.tower = Tower("frozen", model, preprocess, tokenizer)
+
+    def make(self, task: ShardTask) -> ShardManifest:
+        """Commit `pictures` and `captions` of the train and val pictures that have a full caption."""
+        store = Store(task.root)
+        download = store.read_shard(task.inputs["download"][0])
+        images, captions = learnable(store, download)
+        start = time.perf_counter()
+        batch = self.settings.feature_batch
+        pictures = embed_pictures([self.tower], images["image"].to_pylist(), EmbedSettings(batch_size=batch))
+        texts = embed_captions([self.tower], captions["caption"].to_pylist(), batch)
+        seconds = {"features_s": time.perf_counter() - start}
+        picture_table = _with_features(images.select(["uid", "split", "group"]), pictures)
+        caption_table = _with_features(captions.select(["uid", "ordinal"]), texts)
+        picture_table, caption_table = _paired(picture_table, caption_table)
+        kept = picture_table.num_rows
+        rejected = {Reason.BAD_VECTOR: images.num_rows - kept} if kept < images.num_rows else {}
+        with store.attempt(task) as attempt:
+            attempt.write_table("pictures", picture_table)
+            attempt.write_table("captions", caption_table)
+            return attempt.commit(
+                RowCounts(rows_in=images.num_rows, kept=kept, rejected=rejected), timings=seconds
+            )
+
+
+def learnable(store: Store, download: ShardManifest) -> tuple[pa.Table, pa.Table]:
+    """Return the train and val pictures of a shard that have a full caption, and those captions."""
+    captions = store.read(download, "captions", ["uid", "ordinal", "caption", "kind"])
+    images = store.read(download, "images", ["uid", "split", "group", "image"])
+    images = images.filter(pc.field("split").isin([Split.TRAIN.value, Split.VAL.value]))
+    return _paired(images, captions.filter(pc.field("kind") == "full"))
+
+
+class FeatureRows:
+    """Pictures of a split with their captions' features: the rows the heads learn from or are measured on."""
+
+    def __init__(self, root: str, manifests: Sequence[str], split: Split) -> None:
+        """Open feature shards by manifest path and count the split's pictures."""
+        self._store, self._split = Store(root), split
+        self._shards = [self._store.read_shard(path) for path in manifests]
+        owners = [self._store.read(shard, "captions", ["uid"])["uid"].to_pylist() for shard in self._shards]
+        most = max((count for uids in owners for count in Counter(uids).values()), default=1)
+        self.num_slots = min(MAX_CAPTIONS, most)
+        self.counts: Sequence[int] = [
+            self._pictures(unit, ["split"]).num_rows for unit in range(len(self._shards))
+        ]
+
+    def load(self, unit: int) -> dict[str, np.ndarray]:
+        """Return `image` [n, d], `text` [n, slots, e] padded with zeros, both half floats, and `num_texts` [n]."""
+        pictures = self._pictures(unit, ["uid", "split", "feature"])
+        captions = self._store.read(self._shards[unit], "captions", ["uid", "feature"])
+        place = {uid: row for row, uid in enumerate(pictures["uid"].to_pylist())}
+        features = matrix(captions["feature"]).astype(np.float16)
+        text = np.zeros((pictures.num_rows, self.num_slots, features.shape[1]), np.float16)
+        num_texts = np.zeros(pictures.num_rows, np.int64)
+        for row, uid in enumerate(captions["uid"].to_pylist()):
+            picture = place.get(uid)
+            if picture is not None and num_texts[picture] < self.num_slots:
+                text[picture, num_texts[picture]] = features[row]
+                num_texts[picture] += 1
+        return {"image": matrix(pictures["feature"]).astype(np.float16), "text": text, "num_texts": num_texts}
+
+    def groups(self, unit: int) -> list[str]:
+        """Return the group of each row of a unit."""
+        return self._pictures(unit, ["split", "group"])["group"].to_pylist()
+
+    def _pictures(self, unit: int, columns: list[str]) -> pa.Table:
+        pictures = self._store.read(self._shards[unit], "pictures", columns)
+        return pictures.filter(pc.field("split") == self._split.value)
+
+
+def _paired(pictures: pa.Table, captions: pa.Table) -> tuple[pa.Table, pa.Table]:
+    """Return the pictures that have a caption, and the captions that have a picture."""
+    pictures = pictures.filter(pc.field("uid").isin(captions["uid"].unique()))
+    return pictures, captions.filter(pc.field("uid").isin(pictures["uid"].unique()))
+
+
+def _with_features(named: pa.Table, vectors: Vectors) -> pa.Table:
+    """Return the rows of good vectors with their raw features, half floats."""
+    (unit,), (norm,) = vectors.unit.values(), vectors.norm.values()
+    good = np.flatnonzero(vectors.is_good())
+    raw: Float[np.ndarray, "n dim"] = unit[good] * norm[good, None]
+    return named.take(good).append_column(pa.field("feature", vector(raw.shape[1])), column(raw))

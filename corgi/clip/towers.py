@@ -1,0 +1,216 @@
+"""CLIP towers: any open_clip model, loaded and run through open_clip's own code, whatever its weights' source."""
+
+import json
+import logging
+import pickle
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+from huggingface_hub import constants as hub
+from jaxtyping import Float, Int
+from open_clip.hf_model import HFTextEncoder
+from PIL import Image
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from corgi.clip.backbones import PACKAGE_PREFIX, package_path
+from corgi.clip.references import tower_refs
+from corgi.settings.clip import TowerRef
+from corgi.settings.errors import InputError
+from corgi.settings.section import digest
+
+__all__ = ["Tower", "build_model", "load_tower", "tower_refs"]
+
+UNTRAINED = "random"
+_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+_LOAD_ERRORS = (
+    RuntimeError,
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    pickle.UnpicklingError,
+    SafetensorError,
+)
+
+
+class Tower:
+    """One CLIP model on one device: pictures and captions in, unit vectors and raw norms out."""
+
+    def __init__(
+        self, name: str, model: nn.Module, preprocess: Any, tokenizer: Any, precision: str = "fp32"
+    ) -> None:
+        """Take a built open_clip model with its own evaluation transform and tokenizer."""
+        self.name = name
+        self.precision = precision
+        self._model = model.eval().requires_grad_(False)
+        self._transform = preprocess
+        self._tokenizer = tokenizer
+        visual = model.get_submodule("visual")
+        self._memory_format = torch.channels_last if _is_convolutional(visual) else torch.contiguous_format
+        visual.to(memory_format=self._memory_format)
+        self.device = next(model.parameters()).device
+        size = getattr(visual, "image_size", 224)
+        self.image_size = int(size if isinstance(size, int) else max(size))
+        self.dim = self.texts([""])[0].shape[1]
+
+    def preprocess(self, picture: Image.Image) -> Float[Tensor, "3 height width"]:
+        """Resize, crop and normalise one RGB picture as open_clip does for this model; safe in threads."""
+        return self._transform(picture)
+
+    def tokens(self, captions: Sequence[str]) -> Int[Tensor, "n length"]:
+        """Return token ids; a Hugging Face text model gets no more padding than its longest caption needs."""
+        ids = self._tokenizer(list(captions))
+        text = getattr(self._model, "text", None)
+        if isinstance(text, HFTextEncoder):
+            used = (ids != _padding(text)).any(dim=0).nonzero()
+            ids = ids[:, : int(used.max()) + 1]
+        return ids
+
+    def images(self, pictures: Sequence[Image.Image]) -> tuple[Float[Tensor, "n dim"], Float[Tensor, "n"]]:
+        """Return the pictures' unit vectors, fp32, and the norms they had."""
+        return self.pixels(torch.stack([self.preprocess(picture) for picture in pictures]))
+
+    @torch.no_grad()
+    def pixels(
+        self, pixels: Float[Tensor, "n 3 height width"]
+    ) -> tuple[Float[Tensor, "n dim"], Float[Tensor, "n"]]:
+        """Return the unit vectors and norms of preprocessed pictures."""
+        moved = pixels.to(self.device, memory_format=self._memory_format, non_blocking=True)
+        with self._autocast():
+            raw = self._model.encode_image(moved)  # pyright: ignore[reportCallIssue]
+        return _unit(raw)
+
+    @torch.no_grad()
+    def texts(self, captions: Sequence[str]) -> tuple[Float[Tensor, "n dim"], Float[Tensor, "n"]]:
+        """Return the captions' unit vectors, fp32, and the norms they had."""
+        ids = self.tokens(captions).to(self.device)
+        with self._autocast():
+            raw = self._model.encode_text(ids)  # pyright: ignore[reportCallIssue]
+        return _unit(raw)
+
+    def _autocast(self) -> torch.autocast:
+        dtype = _AUTOCAST.get(self.precision)
+        return torch.autocast(self.device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None)
+
+
+def load_tower(ref: TowerRef, precision: str = "fp32") -> Tower:
+    """Load a CLIP model on the GPU this process was given, else on the CPU.
+
+    Architectures of open_clip, `hf-hub:` and `local-dir:` names and own config files, with a pretrained tag, a
+    checkpoint file or `random` weights, all take one path: open_clip.create_model_and_transforms.
+
+    Raises:
+        InputError: it cannot be loaded; the line names model, weights, cache folder and the way out.
+
+    """
+    model, preprocess, tokenizer = build_model(ref)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return Tower(ref.name, model.to(device), preprocess, tokenizer, precision)
+
+
+def build_model(ref: TowerRef) -> tuple[nn.Module, Any, Any]:
+    """Return the open_clip model on the CPU, its evaluation transform and its tokenizer."""
+    untrained = ref.pretrained == UNTRAINED
+    try:
+        name, overrides, offline = _architecture(ref)
+        with _offline(offline), _quiet(), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            model, _, preprocess = open_clip.create_model_and_transforms(
+                name, pretrained=None if untrained else ref.pretrained, pretrained_text=False, **overrides
+            )
+            tokenizer = open_clip.get_tokenizer(name)
+    except _LOAD_ERRORS as error:
+        raise InputError(_refusal(ref, error)) from error
+    return model, preprocess, tokenizer
+
+
+def _architecture(ref: TowerRef) -> tuple[str, dict[str, Any], bool]:
+    """Return the name open_clip knows the model by, its preprocessing, and whether packages hold all it needs.
+
+    An own config is resolved (packages to folders) into a temporary file, since a folder written into the
+    committed config would be right on one machine only. It may be open_clip's `open_clip_config.json` too.
+    """
+    if ref.config is None:
+        return ref.model, {}, False
+    config = json.loads(Path(ref.config).read_text())
+    wanted = config.get("preprocess_cfg", {})
+    config = _resolved(config.get("model_cfg", config))
+    name = f"{ref.model}-{digest(config)[:12]}"
+    if name not in open_clip.list_models():
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / f"{name}.json"
+            path.write_text(json.dumps(config))
+            open_clip.add_model_config(path)
+            open_clip.factory._MODEL_CONFIG_PATHS.remove(path)
+        if name not in open_clip.list_models():
+            raise ValueError(
+                f"{ref.config} is no open_clip config: it needs embed_dim, vision_cfg and text_cfg"
+            )
+    keys = {
+        "mean": "image_mean",
+        "std": "image_std",
+        "interpolation": "image_interpolation",
+        "resize_mode": "image_resize_mode",
+    }
+    overrides = {keys[key]: value for key, value in wanted.items() if key in keys}
+    return name, overrides, PACKAGE_PREFIX in json.dumps(json.loads(Path(ref.config).read_text()))
+
+
+def _resolved(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _resolved(item) for key, item in value.items()}
+    if isinstance(value, str) and value.startswith(PACKAGE_PREFIX):
+        return str(package_path(value))
+    return value
+
+
+def _refusal(ref: TowerRef, error: BaseException) -> str:
+    cause = " ".join(str(error).split())[:300] or type(error).__name__
+    return (
+        f"tower {ref.name} (model {ref.model}, pretrained {ref.pretrained}) cannot be loaded: {cause}; nothing was embedded; "
+        f"downloads are kept in {hub.HF_HUB_CACHE}; without network set pretrained to a local .safetensors or .pt file"
+    )
+
+
+@contextmanager
+def _offline(wanted: bool) -> Iterator[None]:
+    """Keep the Hugging Face hub offline while packaged files are read."""
+    before = hub.HF_HUB_OFFLINE
+    hub.HF_HUB_OFFLINE = before or wanted
+    try:
+        yield
+    finally:
+        hub.HF_HUB_OFFLINE = before
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence open_clip's remarks on weights that are put in later; failures raise."""
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+def _padding(text: HFTextEncoder) -> int:
+    assert text.config is not None
+    return int(getattr(text.config, "pad_token_id", None) or 0)
+
+
+def _is_convolutional(visual: nn.Module) -> bool:
+    """Say whether channels_last pays: a transformer's only convolution cuts the patches."""
+    return sum(isinstance(module, nn.Conv2d) for module in visual.modules()) > 1
+
+
+def _unit(raw: Float[Tensor, "n dim"]) -> tuple[Float[Tensor, "n dim"], Float[Tensor, "n"]]:
+    vectors = raw.float().cpu()
+    norm = vectors.norm(dim=1)
+    return vectors / norm.clamp(min=torch.finfo(torch.float32).tiny)[:, None], norm

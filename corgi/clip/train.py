@@ -1,0 +1,98 @@
+"""The tower stage: an own open_clip model from packaged frozen trunks and heads trained on the train split."""
+
+import json
+from typing import Any
+
+from safetensors.torch import load_file, save
+from torch import nn
+
+from corgi.clip import backbones
+from corgi.clip.features import FeatureRows, feature_task, frozen_model
+from corgi.clip.heads import HeadsObjective
+from corgi.flow.cluster import connect
+from corgi.flow.dag import Context
+from corgi.flow.shards import Pool, make_shards
+from corgi.settings.clip import TowerSettings
+from corgi.settings.errors import SettingsError
+from corgi.tables.manifest import RowCounts
+from corgi.tables.schema import Split
+from corgi.tables.store import ShardTask
+from corgi.training.checkpoint import final_weights
+from corgi.training.trainer import train
+from corgi.training.training import Training
+
+
+def run(context: Context) -> list[ShardTask]:
+    """Commit the frozen features a shard each, then the model: `config`, `checkpoint` and `metrics`.
+
+    The model's shard comes first in the stage. A killed run loses at most one shard of features and the steps
+    since the last checkpoint.
+
+    Raises:
+        SettingsError: micro-batches are asked for, which would change the contrastive loss.
+
+    """
+    settings: TowerSettings = context.recipe.tower
+    if settings.training.micro_batch:
+        raise SettingsError(
+            f"tower.training.micro_batch={settings.training.micro_batch}: the CLIP loss compares the whole batch at once; nothing was started; leave it 0"
+        )
+    features = [feature_task(context, download) for download in context.shards("download")]
+    model = context.task("model")
+    pending = context.pending(features)
+    if pending:
+        connect(context.recipe)
+        arguments = {"settings": settings.model_dump(mode="json")}
+        make_shards(
+            "corgi.clip.features:FeatureShards", arguments, pending, Pool(settings.num_actors), "features"
+        )
+    if context.pending([model]):
+        connect(context.recipe)
+        _commit_model(context, model, _training(context, model, features))
+    return [model, *features]
+
+
+def _training(context: Context, model: ShardTask, features: list[ShardTask]) -> Training:
+    settings: TowerSettings = context.recipe.tower
+    committed = [context.store.shard(task.stage, task.key) for task in features]
+    return Training(
+        name="tower",
+        folder=str(context.store.shard_folder(model.stage, model.key) / "work"),
+        objective="corgi.clip.heads:HeadsObjective",
+        arguments={
+            "root": model.root,
+            "features": [shard.path for shard in committed if shard is not None],
+            "settings": settings.model_dump(mode="json"),
+        },
+        settings=settings.training,
+        tracking=context.recipe.tracking,
+        group=context.run.folder.name,
+        seed=settings.seed,
+    )
+
+
+def _commit_model(context: Context, task: ShardTask, training: Training) -> None:
+    """Train the heads, put them into the open_clip model and commit it as config and checkpoint."""
+    settings: TowerSettings = context.recipe.tower
+    train([training], context.recipe)
+    objective = HeadsObjective(**training.arguments)
+    heads = objective.model().eval()
+    heads.load_state_dict(load_file(final_weights(training)))
+    model, _, _ = frozen_model(settings)
+    heads.put_into(model)
+    rows = FeatureRows(training.arguments["root"], training.arguments["features"], Split.TRAIN)
+    facts = {**objective.evaluate(heads), "train_pictures": sum(rows.counts), "packages": backbones.facts()}
+    with context.store.attempt(task) as attempt:
+        attempt.write_bytes("config", ".json", _json(backbones.portable_config(settings)))
+        attempt.write_bytes("checkpoint", ".safetensors", checkpoint(model))
+        attempt.write_bytes("metrics", ".json", _json(facts))
+        attempt.commit(RowCounts(rows_in=0, kept=0), facts=facts)
+
+
+def checkpoint(model: nn.Module) -> bytes:
+    """Return an open_clip model's state dict as safetensors, loadable by open_clip itself."""
+    return save({name: value.contiguous() for name, value in model.state_dict().items()})
+
+
+def _json(value: Any) -> bytes:
+    return (json.dumps(value, indent=1, sort_keys=True) + "\n").encode()

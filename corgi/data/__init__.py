@@ -1,0 +1,1 @@
+"""From a list of URLs to curated pictures: plan, download, curate."""

@@ -1,0 +1,131 @@
+"""The download stage: every planned URL becomes a picture or a reason, shard by shard."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from contextlib import aclosing
+from typing import Protocol
+
+from corgi.data.address import Guard
+from corgi.data.decoding import DecoderPool
+from corgi.data.fetch import Fetched, Fetcher
+from corgi.data.header import Rejected, check_header
+from corgi.data.outcome import Outcome, shard_tables
+from corgi.flow.cluster import connect
+from corgi.flow.dag import Context
+from corgi.flow.shards import Pool, make_shards
+from corgi.settings.data import DownloadSettings
+from corgi.tables.manifest import ShardManifest
+from corgi.tables.store import ShardTask, Store
+
+
+def run(context: Context) -> list[ShardTask]:
+    """Commit `images`, `captions` and `ledger` of every shard of the plan that has none yet.
+
+    Raises:
+        SettingsError: an entry of `resolve` or `allow_private` is not what it must be.
+
+    """
+    tasks = context.partitioned()
+    pending = context.pending(tasks)
+    if pending:
+        settings: DownloadSettings = context.recipe.download
+        Guard.of(settings.allow_private, settings.resolve)
+        connect(context.recipe)
+        pool = Pool(settings.num_actors, settings.cpus_per_actor)
+        make_shards("corgi.data.download:DownloadShards", {}, pending, pool, "download")
+    return tasks
+
+
+class Engine(Protocol):
+    """What turns URLs into outcomes."""
+
+    def outcomes(self, urls: Sequence[str]) -> list[Outcome]:
+        """Return one outcome a URL, in order."""
+        ...
+
+
+class DownloadShards:
+    """Make shards of the download stage; connections and decoding children last from one shard to the next."""
+
+    def __init__(self) -> None:
+        """Start with no engine; the first task's settings choose it."""
+        self._engine: Engine | None = None
+        self._settings: DownloadSettings | None = None
+
+    def make(self, task: ShardTask) -> ShardManifest:
+        """Fetch, decode and commit one shard of the plan."""
+        engine = self._engine_of(DownloadSettings.model_validate(task.settings["download"]))
+        store = Store(task.root)
+        (path,) = task.inputs["plan"]
+        plan = store.read(store.read_shard(path), "plan")
+        started = time.monotonic()
+        outcomes = engine.outcomes(plan["url"].to_pylist())
+        seconds = time.monotonic() - started
+        tables = shard_tables(plan, outcomes)
+        with store.attempt(task) as attempt:
+            attempt.write_table("images", tables.images)
+            attempt.write_table("captions", tables.captions)
+            attempt.write_table("ledger", tables.ledger)
+            return attempt.commit(tables.rows, tables.facts, {"fetch_and_decode_s": seconds})
+
+    def _engine_of(self, settings: DownloadSettings) -> Engine:
+        if self._engine is None or settings != self._settings:
+            self._engine, self._settings = new_engine(settings), settings
+        return self._engine
+
+
+def new_engine(settings: DownloadSettings) -> Engine:
+    """Return the engine that the settings name."""
+    if settings.engine == "img2dataset":
+        from corgi.data.img2dataset_engine import Img2datasetEngine
+
+        return Img2datasetEngine(settings)
+    return NativeEngine(settings)
+
+
+class NativeEngine:
+    """The guarded fetch and the bounded decoders in one loop: memory holds the requests in flight and what is kept."""
+
+    def __init__(self, settings: DownloadSettings) -> None:
+        """Prepare one event loop, one session and one pool of children."""
+        self._settings = settings
+        self._runner = asyncio.Runner()
+        self._fetcher = Fetcher(settings)
+        self._decoders = DecoderPool(settings)
+
+    def outcomes(self, urls: Sequence[str]) -> list[Outcome]:
+        """Return one outcome a URL, in order; bodies are decoded while others are fetched."""
+        return self._runner.run(self._outcomes(urls))
+
+    def close(self) -> None:
+        """Close connections and end the children."""
+        self._runner.run(self._fetcher.close())
+        self._runner.close()
+        self._decoders.close()
+
+    async def _outcomes(self, urls: Sequence[str]) -> list[Outcome]:
+        found: dict[int, Outcome] = {}
+        slots = asyncio.Semaphore(self._decoders.max_in_flight)
+
+        async def finish(index: int, fetched: Fetched) -> None:
+            try:
+                found[index] = await self._decoded(fetched)
+            finally:
+                slots.release()
+
+        async with aclosing(self._fetcher.fetch_all(urls)) as window, asyncio.TaskGroup() as group:
+            async for index, fetched in window:
+                await slots.acquire()  # decoders that lag hold new requests back
+                group.create_task(finish(index, fetched))
+        return [found[index] for index in range(len(urls))]
+
+    async def _decoded(self, fetched: Fetched) -> Outcome:
+        told = {"http_status": fetched.http_status, "num_bytes": fetched.num_bytes}
+        if fetched.body is None:
+            return Outcome(reason=fetched.reason, detail=fetched.detail, **told)
+        header = check_header(fetched.body, self._settings)
+        found = header if isinstance(header, Rejected) else await self._decoders.decode(fetched.body)
+        if isinstance(found, Rejected):
+            return Outcome(reason=found.reason, detail=found.detail, **told)
+        return Outcome(picture=found, **told)

@@ -1,0 +1,43 @@
+"""Classifier-free guidance in x0 form, and the choice among candidates by text cosine."""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from corgi.diffusion.samplers import Denoise
+from corgi.diffusion.shifted import first_largest
+
+
+def guide(
+    conditional: Float[Tensor, "*shape"], unconditional: Float[Tensor, "*shape"], scale: float
+) -> Float[Tensor, "*shape"]:
+    """Zhat = zhat_u + scale (zhat_c - zhat_u) (eq. 12): 1 is conditional, 0 unconditional.
+
+    Affine with weights that sum to 1, so it is the same in x0, eps or v form and commutes with whitening.
+    """
+    return unconditional + scale * (conditional - unconditional)
+
+
+def guided(conditional: Denoise, unconditional: Denoise, scale: float) -> Denoise:
+    """Combine two denoisers into one; both get the same z_t, t and cluster. Scale 1 or 0 calls only one."""
+    if scale == 1:
+        return conditional
+    if scale == 0:
+        return unconditional
+
+    def denoise(
+        z_t: Float[Tensor, "batch dim"], t: Int[Tensor, "batch"], cluster: Int[Tensor, "batch"]
+    ) -> Float[Tensor, "batch dim"]:
+        return guide(conditional(z_t, t, cluster), unconditional(z_t, t, cluster), scale)
+
+    return denoise
+
+
+def best_of(
+    candidates: Float[Tensor, "n batch dim"], text: Float[Tensor, "batch dim"]
+) -> Float[Tensor, "batch dim"]:
+    """Keep for each caption the candidate with the highest text cosine, the first on ties (DALL-E 2: n = 2)."""
+    cosine = (F.normalize(candidates.double(), dim=-1) * F.normalize(text.double(), dim=-1)).sum(-1)
+    chosen = first_largest(cosine.mT)
+    return candidates[chosen, torch.arange(candidates.shape[1], device=candidates.device)]

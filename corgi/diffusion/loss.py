@@ -1,0 +1,102 @@
+"""Loss weights, the weighted x0 loss, and conversions between the x0, eps and v parameterisations."""
+
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from corgi.diffusion.schedule import Schedule
+from corgi.diffusion.shifted import ShiftedDiffusion, ShiftTable, column
+
+WeightName = Literal["uniform", "one_minus_abar", "snr", "min_snr", "p2"]
+Parameterisation = Literal["x0", "eps", "v"]
+
+MIN_SNR_CAP = 5.0
+"""Cap of min-SNR weighting (Hang et al. 2023)."""
+
+
+def loss_weight(schedule: Schedule, t: Int[Tensor, "batch"], name: WeightName) -> Float[Tensor, "batch"]:
+    """Weight of the x0 loss at t >= 1, float64 (eq. 13).
+
+    uniform: 1. one_minus_abar: 1-abar_t, the reference's (1 + SNR)^-1. snr: SNR_t, the plain eps loss.
+    min_snr: min(SNR_t, 5). p2: abar_t = SNR/(1+SNR), P2 weighting of the eps loss seen from x0.
+    """
+    if name not in get_args(WeightName):
+        raise ValueError(f"loss weight {name!r} is not one of {', '.join(get_args(WeightName))}")
+    tables = {
+        "uniform": torch.ones_like(schedule.betas),
+        "one_minus_abar": schedule.one_minus_alpha_bar,
+        "snr": schedule.snr(),
+        "min_snr": schedule.snr().clamp(max=MIN_SNR_CAP),
+        "p2": schedule.alpha_bar,
+    }
+    return tables[name].to(t.device)[t]
+
+
+def squared_error(
+    z_0: Float[Tensor, "batch dim"],
+    estimate: Float[Tensor, "batch dim"],
+    table: ShiftTable | None = None,
+    cluster: Int[Tensor, "batch"] | None = None,
+) -> Float[Tensor, "batch"]:
+    """Mean over dimensions of (z_0 - zhat)^2, in float32 at least.
+
+    With a table and cluster it is the Sigma^-1 metric, |L^-1 (z_0 - zhat)|^2 / d.
+    """
+    delta = (estimate - z_0).to(torch.promote_types(z_0.dtype, torch.float32))
+    if table is not None and cluster is not None:
+        delta = table.solve_L(delta, cluster)
+    return delta.square().mean(dim=-1)
+
+
+def weighted_loss(error: Float[Tensor, "batch"], weight: Float[Tensor, "batch"]) -> Float[Tensor, ""]:
+    """Mean over the batch of w_t * error (eq. 14)."""
+    return (weight.to(error.dtype) * error).mean()
+
+
+def to_x0(
+    process: ShiftedDiffusion,
+    prediction: Float[Tensor, "batch dim"],
+    z_t: Float[Tensor, "batch dim"],
+    t: Int[Tensor, "batch"],
+    cluster: Int[Tensor, "batch"],
+    kind: Parameterisation,
+) -> Float[Tensor, "batch dim"]:
+    """Turn a prediction into an estimate of z_0 (eq. 15).
+
+    eps: z_0 = mu + (z_t - mu - sqrt(1-abar) L eps) / sqrt(abar), not defined where abar_t = 0.
+    v:   z_0 = mu + sqrt(abar)(z_t - mu) - sqrt(1-abar) L v.
+    """
+    if kind == "x0":
+        return prediction
+    mu = process.table.centre(cluster, z_t)
+    signal = column(process.schedule.alpha_bar, t, z_t).sqrt()
+    spread = column(process.schedule.one_minus_alpha_bar, t, z_t).sqrt()
+    scaled = spread * process.table.apply_L(prediction.to(z_t.dtype), cluster)
+    if kind == "eps":
+        return mu + (z_t - mu - scaled) / signal
+    if kind == "v":
+        return mu + signal * (z_t - mu) - scaled
+    raise ValueError(f"prediction {kind!r} is not one of {', '.join(get_args(Parameterisation))}")
+
+
+def from_x0(
+    process: ShiftedDiffusion,
+    z_0: Float[Tensor, "batch dim"],
+    z_t: Float[Tensor, "batch dim"],
+    t: Int[Tensor, "batch"],
+    cluster: Int[Tensor, "batch"],
+    kind: Parameterisation,
+) -> Float[Tensor, "batch dim"]:
+    """Turn z_0 into eps = L^-1 r (eq. 7) or v = sqrt(abar) eps - sqrt(1-abar) x_0 (eq. 16), t >= 1."""
+    if kind == "x0":
+        return z_0
+    eps = process.table.solve_L(process.scaled_noise(z_0, z_t, t, cluster), cluster)
+    if kind == "eps":
+        return eps
+    if kind == "v":
+        signal = column(process.schedule.alpha_bar, t, z_t).sqrt()
+        spread = column(process.schedule.one_minus_alpha_bar, t, z_t).sqrt()
+        return signal * eps - spread * process.table.whiten(z_0, cluster)
+    raise ValueError(f"prediction {kind!r} is not one of {', '.join(get_args(Parameterisation))}")

@@ -1,0 +1,60 @@
+"""Measures of a prior and a decoder in CLIP space; none is quoted alone (method trap 6: cosine rewards collapse)."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+Vectors = Float[np.ndarray, "rows dim"]
+
+
+def paired_cosine(a: Vectors, b: Vectors) -> float:
+    """Return the mean cosine of matching rows of unit vectors."""
+    return float((a * b).sum(1).mean())
+
+
+def two_sample_cosine(groups: Sequence[Vectors]) -> float:
+    """Return the mean cosine of two different rows of one group, over groups: 1 is collapse, truth is the truth's own."""
+    cosines = []
+    for group in groups:
+        if len(group) > 1:
+            gram = group @ group.T
+            cosines.append((gram.sum() - np.trace(gram)) / (len(group) * (len(group) - 1)))
+    return float(np.mean(cosines))
+
+
+def frechet_distance(a: Vectors, b: Vectors) -> float:
+    """Return |mu_a - mu_b|^2 + tr(S_a + S_b - 2 (S_a^1/2 S_b S_a^1/2)^1/2), float64.
+
+    It is biased upward for few rows: compare it with the same measure between two sets of true vectors of the same sizes.
+    """
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    cov_a, cov_b = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
+    values, vectors = np.linalg.eigh(cov_a)
+    root = (vectors * np.sqrt(values.clip(0))) @ vectors.T
+    cross = np.sqrt(np.clip(np.linalg.eigvalsh(root @ cov_b @ root), 0, None)).sum()
+    return float(((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(cov_a) + np.trace(cov_b) - 2 * cross)
+
+
+def retrieval(queries: Vectors, targets: Vectors, ranks: Sequence[int] = (1, 5, 10)) -> dict[str, float]:
+    """Return R@k: the share of queries whose own row is among the k nearest targets by cosine; ties count against."""
+    similarity = queries @ targets.T
+    own = np.diagonal(similarity)
+    better = (similarity >= own[:, None]).sum(1) - 1
+    return {f"R@{k}": float((better < k).mean()) for k in ranks}
+
+
+def interval(values: Float[np.ndarray, "rows"], seed: int = 0, num_draws: int = 2000) -> tuple[float, float]:
+    """Return the 95 % bootstrap interval of the mean (percentile method)."""
+    generator = np.random.default_rng(seed)
+    draws = generator.integers(0, len(values), (num_draws, len(values)))
+    low, high = np.percentile(values[draws].mean(1), [2.5, 97.5])
+    return float(low), float(high)
+
+
+def softmax_average(text: Vectors, train_text: Vectors, train_image: Vectors, temperature: float) -> Vectors:
+    """Return unit averages of train images weighted by softmax(cos(text, train text) / temperature): no training at all."""
+    logits = text @ train_text.T / temperature
+    weights = np.exp(logits - logits.max(1, keepdims=True))
+    mean = (weights / weights.sum(1, keepdims=True)) @ train_image
+    return mean / np.linalg.norm(mean, axis=1, keepdims=True)

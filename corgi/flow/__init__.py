@@ -1,0 +1,1 @@
+"""The generic pipeline: stages, keys, resume, shards, command line."""

@@ -1,0 +1,83 @@
+"""The Ray cluster a run uses: the one it was submitted to, or one started on this machine."""
+
+import logging
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from corgi.settings import errors
+from corgi.settings.errors import ClusterError, CorgiError
+
+_RAISED = re.compile(rf"^{re.escape(errors.__name__)}\.(\w+): (.*)$", re.MULTILINE)
+_HOME = str(Path(__file__).resolve().parents[2])
+
+
+def is_submitted() -> bool:
+    """Say whether this process is the entry point of a `ray job submit`."""
+    return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
+
+
+def connect(recipe: Any) -> None:
+    """Join the cluster of RAY_ADDRESS, or start a local Ray that ends with this process.
+
+    Raises:
+        ClusterError: the cluster cannot be reached or started.
+
+    """
+    import ray
+
+    if ray.is_initialized():
+        return
+    quiet: dict[str, Any] = {
+        "logging_level": logging.WARNING,
+        "log_to_driver": True,
+        "configure_logging": True,
+    }
+    try:
+        if os.environ.get("RAY_ADDRESS"):
+            ray.init(**quiet)
+        else:
+            os.environ["PYTHONPATH"] = os.pathsep.join([_HOME, *filter(None, [os.environ.get("PYTHONPATH")])])
+            ray.init(
+                address="local",
+                num_cpus=recipe.cluster.num_cpus or max(4, os.cpu_count() or 1),
+                object_store_memory=recipe.cluster.object_store_mib * 2**20,
+                include_dashboard=False,
+                **quiet,
+            )
+    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        raise ClusterError(
+            f"Ray cannot be reached or started: {' '.join(str(error).split())[:300]}; committed work is safe; start the cluster and run the same command"
+        ) from error
+
+
+def cause(error: BaseException) -> CorgiError | None:
+    """Return the user's error hidden in what a Ray worker raised, if there is one.
+
+    Ray Data hands on only the text of a worker's first error, so that is looked through as well.
+    """
+    seen: set[int] = set()
+    queue: list[BaseException | None] = [error]
+    while queue:
+        found = queue.pop()
+        if found is None or id(found) in seen:
+            continue
+        seen.add(id(found))
+        inner = getattr(found, "cause", None)
+        if isinstance(found, CorgiError) and not isinstance(inner, BaseException):
+            return found
+        if type(found).__module__.startswith("ray.") and (told := _RAISED.findall(str(found))):
+            name, message = told[-1]
+            return getattr(errors, name)(message)
+        queue += [found.__cause__, found.__context__, inner if isinstance(inner, BaseException) else None]
+        queue += list(getattr(found, "worker_failures", {}).values())
+    return None
+
+
+def shutdown() -> None:
+    """Leave the cluster if this process joined one; never imports Ray for it."""
+    ray = sys.modules.get("ray")
+    if ray is not None and ray.is_initialized():
+        ray.shutdown()

@@ -1,0 +1,81 @@
+"""Shards through Ray Data: one call makes and commits one shard, and passes only its name on."""
+
+import dataclasses
+import importlib
+import json
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from tqdm import tqdm
+
+from corgi.tables.manifest import ShardManifest
+from corgi.tables.store import ShardTask
+
+
+class Maker(Protocol):
+    """A worker's object: built once an actor, called once a shard."""
+
+    def make(self, task: ShardTask) -> ShardManifest:
+        """Do one shard's work and commit it."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Pool:
+    """Actors of fixed number (autoscaled pools starve behind a fast producer) and what each reserves."""
+
+    num_actors: int = 1
+    cpus: float = 1.0
+    gpus: float = 0.0
+
+
+def make_shards(
+    maker: str, arguments: dict[str, Any], tasks: Sequence[ShardTask], pool: Pool, label: str
+) -> None:
+    """Run `module:Class(**arguments).make(task)` for every task on a Ray Data actor pool, with progress on screen."""
+    if not tasks:
+        return
+    import ray
+    from ray.data import ActorPoolStrategy, DataContext
+
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.max_errored_blocks = 0
+    rows = [{"task": json.dumps(dataclasses.asdict(task))} for task in tasks]
+    dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
+        ShardMaker,
+        fn_constructor_kwargs={"maker": maker, "arguments": arguments},
+        batch_size=1,
+        compute=ActorPoolStrategy(size=min(pool.num_actors, len(tasks))),
+        num_cpus=pool.cpus,
+        num_gpus=pool.gpus or None,
+    )
+    with tqdm(total=len(tasks), desc=label, unit="shard", mininterval=1.0) as bar:
+        for row in dataset.iter_rows():
+            bar.update()
+            bar.set_postfix_str(f"{row['kept']} of {row['rows_in']} rows kept in {row['shard']}")
+
+
+class ShardMaker:
+    """Ray Data's callable class around a Maker."""
+
+    def __init__(self, maker: str, arguments: dict[str, Any]) -> None:
+        """Import and build the maker inside the actor."""
+        module, _, name = maker.partition(":")
+        self._maker: Maker = getattr(importlib.import_module(module), name)(**arguments)
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
+        """Make each shard named in the batch; pixels do not cross operators."""
+        made = [self._maker.make(read_task(text)) for text in batch["task"]]
+        return {
+            "shard": [m.shard for m in made],
+            "rows_in": [m.rows.rows_in for m in made],
+            "kept": [m.rows.kept for m in made],
+        }
+
+
+def read_task(text: str) -> ShardTask:
+    """Return the task written as JSON."""
+    values = json.loads(str(text))
+    values["inputs"] = {name: tuple(paths) for name, paths in values["inputs"].items()}
+    return ShardTask(**values)

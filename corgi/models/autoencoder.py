@@ -1,0 +1,65 @@
+"""The space the decoder paints in: pictures <-> standardised latents. Linear today, one interface for all."""
+
+from typing import Protocol
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class Autoencoder(Protocol):
+    """What the decoder needs of a latent space."""
+
+    image_size: int
+    latent_dim: int
+
+    def encode(self, pictures: Float[Tensor, "batch 3 side side"]) -> Float[Tensor, "batch latent"]:
+        """Return latents of about zero mean and unit variance; pictures hold 0..1."""
+        ...
+
+    def decode(self, latents: Float[Tensor, "batch latent"]) -> Float[Tensor, "batch 3 side side"]:
+        """Return pictures in 0..1."""
+        ...
+
+
+class LinearAutoencoder(nn.Module):
+    """Principal components: x = mean + (latent * scale) components, each latent standardised by its own scale."""
+
+    mean: Float[Tensor, "pixels"]
+    components: Float[Tensor, "latent pixels"]
+    scale: Float[Tensor, "latent"]
+
+    def __init__(
+        self,
+        mean: Float[Tensor, "pixels"],
+        components: Float[Tensor, "latent pixels"],
+        scale: Float[Tensor, "latent"],
+    ) -> None:
+        """Hold fitted components; ValueError when the pixels are not those of a square RGB picture."""
+        super().__init__()
+        side = round((mean.numel() / 3) ** 0.5)
+        if 3 * side * side != mean.numel():
+            raise ValueError(f"{mean.numel()} pixels are no square RGB picture")
+        self.image_size, self.latent_dim = side, len(scale)
+        for name, value in (("mean", mean), ("components", components), ("scale", scale)):
+            self.register_buffer(name, value.float())
+
+    def encode(self, pictures: Float[Tensor, "batch 3 side side"]) -> Float[Tensor, "batch latent"]:
+        """Latent = (x - mean) components^T / scale."""
+        return (pictures.flatten(1) - self.mean) @ self.components.mT / self.scale
+
+    def decode(self, latents: Float[Tensor, "batch latent"]) -> Float[Tensor, "batch 3 side side"]:
+        """X = mean + (latent * scale) components, clamped to 0..1."""
+        pixels = self.mean + (latents.float() * self.scale) @ self.components
+        return pixels.view(len(latents), 3, self.image_size, self.image_size).clamp(0, 1)
+
+
+def fit_linear(pictures: Float[Tensor, "batch 3 side side"], latent_dim: int, seed: int) -> LinearAutoencoder:
+    """Return the leading principal components of the pictures (randomised SVD, Halko et al. 2011, by scikit-learn)."""
+    from sklearn.decomposition import PCA
+
+    flat = pictures.flatten(1).numpy()
+    kept = min(latent_dim, *flat.shape)
+    fitted = PCA(kept, svd_solver="randomized", random_state=seed).fit(flat)
+    scale = torch.from_numpy(fitted.explained_variance_.clip(min=1e-12)).sqrt()
+    return LinearAutoencoder(torch.from_numpy(fitted.mean_), torch.from_numpy(fitted.components_), scale)

@@ -1,0 +1,51 @@
+"""A decoder ready to paint: denoiser, process and autoencoder; image embedding in, picture out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from corgi.diffusion.guidance import guided
+from corgi.diffusion.loss import to_x0
+from corgi.diffusion.samplers import Denoise, ddim, philox_noise
+from corgi.diffusion.shifted import ShiftedDiffusion
+from corgi.models.autoencoder import Autoencoder
+from corgi.models.denoiser import LatentDenoiser
+
+
+@dataclass(frozen=True)
+class PictureDecoder:
+    """p(x | z): latent diffusion conditioned on a CLIP image embedding."""
+
+    network: LatentDenoiser
+    process: ShiftedDiffusion
+    autoencoder: Autoencoder
+
+    @torch.no_grad()
+    def sample(
+        self,
+        embedding: Float[Tensor, "batch dim"],
+        seeds: Sequence[int],
+        steps: int = 20,
+        guidance: float = 1.5,
+    ) -> UInt8[Tensor, "batch side side 3"]:
+        """Paint one picture an embedding by DDIM; row i depends on its embedding and seeds[i] alone."""
+        cluster = torch.zeros(len(embedding), dtype=torch.int64, device=embedding.device)
+        noise = philox_noise(seeds, self.process.table.dim, embedding.device)
+        denoise = guided(self._denoiser(embedding, False), self._denoiser(embedding, True), guidance)
+        latents = ddim(denoise, self.process, cluster, noise, steps)
+        return to_bytes(self.autoencoder.decode(latents))
+
+    def _denoiser(self, embedding: Tensor, dropped: bool) -> Denoise:
+        def denoise(z_t: Tensor, t: Tensor, cluster: Tensor, /) -> Tensor:
+            mask = torch.full_like(t, dropped, dtype=torch.bool)
+            return to_x0(self.process, self.network(z_t, t, embedding, mask), z_t, t, cluster, "v")
+
+        return denoise
+
+
+def to_bytes(pictures: Float[Tensor, "batch 3 side side"]) -> UInt8[Tensor, "batch side side 3"]:
+    """Return 0..1 pictures as bytes, channels last."""
+    return (pictures * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()

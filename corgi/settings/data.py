@@ -1,0 +1,103 @@
+"""Settings of the stages that make pictures out of a list: plan and download."""
+
+from typing import Annotated, Literal
+
+from pydantic import ByteSize, Field, field_validator, model_validator
+
+from corgi.settings.section import Section, neutral
+
+
+class PlanSettings(Section):
+    """The list of URLs, and how it is cut into shards and splits."""
+
+    input: tuple[str, ...] = neutral(())
+    """URL lists: Parquet, CSV, TSV or JSON-lines files; globs are allowed. Their contents are part of every key, their names are not."""
+    url_col: str = "url"
+    """Column that holds the URL."""
+    caption_col: str | None = "caption"
+    """Column that holds one caption, which may be null; None when the list has no captions."""
+    caption_kind_col: str | None = None
+    """Column that says `full` or `coarse` for each caption; None: all are full."""
+    group_col: str | None = None
+    """Column whose equal values never straddle two splits; None: the canonical URL."""
+    number_sample_per_shard: int = Field(default=10_000, ge=1, le=1_000_000)
+    """Pictures a shard is planned to hold, about."""
+    val_share: float = Field(default=0.05, ge=0, lt=0.5)
+    """Share of the groups used for choices during training."""
+    test_share: float = Field(default=0.10, ge=0, lt=0.5)
+    """Share of the groups that reports quote and nothing learns from."""
+    seed: int = Field(default=0, ge=0, lt=2**32)
+    """Seed of the split."""
+    credit: str = neutral("")
+    """Credit line for the pictures, shown in the report."""
+
+    @field_validator("input", mode="before")
+    @classmethod
+    def _one_is_a_list(cls, value: object) -> object:
+        return (value,) if isinstance(value, str) else value
+
+
+class DownloadSettings(Section):
+    """How pictures are fetched, judged, decoded and stored."""
+
+    engine: Literal["native", "img2dataset"] = "native"
+    """`native` guards addresses, bytes and time; `img2dataset` runs that library and needs trust_list."""
+    trust_list: bool = False
+    """Say that every URL of the list may be opened unguarded, as img2dataset does."""
+    image_size: int = Field(default=256, ge=16, le=4096)
+    """Target side of the stored picture, px."""
+    resize_mode: Literal["border", "keep_ratio", "keep_ratio_largest", "center_crop", "no"] = "keep_ratio"
+    """img2dataset's resize modes, same meaning."""
+    encode_format: Literal["jpg", "png", "webp"] = "jpg"
+    """Format of the stored picture."""
+    encode_quality: int = Field(default=95, ge=1, le=100)
+    """Quality for jpg and webp."""
+    formats: tuple[Literal["JPEG", "PNG", "WEBP", "GIF"], ...] = ("JPEG", "PNG", "WEBP", "GIF")
+    """Formats that may be decoded."""
+    timeout_s: float = Field(default=20.0, gt=0, le=600)
+    """Deadline of one URL: redirects, further attempts and the waits between them included, s."""
+    retries: int = Field(default=2, ge=0, le=10)
+    """Further attempts after a fault that may pass (429, 5xx, reset, timeout)."""
+    max_bytes: ByteSize = ByteSize(20 * 2**20)
+    """Largest body, decoded, bytes."""
+    max_pixels: int = Field(default=64_000_000, ge=1)
+    """Largest picture by its header, px."""
+    max_aspect_ratio: float = Field(default=20.0, ge=1)
+    """Largest ratio of the longer to the shorter side."""
+    min_image_size: int = Field(default=0, ge=0)
+    """Smallest shorter side kept, px."""
+    disallowed_header_directives: tuple[str, ...] = (
+        "noai",
+        "noimageai",
+        "noindex",
+        "noimageindex",
+        "none",
+        "noml",
+    )
+    """X-Robots-Tag directives that refuse a picture."""
+    user_agent: str = "corgi/0.1 (image-text research; contact address in the recipe's user_agent)"
+    """Sent with each request; name a contact."""
+    resolve: tuple[Annotated[str, Field(pattern=r"^[^=\s]+:\d+=[^=\s]+:\d+$")], ...] = neutral(())
+    """`host:port=address:port` entries that replace name resolution; identities stay those of the URL."""
+    allow_private: tuple[Annotated[str, Field(pattern=r"^[^=\s]+:\d+$")], ...] = ()
+    """`address:port` pairs outside the public internet that may be contacted."""
+    connections: int = neutral(64, ge=1, le=2000)
+    """Requests in flight in one fetcher."""
+    num_actors: int = neutral(1, ge=1, le=10_000)
+    """Fetchers over the whole cluster."""
+    cpus_per_actor: float = neutral(1.0, gt=0)
+    """CPUs Ray reserves for a fetcher and its decoders."""
+    decode_processes: int = neutral(2, ge=1, le=256)
+    """Bounded child processes that decode, per fetcher."""
+    decode_timeout_s: float = Field(default=10.0, gt=0, le=120)
+    """Longest decode of one picture before its child is killed, s."""
+    decode_memory: ByteSize = ByteSize(2**30)
+    """Memory a decoding child may add to what it starts with, bytes."""
+
+    @model_validator(mode="after")
+    def _img2dataset_needs_trust(self) -> "DownloadSettings":
+        if self.engine == "img2dataset" and not self.trust_list:
+            raise ValueError(
+                "engine img2dataset guards neither addresses nor bytes: set trust_list=true to accept that"
+            )
+        return self

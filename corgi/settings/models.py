@@ -1,0 +1,138 @@
+"""Settings of the trained models: prior, autoencoder, decoder."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from corgi.settings.section import Section
+from corgi.settings.training import TrainingSettings
+
+
+class PriorSettings(Section):
+    """The prior: caption -> CLIP image embedding, by shifted diffusion."""
+
+    variants: tuple[Literal["shifted", "standardised", "dalle2", "ddpm"], ...] = Field(
+        default=("shifted",), min_length=1
+    )
+    """Choices of (mu, Sigma), one training each; the first is the one that generates, the others are compared with it."""
+    width: int = Field(default=2048, ge=32)
+    """Transformer width."""
+    depth: int = Field(default=16, ge=1)
+    """Transformer layers."""
+    heads: int = Field(default=32, ge=1)
+    """Attention heads."""
+    cluster_token: bool = True
+    """Give the network its cluster index as a token."""
+    causal: bool = True
+    """Causal attention, as in the paper's code; False: bidirectional."""
+    standardise: bool = True
+    """Feed and read the network in coordinates whitened by (mu, Sigma)."""
+    schedule: Literal["linear", "cosine"] = "linear"
+    """Noise schedule."""
+    num_timesteps: int = Field(default=1000, ge=2)
+    """T."""
+    loss_weight: Literal["uniform", "one_minus_abar", "snr", "min_snr", "p2"] = "one_minus_abar"
+    """Weight of the x0 error; the reference's default is 1 - abar_t."""
+    coarse_caption_share: float = Field(default=0.0, ge=0, le=1)
+    """Share of the caption draws taken from captions marked coarse, where a picture has one."""
+    text_drop_prob: float = Field(default=0.1, ge=0, lt=1)
+    """Probability of training without the text."""
+    sample_steps: int = Field(default=8, ge=1)
+    """Sampler steps of generate."""
+    sampler: Literal["ancestral", "ddim"] = "ancestral"
+    """Sampler of generate."""
+    num_candidates: int = Field(default=1, ge=1, le=64)
+    """Candidates drawn per picture, the one closest to the text kept."""
+    guidance: float = Field(default=1.0, ge=0)
+    """Classifier-free guidance scale; 1: none."""
+    seed: int = Field(default=0, ge=0, lt=2**32)
+    """Seed of weights, order and noise."""
+    training: TrainingSettings = TrainingSettings()
+    """The training."""
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> Self:
+        if self.width % self.heads or self.width % 2:
+            raise ValueError(f"width {self.width} must be even and a multiple of heads {self.heads}")
+        if self.sample_steps > self.num_timesteps:
+            raise ValueError(
+                f"sample_steps {self.sample_steps} must be at most num_timesteps {self.num_timesteps}"
+            )
+        return self
+
+
+class AutoencoderSettings(Section):
+    """The space in which the decoder paints."""
+
+    kind: Literal["linear"] = "linear"
+    """linear: principal components of the pictures."""
+    image_size: int = Field(default=64, ge=8, le=1024)
+    """Side of the decoded picture, px."""
+    latent_dim: int = Field(default=384, ge=1)
+    """Principal components kept."""
+    max_fit_rows: int = Field(default=100_000, ge=1)
+    """Train pictures the components are fitted on at most."""
+    seed: int = Field(default=0, ge=0, lt=2**32)
+    """Seed of the fit."""
+
+    @model_validator(mode="after")
+    def _fewer_components_than_values(self) -> Self:
+        if self.latent_dim > 3 * self.image_size**2:
+            raise ValueError(
+                f"latent_dim {self.latent_dim} must be at most the {3 * self.image_size**2} values of a picture"
+            )
+        return self
+
+
+class DecoderSettings(Section):
+    """The decoder: CLIP image embedding -> latents, by diffusion."""
+
+    width: int = Field(default=640, ge=16)
+    """Width of the residual blocks."""
+    depth: int = Field(default=4, ge=1)
+    """Residual blocks."""
+    schedule: Literal["cosine", "linear"] = "cosine"
+    """Noise schedule, made zero-terminal-SNR."""
+    num_timesteps: int = Field(default=1000, ge=2)
+    """T."""
+    embedding_drop_prob: float = Field(default=0.1, ge=0, lt=1)
+    """Probability of training without the embedding, for guidance."""
+    conditioning_noise: float = Field(default=0.0, ge=0, le=1)
+    """Standard deviation of the noise on the standardised embedding in training."""
+    sample_steps: int = Field(default=20, ge=1)
+    """DDIM steps."""
+    guidance: float = Field(default=1.5, ge=0)
+    """Classifier-free guidance scale."""
+    seed: int = Field(default=0, ge=0, lt=2**32)
+    """Seed of weights, order and noise."""
+    training: TrainingSettings = TrainingSettings()
+    """The training."""
+
+    @model_validator(mode="after")
+    def _steps_exist(self) -> Self:
+        if self.sample_steps > self.num_timesteps:
+            raise ValueError(
+                f"sample_steps {self.sample_steps} must be at most num_timesteps {self.num_timesteps}"
+            )
+        return self
+
+
+class EvaluateSettings(Section):
+    """What the report measures."""
+
+    steps: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(2, 8, 64), min_length=1)
+    """Sampler steps at which the priors are compared."""
+    samples_per_caption: int = Field(default=8, ge=2, le=256)
+    """Samples a coarse caption for Frechet distance and two-sample cosine."""
+    max_captions: int = Field(default=1000, ge=2)
+    """Held-out captions scored at most."""
+    max_pictures: int = Field(default=20_000, ge=2)
+    """Pictures read at most, whole shards in order; retrieval and references are measured among them."""
+    min_word_pictures: int = Field(default=6, ge=2)
+    """Pictures a coarse caption needs to be scored."""
+    grid_rows: int = Field(default=8, ge=1, le=64)
+    """Rows of the sample grid for each of TRAIN and HELD-OUT."""
+    softmax_temperature: float = Field(default=0.05, gt=0)
+    """Temperature of the softmax-average reference."""
+    seed: int = Field(default=0, ge=0, lt=2**32)
+    """Seed of the draws."""

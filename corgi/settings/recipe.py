@@ -1,0 +1,162 @@
+"""A whole recipe: one section a stage, read from YAML and `key.path=value`, or refused with one line."""
+
+from pathlib import Path
+from typing import Any, get_args
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import Field, ValidationError, field_validator, model_validator
+from yaml import YAMLError
+
+from corgi.settings.clip import CurateSettings, EmbedSettings, ShiftSettings, TowerSettings
+from corgi.settings.data import DownloadSettings, PlanSettings
+from corgi.settings.errors import SettingsError
+from corgi.settings.models import AutoencoderSettings, DecoderSettings, EvaluateSettings, PriorSettings
+from corgi.settings.section import Section, neutral
+from corgi.settings.training import TrackingSettings
+
+
+class ClusterSettings(Section):
+    """Where Ray runs; never what runs."""
+
+    num_cpus: int | None = neutral(None, ge=1)
+    """Logical CPUs of a Ray started by the command itself; None: those of the machine, at least 4."""
+    object_store_mib: int = neutral(512, ge=80)
+    """Object store of a Ray started by the command itself, MiB; pixels do not cross operators."""
+
+
+class Recipe(Section):
+    """Everything a run is made from."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    """Name of the run: its folder under root."""
+    root: str = neutral("runs")
+    """Where tables, models and reports go."""
+    seed: int = Field(default=0, ge=0, lt=2**32)
+    """Seed of every stage that does not set its own."""
+    cluster: ClusterSettings = ClusterSettings()
+    tracking: TrackingSettings = TrackingSettings()
+    plan: PlanSettings = PlanSettings()
+    download: DownloadSettings = DownloadSettings()
+    tower: TowerSettings | None = None
+    embed: EmbedSettings = EmbedSettings()
+    curate: CurateSettings = CurateSettings()
+    shift: ShiftSettings = ShiftSettings()
+    prior: PriorSettings = PriorSettings()
+    autoencoder: AutoencoderSettings = AutoencoderSettings()
+    decoder: DecoderSettings = DecoderSettings()
+    evaluate: EvaluateSettings = EvaluateSettings()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _hand_the_seed_down(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or "seed" not in values:
+            return values
+        if isinstance(values["seed"], str) and not values["seed"].strip().isdecimal():
+            return values
+        seeded = dict(values)
+        for name in ("plan", "tower", "shift", "prior", "autoencoder", "decoder", "evaluate"):
+            section = seeded.get(name, None if name == "tower" else {})
+            if isinstance(section, dict):
+                seeded[name] = {"seed": values["seed"], **section}
+        return seeded
+
+    @model_validator(mode="after")
+    def _some_tower(self) -> "Recipe":
+        if self.tower is None and not self.embed.towers:
+            raise ValueError(
+                "embed.towers is empty and no tower section trains one: name at least one CLIP model"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _steps_exist(self) -> "Recipe":
+        if max(self.evaluate.steps) > self.prior.num_timesteps:
+            raise ValueError(
+                f"evaluate.steps={self.evaluate.steps} must be at most prior.num_timesteps={self.prior.num_timesteps}"
+            )
+        return self
+
+    @field_validator("name")
+    @classmethod
+    def _not_the_store(cls, name: str) -> str:
+        if name == "store":
+            raise ValueError("the folder store holds the tables of every run: choose another name")
+        return name
+
+    @field_validator("root")
+    @classmethod
+    def _on_a_disk(cls, root: str) -> str:
+        if "://" in root:
+            raise ValueError("object storage is not supported as root: give a path every node can reach")
+        return root
+
+
+def load(path: str | Path, overrides: list[str] | None = None) -> Recipe:
+    """Return the recipe in a YAML file with `key.path=value` overrides merged in before validation.
+
+    Raises:
+        SettingsError: the file cannot be read, or a key or value is not allowed; the line names its path.
+
+    """
+    try:
+        tree = OmegaConf.load(path)
+        merged = OmegaConf.merge(tree, OmegaConf.from_dotlist(_checked(overrides or [])))
+        values = OmegaConf.to_container(merged, resolve=True)
+    except FileNotFoundError:
+        raise SettingsError(
+            f"recipe {path} does not exist; nothing was started; name a YAML file such as those in pipelines/recipes"
+        ) from None
+    except YAMLError as error:
+        raise SettingsError(
+            f"recipe {path} is not YAML: {_one_line(error)}; nothing was started; correct the file"
+        ) from error
+    except (OmegaConfBaseException, OSError, ValueError, AttributeError, TypeError) as error:
+        raise SettingsError(
+            f"recipe {path} cannot be read: {_one_line(error)}; nothing was started; correct the file"
+        ) from error
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        raise SettingsError(_explain(error)) from error
+
+
+def _checked(overrides: list[str]) -> list[str]:
+    for override in overrides:
+        if "=" not in override:
+            raise SettingsError(
+                f"{override!r} is not key.path=value; nothing was started; write for example prior.depth=4"
+            )
+    return overrides
+
+
+def _one_line(error: Exception | str) -> str:
+    return " ".join(str(error).split())
+
+
+def _explain(error: ValidationError) -> str:
+    problems = []
+    for item in error.errors():
+        path = ".".join(str(part) for part in item["loc"]) or "recipe"
+        message = _one_line(item["msg"].removeprefix("Value error, "))
+        if item["type"] == "extra_forbidden":
+            problems.append(f"{path}: no such setting, there are {', '.join(_names_beside(item['loc']))}")
+        elif item["type"] == "missing" or isinstance(item["input"], dict | Section):
+            problems.append(f"{path}: {message}")
+        else:
+            problems.append(f"{path}={item['input']!r}: {message}")
+    return f"{'; '.join(problems)}; nothing was started; correct the recipe or the command line"
+
+
+def _names_beside(place: tuple[int | str, ...]) -> list[str]:
+    """Return the settings of the section that a path lies in."""
+    section: type[Section] = Recipe
+    for part in place[:-1]:
+        if isinstance(part, str):
+            annotation = section.model_fields[part].annotation
+            section = next(
+                kind
+                for kind in (annotation, *get_args(annotation))
+                if isinstance(kind, type) and issubclass(kind, Section)
+            )
+    return list(section.model_fields)

@@ -1,0 +1,35 @@
+"""Vectors out of the embeddings tables: half floats on disk, float32 in memory, towers concatenated."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Float
+
+from corgi.settings.errors import InputError
+
+
+def tower_names(schema: pa.Schema) -> list[str]:
+    """Return the towers an embeddings table holds, in column order."""
+    names = [name.rsplit("/", 1)[0] for name in schema.names if name.endswith(("/image", "/text"))]
+    if not names:
+        raise InputError(
+            "the embeddings table holds no tower; nothing was changed; run the embed stage with at least one tower"
+        )
+    return names
+
+
+def matrix(column: pa.ChunkedArray) -> Float[np.ndarray, "rows dim"]:
+    """Return a fixed-size-list column as float32."""
+    dim = column.type.list_size
+    flat = [np.asarray(chunk.flatten()) for chunk in column.chunks]
+    return (
+        np.concatenate(flat).astype(np.float32).reshape(-1, dim) if flat else np.zeros((0, dim), np.float32)
+    )
+
+
+def concatenated(table: pa.Table, kind: str, towers: Sequence[str]) -> Float[np.ndarray, "rows dim"]:
+    """Return unit vectors over all towers: each block unit, the whole divided by sqrt(towers) (method trap 1)."""
+    blocks = [matrix(table[f"{tower}/{kind}"]) for tower in towers]
+    blocks = [block / np.maximum(np.linalg.norm(block, axis=1, keepdims=True), 1e-12) for block in blocks]
+    return np.concatenate(blocks, axis=1) / np.float32(np.sqrt(len(blocks)))

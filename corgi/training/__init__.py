@@ -1,0 +1,1 @@
+"""Training that survives: one loop, exact resume, committed checkpoints."""

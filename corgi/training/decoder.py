@@ -1,0 +1,161 @@
+"""The decoder stage: trains CLIP image embedding -> latents by diffusion; it needs no caption."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from corgi.diffusion.loss import from_x0, squared_error
+from corgi.diffusion.schedule import Schedule
+from corgi.diffusion.shifted import ShiftedDiffusion, ShiftTable
+from corgi.flow.cluster import connect
+from corgi.flow.dag import Context
+from corgi.models.denoiser import DenoiserConfig, LatentDenoiser, perturb_embedding
+from corgi.models.picture_decoder import PictureDecoder
+from corgi.settings.models import DecoderSettings
+from corgi.tables.manifest import RowCounts, ShardManifest
+from corgi.tables.schema import Split
+from corgi.tables.store import ShardTask, Store
+from corgi.training.autoencoder import load_autoencoder
+from corgi.training.noise import Noise
+from corgi.training.rows import DecoderRows, EmbeddedShards, vector_moments
+from corgi.training.trainer import final_weights, train
+from corgi.training.training import Training
+
+TIMESTEP, EPS, DROP, PERTURBATION = range(4)
+"""Draws of one training sample, each its own stream of the noise."""
+
+
+def run(context: Context) -> list[ShardTask]:
+    """Train the decoder and commit its averaged weights and metric lines."""
+    shards = context.shards("autoencoder")
+    model, latents = shards[0], shards[1:]
+    task = context.task("all", {"model": model.path, "latents": [manifest.path for manifest in latents]})
+    if not context.pending([task]):
+        return [task]
+    settings: DecoderSettings = context.recipe.decoder
+    training = Training(
+        name="decoder",
+        folder=str(context.store.shard_folder(task.stage, task.key) / "work" / "decoder"),
+        objective="corgi.training.decoder:DecoderObjective",
+        arguments={
+            "root": task.root,
+            "embed": list(task.inputs["embed"]),
+            "curate": list(task.inputs["curate"]),
+            "latents": task.payload["latents"],
+            "settings": settings.model_dump(mode="json"),
+        },
+        settings=settings.training,
+        tracking=context.recipe.tracking,
+        group=context.run.folder.name,
+        seed=settings.seed,
+    )
+    connect(context.recipe)
+    train([training], context.recipe)
+    with context.store.attempt(task) as attempt:
+        attempt.write_bytes("decoder", ".safetensors", final_weights(training).read_bytes())
+        attempt.write_bytes("metrics", ".jsonl", training.metrics_file.read_bytes())
+        rows = DecoderRows(
+            EmbeddedShards(task.root, task.inputs["embed"], task.inputs["curate"]),
+            task.payload["latents"],
+            Split.TRAIN,
+        )
+        parameters = sum(value.numel() for value in load_file(final_weights(training)).values())
+        attempt.commit(
+            RowCounts(rows_in=sum(rows.counts), kept=sum(rows.counts)),
+            facts={"parameters": parameters, "train_pictures": sum(rows.counts)},
+        )
+    return [task]
+
+
+def network_of(settings: DecoderSettings, latent_dim: int, table: ShiftTable) -> LatentDenoiser:
+    """Build an untrained denoiser; `table` standardises its image embedding."""
+    return LatentDenoiser(DenoiserConfig(latent_dim, table.dim, settings.width, settings.depth), table)
+
+
+def process_of(settings: DecoderSettings, latent_dim: int) -> ShiftedDiffusion:
+    """Return ordinary diffusion on standardised latents, ending in pure noise."""
+    return ShiftedDiffusion(
+        ShiftTable.ddpm(latent_dim), Schedule.named(f"{settings.schedule}_zero_snr", settings.num_timesteps)
+    )
+
+
+def load_decoder(store: Store, decoder: ShardManifest, model: ShardManifest) -> PictureDecoder:
+    """Return a trained decoder ready to paint, from committed and verified weights."""
+    settings = DecoderSettings.model_validate(decoder.settings["decoder"])
+    autoencoder = load_autoencoder(store, model)
+    state = load_file(store.path(decoder, "decoder"))
+    table = ShiftTable.from_state(
+        {
+            name.removeprefix("embedding_table."): value
+            for name, value in state.items()
+            if name.startswith("embedding_table.")
+        }
+    )
+    network = network_of(settings, autoencoder.latent_dim, table)
+    network.load_state_dict(state)
+    return PictureDecoder(network.eval(), process_of(settings, autoencoder.latent_dim), autoencoder)
+
+
+class DecoderObjective:
+    """The v error of diffusion on standardised latents, conditioned on a slightly noisy image embedding."""
+
+    def __init__(
+        self, root: str, embed: list[str], curate: list[str], latents: list[str], settings: dict[str, Any]
+    ) -> None:
+        """Open the tables of a task and measure the embeddings' mean and scale on train; arguments are JSON."""
+        self.settings = DecoderSettings.model_validate(settings)
+        self.shards = EmbeddedShards(root, tuple(embed), tuple(curate))
+        self.latents = latents
+        rows = self.rows()
+        mean, std = vector_moments(rows, "image")
+        self.table = ShiftTable.standardised(torch.from_numpy(mean).float(), torch.from_numpy(std).float())
+        self.latent_dim = next(
+            rows.load(unit)["latent"].shape[1] for unit, count in enumerate(rows.counts) if count
+        )
+        self.process = process_of(self.settings, self.latent_dim)
+
+    def model(self) -> nn.Module:
+        """Build the untrained network."""
+        return network_of(self.settings, self.latent_dim, self.table)
+
+    def rows(self) -> DecoderRows:
+        """Return the kept train pictures."""
+        return DecoderRows(self.shards, self.latents, Split.TRAIN)
+
+    def loss(self, model: Any, batch: dict[str, Tensor], noise: Noise) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the mean squared v error (eq. 16)."""
+        t = noise.integers(1, self.process.schedule.num_steps + 1, TIMESTEP)
+        return self._error(model, batch, noise, t).mean(), {}
+
+    def evaluate(self, model: nn.Module) -> dict[str, float]:
+        """Return the v error on val at fixed noise; empty without val rows."""
+        rows = DecoderRows(self.shards, self.latents, Split.VAL)
+        loaded = [rows.load(unit) for unit in range(len(rows.counts)) if rows.counts[unit]]
+        if not loaded:
+            return {}
+        batch = {
+            name: torch.from_numpy(np.concatenate([unit[name] for unit in loaded]))
+            for name in ("image", "latent")
+        }
+        noise = Noise(self.settings.seed, torch.arange(len(batch["image"])))
+        t = noise.integers(1, self.process.schedule.num_steps + 1, TIMESTEP)
+        with torch.no_grad():
+            return {"loss": float(self._error(model.eval(), batch, noise, t, augment=False).mean())}
+
+    def _error(
+        self, model: Any, batch: dict[str, Tensor], noise: Noise, t: Tensor, augment: bool = True
+    ) -> Tensor:
+        latent, embedding = batch["latent"], batch["image"]
+        cluster = torch.zeros_like(t)
+        z_t = self.process.q_sample(latent, t, noise.normal((latent.shape[1],), EPS), cluster)
+        drop = (noise.uniform(DROP) < self.settings.embedding_drop_prob) & augment
+        if augment and self.settings.conditioning_noise > 0:
+            level = torch.full((len(t),), self.settings.conditioning_noise**2, device=t.device)
+            embedding = perturb_embedding(
+                embedding, noise.normal((embedding.shape[1],), PERTURBATION), level, self.table
+            )
+        target = from_x0(self.process, latent, z_t, t, cluster, "v")
+        return squared_error(target, model(z_t, t, embedding, drop))

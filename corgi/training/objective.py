@@ -1,0 +1,31 @@
+"""What a model's training must say; the loop does the rest."""
+
+from typing import Any, Protocol
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from corgi.training.feed import Rows
+from corgi.training.noise import Noise
+
+
+class Objective(Protocol):
+    """Model, rows and loss of one training; built in each worker."""
+
+    def model(self) -> nn.Module:
+        """Return fresh weights; the loop seeds torch before."""
+        ...
+
+    def rows(self) -> Rows:
+        """Return the training rows."""
+        ...
+
+    def loss(
+        self, model: Any, batch: dict[str, Tensor], noise: Noise
+    ) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
+        """Return the mean loss over the local rows, and further means to log; `model` is called like the module."""
+        ...
+
+    def evaluate(self, model: nn.Module) -> dict[str, float]:
+        """Return figures on val; called on rank 0 only, with the averaged weights in fp32."""
+        ...

@@ -1,0 +1,39 @@
+"""What the workers of one training tell each other; alone in a process they are a world of one."""
+
+from typing import Any
+
+import torch.distributed as dist
+
+
+def rank() -> int:
+    """Return this worker's number, from 0."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    """Return the number of workers."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def barrier() -> None:
+    """Wait until every worker is here."""
+    if world_size() > 1:
+        dist.barrier()
+
+
+def from_first(value: Any) -> Any:
+    """Return rank 0's value on every worker."""
+    if world_size() == 1:
+        return value
+    held = [value]
+    dist.broadcast_object_list(held, src=0)
+    return held[0]
+
+
+def gathered(value: Any) -> list[Any]:
+    """Return every worker's value, in order of rank, on every worker."""
+    if world_size() == 1:
+        return [value]
+    held: list[Any] = [None] * world_size()
+    dist.all_gather_object(held, value)
+    return held

@@ -1,0 +1,123 @@
+"""Training rows read from committed tables: kept pictures of one split, with vectors, captions or latents."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from jaxtyping import Bool, Float, Int
+
+from corgi.tables.schema import Split
+from corgi.tables.store import Store
+from corgi.tables.vectors import concatenated, matrix, tower_names
+
+MAX_CAPTIONS = 8
+"""Captions of one kind a picture takes part with; more are left to the embeddings table."""
+
+
+@dataclass(frozen=True)
+class EmbeddedShards:
+    """Where the embeddings and the selection of a run lie: shard manifests by path, shard by shard."""
+
+    root: str
+    embed: tuple[str, ...]
+    curate: tuple[str, ...]
+
+    def keep(self, unit: int, split: Split) -> Bool[np.ndarray, "rows"]:
+        """Say which rows of a shard's image table are selected and in a split."""
+        store = Store(self.root)
+        images = store.read(store.read_shard(self.embed[unit]), "image_embeddings", ["uid", "split"])
+        selection = store.read(store.read_shard(self.curate[unit]), "selection", ["uid", "keep"])
+        if not images["uid"].equals(selection["uid"]):
+            raise AssertionError(f"shard {unit}: embeddings and selection do not hold the same rows")
+        return np.asarray(selection["keep"]) & (np.asarray(images["split"]) == split.value)
+
+    def image_table(self, unit: int) -> pa.Table:
+        """Return a shard's image embeddings."""
+        store = Store(self.root)
+        return store.read(store.read_shard(self.embed[unit]), "image_embeddings")
+
+    def caption_table(self, unit: int) -> pa.Table:
+        """Return a shard's caption embeddings."""
+        store = Store(self.root)
+        return store.read(store.read_shard(self.embed[unit]), "caption_embeddings")
+
+
+class PriorRows:
+    """Kept pictures of a split that have a full caption: image vector and padded caption vectors."""
+
+    def __init__(self, shards: EmbeddedShards, split: Split) -> None:
+        """Count the rows of every shard; vectors are read when a unit is loaded."""
+        self._shards, self._split = shards, split
+        self.counts: Sequence[int] = [int(self._rows(unit).sum()) for unit in range(len(shards.embed))]
+
+    def load(self, unit: int) -> dict[str, np.ndarray]:
+        """Return `image` [n, d], `full` and `coarse` [n, captions, d] padded with zeros, and their counts."""
+        images, captions = self._shards.image_table(unit), self._shards.caption_table(unit)
+        rows = np.flatnonzero(self._rows(unit))
+        towers = tower_names(images.schema)
+        loaded = {"image": concatenated(images, "image", towers)[rows]}
+        text = concatenated(captions, "text", towers)
+        place = {uid: n for n, uid in enumerate(images["uid"].take(pa.array(rows)).to_pylist())}
+        owner = np.array([place.get(uid, -1) for uid in captions["uid"].to_pylist()], dtype=np.int64)
+        for kind in ("full", "coarse"):
+            mine = (np.asarray(captions["kind"]) == kind) & (owner >= 0)
+            loaded[kind], loaded[f"num_{kind}"] = _padded(text[mine], owner[mine], len(rows))
+        return loaded
+
+    def _rows(self, unit: int) -> Bool[np.ndarray, "rows"]:
+        captions = self._shards.caption_table(unit).select(["uid", "kind"])
+        captioned = captions.filter(pc.field("kind") == "full")["uid"].to_pylist()
+        images = self._shards.image_table(unit)["uid"]
+        return self._shards.keep(unit, self._split) & np.isin(images.to_pylist(), captioned)
+
+
+class DecoderRows:
+    """Kept pictures of a split: image vector and latent; no caption is needed."""
+
+    def __init__(self, shards: EmbeddedShards, latents: Sequence[str], split: Split) -> None:
+        """Count the rows of every shard."""
+        self._shards, self._latents, self._split = shards, latents, split
+        self.counts: Sequence[int] = [
+            int(shards.keep(unit, split).sum()) for unit in range(len(shards.embed))
+        ]
+
+    def load(self, unit: int) -> dict[str, np.ndarray]:
+        """Return `image` [n, d] and `latent` [n, l]."""
+        keep = self._shards.keep(unit, self._split)
+        images = self._shards.image_table(unit)
+        store = Store(self._shards.root)
+        latents = store.read(store.read_shard(self._latents[unit]), "latents")
+        kept = images.filter(pa.array(keep))
+        row_of = {uid: row for row, uid in enumerate(latents["uid"].to_pylist())}
+        place = [row_of.get(uid, -1) for uid in kept["uid"].to_pylist()]
+        if -1 in place:
+            raise AssertionError(f"shard {unit}: a kept picture has no latent")
+        vectors = concatenated(kept, "image", tower_names(images.schema))
+        return {"image": vectors, "latent": matrix(latents["latent"])[place]}
+
+
+def vector_moments(rows: Any, name: str) -> tuple[Float[np.ndarray, "dim"], Float[np.ndarray, "dim"]]:
+    """Return mean and standard deviation, float64, of a column over all units, merged in unit order by Chan's formula."""
+    from corgi.statistics.moments import Moments
+
+    total = Moments.of(rows.load(0)[name])
+    for unit in range(1, len(rows.counts)):
+        if rows.counts[unit]:
+            total = total.merge(Moments.of(rows.load(unit)[name]))
+    return total.mean, np.sqrt(total.variance)
+
+
+def _padded(
+    vectors: Float[np.ndarray, "captions dim"], owner: Int[np.ndarray, "captions"], num_rows: int
+) -> tuple[Float[np.ndarray, "rows slots dim"], Int[np.ndarray, "rows"]]:
+    """Lay the captions of each row side by side, the first MAX_CAPTIONS of them."""
+    padded = np.zeros((num_rows, MAX_CAPTIONS, vectors.shape[1]), dtype=np.float32)
+    counts = np.zeros(num_rows, dtype=np.int64)
+    for vector, row in zip(vectors, owner, strict=True):
+        if counts[row] < MAX_CAPTIONS:
+            padded[row, counts[row]] = vector
+            counts[row] += 1
+    return padded, counts

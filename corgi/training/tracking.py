@@ -1,0 +1,173 @@
+"""What a training shows: metrics.jsonl always, Weights & Biases beside it; rank 0 only.
+
+W&B is fed by a thread of its own through a bounded queue: slow, down or broken, it costs the training nothing
+and loses no line of metrics.jsonl.
+"""
+
+import json
+import logging
+import math
+import netrc
+import os
+import queue
+import threading
+import uuid
+from pathlib import Path
+from typing import Any
+
+from corgi.settings.section import digest
+from corgi.tables.store import storage_full, write_file
+from corgi.training.training import Training
+
+_HOST = "api.wandb.ai"
+_QUEUE_LINES = 1000
+_FINISH_TIMEOUT_S = 30.0
+_log = logging.getLogger(__name__)
+
+
+class Tracker:
+    """The metric files of one training, and its one W&B run."""
+
+    def __init__(self, training: Training, step: int) -> None:
+        """Go on after `step`: later lines, written by an attempt that died, are cut off."""
+        self.metrics = training.metrics_file
+        self.timings = training.path / "timings.jsonl"
+        for path in (self.metrics, self.timings):
+            _cut(path, step)
+        self._mode = _mode(training.tracking.mode)
+        self._sender = None if self._mode == "disabled" else _Sender(training, run_id(training), self._mode)
+
+    def log(
+        self, step: int, values: dict[str, float | None], timings: dict[str, float] | None = None
+    ) -> None:
+        """Write one line of metrics; seconds go to timings.jsonl, so that metrics.jsonl repeats exactly."""
+        _append(self.metrics, {"step": step, **{name: _finite(value) for name, value in values.items()}})
+        if timings:
+            _append(self.timings, {"step": step, **timings})
+        if self._sender is not None:
+            self._sender.put({"step": step, **values, **{f"time/{k}": v for k, v in (timings or {}).items()}})
+
+    def finish(self) -> None:
+        """Close the W&B run; waits for it a bounded time."""
+        if self._sender is not None:
+            self._sender.close()
+
+
+class _Sender:
+    """Hands lines to W&B from a thread; the first error is logged and ends the sending, never the training."""
+
+    def __init__(self, training: Training, identity: str, mode: str) -> None:
+        self._lines: queue.Queue[dict[str, Any] | None] = queue.Queue(_QUEUE_LINES)
+        self._num_dropped = 0
+        arguments = (training, identity, mode)
+        self._thread = threading.Thread(target=self._send, args=arguments, name="wandb", daemon=True)
+        self._thread.start()
+
+    def put(self, line: dict[str, Any]) -> None:
+        try:
+            self._lines.put_nowait(line)
+        except queue.Full:
+            self._num_dropped += 1
+
+    def close(self) -> None:
+        try:
+            self._lines.put(None, timeout=_FINISH_TIMEOUT_S if self._thread.is_alive() else 0)
+        except queue.Full:
+            self._num_dropped += 1
+        self._thread.join(_FINISH_TIMEOUT_S)
+        if self._thread.is_alive() or self._num_dropped:
+            _log.warning("W&B did not take every line; metrics.jsonl has them all")
+
+    def _send(self, training: Training, identity: str, mode: str) -> None:
+        try:
+            run = _open_run(training, identity, mode)
+            while (line := self._lines.get()) is not None:
+                run.log(line)
+            run.finish()
+        except Exception as error:  # whatever a tracker does, the training goes on
+            _log.warning("W&B is off for %s: %s; metrics.jsonl goes on", training.name, _without_key(error))
+
+
+def run_id(training: Training) -> str:
+    """Return the training's one W&B run id, kept in its folder."""
+    path = training.path / "wandb.json"
+    if not path.exists():
+        write_file(path, json.dumps({"id": uuid.uuid4().hex[:16], "group": training.group}).encode())
+    return json.loads(path.read_text())["id"]
+
+
+def _open_run(training: Training, identity: str, mode: str) -> Any:
+    import wandb
+
+    quiet = wandb.Settings(
+        console="off", silent=True, disable_git=True, x_disable_stats=True, init_timeout=60, login_timeout=10
+    )
+    run = wandb.init(
+        project=training.tracking.project,
+        id=identity,
+        name=training.name,
+        group=training.group,
+        dir=training.folder,
+        mode="online" if mode == "online" else "offline",
+        resume="allow",
+        config={
+            "settings": training.settings.model_dump(mode="json"),
+            "seed": training.seed,
+            "key": digest(training.arguments),
+        },
+        settings=quiet,
+    )
+    run.define_metric("*", step_metric="step")
+    return run
+
+
+def _mode(wanted: str) -> str:
+    """Return online, offline or disabled; without a key there is nobody to prompt, so auto is offline."""
+    if wanted != "auto":
+        return wanted
+    return "online" if os.environ.get("WANDB_API_KEY") or _has_netrc() else "offline"
+
+
+def _has_netrc() -> bool:
+    path = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
+    try:
+        return netrc.netrc(str(path)).authenticators(_HOST) is not None
+    except (OSError, netrc.NetrcParseError):
+        return False
+
+
+def _without_key(error: Exception) -> str:
+    text = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    key = os.environ.get("WANDB_API_KEY")
+    return text.replace(key, "(key)") if key else text
+
+
+def _finite(value: float | None) -> float | None:
+    return None if value is None or not math.isfinite(value) else value
+
+
+def _append(path: Path, line: dict[str, Any]) -> None:
+    try:
+        with path.open("a") as handle:
+            handle.write(json.dumps(line) + "\n")
+    except OSError as error:
+        storage_full(error, path)
+
+
+def _cut(path: Path, step: int) -> None:
+    """Keep the whole lines up to a step; what a killed attempt wrote after its last checkpoint goes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    kept = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line + "\n")
+        except ValueError:  # the last line of an attempt killed while it wrote
+            continue
+    write_file(path, "".join(kept).encode())
+
+
+def sync(path: Path) -> None:
+    """Make a metric file durable, before the checkpoint that counts on its lines."""
+    with path.open("rb") as handle:
+        os.fsync(handle.fileno())

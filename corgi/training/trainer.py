@@ -1,0 +1,171 @@
+"""The driver's side: one Ray Train worker group runs the unfinished trainings in turn."""
+
+import json
+import logging
+import os
+import shutil
+import sys
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from corgi.flow.cluster import cause, connect
+from corgi.settings import errors
+from corgi.settings.errors import ClusterError, CorgiError
+from corgi.settings.training import TrainingSettings
+from corgi.tables.store import write_file
+from corgi.training.checkpoint import final_facts, final_weights, is_finished
+from corgi.training.training import Training
+
+__all__ = ["final_facts", "final_weights", "train", "train_worker"]
+
+_START_TIMEOUT_S = 600
+_CONTROLLER_FAILURES = 3
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What every worker is given: the trainings, and the file in which a user's error comes back."""
+
+    trainings: tuple[Training, ...]
+    failure: str
+
+
+def train(trainings: Sequence[Training], recipe: Any) -> None:
+    """Bring every training to its final weights; finished ones are skipped, and Ray is not started for them.
+
+    Trainings that follow each other and ask for the same workers share one worker group.
+
+    Raises:
+        CorgiError: what a worker found wrong, as it found it.
+        ClusterError: the workers could not be started, or died more often than `max_failures`.
+
+    """
+    unfinished = [training for training in trainings if not is_finished(training)]
+    if not unfinished:
+        return
+    connect(recipe)
+    for _, group in groupby(unfinished, key=lambda training: _workers(training.settings)):
+        _run(tuple(group))
+
+
+def train_worker(config: dict[str, Any]) -> None:
+    """Run a job's trainings in one Ray Train worker; a user's error is noted, so that a restart does not repeat it."""
+    import ray.train
+
+    from corgi.training.loop import train_loop
+
+    logging.getLogger("ray.train").setLevel(logging.WARNING)
+    job: _Job = config["job"]
+    failure = Path(job.failure)
+    if failure.exists():
+        return
+    try:
+        for training in job.trainings:
+            train_loop(training, ray.train.report)
+    except CorgiError as error:
+        write_file(failure, json.dumps({"kind": type(error).__name__, "message": str(error)}).encode())
+        logging.getLogger("ray.train").setLevel(logging.CRITICAL)  # one line tells it, the driver's
+        raise
+
+
+def _run(trainings: tuple[Training, ...]) -> None:
+    from ray.train.v2.api.exceptions import TrainingFailedError
+
+    first = trainings[0]
+    attempt = f"{first.name}-{uuid.uuid4().hex[:8]}"
+    scratch = first.path / "ray"
+    job = _Job(trainings, str(scratch / attempt / "failure.json"))
+    _check_room(first.settings)
+    scratch.mkdir(parents=True, exist_ok=True)
+    try:
+        _trainer(job, attempt, scratch).fit()
+    except TrainingFailedError as error:
+        raise _explained(error, Path(job.failure), first) from error
+    found = _noted(Path(job.failure))
+    if found is not None:
+        raise found
+    shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _trainer(job: _Job, attempt: str, scratch: Path) -> Any:
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(_START_TIMEOUT_S))
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")  # it shows every line twice
+    from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    class LocalTrainer(TorchTrainer):
+        """Does without the placement group cleaner: it asks the dashboard, which a local Ray has not, and warns each second."""
+
+        def _create_default_callbacks(self) -> list[Any]:
+            made = super()._create_default_callbacks()
+            return [
+                callback for callback in made if type(callback).__name__ != "PlacementGroupCleanerCallback"
+            ]
+
+    trainer = TorchTrainer if os.environ.get("RAY_ADDRESS") else LocalTrainer
+    settings = job.trainings[0].settings
+    resources = {"CPU": settings.cpus_per_worker, **({"GPU": 1.0} if settings.use_gpu else {})}
+    return trainer(
+        train_worker,
+        train_loop_config={"job": job},
+        torch_config=TorchConfig(backend="nccl" if settings.use_gpu else "gloo", timeout_s=1800),
+        scaling_config=ScalingConfig(
+            num_workers=settings.num_workers, use_gpu=settings.use_gpu, resources_per_worker=resources
+        ),
+        run_config=RunConfig(
+            name=attempt,
+            storage_path=str(scratch),
+            logging_config=LoggingConfig(log_level="WARNING"),
+            failure_config=FailureConfig(
+                max_failures=settings.max_failures, controller_failure_limit=_CONTROLLER_FAILURES
+            ),
+        ),
+    )
+
+
+def _workers(settings: TrainingSettings) -> tuple[int, float, bool]:
+    return settings.num_workers, settings.cpus_per_worker, settings.use_gpu
+
+
+def _check_room(settings: TrainingSettings) -> None:
+    """Refuse at once what a Ray of this machine alone can never give; a cluster may still grow."""
+    import ray
+
+    if os.environ.get("RAY_ADDRESS"):
+        return
+    have = ray.cluster_resources()
+    wanted = {
+        "CPU": settings.num_workers * settings.cpus_per_worker,
+        "GPU": settings.num_workers if settings.use_gpu else 0,
+    }
+    for kind, amount in wanted.items():
+        if amount > have.get(kind, 0):
+            raise ClusterError(
+                f"training wants {amount:g} {kind}s for {settings.num_workers} workers, Ray has {have.get(kind, 0):g}; "
+                "committed work is safe; lower training.num_workers or cpus_per_worker"
+            )
+
+
+def _explained(error: BaseException, failure: Path, training: Training) -> CorgiError:
+    found = _noted(failure) or cause(error)
+    if found is not None:
+        return found
+    print(str(error), file=sys.stderr)
+    said = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return ClusterError(
+        f"{training.name}: the workers failed more than {training.settings.max_failures} times, last with {said[-1][:200] if said else type(error).__name__}; "
+        f"checkpoints in {training.path} are safe; run the same command to go on"
+    )
+
+
+def _noted(failure: Path) -> CorgiError | None:
+    if not failure.exists():
+        return None
+    noted = json.loads(failure.read_text())
+    kind = getattr(errors, noted["kind"], CorgiError)
+    return kind(noted["message"])

@@ -1,0 +1,53 @@
+"""One training as plain data: what the driver sends to the workers."""
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from corgi.settings.section import digest
+from corgi.settings.training import TrackingSettings, TrainingSettings
+
+
+@dataclass(frozen=True)
+class Training:
+    """What to train, where its checkpoints lie, and how it is tracked.
+
+    `name` names the tracker's run; `folder` is absolute and shared by all workers; `objective` is
+    `module:Class`, built in each worker with `arguments` (JSON); `group` is the pipeline run's name.
+    """
+
+    name: str
+    folder: str
+    objective: str
+    arguments: dict[str, Any]
+    settings: TrainingSettings
+    tracking: TrackingSettings
+    group: str
+    seed: int
+
+    def __post_init__(self) -> None:
+        if not Path(self.folder).is_absolute():
+            raise ValueError(f"folder {self.folder!r} is relative: workers run elsewhere")
+
+    @property
+    def path(self) -> Path:
+        """Return the folder of checkpoints, metrics and tracker files."""
+        return Path(self.folder)
+
+    @property
+    def metrics_file(self) -> Path:
+        """Return where the metric lines lie, one JSON object a line, without seconds: a resumed run repeats them."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def meaning(self) -> str:
+        """Name what decides the weights: a folder's checkpoints are used by no other training."""
+        return digest({"objective": self.objective, "seed": self.seed, "settings": self.settings.meaning()})
+
+    def build(self) -> Any:
+        """Return the objective, built with its arguments."""
+        module, _, name = self.objective.partition(":")
+        maker: Callable[..., Any] = getattr(importlib.import_module(module), name)
+        return maker(**self.arguments)

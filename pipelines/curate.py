@@ -1,0 +1,8 @@
+"""Choose, over the whole set, what is trained on: `python pipelines/curate.py RECIPE [key.path=value ...]`."""
+
+import sys
+
+import full
+
+if __name__ == "__main__":
+    sys.exit(full.main(only="curate"))

@@ -1,0 +1,116 @@
+"""Serve OpenMoji on loopback and run the whole flow on it.
+
+    python pipelines/demo.py [options] [key.path=value ...]
+
+What is not an option of this page (--recipe, --pictures, --port, --work) goes to full.py as it is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import FrameType
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from corgi.demo.openmoji import CREDIT, catalogue, subset
+from corgi.demo.raster import FOLDER_NAME, rasterise
+from corgi.demo.site import DEFAULT_PORT, Site
+from corgi.demo.url_list import HOST, write_url_list
+from corgi.settings.errors import CorgiError
+
+PIPELINES = Path(__file__).resolve().parent
+DEFAULT_RECIPE = PIPELINES / "recipes" / "openmoji.yaml"
+DEFAULT_WORK = Path("runs/openmoji-site")
+
+
+def main(arguments: list[str]) -> int:
+    """Prepare and open the site, run the flow against it, and return the flow's exit code."""
+    options, for_full = _parser().parse_known_args(arguments)
+    pictures = catalogue() if options.pictures is None else subset(catalogue(), options.pictures)
+    folder = options.work / FOLDER_NAME
+    url_list = options.work / f"urls-{len(pictures)}.parquet"
+    num_rendered = rasterise(pictures, folder)
+    num_rows = write_url_list(url_list, pictures)
+    with Site(folder, options.port) as site:
+        print(
+            f"{len(pictures)} pictures, {num_rendered} rendered now, {num_rows} rows, http://{site.address}"
+        )
+        print(CREDIT, flush=True)
+        return _run_full(options.recipe, url_list, site, for_full)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="pipelines/demo.py",
+        usage="%(prog)s [options] [key.path=value ...]",
+        description="Serve OpenMoji on loopback and run the whole flow on it; the rest goes to full.py as it is.",
+        allow_abbrev=False,
+    )
+    option = parser.add_argument
+    option("--recipe", type=Path, default=DEFAULT_RECIPE, help="recipe of the flow (default: openmoji.yaml)")
+    option("--pictures", type=_positive, metavar="N", help="at most N pictures (default: all)")
+    option("--port", type=_port, default=DEFAULT_PORT, help="loopback port (default: %(default)s)")
+    option("--work", type=Path, default=DEFAULT_WORK, help="folder of the site (default: %(default)s)")
+    return parser
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number of at least 1")
+    return int(text)
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 65535:
+        raise argparse.ArgumentTypeError(f"{text} is not a port (1 to 65535)")
+    return int(text)
+
+
+def _run_full(recipe: Path, url_list: Path, site: Site, for_full: list[str]) -> int:
+    """Run full.py in this terminal and hand signals on, so that it can leave only committed work."""
+    command = [
+        *(sys.executable, str(PIPELINES / "full.py"), str(recipe)),
+        f"plan.input={url_list}",
+        f'download.resolve=["{HOST}:80={site.address}"]',
+        f'download.allow_private=["{site.address}"]',
+        f"plan.credit={json.dumps(CREDIT)}",
+        *for_full,
+    ]
+    # The flow holds the lifeline too: were this process killed alone, the site would not vanish under the fetchers.
+    with subprocess.Popen(command, pass_fds=(site.lifeline,)) as flow:
+
+        def hand_on(number: int, frame: FrameType | None) -> None:
+            # A terminal sends Ctrl-C to the flow itself; a second one would cut its orderly end short.
+            if number != signal.SIGINT or not _is_in_foreground():
+                flow.send_signal(number)
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, hand_on)
+        code = flow.wait()
+    return code if code >= 0 else 128 - code
+
+
+def _is_in_foreground() -> bool:
+    try:
+        return os.tcgetpgrp(sys.stdin.fileno()) == os.getpgrp()
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except CorgiError as error:
+        print(f"demo: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print(
+            "demo: stopped before the flow began; what is rendered stays; run again to go on", file=sys.stderr
+        )
+        sys.exit(128 + signal.SIGINT)

@@ -1,0 +1,46 @@
+"""The whole pipeline, from a list of URLs to a text-to-image model: `python pipelines/full.py RECIPE [key.path=value ...]`.
+
+This is the only place that names the stages and their order. Finished work is skipped, unfinished work resumes.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from corgi.evaluation import results
+from corgi.flow import command
+from corgi.flow.dag import Stage
+
+
+def stages(recipe: Any) -> list[Stage]:
+    """Return the stages of a recipe in order; each maps committed tables to committed tables."""
+    tower = ("tower",) if recipe.tower is not None else ()
+    listed = [
+        Stage("plan", "corgi.data.plan:run", settings=("plan",), fingerprint="corgi.data.source:fingerprint"),
+        Stage("download", "corgi.data.download:run", ("plan",), ("download",), partition="plan"),
+        Stage("tower", "corgi.clip.train:run", ("download",), ("tower",)),
+        Stage("embed", "corgi.clip.embed:run", ("download", *tower), ("embed",), partition="download"),
+        Stage("curate", "corgi.data.curate:run", ("download", "embed"), ("curate",)),
+        Stage("shift", "corgi.clip.cluster:run", ("download", "embed", "curate"), ("shift",)),
+        Stage("prior", "corgi.training.prior:run", ("embed", "curate", "shift"), ("prior",)),
+        Stage("autoencoder", "corgi.training.autoencoder:run", ("download", "curate"), ("autoencoder",)),
+        Stage("decoder", "corgi.training.decoder:run", ("embed", "curate", "autoencoder"), ("decoder",)),
+        Stage(
+            "evaluate",
+            "corgi.evaluation.evaluate:run",
+            ("download", *tower, "embed", "curate", "shift", "prior", "autoencoder", "decoder"),
+            ("evaluate", "prior", "decoder"),
+        ),
+    ]
+    return [stage for stage in listed if stage.name != "tower" or tower]
+
+
+def main(only: str | None = None) -> int:
+    """Run the command line; `only` is the stage of a script that runs one."""
+    return command.main(stages, results.publish, only)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

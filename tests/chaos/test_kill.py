@@ -1,0 +1,143 @@
+"""SIGKILL of the whole run in the middle of four stages, then the same command: equal tables, equal weights."""
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from corgi.tables.run import Run
+from corgi.tables.store import table_digest
+from tests.support.ports import free_port
+
+HOME = Path(__file__).resolve().parents[2]
+TABLES = {
+    "plan": ["plan"],
+    "download": ["images", "captions", "ledger"],
+    "embed": ["image_embeddings", "caption_embeddings"],
+    "curate": ["selection"],
+    "autoencoder": ["latents"],
+}
+MODELS = {
+    "tower": ["checkpoint"],
+    "shift": ["shift"],
+    "prior": ["prior_shifted", "prior_dalle2"],
+    "decoder": ["decoder"],
+}
+START_TIMEOUT_S = 240
+
+
+def _command(work: Path, port: int) -> list[str]:
+    return [
+        *(sys.executable, str(HOME / "pipelines" / "demo.py"), "--pictures", "300", "--port", str(port)),
+        *("--work", str(work / "site"), "--recipe", "pipelines/recipes/smoke.yaml", f"root={work / 'runs'}"),
+        "plan.number_sample_per_shard=64",
+    ]
+
+
+def _run(work: Path, port: int) -> str:
+    done = subprocess.run(
+        _command(work, port), capture_output=True, text=True, timeout=600, cwd=HOME, check=False
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-5000:]
+    return done.stdout + done.stderr
+
+
+def _kill_when(work: Path, port: int, ready: Callable[[], bool]) -> None:
+    """Start the command in its own session and SIGKILL every process of it once `ready` says so."""
+    with (work / "killed.log").open("w") as log:
+        process = subprocess.Popen(
+            _command(work, port), stdout=log, stderr=log, cwd=HOME, start_new_session=True
+        )
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not ready():
+            assert process.poll() is None, (work / "killed.log").read_text()[-3000:]
+            assert time.monotonic() < deadline, (work / "killed.log").read_text()[-3000:]
+            time.sleep(0.05)
+        victims = _descendants(process.pid)
+        for pid in [process.pid, *victims]:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        process.wait()
+
+
+def _descendants(pid: int) -> list[int]:
+    """Return the pids below a process, from /proc."""
+    children: dict[int, list[int]] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        children.setdefault(int(fields[1]), []).append(int(stat.parent.name))
+    found, queue = [], [pid]
+    while queue:
+        below = children.get(queue.pop(), [])
+        found += below
+        queue += below
+    return found
+
+
+def _digests(work: Path) -> dict[str, str]:
+    """Return a digest of every table (rows sorted) and of every model's bytes."""
+    run = Run.open(work / "runs" / "smoke")
+    found = {}
+    for stage, tables in TABLES.items():
+        for table in tables:
+            parts = [
+                pq.read_table(run.store.verified(shard, entry))
+                for shard in run.shards(stage)
+                for entry in shard.files
+                if entry.table == table
+            ]
+            found[f"{stage}/{table}"] = table_digest(pa.concat_tables(parts))
+    for stage, names in MODELS.items():
+        for name in names:
+            [path] = [run.store.verified(s, e) for s in run.shards(stage) for e in s.files if e.table == name]
+            found[f"{stage}/{name}"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return found
+
+
+def _glob(work: Path, pattern: str) -> Callable[[], bool]:
+    return lambda: any((work / "runs" / "store").glob(pattern))
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    work = tmp_path_factory.mktemp("unbroken")
+    _run(work, free_port())
+    return _digests(work)
+
+
+@pytest.mark.flow
+@pytest.mark.timeout(1700)
+def test_killed_in_four_stages_the_run_ends_as_an_unbroken_one(unbroken, tmp_path):
+    port = free_port()
+    for pattern in (
+        "download/*/manifest-0.json",
+        "embed/*/manifest-0.json",
+        "prior/*/work/shifted/checkpoints/*/COMMITTED.json",
+        "decoder/*/work/decoder/checkpoints/*/COMMITTED.json",
+    ):
+        _kill_when(tmp_path, port, _glob(tmp_path, pattern))
+    said = _run(tmp_path, port)
+    assert "done before" in said
+    run = Run.open(tmp_path / "runs" / "smoke")
+    uids = [
+        uid
+        for shard in run.shards("download")
+        for uid in run.store.read(shard, "images", ["uid"])["uid"].to_pylist()
+    ]
+    assert len(uids) == len(set(uids))
+    for manifest in run.stages().values():
+        assert manifest.rows.rows_in == manifest.rows.kept + sum(manifest.rows.rejected.values())
+    assert _digests(tmp_path) == unbroken

@@ -1,0 +1,143 @@
+"""The embed stage on drawn pictures, by real Ray Data, with untrained and with poisoned towers."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from PIL import Image
+
+from corgi.clip import embed
+from corgi.clip.embed import EmbedShards
+from corgi.clip.vectors import concatenated
+from corgi.flow.dag import Dag
+from corgi.settings.clip import TowerRef
+from corgi.tables.manifest import ShardManifest
+from corgi.tables.schema import Reason, caption_embeddings, image_embeddings
+from corgi.tables.store import Store
+from tests.support.drawn import NUM_SHARDS, caption, dag, run
+
+TINY = {"name": "tiny", "model": "tiny", "pretrained": "random"}
+
+
+class Coloured:
+    """A stand-in tower: a picture's mean colour, a caption's letters; `poison` makes some vectors bad."""
+
+    name, dim, image_size = "tiny", 3, 8
+
+    def preprocess(self, picture: Image.Image) -> torch.Tensor:
+        return torch.from_numpy(np.asarray(picture.resize((8, 8)), np.float32).transpose(2, 0, 1) / 255)
+
+    def pixels(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        raw = pixels.mean(dim=(2, 3)) - 0.7
+        raw[0] = torch.nan
+        raw[1] = 0.0
+        norm = raw.norm(dim=1)
+        return raw / norm.clamp(min=1e-30)[:, None], norm
+
+    def texts(self, captions: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
+        raw = torch.tensor([[len(c), c.count("e") + 1.0, c.count("d")] for c in captions])
+        raw[[c == "disc" for c in captions]] = torch.nan
+        norm = raw.norm(dim=1)
+        return raw / norm[:, None], norm
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> str:
+    path = tmp_path / "tiny.json"
+    path.write_text(
+        '{"embed_dim": 16, "vision_cfg": {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 16},'
+        ' "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1}}'
+    )
+    return str(path)
+
+
+def committed(built: Dag, stage: str = "embed") -> list[ShardManifest]:
+    return built.run.shards(stage)
+
+
+def read(built: Dag, name: str) -> list[pa.Table]:
+    return [built.store.read(shard, name) for shard in committed(built)]
+
+
+@pytest.mark.flow
+def test_embeds_every_row_and_resumes_to_the_same_bits(ray_local: None, tmp_path: Path, config: str) -> None:
+    towers = [{**TINY, "config": config}, {**TINY, "name": "other", "model": "other", "config": config}]
+    built = dag(tmp_path / "runs", embed={"towers": towers, "batch_size": 8})
+    run(built, "embed")
+    images, captions = read(built, "image_embeddings"), read(built, "caption_embeddings")
+    dims = {"tiny": 16, "other": 16}
+    for shard in range(NUM_SHARDS):
+        assert images[shard].schema.equals(image_embeddings(dims))
+        assert captions[shard].schema.equals(caption_embeddings(dims))
+        assert images[shard].num_rows == 35
+        expected = concatenated(images[shard], "image", ["tiny", "other"])
+        np.testing.assert_allclose(np.linalg.norm(expected, axis=1), 1, atol=1e-5)
+        assert (np.asarray(images[shard]["tiny/image_norm"]) > 0).all()
+    _check_similarity(images[0], captions[0])
+    before = [shard.digest for shard in committed(built)]
+    lost = built.store.root / Path(committed(built)[1].path)
+    lost.unlink()
+    for closed in (built.store.root / "embed" / "closed").glob("*/manifest-*.json"):
+        closed.unlink()
+    run(built, "embed")
+    assert [shard.digest for shard in committed(built)] == before
+    assert run(built, "embed") == 0
+
+
+def _check_similarity(images: pa.Table, captions: pa.Table) -> None:
+    """A picture's similarity is its best full caption's, null without one, never a coarse one's."""
+    by_uid: dict[str, list[float]] = {}
+    for row in captions.to_pylist():
+        if row["kind"] == "full":
+            by_uid.setdefault(row["uid"], []).append(row["similarity"])
+    for row in images.to_pylist():
+        found = by_uid.get(row["uid"])
+        assert row["similarity"] == (max(found) if found else None)
+    assert sum(row is None for row in images["similarity"].to_pylist()) == 5
+    pictures, texts = (
+        concatenated(table, kind, ["tiny", "other"])
+        for table, kind in ((images, "image"), (captions, "text"))
+    )
+    row = images["uid"].to_pylist().index(captions["uid"][0].as_py())
+    assert captions["similarity"][0].as_py() == pytest.approx(float(pictures[row] @ texts[0]), abs=1e-5)
+
+
+def _poisoned(built: Dag, monkeypatch: pytest.MonkeyPatch) -> tuple[ShardManifest, Store]:
+    monkeypatch.setattr(embed, "load_tower", lambda ref, precision: Coloured())
+    run(built, "download")
+    context = built._context(built.stages[1], {"download": built.run.stages()["download"]})
+    task = context.partitioned()[0]
+    maker = EmbedShards([TowerRef.model_validate(TINY).model_dump()])
+    return maker.make(task), built.store
+
+
+def test_bad_vectors_are_dropped_with_their_captions_and_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built = dag(tmp_path / "runs", embed={"towers": [TINY], "batch_size": 35})
+    manifest, store = _poisoned(built, monkeypatch)
+    images, captions = store.read(manifest, "image_embeddings"), store.read(manifest, "caption_embeddings")
+    assert manifest.rows.rejected == {Reason.BAD_VECTOR: 2}
+    assert manifest.rows.kept == images.num_rows == 33
+    assert not {f"{0:032x}", f"{1:032x}"} & set(images["uid"].to_pylist() + captions["uid"].to_pylist())
+    assert np.isfinite(concatenated(images, "image", ["tiny"])).all()
+    assert manifest.facts["captions_dropped"] == 30 * 2 - captions.num_rows
+    coarse_discs = sum(number % 4 == 1 and number % 7 != 6 for number in range(2, 35))
+    assert captions.num_rows == (30 - 2) * 2 - coarse_discs
+
+
+def test_a_shared_caption_is_embedded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    tower = Coloured()
+    monkeypatch.setattr(
+        tower,
+        "texts",
+        lambda captions: (asked.extend(captions), Coloured.texts(tower, captions))[1],
+        raising=False,
+    )
+    captions = [caption(number) for number in (0, 1, 24, 0, 1)]
+    found = embed.embed_captions([tower], captions, 2)  # pyright: ignore[reportArgumentType]
+    assert asked == [caption(0), caption(1)]
+    np.testing.assert_array_equal(found.unit["tiny"][[0, 1]], found.unit["tiny"][[3, 4]])

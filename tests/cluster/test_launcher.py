@@ -1,0 +1,181 @@
+"""The launcher files: Ray's own validation, our rules, and proof that both refuse a broken file."""
+
+import copy
+import importlib.metadata
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+import launcher_rules
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from versions import CLUSTER, REPOSITORY, locked_ray_version
+
+FILES = ("aws", "gcp", "on-prem")
+CLOUDS = ("aws", "gcp")
+
+
+def load(name: str) -> dict[str, Any]:
+    """Read a launcher file; aliases become copies, so that a test can change one node alone."""
+    return json.loads(json.dumps(yaml.safe_load((CLUSTER / f"{name}.yaml").read_text())))
+
+
+def prepare(config: dict[str, Any]) -> dict[str, Any]:
+    """Fill in Ray's defaults and validate as `ray up` does before it asks any cloud."""
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    prepared = prepare_config(copy.deepcopy(config))
+    validate_config(prepared)
+    return prepared
+
+
+def test_every_launcher_file_is_tested() -> None:
+    assert {path.stem for path in CLUSTER.glob("*.yaml")} == set(FILES)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_file_passes_rays_validation_and_our_rules(name: str) -> None:
+    assert launcher_rules.faults(prepare(load(name))) == []
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_misspelt_top_level_key_is_refused(name: str) -> None:
+    from jsonschema import ValidationError
+
+    config = load(name)
+    config["idle_timeout_minuts"] = config.pop("idle_timeout_minutes")
+    with pytest.raises(ValidationError, match="idle_timeout_minuts"):
+        prepare(config)
+
+
+@pytest.mark.parametrize("name", CLOUDS)
+def test_misspelt_node_type_key_is_refused(name: str) -> None:
+    from jsonschema import ValidationError
+
+    config = load(name)
+    node = config["available_node_types"]["gpu-spot"]
+    node["max_worker"] = node.pop("max_workers")
+    with pytest.raises(ValidationError, match="max_worker"):
+        prepare(config)
+
+
+@pytest.mark.parametrize("name", CLOUDS)
+def test_unknown_head_node_type_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="head_node_type"):
+        prepare(load(name) | {"head_node_type": "haed"})
+
+
+def _node(name: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    return lambda config: config["available_node_types"][name]
+
+
+def _machine(name: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    return lambda config: config["available_node_types"][name]["node_config"]
+
+
+def _top(config: dict[str, Any]) -> dict[str, Any]:
+    return config
+
+
+def _docker(config: dict[str, Any]) -> dict[str, Any]:
+    return config["docker"]
+
+
+def _provider(config: dict[str, Any]) -> dict[str, Any]:
+    return config["provider"]
+
+
+DROP = object()
+_OPEN = {
+    "GroupName": "corgi",
+    "IpPermissions": [{"IpProtocol": "tcp", "IpRanges": [{"CidrIp": "0.0.0.0/0"}]}],
+}
+_TOKEN_HEAD = "RAY_AUTH_MODE=token ray start --head"
+BREAKS = [
+    ("aws", _node("head"), "resources", {"CPU": 4}, "the head offers CPUs"),
+    ("gcp", _node("head"), "resources", {}, "the head offers CPUs"),
+    ("on-prem", _top, "head_start_ray_commands", [_TOKEN_HEAD], "the head offers CPUs"),
+    ("aws", _machine("head"), "InstanceMarketOptions", {"MarketType": "spot"}, "the head is on spot"),
+    ("aws", _machine("cpu-data"), "InstanceType", DROP, "cpu-data has no InstanceType"),
+    ("gcp", _machine("gpu-spot"), "machineType", DROP, "gpu-spot has no machineType"),
+    ("aws", _machine("gpu-spot"), "InstanceMarketOptions", DROP, "not on spot"),
+    ("gcp", _machine("gpu-spot"), "scheduling", [{"onHostMaintenance": "TERMINATE"}], "not on spot"),
+    ("aws", _machine("gpu-spot"), "IamInstanceProfile", DROP, "no IamInstanceProfile"),
+    ("aws", _machine("cpu-data"), "SecurityGroupIds", DROP, "open port 22"),
+    ("gcp", _machine("head"), "networkInterfaces", DROP, "public address"),
+    ("gcp", _machine("head"), "networkInterfaces", [{"accessConfigs": []}], "asks for a public address"),
+    ("aws", _provider, "security_group", _OPEN, "admits the whole internet"),
+    ("gcp", _provider, "use_internal_ips", DROP, "public addresses"),
+    ("aws", _node("gpu-spot"), "min_workers", 1, "costs money when idle"),
+    ("gcp", _node("cpu-data"), "max_workers", -1, "does not hold"),
+    ("aws", _node("cpu-data"), "max_workers", 99, "does not hold"),
+    ("aws", _docker, "image", "corgi:2.59.0", "is not Ray"),
+    ("on-prem", _docker, "image", "registry.example:5000/corgi", "is not Ray"),
+    ("gcp", _docker, "run_options", [], "is not in the container"),
+    ("aws", _docker, "run_options", ["--env WANDB_API_KEY=1"], "a secret is named"),
+    ("aws", _top, "file_mounts", {}, "token is not handed"),
+    ("aws", _top, "initialization_commands", [], "nothing mounts"),
+    (
+        "aws",
+        _top,
+        "worker_start_ray_commands",
+        ["ray start --address=$RAY_HEAD_IP:6379"],
+        "without RAY_AUTH_MODE",
+    ),
+    ("on-prem", _top, "head_start_ray_commands", ["ray start --head --num-cpus=0"], "without RAY_AUTH_MODE"),
+    ("gcp", _top, "worker_start_ray_commands", ["ray stop"], "starts no Ray"),
+    ("aws", _top, "head_start_ray_commands", DROP, "the dashboard listens on every address"),
+    ("aws", _top, "setup_commands", DROP, "installs packages"),
+    ("gcp", _top, "head_setup_commands", DROP, "installs packages"),
+]
+
+
+@pytest.mark.parametrize(("name", "part", "key", "value", "fault"), BREAKS)
+def test_our_rules_refuse_what_rays_validation_lets_through(
+    name: str, part: Callable[[dict[str, Any]], dict[str, Any]], key: str, value: Any, fault: str
+) -> None:
+    config = load(name)
+    if value is DROP:
+        del part(config)[key]
+    else:
+        part(config)[key] = value
+    found = launcher_rules.faults(prepare(config))
+    assert any(fault in line for line in found), found
+
+
+def test_cloud_autoscaler_returns_idle_workers() -> None:
+    for name in CLOUDS:
+        assert 0 < prepare(load(name))["idle_timeout_minutes"] <= 15
+
+
+def test_lock_installation_and_project_agree_on_ray() -> None:
+    locked = locked_ray_version()
+    assert importlib.metadata.version("ray") == locked
+    project = (REPOSITORY / "pyproject.toml").read_text()
+    wanted = Requirement(re.findall(r'"(ray\[[^"]+)"', project)[0])
+    assert locked in wanted.specifier
+    for name in ("Dockerfile", "README.md"):
+        tags = set(re.findall(r"corgi:(\d[\w.]*)", (CLUSTER / name).read_text()))
+        assert tags == {locked}, name
+
+
+def test_image_installs_from_the_lock_as_another_user_than_root() -> None:
+    lines = re.sub(r"\\\n\s*", "", (CLUSTER / "Dockerfile").read_text()).splitlines()
+    installs = [line for line in lines if "pip install" in line]
+    assert len(installs) == 1
+    assert '-c requirements.lock ".[demo]"' in installs[0]
+    assert [line.split()[1] for line in lines if line.startswith("USER ")][-1:] == ["corgi"]
+    environment = next(line for line in lines if line.startswith("ENV "))
+    assert "HOME=/home/corgi" in environment, "Ray's launcher reads HOME from the image, else it takes /root"
+    assert "RAY_AUTH_MODE=token" in environment
+    copied = [word for line in lines if line.startswith("COPY ") for word in line.split()[1:-1]]
+    assert all((REPOSITORY / word).exists() for word in copied), copied
+
+
+def test_no_file_names_a_secret_or_an_open_range() -> None:
+    for path in [*CLUSTER.glob("*.yaml"), *CLUSTER.glob("kuberay/*.yaml"), CLUSTER / "Dockerfile"]:
+        text = path.read_text()
+        assert "0.0.0.0/0" not in text, path
+        assert not re.search(r"AKIA[0-9A-Z]{16}|-----BEGIN|\bhf_[A-Za-z0-9]{20}", text), path

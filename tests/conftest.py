@@ -1,0 +1,31 @@
+"""What all tests share: this checkout first on every path, and one local Ray for those that need it."""
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+HOME = str(Path(__file__).resolve().parents[1])
+
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ["WANDB_MODE"] = "offline"
+os.environ.pop("RAY_ADDRESS", None)
+os.environ["PYTHONPATH"] = os.pathsep.join([HOME, *filter(None, [os.environ.get("PYTHONPATH")])])
+sys.path.insert(0, HOME)
+
+
+@pytest.fixture(scope="session")
+def ray_local() -> Iterator[None]:
+    """Start a Ray of four logical CPUs on this machine, once for all tests."""
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    ray.init(address="local", num_cpus=4, include_dashboard=False, object_store_memory=200 * 2**20)
+    yield
+    ray.shutdown()

@@ -1,0 +1,111 @@
+from collections import defaultdict
+from urllib.parse import urlsplit
+
+import pyarrow.parquet as pq
+import pytest
+
+from corgi.demo.openmoji import CREDIT, catalogue, subset
+from corgi.demo.raster import file_name
+from corgi.demo.url_list import (
+    FAULT_SHARE,
+    FURTHER_URL_FAULTS,
+    rows,
+    struck_pictures,
+    url,
+    write_url_list,
+)
+from corgi.settings.errors import StorageError
+
+
+def kind(address: str) -> str:
+    return urlsplit(address).path.split("/")[1]
+
+
+@pytest.fixture(scope="module")
+def listed():
+    return rows(catalogue())
+
+
+def test_every_picture_is_listed_under_one_own_url(listed):
+    own = {urlsplit(row.url).path.split("/")[2] for row in listed if kind(row.url) in {"pictures", "busy"}}
+    assert own == {file_name(picture.codepoints) for picture in catalogue()}
+    num_own = len({row.url for row in listed if kind(row.url) in {"pictures", "busy"}})
+    assert num_own == len(catalogue())
+
+
+def test_captions_of_a_picture(listed):
+    captions = defaultdict(list)
+    for row in listed:
+        captions[row.url].append((row.caption, row.caption_kind))
+    uncaptioned = struck_pictures(catalogue(), "uncaptioned")
+    busy = struck_pictures(catalogue(), "busy")
+    for picture in catalogue():
+        found = captions[url("busy" if picture.codepoints in busy else "pictures", picture)]
+        expected = [(caption, "full") for caption in (picture.caption, *picture.aliases)]
+        expected += [(picture.coarse, "coarse")] if picture.coarse else []
+        assert (
+            sorted(found) == sorted(expected)
+            if picture.codepoints not in uncaptioned
+            else found == [(None, "full")]
+        )
+
+
+def test_urls_name_a_fixed_host_without_port(listed):
+    assert {urlsplit(row.url).netloc for row in listed} == {"openmoji.test"}
+    assert {urlsplit(row.url).scheme for row in listed} == {"http"}
+
+
+def test_a_file_has_one_group_whichever_url_it_is_under(listed):
+    groups = defaultdict(set)
+    for row in listed:
+        groups[row.url.rsplit("/", 1)[1]].add(row.group)
+    assert all(len(found) == 1 for found in groups.values())
+
+
+@pytest.mark.parametrize("fault", FAULT_SHARE)
+@pytest.mark.parametrize("limit", [30, 300, 10_000])
+def test_every_fault_strikes_its_share(fault, limit):
+    pictures = subset(catalogue(), limit)
+    struck = struck_pictures(pictures, fault)
+    assert len(struck) == max(1, round(FAULT_SHARE[fault] * len(pictures)))
+    assert struck <= {picture.codepoints for picture in pictures}
+
+
+def test_faults_cost_no_picture(listed):
+    assert sum(FAULT_SHARE.values()) < 0.05
+    for row in listed:
+        if kind(row.url) in FURTHER_URL_FAULTS:
+            assert row.caption is not None
+    num_further = len({row.url for row in listed}) - len(catalogue())
+    assert num_further == sum(len(struck_pictures(catalogue(), fault)) for fault in FURTHER_URL_FAULTS)
+
+
+def test_rows_are_mixed_rather_than_sorted_by_concept(listed):
+    first = {row.group for row in listed[:200]}
+    assert len(first) > 80
+
+
+def test_written_list_is_the_same_file_again_and_holds_the_rows(tmp_path, few_pictures):
+    first, second = tmp_path / "new folder" / "a.parquet", tmp_path / "b.parquet"
+    num_rows = write_url_list(first, few_pictures)
+    write_url_list(second, tuple(reversed(few_pictures)))
+    table = pq.read_table(first)
+    assert table.column_names == ["url", "caption", "caption_kind", "group"]
+    assert table.num_rows == num_rows
+    assert table.to_pylist() == [
+        {"url": row.url, "caption": row.caption, "caption_kind": row.caption_kind, "group": row.group}
+        for row in rows(few_pictures)
+    ]
+    assert table.schema.metadata[b"credit"].decode() == CREDIT
+    assert sorted(pq.read_table(second)["url"].to_pylist()) == sorted(table["url"].to_pylist())
+    before = first.read_bytes()
+    write_url_list(first, few_pictures)
+    assert first.read_bytes() == before
+    assert [path.name for path in first.parent.iterdir()] == ["a.parquet"]
+
+
+def test_unwritable_place_is_one_line(tmp_path, few_pictures):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(StorageError, match="cannot write the URL list") as caught:
+        write_url_list(tmp_path / "file" / "urls.parquet", few_pictures)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,211 @@
+"""Keys, order and resume: work is done once, redone exactly where its meaning changed, and never mixed."""
+
+import pytest
+
+from corgi.flow.code import code_digest
+from corgi.flow.dag import Selection, Stage
+from corgi.settings.errors import SettingsError
+from corgi.tables.store import table_digest
+from tests.flow.conftest import ALL, Toy
+
+NUMBERS, SQUARES, TOTAL = ALL[:4], ALL[4:8], ALL[8:]
+
+
+def test_stages_run_in_order_and_once(finished):
+    assert finished.total() == sum(n**2 for n in range(12))
+    assert finished.run() == 0
+    assert finished.made() == []
+    assert "0 stages ran" in finished.said
+    assert (finished.root / "toy" / "report.html").read_text() == "numbers squares total"
+
+
+def test_a_finished_run_imports_neither_ray_nor_torch(finished):
+    process = finished.start()
+    said, complained = process.communicate(timeout=60)
+    assert (process.returncode, complained) == (0, "")
+    assert said.splitlines()[-1] == "imported:"
+    assert finished.made() == []
+
+
+@pytest.mark.parametrize(
+    ("override", "redone"),
+    [
+        ("plan.seed=5", ALL),
+        ("download.image_size=64", SQUARES + TOTAL),
+        ("shift.num_clusters=3", TOTAL),
+        ("prior.depth=3", []),
+    ],
+)
+def test_a_changed_setting_redoes_its_stage_and_what_follows(finished, override, redone):
+    assert finished.run(override) == 0
+    assert finished.made() == redone
+    assert finished.run() == 0
+    assert finished.made() == []  # the first results are still there
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["download.connections=3", "download.num_actors=2", "plan.input=other.csv", "cluster.num_cpus=5"],
+)
+def test_a_changed_neutral_setting_redoes_nothing(finished, override):
+    assert finished.run(override) == 0
+    assert finished.made() == []
+
+
+def test_what_lies_outside_the_store_is_part_of_the_key(finished):
+    finished.steer(outside="another list")
+    assert finished.run() == 0
+    assert finished.made() == []  # the stage ran, found every shard committed, and closed
+    assert "numbers: runs" in finished.said
+
+
+def test_an_interrupted_stage_goes_on_by_shard(toy):
+    toy.steer(stop="squares 2")
+    assert toy.run() == 130
+    assert toy.made() == NUMBERS + SQUARES[:2]
+    toy.release("stop")
+    assert toy.run("--plan") == 0
+    assert "squares      would run 2 of 4 shards" in toy.said
+    assert toy.run() == 0
+    assert toy.made() == SQUARES[2:] + TOTAL
+    assert toy.total() == sum(n**2 for n in range(12))
+
+
+def test_an_interrupted_run_ends_with_the_digests_of_an_unbroken_one(finished, tmp_path, capsys):
+    (tmp_path / "other").mkdir()
+    broken = Toy(tmp_path / "other", capsys)
+    for place in ("numbers 1", "numbers 1", "squares 3", "total 0"):
+        broken.steer(stop=place)
+        assert broken.run() == 130
+    broken.release("stop")
+    assert broken.run() == 0
+    assert sorted(broken.made()) == sorted(ALL)
+    assert digests(broken) == digests(finished)
+
+
+def digests(toy: Toy) -> dict[str, str]:
+    return {name: manifest.digest for name, manifest in toy.opened().stages().items()}
+
+
+def test_two_runs_share_finished_work(finished):
+    assert finished.run("name=second") == 0
+    assert finished.made() == []
+
+
+def test_force_makes_new_generations_and_leaves_the_rest(finished):
+    before = finished.opened().stages()
+    assert finished.run("--force", "--only", "squares") == 0
+    assert finished.made() == SQUARES
+    after = finished.opened().stages()
+    assert after["squares"].digest == before["squares"].digest
+    assert after["squares"].path.endswith("manifest-1.json")
+    assert after["total"] == before["total"]
+    assert finished.run() == 0
+    assert finished.made() == []
+
+
+def test_downstream_redoes_only_touched_shards(finished):
+    finished.steer(salt="00002")
+    assert finished.run("--force", "--only", "numbers") == 0
+    assert finished.made() == NUMBERS
+    assert finished.run() == 0
+    assert finished.made() == ["squares/00002", *TOTAL]
+    assert finished.total() == sum(n**2 for n in range(12) if n // 3 != 2) + sum(
+        n**2 for n in (106, 107, 108)
+    )
+
+
+def test_until_and_from_and_only_choose_stages(toy):
+    assert toy.run("--until", "squares") == 0
+    assert toy.made() == NUMBERS + SQUARES
+    assert toy.run("--only", "numbers") == 0
+    assert toy.made() == []
+    assert toy.run("--from", "total") == 0
+    assert toy.made() == TOTAL
+    assert toy.run("--force", "--from", "squares", "--until", "squares") == 0
+    assert toy.made() == SQUARES
+
+
+def test_a_stage_whose_inputs_are_not_complete_is_refused(toy, one_line):
+    toy.steer(stop="numbers 2")
+    assert toy.run() == 130
+    one_line(toy.run("--only", "squares"), "InputError", "squares needs numbers, which is not complete")
+    one_line(toy.run("--from", "total"), "InputError", "total needs squares")
+    assert toy.made() == NUMBERS[:2]
+
+
+def test_a_body_that_commits_too_little_is_refused(toy, one_line):
+    toy.steer(skip="numbers 3")
+    one_line(toy.run(), "StorageError", "numbers ended without committing shard 00003")
+    assert toy.opened().stages() == {}
+    toy.release("skip")
+    assert toy.run() == 0
+    assert toy.made() == [*NUMBERS, *SQUARES, *TOTAL]
+
+
+def test_a_damaged_table_is_one_line_and_mended_by_what_it_advises(finished, one_line):
+    run = finished.opened()
+    path = run.store.path(run.shards("numbers")[1], "rows")
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    one_line(finished.run("download.image_size=64"), "StorageError", str(path))
+    assert "--only numbers --force" in finished.complained
+    assert finished.run("--only", "numbers", "--force") == 0
+    assert finished.run("download.image_size=64") == 0
+    assert finished.total() == sum(n**2 for n in range(12))
+
+
+def test_a_run_never_points_at_results_of_two_recipes(finished):
+    finished.steer(stop="squares 1")
+    assert finished.run("download.image_size=64") == 130
+    assert list(finished.opened().stages()) == ["numbers"]
+    finished.release("stop")
+    assert finished.run("download.image_size=64") == 0
+    stages = finished.opened().stages()
+    assert list(stages) == ["numbers", "squares", "total"]
+    assert stages["total"].inputs == {"squares": stages["squares"].path}
+    assert finished.opened().facts["recipe"]["download"]["image_size"] == 64
+
+
+def test_manifests_say_what_made_them(finished):
+    for manifest in finished.opened().stages().values():
+        assert manifest.code == code_digest()
+        assert manifest.settings
+        for shard in finished.opened().store.shards(manifest):
+            assert (shard.code, shard.stage, shard.version) == (code_digest(), manifest.stage, 1)
+    squares = finished.opened().shards("squares")
+    numbers = finished.opened().shards("numbers")
+    assert [shard.inputs["numbers"] for shard in squares] == [(shard.path,) for shard in numbers]
+
+
+def test_equal_inputs_give_equal_bytes(finished, toy):
+    first = {m.shard: m for m in finished.opened().shards("squares")}
+    assert toy.run(f"root={toy.root}", "name=again", "--force", "--only", "squares") == 0
+    for shard in finished.opened().store.shards(finished.opened().stages()["squares"]):
+        store = finished.opened().store
+        assert store.path(shard, "rows").read_bytes() == store.path(first[shard.shard], "rows").read_bytes()
+        assert table_digest(store.read(shard, "rows")) == table_digest(store.read(first[shard.shard], "rows"))
+
+
+@pytest.mark.parametrize(
+    ("selection", "chosen"),
+    [
+        (Selection(), "abc"),
+        (Selection(first="b"), "bc"),
+        (Selection(last="b"), "ab"),
+        (Selection(first="b", last="b"), "b"),
+        (Selection(only="c"), "c"),
+    ],
+)
+def test_selection(selection, chosen):
+    assert "".join(stage.name for stage in selection.of([Stage(name, "") for name in "abc"])) == chosen
+
+
+@pytest.mark.parametrize(
+    "selection",
+    [Selection(first="x"), Selection(last="x"), Selection(only="x"), Selection(first="c", last="a")],
+)
+def test_a_selection_that_names_nothing_is_refused(selection):
+    with pytest.raises(SettingsError, match="nothing was started"):
+        selection.of([Stage(name, "") for name in "abc"])

@@ -1,0 +1,137 @@
+"""A recipe: differences in YAML, overrides before validation, one line for whatever is wrong."""
+
+from pathlib import Path
+
+import pytest
+
+from corgi.settings.errors import SettingsError
+from corgi.settings.recipe import load
+from corgi.settings.training import TrainingSettings
+
+BASE = "name: tiny\nembed: {towers: [{name: rn, model: RN50, pretrained: random}]}\n"
+
+
+@pytest.fixture
+def recipe_file(tmp_path: Path):
+    def write(text: str = "", base: str = BASE) -> Path:
+        path = tmp_path / "recipe.yaml"
+        path.write_text(base + text)
+        return path
+
+    return write
+
+
+def line_of(path: Path, *overrides: str) -> str:
+    with pytest.raises(SettingsError) as refused:
+        load(path, list(overrides))
+    assert refused.value.exit_code == 2
+    line = str(refused.value)
+    assert "\n" not in line
+    assert "nothing was started" in line
+    return line
+
+
+def test_class_default_gives_way_to_recipe_and_recipe_to_command_line(recipe_file):
+    path = recipe_file("shift: {num_clusters: 5, scale: 2.0}\n")
+    plain, overridden = load(path), load(path, ["shift.num_clusters=7"])
+    assert plain.shift.num_iterations == 25
+    assert (plain.shift.num_clusters, plain.shift.scale) == (5, 2.0)
+    assert (overridden.shift.num_clusters, overridden.shift.scale) == (7, 2.0)
+
+
+def test_a_nested_section_holds_differences_from_the_section_it_lies_in(recipe_file):
+    tower = load(recipe_file(), ["tower.training.num_steps=7"]).tower
+    assert tower is not None
+    training = tower.training
+    assert training.num_steps == 7
+    assert (training.lr, training.precision, training.global_batch) == (1e-3, "fp32", 512)
+    assert training.lr != TrainingSettings().lr
+
+
+def test_one_seed_reaches_every_stage_that_sets_none(recipe_file):
+    recipe = load(recipe_file('seed: "3"\nshift: {seed: 9}\n'), ["tower.embed_dim=16"])
+    assert recipe.tower is not None
+    assert recipe.shift.seed == 9
+    assert {recipe.seed, recipe.plan.seed, recipe.prior.seed, recipe.decoder.seed, recipe.tower.seed} == {3}
+
+
+@pytest.mark.parametrize(
+    ("override", "path"),
+    [
+        ("prior.dpeth=3", "prior.dpeth"),
+        ("prior.training.batch=3", "prior.training.batch"),
+        ("tower.training.batch=3", "tower.training.batch"),
+        ("embed.towers=[{name: a, model: b, pretrained: c, weights: d}]", "embed.towers.0.weights"),
+        ("dowload.image_size=3", "dowload"),
+    ],
+)
+def test_an_unknown_key_names_its_path_and_what_there_is(recipe_file, override, path):
+    line = line_of(recipe_file(), override)
+    assert f"{path}: no such setting, there are " in line
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("prior.depth=0", "prior.depth=0: Input should be greater than or equal to 1"),
+        ("prior.depth=deep", "prior.depth='deep': "),
+        ("prior.schedule=square", "'linear' or 'cosine'"),
+        ("prior.guidance=.inf", "prior.guidance=inf: Input should be a finite number"),
+        ("prior.width=34", "prior: width 34 must be even and a multiple of heads 32"),
+        ("prior.sample_steps=2000", "prior: sample_steps 2000 must be at most num_timesteps 1000"),
+        ("prior.training.betas=[0.9,2]", "prior.training.betas.1=2: "),
+        ("evaluate.steps=[2,2000]", "evaluate.steps=(2, 2000) must be at most prior.num_timesteps=1000"),
+        ("embed.towers=[]", "embed.towers is empty"),
+        ("download.engine=img2dataset", "download: engine img2dataset guards neither addresses nor bytes"),
+        ("download.resolve=[nowhere]", "download.resolve.0='nowhere': "),
+        ("plan.seed=-1", "plan.seed=-1: "),
+        ("name=store", "name='store': "),
+        ("name=a/b", "name='a/b': "),
+        ("root=s3://bucket/runs", "root='s3://bucket/runs': object storage"),
+        ("plan=3", "plan=3: "),
+    ],
+)
+def test_a_wrong_value_is_one_line_with_path_value_and_what_is_allowed(recipe_file, override, said):
+    assert said in line_of(recipe_file(), override)
+
+
+def test_img2dataset_runs_with_a_trusted_list(recipe_file):
+    assert (
+        load(recipe_file(), ["download.engine=img2dataset", "download.trust_list=true"]).download.engine
+        == "img2dataset"
+    )
+
+
+def test_a_recipe_without_a_name_says_so_without_printing_itself(recipe_file):
+    line = line_of(
+        recipe_file(base="", text="plan: {seed: 77}\nembed: {towers: [{name: a, model: b, pretrained: c}]}\n")
+    )
+    assert line.startswith("name: Field required;")
+    assert "77" not in line
+
+
+def test_a_missing_recipe_is_one_line(tmp_path):
+    assert "no.yaml does not exist" in line_of(tmp_path / "no.yaml")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"a: [", b"\xff\xfe\x00", b"- a\n- b", b"5", b"a: !!python/object/apply:os.getpid []", b"a: ${b}"],
+)
+def test_what_is_no_recipe_is_one_line(tmp_path, data):
+    path = tmp_path / "bad.yaml"
+    path.write_bytes(data)
+    assert str(path) in line_of(path)
+
+
+def test_a_folder_is_no_recipe(tmp_path):
+    assert "cannot be read" in line_of(tmp_path)
+
+
+@pytest.mark.parametrize("overrides", [["a b"], ["a", "b"], ["prior.depth"], ["prior.depth=[}"]])
+def test_a_malformed_override_is_one_line(recipe_file, overrides):
+    line_of(recipe_file(), *overrides)
+
+
+def test_one_list_may_be_given_without_brackets(recipe_file):
+    assert load(recipe_file(), ["plan.input=a.csv"]).plan.input == ("a.csv",)

@@ -1,0 +1,334 @@
+"""A web server on loopback whose behaviour is chosen by the path, for tests of whatever fetches from strangers.
+
+`/ok/<seed>.<jpg|png|webp|gif>  /big/<seed>.jpg  /exif/<seed>.jpg  /slow/<bytes per s>  /stall/<bytes sent>  /endless  /short
+/gzip/<seed>.jpg  /gzipbomb  /brotli  /redirect/<n>  /redirect-to?u=  /status/<code>?retry_after=  /once/<code>/<seed>.jpg
+/reset/<bytes sent>  /halfclose  /headers/<kB>  /noai  /robots?v=  /wrongtype  /empty  /truncated  /bomb/<kind>  /flip
+/garbage  /chunked/<seed>.jpg`
+"""
+
+import asyncio
+import functools
+import gzip
+import socket
+import struct
+import threading
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import Self
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from tests.support.pictures import encoded, jpeg_lie, png_bomb, scene
+
+FORMATS = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP", "gif": "GIF"}
+BOMB_SIDE = 9_000
+GZIP_BOMB = gzip.compress(bytes(64 * 2**20), 1)
+Handler = Callable[["FaultServer", "Exchange"], Awaitable[None]]
+
+
+@functools.cache
+def picture(seed: int, extension: str = "jpg", side: int = 96) -> bytes:
+    """Return the bytes served for a seed."""
+    return encoded(scene(seed, side, side * 2 // 3), FORMATS[extension])
+
+
+class Exchange:
+    """One request and the means to answer it badly."""
+
+    def __init__(self, target: str, headers: dict[str, str], writer: asyncio.StreamWriter) -> None:
+        parts = urlsplit(target)
+        self.target = target
+        self.words = parts.path.strip("/").split("/")
+        self.query = {name: values[0] for name, values in parse_qs(parts.query).items()}
+        self.headers = headers
+        self.writer = writer
+        self.keeps_alive = True
+
+    def number(self, place: int = 1) -> int:
+        """Return a word of the path as a number, extension aside."""
+        return int(self.words[place].partition(".")[0])
+
+    async def send(self, data: bytes) -> None:
+        self.writer.write(data)
+        await self.writer.drain()
+
+    async def head(self, status: int = 200, *lines: str) -> None:
+        await self.send("\r\n".join([f"HTTP/1.1 {status} Status", *lines, "", ""]).encode())
+
+    async def answer(self, body: bytes, status: int = 200, *lines: str) -> None:
+        await self.head(status, f"Content-Length: {len(body)}", *lines)
+        await self.send(body)
+
+    def cut(self, with_reset: bool) -> None:
+        """End the connection, politely or by RST."""
+        self.keeps_alive = False
+        if with_reset:
+            dialled: socket.socket = self.writer.get_extra_info("socket")
+            dialled.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.writer.transport.abort()
+
+
+class FaultServer:
+    """The server in a thread; `with FaultServer() as server: server.url("/ok/1.jpg")`."""
+
+    def __init__(self, host: str = "127.0.0.1") -> None:
+        self.host = host
+        self.port = 0
+        self.requests: list[str] = []
+        self.connections = 0
+        self.in_flight = 0
+        self.most_in_flight = 0
+        self.user_agents: set[str] = set()
+        self._visits: Counter[str] = Counter()
+        self._ready = threading.Event()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        assert self._ready.wait(10)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(10)
+
+    @property
+    def address(self) -> str:
+        return f"{self.host}:{self.port}"
+
+    def url(self, path: str) -> str:
+        return f"http://{self.address}{path}"
+
+    def visits(self, target: str) -> int:
+        """Return how often a path was asked for since it began, and count one more."""
+        self._visits[target] += 1
+        return self._visits[target] - 1
+
+    def forget(self) -> None:
+        """Forget every request, so that what happens once happens again."""
+        self._visits.clear()
+        self.requests.clear()
+        self.connections = self.in_flight = self.most_in_flight = 0
+
+    def _serve(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_until_complete(self._run())
+        self._loop.close()
+
+    async def _run(self) -> None:
+        png_bomb(BOMB_SIDE)
+        self._stop = asyncio.Event()
+        server = await asyncio.start_server(self._connected, self.host, 0, backlog=512)
+        self.port = server.sockets[0].getsockname()[1]
+        self._ready.set()
+        await self._stop.wait()
+        server.close()
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
+        await asyncio.sleep(0)
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        try:
+            while await self._one(reader, writer):
+                pass
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass
+        finally:
+            writer.close()
+
+    async def _one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        raw = await reader.readuntil(b"\r\n\r\n")
+        first, *rest = raw.decode("latin-1").split("\r\n")
+        headers = {
+            name.lower(): value.strip() for name, _, value in (line.partition(":") for line in rest if line)
+        }
+        exchange = Exchange(first.split(" ")[1], headers, writer)
+        self.requests.append(exchange.target)
+        self.user_agents.add(headers.get("user-agent", ""))
+        self.in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        try:
+            await HANDLERS.get(exchange.words[0], _missing)(self, exchange)
+        finally:
+            self.in_flight -= 1
+        return exchange.keeps_alive
+
+
+async def _missing(server: FaultServer, exchange: Exchange) -> None:
+    await exchange.answer(b"nothing here", 404)
+
+
+async def _ok(server: FaultServer, exchange: Exchange) -> None:
+    seed, _, extension = exchange.words[1].partition(".")
+    await exchange.answer(picture(int(seed), extension), 200, f"Content-Type: image/{extension}")
+
+
+async def _big(server: FaultServer, exchange: Exchange) -> None:
+    await exchange.answer(picture(exchange.number(), side=1600))
+
+
+async def _exif(server: FaultServer, exchange: Exchange) -> None:
+    lying = scene(exchange.number())
+    tags = lying.getexif()
+    tags[0x0112] = 6
+    await exchange.answer(encoded(lying, exif=tags))
+
+
+async def _slow(server: FaultServer, exchange: Exchange) -> None:
+    await exchange.head(200, "Content-Length: 100000")
+    while True:
+        await exchange.send(b"x" * max(1, exchange.number() // 10))
+        await asyncio.sleep(0.1)
+
+
+async def _stall(server: FaultServer, exchange: Exchange) -> None:
+    await exchange.head(200, "Content-Length: 100000")
+    await exchange.send(b"x" * exchange.number())
+    await asyncio.sleep(3600)
+
+
+async def _endless(server: FaultServer, exchange: Exchange) -> None:
+    await exchange.head(200, "Connection: close")
+    while True:
+        await exchange.send(b"x" * 65536)
+
+
+async def _short(server: FaultServer, exchange: Exchange) -> None:
+    body = picture(1)
+    await exchange.head(200, f"Content-Length: {len(body) + 1000}")
+    await exchange.send(body)
+    exchange.cut(with_reset=False)
+
+
+async def _gzip(server: FaultServer, exchange: Exchange) -> None:
+    await exchange.answer(gzip.compress(picture(exchange.number())), 200, "Content-Encoding: gzip")
+
+
+async def _gzipbomb(server: FaultServer, exchange: Exchange) -> None:
+    await exchange.answer(GZIP_BOMB, 200, "Content-Encoding: gzip")
+
+
+async def _brotli(server: FaultServer, exchange: Exchange) -> None:
+    await exchange.answer(b"\x0b\x02\x80abc\x03", 200, "Content-Encoding: br")
+
+
+async def _redirect(server: FaultServer, exchange: Exchange) -> None:
+    left = exchange.number()
+    await exchange.answer(b"", 302, f"Location: {'/ok/1.jpg' if left <= 1 else f'/redirect/{left - 1}'}")
+
+
+async def _redirect_to(server: FaultServer, exchange: Exchange) -> None:
+    await exchange.answer(b"", 302, f"Location: {unquote(exchange.query['u'])}")
+
+
+async def _status(server: FaultServer, exchange: Exchange) -> None:
+    wait = exchange.query.get("retry_after")
+    await exchange.answer(b"no", exchange.number(), *([f"Retry-After: {wait}"] if wait else []))
+
+
+async def _once(server: FaultServer, exchange: Exchange) -> None:
+    if server.visits(exchange.target) == 0:
+        await exchange.answer(b"later", exchange.number())
+    else:
+        await exchange.answer(picture(exchange.number(2)))
+
+
+async def _reset(server: FaultServer, exchange: Exchange) -> None:
+    sent = exchange.number()
+    if sent:
+        await exchange.head(200, "Content-Length: 100000")
+        await exchange.send(b"x" * sent)
+    exchange.cut(with_reset=True)
+
+
+async def _halfclose(server: FaultServer, exchange: Exchange) -> None:
+    exchange.writer.write_eof()
+    exchange.cut(with_reset=False)
+
+
+async def _headers(server: FaultServer, exchange: Exchange) -> None:
+    await exchange.answer(picture(1), 200, f"X-Long: {'x' * exchange.number() * 1024}")
+
+
+async def _noai(server: FaultServer, exchange: Exchange) -> None:
+    await exchange.answer(picture(1), 200, "X-Robots-Tag: noai")
+
+
+async def _robots(server: FaultServer, exchange: Exchange) -> None:
+    await exchange.answer(picture(1), 200, f"X-Robots-Tag: {exchange.query['v']}")
+
+
+async def _wrongtype(server: FaultServer, exchange: Exchange) -> None:
+    await exchange.answer(
+        b"<!DOCTYPE html><html><body>image not found</body></html>", 200, "Content-Type: image/jpeg"
+    )
+
+
+async def _empty(server: FaultServer, exchange: Exchange) -> None:
+    await exchange.answer(b"")
+
+
+async def _truncated(server: FaultServer, exchange: Exchange) -> None:
+    body = picture(1, side=400)
+    await exchange.answer(body[: len(body) // 2])
+
+
+async def _bomb(server: FaultServer, exchange: Exchange) -> None:
+    makers = {
+        "png": lambda: png_bomb(BOMB_SIDE),
+        "jpeg": lambda: jpeg_lie(60_000, 60_000),
+        "thin": lambda: jpeg_lie(60_000, 1),
+    }
+    await exchange.answer(makers[exchange.words[1]]())
+
+
+async def _flip(server: FaultServer, exchange: Exchange) -> None:
+    await exchange.answer(encoded(scene(server.visits(exchange.target))))
+
+
+async def _garbage(server: FaultServer, exchange: Exchange) -> None:
+    await exchange.send(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n")
+    exchange.cut(with_reset=False)
+
+
+async def _chunked(server: FaultServer, exchange: Exchange) -> None:
+    body = picture(exchange.number())
+    await exchange.head(200, "Transfer-Encoding: chunked")
+    for start in range(0, len(body), 500):
+        part = body[start : start + 500]
+        await exchange.send(f"{len(part):x}\r\n".encode() + part + b"\r\n")
+    await exchange.send(b"0\r\n\r\n")
+
+
+HANDLERS: dict[str, Handler] = {
+    "ok": _ok,
+    "big": _big,
+    "exif": _exif,
+    "slow": _slow,
+    "stall": _stall,
+    "endless": _endless,
+    "short": _short,
+    "gzip": _gzip,
+    "gzipbomb": _gzipbomb,
+    "brotli": _brotli,
+    "redirect": _redirect,
+    "redirect-to": _redirect_to,
+    "status": _status,
+    "once": _once,
+    "reset": _reset,
+    "halfclose": _halfclose,
+    "headers": _headers,
+    "noai": _noai,
+    "robots": _robots,
+    "wrongtype": _wrongtype,
+    "empty": _empty,
+    "truncated": _truncated,
+    "bomb": _bomb,
+    "flip": _flip,
+    "garbage": _garbage,
+    "chunked": _chunked,
+}

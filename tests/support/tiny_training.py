@@ -1,0 +1,122 @@
+"""A small regression for tests of the training machinery: deterministic weights, rows and noise."""
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from corgi.settings.training import TrackingSettings, TrainingSettings
+from corgi.training.noise import Noise
+from corgi.training.training import Training
+
+
+class TinyRows:
+    """Units of unequal size; `uid` is the row's number."""
+
+    def __init__(self, counts: tuple[int, ...] = (37, 20, 51, 4), dim: int = 8) -> None:
+        self.counts = list(counts)
+        self.dim = dim
+        self.loads: list[int] = []
+
+    def load(self, unit: int) -> dict[str, np.ndarray]:
+        self.loads.append(unit)
+        first = sum(self.counts[:unit])
+        uid = np.arange(first, first + self.counts[unit])
+        x = np.stack([np.random.default_rng(u).standard_normal(self.dim, dtype=np.float32) for u in uid])
+        return {"uid": uid, "x": x}
+
+
+class Net(nn.Module):
+    """Two layers with a table that must stay fp32, a layer norm and dropout."""
+
+    table: Tensor
+
+    def __init__(self, dim: int, dropout: float = 0.1) -> None:
+        super().__init__()
+        self.inner = nn.Linear(dim, 16)
+        self.norm = nn.LayerNorm(16)
+        self.drop = nn.Dropout(dropout)
+        self.outer = nn.Linear(16, dim)
+        self.register_buffer("table", torch.linspace(0.1, 0.7, dim) / 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.outer(self.drop(F.gelu(self.norm(self.inner(x + self.table)))))
+
+
+class TinyObjective:
+    """Predict the row from a noisy copy.
+
+    `fault` harms each rank once at a step, {"kind": "raise"} on all ranks or {"kind": "kill"} on the last one;
+    a NaN loss comes at every position of `bad`; `log` is the prefix of the files that say which row came where.
+    """
+
+    def __init__(
+        self,
+        dim: int = 8,
+        dropout: float = 0.1,
+        log: str = "",
+        fault: dict[str, Any] | None = None,
+        bad: tuple[int, ...] = (),
+    ) -> None:
+        self.dim, self.dropout, self.log, self.fault, self.bad = dim, dropout, log, fault, bad
+
+    def model(self) -> nn.Module:
+        return Net(self.dim, self.dropout)
+
+    def rows(self) -> TinyRows:
+        return TinyRows(dim=self.dim)
+
+    def loss(self, model: Any, batch: dict[str, Tensor], noise: Noise) -> tuple[Tensor, dict[str, Tensor]]:
+        positions = noise.positions.tolist()
+        if self.log:
+            with Path(f"{self.log}.{os.getpid()}").open("a") as handle:
+                handle.writelines(f"{p} {u}\n" for p, u in zip(positions, batch["uid"].tolist(), strict=True))
+        if self.fault and positions[0] // self.fault["global_batch"] == self.fault["step"]:
+            self._fail_once(self.fault)
+        x = batch["x"]
+        error = (model(x + 0.3 * noise.normal((self.dim,), 0)) - x).square().mean()
+        if set(self.bad) & set(positions):
+            error = error * float("nan")
+        return error, {"level": noise.uniform(1).mean()}
+
+    def evaluate(self, model: nn.Module) -> dict[str, float]:
+        x = torch.from_numpy(self.rows().load(0)["x"])
+        assert all(p.dtype == torch.float32 for p in model.parameters())
+        assert not model.training
+        return {"error": float((model(x) - x).square().mean())}
+
+    def _fail_once(self, fault: dict[str, Any]) -> None:
+        marker = Path(f"{fault['marker']}.{dist.get_rank()}")
+        if marker.exists():
+            return
+        marker.touch()
+        if fault["kind"] == "raise":
+            raise InterruptedError("a fault the test asked for")
+        if dist.get_rank() == dist.get_world_size() - 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def tiny_training(
+    folder: Path, name: str = "tiny", arguments: dict[str, Any] | None = None, **settings: Any
+) -> Training:
+    """Return a training of TinyObjective, 12 steps of 8 rows unless told otherwise."""
+    values = {
+        "num_steps": 12, "global_batch": 8, "lr": 0.01, "ema_decay": 0.9, "precision": "fp32", "shuffle_window": 2,
+        "checkpoint_every_steps": 4, "log_every_steps": 3, "warmup_steps": 3, "lr_schedule": "cosine", **settings,
+    }  # fmt: skip
+    return Training(
+        name=name,
+        folder=str(folder),
+        objective="tests.support.tiny_training:TinyObjective",
+        arguments=arguments or {},
+        settings=TrainingSettings(**values),
+        tracking=TrackingSettings(mode="disabled"),
+        group="tests",
+        seed=5,
+    )

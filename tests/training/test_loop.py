@@ -1,0 +1,149 @@
+"""The loop in bare gloo processes: every ZeRO stage and type, resumed, cut, harmed; one start of two workers, one of one."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from corgi.settings.errors import ClusterError, InputError
+from corgi.training.checkpoint import final_facts
+from corgi.training.loop import train_loop
+from corgi.training.training import Training
+from tests.support.tiny_training import tiny_training
+from tests.support.workers import run_workers
+
+STAGES = [(stage, precision) for precision in ("fp32", "bf16") for stage in (0, 1, 2, 3)]
+BAD = (17, 45, 46)  # positions in steps 2 and 5
+
+
+def named(root: Path, kind: str, stage: int, precision: str, **changes: Any) -> Training:
+    name = f"{kind}-{stage}-{precision}"
+    arguments: dict[str, Any] = changes.pop("arguments", {})
+    return tiny_training(root / name, name, arguments, zero_stage=stage, precision=precision, **changes)
+
+
+def fault(root: Path, name: str) -> dict[str, Any]:
+    return {"kind": "raise", "step": 6, "global_batch": 8, "marker": str(root / f"marker-{name}")}
+
+
+def still(root: Path, kind: str, stage: int, **changes: Any) -> Training:
+    return named(root, kind, stage, "fp32", arguments={"dropout": 0.0}, **changes)
+
+
+def halted(root: Path, stage: int) -> Training:
+    harm = fault(root, f"halted-{stage}")
+    return named(root, "halted", stage, "fp32", arguments={"dropout": 0.0, "fault": harm})
+
+
+def interrupted(training: Training) -> None:
+    with pytest.raises(InterruptedError):
+        train_loop(training)
+
+
+def two_workers(root: Path) -> None:
+    """Train everything the tests below look at."""
+    for stage, precision in STAGES:
+        train_loop(named(root, "whole", stage, precision))
+        broken = named(
+            root, "broken", stage, precision, arguments={"fault": fault(root, f"{stage}-{precision}")}
+        )
+        interrupted(broken)
+        train_loop(broken)
+    for stage in (0, 1, 2, 3):
+        train_loop(named(root, "bad", stage, "fp32", arguments={"bad": BAD}))
+        train_loop(still(root, "parts", stage, micro_batch=1))
+    for stage in (0, 1):
+        train_loop(still(root, "two", stage))
+        interrupted(halted(root, stage))
+    with pytest.raises(InputError, match="2 steps had a non-finite loss or gradient, the last at step 6"):
+        train_loop(named(root, "diverged", 1, "fp32", arguments={"bad": BAD}, max_nonfinite_steps=2))
+
+
+def one_worker(root: Path) -> None:
+    train_loop(still(root, "one", 1))
+    train_loop(halted(root, 0))
+    with pytest.raises(ClusterError, match=r"written by 2 workers .* nothing is lost; set num_workers=2"):
+        train_loop(halted(root, 1))
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("loop")
+    run_workers(two_workers, 2, folder)
+    run_workers(one_worker, 1, folder)
+    return folder
+
+
+def weights(training: Training) -> dict[str, torch.Tensor]:
+    return load_file(training.path / "final" / "weights.safetensors")
+
+
+def steps(training: Training) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in training.metrics_file.read_text().splitlines()]
+
+
+def assert_close(a: Training, b: Training, atol: float) -> None:
+    left, right = weights(a), weights(b)
+    assert left.keys() == right.keys()
+    for name, value in left.items():
+        torch.testing.assert_close(
+            value, right[name], rtol=0, atol=atol, msg=lambda text, name=name: f"{name}: {text}"
+        )
+
+
+@pytest.mark.parametrize(("stage", "precision"), STAGES)
+def test_a_resumed_run_equals_an_unbroken_one_bit_for_bit(root: Path, stage: int, precision: str) -> None:
+    whole, broken = named(root, "whole", stage, precision), named(root, "broken", stage, precision)
+    assert (broken.path / "final/weights.safetensors").read_bytes() == (
+        whole.path / "final/weights.safetensors"
+    ).read_bytes()
+    assert broken.metrics_file.read_bytes() == whole.metrics_file.read_bytes()
+    assert [line["step"] for line in steps(whole)] == [3, 6, 9, 12, 12]
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_the_stages_are_one_training(root: Path, stage: int) -> None:
+    assert_close(named(root, "whole", stage, "fp32"), named(root, "whole", 0, "fp32"), 1e-6)
+    assert_close(named(root, "whole", stage, "bf16"), named(root, "whole", 0, "bf16"), 2e-2)
+
+
+def test_training_learns_and_tables_stay_fp32(root: Path) -> None:
+    for stage, precision in STAGES:
+        training = named(root, "whole", stage, precision)
+        losses = [line["loss"] for line in steps(training) if "loss" in line]
+        assert losses[-1] < losses[0] - 0.05
+        assert torch.equal(weights(training)["table"], torch.linspace(0.1, 0.7, 8) / 3)
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_steps_that_are_not_finite_are_skipped_alike_and_counted(root: Path, stage: int) -> None:
+    training = named(root, "bad", stage, "fp32")
+    assert final_facts(training)["skipped_steps"] == 2
+    assert all(value.isfinite().all() for value in weights(training).values())
+    assert_close(training, named(root, "bad", 0, "fp32"), 1e-6)
+    assert all(line["loss"] is not None for line in steps(training) if "loss" in line)
+
+
+def test_a_diverged_run_leaves_its_checkpoints(root: Path) -> None:
+    training = named(root, "diverged", 1, "fp32", max_nonfinite_steps=2)
+    assert [path.name.split(".")[0] for path in (training.path / "checkpoints").iterdir()] == [
+        "step-000000004"
+    ]
+    assert not (training.path / "final").exists()
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_micro_batches_change_nothing_but_rounding(root: Path, stage: int) -> None:
+    assert_close(still(root, "parts", stage, micro_batch=1), still(root, "two", min(stage, 1)), 1e-5)
+
+
+def test_the_number_of_workers_changes_nothing_but_rounding(root: Path) -> None:
+    assert_close(still(root, "one", 1), still(root, "two", 1), 1e-5)
+
+
+def test_stage_0_goes_on_at_another_number_of_workers_and_stage_1_says_why_not(root: Path) -> None:
+    assert_close(halted(root, 0), still(root, "two", 0), 1e-5)
+    assert (halted(root, 1).path / "checkpoints").exists()

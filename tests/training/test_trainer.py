@@ -1,0 +1,56 @@
+"""Ray Train for real: one start that is killed, restarts by itself and goes on; nothing is started for finished work."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from corgi.settings.errors import ClusterError, InputError
+from corgi.settings.training import TrackingSettings
+from corgi.training.checkpoint import final_facts
+from corgi.training.tracking import run_id
+from corgi.training.trainer import final_weights, train
+from corgi.training.training import Training
+from tests.support.tiny_training import tiny_training
+
+
+def trainings(root: Path) -> list[Training]:
+    harm = {"kind": "kill", "step": 6, "global_batch": 8, "marker": str(root / "marker")}
+    whole = tiny_training(root / "whole", "whole", {"log": str(root / "whole-ids")}, num_workers=2)
+    killed = tiny_training(
+        root / "killed", "killed", {"fault": harm, "log": str(root / "killed-ids")}, num_workers=2
+    )
+    return [whole, dataclasses.replace(killed, tracking=TrackingSettings(mode="offline"))]
+
+
+def ids(root: Path, prefix: str) -> set[str]:
+    return {line for path in root.glob(f"{prefix}.*") for line in path.read_text().splitlines()}
+
+
+@pytest.mark.flow
+def test_a_killed_worker_changes_nothing(ray_local: None, tmp_path: Path) -> None:
+    whole, killed = trainings(tmp_path)
+    train([whole, killed], None)
+    assert list(tmp_path.glob("marker.*")), "no worker was killed: the test shows nothing"
+    assert final_weights(killed).read_bytes() == final_weights(whole).read_bytes()
+    assert killed.metrics_file.read_bytes() == whole.metrics_file.read_bytes()
+    assert ids(tmp_path, "killed-ids") == ids(tmp_path, "whole-ids")
+    assert len(ids(tmp_path, "whole-ids")) == 96
+    assert final_facts(whole)["steps"] == 12
+    runs = list((killed.path / "wandb").glob("offline-run-*"))
+    assert runs
+    assert all(run.name.endswith(run_id(killed)) for run in runs)
+    assert not (whole.path / "ray").exists()
+
+
+@pytest.mark.flow
+def test_a_users_error_comes_out_as_itself_and_is_not_retried(ray_local: None, tmp_path: Path) -> None:
+    training = tiny_training(tmp_path, arguments={"bad": list(range(96))}, max_nonfinite_steps=3)
+    with pytest.raises(InputError, match="3 steps had a non-finite loss") as caught:
+        train([training], None)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_too_many_workers_for_this_machine_are_refused_at_once(ray_local: None, tmp_path: Path) -> None:
+    with pytest.raises(ClusterError, match="wants 64 CPUs for 64 workers"):
+        train([tiny_training(tmp_path, num_workers=64, global_batch=64)], None)
