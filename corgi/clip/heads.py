@@ -135,11 +135,11 @@ def one_a_group(rows: FeatureRows) -> tuple[Float[np.ndarray, "n d"], Float[np.n
 
 
 def retrieval(image: Float[Tensor, "n dim"], text: Float[Tensor, "n dim"]) -> dict[str, float]:
-    """Return R@1 and R@5 both ways among matched unit rows; ties count against the match."""
+    """Return R@1 and R@5 both ways among matched unit rows; ties and NaN count against the match."""
     score = text.double() @ image.double().T
     found: dict[str, float] = {"pairs": float(len(image))}
     for name, matrix in (("text_to_image", score), ("image_to_text", score.T)):
-        better = (matrix >= matrix.diagonal()[:, None]).sum(dim=1) - 1
+        better = (~(matrix < matrix.diagonal()[:, None])).sum(dim=1) - 1
         for k in (1, 5):
             found[f"{name}_r@{k}"] = float((better < k).double().mean())
     return found

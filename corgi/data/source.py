@@ -108,7 +108,7 @@ def _dataset(path: Path, columns: list[str]) -> pa_dataset.Dataset:
             )
     guessed = _ending(path) in _JSON
     fields = [pa.field(f.name, pa.string()) if _is_guess(f.type, guessed) else f for f in dataset.schema]
-    return dataset.replace_schema(pa.schema(fields))
+    return pa_dataset.dataset(str(path), schema=pa.schema(fields), format=_format(path, columns))
 
 
 def _is_guess(kind: pa.DataType, from_text: bool) -> bool:

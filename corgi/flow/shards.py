@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 import json
+import logging
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -38,6 +39,8 @@ def make_shards(
     import ray
     from ray.data import ActorPoolStrategy, DataContext
 
+    # Each execution would announce itself in several lines; errors still speak.
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.max_errored_blocks = 0

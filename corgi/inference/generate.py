@@ -10,7 +10,8 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from corgi.clip.towers import Tower, load_tower, tower_refs
+from corgi.clip.references import model_shard, tower_refs
+from corgi.clip.towers import Tower, load_tower
 from corgi.models.picture_decoder import PictureDecoder
 from corgi.models.text_prior import Sampling, TextPrior
 from corgi.settings.clip import EmbedSettings
@@ -86,7 +87,7 @@ def assemble(store: Store, shards: Mapping[str, Sequence[ShardManifest]]) -> Gen
     """Return the generator made of committed shards, by stage."""
     prior, decoder, autoencoder = shards["prior"][0], shards["decoder"][0], shards["autoencoder"][0]
     embed = EmbedSettings.model_validate(shards["embed"][0].settings["embed"])
-    own = shards["tower"][-1] if "tower" in shards else None
+    own = model_shard(shards["tower"]) if "tower" in shards else None
     settings = PriorSettings.model_validate(prior.settings["prior"])
     return Generator(
         towers=tuple(load_tower(ref) for ref in tower_refs(store, embed, own)),

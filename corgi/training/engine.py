@@ -157,7 +157,8 @@ def load_engine(engine: Any, checkpoint: Checkpoint, settings: TrainingSettings)
 
 def _config(model: nn.Module, settings: TrainingSettings, alone: bool) -> dict[str, Any]:
     accumulation = micro_batches(settings)
-    bucket = min(_BUCKET_NUMEL, max(1, sum(p.numel() for p in model.parameters())))
+    # DeepSpeed refuses an odd bucket, and a model may have an odd number of parameters.
+    bucket = min(_BUCKET_NUMEL, 2 * math.ceil(sum(p.numel() for p in model.parameters()) / 2))
     return {
         "train_batch_size": settings.global_batch,
         "train_micro_batch_size_per_gpu": settings.global_batch // world_size() // accumulation,

@@ -54,22 +54,27 @@ def train(trainings: Sequence[Training], recipe: Any) -> None:
 
 def train_worker(config: dict[str, Any]) -> None:
     """Run a job's trainings in one Ray Train worker; a user's error is noted, so that a restart does not repeat it."""
-    import ray.train
-
     from corgi.training.loop import train_loop
 
-    logging.getLogger("ray.train").setLevel(logging.WARNING)
     job: _Job = config["job"]
     failure = Path(job.failure)
     if failure.exists():
         return
     try:
         for training in job.trainings:
-            train_loop(training, ray.train.report)
+            train_loop(training, _report)
     except CorgiError as error:
         write_file(failure, json.dumps({"kind": type(error).__name__, "message": str(error)}).encode())
         logging.getLogger("ray.train").setLevel(logging.CRITICAL)  # one line tells it, the driver's
         raise
+
+
+def _report(metrics: dict[str, Any]) -> None:
+    """Report metrics to Ray Train; checkpoints are ours alone. Ray's own line about it is left out."""
+    import ray.train
+
+    logging.getLogger("ray.train").setLevel(logging.WARNING)
+    ray.train.report(metrics)
 
 
 def _run(trainings: tuple[Training, ...]) -> None:

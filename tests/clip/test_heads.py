@@ -39,6 +39,7 @@ def test_retrieval_counts_ranks_and_ties_count_against() -> None:
     assert wrong["text_to_image_r@1"] == 0.0
     same = torch.ones(8, 4) / 2
     assert retrieval(same, same)["text_to_image_r@5"] == 0.0
+    assert retrieval(eye, eye * torch.nan)["text_to_image_r@1"] == 0.0
 
 
 def test_heads_compute_what_the_assembled_open_clip_model_computes() -> None:
