@@ -44,6 +44,10 @@ class Engine(Protocol):
         """Return one outcome a URL, in order."""
         ...
 
+    def close(self) -> None:
+        """End what is open: connections and children."""
+        ...
+
 
 class DownloadShards:
     """Make shards of the download stage; connections and decoding children last from one shard to the next."""
@@ -68,6 +72,12 @@ class DownloadShards:
             attempt.write_table("captions", tables.captions)
             attempt.write_table("ledger", tables.ledger)
             return attempt.commit(tables.rows, tables.facts, {"fetch_and_decode_s": seconds})
+
+    def close(self) -> None:
+        """Close the engine; called when the actor ends."""
+        if self._engine is not None:
+            self._engine.close()
+            self._engine = None
 
     def _engine_of(self, settings: DownloadSettings) -> Engine:
         if self._engine is None or settings != self._settings:

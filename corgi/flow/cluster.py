@@ -40,8 +40,6 @@ def connect(recipe: Any) -> None:
             ray.init(**quiet)
         else:
             os.environ["PYTHONPATH"] = os.pathsep.join([_HOME, *filter(None, [os.environ.get("PYTHONPATH")])])
-            # Ray's C++ logs of harmless conditions would stand between the lines of progress; files keep them.
-            os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
             ray.init(
                 address="local",
                 num_cpus=recipe.cluster.num_cpus or max(4, os.cpu_count() or 1),

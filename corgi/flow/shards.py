@@ -67,6 +67,12 @@ class ShardMaker:
         module, _, name = maker.partition(":")
         self._maker: Maker = getattr(importlib.import_module(module), name)(**arguments)
 
+    def __del__(self) -> None:
+        """Close what the maker holds open; Ray Data drops this object when its actor ends."""
+        close = getattr(getattr(self, "_maker", None), "close", None)
+        if close is not None:
+            close()
+
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
         """Make each shard named in the batch; pixels do not cross operators."""
         made = [self._maker.make(read_task(text)) for text in batch["task"]]

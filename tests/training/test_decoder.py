@@ -1,0 +1,109 @@
+"""The decoder's objective: the v error on latents, the embedding dropped and perturbed as the recipe says."""
+
+import pyarrow as pa
+import pytest
+import torch
+from safetensors.torch import save
+
+from corgi.diffusion.loss import from_x0
+from corgi.models.autoencoder import LinearAutoencoder
+from corgi.settings.models import DecoderSettings
+from corgi.tables import schema
+from corgi.tables.manifest import RowCounts
+from corgi.tables.run import Run
+from corgi.training.decoder import DROP, DecoderObjective, load_decoder
+from corgi.training.noise import Noise
+from tests.support.tables import DIM, Output, commit_stage, tiny_run
+
+SIDE, LATENT = 4, 6
+SETTINGS = DecoderSettings(width=16, depth=1, num_timesteps=50, sample_steps=5)
+
+
+def _autoencoder() -> LinearAutoencoder:
+    torch.manual_seed(0)
+    components = torch.linalg.qr(torch.randn(3 * SIDE * SIDE, LATENT)).Q.mT
+    return LinearAutoencoder(torch.full((3 * SIDE * SIDE,), 0.5), components, torch.ones(LATENT))
+
+
+@pytest.fixture
+def run(tmp_path) -> Run:
+    run = tiny_run(tmp_path)
+    state = {name: value.contiguous() for name, value in _autoencoder().state_dict().items()}
+    files = {"autoencoder": (".safetensors", save(state))}
+    outputs = {"model": Output(RowCounts(rows_in=1, kept=1), files=files)}
+    for shard in run.shards("download"):
+        images = run.store.read(shard, "images", ["uid", "split"]).to_pylist()
+        rows = [{**row, "latent": [float(n % 3 - 1)] * LATENT} for n, row in enumerate(images)]
+        table = pa.Table.from_pylist(rows, schema=schema.latents(LATENT))
+        outputs[shard.shard] = Output(RowCounts(rows_in=len(rows), kept=len(rows)), {"latents": table})
+    commit_stage(run, "autoencoder", outputs, ["download"])
+    return run
+
+
+def _objective(run: Run, **changes: float) -> DecoderObjective:
+    paths = {stage: [shard.path for shard in run.shards(stage)] for stage in ("embed", "curate", "autoencoder")}
+    settings = SETTINGS.model_copy(update=changes).model_dump(mode="json")
+    root = str(run.store.root.parent)
+    return DecoderObjective(root, paths["embed"], paths["curate"], paths["autoencoder"][1:], settings)
+
+
+def _batch(objective: DecoderObjective, times: int = 1) -> dict[str, torch.Tensor]:
+    rows = objective.rows()
+    units = [rows.load(unit) for unit, count in enumerate(rows.counts) if count]
+    return {name: torch.cat([torch.from_numpy(unit[name]) for unit in units]).repeat(times, 1) for name in units[0]}
+
+
+def test_eq_16_an_oracle_of_v_has_no_loss_and_silence_has_the_mean_square_of_v(run):
+    objective = _objective(run)
+    batch = _batch(objective)
+    noise = Noise(0, torch.arange(len(batch["image"])))
+    targets = []
+
+    def oracle(z_t, t, embedding, drop):
+        targets.append(from_x0(objective.process, batch["latent"], z_t, t, torch.zeros_like(t), "v"))
+        return targets[-1]
+
+    assert float(objective.loss(oracle, batch, noise)[0]) == 0
+    silent, _ = objective.loss(lambda z_t, *_: torch.zeros_like(z_t), batch, noise)
+    torch.testing.assert_close(silent, targets[0].square().mean())
+
+
+def test_the_embedding_is_dropped_with_the_recipes_probability_and_perturbed_by_its_share(run):
+    objective = _objective(run, embedding_drop_prob=0.25, conditioning_noise=0.5)
+    batch = _batch(objective, times=400)
+    noise = Noise(0, torch.arange(len(batch["image"])))
+    seen = {}
+
+    def spy(z_t, t, embedding, drop):
+        seen.update(embedding=embedding, drop=drop)
+        return torch.zeros_like(z_t)
+
+    objective.loss(spy, batch, noise)
+    assert torch.equal(seen["drop"], noise.uniform(DROP) < 0.25)
+    assert float(seen["drop"].float().mean()) == pytest.approx(0.25, abs=0.03)
+    mu, scale = objective.table.mean, objective.table.scale
+    left = (seen["embedding"] - mu) / scale - 0.75**0.5 * (batch["image"] - mu) / scale
+    assert float(left.std()) == pytest.approx(0.5, abs=0.02)
+
+
+def test_evaluate_repeats_itself_and_perturbs_nothing(run):
+    objective = _objective(run, conditioning_noise=0.9, embedding_drop_prob=0.9)
+    torch.manual_seed(0)
+    model = objective.model()
+    torch.nn.init.normal_(model.output.weight)  # pyright: ignore[reportArgumentType, reportAttributeAccessIssue]
+    assert objective.evaluate(model) == objective.evaluate(model) == _objective(run).evaluate(model)
+
+
+def test_a_decoder_comes_back_from_its_commit_and_paints_the_same(run):
+    objective = _objective(run)
+    torch.manual_seed(1)
+    model = objective.model()
+    state = {name: value.contiguous() for name, value in model.state_dict().items()}
+    settings = {"decoder": SETTINGS.model_dump(mode="json")}
+    output = Output(RowCounts(rows_in=1, kept=1), files={"decoder": (".safetensors", save(state))}, settings=settings)
+    commit_stage(run, "decoder", {"all": output}, ["autoencoder"])
+    loaded = load_decoder(run.store, run.shards("decoder")[0], run.shards("autoencoder")[0])
+    torch.testing.assert_close(loaded.network.embedding_table.mean, objective.table.mean)
+    painted = loaded.sample(torch.randn(2, DIM), [0, 1], steps=3)
+    assert painted.shape == (2, SIDE, SIDE, 3)
+    assert torch.equal(loaded.network.output.weight, model.output.weight)  # pyright: ignore[reportAttributeAccessIssue]
