@@ -72,8 +72,9 @@ def train_worker(config: dict[str, Any]) -> None:
 def _report(metrics: dict[str, Any]) -> None:
     """Report metrics to Ray Train; checkpoints are ours alone. Ray's own line about it is left out."""
     import ray.train
+    from ray.train.v2._internal.execution import context
 
-    logging.getLogger("ray.train").setLevel(logging.WARNING)
+    context.logger.setLevel(logging.WARNING)
     ray.train.report(metrics)
 
 
@@ -88,6 +89,8 @@ def _run(trainings: tuple[Training, ...]) -> None:
     scratch.mkdir(parents=True, exist_ok=True)
     try:
         _trainer(job, attempt, scratch).fit()
+    except SystemExit as stop:  # Ray Train answers Ctrl-C by leaving with code 0, as if all were done
+        raise KeyboardInterrupt from stop
     except TrainingFailedError as error:
         raise _explained(error, Path(job.failure), first) from error
     found = _noted(Path(job.failure))

@@ -21,7 +21,9 @@ def test_a_square_keeps_the_centre_of_the_longer_side():
     picture.paste("blue", (30, 0, 60, 30))
     pixels = square(picture, 16)
     assert pixels.shape == (3, 16, 16)
-    torch.testing.assert_close(pixels[:, :, 2:-2].mean((1, 2)), torch.tensor([0.0, 0.0, 1.0]), atol=0.05, rtol=0)
+    torch.testing.assert_close(
+        pixels[:, :, 2:-2].mean((1, 2)), torch.tensor([0.0, 0.0, 1.0]), atol=0.05, rtol=0
+    )
 
 
 @pytest.mark.parametrize("size", [(1, 1), (300, 7), (7, 300), (16, 16)])
@@ -63,6 +65,8 @@ def test_latents_are_those_of_the_kept_pictures_in_uid_order(tmp_path):
         stored = run.store.read(images, "images", ["uid", "image"]).to_pylist()
         pictures = pa.chunked_array([[row["image"] for row in stored if row["uid"] in keep]], pa.binary())
         expected = autoencoder.encode(square_pictures(pictures, 8))
-        np.testing.assert_allclose(np.array(table["latent"].to_pylist(), np.float32), expected, rtol=2e-3, atol=2e-3)
+        np.testing.assert_allclose(
+            np.array(table["latent"].to_pylist(), np.float32), expected, rtol=2e-3, atol=2e-3
+        )
         kept_in_all += len(keep)
     assert kept_in_all == run.stages()["curate"].rows.kept

@@ -41,7 +41,9 @@ def run(tmp_path) -> Run:
 
 
 def _objective(run: Run, **changes: float) -> DecoderObjective:
-    paths = {stage: [shard.path for shard in run.shards(stage)] for stage in ("embed", "curate", "autoencoder")}
+    paths = {
+        stage: [shard.path for shard in run.shards(stage)] for stage in ("embed", "curate", "autoencoder")
+    }
     settings = SETTINGS.model_copy(update=changes).model_dump(mode="json")
     root = str(run.store.root.parent)
     return DecoderObjective(root, paths["embed"], paths["curate"], paths["autoencoder"][1:], settings)
@@ -50,7 +52,10 @@ def _objective(run: Run, **changes: float) -> DecoderObjective:
 def _batch(objective: DecoderObjective, times: int = 1) -> dict[str, torch.Tensor]:
     rows = objective.rows()
     units = [rows.load(unit) for unit, count in enumerate(rows.counts) if count]
-    return {name: torch.cat([torch.from_numpy(unit[name]) for unit in units]).repeat(times, 1) for name in units[0]}
+    return {
+        name: torch.cat([torch.from_numpy(unit[name]) for unit in units]).repeat(times, 1)
+        for name in units[0]
+    }
 
 
 def test_eq_16_an_oracle_of_v_has_no_loss_and_silence_has_the_mean_square_of_v(run):
@@ -100,7 +105,9 @@ def test_a_decoder_comes_back_from_its_commit_and_paints_the_same(run):
     model = objective.model()
     state = {name: value.contiguous() for name, value in model.state_dict().items()}
     settings = {"decoder": SETTINGS.model_dump(mode="json")}
-    output = Output(RowCounts(rows_in=1, kept=1), files={"decoder": (".safetensors", save(state))}, settings=settings)
+    output = Output(
+        RowCounts(rows_in=1, kept=1), files={"decoder": (".safetensors", save(state))}, settings=settings
+    )
     commit_stage(run, "decoder", {"all": output}, ["autoencoder"])
     loaded = load_decoder(run.store, run.shards("decoder")[0], run.shards("autoencoder")[0])
     torch.testing.assert_close(loaded.network.embedding_table.mean, objective.table.mean)
