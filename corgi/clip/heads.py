@@ -17,10 +17,13 @@ from corgi.settings.clip import TowerSettings
 from corgi.tables.schema import Split
 from corgi.training.noise import Noise
 from corgi.training.ranks import rank, world_size
+from corgi.training.rows import vector_moments
 
 IMAGE_FEATURES = 1280
 TEXT_FEATURES = 384
 MAX_VAL_PAIRS = 5000
+SCALE_FLOOR = 0.05
+"""Added to each channel's standard deviation; chosen, some channels of a frozen trunk hardly move."""
 MAX_LOGIT_SCALE = math.log(100)
 CAPTION, IMAGE_DROPOUT, TEXT_DROPOUT = range(3)
 """Draws of one training row, each its own stream of the noise."""
@@ -50,9 +53,18 @@ class Heads(nn.Module):
             scale,
         )
 
-    def put_into(self, model: nn.Module) -> None:
-        """Copy the heads into an open_clip model of the same config."""
-        model.get_submodule("visual.head.mlp").load_state_dict(self.image.state_dict())
+    def put_into(
+        self, model: nn.Module, mean: Float[Tensor, "1280"], scale: Float[Tensor, "1280"]
+    ) -> None:
+        """Copy the heads into an open_clip model of the same config, the standardisation folded into the first layer.
+
+        W ((x - mean) / scale) + b = (W / scale) x + (b - (W / scale) mean).
+        """
+        state = dict(self.image.state_dict())
+        folded = state["fc1.weight"].double() / scale.double()
+        state["fc1.bias"] = (state["fc1.bias"].double() - folded @ mean.double()).float()
+        state["fc1.weight"] = folded.float()
+        model.get_submodule("visual.head.mlp").load_state_dict(state)
         model.get_submodule("text.proj").load_state_dict(self.text.state_dict())
         with torch.no_grad():
             model.get_parameter("logit_scale").copy_(self.logit_scale[0].clamp(max=MAX_LOGIT_SCALE))
@@ -65,6 +77,13 @@ class HeadsObjective:
         """Open feature shards; arguments are JSON."""
         self.settings = TowerSettings.model_validate(settings)
         self.root, self.features = root, tuple(features)
+        mean, std = vector_moments(self.rows(), "image")
+        self.mean = torch.from_numpy(mean).float()
+        self.scale = torch.from_numpy(std).float() + SCALE_FLOOR
+
+    def standardised(self, image: Tensor) -> Float[Tensor, "batch 1280"]:
+        """Return image features in units of their spread on train, so that no few channels decide."""
+        return (image.float() - self.mean.to(image.device)) / self.scale.to(image.device)
 
     def model(self) -> Heads:
         """Build untrained heads."""
@@ -79,7 +98,7 @@ class HeadsObjective:
         text = drawn(batch["text"], batch["num_texts"], noise.uniform(CAPTION))
         share = self.settings.dropout
         image, text = (
-            dropped(batch["image"].float(), share, noise, IMAGE_DROPOUT),
+            dropped(self.standardised(batch["image"]), share, noise, IMAGE_DROPOUT),
             dropped(text.float(), share, noise, TEXT_DROPOUT),
         )
         image, text, scale = model(image, text)
@@ -95,7 +114,7 @@ class HeadsObjective:
         images, texts = one_a_group(rows)
         if not len(images):
             return {}
-        image, text, _ = model(torch.from_numpy(images).float(), torch.from_numpy(texts).float())
+        image, text, _ = model(self.standardised(torch.from_numpy(images)), torch.from_numpy(texts).float())
         return {f"val/{name}": value for name, value in retrieval(image, text).items()}
 
 

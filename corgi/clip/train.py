@@ -79,7 +79,7 @@ def _commit_model(context: Context, task: ShardTask, training: Training) -> None
     heads = objective.model().eval()
     heads.load_state_dict(load_file(final_weights(training)))
     model, _, _ = frozen_model(settings)
-    heads.put_into(model)
+    heads.put_into(model, objective.mean, objective.scale)
     rows = FeatureRows(training.arguments["root"], training.arguments["features"], Split.TRAIN)
     facts = {**objective.evaluate(heads), "train_pictures": sum(rows.counts), "packages": backbones.facts()}
     with context.store.attempt(task) as attempt:

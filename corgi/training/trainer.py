@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import shutil
+import signal
 import sys
 import uuid
 from collections.abc import Sequence
@@ -87,12 +88,15 @@ def _run(trainings: tuple[Training, ...]) -> None:
     job = _Job(trainings, str(scratch / attempt / "failure.json"))
     _check_room(first.settings)
     scratch.mkdir(parents=True, exist_ok=True)
+    interrupted = signal.getsignal(signal.SIGINT)
     try:
         _trainer(job, attempt, scratch).fit()
     except SystemExit as stop:  # Ray Train answers Ctrl-C by leaving with code 0, as if all were done
         raise KeyboardInterrupt from stop
     except TrainingFailedError as error:
         raise _explained(error, Path(job.failure), first) from error
+    finally:  # Ray Train's own handler would stay, and end later stages with code 0
+        signal.signal(signal.SIGINT, interrupted)
     found = _noted(Path(job.failure))
     if found is not None:
         raise found

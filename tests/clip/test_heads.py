@@ -47,7 +47,8 @@ def test_heads_compute_what_the_assembled_open_clip_model_computes() -> None:
     model, _, tokenizer = frozen_model(settings)
     torch.manual_seed(1)
     heads = Heads(32).eval()
-    heads.put_into(model)
+    mean, scale = torch.randn(1280), torch.rand(1280) + 0.1
+    heads.put_into(model, mean, scale)
     model.eval()
     pixels, ids = torch.randn(2, 3, 64, 64), tokenizer(["a dog", "two cats"])
     with torch.no_grad():
@@ -56,7 +57,7 @@ def test_heads_compute_what_the_assembled_open_clip_model_computes() -> None:
         mask = (ids != 0).long()
         hidden = text_tower.get_submodule("transformer")(input_ids=ids, attention_mask=mask).last_hidden_state
         text = (hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
-        expected = heads(image, text)
+        expected = heads((image - mean) / scale, text)
         found = model(pixels, ids)
     for a, b in zip(expected, found, strict=True):
         torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from versions import image_tag, locked_ray_version, strings
+from tests.cluster.versions import image_tag, locked_ray_version, strings
 
 SHARED_FOLDER = "/mnt/corgi"
 MACHINE_KEYS = {"aws": "InstanceType", "gcp": "machineType"}

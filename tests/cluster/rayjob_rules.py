@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Any
 
-from versions import CLUSTER, REPOSITORY, image_tag, locked_ray_version
+from tests.cluster.versions import CLUSTER, REPOSITORY, image_tag, locked_ray_version
 
 CHECKPOINT_S = 60
 """Seconds a training may need to commit a checkpoint after a spot notice."""

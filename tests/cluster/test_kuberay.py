@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import rayjob_rules
 import yaml
 from jsonschema import Draft202012Validator
-from versions import CLUSTER, REPOSITORY
+
+from tests.cluster import rayjob_rules
+from tests.cluster.versions import CLUSTER, REPOSITORY
 
 CRD = REPOSITORY.parent / "shared" / "kuberay-crds" / "ray.io_rayjobs.yaml"
 

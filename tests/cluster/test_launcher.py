@@ -7,11 +7,12 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-import launcher_rules
 import pytest
 import yaml
 from packaging.requirements import Requirement
-from versions import CLUSTER, REPOSITORY, locked_ray_version
+
+from tests.cluster import launcher_rules
+from tests.cluster.versions import CLUSTER, REPOSITORY, locked_ray_version
 
 FILES = ("aws", "gcp", "on-prem")
 CLOUDS = ("aws", "gcp")

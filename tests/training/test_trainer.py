@@ -1,6 +1,7 @@
 """Ray Train for real: one start that is killed, restarts by itself and goes on; nothing is started for finished work."""
 
 import dataclasses
+import signal
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,9 @@ def ids(root: Path, prefix: str) -> set[str]:
 @pytest.mark.flow
 def test_a_killed_worker_changes_nothing(ray_local: None, tmp_path: Path) -> None:
     whole, killed = trainings(tmp_path)
+    on_interrupt = signal.getsignal(signal.SIGINT)
     train([whole, killed], None)
+    assert signal.getsignal(signal.SIGINT) is on_interrupt, "Ctrl-C in a later stage would end as if all were done"
     assert list(tmp_path.glob("marker.*")), "no worker was killed: the test shows nothing"
     assert final_weights(killed).read_bytes() == final_weights(whole).read_bytes()
     assert killed.metrics_file.read_bytes() == whole.metrics_file.read_bytes()
