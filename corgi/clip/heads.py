@@ -53,9 +53,7 @@ class Heads(nn.Module):
             scale,
         )
 
-    def put_into(
-        self, model: nn.Module, mean: Float[Tensor, "1280"], scale: Float[Tensor, "1280"]
-    ) -> None:
+    def put_into(self, model: nn.Module, mean: Float[Tensor, "1280"], scale: Float[Tensor, "1280"]) -> None:
         """Copy the heads into an open_clip model of the same config, the standardisation folded into the first layer.
 
         W ((x - mean) / scale) + b = (W / scale) x + (b - (W / scale) mean).

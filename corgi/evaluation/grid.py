@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageDraw, ImageFont
 
-CELL = 128
+CELL = 144
 CAPTION_WIDTH = 260
 HEADER = 34
 COLUMNS = ("true picture", "from true embedding", "from prior")

@@ -33,7 +33,9 @@ def test_a_killed_worker_changes_nothing(ray_local: None, tmp_path: Path) -> Non
     whole, killed = trainings(tmp_path)
     on_interrupt = signal.getsignal(signal.SIGINT)
     train([whole, killed], None)
-    assert signal.getsignal(signal.SIGINT) is on_interrupt, "Ctrl-C in a later stage would end as if all were done"
+    assert signal.getsignal(signal.SIGINT) is on_interrupt, (
+        "Ctrl-C in a later stage would end as if all were done"
+    )
     assert list(tmp_path.glob("marker.*")), "no worker was killed: the test shows nothing"
     assert final_weights(killed).read_bytes() == final_weights(whole).read_bytes()
     assert killed.metrics_file.read_bytes() == whole.metrics_file.read_bytes()
