@@ -79,8 +79,8 @@ class DownloadSettings(Section):
     """Sent with each request; name a contact."""
     resolve: tuple[Annotated[str, Field(pattern=r"^[^=\s]+:\d+=[^=\s]+:\d+$")], ...] = neutral(())
     """`host:port=address:port` entries that replace name resolution; identities stay those of the URL."""
-    allow_private: tuple[Annotated[str, Field(pattern=r"^[^=\s]+:\d+$")], ...] = ()
-    """`address:port` pairs outside the public internet that may be contacted."""
+    allow_private: tuple[Annotated[str, Field(pattern=r"^[^=\s]+:\d+$")], ...] = neutral(())
+    """`address:port` pairs outside the public internet that may be contacted; --force fetches again what was refused."""
     connections: int = neutral(64, ge=1, le=2000)
     """Requests in flight in one fetcher."""
     num_actors: int = neutral(1, ge=1, le=10_000)
