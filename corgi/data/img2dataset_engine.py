@@ -75,6 +75,9 @@ class Img2datasetEngine:
         """Keep the settings; the library is imported by its own process only."""
         self._settings = settings
 
+    def close(self) -> None:
+        """Do nothing: the library's process ends with each call."""
+
     def outcomes(self, urls: Sequence[str]) -> list[Outcome]:
         """Return one outcome a URL, in order; rows that the library lost are rejected with reason `engine`.
 
