@@ -94,9 +94,14 @@ def _submit(
         "pipelines/recipes/smoke.yaml",
         *arguments,
     ]
-    return subprocess.run(
-        command, env=environment, cwd=clone, capture_output=True, text=True, timeout=600, check=False
-    )
+    for _ in range(60):  # the jobs API answers some seconds before the head's agent takes jobs
+        done = subprocess.run(
+            command, env=environment, cwd=clone, capture_output=True, text=True, timeout=600, check=False
+        )
+        if "No available agent" not in done.stdout + done.stderr:
+            return done
+        time.sleep(1)
+    raise AssertionError("the head took no job for a minute")
 
 
 @pytest.mark.flow
