@@ -26,7 +26,8 @@ def test_a_loop_of_causes_ends():
 
 
 def test_a_ray_task_error_gives_back_the_worker_s_error():
-    exceptions = pytest.importorskip("ray.exceptions")
+    from ray import exceptions
+
     told = StorageError("disk is full; committed work is safe; make room")
     raised = exceptions.RayTaskError(
         "f", f"Traceback\n  File x\n{type(told).__module__}.StorageError: {told}", told
@@ -37,7 +38,8 @@ def test_a_ray_task_error_gives_back_the_worker_s_error():
 
 def test_a_text_of_ray_s_is_looked_through():
     """Ray Data raises its own class, and an actor that cannot start leaves nothing but text."""
-    exceptions = pytest.importorskip("ray.exceptions")
+    from ray import exceptions
+
     told = InputError("tower is missing; nothing was started; Error: name one")
     text = f"ray::f()\n  File x, line 3\ncorgi.settings.errors.InputError: {told}\n\nThe above exception was the cause\n\nlast words"
     assert same(cause(exceptions.RayTaskError("f", text, ValueError("udf failed"))), told)
@@ -54,7 +56,8 @@ def test_a_training_that_failed_on_every_worker_gives_one_error():
 
 
 def test_a_cluster_that_is_not_there_is_one_line(monkeypatch):
-    ray = pytest.importorskip("ray")
+    import ray
+
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
 
