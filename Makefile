@@ -39,7 +39,7 @@ check: $(STAMP)
 	$(BIN)/lint-imports
 
 chaos-flow: $(STAMP)
-	$(BIN)/python -m pytest tests/chaos -o norecursedirs=.git
+	$(BIN)/python -m pytest tests/chaos/flow -o norecursedirs=.git
 
 clean:
 	rm -rf .venv runs .pytest_cache .ruff_cache .import_linter_cache build *.egg-info

@@ -3,7 +3,7 @@
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -19,6 +19,14 @@ os.environ["PYTHONPATH"] = os.pathsep.join([HOME, *filter(None, [os.environ.get(
 sys.path.insert(0, HOME)
 # A shell without job control starts background commands with SIGINT ignored, and their children inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture
+def promise(request: pytest.FixtureRequest) -> Callable[[int, str], None]:
+    """Record the figure measured for a promise of docs/promises.md; call it after the last assertion."""
+    from tests.support.promises import recorder
+
+    return recorder(request.node.nodeid)
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ from corgi.tables.run import Run
 from corgi.tables.store import table_digest
 from tests.support.ports import free_port
 
-HOME = Path(__file__).resolve().parents[2]
+HOME = Path(__file__).resolve().parents[3]
 TABLES = {
     "plan": ["plan"],
     "download": ["images", "captions", "ledger"],

@@ -17,7 +17,7 @@ from corgi.demo.site import Site
 from corgi.demo.url_list import HOST, write_url_list
 from tests.support.ports import free_port
 
-HOME = Path(__file__).resolve().parents[2]
+HOME = Path(__file__).resolve().parents[3]
 RAY = str(Path(sys.executable).parent / "ray")
 MAX_UPLOAD_BYTES = 5 * 2**20
 
