@@ -7,48 +7,63 @@ from typing import Any
 
 from corgi.settings.errors import InputError, StorageError
 from corgi.tables.manifest import ShardManifest, StageManifest
-from corgi.tables.store import Store, write_file
+from corgi.tables.storage import is_object_store, open_storage, storage_full
+from corgi.tables.store import Store
 
 
 class Run:
     """A named run under a root; it owns no table, it points at committed ones."""
 
-    def __init__(self, folder: Path, store: Store) -> None:
-        """Open a run's folder; the folder is made when something is recorded."""
-        self.folder = folder
+    def __init__(self, folder: str | Path, store: Store, scratch: Path | None = None) -> None:
+        """Open a run's folder or URL; it is made when something is recorded.
+
+        `folder` on this object is a disk's: the run's own where the root is one, else `scratch`.
+        """
+        self.name = str(folder).rstrip("/").rpartition("/")[2]
+        self.storage = open_storage(folder)
+        self.folder = Path(self.name if is_object_store(folder) else folder) if scratch is None else scratch
         self.store = store
 
     @classmethod
     def open(cls, folder: str | Path) -> "Run":
-        """Open an existing run by its folder, such as runs/openmoji.
+        """Open an existing run by its folder or URL, such as runs/openmoji or s3://bucket/runs/openmoji.
 
         Raises:
             InputError: there is no run in that folder.
 
         """
-        path = Path(folder).absolute()
-        if not (path / "run.json").exists():
+        place = str(folder).rstrip("/") if is_object_store(folder) else str(Path(folder).absolute())
+        run = cls(place, Store(place.rpartition("/")[0] or "/"))
+        if not run.exists:
             raise InputError(
                 f"{folder} holds no run (no run.json); nothing was changed; name a run's folder such as runs/openmoji"
             )
-        return cls(path, Store(path.parent))
+        return run
+
+    @property
+    def exists(self) -> bool:
+        """Say whether anything was recorded of this run."""
+        return "run.json" in self.storage.names("")
 
     @property
     def facts(self) -> dict[str, Any]:
         """Return run.json: the resolved recipe and, by stage, the manifest's path, key and digest."""
-        path = self.folder / "run.json"
         try:
-            return {"stages": {}, **json.loads(path.read_text())}
+            return {"stages": {}, **json.loads(self.storage.read("run.json"))}
         except FileNotFoundError:
             return {"stages": {}}
         except (ValueError, TypeError):
             raise StorageError(
-                f"{path} is damaged; tables and models are safe; remove it and run the same command"
+                f"{self.storage.locate('run.json')} is damaged; tables and models are safe; remove it and run the same command"
             ) from None
+        except OSError as error:
+            storage_full(error, self.storage.locate("run.json"))
 
     def note(self, **values: Any) -> None:
         """Set top-level values of run.json, such as the resolved recipe."""
-        self._write({**self.facts, **values})
+        facts = self.facts
+        if {**facts, **values} != facts:
+            self._write({**facts, **values})
 
     def record(self, stage: str, manifest: StageManifest) -> None:
         """Point the run at a stage's manifest."""
@@ -84,9 +99,18 @@ class Run:
         manifest = self.stages().get(stage)
         if manifest is None:
             raise InputError(
-                f"run {self.folder.name} has no complete stage {stage}; nothing was changed; run pipelines/full.py first"
+                f"run {self.name} has no complete stage {stage}; nothing was changed; run pipelines/full.py first"
             )
         return self.store.shards(manifest)
 
+    def publish(self, name: str, data: bytes) -> None:
+        """Write a file beside run.json, such as report.html, whole or not at all."""
+        self.storage.replace(name, data)
+
+    def published(self, name: str) -> str | None:
+        """Return where a file beside run.json lies, None when it is not there."""
+        folder, _, last = name.rpartition("/")
+        return self.storage.locate(name) if last in self.storage.names(folder) else None
+
     def _write(self, facts: dict[str, Any]) -> None:
-        write_file(self.folder / "run.json", (json.dumps(facts, indent=1) + "\n").encode())
+        self.storage.replace("run.json", (json.dumps(facts, indent=1) + "\n").encode())

@@ -1,347 +1,239 @@
 """Committed tables: private files first, one manifest last; nothing unlisted is ever read.
 
-A shard's folder holds data files under attempt-private names and numbered manifests, each published
-by put-if-absent (`link`). The highest number counts. Nothing outside this module commits a table.
+A shard's folder holds data files under attempt-private names and numbered manifests, each published by
+put-if-absent (`link` on a disk, conditional put on an object store). The highest number counts.
 """
 
-import errno
 import hashlib
-import json
-import os
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import NoReturn
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from corgi.settings.errors import StorageError
 from corgi.settings.section import digest
-from corgi.tables.manifest import FileEntry, RowCounts, ShardManifest, StageManifest, sealed, unsealed
+from corgi.tables.attempt import VECTOR_ROW_GROUP_ROWS, Attempt, ShardTask
+from corgi.tables.generations import generation, newest, publish, read_sealed
+from corgi.tables.manifest import FileEntry, ShardManifest, StageManifest, sealed
+from corgi.tables.storage import Storage, is_object_store, open_storage, storage_full, write_file
 
-VECTOR_ROW_GROUP_ROWS = 10_000
-_Manifest = TypeVar("_Manifest", ShardManifest, StageManifest)
-
-
-@dataclass(frozen=True)
-class ShardTask:
-    """All that a worker needs to make one shard: plain data, names only.
-
-    `inputs` maps each upstream stage to the paths, relative to the store, of the shard manifests read.
-    """
-
-    root: str
-    stage: str
-    shard: str
-    key: str
-    version: int
-    code: str
-    settings: dict[str, Any]
-    inputs: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    payload: dict[str, Any] = field(default_factory=dict)
+__all__ = [
+    "VECTOR_ROW_GROUP_ROWS",
+    "Attempt",
+    "ShardTask",
+    "Store",
+    "storage_full",
+    "table_digest",
+    "write_file",
+]
 
 
 class Store:
-    """The folder of committed tables under one root."""
+    """The committed tables under one root: a folder, or a URL such as s3://bucket/runs."""
 
-    def __init__(self, root: str | Path) -> None:
-        """Open the store of a root folder on a disk; nothing is created until something is written."""
-        if "://" in str(root):
+    def __init__(self, root: str | Path, cache: Path | None = None, storage: Storage | None = None) -> None:
+        """Open the store of a root; nothing is created until something is written.
+
+        `cache` is where copies of an object store's files go when a path is asked for; by default a folder of this
+        machine and user. `storage` is given by tests.
+        """
+        self.location = str(root).rstrip("/") if is_object_store(root) else str(Path(root).absolute())
+        self.storage = storage or open_storage(f"{self.location}/store", cache)
+
+    @property
+    def root(self) -> Path:
+        """Return the store's folder on a disk.
+
+        Raises:
+            StorageError: the root is an object store, which has none.
+
+        """
+        if is_object_store(self.location):
             raise StorageError(
-                f"root={root}: object storage is not supported as root; nothing was started; give an absolute path"
+                f"{self.location} is no folder of a disk; committed work is safe; set scratch to one"
             )
-        self.root = Path(root).absolute() / "store"
+        return Path(self.location) / "store"
 
     def shard_folder(self, stage: str, key: str) -> Path:
-        """Return where a shard's files and manifests lie."""
+        """Return where a shard's files and manifests lie on a disk."""
         return self.root / stage / key
 
     def shard(self, stage: str, key: str) -> ShardManifest | None:
         """Return a shard's newest manifest, or None while it is not committed."""
-        found = self._newest(self.shard_folder(stage, key))
+        found = newest(self.storage, f"{stage}/{key}")
         return None if found is None else self.read_shard(found)
 
     def stage(self, stage: str, key: str) -> StageManifest | None:
         """Return a closed stage's newest manifest, or None while it is not complete."""
-        found = self._newest(self.root / stage / "closed" / key)
-        return None if found is None else _read_sealed(self.root, found, StageManifest)
+        found = newest(self.storage, f"{stage}/closed/{key}")
+        return None if found is None else self.read_stage(found)
+
+    def committed(self, stage: str, keys: list[str]) -> dict[str, str]:
+        """Return the newest manifest's path of each of these shard keys that has one; no manifest is opened."""
+        if len(keys) <= 64 or not is_object_store(self.location):
+            found = {key: newest(self.storage, f"{stage}/{key}") for key in keys}
+            return {key: path for key, path in found.items() if path is not None}
+        best: dict[str, int] = {}
+        wanted = set(keys)
+        for name, _ in self.storage.walk(stage):  # one listing, a thousand names an answer
+            _, key, *rest = name.split("/")
+            number = generation(rest[0]) if len(rest) == 1 else None
+            if number is not None and key in wanted:
+                best[key] = max(number, best.get(key, 0))
+        return {key: f"{stage}/{key}/manifest-{number}.json" for key, number in best.items()}
 
     def read_shard(self, path: str) -> ShardManifest:
         """Return the shard manifest at a path relative to the store."""
-        return _read_sealed(self.root, path, ShardManifest)
+        return read_sealed(self.storage, path, ShardManifest)
+
+    def read_stage(self, path: str) -> StageManifest:
+        """Return the stage manifest at a path relative to the store."""
+        return read_sealed(self.storage, path, StageManifest)
 
     def shards(self, manifest: StageManifest) -> list[ShardManifest]:
         """Return the shard manifests a stage manifest lists, in order, each checked against its digest."""
-        found = []
+        return list(self.each_shard(manifest))
+
+    def each_shard(self, manifest: StageManifest) -> Iterator[ShardManifest]:
+        """Yield the shard manifests a stage manifest lists, one at a time, each checked against its digest."""
         for entry in manifest.shards:
             shard = self.read_shard(entry.path)
             if shard.digest != entry.digest:
                 raise StorageError(
-                    f"{self.root / entry.path} is not the manifest its stage lists; other shards are safe; rerun with --force --only {shard.stage}"
+                    f"{self.storage.locate(entry.path)} is not the manifest its stage lists; other shards are safe; rerun with --force --only {shard.stage}"
                 )
-            found.append(shard)
-        return found
+            yield shard
 
     def close(self, manifest: StageManifest) -> StageManifest:
         """Publish a stage's manifest as the next generation under its key."""
-        folder = self.root / manifest.stage / "closed" / manifest.key
-        path = _publish(folder, sealed(manifest))
-        return manifest.at(str(path.relative_to(self.root)))
+        return manifest.at(publish(self.storage, f"{manifest.stage}/closed/{manifest.key}", sealed(manifest)))
 
     @contextmanager
-    def attempt(self, task: ShardTask) -> Iterator["Attempt"]:
+    def attempt(self, task: ShardTask) -> Iterator[Attempt]:
         """Yield an attempt at a shard; what it wrote but did not commit is removed when it ends."""
-        attempt = Attempt(self, task)
+        attempt = Attempt(self.storage, task)
         try:
             yield attempt
         except OSError as error:
-            storage_full(error, self.shard_folder(task.stage, task.key))
+            storage_full(error, self.storage.locate(task.folder))
         finally:
             attempt.discard()
 
-    def path(self, manifest: ShardManifest, table: str) -> Path:
-        """Return the verified path of the only file a manifest lists for a table."""
+    def entry(self, manifest: ShardManifest, table: str) -> FileEntry:
+        """Return the only file a manifest lists for a table.
+
+        Raises:
+            StorageError: it lists none, or several.
+
+        """
         entries = [entry for entry in manifest.files if entry.table == table]
         if len(entries) != 1:
             raise StorageError(
-                f"{self.root / manifest.path} lists {len(entries)} files for {table}, expected one; rerun with --force --only {manifest.stage}"
+                f"{self.storage.locate(manifest.path)} lists {len(entries)} files for {table}, expected one; rerun with --force --only {manifest.stage}"
             )
-        return self.verified(manifest, entries[0])
+        return entries[0]
+
+    def path(self, manifest: ShardManifest, table: str) -> Path:
+        """Return a verified path on this machine of the only file a manifest lists for a table."""
+        return self.verified(manifest, self.entry(manifest, table))
 
     def read(self, manifest: ShardManifest, table: str, columns: list[str] | None = None) -> pa.Table:
         """Return a shard's table, read after its sha256 was checked."""
         return pq.read_table(
-            self.path(manifest, table),
+            self._source(manifest, self.entry(manifest, table)),
             columns=columns,
             partitioning=None,  # pyright: ignore[reportArgumentType]
             page_checksum_verification=True,
         )
 
+    def schema(self, manifest: ShardManifest, table: str) -> pa.Schema:
+        """Return the columns of a shard's table."""
+        return pq.read_schema(self._source(manifest, self.entry(manifest, table)))
+
     def verified(self, manifest: ShardManifest, entry: FileEntry) -> Path:
-        """Return a listed file's path after comparing size and sha256.
+        """Return a path on this machine of a listed file after comparing size and sha256.
 
         Raises:
-            StorageError: the file is missing, cut or changed; the line names it.
+            StorageError: the file is missing, cut or changed; the line names it, what was found and what was expected.
 
         """
-        path = self.root / Path(manifest.path).parent / entry.name
-        advice = f"other shards are safe; rerun with --only {manifest.stage} --force"
+        self._check_size(manifest, entry)
+        name = self.file_name(manifest, entry)
         try:
-            size = path.stat().st_size
-        except FileNotFoundError:
-            raise StorageError(f"{path} is listed but missing; {advice}") from None
-        if size != entry.size:
-            raise StorageError(f"{path} has {size} bytes, its manifest says {entry.size}; {advice}")
-        if _sha256(path) != entry.sha256:
-            raise StorageError(f"{path} does not match its sha256; {advice}")
+            path = self.storage.local(name, entry.sha256)
+            with path.open("rb") as handle:
+                found = hashlib.file_digest(handle, "sha256").hexdigest()
+        except OSError as error:
+            self._unreadable(manifest, name, error)
+        self._check_hash(manifest, entry, found)
         return path
 
-    def _newest(self, folder: Path) -> str | None:
-        numbers = [_generation(name) for name in _names(folder)]
-        best = max((number for number in numbers if number is not None), default=None)
-        return None if best is None else str((folder / f"manifest-{best}.json").relative_to(self.root))
+    def verify(self, manifest: ShardManifest) -> list[str]:
+        """Hash every file of a shard; return one line for each that is not as committed."""
+        complaints = []
+        for entry in manifest.files:
+            name = self.file_name(manifest, entry)
+            try:
+                self._check_size(manifest, entry)
+                self._check_hash(manifest, entry, self.storage.measure(name)[1])
+            except OSError as error:
+                complaints.append(f"{self.storage.locate(name)} cannot be read ({error.strerror or error})")
+            except StorageError as error:
+                complaints.append(str(error).partition(";")[0])
+        return complaints
 
+    def file_name(self, manifest: ShardManifest, entry: FileEntry) -> str:
+        """Return a listed file's name relative to the store."""
+        return f"{manifest.path.rpartition('/')[0]}/{entry.name}"
 
-class Attempt:
-    """One try at making a shard: writes private files, then publishes the manifest."""
-
-    def __init__(self, store: Store, task: ShardTask) -> None:
-        """Prepare the shard's folder; files get this attempt's own prefix."""
-        self.store = store
-        self.task = task
-        self.folder = store.shard_folder(task.stage, task.key)
-        self.prefix = uuid.uuid4().hex[:12]
-        self._files: list[FileEntry] = []
+    def _source(self, manifest: ShardManifest, entry: FileEntry) -> Path | pa.BufferReader:
+        """Return what Parquet is read from: the file itself, or the bytes of an object, verified."""
+        if not is_object_store(self.location):
+            return self.verified(manifest, entry)
+        name = self.file_name(manifest, entry)
+        self._check_size(manifest, entry)
         try:
-            _make_folder(self.folder)
+            data = self.storage.read(name)
         except OSError as error:
-            storage_full(error, self.folder)
+            self._unreadable(manifest, name, error)
+        self._check_hash(manifest, entry, hashlib.sha256(data).hexdigest())
+        return pa.BufferReader(data)
 
-    def write_table(self, table: str, data: pa.Table) -> None:
-        """Write one Parquet file: page checksums on, vectors without dictionary, nothing of the clock inside."""
-        path = self._new_path(f"{table}.parquet")
-        plain = [
-            f.name
-            for f in data.schema
-            if not (pa.types.is_fixed_size_list(f.type) or pa.types.is_floating(f.type) or f.name == "image")
-        ]
-        with path.open("wb") as sink:
-            pq.write_table(
-                data,
-                sink,
-                compression="zstd",
-                use_dictionary=plain,  # pyright: ignore[reportArgumentType]
-                write_page_checksum=True,
-                row_group_size=VECTOR_ROW_GROUP_ROWS,
-                store_schema=True,
+    def _check_size(self, manifest: ShardManifest, entry: FileEntry) -> None:
+        name = self.file_name(manifest, entry)
+        try:
+            size = self.storage.size(name)
+        except FileNotFoundError:
+            raise StorageError(
+                f"{self.storage.locate(name)} is listed but missing; {_advice(manifest)}"
+            ) from None
+        except OSError as error:
+            self._unreadable(manifest, name, error)
+        if size != entry.size:
+            raise StorageError(
+                f"{self.storage.locate(name)} has {size} bytes, its manifest says {entry.size}; {_advice(manifest)}"
             )
-        self._add(table, path, data.num_rows)
 
-    def write_bytes(self, table: str, suffix: str, data: bytes) -> None:
-        """Write one file that is not a table, such as safetensors, JSON or a picture."""
-        path = self._new_path(f"{table}{suffix}")
-        path.write_bytes(data)
-        self._add(table, path, 0)
+    def _check_hash(self, manifest: ShardManifest, entry: FileEntry, found: str) -> None:
+        if found != entry.sha256:
+            raise StorageError(
+                f"{self.storage.locate(self.file_name(manifest, entry))} does not match its sha256: expected {entry.sha256}, found {found}; {_advice(manifest)}"
+            )
 
-    def commit(
-        self, rows: RowCounts, facts: dict[str, Any] | None = None, timings: dict[str, float] | None = None
-    ) -> ShardManifest:
-        """Publish the manifest: from here on, and not before, the shard exists."""
-        _fsync_folder(self.folder)
-        task = self.task
-        manifest = ShardManifest(
-            stage=task.stage,
-            shard=task.shard,
-            key=task.key,
-            version=task.version,
-            code=task.code,
-            settings=task.settings,
-            inputs=task.inputs,
-            files=tuple(self._files),
-            rows=rows,
-            facts=facts or {},
-        )
-        path = _publish(self.folder, sealed(manifest))
-        if timings:
-            (self.folder / f"{self.prefix}-stats.json").write_text(json.dumps(timings))
-        return manifest.at(str(path.relative_to(self.store.root)))
+    def _unreadable(self, manifest: ShardManifest, name: str, error: OSError) -> NoReturn:
+        raise StorageError(
+            f"{self.storage.locate(name)} cannot be read ({error.strerror or error}); {_advice(manifest)}"
+        ) from error
 
-    def discard(self) -> None:
-        """Remove this attempt's files unless a manifest lists them.
 
-        The folder is asked, not a flag: an error or a Ctrl-C may come between the link and any flag.
-        """
-        if not any(
-            self.prefix in path.read_text(errors="replace") for path in self.folder.glob("manifest-*.json")
-        ):
-            for path in self.folder.glob(f"{self.prefix}-*"):
-                path.unlink(missing_ok=True)
-
-    def _new_path(self, name: str) -> Path:
-        return self.folder / f"{self.prefix}-{name}"
-
-    def _add(self, table: str, path: Path, rows: int) -> None:
-        with path.open("rb+") as handle:
-            os.fsync(handle.fileno())
-        self._files.append(
-            FileEntry(table=table, name=path.name, size=path.stat().st_size, sha256=_sha256(path), rows=rows)
-        )
+def _advice(manifest: ShardManifest) -> str:
+    return f"other shards are safe; rerun with --only {manifest.stage} --force"
 
 
 def table_digest(table: pa.Table) -> str:
     """Return a digest of a table's rows whatever their order and their files' layout."""
     lines = sorted(repr(sorted(row.items())) for row in table.to_pylist())
     return digest(lines)
-
-
-def storage_full(error: OSError, where: Path) -> NoReturn:
-    """Turn an operating system's refusal to write into one line.
-
-    Raises:
-        StorageError: always.
-
-    """
-    cause = (
-        "no space is left"
-        if error.errno in (errno.ENOSPC, errno.EDQUOT)
-        else f"cannot write ({error.strerror or error})"
-    )
-    raise StorageError(
-        f"{where}: {cause}; committed work is safe; make room or choose another root, then run the same command"
-    ) from error
-
-
-def write_file(path: Path, data: bytes) -> None:
-    """Replace a file of a run's own folder (reports, run.json) whole or not at all."""
-    private = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    try:
-        _make_folder(path.parent)
-        with private.open("wb") as handle:
-            handle.write(data)
-            handle.flush()
-            os.fsync(handle.fileno())
-        private.replace(path)
-        _fsync_folder(path.parent)
-    except OSError as error:
-        private.unlink(missing_ok=True)
-        storage_full(error, path)
-
-
-def _publish(folder: Path, text: str) -> Path:
-    """Publish `text` as the next free manifest number; `link` refuses a name that is taken."""
-    private = folder / f".{uuid.uuid4().hex}.json"
-    try:
-        _make_folder(folder)
-        try:
-            with private.open("w") as handle:
-                handle.write(text)
-                handle.flush()
-                os.fsync(handle.fileno())
-            return _link_next(private, folder)
-        finally:
-            private.unlink(missing_ok=True)
-    except OSError as error:
-        storage_full(error, folder)
-
-
-def _link_next(private: Path, folder: Path) -> Path:
-    taken = [number for name in _names(folder) if (number := _generation(name)) is not None]
-    number = max(taken, default=-1) + 1
-    while True:
-        path = folder / f"manifest-{number}.json"
-        try:
-            os.link(private, path)
-        except FileExistsError:
-            number += 1
-            continue
-        _fsync_folder(folder)
-        return path
-
-
-def _generation(name: str) -> int | None:
-    stem = name.removeprefix("manifest-").removesuffix(".json")
-    return int(stem) if name == f"manifest-{stem}.json" and stem.isdigit() else None
-
-
-def _names(folder: Path) -> list[str]:
-    try:
-        return os.listdir(folder)
-    except FileNotFoundError:
-        return []
-
-
-def _read_sealed(root: Path, path: str, kind: type[_Manifest]) -> _Manifest:
-    try:
-        return unsealed((root / path).read_text(), kind).at(path)
-    except FileNotFoundError:
-        raise StorageError(
-            f"{root / path} is missing; other shards are safe; run the same command again"
-        ) from None
-    except ValueError:
-        raise StorageError(
-            f"{root / path} is not the manifest that was written; other shards are safe; remove it and run the same command"
-        ) from None
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
-
-
-def _make_folder(folder: Path) -> None:
-    """Make a folder and its parents, each durable in the one above before anything is put into it."""
-    missing = [path for path in (folder, *folder.parents) if not path.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
-    for path in reversed(missing):
-        _fsync_folder(path.parent)
-
-
-def _fsync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

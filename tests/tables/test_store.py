@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 from corgi.settings.errors import StorageError
-from corgi.tables import store as store_module
+from corgi.tables import storage as storage_module
 from corgi.tables.manifest import RowCounts, ShardEntry, ShardManifest, StageManifest
 from corgi.tables.schema import Reason
 from corgi.tables.store import Attempt, ShardTask, Store, table_digest, write_file
@@ -107,7 +107,7 @@ def test_an_error_just_after_the_link_keeps_the_committed_files(tmp_path, monkey
         link(source, target)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(store_module.os, "link", link_and_interrupt)
+    monkeypatch.setattr(storage_module.os, "link", link_and_interrupt)
     with pytest.raises(KeyboardInterrupt):
         commit(store, one)
     manifest = store.shard(STAGE, one.key)
@@ -378,8 +378,3 @@ def test_a_root_that_cannot_be_written_is_one_line(tmp_path):
     with pytest.raises(StorageError) as found:
         commit(Store(tmp_path / "file"), task(str(tmp_path / "file"), 1))
     assert "cannot write" in str(found.value)
-
-
-def test_an_object_store_is_refused():
-    with pytest.raises(StorageError, match="object storage is not supported"):
-        Store("s3://bucket/runs")

@@ -1,0 +1,149 @@
+"""One try at making a shard: private files first, one manifest last."""
+
+import hashlib
+import io
+import json
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from corgi.tables.generations import generation, publish
+from corgi.tables.manifest import FileEntry, RowCounts, ShardManifest, sealed
+from corgi.tables.storage import Storage, storage_full
+
+VECTOR_ROW_GROUP_ROWS = 10_000
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """All that a worker needs to make one shard: plain data, names only.
+
+    `inputs` maps each upstream stage to the paths, relative to the store, of the shard manifests read.
+    """
+
+    root: str
+    stage: str
+    shard: str
+    key: str
+    version: int
+    code: str
+    settings: dict[str, Any]
+    inputs: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    payload: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def folder(self) -> str:
+        """Return where the shard's files and manifests lie in the store."""
+        return f"{self.stage}/{self.key}"
+
+
+class Attempt:
+    """Writes files under names of its own, then publishes the manifest that lists them."""
+
+    def __init__(self, storage: Storage, task: ShardTask) -> None:
+        """Prepare the shard's folder; files get this attempt's own prefix."""
+        self.storage = storage
+        self.task = task
+        self.prefix = uuid.uuid4().hex[:12]
+        self._files: list[FileEntry] = []
+        self._begun: list[str] = []
+        self._committed = False
+        try:
+            storage.make(task.folder)
+        except OSError as error:
+            storage_full(error, storage.locate(task.folder))
+
+    def write_table(self, table: str, data: pa.Table) -> None:
+        """Write one Parquet file: page checksums on, vectors without dictionary, nothing of the clock inside."""
+        plain = [
+            f.name
+            for f in data.schema
+            if not (pa.types.is_fixed_size_list(f.type) or pa.types.is_floating(f.type) or f.name == "image")
+        ]
+        with self._listed(table, ".parquet", data.num_rows) as sink:
+            pq.write_table(
+                data,
+                sink,
+                compression="zstd",
+                use_dictionary=plain,  # pyright: ignore[reportArgumentType]
+                write_page_checksum=True,
+                row_group_size=VECTOR_ROW_GROUP_ROWS,
+                store_schema=True,
+            )
+
+    def write_bytes(self, table: str, suffix: str, data: bytes) -> None:
+        """Write one file that is not a table, such as safetensors, JSON or a picture."""
+        with self._listed(table, suffix, 0) as sink:
+            sink.write(data)
+
+    def commit(
+        self, rows: RowCounts, facts: dict[str, Any] | None = None, timings: dict[str, float] | None = None
+    ) -> ShardManifest:
+        """Publish the manifest: from here on, and not before, the shard exists."""
+        task = self.task
+        self.storage.sync(task.folder)
+        manifest = ShardManifest(
+            stage=task.stage,
+            shard=task.shard,
+            key=task.key,
+            version=task.version,
+            code=task.code,
+            settings=task.settings,
+            inputs=task.inputs,
+            files=tuple(self._files),
+            rows=rows,
+            facts=facts or {},
+        )
+        path = publish(self.storage, task.folder, sealed(manifest))
+        self._committed = True
+        if timings:
+            with self.storage.create(f"{task.folder}/{self.prefix}-stats.json") as sink:
+                sink.write(json.dumps(timings).encode())
+        return manifest.at(path)
+
+    def discard(self) -> None:
+        """Remove this attempt's files unless a manifest lists them.
+
+        Before a commit returned, the folder is asked, not a flag: an error or a Ctrl-C may come just after the link.
+        """
+        if self._committed or not self._begun:
+            return
+        folder = self.task.folder
+        manifests = [name for name in self.storage.names(folder) if generation(name) is not None]
+        if not any(self.prefix.encode() in self.storage.read(f"{folder}/{name}") for name in manifests):
+            for name in self._begun:
+                self.storage.remove(name)
+
+    @contextmanager
+    def _listed(self, table: str, suffix: str, rows: int) -> Iterator["_Measured"]:
+        name = f"{self.prefix}-{table}{suffix}"
+        self._begun.append(f"{self.task.folder}/{name}")
+        with self.storage.create(self._begun[-1]) as handle:
+            sink = _Measured(handle)
+            yield sink
+        entry = FileEntry(table=table, name=name, size=sink.size, sha256=sink.sha256.hexdigest(), rows=rows)
+        self._files.append(entry)
+
+
+class _Measured(io.RawIOBase):
+    """Hands bytes on to a file, counting and hashing what was meant to be written rather than what a disk gives back."""
+
+    def __init__(self, sink: BinaryIO) -> None:
+        self._sink = sink
+        self.size = 0
+        self.sha256 = hashlib.sha256()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        view = memoryview(data).cast("B")
+        self._sink.write(view)
+        self.sha256.update(view)
+        self.size += view.nbytes
+        return view.nbytes
