@@ -18,8 +18,21 @@ def stages(recipe: Any) -> list[Stage]:
     """Return the stages of a recipe in order; each maps committed tables to committed tables."""
     tower = ("tower",) if recipe.tower is not None else ()
     listed = [
-        Stage("plan", "corgi.data.plan:run", settings=("plan",), fingerprint="corgi.data.source:fingerprint"),
-        Stage("download", "corgi.data.download:run", ("plan",), ("download",), partition="plan"),
+        Stage(
+            "plan",
+            "corgi.data.plan:run",
+            settings=("plan",),
+            fingerprint="corgi.data.source:fingerprint",
+            amend="corgi.data.amend:plan",
+        ),
+        Stage(
+            "download",
+            "corgi.data.download:run",
+            ("plan",),
+            ("download",),
+            partition="plan",
+            amend="corgi.data.amend:download",
+        ),
         Stage("tower", "corgi.clip.train:run", ("download",), ("tower",)),
         Stage(
             "embed",
@@ -46,7 +59,7 @@ def stages(recipe: Any) -> list[Stage]:
 
 def main(only: str | None = None) -> int:
     """Run the command line; `only` is the stage of a script that runs one."""
-    return command.main(stages, results.publish, only)
+    return command.main(stages, results.publish, only, canonical="corgi.data.identity:canonical_url")
 
 
 if __name__ == "__main__":

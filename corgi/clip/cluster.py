@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 from jaxtyping import Float
 from PIL import Image
 
@@ -103,7 +102,7 @@ def shard_refs(store: Store, task: ShardTask) -> list[ShardRef]:
     refs, schemas = [], []
     for shard in sorted(inputs["embed"]):
         embed = inputs["embed"][shard]
-        schemas.append(pq.read_schema(store.path(embed, "image_embeddings")))
+        schemas.append(store.schema(embed, "image_embeddings"))
         paths = {name: inputs[name][shard].path for name in inputs}
         refs.append(ShardRef(task.root, shard, towers=tuple(tower_names(schemas[-1])), **paths))
         if not schemas[-1].equals(schemas[0]):

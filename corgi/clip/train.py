@@ -57,7 +57,7 @@ def _training(context: Context, model: ShardTask, features: list[ShardTask]) -> 
     committed = [context.store.shard(task.stage, task.key) for task in features]
     return Training(
         name="tower",
-        folder=str(context.store.shard_folder(model.stage, model.key) / "work"),
+        folder=str(context.work_folder(model)),
         objective="corgi.clip.heads:HeadsObjective",
         arguments={
             "root": model.root,

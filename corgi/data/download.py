@@ -7,6 +7,7 @@ from contextlib import aclosing
 from typing import Protocol
 
 from corgi.data.address import Guard
+from corgi.data.amend import amended, commit_tables, to_fetch
 from corgi.data.decoding import DecoderPool
 from corgi.data.fetch import Fetched, Fetcher
 from corgi.data.header import Rejected, check_header
@@ -31,10 +32,16 @@ def run(context: Context) -> list[ShardTask]:
     if pending:
         settings: DownloadSettings = context.recipe.download
         Guard.of(settings.allow_private, settings.resolve)
-        connect(context.recipe)
-        pool = Pool(settings.num_actors, settings.cpus_per_actor)
-        make_shards("corgi.data.download:DownloadShards", {}, pending, pool, "download")
+        fetch_shards(context, pending)
     return tasks
+
+
+def fetch_shards(context: Context, pending: Sequence[ShardTask]) -> None:
+    """Make shards of the download stage on the cluster."""
+    settings: DownloadSettings = context.recipe.download
+    connect(context.recipe)
+    pool = Pool(settings.num_actors, settings.cpus_per_actor)
+    make_shards("corgi.data.download:DownloadShards", {}, pending, pool, "download")
 
 
 class Engine(Protocol):
@@ -62,16 +69,13 @@ class DownloadShards:
         engine = self._engine_of(DownloadSettings.model_validate(task.settings["download"]))
         store = Store(task.root)
         (path,) = task.inputs["plan"]
-        plan = store.read(store.read_shard(path), "plan")
+        plan = to_fetch(store, task, store.read(store.read_shard(path), "plan"))
         started = time.monotonic()
         outcomes = engine.outcomes(plan["url"].to_pylist())
         seconds = time.monotonic() - started
-        tables = shard_tables(plan, outcomes)
+        tables = amended(store, task, shard_tables(plan, outcomes))
         with store.attempt(task) as attempt:
-            attempt.write_table("images", tables.images)
-            attempt.write_table("captions", tables.captions)
-            attempt.write_table("ledger", tables.ledger)
-            return attempt.commit(tables.rows, tables.facts, {"fetch_and_decode_s": seconds})
+            return commit_tables(attempt, tables, {"fetch_and_decode_s": seconds})
 
     def close(self) -> None:
         """Close the engine; called when the actor ends."""

@@ -15,14 +15,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
+from corgi.data.amend import without
 from corgi.data.identity import canonical_url, shard_of, split_of, uid
 from corgi.data.source import Source, batches, sources
 from corgi.flow.dag import Context
 from corgi.settings.data import PlanSettings
 from corgi.settings.errors import InputError
 from corgi.tables.manifest import RowCounts
-from corgi.tables.schema import PLAN
+from corgi.tables.schema import PLAN, Reason
 from corgi.tables.store import ShardTask, storage_full
+from corgi.tables.taken_down import read_taken_down
 
 _SPILL = pa.schema(
     [(name, pa.string()) for name in ("uid", "url", "caption", "kind", "group", "source")]
@@ -138,12 +140,19 @@ def _commit(context: Context, task: ShardTask, rows: pa.Table, lists: list[Sourc
     rows = rows.sort_by([("uid", "ascending"), ("source", "ascending"), ("row", "ascending")])
     merged = [_merged(group, settings) for group in _by_uid(rows)]
     with context.store.attempt(task) as attempt:
-        attempt.write_table("plan", pa.Table.from_pylist(merged, schema=PLAN))
+        table, gone = without(
+            pa.Table.from_pylist(merged, schema=PLAN), read_taken_down(context.store.storage)
+        )
+        attempt.write_table("plan", table)
         splits = {split: sum(row["split"] == split for row in merged) for split in ("train", "val", "test")}
         sources_facts = [{"sha256": source.sha256, "path": str(source.path)} for source in lists]
         attempt.commit(
-            RowCounts(rows_in=rows.num_rows, kept=rows.num_rows),
-            facts={"urls": len(merged), **splits, "sources": sources_facts},
+            RowCounts(
+                rows_in=rows.num_rows,
+                kept=rows.num_rows - gone,
+                rejected={Reason.TAKEN_DOWN: gone} if gone else {},
+            ),
+            facts={"urls": table.num_rows, **splits, "sources": sources_facts},
         )
 
 

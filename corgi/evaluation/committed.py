@@ -23,7 +23,7 @@ class Committed:
 
     def __init__(self, run: Run) -> None:
         """Read the run's own facts and stage manifests."""
-        self.name = run.folder.name
+        self.name = run.name
         self.store = run.store
         self.facts: dict[str, Any] = run.facts
         self.stages: dict[str, StageManifest] = run.stages()

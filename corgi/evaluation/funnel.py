@@ -22,6 +22,7 @@ _THUMBNAIL_PX = 144
 _BATCH_ROWS = 32
 
 WORDS: dict[Reason, str] = {
+    Reason.TAKEN_DOWN: "taken down on request",
     Reason.BAD_URL: "not a URL that can be fetched",
     Reason.BLOCKED_ADDRESS: "address outside the public internet",
     Reason.DNS: "host name not found",

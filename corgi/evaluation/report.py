@@ -13,7 +13,6 @@ from corgi.evaluation import charts, figures, funnel
 from corgi.evaluation.committed import Committed
 from corgi.tables.manifest import StageManifest
 from corgi.tables.run import Run
-from corgi.tables.store import write_file
 
 _MODEL_STAGES = {
     "tower": ("CLIP tower", "An own CLIP model, trained on the captioned pictures of the train split."),
@@ -80,7 +79,7 @@ def write(run: Run) -> None:
         StorageError: a committed file it shows is missing or changed.
 
     """
-    write_file(run.folder / "report.html", render(run).encode())
+    run.publish("report.html", render(run).encode())
 
 
 def render(run: Run) -> str:

@@ -2,7 +2,6 @@
 
 from corgi.evaluation import report
 from corgi.tables.run import Run
-from corgi.tables.store import write_file
 
 _COPIES = {"metrics": "metrics.json", "grid": "samples/grid.png"}
 
@@ -12,5 +11,5 @@ def publish(run: Run) -> None:
     if "evaluate" in run.stages():
         shard = run.shards("evaluate")[0]
         for table, name in _COPIES.items():
-            write_file(run.folder / name, run.store.path(shard, table).read_bytes())
+            run.publish(name, run.store.path(shard, table).read_bytes())
     report.write(run)

@@ -1,25 +1,24 @@
 """The command line every pipeline script shares: flags, one-line errors, exit codes, resume on Ctrl-C."""
 
 import argparse
-import fcntl
-import json
 import os
 import signal
-import socket
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
-from corgi.flow import cluster
+from corgi.flow import amend, cluster, inspect
 from corgi.flow.code import code_digest, git_commit
+from corgi.flow.context import resolve
 from corgi.flow.dag import Dag, Selection, Stage, open_dag
-from corgi.settings.errors import ClusterError, SettingsError
+from corgi.flow.locks import held
+from corgi.settings.errors import SettingsError
 from corgi.settings.recipe import load
 from corgi.tables.run import Run
-from corgi.tables.store import storage_full
+from corgi.tables.storage import is_object_store
+from corgi.tables.taken_down import TakenDown
 
 _INTERRUPTED = 130
 
@@ -29,10 +28,12 @@ def main(
     after_stage: Callable[[Run], None],
     only: str | None = None,
     argv: list[str] | None = None,
+    canonical: str | None = None,
 ) -> int:
     """Run a pipeline script; return its exit code.
 
-    `stages` gives the DAG of a recipe; `only` fixes the stage of a script that runs one.
+    `stages` gives the DAG of a recipe; `only` fixes the stage of a script that runs one; `canonical`, as `module:function`,
+    writes a URL the way tables do.
     """
     arguments = _parse(argv, only)
     try:
@@ -41,7 +42,7 @@ def main(
         dag = open_dag(stages(recipe), recipe, after_stage)
         selection = Selection(arguments.start, arguments.until, arguments.only, arguments.force)
         selection.of(dag.stages)  # a wrong name is refused before anything is written
-        return _act(dag, selection, arguments)
+        return _act(dag, selection, arguments, canonical)
     except KeyboardInterrupt:
         print("stopped; committed work is kept; run the same command to go on", file=sys.stderr)
         return _INTERRUPTED
@@ -68,7 +69,22 @@ def _parse(argv: list[str] | None, only: str | None) -> argparse.Namespace:
     )
     parser.add_argument("--status", action="store_true", help="show what this run consists of")
     parser.add_argument(
-        "--lineage", action="store_true", help="show what made this run: lists, code, settings, manifests"
+        "--lineage", action="store_true", help="show what made this run: lists, code, recipe, every manifest"
+    )
+    parser.add_argument(
+        "--of", metavar="WHAT", help="with --lineage: of one stage, committed file or report.html only"
+    )
+    parser.add_argument("--verify", action="store_true", help="hash every committed file of this run")
+    parser.add_argument(
+        "--gc", action="store_true", help="remove what no run under this root refers to; --plan --gc shows it"
+    )
+    parser.add_argument(
+        "--retry-failed", metavar="reason=R,R", help="fetch again the rows rejected for these reasons"
+    )
+    parser.add_argument(
+        "--take-down",
+        metavar="FILE",
+        help="remove for good the pictures named by uid, URL or sha256, one a line",
     )
     parser.add_argument("--force", action="store_true", help="run the selected stages again even when done")
     parser.add_argument("--from", dest="start", metavar="STAGE", help="first stage to run")
@@ -78,68 +94,62 @@ def _parse(argv: list[str] | None, only: str | None) -> argparse.Namespace:
 
 
 def _check_root(recipe: Any) -> None:
-    if cluster.is_submitted() and not os.path.isabs(recipe.root):
+    place = ("scratch", recipe.scratch) if is_object_store(recipe.root) else ("root", recipe.root)
+    if cluster.is_submitted() and not os.path.isabs(place[1]):
         raise SettingsError(
-            f"root={recipe.root!r} is relative, and a job's folder is thrown away; nothing was started; set root to an absolute path every node can reach"
+            f"{place[0]}={place[1]!r} is relative, and a job's folder is thrown away; nothing was started; set {place[0]} to an absolute path every node can reach"
         )
 
 
-def _act(dag: Dag, selection: Selection, arguments: argparse.Namespace) -> int:
+def _act(dag: Dag, selection: Selection, arguments: argparse.Namespace, canonical: str | None) -> int:
+    if arguments.gc:
+        return _print(inspect.collect(dag, arguments.plan))
     if arguments.plan:
         return _print_plan(dag, selection)
     if arguments.status:
-        return _print_status(dag.run)
+        return _print(inspect.status(dag.run))
     if arguments.lineage:
-        return _print_lineage(dag.run)
+        return _print(inspect.lineage(dag.run, arguments.of))
+    if arguments.verify:
+        return _print(inspect.verify(dag.run))
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     started = time.monotonic()
+
+    def say(line: str) -> None:
+        print(f"[{time.monotonic() - started:6.1f} s] {line}", flush=True)
+
+    asked = _asked(arguments, canonical)  # a wrong file or reason is refused before anything is held
     with held(dag.run.folder):
+        if asked:
+            inspect.require(dag.run)
         dag.run.note(
             name=dag.recipe.name,
             recipe=dag.recipe.model_dump(mode="json"),
+            order=[stage.name for stage in dag.stages],
             code=code_digest(),
             commit=git_commit(),
         )
-        ran = dag.execute(
-            selection, lambda line: print(f"[{time.monotonic() - started:6.1f} s] {line}", flush=True)
-        )
+        if isinstance(asked, TakenDown):
+            amend.take_down_rows(dag, asked, say)
+            return 0
+        if asked:
+            amend.retry_failed(dag, asked, say)
+        ran = dag.execute(selection, say)
     _print_results(dag.run, ran, time.monotonic() - started)
     return 0
 
 
-@contextmanager
-def held(folder: Path) -> Iterator[None]:
-    """Hold a run alone; the kernel lets go when the process ends, however it ends.
-
-    Raises:
-        ClusterError: another process holds it; the line names it.
-
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / "lock").open("a+")
-    except OSError as error:
-        storage_full(error, folder)
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ClusterError(
-                f"run {folder.name} is held by {_holder(lock)}; it goes on undisturbed; wait for it or stop it"
-            ) from None
-        lock.truncate(0)
-        lock.write(json.dumps({"host": socket.gethostname(), "pid": os.getpid()}))
-        lock.flush()
-        yield
+def _asked(arguments: argparse.Namespace, canonical: str | None) -> TakenDown | tuple[str, ...]:
+    if arguments.take_down:
+        found = resolve(canonical) if canonical else str
+        return amend.read_names(Path(arguments.take_down), found)
+    return amend.reasons_of(arguments.retry_failed) if arguments.retry_failed else ()
 
 
-def _holder(lock: TextIO) -> str:
-    lock.seek(0)
-    try:
-        facts = json.loads(lock.read())
-    except ValueError:
-        return "another process"
-    return f"process {facts['pid']} on {facts['host']}"
+def _print(lines: Iterable[str]) -> int:
+    for line in lines:
+        print(line)
+    return 0
 
 
 def _print_plan(dag: Dag, selection: Selection) -> int:
@@ -158,32 +168,9 @@ def _print_plan(dag: Dag, selection: Selection) -> int:
     return 0
 
 
-def _print_status(run: Run) -> int:
-    for name, manifest in run.stages().items():
-        rows = manifest.rows
-        print(
-            f"{name:<12} {len(manifest.shards):>5} shards  {rows.rows_in:>9} in  {rows.kept:>9} kept  {sum(rows.rejected.values()):>9} rejected  {manifest.key}"
-        )
-    return 0
-
-
-def _print_lineage(run: Run) -> int:
-    facts = run.facts
-    print(f"run {run.folder.name}: code {facts.get('code')}, commit {facts.get('commit')}")
-    for name, manifest in run.stages().items():
-        print(
-            f"{name}: {manifest.digest}\n  manifest {manifest.path}, code {manifest.code}, commit {manifest.commit}"
-        )
-        for stage, path in manifest.inputs.items():
-            print(f"  from {stage}: {path}")
-        for shard in run.store.shards(manifest)[:1]:
-            for source in shard.facts.get("sources", []):
-                print(f"  from list: sha256 {source['sha256']} {source['path']}")
-    return 0
-
-
 def _print_results(run: Run, ran: int, seconds: float) -> None:
-    print(f"{run.folder.name}: {ran} stages ran, the rest was done before, {seconds:.1f} s")
+    print(f"{run.name}: {ran} stages ran, the rest was done before, {seconds:.1f} s")
     for name in ("report.html", "samples/grid.png", "metrics.json"):
-        if (run.folder / name).exists():
-            print(f"  {os.path.relpath(run.folder / name)}")
+        place = run.published(name)
+        if place is not None:
+            print(f"  {place if is_object_store(place) else os.path.relpath(place)}")

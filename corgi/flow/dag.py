@@ -4,110 +4,21 @@ A stage's key is the digest of its settings (without the neutral ones), its vers
 its inputs. A closed manifest under that key means the work is done, whoever did it and in whichever run.
 """
 
-import importlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from corgi.flow.code import code_digest, git_commit
+from corgi.flow.context import Context, Stage, resolve, stage_key
 from corgi.settings.errors import InputError, SettingsError, StorageError
-from corgi.settings.section import Section, digest
-from corgi.tables.manifest import RowCounts, ShardEntry, ShardManifest, StageManifest
+from corgi.tables.manifest import RowCounts, ShardEntry, StageManifest
 from corgi.tables.run import Run
+from corgi.tables.storage import is_object_store
 from corgi.tables.store import ShardTask, Store
 
-
-@dataclass(frozen=True)
-class Stage:
-    """One step from committed tables to committed tables.
-
-    `body` and `fingerprint` are `module:function`, imported only when needed: finished work must be
-    recognised without importing Ray or torch. `version` is raised by hand when equal input would give other output.
-    """
-
-    name: str
-    body: str
-    inputs: tuple[str, ...] = ()
-    settings: tuple[str, ...] = ()
-    version: int = 1
-    partition: str | None = None
-    fingerprint: str | None = None
-
-
-@dataclass(frozen=True)
-class Context:
-    """What a stage's body is given: its settings, its inputs' manifests, and how to name its shards."""
-
-    stage: Stage
-    recipe: Any
-    store: Store
-    run: Run
-    inputs: dict[str, StageManifest]
-    key: str
-    force: bool = False
-
-    def shards(self, stage: str) -> list[ShardManifest]:
-        """Return an input's shard manifests in order."""
-        return self.store.shards(self.inputs[stage])
-
-    def task(
-        self,
-        shard: str,
-        payload: dict[str, Any] | None = None,
-        inputs: dict[str, Sequence[ShardManifest]] | None = None,
-    ) -> ShardTask:
-        """Return the task of one shard; `inputs` defaults to every shard of every input."""
-        chosen = {name: self.shards(name) for name in self.inputs} if inputs is None else inputs
-        meaning = {
-            "stage": self.stage.name,
-            "version": self.stage.version,
-            "settings": _meaning(self.stage, self.recipe),
-            "shard": shard,
-            "inputs": {name: [m.digest for m in manifests] for name, manifests in chosen.items()},
-            "payload": payload or {},
-        }
-        return ShardTask(
-            root=str(self.store.root.parent),
-            stage=self.stage.name,
-            shard=shard,
-            key=digest(meaning),
-            version=self.stage.version,
-            code=code_digest(),
-            settings={
-                name: getattr(self.recipe, name).model_dump(mode="json") for name in self.stage.settings
-            },
-            inputs={name: tuple(m.path for m in manifests) for name, manifests in chosen.items()},
-            payload=payload or {},
-        )
-
-    def partitioned(self) -> list[ShardTask]:
-        """Return one task a shard of the partitioning input; every other input is read whole."""
-        name = self.stage.partition
-        if name is None:
-            return [self.task("all")]
-        whole = {other: self.shards(other) for other in self.inputs if not self._is_aligned(other)}
-        aligned = {
-            other: {m.shard: m for m in self.shards(other)}
-            for other in self.inputs
-            if self._is_aligned(other)
-        }
-        return [
-            self.task(
-                m.shard,
-                inputs={**whole, **{other: [by_shard[m.shard]] for other, by_shard in aligned.items()}},
-            )
-            for m in self.shards(name)
-        ]
-
-    def pending(self, tasks: Iterable[ShardTask]) -> list[ShardTask]:
-        """Return the tasks whose shard is not committed yet (all of them under --force)."""
-        return [task for task in tasks if self.force or self.store.shard(task.stage, task.key) is None]
-
-    def _is_aligned(self, stage: str) -> bool:
-        assert self.stage.partition is not None
-        wanted = [entry.shard for entry in self.inputs[self.stage.partition].shards]
-        return [entry.shard for entry in self.inputs[stage].shards] == wanted
+__all__ = ["Context", "Dag", "Selection", "Stage", "Step", "open_dag"]
 
 
 @dataclass
@@ -200,25 +111,36 @@ class Dag:
                         f"{stage.name} needs {missing[0]}, which is not complete; nothing is lost; run without --only and --from"
                     )
                 continue
-            context = self._context(stage, closed, selection.force and stage.name in selected)
-            done = self.store.stage(stage.name, context.key)
-            if stage.name in selected and (done is None or context.force):
-                say(f"{stage.name}: runs")
-                if done is None:
-                    self.run.forget(self._from(stage))
-                done = self._close(context, _resolve(stage.body)(context))
-                ran += 1
-                self.run.record(stage.name, done)
-                self.after_stage(self.run)
-                say(f"{stage.name}: {_summary(done)}")
-            elif done is not None:
-                say(f"{stage.name}: done before")
-                self.run.record(stage.name, done)
+            with ExitStack() as locks:
+                context = self.context(stage, closed, selection.force and stage.name in selected, locks)
+                done = self.store.stage(stage.name, context.key)
+                if stage.name in selected and (done is None or context.force):
+                    if ran == 0:
+                        self.store.storage.check()
+                    ran += 1
+                    done = self._made(context, done, say)
+                elif done is not None:
+                    say(f"{stage.name}: done before")
+                    self.run.record(stage.name, done)
             if done is not None:
                 closed[stage.name] = done
         return ran
 
-    def _from(self, stage: Stage) -> list[str]:
+    def _made(
+        self, context: Context, before: StageManifest | None, say: Callable[[str], None]
+    ) -> StageManifest:
+        """Run a stage's body, close the stage, point the run at it."""
+        stage = context.stage
+        say(f"{stage.name}: runs")
+        if before is None:
+            self.run.forget(self.following(stage))
+        done = self.close(context, resolve(stage.body)(context))
+        self.run.record(stage.name, done)
+        self.after_stage(self.run)
+        say(f"{stage.name}: {_summary(done)}")
+        return done
+
+    def following(self, stage: Stage) -> list[str]:
         """Return a stage's name and those of the stages that need it, directly or not."""
         reached = [stage.name]
         for later in self.stages:
@@ -226,14 +148,20 @@ class Dag:
                 reached.append(later.name)
         return reached
 
-    def _context(self, stage: Stage, closed: dict[str, StageManifest], force: bool = False) -> Context:
+    def context(
+        self,
+        stage: Stage,
+        closed: dict[str, StageManifest],
+        force: bool = False,
+        locks: ExitStack | None = None,
+    ) -> Context:
+        """Return what a stage's body would be given over these closed inputs."""
         inputs = {name: closed[name] for name in stage.inputs}
-        return Context(
-            stage, self.recipe, self.store, self.run, inputs, _stage_key(stage, self.recipe, inputs), force
-        )
+        key = stage_key(stage, self.recipe, inputs)
+        return Context(stage, self.recipe, self.store, self.run, inputs, key, force, locks or ExitStack())
 
     def _step(self, stage: Stage, closed: dict[str, StageManifest]) -> Step:
-        context = self._context(stage, closed)
+        context = self.context(stage, closed)
         done = self.store.stage(stage.name, context.key)
         if done is not None or stage.partition is None:
             return Step(
@@ -242,14 +170,21 @@ class Dag:
         tasks = context.partitioned()
         return Step(stage, context.key, None, len(tasks) - len(context.pending(tasks)), len(tasks))
 
-    def _close(self, context: Context, tasks: Sequence[ShardTask]) -> StageManifest:
+    def close(self, context: Context, tasks: Sequence[ShardTask]) -> StageManifest:
+        """Publish a stage's manifest over the newest generation of every shard.
+
+        Raises:
+            StorageError: a shard is not committed.
+
+        """
+        paths = self.store.committed(context.stage.name, [task.key for task in tasks])
         entries, rows = [], RowCounts(rows_in=0, kept=0)
         for task in tasks:
-            shard = self.store.shard(task.stage, task.key)
-            if shard is None:
+            if task.key not in paths:
                 raise StorageError(
                     f"{task.stage} ended without committing shard {task.shard}; other shards are safe; run the same command again"
                 )
+            shard = self.store.read_shard(paths[task.key])
             entries.append(ShardEntry(shard=shard.shard, path=shard.path, digest=shard.digest))
             rows = rows + shard.rows
         manifest = StageManifest(
@@ -258,9 +193,7 @@ class Dag:
             version=context.stage.version,
             code=code_digest(),
             commit=git_commit(),
-            settings={
-                name: getattr(self.recipe, name).model_dump(mode="json") for name in context.stage.settings
-            },
+            settings=context.settings,
             inputs={name: found.path for name, found in context.inputs.items()},
             shards=tuple(entries),
             rows=rows,
@@ -270,31 +203,10 @@ class Dag:
 
 def open_dag(stages: Sequence[Stage], recipe: Any, after_stage: Callable[[Run], None] | None = None) -> Dag:
     """Return the DAG of a recipe's run under the recipe's root."""
-    run = Run(Path(recipe.root).absolute() / recipe.name, Store(recipe.root))
+    scratch = Path(recipe.scratch or ("runs" if is_object_store(recipe.root) else recipe.root)).absolute()
+    store = Store(recipe.root, scratch / "cache")
+    run = Run(f"{store.location}/{recipe.name}", store, scratch)
     return Dag(stages, recipe, run.store, run, after_stage or (lambda _: None))
-
-
-def _meaning(stage: Stage, recipe: Any) -> dict[str, Any]:
-    sections: dict[str, Section] = {name: getattr(recipe, name) for name in stage.settings}
-    return {name: section.meaning() for name, section in sections.items()}
-
-
-def _stage_key(stage: Stage, recipe: Any, inputs: dict[str, StageManifest]) -> str:
-    outside = _resolve(stage.fingerprint)(recipe) if stage.fingerprint else None
-    return digest(
-        {
-            "stage": stage.name,
-            "version": stage.version,
-            "settings": _meaning(stage, recipe),
-            "inputs": {name: found.digest for name, found in inputs.items()},
-            "outside": outside,
-        }
-    )
-
-
-def _resolve(path: str) -> Callable[..., Any]:
-    module, _, name = path.partition(":")
-    return getattr(importlib.import_module(module), name)
 
 
 def _summary(manifest: StageManifest) -> str:

@@ -31,7 +31,11 @@ class Recipe(Section):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     """Name of the run: its folder under root."""
     root: str = neutral("runs")
-    """Where tables, models and reports go."""
+    """Where tables, models and reports go: a folder, or a URL such as s3://bucket/runs, gs://... or az://... of a store with
+    conditional put; credentials and endpoint come from the environment."""
+    scratch: str = neutral("")
+    """Folder on a disk every node can reach for what is not committed: checkpoints, spilled rows, copies; empty: root, or
+    `runs` where root is an object store."""
     seed: int = Field(default=0, ge=0, lt=2**32)
     """Seed of every stage that does not set its own."""
     cluster: ClusterSettings = ClusterSettings()
@@ -86,10 +90,18 @@ class Recipe(Section):
 
     @field_validator("root")
     @classmethod
-    def _on_a_disk(cls, root: str) -> str:
-        if "://" in root:
-            raise ValueError("object storage is not supported as root: give a path every node can reach")
+    def _of_a_known_kind(cls, root: str) -> str:
+        scheme, found, _ = root.partition("://")
+        if found and scheme not in ("s3", "gs", "az"):
+            raise ValueError("root is a folder or an s3://, gs:// or az:// URL")
         return root
+
+    @field_validator("scratch")
+    @classmethod
+    def _on_a_disk(cls, scratch: str) -> str:
+        if "://" in scratch:
+            raise ValueError("scratch is a folder on a disk every node can reach")
+        return scratch
 
 
 def load(path: str | Path, overrides: list[str] | None = None) -> Recipe:

@@ -10,6 +10,7 @@ import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from functools import wraps
 from pathlib import Path
 from typing import Any, BinaryIO, ParamSpec, TypeVar, cast
@@ -48,7 +49,8 @@ def _translated() -> Iterator[None]:
 
 
 def _line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0][:300]
+    told = str(error).partition("Debug source:")[0]
+    return " ".join(told.split())[:300]
 
 
 class ObjectStorage:
@@ -64,7 +66,8 @@ class ObjectStorage:
         self.url = url.rstrip("/")
         self._cache = cache
         try:
-            self._store = store if store is not None else _opened(self.url)
+            with _translated():
+                self._store = store if store is not None else _opened(self.url)
         except (ValueError, OSError) as error:
             raise StorageError(
                 f"{self.url} cannot be opened ({_line(error)}); nothing was started; give a path or an s3://, gs:// or az:// URL"
@@ -116,13 +119,25 @@ class ObjectStorage:
     @_as_os_error
     def names(self, folder: str) -> list[str]:
         """Return the names directly under a prefix."""
-        found = self._store.list_with_delimiter(f"{folder}/")["objects"]
+        found = self._store.list_with_delimiter(f"{folder}/" if folder else None)["objects"]
         return [str(meta["path"]).rpartition("/")[2] for meta in found]
+
+    @_as_os_error
+    def folders(self, folder: str) -> list[str]:
+        """Return the prefixes directly under a prefix."""
+        found = self._store.list_with_delimiter(f"{folder}/" if folder else None)["common_prefixes"]
+        return sorted(str(prefix).rstrip("/").rpartition("/")[2] for prefix in found)
 
     @_as_os_error
     def walk(self, folder: str) -> Iterator[tuple[str, int]]:
         """Return every object below a prefix, with its bytes."""
-        return iter([(m["path"], m["size"]) for part in self._store.list(f"{folder}/") for m in part])
+        return iter(
+            [
+                (m["path"], m["size"])
+                for part in self._store.list(f"{folder}/" if folder else None, chunk_size=1000)
+                for m in part
+            ]
+        )
 
     @contextmanager
     def create(self, name: str) -> Iterator[BinaryIO]:
@@ -193,7 +208,11 @@ def _opened(url: str) -> Any:
 
     # Plain HTTP is for a server of one's own, such as MinIO, named by an endpoint that says http.
     plain = os.environ.get("AWS_ENDPOINT_URL", os.environ.get("AWS_ENDPOINT", "")).startswith("http://")
-    return from_url(url, client_options={"allow_http": plain, "timeout": "120s"})
+    return from_url(
+        url,
+        client_options={"allow_http": plain, "timeout": timedelta(seconds=120)},
+        retry_config={"max_retries": 5, "retry_timeout": timedelta(seconds=60)},
+    )
 
 
 def _own_folder() -> Path:

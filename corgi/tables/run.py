@@ -17,12 +17,15 @@ class Run:
     def __init__(self, folder: str | Path, store: Store, scratch: Path | None = None) -> None:
         """Open a run's folder or URL; it is made when something is recorded.
 
-        `folder` on this object is a disk's: the run's own where the root is one, else `scratch`.
+        `scratch` is the folder on a disk for what is not committed, by default the root. `folder` of this object is
+        always a disk's: where the run is held and spills; on a disk root it is the run's own folder.
         """
         self.name = str(folder).rstrip("/").rpartition("/")[2]
         self.storage = open_storage(folder)
-        self.folder = Path(self.name if is_object_store(folder) else folder) if scratch is None else scratch
         self.store = store
+        remote = is_object_store(folder)
+        self.scratch_root = scratch or (Path("runs").absolute() if remote else Path(folder).parent)
+        self.folder = self.scratch_root / self.name if remote else Path(folder)
 
     @classmethod
     def open(cls, folder: str | Path) -> "Run":

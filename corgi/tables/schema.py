@@ -8,6 +8,7 @@ import pyarrow as pa
 class Reason(StrEnum):
     """Why a row is not in the next table; there is no other."""
 
+    TAKEN_DOWN = "taken_down"
     BAD_URL = "bad_url"
     BLOCKED_ADDRESS = "blocked_address"
     DNS = "dns"

@@ -47,6 +47,10 @@ class Storage(Protocol):
         """Return the names of the files directly in a folder; none when there is no such folder."""
         ...
 
+    def folders(self, folder: str) -> list[str]:
+        """Return the names of the folders directly in a folder."""
+        ...
+
     def walk(self, folder: str) -> Iterator[tuple[str, int]]:
         """Yield every file below a folder, with its bytes."""
         ...
@@ -126,6 +130,13 @@ class Disk:
         """Return the names in a folder."""
         try:
             return os.listdir(self.folder / folder)
+        except FileNotFoundError:
+            return []
+
+    def folders(self, folder: str) -> list[str]:
+        """Return the names of the folders in a folder."""
+        try:
+            return sorted(entry.name for entry in os.scandir(self.folder / folder) if entry.is_dir())
         except FileNotFoundError:
             return []
 

@@ -38,7 +38,7 @@ def run(context: Context) -> list[ShardTask]:
     settings: DecoderSettings = context.recipe.decoder
     training = Training(
         name="decoder",
-        folder=str(context.store.shard_folder(task.stage, task.key) / "work" / "decoder"),
+        folder=str(context.work_folder(task) / "decoder"),
         objective="corgi.training.decoder:DecoderObjective",
         arguments={
             "root": task.root,

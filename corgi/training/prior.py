@@ -38,7 +38,7 @@ def run(context: Context) -> list[ShardTask]:
     if not context.pending([task]):
         return [task]
     settings: PriorSettings = context.recipe.prior
-    work = context.store.shard_folder(task.stage, task.key) / "work"
+    work = context.work_folder(task)
     trainings = [
         _training(
             task, variant, settings, str(work / variant), context.recipe.tracking, context.run.folder.name

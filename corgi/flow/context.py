@@ -1,0 +1,165 @@
+"""A stage and what its body is given: settings, inputs, names of its shards, a scratch folder of its own."""
+
+import importlib
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from corgi.flow.code import code_digest
+from corgi.flow.locks import held
+from corgi.settings.section import Section, digest
+from corgi.tables.manifest import ShardEntry, ShardManifest, StageManifest
+from corgi.tables.run import Run
+from corgi.tables.store import ShardTask, Store
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step from committed tables to committed tables.
+
+    `body`, `fingerprint` and `amend` are `module:function`, imported only when needed: finished work must be
+    recognised without importing Ray or torch. `version` is raised by hand when equal input would give other output.
+    `amend(context, tasks)` makes the next generation of committed shards from the one before (corgi/flow/amend.py).
+    """
+
+    name: str
+    body: str
+    inputs: tuple[str, ...] = ()
+    settings: tuple[str, ...] = ()
+    version: int = 1
+    partition: str | None = None
+    fingerprint: str | None = None
+    amend: str | None = None
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a stage's body is given: its settings, its inputs' manifests, and how to name its shards."""
+
+    stage: Stage
+    recipe: Any
+    store: Store
+    run: Run
+    inputs: dict[str, StageManifest]
+    key: str
+    force: bool = False
+    locks: ExitStack = field(default_factory=ExitStack)
+
+    def shards(self, stage: str) -> list[ShardManifest]:
+        """Return an input's shard manifests in order."""
+        return self.store.shards(self.inputs[stage])
+
+    def entries(self, stage: str) -> tuple[ShardEntry, ...]:
+        """Return an input's shards in order as its stage lists them: names, paths and digests; nothing is opened."""
+        return self.inputs[stage].shards
+
+    def task(
+        self,
+        shard: str,
+        payload: dict[str, Any] | None = None,
+        inputs: dict[str, Sequence[ShardManifest | ShardEntry]] | None = None,
+    ) -> ShardTask:
+        """Return the task of one shard; `inputs` defaults to every shard of every input."""
+        chosen = {name: self.entries(name) for name in self.inputs} if inputs is None else inputs
+        meaning = {
+            "stage": self.stage.name,
+            "version": self.stage.version,
+            "settings": self._meaning,
+            "shard": shard,
+            "inputs": {name: [m.digest for m in manifests] for name, manifests in chosen.items()},
+            "payload": payload or {},
+        }
+        return ShardTask(
+            root=self.store.location,
+            stage=self.stage.name,
+            shard=shard,
+            key=digest(meaning),
+            version=self.stage.version,
+            code=code_digest(),
+            settings=self.settings,
+            inputs={name: tuple(m.path for m in manifests) for name, manifests in chosen.items()},
+            payload=payload or {},
+        )
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """Return the stage's sections of the recipe, neutral settings included, as JSON."""
+        return {name: getattr(self.recipe, name).model_dump(mode="json") for name in self.stage.settings}
+
+    def partitioned(self) -> list[ShardTask]:
+        """Return one task a shard of the partitioning input; every other input is read whole."""
+        name = self.stage.partition
+        if name is None:
+            return [self.task("all")]
+        whole = {other: self.entries(other) for other in self.inputs if not self._is_aligned(other)}
+        aligned = {
+            other: {m.shard: m for m in self.entries(other)}
+            for other in self.inputs
+            if self._is_aligned(other)
+        }
+        return [
+            self.task(
+                m.shard,
+                inputs={**whole, **{other: [by_shard[m.shard]] for other, by_shard in aligned.items()}},
+            )
+            for m in self.entries(name)
+        ]
+
+    def pending(self, tasks: Iterable[ShardTask]) -> list[ShardTask]:
+        """Return the tasks whose shard is not committed yet (all of them under --force)."""
+        wanted = list(tasks)
+        if self.force:
+            return wanted
+        done = self.store.committed(self.stage.name, [task.key for task in wanted])
+        return [task for task in wanted if task.key not in done]
+
+    def work_folder(self, task: ShardTask) -> Path:
+        """Return the scratch folder of a long task on a disk, this run's alone until its stage ends.
+
+        It survives kills, its name is the task's key: checkpoints in it are found again by whoever makes that shard.
+
+        Raises:
+            ClusterError: another run is at work in it; the line names it.
+
+        """
+        folder = self.run.scratch_root / "store" / task.stage / task.key / "work"
+        self.locks.enter_context(held(folder, f"{task.stage} of run {self.run.name}"))
+        return folder
+
+    @cached_property
+    def _meaning(self) -> dict[str, Any]:
+        return meaning_of(self.stage, self.recipe)
+
+    def _is_aligned(self, stage: str) -> bool:
+        assert self.stage.partition is not None
+        wanted = [entry.shard for entry in self.entries(self.stage.partition)]
+        return [entry.shard for entry in self.entries(stage)] == wanted
+
+
+def meaning_of(stage: Stage, recipe: Any) -> dict[str, Any]:
+    """Return a stage's settings without the neutral ones: what its keys depend on."""
+    sections: dict[str, Section] = {name: getattr(recipe, name) for name in stage.settings}
+    return {name: section.meaning() for name, section in sections.items()}
+
+
+def stage_key(stage: Stage, recipe: Any, inputs: dict[str, StageManifest]) -> str:
+    """Return the key of a stage over its inputs."""
+    outside = resolve(stage.fingerprint)(recipe) if stage.fingerprint else None
+    return digest(
+        {
+            "stage": stage.name,
+            "version": stage.version,
+            "settings": meaning_of(stage, recipe),
+            "inputs": {name: found.digest for name, found in inputs.items()},
+            "outside": outside,
+        }
+    )
+
+
+def resolve(path: str) -> Callable[..., Any]:
+    """Return what `module:function` names."""
+    module, _, name = path.partition(":")
+    return getattr(importlib.import_module(module), name)

@@ -1,0 +1,151 @@
+"""What can be asked of a run: status, lineage, whether every byte is as committed, what nothing refers to any more."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+from corgi.flow.code import code_digest, commit_of
+from corgi.flow.dag import Dag
+from corgi.flow.locks import held
+from corgi.settings.errors import InputError, StorageError
+from corgi.tables.garbage import run_facts, unreferenced
+from corgi.tables.manifest import StageManifest
+from corgi.tables.run import Run
+from corgi.tables.storage import is_object_store
+
+
+def require(run: Run) -> None:
+    """Make sure that a run is there.
+
+    Raises:
+        InputError: nothing was ever recorded of it.
+
+    """
+    if not run.exists:
+        raise InputError(
+            f"there is no run {run.name} at {run.storage.locate('').rstrip('/')}; nothing was changed; check name and root, or run the recipe"
+        )
+
+
+def status(run: Run) -> Iterator[str]:
+    """Yield one line a complete stage: shards, rows in, kept and rejected."""
+    require(run)
+    for name, manifest in run.stages().items():
+        rows = manifest.rows
+        yield (
+            f"{name:<12} {len(manifest.shards):>5} shards  {rows.rows_in:>9} in  {rows.kept:>9} kept  "
+            f"{sum(rows.rejected.values()):>9} rejected  {manifest.key}"
+        )
+
+
+def lineage(run: Run, of: str | None = None) -> Iterator[str]:
+    """Yield what made a run, or one thing of it: recipe, code, commit, every input manifest, the lists.
+
+    `of` is a stage, the path of a committed file, or a file of the run's folder such as report.html.
+
+    Raises:
+        InputError: there is no such run, stage or file.
+
+    """
+    require(run)
+    facts, stages = run.facts, run.stages()
+    yield f"run {run.name}: code {facts.get('code')}, commit {_commit(facts)}"
+    yield f"  recipe {run.storage.locate('run.json')}"
+    for name in _needed(run, stages, of):
+        manifest = stages[name]
+        yield f"{name}: {manifest.digest}"
+        yield f"  manifest {manifest.path}, code {manifest.code}, commit {manifest.commit or commit_of(manifest.code)}"
+        yield from (f"  from {stage}: {path}" for stage, path in manifest.inputs.items())
+        sources = {}
+        for shard in run.store.each_shard(manifest) if not manifest.inputs else ():
+            sources.update({source["sha256"]: source["path"] for source in shard.facts.get("sources", [])})
+        yield from (f"  from list: sha256 {sha256} {path}" for sha256, path in sources.items())
+        yield from (f"  shard {entry.shard}: {entry.path} {entry.digest}" for entry in manifest.shards)
+
+
+def _commit(facts: dict[str, object]) -> str:
+    commit, code = facts.get("commit"), str(facts.get("code"))
+    return str(commit or commit_of(code) or ("this folder's code" if code == code_digest() else "unknown"))
+
+
+def _needed(run: Run, stages: dict[str, StageManifest], of: str | None) -> list[str]:
+    """Return the stages that something depends on, in order; all of them when nothing is named."""
+    if of is None or run.published(of.rpartition(f"{run.name}/")[2]):
+        return list(stages)
+    target = of if of in stages else _stage_of(run, stages, of)
+    wanted, queue = {target}, [target]
+    while queue:
+        for name in stages[queue.pop()].inputs:
+            if name in stages and name not in wanted:
+                wanted.add(name)
+                queue.append(name)
+    return [name for name in stages if name in wanted]
+
+
+def _stage_of(run: Run, stages: dict[str, StageManifest], path: str) -> str:
+    name = Path(path).name
+    for stage, manifest in stages.items():
+        if f"/{stage}/" in path and any(
+            entry.name == name for shard in run.store.each_shard(manifest) for entry in shard.files
+        ):
+            return stage
+    raise InputError(
+        f"--of {path}: run {run.name} has no such stage or file; nothing was changed; name a stage ({', '.join(stages)}), a committed file or report.html"
+    )
+
+
+def verify(run: Run) -> Iterator[str]:
+    """Hash every committed file of a run; yield a line a stage.
+
+    Raises:
+        StorageError: some file is not as committed; one line names the first, what was found and expected, and how many.
+
+    """
+    require(run)
+    wrong: list[str] = []
+    for name, manifest in run.stages().items():
+        files = size = 0
+        for shard in run.store.each_shard(manifest):
+            files, size = files + len(shard.files), size + sum(entry.size for entry in shard.files)
+            found = run.store.verify(shard)
+            wrong += found
+            yield from found
+        yield f"{name:<12} {files:>6} files  {size:>14} bytes hashed"
+    if wrong:
+        raise StorageError(
+            f"{wrong[0]}{f' and {len(wrong) - 1} more' if wrong[1:] else ''}; all other files are as committed; rerun their stage with --force --only"
+        )
+
+
+def collect(dag: Dag, only_show: bool) -> Iterator[str]:
+    """Remove, or only show, what no run under the root refers to; every run is held meanwhile.
+
+    Raises:
+        ClusterError: a run is at work under this root.
+
+    """
+    store = dag.store
+    with ExitStack() as locks:
+        if not only_show:
+            for name in run_facts(store):
+                folder = dag.run.scratch_root if is_object_store(store.location) else Path(store.location)
+                locks.enter_context(held(folder / name))
+        garbage = unreferenced(store)
+        for name, size in sorted(garbage.items()):
+            yield f"{size:>12} {store.storage.locate(name)}"
+            if not only_show:
+                store.storage.remove(name)
+        if not only_show:
+            _prune(store.location)
+    yield f"{'would remove' if only_show else 'removed'} {len(garbage)} files, {sum(garbage.values())} bytes"
+
+
+def _prune(location: str) -> None:
+    """Remove the folders that became empty."""
+    if is_object_store(location):
+        return
+    for folder in sorted(
+        (Path(location) / "store").rglob("*"), key=lambda path: len(path.parts), reverse=True
+    ):
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()

@@ -1,0 +1,126 @@
+"""What lies in a store: every manifest, which of it runs refer to, and what can go."""
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from corgi.settings.errors import StorageError
+from corgi.tables.generations import generation
+from corgi.tables.manifest import ShardManifest, StageManifest
+from corgi.tables.storage import open_storage
+from corgi.tables.store import Store
+
+_KEPT_FOLDERS = ("taken-down",)
+
+
+@dataclass
+class Contents:
+    """The names in a store, listed once: manifests by kind, and every file's bytes."""
+
+    sizes: dict[str, int] = field(default_factory=dict)
+    shards: list[str] = field(default_factory=list)
+    stages: list[str] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, store: Store) -> "Contents":
+        """List a store."""
+        found = cls()
+        for name, size in store.storage.walk(""):
+            parts = name.split("/")
+            found.sizes[name] = size
+            if generation(parts[-1]) is None or parts[0] in _KEPT_FOLDERS:
+                continue
+            if len(parts) == 4 and parts[1] == "closed":
+                found.stages.append(name)
+            elif len(parts) == 3:
+                found.shards.append(name)
+        return found
+
+
+def run_facts(store: Store) -> dict[str, dict[str, Any]]:
+    """Return run.json of every run under the store's root, by run name.
+
+    Raises:
+        StorageError: one is damaged; nothing may be removed while it is not known what it refers to.
+
+    """
+    root, found = open_storage(store.location), {}
+    for name in root.folders(""):
+        if name == "store" or "run.json" not in root.names(name):
+            continue
+        try:
+            found[name] = {"stages": {}, **json.loads(root.read(f"{name}/run.json"))}
+        except (ValueError, TypeError):
+            raise StorageError(
+                f"{root.locate(f'{name}/run.json')} is damaged; nothing was removed; remove that run's folder or run its recipe again"
+            ) from None
+    return found
+
+
+def readable_shards(store: Store, paths: Iterable[str]) -> Iterator[ShardManifest]:
+    """Yield the shard manifests that can be read; a damaged one is nobody's."""
+    for path in paths:
+        try:
+            yield store.read_shard(path)
+        except StorageError:
+            continue
+
+
+def unreferenced(store: Store) -> dict[str, int]:
+    """Return, with their bytes, the files that no run refers to and no unfinished stage of a run will take up again."""
+    contents, runs = Contents.of(store), run_facts(store)
+    kept: set[str] = set()
+    shard_paths: set[str] = set()
+    for facts in runs.values():
+        for stage, entry in facts["stages"].items():
+            manifest = store.stage(stage, entry["key"])
+            if manifest is not None:
+                kept.add(manifest.path)
+                shard_paths.update(listed.path for listed in manifest.shards)
+    for manifest in readable_shards(store, contents.shards):
+        if manifest.path in shard_paths or _is_unfinished(manifest, runs.values()):
+            kept.add(manifest.path)
+            kept.update(store.file_name(manifest, entry) for entry in manifest.files)
+            kept.update(_stats(manifest))
+    busy = {name for facts in runs.values() for name in _open_stages(facts)}
+    keys = {path.rpartition("/")[0] for path in contents.shards}
+    return {
+        name: size
+        for name, size in contents.sizes.items()
+        if name not in kept and not _stays(name, kept, busy, keys)
+    }
+
+
+def _stays(name: str, kept: set[str], busy: set[str], keys: set[str]) -> bool:
+    """Say whether a file that no manifest lists stays: checkpoints of an unfinished model, and the lists of this root."""
+    stage, *rest = name.split("/")
+    if stage in _KEPT_FOLDERS:
+        return True
+    in_work = len(rest) > 2 and rest[1] == "work"
+    return in_work and (stage in busy and f"{stage}/{rest[0]}" not in keys)
+
+
+def _stats(manifest: ShardManifest) -> set[str]:
+    folder = manifest.path.rpartition("/")[0]
+    return {f"{folder}/{entry.name.partition('-')[0]}-stats.json" for entry in manifest.files}
+
+
+def _open_stages(facts: dict[str, Any]) -> set[str]:
+    """Return the stages a run knows of and has not completed."""
+    return set(facts.get("order", ())) - set(facts["stages"])
+
+
+def _is_unfinished(manifest: ShardManifest, runs: Iterable[dict[str, Any]]) -> bool:
+    """Say whether some run has not completed this shard's stage and would make the shard with the same settings."""
+    return any(
+        manifest.stage in _open_stages(facts)
+        and all(facts.get("recipe", {}).get(name) == told for name, told in manifest.settings.items())
+        for facts in runs
+    )
+
+
+def referring_stages(store: Store, removed: set[str], contents: Contents) -> list[StageManifest]:
+    """Return the stage manifests that list one of these shard manifests."""
+    found = (store.read_stage(path) for path in contents.stages)
+    return [manifest for manifest in found if any(entry.path in removed for entry in manifest.shards)]
