@@ -165,9 +165,9 @@ def _rewritten(
     if wanted:
         resolve(stage.amend)(context, wanted)
         say(f"{stage.name}: {len(wanted)} of {len(tasks)} shards rewritten")
-    closing = (
-        dag.close(context, tasks) if wanted or dag.store.stage(stage.name, context.key) is None else before
-    )
+    # A take-down that was stopped here before has left newer generations than the stage lists.
+    is_behind = any(done.get(task.key) != paths.get(task.shard) for task in tasks)
+    closing = dag.close(context, tasks) if wanted or is_behind else before
     dag.run.record(stage.name, closing)
     return closing
 

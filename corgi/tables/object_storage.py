@@ -42,14 +42,14 @@ def _translated() -> Iterator[None]:
         yield
     except exceptions.AlreadyExistsError as error:
         raise FileExistsError(errno.EEXIST, _line(error)) from error
-    except exceptions.NotFoundError as error:
+    except (exceptions.NotFoundError, FileNotFoundError) as error:
         raise FileNotFoundError(errno.ENOENT, _line(error)) from error
     except exceptions.BaseError as error:
         raise OSError(errno.EIO, _line(error)) from error
 
 
 def _line(error: Exception) -> str:
-    told = str(error).partition("Debug source:")[0]
+    told = str(error).partition("Debug source:")[0].partition(": <?xml")[0]
     return " ".join(told.split())[:300]
 
 
