@@ -1,5 +1,6 @@
-"""What became of one URL, and the arithmetic of one answer: byte caps, content encodings, waits. No network."""
+"""What became of one URL, and the arithmetic of one answer: refusals, byte caps, encodings, hashes, waits. No network."""
 
+import hashlib
 import random
 import zlib
 from contextlib import suppress
@@ -7,10 +8,20 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
+from multidict import MultiMapping
+
+from corgi.data.robots import refusing_directive, refusing_usage
+from corgi.settings.data import DownloadSettings
 from corgi.tables.schema import Reason
 
 FIRST_BACKOFF_S = 0.2
 MAX_RETRY_AFTER_S = 10.0
+HASHES = frozenset({"md5", "sha256", "sha512"})
+"""Hashes that an expected `hash:hex` may name."""
+OVERLOADED = frozenset({429, 503})
+"""Statuses by which a host says that it is asked too much."""
+PASSING_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
+"""Statuses after which another attempt may end otherwise."""
 _ENCODINGS = frozenset({"", "identity", "gzip", "x-gzip", "deflate"})
 
 
@@ -34,6 +45,48 @@ class StopError(Exception):
         self.outcome = outcome
         self.is_passing = is_passing
         self.retry_after_s = retry_after_s
+
+
+def check_answer(status: int, headers: MultiMapping[str], settings: DownloadSettings) -> None:
+    """Let the head of an answer pass whose body is worth reading.
+
+    Raises:
+        StopError: the status is not 200, the site refuses, or the body is said to be too large.
+
+    """
+    if status != 200:
+        outcome = Fetched(reason=Reason.HTTP_STATUS, detail=f"HTTP status {status}", http_status=status)
+        raise StopError(outcome, status in PASSING_STATUSES, retry_after_s(headers.get("Retry-After")))
+    tags = headers.getall("X-Robots-Tag", [])
+    directive = refusing_directive(tags, settings.user_agent, settings.disallowed_header_directives)
+    if directive:
+        raise opted_out(f"X-Robots-Tag {directive}", status)
+    usage = refusing_usage(headers.getall("Content-Usage", []), settings.disallowed_content_usage)
+    if usage:
+        raise opted_out(f"Content-Usage {usage}", status)
+    length = headers.get("Content-Length") or ""
+    if length.isdecimal() and int(length) > settings.max_bytes:
+        raise too_large("Content-Length")
+
+
+def opted_out(detail: str, status: int | None = None) -> StopError:
+    """Return the refusal of a site that does not want its picture taken."""
+    return StopError(Fetched(reason=Reason.OPTED_OUT, detail=detail, http_status=status))
+
+
+def check_hash(body: bytes, expected: str) -> None:
+    """Let a body pass whose hash is `hash:hex`.
+
+    Raises:
+        StopError: it is another body, or the hash is none of HASHES.
+
+    """
+    name, _, digest = expected.strip().lower().partition(":")
+    detail = f"{name} differs" if name in HASHES else "expected hash of an unknown kind"
+    if name not in HASHES or hashlib.new(name, body, usedforsecurity=False).hexdigest() != digest:
+        raise StopError(
+            Fetched(reason=Reason.HASH_MISMATCH, detail=detail, http_status=200, num_bytes=len(body))
+        )
 
 
 class BoundedBody:

@@ -1,16 +1,23 @@
 """The download stage: every planned URL becomes a picture or a reason, shard by shard."""
 
 import asyncio
+import os
 import time
 from collections.abc import Sequence
 from contextlib import aclosing
 from typing import Protocol
 
+import pyarrow as pa
+
 from corgi.data.address import Guard
 from corgi.data.amend import amended, commit_tables, to_fetch
+from corgi.data.answer import Fetched
 from corgi.data.decoding import DecoderPool
-from corgi.data.fetch import Fetched, Fetcher
+from corgi.data.fetch import tls_context
+from corgi.data.fetcher import Fetcher
+from corgi.data.gate import Lessor
 from corgi.data.header import Rejected, check_header
+from corgi.data.lease import ClusterLessor, close_book, open_book
 from corgi.data.outcome import Outcome, shard_tables
 from corgi.flow.cluster import connect
 from corgi.flow.dag import Context
@@ -32,23 +39,36 @@ def run(context: Context) -> list[ShardTask]:
     if pending:
         settings: DownloadSettings = context.recipe.download
         Guard.of(settings.allow_private, settings.resolve)
+        tls_context(settings.ca_file)
         fetch_shards(context, pending)
     return tasks
 
 
 def fetch_shards(context: Context, pending: Sequence[ShardTask]) -> None:
-    """Make shards of the download stage on the cluster."""
+    """Make shards on the cluster; fetchers that are not alone in it share one book of host slots."""
     settings: DownloadSettings = context.recipe.download
     connect(context.recipe)
     pool = Pool(settings.num_actors, settings.cpus_per_actor)
-    make_shards("corgi.data.download:DownloadShards", {}, pending, pool, "download")
+    is_shared = settings.engine == "native" and (
+        settings.num_actors > 1 or bool(os.environ.get("RAY_ADDRESS"))
+    )
+    arguments = {"num_fetchers": settings.num_actors if is_shared else 0}
+    if is_shared:
+        open_book()
+    try:
+        make_shards("corgi.data.download:DownloadShards", arguments, pending, pool, "download")
+    finally:
+        if is_shared:
+            close_book()
 
 
 class Engine(Protocol):
     """What turns URLs into outcomes."""
 
-    def outcomes(self, urls: Sequence[str]) -> list[Outcome]:
-        """Return one outcome a URL, in order."""
+    def outcomes(
+        self, urls: Sequence[str], expected_hashes: Sequence[str | None] | None = None
+    ) -> list[Outcome]:
+        """Return one outcome a URL, in order; a body that has not the hash expected (`sha256:hex`) is refused."""
         ...
 
     def close(self) -> None:
@@ -59,8 +79,14 @@ class Engine(Protocol):
 class DownloadShards:
     """Make shards of the download stage; connections and decoding children last from one shard to the next."""
 
-    def __init__(self) -> None:
-        """Start with no engine; the first task's settings choose it."""
+    def __init__(self, num_fetchers: int = 0) -> None:
+        """Start with no engine; the first task's settings choose it.
+
+        Args:
+            num_fetchers: how many share the cluster's book of host slots; 0: this one is alone.
+
+        """
+        self._num_fetchers = num_fetchers
         self._engine: Engine | None = None
         self._settings: DownloadSettings | None = None
 
@@ -71,7 +97,7 @@ class DownloadShards:
         (path,) = task.inputs["plan"]
         plan = to_fetch(store, task, store.read(store.read_shard(path), "plan"))
         started = time.monotonic()
-        outcomes = engine.outcomes(plan["url"].to_pylist())
+        outcomes = engine.outcomes(plan["url"].to_pylist(), _expected_hashes(plan))
         seconds = time.monotonic() - started
         tables = amended(store, task, shard_tables(plan, outcomes))
         with store.attempt(task) as attempt:
@@ -85,32 +111,39 @@ class DownloadShards:
 
     def _engine_of(self, settings: DownloadSettings) -> Engine:
         if self._engine is None or settings != self._settings:
-            self._engine, self._settings = new_engine(settings), settings
+            lessor = ClusterLessor(self._num_fetchers) if self._num_fetchers else None
+            self._engine, self._settings = new_engine(settings, lessor), settings
         return self._engine
 
 
-def new_engine(settings: DownloadSettings) -> Engine:
-    """Return the engine that the settings name."""
+def _expected_hashes(plan: pa.Table) -> list[str | None] | None:
+    return plan["expected_hash"].to_pylist() if "expected_hash" in plan.column_names else None
+
+
+def new_engine(settings: DownloadSettings, lessor: Lessor | None = None) -> Engine:
+    """Return the engine that the settings name; the native one leases slots of hosts from `lessor`."""
     if settings.engine == "img2dataset":
         from corgi.data.img2dataset_engine import Img2datasetEngine
 
         return Img2datasetEngine(settings)
-    return NativeEngine(settings)
+    return NativeEngine(settings, lessor)
 
 
 class NativeEngine:
     """The guarded fetch and the bounded decoders in one loop: memory holds the requests in flight and what is kept."""
 
-    def __init__(self, settings: DownloadSettings) -> None:
+    def __init__(self, settings: DownloadSettings, lessor: Lessor | None = None) -> None:
         """Prepare one event loop, one session and one pool of children."""
         self._settings = settings
         self._runner = asyncio.Runner()
-        self._fetcher = Fetcher(settings)
+        self._fetcher = Fetcher(settings, lessor)
         self._decoders = DecoderPool(settings)
 
-    def outcomes(self, urls: Sequence[str]) -> list[Outcome]:
+    def outcomes(
+        self, urls: Sequence[str], expected_hashes: Sequence[str | None] | None = None
+    ) -> list[Outcome]:
         """Return one outcome a URL, in order; bodies are decoded while others are fetched."""
-        return self._runner.run(self._outcomes(urls))
+        return self._runner.run(self._outcomes(urls, expected_hashes))
 
     def close(self) -> None:
         """Close connections and end the children."""
@@ -118,7 +151,9 @@ class NativeEngine:
         self._runner.close()
         self._decoders.close()
 
-    async def _outcomes(self, urls: Sequence[str]) -> list[Outcome]:
+    async def _outcomes(
+        self, urls: Sequence[str], expected_hashes: Sequence[str | None] | None
+    ) -> list[Outcome]:
         found: dict[int, Outcome] = {}
         slots = asyncio.Semaphore(self._decoders.max_in_flight)
 
@@ -128,7 +163,10 @@ class NativeEngine:
             finally:
                 slots.release()
 
-        async with aclosing(self._fetcher.fetch_all(urls)) as window, asyncio.TaskGroup() as group:
+        async with (
+            aclosing(self._fetcher.fetch_all(urls, expected_hashes)) as window,
+            asyncio.TaskGroup() as group,
+        ):
             async for index, fetched in window:
                 await slots.acquire()  # decoders that lag hold new requests back
                 group.create_task(finish(index, fetched))

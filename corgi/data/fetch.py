@@ -4,150 +4,153 @@ The only module that contacts hosts named in data.
 """
 
 import asyncio
+import errno
 import functools
 import socket
 import ssl
-from collections.abc import AsyncGenerator, Iterable, Iterator
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Any, Self
+from time import monotonic
+from typing import Any, TypeVar
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
-from corgi.data.address import AddressRefusedError, Guard, UrlRefusedError, parse_url
-from corgi.data.answer import BoundedBody, Fetched, StopError, backoff_s, retry_after_s, too_large
-from corgi.data.robots import refusing_directive
+from corgi.data.address import AddressRefusedError, Guard
+from corgi.data.answer import (
+    OVERLOADED,
+    BoundedBody,
+    Fetched,
+    StopError,
+    check_answer,
+)
+from corgi.data.gate import Breaker
+from corgi.data.robots_txt import MAX_TEXT_BYTES
 from corgi.settings.data import DownloadSettings
+from corgi.settings.errors import ClusterError, SettingsError
 from corgi.tables.schema import Reason
 
-MAX_REDIRECTS = 5
 MAX_HEADER_BYTES = 16 * 1024
-CHUNK_BYTES = 64 * 1024
-DNS_THREADS = 32
+LOOK_EVERY_S = 0.25
+DNS_THREADS = 128
 DNS_CACHE_S = 300
+DNS_CACHE_NAMES = 20_000
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_PASSING_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
 _ACCEPT = "image/webp,image/png,image/jpeg,image/gif,image/*;q=0.8,*/*;q=0.5"
 
 
-@dataclass
-class Fetcher:
-    """Fetch URLs through one session: one TLS context, kept-alive connections, one name cache.
+_Found = TypeVar("_Found")
+
+
+class Exchange:
+    """Ask hosts, one request at a time each: one TLS context, kept-alive connections, one name cache, one breaker.
 
     Use it inside one event loop; `close` it there.
     """
 
-    settings: DownloadSettings
-    _session: aiohttp.ClientSession | None = field(default=None, init=False)
-
-    async def __aenter__(self) -> Self:
-        """Return the fetcher; it closes at the end of the block."""
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close every connection."""
-        await self.close()
+    def __init__(self, settings: DownloadSettings) -> None:
+        """Prepare for the settings; nothing is opened yet."""
+        self._settings = settings
+        self._session: aiohttp.ClientSession | None = None
+        self._breaker = Breaker(settings.host_max_faults, settings.host_pause_s)
 
     async def close(self) -> None:
-        """Close every connection; the next fetch opens a new session."""
+        """Close every connection; the next request opens a new session."""
         session, self._session = self._session, None
         if session is not None:
             await session.close()
 
-    async def fetch(self, url: str) -> Fetched:
-        """Return a URL's body or the reason there is none, within `timeout_s`, redirects, retries and waits included."""
-        try:
-            target = parse_url(url)
-        except UrlRefusedError as error:
-            return Fetched(reason=Reason.BAD_URL, detail=str(error))
-        last: Fetched | None = None
-        try:
-            async with asyncio.timeout(self.settings.timeout_s):
-                for attempt in range(self.settings.retries + 1):
-                    try:
-                        return await self._follow(target)
-                    except StopError as stop:
-                        last = stop.outcome
-                        if not stop.is_passing or attempt == self.settings.retries:
-                            return last
-                        await asyncio.sleep(max(stop.retry_after_s, backoff_s(attempt)))
-        except TimeoutError:
-            pass
-        return last or Fetched(reason=Reason.TIMEOUT, detail="no whole answer within timeout_s")
-
-    async def fetch_all(self, urls: Iterable[str]) -> AsyncGenerator[tuple[int, Fetched], None]:
-        """Yield (index, outcome) of every URL as each ends, with at most `connections` in flight.
-
-        A rolling window: one slow host holds one place, not a batch. A consumer that is slow holds new requests back.
-        """
-        todo: Iterator[tuple[int, str]] = iter(enumerate(urls))
-        done: asyncio.Queue[tuple[int, Fetched] | BaseException | None] = asyncio.Queue(
-            maxsize=self.settings.connections
-        )
-
-        async def worker() -> None:
-            try:
-                for index, url in todo:
-                    await done.put((index, await self.fetch(url)))
-                await done.put(None)
-            except Exception as error:  # handed to the consumer, who raises it
-                await done.put(error)
-
-        workers = [asyncio.create_task(worker()) for _ in range(self.settings.connections)]
-        try:
-            running = len(workers)
-            while running:
-                item = await done.get()
-                if isinstance(item, BaseException):
-                    raise item
-                if item is None:
-                    running -= 1
-                else:
-                    yield item
-        finally:
-            for task in workers:
-                task.cancel()
-            await asyncio.gather(*workers, return_exceptions=True)
-
-    async def _follow(self, url: URL) -> Fetched:
-        for _ in range(MAX_REDIRECTS + 1):
-            answer = await self._exchange(url)
-            if isinstance(answer, Fetched):
-                return answer
-            try:
-                url = parse_url(str(answer))
-            except UrlRefusedError as error:
-                raise StopError(Fetched(reason=Reason.BAD_URL, detail=f"redirect: {error}")) from None
-        raise StopError(Fetched(reason=Reason.TOO_MANY_REDIRECTS, detail=f"more than {MAX_REDIRECTS}"))
-
-    async def _exchange(self, url: URL) -> Fetched | URL:
-        """Return one answer: a body, or where it is said to be.
+    async def get(
+        self, url: URL, use: Callable[[aiohttp.ClientResponse], Awaitable[_Found]], is_last: bool = False
+    ) -> _Found | URL:
+        """Return what `use` makes of one answer, or where the answer says to look.
 
         Raises:
-            StopError: the answer is of no use.
+            StopError: the answer is of no use, or the host was given up.
 
         """
+        site, began, is_heard = f"{url.host}:{url.port}", monotonic(), False
+        if not self._breaker.allows(site, began):
+            raise StopError(Fetched(reason=Reason.HOST_UNAVAILABLE, detail="given up after faults in a row"))
+        headers = {"Connection": "close"} if is_last else None
         try:
-            async with self._opened().get(url, allow_redirects=False) as response:
+            async with self._opened().get(url, allow_redirects=False, headers=headers) as response:
+                is_heard = response.status not in OVERLOADED
                 if response.status in _REDIRECTS:
                     return _location(response)
-                _check_answer(response, self.settings)
-                body = await _read(response, int(self.settings.max_bytes))
-                return Fetched(body=body, http_status=response.status, num_bytes=len(body))
+                return await use(response)
         except (aiohttp.ClientError, OSError, ValueError) as error:
             if isinstance(error, TimeoutError) and not isinstance(error, aiohttp.ClientError):
                 raise  # the deadline of the whole exchange
-            raise _fault(error) from error
+            stop = _fault(error)
+            is_heard = is_heard or stop.outcome not in _NOBODY
+            raise stop from error
+        except asyncio.CancelledError:
+            is_heard = is_heard or monotonic() - began < self._settings.timeout_s / 2
+            raise
+        finally:
+            now = monotonic()
+            if is_heard:
+                self._breaker.heard(site, now)
+            else:
+                self._breaker.failed(site, began, now)
 
     def _opened(self) -> aiohttp.ClientSession:
         if self._session is None:
-            self._session = _new_session(self.settings)
+            self._session = _new_session(self._settings)
         return self._session
+
+
+async def read_picture(response: aiohttp.ClientResponse, settings: DownloadSettings) -> Fetched:
+    """Return an answer's body, decoded, once it is whole.
+
+    Raises:
+        StopError: the head of the answer refuses, or the body is too large or broken.
+
+    """
+    check_answer(response.status, response.headers, settings)
+    body = BoundedBody(int(settings.max_bytes), response.headers.get("Content-Encoding", ""))
+    async for chunk in _chunks(response):
+        body.add(chunk)
+    data = body.whole()
+    return Fetched(body=data, http_status=response.status, num_bytes=len(data))
+
+
+async def _chunks(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    """Yield a body as it comes in.
+
+    The client tells its parser's error to who waits for a head, not to who reads a body: that one looks for it.
+    """
+    while True:
+        try:
+            async with asyncio.timeout(LOOK_EVERY_S):
+                chunk = await response.content.readany()
+        except TimeoutError:
+            continue
+        except RuntimeError as error:  # what the client says of reading on where its parser gave up
+            raise _broken() from error
+        if not chunk:
+            return
+        yield chunk
+
+
+async def read_robots(response: aiohttp.ClientResponse) -> bytes:
+    """Return a robots.txt as far as it is read.
+
+    Raises:
+        StopError: the status is not 200.
+
+    """
+    if response.status != 200:
+        check_answer(response.status, response.headers, DownloadSettings())
+    text = bytearray()
+    async for chunk in _chunks(response):
+        text += chunk
+        if len(text) >= MAX_TEXT_BYTES:
+            break
+    return bytes(text[:MAX_TEXT_BYTES])
 
 
 class GuardedResolver(AbstractResolver):
@@ -157,6 +160,7 @@ class GuardedResolver(AbstractResolver):
         """Remember the recipe's exceptions; names are looked up in threads of its own, since a slow one blocks its thread."""
         self._guard = guard
         self._threads = ThreadPoolExecutor(DNS_THREADS, thread_name_prefix="dns")
+        self._nameless: OrderedDict[str, float] = OrderedDict()
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
@@ -198,15 +202,37 @@ class GuardedResolver(AbstractResolver):
         mapped = self._guard.resolved.get((host.rstrip(".").lower(), port))
         if mapped is not None:
             return [mapped]
+        if monotonic() < self._nameless.get(host, 0.0):
+            raise socket.gaierror(socket.EAI_NONAME, "name has no address")
         look_up = functools.partial(socket.getaddrinfo, host, port, family=family, type=socket.SOCK_STREAM)
-        infos = await asyncio.get_running_loop().run_in_executor(self._threads, look_up)
+        try:
+            infos = await asyncio.get_running_loop().run_in_executor(self._threads, look_up)
+        except socket.gaierror as error:
+            if error.errno != socket.EAI_AGAIN:
+                self._nameless[host] = monotonic() + DNS_CACHE_S
+                if len(self._nameless) > DNS_CACHE_NAMES:
+                    self._nameless.popitem(last=False)
+            raise
         return [(str(info[4][0]), port) for info in infos]
 
 
 @functools.cache
-def tls_context() -> ssl.SSLContext:
-    """Return the process's one TLS context: building one costs more than decoding a picture."""
-    return ssl.create_default_context()
+def tls_context(ca_file: str | None = None) -> ssl.SSLContext:
+    """Return the process's one TLS context: building one costs more than decoding a picture.
+
+    Raises:
+        SettingsError: the file of further CA certificates cannot be read.
+
+    """
+    context = ssl.create_default_context()
+    if ca_file is not None:
+        try:
+            context.load_verify_locations(ca_file)
+        except OSError as error:  # an ssl.SSLError is one
+            raise SettingsError(
+                f"download.ca_file={ca_file!r} holds no CA certificates that can be read ({error.strerror or error}); nothing was fetched; name a PEM file every node can read"
+            ) from error
+    return context
 
 
 def _new_session(settings: DownloadSettings) -> aiohttp.ClientSession:
@@ -224,8 +250,9 @@ def _new_session(settings: DownloadSettings) -> aiohttp.ClientSession:
     connector = aiohttp.TCPConnector(
         limit=settings.connections,
         resolver=GuardedResolver(guard),
-        ssl=tls_context(),
+        ssl=tls_context(settings.ca_file),
         ttl_dns_cache=DNS_CACHE_S,
+        dns_cache_max_size=DNS_CACHE_NAMES,
         socket_factory=judged_socket,
     )
     return aiohttp.ClientSession(
@@ -243,39 +270,21 @@ def _new_session(settings: DownloadSettings) -> aiohttp.ClientSession:
 
 def _location(response: aiohttp.ClientResponse) -> URL:
     try:
-        return response.url.join(URL(response.headers["Location"]))
+        place = URL(response.headers["Location"])
+        if place.scheme and not place.host:
+            raise ValueError("a scheme without a host is no place")
+        return response.url.join(place)
     except (KeyError, ValueError):
         raise StopError(Fetched(reason=Reason.BAD_URL, detail="redirect: no usable Location")) from None
-
-
-def _check_answer(response: aiohttp.ClientResponse, settings: DownloadSettings) -> None:
-    status = response.status
-    if status != 200:
-        outcome = Fetched(reason=Reason.HTTP_STATUS, detail=f"HTTP status {status}", http_status=status)
-        raise StopError(
-            outcome, status in _PASSING_STATUSES, retry_after_s(response.headers.get("Retry-After"))
-        )
-    robots = response.headers.getall("X-Robots-Tag", [])
-    directive = refusing_directive(robots, settings.user_agent, settings.disallowed_header_directives)
-    if directive:
-        raise StopError(
-            Fetched(reason=Reason.OPTED_OUT, detail=f"X-Robots-Tag {directive}", http_status=status)
-        )
-    if (response.content_length or 0) > settings.max_bytes:
-        raise too_large("Content-Length")
-
-
-async def _read(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
-    """Return the body, decoded, once it is whole."""
-    body = BoundedBody(max_bytes, response.headers.get("Content-Encoding", ""))
-    async for chunk in response.content.iter_chunked(CHUNK_BYTES):
-        body.add(chunk)
-    return body.whole()
 
 
 def _fault(error: BaseException) -> StopError:
     """Return the outcome of an exception of the client; its text may hold addresses and is not kept."""
     causes = list(_causes(error))
+    if any(isinstance(cause, OSError) and cause.errno in (errno.EMFILE, errno.ENFILE) for cause in causes):
+        raise ClusterError(
+            "no more files can be opened; committed shards are safe; raise the limit (ulimit -n) or lower download.connections"
+        ) from error
     refused = next((cause for cause in causes if isinstance(cause, AddressRefusedError)), None)
     if refused is not None:
         return StopError(Fetched(reason=Reason.BLOCKED_ADDRESS, detail=str(refused)))
@@ -289,7 +298,12 @@ def _fault(error: BaseException) -> StopError:
     for kinds, outcome, is_passing in _FAULTS:
         if any(isinstance(cause, kinds) for cause in causes):
             return StopError(outcome, is_passing)
-    return StopError(Fetched(reason=Reason.CONNECTION, detail="broken HTTP answer"))
+    return _broken()
+
+
+def _broken() -> StopError:
+    """Return the outcome of an answer that is not HTTP; the bytes may be left over from an answer before it."""
+    return StopError(Fetched(reason=Reason.CONNECTION, detail="broken HTTP answer"), is_passing=True)
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -323,3 +337,13 @@ _FAULTS: tuple[tuple[tuple[type[BaseException], ...], Fetched, bool], ...] = (
     ((aiohttp.ClientConnectorError,), Fetched(reason=Reason.CONNECTION, detail="no route"), False),
     ((aiohttp.InvalidURL,), Fetched(reason=Reason.BAD_URL, detail="not a URL"), False),
 )
+_NOBODY = (
+    Fetched(reason=Reason.CONNECTION, detail="refused"),
+    Fetched(reason=Reason.CONNECTION, detail="reset"),
+    Fetched(reason=Reason.CONNECTION, detail="closed without an answer"),
+    Fetched(reason=Reason.CONNECTION, detail="no route"),
+    Fetched(reason=Reason.CONNECTION, detail="TLS failed"),
+    Fetched(reason=Reason.CONNECTION, detail="certificate refused"),
+    Fetched(reason=Reason.TIMEOUT, detail="no connection in time"),
+)
+"""Faults of a host as a whole, which the breaker counts."""

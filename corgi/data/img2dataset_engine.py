@@ -78,8 +78,12 @@ class Img2datasetEngine:
     def close(self) -> None:
         """Do nothing: the library's process ends with each call."""
 
-    def outcomes(self, urls: Sequence[str]) -> list[Outcome]:
+    def outcomes(
+        self, urls: Sequence[str], expected_hashes: Sequence[str | None] | None = None
+    ) -> list[Outcome]:
         """Return one outcome a URL, in order; rows that the library lost are rejected with reason `engine`.
+
+        Expected hashes are compared here, sha256 only: the library computes one kind of hash a run.
 
         Raises:
             ClusterError: the library ended without any output.
@@ -94,10 +98,10 @@ class Img2datasetEngine:
                 found[row] = Outcome(reason=Reason.BAD_URL, detail=str(error))
         if asked:
             found |= self._downloaded(asked)
-        return [
-            found.get(row, Outcome(reason=Reason.ENGINE, detail="lost by the library"))
-            for row in range(len(urls))
-        ]
+        lost = Outcome(reason=Reason.ENGINE, detail="lost by the library")
+        outcomes = [found.get(row, lost) for row in range(len(urls))]
+        expected = expected_hashes or [None] * len(urls)
+        return [_verified(outcome, wanted) for outcome, wanted in zip(outcomes, expected, strict=True)]
 
     def _resolved(self, url: str) -> str:
         parsed = parse_url(url)
@@ -171,6 +175,17 @@ def outcome_of(row: dict[str, Any], settings: DownloadSettings) -> Outcome:
         format="not told by the library",
     )
     return Outcome(picture=picture)
+
+
+def _verified(outcome: Outcome, expected: str | None) -> Outcome:
+    if outcome.picture is None or not expected:
+        return outcome
+    name, _, digest = expected.strip().lower().partition(":")
+    if name != "sha256":
+        return Outcome(reason=Reason.HASH_MISMATCH, detail="this engine compares sha256 only")
+    if digest != outcome.picture.sha256:
+        return Outcome(reason=Reason.HASH_MISMATCH, detail="sha256 differs")
+    return outcome
 
 
 def rejection_of(message: str) -> Outcome:

@@ -1,19 +1,26 @@
-"""The X-Robots-Tag header: which of its directives speak to this fetcher."""
+"""Refusals in an answer's headers: `X-Robots-Tag` and `Content-Usage`, and which of them speak to this fetcher."""
 
+import re
 from collections.abc import Collection, Iterator, Sequence
 
 _WITH_VALUES = frozenset({"unavailable_after", "max-snippet", "max-image-preview", "max-video-preview"})
+_BOT = re.compile(r"\*|[a-z_][a-z0-9_.*-]*")
 _TO_EVERY_LEARNER = frozenset({"noai", "noimageai", "noml"})
 """Directives about machine learning, which are taken to mean everyone whatever bot they name."""
 
 
+def product_of(user_agent: str) -> str:
+    """Return the name by which sites address a user agent: what stands before its version, in lower case."""
+    return user_agent.partition("/")[0].strip().lower()
+
+
 def refusing_directive(headers: Sequence[str], user_agent: str, disallowed: Collection[str]) -> str | None:
-    """Return the first directive of the header's values that refuses us, or None.
+    """Return the first directive of the X-Robots-Tag values that refuses us, or None.
 
     `bot: directive, ...` speaks to that bot until the next bot is named; it refuses us when it names us, names `*`, or is
     about machine learning.
     """
-    us = user_agent.partition("/")[0].strip().lower()
+    us = product_of(user_agent)
     refused = {directive.strip().lower() for directive in disallowed}
     for header in headers:
         for bot, directive in _directives(header):
@@ -22,10 +29,25 @@ def refusing_directive(headers: Sequence[str], user_agent: str, disallowed: Coll
     return None
 
 
+def refusing_usage(headers: Sequence[str], disallowed: Collection[str]) -> str | None:
+    """Return the first preference of the Content-Usage values that refuses us, or None.
+
+    The values are one structured dictionary (RFC 8941), in which the last word on a key counts.
+    """
+    stated: dict[str, str] = {}
+    for member in ",".join(headers).split(","):
+        key, equals, value = (text.strip().lower() for text in member.partition(";")[0].partition("="))
+        if equals:
+            stated[key] = value
+    refused = {preference.strip().lower() for preference in disallowed}
+    return next((f"{key}={value}" for key, value in stated.items() if f"{key}={value}" in refused), None)
+
+
 def _directives(header: str) -> Iterator[tuple[str | None, str]]:
     bot: str | None = None
     for part in header.split(","):
         name, colon, rest = (text.strip().lower() for text in part.partition(":"))
-        if colon and name not in _WITH_VALUES:
+        # a date after unavailable_after holds commas and colons, and names no bot
+        if colon and name not in _WITH_VALUES and _BOT.fullmatch(name):
             bot, name = name, rest
         yield bot, name

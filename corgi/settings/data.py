@@ -75,12 +75,30 @@ class DownloadSettings(Section):
         "noml",
     )
     """X-Robots-Tag directives that refuse a picture."""
+    disallowed_content_usage: tuple[Annotated[str, Field(pattern=r"^[a-z0-9*_.-]+=[^,;\s]+$")], ...] = (
+        "train-ai=n",
+        "train-genai=n",
+        "bots=n",
+    )
+    """Content-Usage preferences, in a header or in robots.txt, that refuse a picture."""
+    obey_robots_txt: bool = True
+    """Ask each site's robots.txt first and fetch nothing it disallows (RFC 9309)."""
     user_agent: str = "corgi/0.1 (image-text research; contact address in the recipe's user_agent)"
     """Sent with each request; name a contact."""
     resolve: tuple[Annotated[str, Field(pattern=r"^[^=\s]+:\d+=[^=\s]+:\d+$")], ...] = neutral(())
     """`host:port=address:port` entries that replace name resolution; identities stay those of the URL."""
     allow_private: tuple[Annotated[str, Field(pattern=r"^[^=\s]+:\d+$")], ...] = neutral(())
     """`address:port` pairs outside the public internet that may be contacted; --force fetches again what was refused."""
+    ca_file: str | None = neutral(None)
+    """File of further CA certificates (PEM) trusted beside the system's, at this path on every node."""
+    host_connections: int = neutral(16, ge=1, le=1000)
+    """Requests of one host in flight, over all fetchers of the cluster."""
+    host_delay_s: float = neutral(0.0, ge=0, le=60)
+    """Shortest time between the starts of two requests of one host, over all fetchers of the cluster, s."""
+    host_max_faults: int = Field(default=20, ge=0)
+    """Faults in a row (no connection, no answer, 429, 503) after which a host is given up for a while; 0: never."""
+    host_pause_s: float = Field(default=30.0, gt=0, le=3600)
+    """How long a host that was given up is left alone before it is asked once more, s."""
     connections: int = neutral(64, ge=1, le=2000)
     """Requests in flight in one fetcher."""
     num_actors: int = neutral(1, ge=1, le=10_000)

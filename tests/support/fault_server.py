@@ -3,7 +3,11 @@
 `/ok/<seed>.<jpg|png|webp|gif>  /big/<seed>.jpg  /exif/<seed>.jpg  /slow/<bytes per s>  /stall/<bytes sent>  /endless  /short
 /gzip/<seed>.jpg  /gzipbomb  /brotli  /redirect/<n>  /redirect-to?u=  /status/<code>?retry_after=  /once/<code>/<seed>.jpg
 /reset/<bytes sent>  /halfclose  /headers/<kB>  /noai  /robots?v=  /wrongtype  /empty  /truncated  /bomb/<kind>  /flip
-/garbage  /chunked/<seed>.jpg`
+/garbage  /chunked/<seed>.jpg  /raw/<name of tests/support/hostile.py>  /split/<the same>  /wait/<ms>/<seed>.jpg  /silence  /slowheaders  /endlessheaders  /manyheaders/<n>
+/interim/<n>  /interimflood  /endlesschunked  /extra/<seed>.jpg  /content-usage?v=  /encoded/<kind>  /body/<kind>`
+
+`server.robots` says what `/robots.txt` is answered with: (status, text), "stall" or "reset"; 404 to begin with. Such requests
+are counted in `robots_requests` only. Several servers on several loopback addresses are several hosts.
 """
 
 import asyncio
@@ -12,16 +16,20 @@ import gzip
 import socket
 import struct
 import threading
+import time
+import zlib
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Self
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from tests.support.hostile import BODIES, RAW
 from tests.support.pictures import encoded, jpeg_lie, png_bomb, scene
 
 FORMATS = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP", "gif": "GIF"}
 BOMB_SIDE = 9_000
+ZLIB_BOMB = zlib.compress(bytes(64 * 2**20), 1)
 GZIP_BOMB = gzip.compress(bytes(64 * 2**20), 1)
 Handler = Callable[["FaultServer", "Exchange"], Awaitable[None]]
 
@@ -79,6 +87,11 @@ class FaultServer:
         self.in_flight = 0
         self.most_in_flight = 0
         self.user_agents: set[str] = set()
+        self.robots: tuple[int, str] | str = (404, "")
+        self.robots_requests = 0
+        self.starts: dict[str, list[float]] = {}
+        self.most_by_host: Counter[str] = Counter()
+        self._by_host: Counter[str] = Counter()
         self._visits: Counter[str] = Counter()
         self._ready = threading.Event()
         self._loop = asyncio.new_event_loop()
@@ -111,7 +124,9 @@ class FaultServer:
         """Forget every request, so that what happens once happens again."""
         self._visits.clear()
         self.requests.clear()
-        self.connections = self.in_flight = self.most_in_flight = 0
+        self.connections = self.in_flight = self.most_in_flight = self.robots_requests = 0
+        self.starts.clear()
+        self.most_by_host.clear()
 
     def _serve(self) -> None:
         asyncio.set_event_loop(self._loop)
@@ -147,7 +162,14 @@ class FaultServer:
             name.lower(): value.strip() for name, _, value in (line.partition(":") for line in rest if line)
         }
         exchange = Exchange(first.split(" ")[1], headers, writer)
+        if exchange.target == "/robots.txt":
+            await self._answer_robots(exchange)
+            return exchange.keeps_alive
         self.requests.append(exchange.target)
+        host = headers.get("host", "")
+        self.starts.setdefault(host, []).append(time.monotonic())
+        self._by_host[host] += 1
+        self.most_by_host[host] = max(self.most_by_host[host], self._by_host[host])
         self.user_agents.add(headers.get("user-agent", ""))
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
@@ -155,7 +177,20 @@ class FaultServer:
             await HANDLERS.get(exchange.words[0], _missing)(self, exchange)
         finally:
             self.in_flight -= 1
+            self._by_host[host] -= 1
         return exchange.keeps_alive
+
+    async def _answer_robots(self, exchange: Exchange) -> None:
+        self.robots_requests += 1
+        if self.robots == "stall":
+            await asyncio.sleep(3600)
+        elif self.robots == "reset":
+            exchange.cut(with_reset=True)
+        else:
+            assert isinstance(self.robots, tuple)
+            status, text = self.robots
+            place = [f"Location: {text}"] if 300 <= status < 400 else []
+            await exchange.answer(text.encode(), status, *place)
 
 
 async def _missing(server: FaultServer, exchange: Exchange) -> None:
@@ -227,7 +262,8 @@ async def _redirect_to(server: FaultServer, exchange: Exchange) -> None:
 
 async def _status(server: FaultServer, exchange: Exchange) -> None:
     wait = exchange.query.get("retry_after")
-    await exchange.answer(b"no", exchange.number(), *([f"Retry-After: {wait}"] if wait else []))
+    body = b"" if exchange.number() in (204, 304) else b"no"
+    await exchange.answer(body, exchange.number(), *([f"Retry-After: {wait}"] if wait else []))
 
 
 async def _once(server: FaultServer, exchange: Exchange) -> None:
@@ -304,7 +340,109 @@ async def _chunked(server: FaultServer, exchange: Exchange) -> None:
     await exchange.send(b"0\r\n\r\n")
 
 
+async def _raw(server: FaultServer, exchange: Exchange) -> None:
+    await exchange.send(RAW[exchange.words[1]])
+    exchange.cut(with_reset=False)
+
+
+async def _wait(server: FaultServer, exchange: Exchange) -> None:
+    await asyncio.sleep(exchange.number() / 1000)
+    await exchange.answer(picture(exchange.number(2)))
+
+
+async def _split(server: FaultServer, exchange: Exchange) -> None:
+    head, separator, rest = RAW[exchange.words[1]].partition(b"\r\n\r\n")
+    await exchange.send(head + separator)
+    await asyncio.sleep(0.1)
+    await exchange.send(rest)
+    exchange.cut(with_reset=False)
+
+
+async def _silence(server: FaultServer, exchange: Exchange) -> None:
+    await asyncio.sleep(3600)
+
+
+async def _slowheaders(server: FaultServer, exchange: Exchange) -> None:
+    await exchange.send(b"HTTP/1.1 200 OK\r\n")
+    while True:
+        await exchange.send(b"X-Slow: 1\r\n")
+        await asyncio.sleep(0.2)
+
+
+async def _endlessheaders(server: FaultServer, exchange: Exchange) -> None:
+    await exchange.send(b"HTTP/1.1 200 OK\r\n")
+    while True:
+        await exchange.send(b"X-More: 1\r\n" * 1000)
+
+
+async def _manyheaders(server: FaultServer, exchange: Exchange) -> None:
+    await exchange.answer(picture(1), 200, *(f"X-{number}: 1" for number in range(exchange.number())))
+
+
+async def _interim(server: FaultServer, exchange: Exchange) -> None:
+    for _ in range(exchange.number()):
+        await exchange.head(103, "Link: </style.css>")
+    await exchange.answer(picture(1))
+
+
+async def _interimflood(server: FaultServer, exchange: Exchange) -> None:
+    while True:
+        await exchange.head(100)
+        await asyncio.sleep(0.005)
+
+
+async def _endlesschunked(server: FaultServer, exchange: Exchange) -> None:
+    await exchange.head(200, "Transfer-Encoding: chunked")
+    while True:
+        await exchange.send(b"10000\r\n" + b"x" * 65536 + b"\r\n")
+
+
+async def _extra(server: FaultServer, exchange: Exchange) -> None:
+    await exchange.answer(picture(exchange.number()))
+    await asyncio.sleep(0.1)
+    await exchange.send(b"bytes that belong to no answer")
+
+
+async def _content_usage(server: FaultServer, exchange: Exchange) -> None:
+    await exchange.answer(picture(1), 200, f"Content-Usage: {exchange.query['v']}")
+
+
+async def _encoded(server: FaultServer, exchange: Exchange) -> None:
+    zipped = gzip.compress(picture(1))
+    kinds = {
+        "broken": ("gzip", zipped[:20] + b"garbage" * 20),
+        "short": ("gzip", zipped[:-50]),
+        "lie": ("gzip", picture(1)),
+        "nested": ("gzip, gzip", gzip.compress(zipped)),
+        "thrice": ("gzip, deflate, gzip", zipped),
+        "zstd": ("zstd", b"\x28\xb5\x2f\xfd" + bytes(20)),
+        "unknown": ("x-secret", picture(1)),
+        "zlibbomb": ("deflate", ZLIB_BOMB),
+        "empty": ("gzip", b""),
+    }
+    encoding, body = kinds[exchange.words[1]]
+    await exchange.answer(body, 200, f"Content-Encoding: {encoding}")
+
+
+async def _body(server: FaultServer, exchange: Exchange) -> None:
+    await exchange.answer(BODIES[exchange.words[1]], 200, "Content-Type: image/jpeg")
+
+
 HANDLERS: dict[str, Handler] = {
+    "raw": _raw,
+    "split": _split,
+    "wait": _wait,
+    "silence": _silence,
+    "slowheaders": _slowheaders,
+    "endlessheaders": _endlessheaders,
+    "manyheaders": _manyheaders,
+    "interim": _interim,
+    "interimflood": _interimflood,
+    "endlesschunked": _endlesschunked,
+    "extra": _extra,
+    "content-usage": _content_usage,
+    "encoded": _encoded,
+    "body": _body,
     "ok": _ok,
     "big": _big,
     "exif": _exif,
