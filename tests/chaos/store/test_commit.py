@@ -137,16 +137,20 @@ def fill(store: Store, shard: int, rng: random.Random) -> None:
         attempt.commit(RowCounts(rows_in=1, kept=1))
 
 
+def fill_up(store: Store, rng: random.Random, kept: list[ShardManifest]) -> None:
+    for shard in range(100):
+        fill(store, shard, rng)
+        manifest = store.shard(STAGE, task(store.location, shard).key)
+        assert manifest is not None
+        kept.append(manifest)
+
+
 def test_a_disk_fills_up_and_is_given_room(small_disk, promise):
     store, rng = Store(small_disk), random.Random(0)
     kept: list[ShardManifest] = []
     (small_disk / "ballast").write_bytes(bytes(3 * 2**20))
     with pytest.raises(StorageError, match="no space is left") as found:
-        for shard in range(100):
-            fill(store, shard, rng)
-            manifest = store.shard(STAGE, task(store.location, shard).key)
-            assert manifest is not None
-            kept.append(manifest)
+        fill_up(store, rng, kept)
     assert str(small_disk) in str(found.value)
     assert 3 <= len(kept) <= 8
     listed = {entry.name for m in kept for entry in m.files}
