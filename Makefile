@@ -10,7 +10,7 @@ export RAY_USAGE_STATS_ENABLED := 0
 export HF_HUB_OFFLINE ?= 1
 export PATH := $(BIN):$(PATH)
 
-.PHONY: demo smoke test check chaos-flow clean venv
+.PHONY: demo smoke test check chaos-flow chaos-store bench-store promises clean venv
 
 venv: $(STAMP)
 
@@ -40,6 +40,16 @@ check: $(STAMP)
 
 chaos-flow: $(STAMP)
 	$(BIN)/python -m pytest tests/chaos/flow -o norecursedirs=.git
+
+chaos-store: $(STAMP)
+	$(BIN)/python -m pytest tests/chaos/store -o norecursedirs=.git
+
+# Takes the figures that tests recorded since into docs/promises.json and docs/promises.md.
+promises: $(STAMP)
+	$(BIN)/python -m tests.support.promises
+
+bench-store: $(STAMP)
+	$(BIN)/python -m benchmarks.store
 
 clean:
 	rm -rf .venv runs .pytest_cache .ruff_cache .import_linter_cache build *.egg-info

@@ -40,7 +40,7 @@ class Generator:
     def generate(self, caption: str, n: int = 1, seed: int = 0) -> list[Image.Image]:
         """Return n pictures of a caption; picture i depends on the caption and seed + i alone."""
         if n < 1:
-            raise InputError(f"n={n}: ask for at least one picture; nothing was written")
+            raise InputError(f"n={n} asks for no picture; nothing was written; ask for at least one")
         seeds = range(seed, seed + n)
         text = self.text_embedding([caption]).repeat(n, 1)
         embedding = self.prior.sample(text, seeds, self.prior_sampling)

@@ -11,6 +11,7 @@ from jsonschema import Draft202012Validator
 
 from tests.cluster import rayjob_rules
 from tests.cluster.versions import CLUSTER, REPOSITORY
+from tests.support.programs import missing
 
 CRD = REPOSITORY.parent / "shared" / "kuberay-crds" / "ray.io_rayjobs.yaml"
 
@@ -37,7 +38,7 @@ def schema() -> Draft202012Validator:
 def upstream() -> Draft202012Validator:
     """KubeRay's CRD as a closed JSON schema."""
     if not CRD.is_file():
-        pytest.skip(f"KubeRay's CRD is not at {CRD}")
+        missing(f"KubeRay's CRD is not at {CRD}")
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     crd = yaml.load(CRD.read_text(), Loader=loader)  # noqa: S506 both loaders are safe ones
     version = next(entry for entry in crd["spec"]["versions"] if entry["name"] == "v1")

@@ -88,12 +88,13 @@ def test_an_error_of_our_own_is_not_hidden(toy, monkeypatch):
         toy.run()
 
 
-def test_two_holders_are_refused_with_the_first_one_named(toy, one_line):
+def test_two_holders_are_refused_with_the_first_one_named(toy, one_line, promise):
     with command.held(toy.root / "toy"):
         one_line(toy.run(), "ClusterError", f"held by process {os.getpid()} on ")
         assert toy.run("--plan") == 0  # looking is free
         assert toy.run("name=other", "--until", "numbers") == 0  # another run is another matter
     assert toy.run() == 0
+    promise(5, "second driver of a held run: exit 5, one line that names the first")
 
 
 def test_a_hold_ends_with_its_process(toy, one_line):

@@ -59,7 +59,7 @@ def test_what_lies_outside_the_store_is_part_of_the_key(finished):
     assert "numbers: runs" in finished.said
 
 
-def test_an_interrupted_stage_goes_on_by_shard(toy):
+def test_an_interrupted_stage_goes_on_by_shard(toy, promise):
     toy.steer(stop="squares 2")
     assert toy.run() == 130
     assert toy.made() == NUMBERS + SQUARES[:2]
@@ -69,6 +69,7 @@ def test_an_interrupted_stage_goes_on_by_shard(toy):
     assert toy.run() == 0
     assert toy.made() == SQUARES[2:] + TOTAL
     assert toy.total() == sum(n**2 for n in range(12))
+    promise(4, "stopped at half a stage: 0 of 6 committed shards made again")
 
 
 def test_an_interrupted_run_ends_with_the_digests_of_an_unbroken_one(finished, tmp_path, capsys):
@@ -179,13 +180,14 @@ def test_manifests_say_what_made_them(finished):
     assert [shard.inputs["numbers"] for shard in squares] == [(shard.path,) for shard in numbers]
 
 
-def test_equal_inputs_give_equal_bytes(finished, toy):
+def test_equal_inputs_give_equal_bytes(finished, toy, promise):
     first = {m.shard: m for m in finished.opened().shards("squares")}
     assert toy.run(f"root={toy.root}", "name=again", "--force", "--only", "squares") == 0
     for shard in finished.opened().store.shards(finished.opened().stages()["squares"]):
         store = finished.opened().store
         assert store.path(shard, "rows").read_bytes() == store.path(first[shard.shard], "rows").read_bytes()
         assert table_digest(store.read(shard, "rows")) == table_digest(store.read(first[shard.shard], "rows"))
+    promise(33, "made twice: 4 of 4 files byte-equal")
 
 
 @pytest.mark.parametrize(

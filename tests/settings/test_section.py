@@ -123,7 +123,7 @@ def test_a_neutral_field_of_a_nested_section_stays_out():
     assert "num_workers" not in quick.meaning()["training"]
 
 
-def test_neutral_settings_are_few_and_known():
+def test_neutral_settings_are_few_and_known(promise):
     neutral_names = {
         f"{type(section).__name__}.{name}" for section, name in FIELDS if marked_neutral(section, name)
     }
@@ -132,6 +132,14 @@ def test_neutral_settings_are_few_and_known():
     }
     assert "PlanSettings.input" in neutral_names
     assert Recipe.model_fields["root"].json_schema_extra == {"neutral": True}
+    for section, name in FIELDS:
+        other = changed(section, name)
+        if getattr(other, name) != getattr(section, name):
+            assert (digest(section.meaning()) == digest(other.meaning())) == marked_neutral(section, name)
+    promise(
+        9,
+        f"{len(FIELDS)} settings changed in turn: {len(neutral_names)} declared neutral, the others change the digest",
+    )
 
 
 def test_settings_never_change_after_loading():

@@ -1,8 +1,8 @@
 """A pipeline of three toy stages without Ray: numbers -> squares (shard by shard) -> total.
 
 `python -m tests.support.toy_stages RECIPE ...` runs it and says which heavy modules it imported. Each shard made is a line of
-`<root>/made.txt`. Files in `<root>` steer the bodies: `stop` (after how many shards to interrupt), `wait`,
-`skip`, `refuse`, `salt`, `outside`.
+`made.txt`. Files in the folder (root, or scratch where root is an object store) steer the bodies: `stop` (after how many
+shards to interrupt), `wait`, `pause` (seconds a shard), `skip`, `refuse`, `salt`, `outside`.
 """
 
 import signal
@@ -40,16 +40,21 @@ def stages(recipe: Any) -> list[Stage]:
     ]
 
 
+def folder_of(recipe: Any) -> Path:
+    """Return the folder on a disk where the steering files lie."""
+    return Path(recipe.scratch or recipe.root)
+
+
 def outside(recipe: Any) -> str:
     """Return what the numbers depend on outside the store."""
-    return _steer(recipe.root, "outside") or "nothing"
+    return _steer(folder_of(recipe), "outside") or "nothing"
 
 
 def numbers(context: Context) -> list[ShardTask]:
     """Commit four shards of three numbers."""
     tasks = [context.task(f"{shard:05d}", {"start": 3 * shard}) for shard in range(4)]
     for task in _made(context, tasks):
-        salt = _steer(context.recipe.root, "salt")
+        salt = _steer(folder_of(context.recipe), "salt")
         start = task.payload["start"] + (100 if salt == task.shard else 0)
         _commit(context, task, [start, start + 1, start + 2])
     return tasks
@@ -75,12 +80,12 @@ def total(context: Context) -> list[ShardTask]:
 
 def report(run: Run) -> None:
     """Write after each stage which stages the run has."""
-    (run.folder / "report.html").write_text(" ".join(run.stages()))
+    run.publish("report.html", " ".join(run.stages()).encode())
 
 
 def _made(context: Context, tasks: list[ShardTask]) -> Iterator[ShardTask]:
     """Yield the pending tasks, each noted as made, unless a file says to stop, wait or skip at one."""
-    root, name = Path(context.recipe.root), context.stage.name
+    root, name = folder_of(context.recipe), context.stage.name
     if _steer(root, "refuse") == name:
         raise InputError("the numbers are odd; nothing is lost; hand in even ones")
     for count, task in enumerate(context.pending(tasks)):
@@ -92,6 +97,7 @@ def _made(context: Context, tasks: list[ShardTask]) -> Iterator[ShardTask]:
             time.sleep(30)
         if _steer(root, "skip") == place:
             continue
+        time.sleep(float(_steer(root, "pause") or 0))
         yield task
         with (root / "made.txt").open("a") as log:
             log.write(f"{name}/{task.shard}\n")

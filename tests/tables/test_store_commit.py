@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+from tests.support.programs import missing, require_program
 
 MAX_POINTS = 40
 _CALL = re.compile(r"^\d+ +(fsync|link|linkat|openat)\((.*)\) += (.*)$")
@@ -20,25 +19,28 @@ _CALL = re.compile(r"^\d+ +(fsync|link|linkat|openat)\((.*)\) += (.*)$")
 @pytest.fixture(scope="module")
 def swept() -> Iterator[tuple[dict, Path]]:
     """Sweep once, in memory where the machine offers it: the order of calls is under test, not the disk."""
+    require_program("strace")
     shared = Path("/dev/shm")  # noqa: S108
     with tempfile.TemporaryDirectory(dir=shared if shared.is_dir() else None) as folder:
         command = [sys.executable, "-m", "tests.support.kill_sweep", folder, str(MAX_POINTS)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=150, check=False)
         if "strace cannot attach" in done.stderr:
-            pytest.skip("strace may not attach to a process here")
+            missing("strace may not attach to a process here")
         assert done.returncode == 0, done.stderr
         yield json.loads(done.stdout), Path(folder)
 
 
-def test_killed_or_refused_at_any_call_a_second_run_ends_as_an_unbroken_one(swept):
+def test_killed_or_refused_at_any_call_a_second_run_ends_as_an_unbroken_one(swept, promise):
     result, _ = swept
     assert result["wrong"] == []
     assert result["hit"]["signal=SIGKILL"] >= MAX_POINTS // 2
     assert result["hit"]["error=ENOSPC"] >= 5
     assert sum(result["hit"].values()) == result["points"]
+    promise(1, f"sample: {result['points']} of {result['points']} points, 0 lost, 0 doubled")
+    promise(6, f"sample: ENOSPC at {result['hit']['error=ENOSPC']} calls, 0 damaged")
 
 
-def test_data_and_folders_are_synced_before_the_manifest_is_linked_and_the_link_after(swept):
+def test_data_and_folders_are_synced_before_the_manifest_is_linked_and_the_link_after(swept, promise):
     _, folder = swept
     calls = [
         found.groups()
@@ -65,3 +67,7 @@ def test_data_and_folders_are_synced_before_the_manifest_is_linked_and_the_link_
         following = next(name for at, name in synced_at if at > place)
         assert Path(following) == manifest.parent
     assert not re.search(r"^\d+ +rename", (folder / "unbroken.log").read_text(), re.MULTILINE)
+    promise(
+        3,
+        f"{len(links)} of {len(links)} links follow the fsync of their files and folders and precede that of their own",
+    )
