@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import load_file
 
 from corgi.settings.errors import StorageError
-from corgi.training.checkpoint import COMMITTED, Checkpoints, final_facts, final_weights, finish, is_finished
+from corgi.training.checkpoint import Checkpoints, final_facts, final_weights, finish, is_finished
+from corgi.training.listing import COMMITTED
 from tests.support.tiny_training import tiny_training
 
 
@@ -21,14 +22,14 @@ def put(folder: Path) -> None:
 
 
 def committed(tmp_path: Path, *steps: int) -> Checkpoints:
-    checkpoints = Checkpoints(tiny_training(tmp_path), keep=2)
+    checkpoints = Checkpoints(tiny_training(tmp_path))
     for step in steps:
         checkpoints.save(step, {"skipped_steps": step}, put)
     return checkpoints
 
 
 def again(tmp_path: Path) -> Checkpoints:
-    return Checkpoints(tiny_training(tmp_path), keep=2)
+    return Checkpoints(tiny_training(tmp_path))
 
 
 def names(tmp_path: Path) -> list[str]:
@@ -141,8 +142,8 @@ def test_a_commit_is_never_replaced(tmp_path: Path) -> None:
 def test_other_settings_are_refused(tmp_path: Path) -> None:
     committed(tmp_path, 4)
     with pytest.raises(StorageError, match="other settings"):
-        Checkpoints(tiny_training(tmp_path, lr=0.5), keep=2).newest()
-    found = Checkpoints(tiny_training(tmp_path, num_workers=4, checkpoint_every_steps=7), keep=2).newest()
+        Checkpoints(tiny_training(tmp_path, lr=0.5)).newest()
+    found = Checkpoints(tiny_training(tmp_path, num_workers=4, checkpoint_every_steps=7)).newest()
     assert found is not None
 
 
