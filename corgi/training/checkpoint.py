@@ -127,6 +127,8 @@ class Checkpoints:
         committed = [path for path in _committed(self.folder) if path not in self._damaged]
         unique = [path for path in committed if path == mine or _step(path) != step]
         kept = {*unique[: self.settings.keep_checkpoints], *self._best(unique)}
+        for path in self.folder.glob(".listing.*.json"):
+            path.unlink(missing_ok=True)
         for path in self.folder.iterdir():
             if _FOLDER.fullmatch(path.name) and path not in kept and _step(path) <= step:
                 (path / COMMITTED).unlink(missing_ok=True)  # half of it must not look whole
@@ -243,8 +245,11 @@ def _owner(path: Path) -> int:
 
 
 def _publish(path: Path, listing: dict[str, Any]) -> None:
-    """Put a listing where none is: `link` refuses a name that is taken."""
-    private = path.parent / f".{uuid.uuid4().hex}.json"
+    """Put a listing where none is: `link` refuses a name that is taken.
+
+    The private file lies beside the folder: inside, a kill after the link would leave a file nobody listed.
+    """
+    private = path.parent.parent / f".listing.{uuid.uuid4().hex}.json"
     try:
         private.write_text(json.dumps(listing, sort_keys=True))
         sync(private)

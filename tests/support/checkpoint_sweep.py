@@ -58,7 +58,17 @@ def run(root: Path, inject: str | None = None, log: Path | None = None) -> int:
             os._exit(6)
         os._exit(0)
     os.close(ready)
-    command = ["strace", "-f", "-y", "-p", str(pid), "-o", str(log or "/dev/null"), "-e", f"trace={_names(CALLS)}"]
+    command = [
+        "strace",
+        "-f",
+        "-y",
+        "-p",
+        str(pid),
+        "-o",
+        str(log or "/dev/null"),
+        "-e",
+        f"trace={_names(CALLS)}",
+    ]
     tracer = subprocess.Popen(
         [*command, *(("-e", f"inject={inject}") if inject else ())], stderr=subprocess.PIPE, text=True
     )

@@ -117,6 +117,16 @@ def test_pruning_keeps_two_whole_ones_at_every_instant(tmp_path: Path) -> None:
     assert found.step == 20
 
 
+def test_the_best_are_kept_by_a_figure_measured_at_their_own_step(tmp_path: Path) -> None:
+    training = tiny_training(tmp_path, keep_best=2, best_metric="error", eval_every_steps=4)
+    checkpoints = Checkpoints(training)
+    scores = {4: 0.3, 8: 0.1, 12: float("nan"), 16: 0.9, 20: 0.2, 24: 0.8, 28: 0.7}
+    for step, score in scores.items():
+        checkpoints.save(step, {"figures": {"error": score}, "figures_step": step}, put)
+    checkpoints.save(30, {"figures": {"error": 0.0}, "figures_step": 28}, put)
+    assert names(tmp_path) == [f"step-{step:09d}" for step in (8, 20, 28, 30)]
+
+
 def test_a_damaged_one_does_not_count_as_kept_and_goes_when_its_step_is_done_again(tmp_path: Path) -> None:
     committed(tmp_path, 4, 8)
     newest = next((tmp_path / "checkpoints").glob("step-000000008.*"))
