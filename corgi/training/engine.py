@@ -4,12 +4,14 @@ import logging
 import math
 import os
 import warnings
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed import distributed_c10d
 
 from corgi.settings.training import TrainingSettings
 from corgi.training.ranks import world_size
@@ -23,6 +25,9 @@ def prepare_process(settings: TrainingSettings) -> None:
     os.environ["DS_ACCELERATOR"] = "cuda" if settings.use_gpu else "cpu"
     os.environ.setdefault("TORCH_EXTENSIONS_DIR", str(Path.home() / ".cache" / "corgi" / "torch_extensions"))
     torch.set_num_threads(max(1, int(settings.cpus_per_worker)))
+    # DeepSpeed makes groups of its own and names no time-out: theirs would be torch's half hour whatever Ray was told.
+    limit = timedelta(seconds=settings.collective_timeout_s)
+    distributed_c10d.default_pg_timeout = distributed_c10d.default_pg_nccl_timeout = limit
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import deepspeed

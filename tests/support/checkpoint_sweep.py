@@ -87,7 +87,8 @@ def lost(root: Path) -> int:
     """Return how many steps were begun beyond the newest whole checkpoint."""
     if is_finished(tiny_training(root)):
         return 0
-    begun = [int(line) for line in (root / "begun").read_text().split()] if (root / "begun").exists() else [0]
+    path = root / "begun"
+    begun = [0, *map(int, path.read_text().split() if path.exists() else [])]
     found = Checkpoints(tiny_training(root)).newest()
     return max(begun) - (found.step if found else 0)
 

@@ -90,7 +90,7 @@ class TinyObjective:
         if (
             self.fault
             and torch.is_grad_enabled()
-            and positions[0] // self.fault["global_batch"] == self.fault["step"]
+            and positions[0] // self.fault["global_batch"] in _steps(self.fault)
         ):
             self._fail_once(self.fault, positions[0] // self.fault["global_batch"])
         if self.pause_s and torch.is_grad_enabled():

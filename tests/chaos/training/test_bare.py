@@ -166,7 +166,7 @@ def test_averages_equal_those_of_one_process_with_whole_weights(tmp_path: Path) 
 
 @pytest.mark.timeout(120)
 def test_a_hung_worker_ends_the_group_and_the_restart_goes_on(tmp_path: Path, promise: Any) -> None:
-    training = cell(tmp_path, "hung", 1, "fp32", {"kind": "hang", "step": 6})
+    training = cell(tmp_path, "hung", 1, "fp32", {"kind": "hang", "step": 6}, collective_timeout_s=5.0)
     started = time.monotonic()
     with pytest.raises(FAILED):
         run_workers(hangs, 2, training, timeout_s=5.0)
