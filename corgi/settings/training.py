@@ -1,8 +1,8 @@
 """Settings every training shares, and those of its tracking."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from corgi.settings.section import Section, neutral
 
@@ -36,26 +36,70 @@ class TrainingSettings(Section):
     """DeepSpeed ZeRO stage."""
     num_workers: int = neutral(1, ge=1, le=4096)
     """Ray Train workers; the run is the same at any number, to rounding."""
+    min_workers: int = neutral(0, ge=0, le=4096)
+    """Fewest workers to go on with when nodes are missing; 0: exactly num_workers."""
     cpus_per_worker: float = neutral(1.0, gt=0)
     """CPUs Ray reserves for a worker."""
     use_gpu: bool = neutral(False)
     """One GPU a worker."""
     micro_batch: int = neutral(0, ge=0)
     """Rows a worker holds at once; 0: all of its share, no accumulation."""
+    offload: bool = neutral(False)
+    """Keep optimiser state (and, at ZeRO stage 3, weights) in the node's memory; needs a stage of at least 1."""
+    compile: bool = neutral(False)
+    """Compile the model with torch.compile."""
+    activation_checkpointing: bool = neutral(False)
+    """Recompute the blocks of a model's module lists in backward instead of keeping their activations."""
     shuffle_window: int = Field(default=16, ge=1)
     """Row groups whose rows are shuffled together."""
     checkpoint_every_steps: int = neutral(200, ge=1)
     """Steps between checkpoints."""
+    checkpoint_every_minutes: float = neutral(30.0, ge=0)
+    """Minutes after which one is made whatever the step, by rank 0's clock; 0: never."""
     keep_checkpoints: int = neutral(2, ge=2)
-    """Committed checkpoints kept; at least two, as the newest may be damaged later."""
+    """Newest committed checkpoints kept; at least two, as the newest may be damaged later."""
+    keep_best: int = neutral(0, ge=0)
+    """Best committed checkpoints kept besides, by `best_metric` measured at their own step."""
+    best_metric: str = neutral("")
+    """Figure on val that ranks them; empty: none."""
+    best_is: Literal["largest", "smallest"] = neutral("smallest")
+    """Which value of it is best."""
+    upload: str = neutral("")
+    """URL in object storage (s3://, gs://, az://, file://) to which committed checkpoints are copied, in the background; credentials come from the node's environment."""
     log_every_steps: int = neutral(20, ge=1)
     """Steps between metric lines."""
     eval_every_steps: int = neutral(0, ge=0)
     """Steps between evaluations on val; 0: only at the end."""
     max_failures: int = neutral(3, ge=0)
     """Worker-group restarts before the run gives up."""
+    max_preemptions: int = neutral(20, ge=0)
+    """Restarts after a node was taken away with notice, counted apart from failures."""
+    collective_timeout_s: float = neutral(1800.0, ge=5)
+    """Seconds a worker waits for the others before the group is restarted."""
+    profile_steps: int = neutral(0, ge=0, le=100)
+    """Steps traced by torch's profiler on rank 0, from the third step of an attempt on; 0: none."""
+    peak_tflops: float = neutral(0.0, ge=0)
+    """TFLOP/s a worker's device can do, for MFU; 0: known GPUs by name, no MFU elsewhere."""
     max_nonfinite_steps: int = Field(default=10, ge=1)
     """Steps with a non-finite loss, each skipped, before the run stops."""
+
+    @model_validator(mode="after")
+    def _workers_fit(self) -> Self:
+        if self.min_workers > self.num_workers:
+            raise ValueError(f"min_workers {self.min_workers} must be at most num_workers {self.num_workers}")
+        if self.num_workers > self.global_batch:
+            raise ValueError(
+                f"num_workers {self.num_workers} must be at most global_batch {self.global_batch}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _choices_fit(self) -> Self:
+        if self.offload and self.zero_stage == 0:
+            raise ValueError("offload needs zero_stage 1, 2 or 3: stage 0 splits nothing")
+        if self.keep_best and not (self.best_metric and self.eval_every_steps):
+            raise ValueError("keep_best needs best_metric and eval_every_steps")
+        return self
 
 
 class TrackingSettings(Section):

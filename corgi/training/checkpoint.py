@@ -5,9 +5,9 @@ rank 0 publishes COMMITTED.json by put-if-absent. A folder without it is not a c
 after every listed file, and no other, was found with its size and sha256.
 """
 
-import hashlib
 import json
 import logging
+import math
 import os
 import re
 import shutil
@@ -23,10 +23,11 @@ from torch import Tensor
 from corgi.settings.errors import StorageError
 from corgi.settings.section import digest
 from corgi.tables.store import storage_full
+from corgi.training.listing import COMMITTED, entry, files, read_listing, sync, sync_folders
 from corgi.training.ranks import barrier, from_first, gathered, rank, world_size
 from corgi.training.training import Training
+from corgi.training.upload import Uploader, uploader
 
-COMMITTED = "COMMITTED.json"
 _FOLDER = re.compile(r"step-(\d{9,})\.([0-9a-f]+)")
 _OWNED = re.compile(r"pp_rank_(\d+)_")
 _log = logging.getLogger(__name__)
@@ -39,32 +40,38 @@ class Checkpoint:
     folder: Path
     step: int
     state: dict[str, Any]
+    zero_stage: int
 
 
 class Checkpoints:
     """The checkpoints of one training folder; its methods are collectives."""
 
-    def __init__(self, training: Training, keep: int) -> None:
+    def __init__(self, training: Training) -> None:
         """Name this attempt: what another attempt left half-written is never written into again."""
+        self.training = training
         self.folder = training.path / "checkpoints"
-        self.meaning = training.meaning
-        self.keep = keep
+        self.settings = training.settings
         self.attempt = from_first(uuid.uuid4().hex[:8])
+        self.uploader: Uploader | None = uploader(training) if rank() == 0 else None
         self._damaged: set[Path] = set()
 
     def newest(self) -> Checkpoint | None:
         """Return the newest whole checkpoint; a damaged one is passed over with one warning that names the file.
 
+        A newer one in object storage is fetched first.
+
         Raises:
             StorageError: the newest whole checkpoint belongs to other settings.
 
         """
+        if self.uploader is not None:
+            self.uploader.fetch_newer(self.folder, max(map(_step, _committed(self.folder)), default=0))
         for folder in from_first(_committed(self.folder)):
-            listing, problem = _read_listing(folder)
-            problem = problem or _first(gathered(_problem(folder, listing["files"][rank() :: world_size()])))
-            problem = problem or _unlisted(folder, listing["files"])
+            listing = read_listing(folder)
+            problem = listing.problem or _first(gathered(listing.damaged(slice(rank(), None, world_size()))))
+            problem = problem or listing.unlisted()
             if problem is None:
-                return self._chosen(folder, listing)
+                return self._chosen(folder, listing.content)
             self._damaged.add(folder)
             if rank() == 0:
                 _log.warning("checkpoint passed over: %s; training goes on from the one before it", problem)
@@ -85,35 +92,58 @@ class Checkpoints:
             barrier()
             _write(write, folder)
             barrier()
-            entries = [_entry(folder, path) for path in _files(folder) if _owner(path) == rank()]
-            files = sorted(
-                (entry for part in gathered(entries) for entry in part), key=lambda entry: entry["name"]
+            entries = [entry(folder, path) for path in files(folder) if _owner(path) == rank()]
+            listed = sorted(
+                (line for part in gathered(entries) for line in part), key=lambda line: line["name"]
             )
             if rank() == 0:
-                _sync_folders(folder, self.folder)
-                listing = {"step": step, "meaning": self.meaning, "files": files, "state": state}
+                sync_folders(folder, self.folder)
+                listing = {"step": step, "meaning": self.training.meaning, "files": listed, "state": state}
                 _publish(folder / COMMITTED, {**listing, "digest": digest(listing)})
                 self._prune(step)
         except OSError as error:
             storage_full(error, folder)
         barrier()
-        return Checkpoint(folder, step, state)
+        if self.uploader is not None:
+            self.uploader.put(folder)
+        return Checkpoint(folder, step, state, self.settings.zero_stage)
+
+    def close(self) -> None:
+        """Wait a bounded time for what is still being uploaded."""
+        if self.uploader is not None:
+            self.uploader.close()
 
     def _chosen(self, folder: Path, listing: dict[str, Any]) -> Checkpoint:
-        if listing["meaning"] != self.meaning:
-            raise StorageError(
-                f"{folder} belongs to a training with other settings; it is untouched; use another folder"
-            )
-        return Checkpoint(folder, listing["step"], listing["state"])
+        for stage in (self.settings.zero_stage, 0, 1, 2, 3):
+            if listing["meaning"] == self.training.meaning_at(stage):
+                return Checkpoint(folder, listing["step"], listing["state"], stage)
+        raise StorageError(
+            f"{folder} belongs to a training with other settings; it is untouched; use another folder"
+        )
 
     def _prune(self, step: int) -> None:
-        """Remove, now that `step` is committed: older committed ones beyond `keep`, twins, damaged and half-written ones."""
+        """Remove, now that `step` is committed: committed ones neither new nor best, twins, damaged and half-written ones."""
         mine = self.folder / f"step-{step:09d}.{self.attempt}"
         committed = [path for path in _committed(self.folder) if path not in self._damaged]
-        kept = [path for path in committed if path == mine or _step(path) != step][: self.keep]
+        unique = [path for path in committed if path == mine or _step(path) != step]
+        kept = {*unique[: self.settings.keep_checkpoints], *self._best(unique)}
+        for path in self.folder.glob(".listing.*.json"):
+            path.unlink(missing_ok=True)
         for path in self.folder.iterdir():
             if _FOLDER.fullmatch(path.name) and path not in kept and _step(path) <= step:
+                (path / COMMITTED).unlink(missing_ok=True)  # half of it must not look whole
                 shutil.rmtree(path, ignore_errors=True)
+
+    def _best(self, committed: list[Path]) -> list[Path]:
+        """Return the best by a figure measured at their own step; NaN and none rank nowhere."""
+        sign = 1 if self.settings.best_is == "largest" else -1
+        scored: list[tuple[float, int, Path]] = []
+        for path in committed if self.settings.keep_best else ():
+            state = read_listing(path).content.get("state", {})
+            value = state.get("figures", {}).get(self.settings.best_metric)
+            if state.get("figures_step") == _step(path) and value is not None and math.isfinite(value):
+                scored.append((sign * value, _step(path), path))
+        return [path for *_, path in sorted(scored, reverse=True)[: self.settings.keep_best]]
 
 
 def finish(training: Training, weights: dict[str, Tensor], facts: dict[str, Any]) -> Path:
@@ -130,12 +160,12 @@ def finish(training: Training, weights: dict[str, Tensor], facts: dict[str, Any]
         folder.mkdir(parents=True, exist_ok=True)
         (folder / COMMITTED).unlink(missing_ok=True)
         save_file(weights, private)
-        _sync(private)
+        sync(private)
         private.replace(path)
-        _sync(folder)
-        listing = {"files": [_entry(folder, path)], "meaning": training.meaning, "facts": facts}
+        sync(folder)
+        listing = {"files": [entry(folder, path)], "meaning": training.meaning, "facts": facts}
         _publish(folder / COMMITTED, {**listing, "digest": digest(listing)})
-        _sync(training.path)
+        sync(training.path)
     except OSError as error:
         storage_full(error, folder)
     return path
@@ -146,12 +176,12 @@ def is_finished(training: Training) -> bool:
     folder = training.path / "final"
     if not (folder / COMMITTED).exists():
         return False
-    listing, problem = _read_listing(folder)
-    problem = problem or _problem(folder, listing["files"])
+    listing = read_listing(folder)
+    problem = listing.problem or listing.damaged()
     if problem is not None:
         _log.warning("final weights are made again from the last checkpoint: %s", problem)
         return False
-    if listing["meaning"] != training.meaning:
+    if listing.content["meaning"] not in map(training.meaning_at, (0, 1, 2, 3)):
         raise StorageError(
             f"{folder} belongs to a training with other settings; it is untouched; use another folder"
         )
@@ -175,7 +205,7 @@ def final_weights(training: Training) -> Path:
 def final_facts(training: Training) -> dict[str, Any]:
     """Return what `finish` noted beside the final weights: steps, skipped steps, figures on val."""
     final_weights(training)
-    return _read_listing(training.path / "final")[0]["facts"]
+    return read_listing(training.path / "final").content["facts"]
 
 
 def _write(write: Callable[[Path], None], folder: Path) -> None:
@@ -204,43 +234,8 @@ def _step(path: Path) -> int:
     return int(path.name.partition(".")[0].removeprefix("step-"))
 
 
-def _read_listing(folder: Path) -> tuple[dict[str, Any], str | None]:
-    """Return a listing, and what is wrong with it."""
-    path = folder / COMMITTED
-    try:
-        listing = json.loads(path.read_bytes())
-        claimed = listing.pop("digest")
-    except (OSError, ValueError, KeyError, AttributeError):
-        return {"files": []}, f"{path} cannot be read"
-    return listing, None if digest(listing) == claimed else f"{path} was changed"
-
-
-def _problem(folder: Path, entries: list[dict[str, Any]]) -> str | None:
-    """Return what is wrong with the first listed file that is not as listed."""
-    for entry in entries:
-        path = folder / entry["name"]
-        if not path.is_file():
-            return f"{path} is missing"
-        if path.stat().st_size != entry["size"]:
-            return f"{path} has {path.stat().st_size} bytes, {entry['size']} were written"
-        if _sha256(path) != entry["sha256"]:
-            return f"{path} does not match its sha256"
-    return None
-
-
-def _unlisted(folder: Path, entries: list[dict[str, Any]]) -> str | None:
-    """Return a file that nobody listed: loading would run whatever lies there."""
-    listed = {entry["name"] for entry in entries}
-    strange = [path for path in _files(folder) if str(path.relative_to(folder)) not in listed]
-    return f"{strange[0]} is not listed" if strange else None
-
-
 def _first(problems: list[str | None]) -> str | None:
     return next((problem for problem in problems if problem is not None), None)
-
-
-def _files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.is_file() and path.name != COMMITTED)
 
 
 def _owner(path: Path) -> int:
@@ -249,36 +244,16 @@ def _owner(path: Path) -> int:
     return int(found.group(1)) if found else 0
 
 
-def _entry(folder: Path, path: Path) -> dict[str, Any]:
-    _sync(path)
-    return {"name": str(path.relative_to(folder)), "size": path.stat().st_size, "sha256": _sha256(path)}
-
-
 def _publish(path: Path, listing: dict[str, Any]) -> None:
-    """Put a listing where none is: `link` refuses a name that is taken."""
-    private = path.parent / f".{uuid.uuid4().hex}.json"
+    """Put a listing where none is: `link` refuses a name that is taken.
+
+    The private file lies beside the folder: inside, a kill after the link would leave a file nobody listed.
+    """
+    private = path.parent.parent / f".listing.{uuid.uuid4().hex}.json"
     try:
         private.write_text(json.dumps(listing, sort_keys=True))
-        _sync(private)
+        sync(private)
         os.link(private, path)
     finally:
         private.unlink(missing_ok=True)
-    _sync(path.parent)
-
-
-def _sync_folders(folder: Path, root: Path) -> None:
-    for path in [*(inner for inner in folder.rglob("*") if inner.is_dir()), folder, root, root.parent]:
-        _sync(path)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
+    sync(path.parent)

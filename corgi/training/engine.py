@@ -4,18 +4,19 @@ import logging
 import math
 import os
 import warnings
+from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed import distributed_c10d
 
-from corgi.settings.errors import ClusterError
 from corgi.settings.training import TrainingSettings
-from corgi.training.checkpoint import Checkpoint
 from corgi.training.ranks import world_size
+from corgi.training.universal import TAG
 
-TAG = "engine"
 _BUCKET_NUMEL = 500_000_000
 
 
@@ -24,6 +25,9 @@ def prepare_process(settings: TrainingSettings) -> None:
     os.environ["DS_ACCELERATOR"] = "cuda" if settings.use_gpu else "cpu"
     os.environ.setdefault("TORCH_EXTENSIONS_DIR", str(Path.home() / ".cache" / "corgi" / "torch_extensions"))
     torch.set_num_threads(max(1, int(settings.cpus_per_worker)))
+    # DeepSpeed makes groups of its own and names no time-out: theirs would be torch's half hour whatever Ray was told.
+    limit = timedelta(seconds=settings.collective_timeout_s)
+    distributed_c10d.default_pg_timeout = distributed_c10d.default_pg_nccl_timeout = limit
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import deepspeed
@@ -68,22 +72,24 @@ class GuardedAdamW(torch.optim.AdamW):
 
 
 def micro_batches(settings: TrainingSettings) -> int:
-    """Return into how many equal micro-batches a worker's share is cut: as few as `micro_batch` rows allow."""
-    share = settings.global_batch // world_size()
-    if settings.micro_batch == 0:
-        return 1
-    return next(n for n in range(1, share + 1) if share % n == 0 and share // n <= settings.micro_batch)
+    """Return into how many micro-batches every worker's share is cut: as few as `micro_batch` rows allow."""
+    largest = -(-settings.global_batch // world_size())
+    smallest = settings.global_batch // world_size()
+    return 1 if settings.micro_batch == 0 else min(-(-largest // settings.micro_batch), smallest)
 
 
-def build_engine(model: nn.Module, settings: TrainingSettings) -> Any:
+def build_engine(model: nn.Module, settings: TrainingSettings, universal: bool = False) -> Any:
     """Return the DeepSpeed engine of a model; float buffers stay fp32, callers may pass and get fp32.
 
+    `universal` says that the checkpoint it will load was converted.
     At stage 0 bf16 is autocast over fp32 weights, which are then their own masters: DeepSpeed's bf16 optimizer
     without ZeRO was seen to fall behind the other stages on the same steps.
     """
     import deepspeed
 
     buffers = {name: value.clone() for name, value in model.named_buffers() if value.is_floating_point()}
+    if settings.activation_checkpointing:
+        _recompute_blocks(model)
     if settings.precision == "bf16":
         _compute_in_bf16(model, "cuda" if settings.use_gpu else "cpu")
     optimizer = GuardedAdamW([p for p in model.parameters() if p.requires_grad], settings)
@@ -92,12 +98,14 @@ def build_engine(model: nn.Module, settings: TrainingSettings) -> Any:
         engine, *_ = deepspeed.initialize(
             model=model,
             optimizer=optimizer,
-            config=_config(model, settings, optimizer.alone),
+            config={**_config(model, settings, optimizer.alone), "checkpoint": {"load_universal": universal}},
             dist_init_required=False,
         )
     for name, value in model.named_buffers():
         if name in buffers:
             value.data = buffers[name].to(value.device)
+    if settings.compile:
+        engine.compile()
     return engine
 
 
@@ -117,10 +125,13 @@ def learning_rate(settings: TrainingSettings, step: int) -> float:
     return settings.lr * 0.5 * (1 + math.cos(math.pi * done))
 
 
-def backward(engine: Any, loss: Tensor) -> None:
-    """Run backward; a loss that is not finite makes every gradient NaN, so that all ranks refuse the step alike."""
+def backward(engine: Any, loss: Tensor, weight: float = 1.0) -> None:
+    """Run backward of a micro-batch's mean loss; a loss that is not finite makes every gradient NaN, so that all ranks refuse the step alike.
+
+    `weight` is the micro-batch's rows over the mean rows of all ranks' micro-batches: unequal shares still give the mean over the global batch.
+    """
     finite = torch.isfinite(loss.detach())
-    engine.backward(loss * torch.where(finite, 1.0, math.nan).to(loss))
+    engine.backward(loss * torch.where(finite, weight, math.nan).to(loss))
 
 
 def skipped(engine: Any) -> bool:
@@ -135,44 +146,49 @@ def save_engine(engine: Any, folder: Path) -> None:
         (folder / "zero_to_fp32.py").unlink(missing_ok=True)
 
 
-def load_engine(engine: Any, checkpoint: Checkpoint, settings: TrainingSettings) -> None:
-    """Restore the engine from a verified checkpoint.
-
-    Raises:
-        ClusterError: another number of workers wrote it and the ZeRO stage splits its state.
-
-    """
-    wrote = checkpoint.state["world_size"]
-    if settings.zero_stage > 0 and wrote != world_size():
-        raise ClusterError(
-            f"{checkpoint.folder} was written by {wrote} workers and ZeRO stage {settings.zero_stage} splits it among them, this run has "
-            f"{world_size()}; nothing is lost; set num_workers={wrote} to go on"
-        )
+def load_engine(engine: Any, folder: Path) -> None:
+    """Restore the engine from a verified checkpoint, or from its converted copy."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        path, _ = engine.load_checkpoint(str(checkpoint.folder), tag=TAG)
+        path, _ = engine.load_checkpoint(str(folder), tag=TAG)
     if path is None:
-        raise RuntimeError(f"DeepSpeed did not load {checkpoint.folder}, whose hashes are right")
+        raise RuntimeError(f"DeepSpeed did not load {folder}, whose hashes are right")
 
 
 def _config(model: nn.Module, settings: TrainingSettings, alone: bool) -> dict[str, Any]:
     accumulation = micro_batches(settings)
     # DeepSpeed refuses an odd bucket, and a model may have an odd number of parameters.
     bucket = min(_BUCKET_NUMEL, 2 * math.ceil(sum(p.numel() for p in model.parameters()) / 2))
+    # DeepSpeed uses the batch sizes only as labels and to divide by the accumulation; shares may be unequal.
+    micro = max(1, settings.global_batch // world_size() // accumulation)
+    zero = {
+        "stage": settings.zero_stage,
+        "reduce_bucket_size": bucket,
+        "allgather_bucket_size": bucket,
+    }
+    if settings.offload:
+        held = {"device": "cpu", "pin_memory": settings.use_gpu}
+        zero |= {"offload_optimizer": held, **({"offload_param": held} if settings.zero_stage == 3 else {})}
     return {
-        "train_batch_size": settings.global_batch,
-        "train_micro_batch_size_per_gpu": settings.global_batch // world_size() // accumulation,
+        "train_batch_size": micro * accumulation * world_size(),
+        "train_micro_batch_size_per_gpu": micro,
         "gradient_accumulation_steps": accumulation,
         "gradient_clipping": 0.0 if alone else settings.grad_clip,
         "zero_allow_untested_optimizer": True,
-        "zero_optimization": {
-            "stage": settings.zero_stage,
-            "reduce_bucket_size": bucket,
-            "allgather_bucket_size": bucket,
-        },
+        "zero_force_ds_cpu_optimizer": False,
+        "zero_optimization": zero,
         "bf16": {"enabled": settings.precision == "bf16" and not alone},
         "steps_per_print": 2**31,
     }
+
+
+def _recompute_blocks(model: nn.Module) -> None:
+    """Let every block of the model's module lists forget its activations and compute them again in backward."""
+    from torch.utils.checkpoint import checkpoint
+
+    for blocks in [module for module in model.modules() if isinstance(module, nn.ModuleList)]:
+        for block in blocks:
+            block.forward = partial(checkpoint, block.forward, use_reentrant=False)
 
 
 def _compute_in_bf16(model: nn.Module, device: str) -> None:

@@ -107,9 +107,9 @@ class Batch:
     columns: dict[str, Tensor]
 
     def split(self, num_parts: int) -> list["Batch"]:
-        """Return the micro-batches, equal in size and in order."""
-        size = len(self.positions) // num_parts
-        cuts = [slice(i * size, (i + 1) * size) for i in range(num_parts)]
+        """Return the micro-batches in order, their sizes one row apart at most."""
+        rows = len(self.positions)
+        cuts = [slice(i * rows // num_parts, (i + 1) * rows // num_parts) for i in range(num_parts)]
         return [Batch(self.step, self.positions[c], {k: v[c] for k, v in self.columns.items()}) for c in cuts]
 
     def to(self, device: torch.device) -> "Batch":
@@ -128,13 +128,13 @@ class Feed:
         """Take the rows, their order and this worker's place, (rank, world size).
 
         Raises:
-            SettingsError: the global batch cannot be shared out evenly.
+            SettingsError: there are more workers than rows in a global batch.
 
         """
         self.rank, self.world_size = place
-        if global_batch % self.world_size:
+        if global_batch < self.world_size:
             raise SettingsError(
-                f"training.global_batch={global_batch} is no multiple of training.num_workers={self.world_size}; committed work is safe; change one"
+                f"training.global_batch={global_batch} is less than the {self.world_size} workers; committed work is safe; change training.num_workers"
             )
         self.rows = rows
         self.order = order
@@ -144,15 +144,15 @@ class Feed:
         self._stop = threading.Event()
 
     def batch(self, step: int) -> Batch:
-        """Return this rank's rows of global batch `step`, counted from 0."""
-        share = self.global_batch // self.world_size
-        start = step * self.global_batch + self.rank * share
-        found = [(self._window(piece.units), piece.rows) for piece in self.order.pieces(start, start + share)]
+        """Return this rank's rows of global batch `step`, counted from 0; shares are one row apart at most."""
+        first = step * self.global_batch
+        start, stop = (first + (self.rank + i) * self.global_batch // self.world_size for i in (0, 1))
+        found = [(self._window(piece.units), piece.rows) for piece in self.order.pieces(start, stop)]
         columns = {
             name: np.concatenate([window[name][rows] for window, rows in found]) for name in found[0][0]
         }
         tensors = {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in columns.items()}
-        return Batch(step, torch.arange(start, start + share), tensors)
+        return Batch(step, torch.arange(start, stop), tensors)
 
     def batches(self, first_step: int, last_step: int) -> Generator[Batch]:
         """Yield the batches of steps [first_step, last_step); what the reader raised is raised here."""

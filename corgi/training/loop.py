@@ -1,13 +1,12 @@
 """One loop for every model: what a worker does from the first step, or the last checkpoint, to the final weights."""
 
-import math
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from corgi.settings.errors import InputError
 from corgi.training import tracking
@@ -26,18 +25,28 @@ from corgi.training.engine import (
 )
 from corgi.training.feed import Batch, Feed, Order
 from corgi.training.noise import Noise
-from corgi.training.objective import Objective
-from corgi.training.ranks import barrier, from_first, gathered, rank, world_size
+from corgi.training.notice import Agreement
+from corgi.training.objective import Objective, Shows
+from corgi.training.probe import Probe
+from corgi.training.profile import profiled
+from corgi.training.progress import Clock, Means, memory_gib, peak_tflops
+from corgi.training.ranks import barrier, from_first, rank, world_size
 from corgi.training.training import Training
+from corgi.training.universal import converted, needs_conversion
 
 Report = Callable[[dict[str, Any]], None]
 _EMA_FILE = "ema.safetensors"
+_NOTICE_EVERY_S = 5.0
+_UPLOAD_BEFORE_LEAVING_S = 100.0
 
 
-def train_loop(training: Training, report: Report = lambda _: None) -> None:
+def train_loop(
+    training: Training, report: Report = lambda _: None, notice: Callable[[], bool] = lambda: False
+) -> None:
     """Train to the end, from the newest whole checkpoint; a collective of an initialised process group.
 
-    `report` is called on every rank at each checkpoint.
+    `report` is called on every rank at each checkpoint. `notice`, called on every rank at the same steps and giving the
+    same answer on each, says that a node is about to go: a checkpoint is made at once.
 
     Raises:
         InputError: the loss stayed non-finite for `max_nonfinite_steps` steps.
@@ -46,9 +55,8 @@ def train_loop(training: Training, report: Report = lambda _: None) -> None:
     if from_first(is_finished(training) if rank() == 0 else None):
         return
     prepare_process(training.settings)
-    loop = _Loop(training, report)
+    loop = _Loop(training, report, notice)
     try:
-        loop.resume()
         loop.run()
         loop.finish()
     finally:
@@ -58,10 +66,10 @@ def train_loop(training: Training, report: Report = lambda _: None) -> None:
 class _Loop:
     """The state of one training in one worker."""
 
-    def __init__(self, training: Training, report: Report) -> None:
+    def __init__(self, training: Training, report: Report, notice: Callable[[], bool]) -> None:
         self.training = training
         self.settings = training.settings
-        self.report = report
+        self.report, self.notice = report, notice
         self.device = (
             torch.device("cuda", torch.cuda.current_device())
             if self.settings.use_gpu
@@ -71,38 +79,49 @@ class _Loop:
         torch.manual_seed(training.seed)
         model = self.objective.model().to(self.device)
         self.ema = Ema(model, self.settings.ema_decay, keeper=rank() == 0)
-        self.engine = build_engine(model, self.settings)
         rows = self.objective.rows()
+        self.probe = Probe(self.objective, rows, training.seed, self.device)
+        self.flops = self.probe.train_flops(model)
         order = Order(rows.counts, training.seed, self.settings.shuffle_window)
         self.feed = Feed(rows, order, self.settings.global_batch, (rank(), world_size()))
-        self.checkpoints = Checkpoints(training, self.settings.keep_checkpoints)
+        self.checkpoints = Checkpoints(training)
         self.num_micro = micro_batches(self.settings)
-        self.step = 0
-        self.num_skipped = 0
+        self.step = self.num_skipped = self.figures_step = 0
         self.means = Means()
         self.figures: dict[str, float] = {}
         self.tracker: tracking.Tracker | None = None
         self._evaluated: nn.Module | None = None
+        self._noticed = False
+        self._resume(model)
 
-    def resume(self) -> None:
-        """Restore the newest whole checkpoint, if there is one, and open the metric files after its step."""
+    def _resume(self, model: nn.Module) -> None:
+        """Build the engine, restore the newest whole checkpoint if there is one, and open the metric files after its step."""
         found = self.checkpoints.newest()
+        universal = found is not None and needs_conversion(found, self.settings)
+        self.engine = build_engine(model, self.settings, universal)
         if found is not None:
-            load_engine(self.engine, found, self.settings)
+            with converted(found, self.settings) as folder:
+                load_engine(self.engine, folder)
             self._restore(found)
+            self.probe.compare(self.engine, found, self.settings.precision)
         if rank() == 0:
             self.tracker = tracking.Tracker(self.training, self.step)
-            self._say(f"from step {self.step} of {self.settings.num_steps}, {world_size()} workers")
+            how = " after conversion" if universal else ""
+            self._say(f"from step {self.step} of {self.settings.num_steps}{how}, {world_size()} workers")
 
     def run(self) -> None:
         """Take the remaining steps."""
         clock = Clock()
+        agreement = Agreement(self.settings.checkpoint_every_minutes * 60, _NOTICE_EVERY_S)
         batches = self.feed.batches(self.step, self.settings.num_steps)
         try:
-            for batch in clock.waiting(batches):
-                self._take(batch.to(self.device))
-                self.step += 1
-                self._after_step(clock)
+            with profiled(self.training, self.settings.profile_steps, self.step) as advance:
+                for batch in clock.waiting(batches):
+                    self._take(batch.to(self.device))
+                    clock.stepped()
+                    self.step += 1
+                    self._after_step(clock, agreement)
+                    advance()
         finally:
             batches.close()
 
@@ -118,24 +137,26 @@ class _Loop:
         """Close the metric files and give the engine's memory back."""
         if self.tracker is not None:
             self.tracker.finish()
+        self.checkpoints.close()
         self.feed.close()
         self.engine.destroy()
 
     def _take(self, batch: Batch) -> None:
         """Take one optimiser step, or skip it on all ranks alike when something is not finite."""
         set_lr(self.engine, learning_rate(self.settings, batch.step))
-        taken = []
+        taken, weights = [], []
         for part in batch.split(self.num_micro):
+            weights.append(len(part.positions) * self.num_micro * world_size() / self.settings.global_batch)
             torch.manual_seed(_step_seed(self.training.seed, int(part.positions[0])))
             noise = Noise(self.training.seed, part.positions, self.device)
             loss, metrics = self.objective.loss(self.engine, part.columns, noise)
-            backward(self.engine, loss)
+            backward(self.engine, loss, weights[-1])
             self.engine.step()
             taken.append({"loss": loss, **metrics})
         if skipped(self.engine):
             self._skip()
             return
-        self.means.add(taken)
+        self.means.add(taken, weights)
         self.ema.update(self.engine.module, self.step - self.num_skipped)
 
     def _skip(self) -> None:
@@ -150,21 +171,32 @@ class _Loop:
                 "checkpoints before it are safe; lower training.lr or check the inputs"
             )
 
-    def _after_step(self, clock: "Clock") -> None:
+    def _after_step(self, clock: Clock, agreement: Agreement) -> None:
         settings, last = self.settings, self.step == self.settings.num_steps
         if last or self.step % settings.log_every_steps == 0:
             self._log(clock)
         if last or (settings.eval_every_steps and self.step % settings.eval_every_steps == 0):
             self._evaluate()
-        if last or self.step % settings.checkpoint_every_steps == 0:
+        due, look = agreement.next()
+        leaving = look and not self._noticed and self.notice()
+        if last or due or leaving or self.step % settings.checkpoint_every_steps == 0:
+            started = time.perf_counter()
             self._save()
+            agreement.saved()
+            clock.stalled(time.perf_counter() - started)
+        if leaving:
+            self._noticed = True
+            if rank() == 0:
+                self._say(f"a node is about to go: checkpoint at step {self.step}")
+            if self.checkpoints.uploader is not None:
+                self.checkpoints.uploader.wait(_UPLOAD_BEFORE_LEAVING_S)
 
-    def _log(self, clock: "Clock") -> None:
+    def _log(self, clock: Clock) -> None:
         values: dict[str, float | None] = {"loss": None, **self.means.take()}
         values["lr"] = learning_rate(self.settings, self.step - 1)
         values["grad_norm"] = float(self.engine.get_global_grad_norm() or 0.0)
         values["skipped_steps"] = self.num_skipped
-        timings = clock.lap(self.settings.global_batch)
+        timings = self._hardware(clock.lap(self.settings.global_batch))
         if self.tracker is not None:
             self.tracker.log(self.step, values, timings)
             shown = "-" if values["loss"] is None else f"{values['loss']:.4f}"
@@ -173,14 +205,24 @@ class _Loop:
                 f"step {self.step}/{self.settings.num_steps}, loss {shown}, lr {values['lr']:.2e}, {rate}"
             )
 
+    def _hardware(self, lap: dict[str, float]) -> dict[str, float]:
+        """Add memory, TFLOP/s a worker and, where the device's peak is known, model FLOP utilisation."""
+        tflops = lap["samples_per_s"] * self.flops / world_size() / 1e12
+        peak = peak_tflops(self.settings.peak_tflops, self.device)
+        utilisation = {"mfu": tflops / peak} if peak else {}
+        return {**lap, "memory_gib": memory_gib(self.device), "tflops_per_worker": tflops, **utilisation}
+
     def _evaluate(self) -> None:
         """Evaluate the averaged weights on rank 0 while the others wait for the figures."""
         figures = self._figures() if rank() == 0 else {}
-        self.figures = from_first(figures)
+        self.figures, self.figures_step = from_first(figures), self.step
         if self.tracker is not None and figures:
             self.tracker.log(self.step, {f"val/{name}": value for name, value in figures.items()})
+            if isinstance(self.objective, Shows) and self._evaluated is not None:
+                self.tracker.show(self.step, self.objective.show(self._evaluated))
 
     @torch.no_grad()
+    @torch.random.fork_rng()
     def _figures(self) -> dict[str, float]:
         if self._evaluated is None:
             self._evaluated = self.objective.model().to(self.device).eval()
@@ -190,7 +232,7 @@ class _Loop:
     def _save(self) -> None:
         self.means.fold()
         if self.tracker is not None:
-            tracking.sync(self.tracker.metrics)
+            self.tracker.commit()
         self.checkpoints.save(self.step, self._state(), self._write)
         self.report({"name": self.training.name, "step": self.step})
 
@@ -205,86 +247,20 @@ class _Loop:
             "skipped_steps": self.num_skipped,
             "means": self.means.state(),
             "figures": self.figures,
+            "figures_step": self.figures_step,
+            "probe": self.probe.loss(self.engine),
         }
 
     def _restore(self, found: Checkpoint) -> None:
         self.step = found.step
         self.num_skipped = found.state["skipped_steps"]
-        self.figures = found.state["figures"]
+        self.figures, self.figures_step = found.state["figures"], found.state.get("figures_step", 0)
         self.means = Means(*found.state["means"])
         if rank() == 0:
             self.ema.load(found.folder / _EMA_FILE, self.device)
 
     def _say(self, text: str) -> None:
         print(f"{self.training.name}: {text}", flush=True)
-
-
-class Means:
-    """Means over steps and ranks, added up without waiting for the device."""
-
-    def __init__(self, totals: dict[str, float] | None = None, count: int = 0) -> None:
-        """Go on from totals kept in a checkpoint."""
-        self.totals = dict(totals or {})
-        self.count = count
-        self._pending: dict[str, Tensor] = {}
-
-    def add(self, parts: list[dict[str, Tensor]]) -> None:
-        """Add one step's metrics, each the mean of its micro-batches."""
-        self.count += 1
-        for name in parts[0]:
-            value = torch.stack([part[name].detach().double() for part in parts]).mean()
-            self._pending[name] = self._pending[name] + value if name in self._pending else value
-
-    def fold(self) -> None:
-        """Bring every rank's sums together; a collective."""
-        if not self._pending:
-            return
-        everyone = gathered({name: value.item() for name, value in self._pending.items()})
-        for name in self._pending:
-            share = math.fsum(part[name] for part in everyone) / len(everyone)
-            self.totals[name] = self.totals.get(name, 0.0) + share
-        self._pending = {}
-
-    def take(self) -> dict[str, float]:
-        """Return the means since the last call; empty when no step counted."""
-        self.fold()
-        means = {name: total / self.count for name, total in self.totals.items()} if self.count else {}
-        self.totals, self.count = {}, 0
-        return means
-
-    def state(self) -> tuple[dict[str, float], int]:
-        """Return what a checkpoint keeps, after fold."""
-        return self.totals, self.count
-
-
-class Clock:
-    """Seconds of the steps since the last lap, and how many of them went into waiting for data."""
-
-    def __init__(self) -> None:
-        """Start the first lap."""
-        self._start, self._waited, self._steps = time.perf_counter(), 0.0, 0
-
-    def waiting(self, batches: Any) -> Any:
-        """Yield from an iterator, counting the time it takes."""
-        while True:
-            before = time.perf_counter()
-            item = next(batches, None)
-            if item is None:
-                return
-            self._waited += time.perf_counter() - before
-            self._steps += 1
-            yield item
-
-    def lap(self, global_batch: int) -> dict[str, float]:
-        """Return the figures of the lap that ends now."""
-        seconds = max(time.perf_counter() - self._start, 1e-9)
-        figures = {
-            "samples_per_s": self._steps * global_batch / seconds,
-            "step_time_s": seconds / max(1, self._steps),
-            "data_wait_share": self._waited / seconds,
-        }
-        self._start, self._waited, self._steps = time.perf_counter(), 0.0, 0
-        return figures
 
 
 def _step_seed(seed: int, position: int) -> int:

@@ -1,8 +1,10 @@
 """What a model's training must say; the loop does the rest."""
 
-from typing import Any, Protocol
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
 
-from jaxtyping import Float
+import numpy as np
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from corgi.training.feed import Rows
@@ -28,4 +30,21 @@ class Objective(Protocol):
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         """Return figures on val; called on rank 0 only, with the averaged weights in fp32."""
+        ...
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a training shows beside its figures: pictures by name, and values whose distribution is of interest."""
+
+    pictures: dict[str, UInt8[np.ndarray, "height width 3"]] = field(default_factory=dict)
+    histograms: dict[str, Float[np.ndarray, "values"]] = field(default_factory=dict)
+
+
+@runtime_checkable
+class Shows(Protocol):
+    """An objective that has something to show at each evaluation; called on rank 0 only."""
+
+    def show(self, model: nn.Module) -> Shown:
+        """Return pictures and histograms of the averaged weights."""
         ...

@@ -10,13 +10,20 @@ import math
 import netrc
 import os
 import queue
+import subprocess
+import sys
 import threading
 import uuid
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from corgi.settings.errors import ClusterError
 from corgi.settings.section import digest
 from corgi.tables.store import storage_full, write_file
+from corgi.training.objective import Shown
 from corgi.training.training import Training
 
 _HOST = "api.wandb.ai"
@@ -32,10 +39,12 @@ class Tracker:
         """Go on after `step`: later lines, written by an attempt that died, are cut off."""
         self.metrics = training.metrics_file
         self.timings = training.path / "timings.jsonl"
+        self.pictures = training.path / "pictures"
         for path in (self.metrics, self.timings):
             _cut(path, step)
         self._mode = _mode(training.tracking.mode)
         self._sender = None if self._mode == "disabled" else _Sender(training, run_id(training), self._mode)
+        self._held: list[dict[str, Any]] = []
 
     def log(
         self, step: int, values: dict[str, float | None], timings: dict[str, float] | None = None
@@ -44,13 +53,50 @@ class Tracker:
         _append(self.metrics, {"step": step, **{name: _finite(value) for name, value in values.items()}})
         if timings:
             _append(self.timings, {"step": step, **timings})
+        self._send({"step": step, **values, **{f"time/{k}": v for k, v in (timings or {}).items()}})
+
+    def show(self, step: int, shown: Shown) -> None:
+        """Keep pictures as PNG beside the metrics and send them, and histograms, to W&B."""
+        from PIL import Image
+
+        for name, picture in shown.pictures.items():
+            self.pictures.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(picture).save(self.pictures / f"{step:09d}-{name}.png")
+        media = {f"pictures/{name}": _Picture(picture) for name, picture in shown.pictures.items()}
+        histograms = {f"histograms/{name}": _Histogram(values) for name, values in shown.histograms.items()}
+        if media or histograms:
+            self._send({"step": step, **media, **histograms})
+
+    def commit(self) -> None:
+        """Make the lines so far durable and hand those held back to W&B: a checkpoint that counts on them comes next."""
+        if self.metrics.exists():
+            _sync(self.metrics)
         if self._sender is not None:
-            self._sender.put({"step": step, **values, **{f"time/{k}": v for k, v in (timings or {}).items()}})
+            for line in self._held:
+                self._sender.put(line)
+        self._held = []
 
     def finish(self) -> None:
         """Close the W&B run; waits for it a bounded time."""
         if self._sender is not None:
             self._sender.close()
+
+    def _send(self, line: dict[str, Any]) -> None:
+        """Send a line at once when online; offline nobody watches, so lines wait for the checkpoint a restart goes on from."""
+        if self._sender is not None and self._mode == "online":
+            self._sender.put(line)
+        elif self._sender is not None:
+            self._held.append(line)
+
+
+@dataclass(frozen=True)
+class _Picture:
+    pixels: np.ndarray
+
+
+@dataclass(frozen=True)
+class _Histogram:
+    values: np.ndarray
 
 
 class _Sender:
@@ -82,10 +128,44 @@ class _Sender:
         try:
             run = _open_run(training, identity, mode)
             while (line := self._lines.get()) is not None:
-                run.log(line)
+                run.log(_media(line), step=int(line["step"]))
             run.finish()
         except Exception as error:  # whatever a tracker does, the training goes on
             _log.warning("W&B is off for %s: %s; metrics.jsonl goes on", training.name, _without_key(error))
+
+
+def _media(line: dict[str, Any]) -> dict[str, Any]:
+    """Return a line with pictures and histograms as W&B's own kinds."""
+    import wandb
+
+    made = {}
+    for name, value in line.items():
+        if isinstance(value, _Picture):
+            made[name] = wandb.Image(value.pixels)
+        else:
+            made[name] = wandb.Histogram(value.values.tolist()) if isinstance(value, _Histogram) else value
+    return made
+
+
+def sync_offline(folder: Path) -> int:
+    """Send every offline folder below `folder` to W&B, each training's in the order of its attempts; return how many.
+
+    Raises:
+        ClusterError: W&B refused one; those before it are sent, and sending again changes nothing.
+
+    """
+    found = sorted(folder.glob("**/wandb/[0-9]*/wandb/offline-run-*"), key=lambda path: path.parts)
+    for path in found:
+        identity = json.loads((path.parents[2].parent / "wandb.json").read_text())["id"]
+        command = [sys.executable, "-m", "wandb", "sync", "--id", identity, "--append", str(path)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            told = _masked(" ".join((done.stderr or done.stdout).split())[-300:])
+            raise ClusterError(
+                f"{path} was not taken by W&B: {told}; nothing is lost; log in and run the same command again"
+            )
+        print(f"{path.parents[2].parent.name}: {path.name} sent as run {identity}", flush=True)
+    return len(found)
 
 
 def run_id(training: Training) -> str:
@@ -94,6 +174,16 @@ def run_id(training: Training) -> str:
     if not path.exists():
         write_file(path, json.dumps({"id": uuid.uuid4().hex[:16], "group": training.group}).encode())
     return json.loads(path.read_text())["id"]
+
+
+def _attempt_folder(training: Training) -> Path:
+    """Return a new numbered folder: the order of attempts is in their names, not in a clock's."""
+    root = training.path / "wandb"
+    root.mkdir(parents=True, exist_ok=True)
+    number = max((int(path.name) for path in root.iterdir() if path.name.isdigit()), default=-1) + 1
+    folder = root / f"{number:04d}"
+    folder.mkdir()
+    return folder
 
 
 def _open_run(training: Training, identity: str, mode: str) -> Any:
@@ -107,7 +197,7 @@ def _open_run(training: Training, identity: str, mode: str) -> Any:
         id=identity,
         name=training.name,
         group=training.group,
-        dir=training.folder,
+        dir=str(_attempt_folder(training)),
         mode="online" if mode == "online" else "offline",
         resume="allow",
         config={
@@ -137,7 +227,10 @@ def _has_netrc() -> bool:
 
 
 def _without_key(error: Exception) -> str:
-    text = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    return _masked(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")
+
+
+def _masked(text: str) -> str:
     key = os.environ.get("WANDB_API_KEY")
     return text.replace(key, "(key)") if key else text
 
@@ -167,7 +260,7 @@ def _cut(path: Path, step: int) -> None:
     write_file(path, "".join(kept).encode())
 
 
-def sync(path: Path) -> None:
+def _sync(path: Path) -> None:
     """Make a metric file durable, before the checkpoint that counts on its lines."""
     with path.open("rb") as handle:
         os.fsync(handle.fileno())

@@ -63,7 +63,7 @@ def train_worker(config: dict[str, Any]) -> None:
         return
     try:
         for training in job.trainings:
-            train_loop(training, _report)
+            train_loop(training, _report, _notice)
     except CorgiError as error:
         write_file(failure, json.dumps({"kind": type(error).__name__, "message": str(error)}).encode())
         logging.getLogger("ray.train").setLevel(logging.CRITICAL)  # one line tells it, the driver's
@@ -77,6 +77,13 @@ def _report(metrics: dict[str, Any]) -> None:
 
     context.logger.setLevel(logging.WARNING)
     ray.train.report(metrics)
+
+
+def _notice() -> bool:
+    """Say whether a node of this worker group is about to go; Ray answers all workers alike, and waits for all to ask."""
+    import ray.train
+
+    return ray.train.get_preemption_info() is not None
 
 
 def _run(trainings: tuple[Training, ...]) -> None:
@@ -107,6 +114,8 @@ def _trainer(job: _Job, attempt: str, scratch: Path) -> Any:
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(_START_TIMEOUT_S))
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
     os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")  # it shows every line twice
+    settings = job.trainings[0].settings
+    os.environ.setdefault("RAY_TRAIN_COLLECTIVE_TIMEOUT_S", str(settings.collective_timeout_s))
     from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
@@ -120,28 +129,39 @@ def _trainer(job: _Job, attempt: str, scratch: Path) -> Any:
             ]
 
     trainer = TorchTrainer if os.environ.get("RAY_ADDRESS") else LocalTrainer
-    settings = job.trainings[0].settings
+    workers = (settings.min_workers, settings.num_workers) if settings.min_workers else settings.num_workers
     resources = {"CPU": settings.cpus_per_worker, **({"GPU": 1.0} if settings.use_gpu else {})}
     return trainer(
         train_worker,
         train_loop_config={"job": job},
-        torch_config=TorchConfig(backend="nccl" if settings.use_gpu else "gloo", timeout_s=1800),
+        torch_config=TorchConfig(
+            backend="nccl" if settings.use_gpu else "gloo", timeout_s=int(settings.collective_timeout_s)
+        ),
         scaling_config=ScalingConfig(
-            num_workers=settings.num_workers, use_gpu=settings.use_gpu, resources_per_worker=resources
+            num_workers=workers, use_gpu=settings.use_gpu, resources_per_worker=resources
         ),
         run_config=RunConfig(
             name=attempt,
             storage_path=str(scratch),
             logging_config=LoggingConfig(log_level="WARNING"),
             failure_config=FailureConfig(
-                max_failures=settings.max_failures, controller_failure_limit=_CONTROLLER_FAILURES
+                max_failures=settings.max_failures,
+                controller_failure_limit=_CONTROLLER_FAILURES,
+                max_preemption_failures=settings.max_preemptions,
             ),
         ),
     )
 
 
-def _workers(settings: TrainingSettings) -> tuple[int, float, bool]:
-    return settings.num_workers, settings.cpus_per_worker, settings.use_gpu
+def _workers(settings: TrainingSettings) -> tuple[Any, ...]:
+    return (
+        settings.num_workers,
+        settings.min_workers,
+        settings.cpus_per_worker,
+        settings.use_gpu,
+        settings.max_failures,
+        settings.collective_timeout_s,
+    )
 
 
 def _check_room(settings: TrainingSettings) -> None:
@@ -151,14 +171,12 @@ def _check_room(settings: TrainingSettings) -> None:
     if os.environ.get("RAY_ADDRESS"):
         return
     have = ray.cluster_resources()
-    wanted = {
-        "CPU": settings.num_workers * settings.cpus_per_worker,
-        "GPU": settings.num_workers if settings.use_gpu else 0,
-    }
+    workers = settings.min_workers or settings.num_workers
+    wanted = {"CPU": workers * settings.cpus_per_worker, "GPU": workers if settings.use_gpu else 0}
     for kind, amount in wanted.items():
         if amount > have.get(kind, 0):
             raise ClusterError(
-                f"training wants {amount:g} {kind}s for {settings.num_workers} workers, Ray has {have.get(kind, 0):g}; "
+                f"training wants {amount:g} {kind}s for {workers} workers, Ray has {have.get(kind, 0):g}; "
                 "committed work is safe; lower training.num_workers or cpus_per_worker"
             )
 

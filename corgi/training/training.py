@@ -44,7 +44,21 @@ class Training:
     @property
     def meaning(self) -> str:
         """Name what decides the weights: a folder's checkpoints are used by no other training."""
-        return digest({"objective": self.objective, "seed": self.seed, "settings": self.settings.meaning()})
+        return self.meaning_at(self.settings.zero_stage)
+
+    def meaning_at(self, zero_stage: int) -> str:
+        """Return the meaning the same training has at another ZeRO stage."""
+        settings = {**self.settings.meaning(), "zero_stage": zero_stage}
+        return digest({"objective": self.objective, "seed": self.seed, "settings": settings})
+
+    @property
+    def remote_name(self) -> str:
+        """Return the training's place in object storage: below the root's store where it lies in one, else by meaning."""
+        parts = self.path.parts
+        if "store" in parts:
+            last = len(parts) - 1 - parts[::-1].index("store")
+            return "/".join(parts[last + 1 :])
+        return f"{self.group}/{self.name}-{self.meaning}"
 
     def build(self) -> Any:
         """Return the objective, built with its arguments."""

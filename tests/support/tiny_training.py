@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -37,22 +38,28 @@ class Net(nn.Module):
 
     table: Tensor
 
-    def __init__(self, dim: int, dropout: float = 0.1) -> None:
+    def __init__(self, dim: int, dropout: float = 0.1, depth: int = 0) -> None:
         super().__init__()
         self.inner = nn.Linear(dim, 16)
         self.norm = nn.LayerNorm(16)
         self.drop = nn.Dropout(dropout)
         self.outer = nn.Linear(16, dim)
+        self.blocks = nn.ModuleList(
+            nn.Sequential(nn.Linear(16, 16), nn.GELU(), nn.Dropout(dropout)) for _ in range(depth)
+        )
         self.register_buffer("table", torch.linspace(0.1, 0.7, dim) / 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.outer(self.drop(F.gelu(self.norm(self.inner(x + self.table)))))
+        hidden = self.drop(F.gelu(self.norm(self.inner(x + self.table))))
+        for block in self.blocks:
+            hidden = hidden + block(hidden)
+        return self.outer(hidden)
 
 
 class TinyObjective:
     """Predict the row from a noisy copy.
 
-    `fault` harms each rank once at a step, {"kind": "raise"} on all ranks or {"kind": "kill"} on the last one;
+    `fault` harms each rank once at a step: {"kind": "raise"} on all ranks, {"kind": "kill"} or {"kind": "hang"} on the last one;
     a NaN loss comes at every position of `bad`; `log` is the prefix of the files that say which row came where.
     """
 
@@ -63,22 +70,31 @@ class TinyObjective:
         log: str = "",
         fault: dict[str, Any] | None = None,
         bad: tuple[int, ...] = (),
+        depth: int = 0,
+        pause_s: float = 0.0,
     ) -> None:
         self.dim, self.dropout, self.log, self.fault, self.bad = dim, dropout, log, fault, bad
+        self.depth, self.pause_s = depth, pause_s
 
     def model(self) -> nn.Module:
-        return Net(self.dim, self.dropout)
+        return Net(self.dim, self.dropout, self.depth)
 
     def rows(self) -> TinyRows:
         return TinyRows(dim=self.dim)
 
     def loss(self, model: Any, batch: dict[str, Tensor], noise: Noise) -> tuple[Tensor, dict[str, Tensor]]:
         positions = noise.positions.tolist()
-        if self.log:
+        if self.log and torch.is_grad_enabled():
             with Path(f"{self.log}.{os.getpid()}").open("a") as handle:
                 handle.writelines(f"{p} {u}\n" for p, u in zip(positions, batch["uid"].tolist(), strict=True))
-        if self.fault and positions[0] // self.fault["global_batch"] == self.fault["step"]:
-            self._fail_once(self.fault)
+        if (
+            self.fault
+            and torch.is_grad_enabled()
+            and positions[0] // self.fault["global_batch"] in _steps(self.fault)
+        ):
+            self._fail_once(self.fault, positions[0] // self.fault["global_batch"])
+        if self.pause_s and torch.is_grad_enabled():
+            time.sleep(self.pause_s)
         x = batch["x"]
         error = (model(x + 0.3 * noise.normal((self.dim,), 0)) - x).square().mean()
         if set(self.bad) & set(positions):
@@ -91,15 +107,23 @@ class TinyObjective:
         assert not model.training
         return {"error": float((model(x) - x).square().mean())}
 
-    def _fail_once(self, fault: dict[str, Any]) -> None:
-        marker = Path(f"{fault['marker']}.{dist.get_rank()}")
+    def _fail_once(self, fault: dict[str, Any], step: int) -> None:
+        marker = Path(f"{fault['marker']}.{step}.{dist.get_rank()}")
         if marker.exists():
             return
         marker.touch()
+        for absent in range(dist.get_world_size(), 8):  # a later attempt with more workers repeats this step
+            Path(f"{fault['marker']}.{step}.{absent}").touch()
         if fault["kind"] == "raise":
             raise InterruptedError("a fault the test asked for")
         if dist.get_rank() == dist.get_world_size() - 1:
+            if fault["kind"] == "hang":
+                time.sleep(3600)
             os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _steps(fault: dict[str, Any]) -> list[int]:
+    return fault["step"] if isinstance(fault["step"], list) else [fault["step"]]
 
 
 def tiny_training(

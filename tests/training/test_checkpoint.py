@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import load_file
 
 from corgi.settings.errors import StorageError
-from corgi.training.checkpoint import COMMITTED, Checkpoints, final_facts, final_weights, finish, is_finished
+from corgi.training.checkpoint import Checkpoints, final_facts, final_weights, finish, is_finished
+from corgi.training.listing import COMMITTED
 from tests.support.tiny_training import tiny_training
 
 
@@ -21,14 +22,14 @@ def put(folder: Path) -> None:
 
 
 def committed(tmp_path: Path, *steps: int) -> Checkpoints:
-    checkpoints = Checkpoints(tiny_training(tmp_path), keep=2)
+    checkpoints = Checkpoints(tiny_training(tmp_path))
     for step in steps:
         checkpoints.save(step, {"skipped_steps": step}, put)
     return checkpoints
 
 
 def again(tmp_path: Path) -> Checkpoints:
-    return Checkpoints(tiny_training(tmp_path), keep=2)
+    return Checkpoints(tiny_training(tmp_path))
 
 
 def names(tmp_path: Path) -> list[str]:
@@ -116,6 +117,16 @@ def test_pruning_keeps_two_whole_ones_at_every_instant(tmp_path: Path) -> None:
     assert found.step == 20
 
 
+def test_the_best_are_kept_by_a_figure_measured_at_their_own_step(tmp_path: Path) -> None:
+    training = tiny_training(tmp_path, keep_best=2, best_metric="error", eval_every_steps=4)
+    checkpoints = Checkpoints(training)
+    scores = {4: 0.3, 8: 0.1, 12: float("nan"), 16: 0.9, 20: 0.2, 24: 0.8, 28: 0.7}
+    for step, score in scores.items():
+        checkpoints.save(step, {"figures": {"error": score}, "figures_step": step}, put)
+    checkpoints.save(30, {"figures": {"error": 0.0}, "figures_step": 28}, put)
+    assert names(tmp_path) == [f"step-{step:09d}" for step in (8, 20, 28, 30)]
+
+
 def test_a_damaged_one_does_not_count_as_kept_and_goes_when_its_step_is_done_again(tmp_path: Path) -> None:
     committed(tmp_path, 4, 8)
     newest = next((tmp_path / "checkpoints").glob("step-000000008.*"))
@@ -141,8 +152,8 @@ def test_a_commit_is_never_replaced(tmp_path: Path) -> None:
 def test_other_settings_are_refused(tmp_path: Path) -> None:
     committed(tmp_path, 4)
     with pytest.raises(StorageError, match="other settings"):
-        Checkpoints(tiny_training(tmp_path, lr=0.5), keep=2).newest()
-    found = Checkpoints(tiny_training(tmp_path, num_workers=4, checkpoint_every_steps=7), keep=2).newest()
+        Checkpoints(tiny_training(tmp_path, lr=0.5)).newest()
+    found = Checkpoints(tiny_training(tmp_path, num_workers=4, checkpoint_every_steps=7)).newest()
     assert found is not None
 
 

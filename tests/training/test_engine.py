@@ -23,9 +23,9 @@ def test_rate_warms_up_to_the_peak_and_a_cosine_ends_at_zero() -> None:
 
 
 @pytest.mark.parametrize(
-    ("share", "micro", "expected"), [(12, 0, 1), (12, 12, 1), (12, 5, 3), (12, 1, 12), (7, 3, 7), (8, 100, 1)]
+    ("share", "micro", "expected"), [(12, 0, 1), (12, 12, 1), (12, 5, 3), (12, 1, 12), (7, 3, 3), (8, 100, 1)]
 )
-def test_share_is_cut_into_equal_parts_no_larger_than_asked(share: int, micro: int, expected: int) -> None:
+def test_share_is_cut_into_parts_no_larger_than_asked(share: int, micro: int, expected: int) -> None:
     assert micro_batches(TrainingSettings(global_batch=share, micro_batch=micro)) == expected
 
 

@@ -123,8 +123,8 @@ def test_a_consumer_that_stops_leaves_no_thread_behind() -> None:
 def test_wrong_sizes_and_no_rows_are_said() -> None:
     with pytest.raises(InputError, match="no training rows"):
         Order([0, 0], 1, 2)
-    with pytest.raises(SettingsError, match="global_batch=6 is no multiple"):
-        feeds((10,), 6, 4)
+    with pytest.raises(SettingsError, match="global_batch=3 is less than the 4 workers"):
+        feeds((10,), 3, 4)
     rows = TinyRows((10,), dim=1)
     with pytest.raises(InputError, match="11 were announced"):
         Feed(rows, Order([11], 1, 2), 1, (0, 1)).batch(0)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from corgi.settings.errors import ClusterError, InputError
+from corgi.settings.errors import InputError
 from corgi.training.checkpoint import final_facts
 from corgi.training.loop import train_loop
 from corgi.training.training import Training
@@ -16,6 +16,7 @@ from tests.support.tiny_training import tiny_training
 from tests.support.workers import run_workers
 
 STAGES = [(stage, precision) for precision in ("fp32", "bf16") for stage in (0, 1, 2, 3)]
+STAGES_ALONE = (0, 1, 2, 3)
 BAD = (17, 45, 46)  # positions in steps 2 and 5
 
 
@@ -38,6 +39,11 @@ def halted(root: Path, stage: int) -> Training:
     return named(root, "halted", stage, "fp32", arguments={"dropout": 0.0, "fault": harm})
 
 
+def blocks(root: Path, kind: str, **changes: Any) -> Training:
+    stage = changes.pop("zero_stage", 1)
+    return named(root, kind, stage, "fp32", arguments={"depth": 2}, num_steps=6, **changes)
+
+
 def interrupted(training: Training) -> None:
     with pytest.raises(InterruptedError):
         train_loop(training)
@@ -55,18 +61,22 @@ def two_workers(root: Path) -> None:
     for stage in (0, 1, 2, 3):
         train_loop(named(root, "bad", stage, "fp32", arguments={"bad": BAD}))
         train_loop(still(root, "parts", stage, micro_batch=1))
-    for stage in (0, 1):
+    for stage in STAGES_ALONE:
         train_loop(still(root, "two", stage))
         interrupted(halted(root, stage))
+    train_loop(blocks(root, "kept"))
+    for stage in STAGES_ALONE:
+        train_loop(blocks(root, "recomputed", zero_stage=stage, activation_checkpointing=True))
+    train_loop(blocks(root, "offloaded", offload=True))
+    train_loop(still(root, "five", 1, global_batch=10, micro_batch=2))
     with pytest.raises(InputError, match="2 steps had a non-finite loss or gradient, the last at step 6"):
         train_loop(named(root, "diverged", 1, "fp32", arguments={"bad": BAD}, max_nonfinite_steps=2))
 
 
 def one_worker(root: Path) -> None:
     train_loop(still(root, "one", 1))
-    train_loop(halted(root, 0))
-    with pytest.raises(ClusterError, match=r"written by 2 workers .* nothing is lost; set num_workers=2"):
-        train_loop(halted(root, 1))
+    for stage in STAGES_ALONE:
+        train_loop(halted(root, stage))
 
 
 @pytest.fixture(scope="module")
@@ -144,6 +154,27 @@ def test_the_number_of_workers_changes_nothing_but_rounding(root: Path) -> None:
     assert_close(still(root, "one", 1), still(root, "two", 1), 1e-5)
 
 
-def test_stage_0_goes_on_at_another_number_of_workers_and_stage_1_says_why_not(root: Path) -> None:
-    assert_close(halted(root, 0), still(root, "two", 0), 1e-5)
-    assert (halted(root, 1).path / "checkpoints").exists()
+@pytest.mark.parametrize("stage", STAGES_ALONE)
+def test_every_stage_goes_on_at_another_number_of_workers(root: Path, stage: int) -> None:
+    assert_close(halted(root, stage), still(root, "two", stage), 1e-5)
+    assert not (halted(root, stage).path / "universal").exists()
+
+
+def test_recomputed_activations_and_offloaded_state_change_nothing(root: Path) -> None:
+    kept = weights(blocks(root, "kept"))
+    for other in [
+        blocks(root, "offloaded"),
+        *(blocks(root, "recomputed", zero_stage=s) for s in STAGES_ALONE),
+    ]:
+        assert weights(other).keys() == kept.keys()
+        assert_close(other, blocks(root, "kept"), 1e-6)
+
+
+def test_timings_hold_percentiles_memory_and_rates(root: Path) -> None:
+    lines = (named(root, "whole", 1, "fp32").path / "timings.jsonl").read_text().splitlines()
+    for line in map(json.loads, lines):
+        assert 0 < line["step_time_p50_s"] <= line["step_time_p95_s"] <= line["step_time_p99_s"]
+        assert line["memory_gib"] > 0.05
+        assert line["tflops_per_worker"] > 0
+        assert 0 <= line["data_wait_share"] <= 1
+        assert 0 <= line["checkpoint_share"] <= 1

@@ -7,11 +7,15 @@ import types
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from corgi.settings.errors import ClusterError
 from corgi.settings.training import TrackingSettings
-from corgi.training.tracking import Tracker, _mode, run_id
+from corgi.training.objective import Shown
+from corgi.training.tracking import Tracker, _mode, run_id, sync_offline
 from corgi.training.training import Training
+from tests.support.offline import offline_steps
 from tests.support.tiny_training import tiny_training
 
 
@@ -47,23 +51,57 @@ def test_values_that_are_not_finite_are_null(tmp_path: Path) -> None:
     assert lines(tmp_path / "metrics.jsonl") == [{"step": 1, "loss": None, "grad_norm": None, "lr": 0.5}]
 
 
-def test_offline_runs_of_all_attempts_carry_one_id(
+def test_offline_attempts_are_one_run_whose_steps_continue(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "no-netrc"))
     training = tracked(tmp_path, "auto")
-    for start in (0, 5):
+    for start in (0, 4):  # the first attempt dies after step 6, its last checkpoint is that of step 4
         tracker = Tracker(training, start)
-        tracker.log(start + 5, {"loss": 0.5})
+        for step in (start + 2, start + 4):
+            tracker.log(step, {"loss": 0.5})
+        picture = np.full((4, 6, 3), start, np.uint8)
+        tracker.show(start + 4, Shown({"grid": picture}, {"cosine": np.linspace(0, 1, 9)}))
+        tracker.commit()
+        tracker.log(start + 6, {"loss": 0.25})
         tracker.finish()
-        time.sleep(1.1)  # the folder's name counts seconds
-    folders = sorted((tmp_path / "wandb").glob("offline-run-*"))
-    assert len(folders) == 2
+    folders = sorted((tmp_path / "wandb").glob("[0-9]*/wandb/offline-run-*"))
+    assert [folder.parents[1].name for folder in folders] == ["0000", "0001"]
     assert all(folder.name.endswith(run_id(training)) for folder in folders)
-    assert all(list(folder.glob("run-*.wandb")) for folder in folders)
-    assert [line["step"] for line in lines(training.metrics_file)] == [5, 10]
+    assert [offline_steps(folder) for folder in folders] == [[2, 4], [6, 8]]
+    assert [line["step"] for line in lines(training.metrics_file)] == [2, 4, 6, 8, 10]
+    assert sorted(path.name for path in (tmp_path / "pictures").iterdir()) == [
+        "000000004-grid.png",
+        "000000008-grid.png",
+    ]
+    assert list(folders[0].glob("files/media/images/pictures/*.png"))
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+def test_offline_folders_are_sent_in_the_order_of_the_attempts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in (1, 0, 10, 2):
+        (tmp_path / f"prior/wandb/{number:04d}/wandb/offline-run-x-{number}").mkdir(parents=True)
+    (tmp_path / "prior" / "wandb.json").write_text('{"id": "abc"}')
+    sent: list[list[str]] = []
+
+    def taken(command: list[str], **_: Any) -> Any:
+        sent.append(command)
+        return types.SimpleNamespace(
+            returncode=0 if len(sent) < 6 else 1, stderr="denied: canary-77", stdout=""
+        )
+
+    monkeypatch.setattr("corgi.training.tracking.subprocess.run", taken)
+    monkeypatch.setenv("WANDB_API_KEY", "canary-77")
+    assert sync_offline(tmp_path) == 4
+    assert [command[-1][-6:].rpartition("-")[2] for command in sent] == ["0", "1", "2", "10"]
+    assert all("--id" in command and "abc" in command and "canary-77" not in command for command in sent)
+    sync_offline(tmp_path / "nothing")
+    with pytest.raises(ClusterError, match="was not taken by W&B") as caught:
+        sync_offline(tmp_path)
+    assert "canary-77" not in str(caught.value)
 
 
 def test_without_a_key_auto_is_offline_and_never_asks(

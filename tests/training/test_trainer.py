@@ -42,7 +42,7 @@ def test_a_killed_worker_changes_nothing(ray_local: None, tmp_path: Path) -> Non
     assert ids(tmp_path, "killed-ids") == ids(tmp_path, "whole-ids")
     assert len(ids(tmp_path, "whole-ids")) == 96
     assert final_facts(whole)["steps"] == 12
-    runs = list((killed.path / "wandb").glob("offline-run-*"))
+    runs = list((killed.path / "wandb").glob("[0-9]*/wandb/offline-run-*"))
     assert runs
     assert all(run.name.endswith(run_id(killed)) for run in runs)
     assert not (whole.path / "ray").exists()

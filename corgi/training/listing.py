@@ -1,0 +1,87 @@
+"""The list of a folder's files with size and sha256: what makes a checkpoint whole, and what is wrong with one."""
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from corgi.settings.section import digest
+
+COMMITTED = "COMMITTED.json"
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What COMMITTED.json says, or why it cannot be believed."""
+
+    folder: Path
+    content: dict[str, Any]
+    problem: str | None
+
+    @property
+    def files(self) -> list[dict[str, Any]]:
+        """Return the listed files: name, size, sha256."""
+        return self.content.get("files", [])
+
+    def damaged(self, share: slice = slice(None)) -> str | None:
+        """Return what is wrong with the first listed file of a share that is not as listed."""
+        for entry in self.files[share]:
+            path = self.folder / entry["name"]
+            if not path.is_file():
+                return f"{path} is missing"
+            if path.stat().st_size != entry["size"]:
+                return f"{path} has {path.stat().st_size} bytes, {entry['size']} were written"
+            if sha256(path) != entry["sha256"]:
+                return f"{path} does not match its sha256"
+        return None
+
+    def unlisted(self) -> str | None:
+        """Return a file that nobody listed: loading would run whatever lies there."""
+        listed = {entry["name"] for entry in self.files}
+        strange = [path for path in files(self.folder) if str(path.relative_to(self.folder)) not in listed]
+        return f"{strange[0]} is not listed" if strange else None
+
+
+def read_listing(folder: Path) -> Listing:
+    """Read a folder's listing and compare it with its own digest."""
+    path = folder / COMMITTED
+    try:
+        content = json.loads(path.read_bytes())
+        claimed = content.pop("digest")
+    except (OSError, ValueError, KeyError, AttributeError):
+        return Listing(folder, {}, f"{path} cannot be read")
+    return Listing(folder, content, None if digest(content) == claimed else f"{path} was changed")
+
+
+def files(folder: Path) -> list[Path]:
+    """Return every file below a folder but the listing itself, by name."""
+    return sorted(path for path in folder.rglob("*") if path.is_file() and path.name != COMMITTED)
+
+
+def entry(folder: Path, path: Path) -> dict[str, Any]:
+    """Make a file durable and return its line of the listing."""
+    sync(path)
+    return {"name": str(path.relative_to(folder)), "size": path.stat().st_size, "sha256": sha256(path)}
+
+
+def sync(path: Path) -> None:
+    """Make a file or folder durable."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sync_folders(folder: Path, root: Path) -> None:
+    """Make the names in a folder, below it and in the two above durable."""
+    for path in [*(inner for inner in folder.rglob("*") if inner.is_dir()), folder, root, root.parent]:
+        sync(path)
+
+
+def sha256(path: Path) -> str:
+    """Return a file's sha256, hex."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()

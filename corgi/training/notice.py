@@ -1,0 +1,52 @@
+"""What rank 0's clock decides and every rank must do at the same step: a checkpoint by minutes, a look for a preemption notice."""
+
+import time
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from corgi.training.ranks import rank, world_size
+
+_SAVE, _LOOK = 1, 2
+
+
+class Agreement:
+    """Rank 0's wishes, told to all ranks one step late, so that no step waits for them."""
+
+    def __init__(self, save_every_s: float, look_every_s: float) -> None:
+        """Start both clocks; 0 seconds: never save by the clock."""
+        self.save_every_s, self.look_every_s = save_every_s, look_every_s
+        self._saved = self._looked = time.monotonic()
+        self._told: tuple[torch.Tensor, Any] | None = None
+        backend = dist.get_backend() if world_size() > 1 else "gloo"
+        self._group = dist.new_group(backend="gloo") if backend != "gloo" else None
+
+    def next(self) -> tuple[bool, bool]:
+        """Return whether to save and whether to look, the same on every rank; call once a step."""
+        if world_size() == 1:
+            wish = self._wish()
+        else:
+            wish = self._heard()
+            value = torch.tensor([self._wish() if rank() == 0 else 0], dtype=torch.int32)
+            self._told = value, dist.broadcast(value, 0, group=self._group, async_op=True)
+        return bool(wish & _SAVE), bool(wish & _LOOK)
+
+    def saved(self) -> None:
+        """Start the checkpoint clock anew."""
+        self._saved = time.monotonic()
+
+    def _heard(self) -> int:
+        if self._told is None:
+            return 0
+        value, work = self._told
+        work.wait()
+        return int(value.item())
+
+    def _wish(self) -> int:
+        now = time.monotonic()
+        wish = _SAVE if self.save_every_s and now - self._saved >= self.save_every_s else 0
+        if now - self._looked >= self.look_every_s:
+            self._looked = now
+            wish |= _LOOK
+        return wish

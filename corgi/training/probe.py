@@ -1,0 +1,68 @@
+"""The loss on a fixed batch, the same before a checkpoint was saved and after it was loaded, and what a sample costs."""
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from corgi.settings.errors import StorageError
+from corgi.training.checkpoint import Checkpoint
+from corgi.training.feed import Rows
+from corgi.training.noise import Noise
+from corgi.training.objective import Objective
+
+_ROWS = 16
+_TOLERANCE = {"fp32": 1e-4, "bf16": 2e-2}
+
+
+class Probe:
+    """A few rows of the first unit with fixed noise, evaluated without dropout; every rank computes the same."""
+
+    def __init__(self, objective: Objective, rows: Rows, seed: int, device: torch.device) -> None:
+        """Read the rows."""
+        self.objective = objective
+        unit = next(unit for unit, count in enumerate(rows.counts) if count)
+        loaded = {name: values[:_ROWS] for name, values in rows.load(unit).items()}
+        self.columns = {
+            name: torch.from_numpy(np.ascontiguousarray(values)).to(device) for name, values in loaded.items()
+        }
+        self.num_rows = len(next(iter(loaded.values())))
+        self.noise = Noise(seed, torch.arange(self.num_rows), device)
+
+    @torch.no_grad()
+    def loss(self, model: Any) -> float:
+        """Return the loss; a collective under ZeRO-3."""
+        was_training = model.training
+        model.eval()
+        try:
+            value, _ = self.objective.loss(model, self.columns, self.noise)
+        finally:
+            model.train(was_training)
+        return float(value)
+
+    def train_flops(self, model: nn.Module) -> float:
+        """Return the FLOPs of training on one row: three times forward's, 2 a multiply-add."""
+        from torch.utils.flop_counter import FlopCounterMode
+
+        with FlopCounterMode(display=False) as counter:
+            self.loss(model)
+        return 3.0 * counter.get_total_flops() / self.num_rows
+
+    def compare(self, model: Any, checkpoint: Checkpoint, precision: str) -> None:
+        """Compare the loss with the one noted in the checkpoint.
+
+        Raises:
+            StorageError: it jumped; training on would be training from other weights.
+
+        """
+        before = checkpoint.state.get("probe")
+        if before is None or not math.isfinite(before):
+            return
+        after = self.loss(model)
+        if not abs(after - before) <= _TOLERANCE[precision] * max(1.0, abs(before)):
+            raise StorageError(
+                f"{checkpoint.folder} gives loss {after:.6g} on the fixed batch, {before:.6g} when it was saved; nothing is lost; "
+                f"set num_workers={checkpoint.state['world_size']} and zero_stage={checkpoint.zero_stage} as it was written"
+            )

@@ -1,0 +1,37 @@
+"""Reads the steps out of a W&B offline folder, as `wandb sync` would."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+_BLOCK, _FILE_HEADER, _HEADER = 32 * 1024, 7, 7
+_FULL, _LAST = 1, 4
+
+
+def offline_steps(folder: Path) -> list[int]:
+    """Return the steps of the history lines of an offline folder, in order, each once."""
+    from wandb.proto import wandb_internal_pb2
+
+    steps: list[int] = []
+    for data in _records(next(folder.glob("run-*.wandb")).read_bytes()):
+        record = wandb_internal_pb2.Record()
+        record.ParseFromString(data)
+        if record.WhichOneof("record_type") == "history":
+            items = {item.key or "/".join(item.nested_key): item.value_json for item in record.history.item}
+            steps.append(int(json.loads(items["step"])))
+    return list(dict.fromkeys(steps))
+
+
+def _records(data: bytes) -> Iterator[bytes]:
+    """Yield the records of a LevelDB log: blocks of 32 KiB, chunks of (checksum, length, kind), split where they cross."""
+    place, held = _FILE_HEADER, b""
+    while place + _HEADER <= len(data):
+        if _BLOCK - place % _BLOCK < _HEADER:
+            place += _BLOCK - place % _BLOCK
+            continue
+        length, kind = int.from_bytes(data[place + 4 : place + 6], "little"), data[place + 6]
+        held += data[place + _HEADER : place + _HEADER + length]
+        place += _HEADER + length
+        if kind in (_FULL, _LAST):
+            yield held
+            held = b""
