@@ -4,11 +4,15 @@ import asyncio
 import time
 from collections.abc import Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Protocol
+
+import pyarrow as pa
 
 from corgi.data.address import Guard
 from corgi.data.decoding import DecoderPool
 from corgi.data.fetch import Fetched, Fetcher
+from corgi.data.filters import Rules, check_captions, check_picture, rules_of
 from corgi.data.header import Rejected, check_header
 from corgi.data.outcome import Outcome, shard_tables
 from corgi.flow.cluster import connect
@@ -59,14 +63,16 @@ class DownloadShards:
 
     def make(self, task: ShardTask) -> ShardManifest:
         """Fetch, decode and commit one shard of the plan."""
-        engine = self._engine_of(DownloadSettings.model_validate(task.settings["download"]))
+        settings = DownloadSettings.model_validate(task.settings["download"])
+        engine = self._engine_of(settings)
         store = Store(task.root)
         (path,) = task.inputs["plan"]
         plan = store.read(store.read_shard(path), "plan")
         started = time.monotonic()
-        outcomes = engine.outcomes(plan["url"].to_pylist())
+        rules = rules_of(settings.filter)
+        outcomes = filtered_outcomes(engine, plan, rules)
         seconds = time.monotonic() - started
-        tables = shard_tables(plan, outcomes)
+        tables = shard_tables(plan, outcomes, rules)
         with store.attempt(task) as attempt:
             attempt.write_table("images", tables.images)
             attempt.write_table("captions", tables.captions)
@@ -83,6 +89,34 @@ class DownloadShards:
         if self._engine is None or settings != self._settings:
             self._engine, self._settings = new_engine(settings), settings
         return self._engine
+
+
+def filtered_outcomes(engine: Engine, plan: pa.Table, rules: Rules) -> list[Outcome]:
+    """Return one outcome a row of the plan: rows whose captions rule them out are not asked for."""
+    rejected = [check_captions(_texts(captions), rules) for captions in plan["captions"].to_pylist()]
+    urls = [url for url, verdict in zip(plan["url"].to_pylist(), rejected, strict=True) if verdict is None]
+    found = iter(engine.outcomes(urls) if urls else ())
+    return [
+        _judged(next(found), rules)
+        if verdict is None
+        else Outcome(reason=verdict.reason, detail=verdict.detail)
+        for verdict in rejected
+    ]
+
+
+def _texts(captions: list[dict[str, str]] | None) -> list[str]:
+    return [entry["caption"] for entry in captions or ()]
+
+
+def _judged(outcome: Outcome, rules: Rules) -> Outcome:
+    """Return the outcome after the rules about pictures."""
+    picture = outcome.picture
+    if picture is None:
+        return outcome
+    verdict = check_picture(picture.original_width, picture.original_height, outcome.num_bytes, rules)
+    if verdict is None:
+        return outcome
+    return replace(outcome, picture=None, reason=verdict.reason, detail=verdict.detail)
 
 
 def new_engine(settings: DownloadSettings) -> Engine:
@@ -103,6 +137,7 @@ class NativeEngine:
         self._runner = asyncio.Runner()
         self._fetcher = Fetcher(settings)
         self._decoders = DecoderPool(settings)
+        self._rules = rules_of(settings.filter)
 
     def outcomes(self, urls: Sequence[str]) -> list[Outcome]:
         """Return one outcome a URL, in order; bodies are decoded while others are fetched."""
@@ -134,8 +169,14 @@ class NativeEngine:
         told = {"http_status": fetched.http_status, "num_bytes": fetched.num_bytes}
         if fetched.body is None:
             return Outcome(reason=fetched.reason, detail=fetched.detail, **told)
-        header = check_header(fetched.body, self._settings)
-        found = header if isinstance(header, Rejected) else await self._decoders.decode(fetched.body)
+        found = self._refused(fetched.body) or await self._decoders.decode(fetched.body)
         if isinstance(found, Rejected):
             return Outcome(reason=found.reason, detail=found.detail, **told)
         return Outcome(picture=found, **told)
+
+    def _refused(self, body: bytes) -> Rejected | None:
+        """Return why a body is not worth a decoder, by its header alone."""
+        header = check_header(body, self._settings)
+        if isinstance(header, Rejected):
+            return header
+        return check_picture(header.width, header.height, len(body), self._rules)

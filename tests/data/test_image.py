@@ -49,7 +49,9 @@ def rejected(data: bytes, options: DownloadSettings = PLAIN) -> Reason:
 )
 def test_the_header_tells_format_and_size(format_name: str, options: dict[str, object]) -> None:
     data = encoded(scene(1, 90, 50), format_name, **options)
-    assert read_header(data) == Header(format_name, 90, 50)
+    header = read_header(data)
+    assert isinstance(header, Header)
+    assert (header.format, header.width, header.height, header.frames) == (format_name, 90, 50, 1)
     found = decoded(data)
     assert (found.width, found.height, found.original_width, found.original_height, found.format) == (
         90,
