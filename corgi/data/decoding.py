@@ -89,7 +89,8 @@ class DecoderPool:
 
     def _next_batch(self) -> list[tuple[bytes, asyncio.Future[Found]]]:
         batch, size = [], 0
-        while self._waiting and len(batch) < BATCH_PICTURES and size < BATCH_BYTES:
+        fair_share = min(BATCH_PICTURES, -(-len(self._waiting) // self._settings.decode_processes))
+        while self._waiting and len(batch) < fair_share and size < BATCH_BYTES:
             batch.append(self._waiting.popleft())
             size += len(batch[-1][0])
         return batch

@@ -32,7 +32,9 @@ _PNG_COMPRESSION = 6
 _ROWS_SWAPPED = frozenset({5, 6, 7, 8})
 """EXIF orientations that exchange width and height."""
 _WHITE = (255, 255, 255)
-_HASH_SIDE, _HASH_LOW = 32, 8
+_HASH_SIDE, _HASH_LOW, _HASH_FROM = 32, 8, 128
+_HASH_WEIGHTS = np.outer([2**0.5, *[1] * 7], [2**0.5, *[1] * 7]).astype(np.float32)
+_SHARP_UP_TO, _INTERPOLATED_UP_TO, _SOFTENING = 1.25, 2.2, 0.25
 
 Size = tuple[int, int]
 Pixels = UInt8[np.ndarray, "height width 3"]
@@ -169,19 +171,36 @@ def _common(data: bytes, header: Header, metadata: Metadata, settings: DownloadS
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flag | cv2.IMREAD_IGNORE_ORIENTATION)
     if pixels is None or pixels.shape[:2] != (-(-header.height // scale), -(-header.width // scale)):
         return None
-    upright = _turned(_resized(pixels, lying), metadata.orientation)
+    upright = _turned(resized(pixels, lying), metadata.orientation)
     transform = srgb_transform(metadata.profile, "RGB") if metadata.profile else None
     if transform is None:
         return upright
     return _bgr(to_srgb(Image.fromarray(cv2.cvtColor(upright, cv2.COLOR_BGR2RGB)), metadata.profile))
 
 
-def _resized(pixels: Pixels, size: Size) -> Pixels:
+def resized(pixels: Pixels, size: Size) -> Pixels:
+    """Return pixels at another size, (width, height).
+
+    Shrinking halves by exact averages down to at most twice the size, then softens just enough against moire and
+    interpolates: a quarter of the processor time of OpenCV's area filter, and closer to a Lanczos filter than Pillow's
+    antialiased bilinear one. Enlarging is Lanczos.
+    """
     height, width = pixels.shape[:2]
     if (width, height) == size:
         return pixels
-    shrinks = size[0] <= width and size[1] <= height
-    return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LANCZOS4)
+    if size[0] > width or size[1] > height:
+        return cv2.resize(pixels, size, interpolation=cv2.INTER_LANCZOS4)
+    while width >= 2 * size[0] and height >= 2 * size[1]:
+        width, height = width // 2, height // 2
+        even = pixels[: 2 * height, : 2 * width]
+        pixels = cv2.resize(even, (width, height), interpolation=cv2.INTER_AREA)
+    factor = max(width / size[0], height / size[1])
+    if factor > _INTERPOLATED_UP_TO:  # only where one side is a handful of pixels
+        return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+    edge = _SOFTENING * (factor - _SHARP_UP_TO)
+    if edge > 0:
+        pixels = cv2.sepFilter2D(pixels, -1, *[np.array([edge, 1 - 2 * edge, edge], np.float32)] * 2)
+    return cv2.resize(pixels, size, interpolation=cv2.INTER_LINEAR)
 
 
 def _turned(pixels: Pixels, orientation: int) -> Pixels:
@@ -274,9 +293,13 @@ def _encoded(pixels: Pixels, settings: DownloadSettings) -> bytes:
 
 def _phash(pixels: Pixels) -> str:
     grey = cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY)
+    if max(grey.shape) > 4 * _HASH_FROM:
+        grey = cv2.resize(grey, (_HASH_FROM, _HASH_FROM), interpolation=cv2.INTER_AREA)
+    # whole-numbered averages are many times cheaper than others, and what the first step blurs or skips they even out
+    grey = cv2.resize(grey, (_HASH_FROM, _HASH_FROM), interpolation=cv2.INTER_LINEAR)
     small = cv2.resize(grey, (_HASH_SIDE, _HASH_SIDE), interpolation=cv2.INTER_AREA)
     low = cv2.dct(small.astype(np.float32))[:_HASH_LOW, :_HASH_LOW]
     # the hash is defined on the transform without the orthonormal weights of the first row and column
-    low[0] *= np.sqrt(2)
-    low[:, 0] *= np.sqrt(2)
-    return np.packbits(low > np.median(low)).tobytes().hex()
+    low = low * _HASH_WEIGHTS
+    middle = np.sort(low, axis=None)[31:33]
+    return np.packbits(low > (middle[0] + middle[1]) / 2).tobytes().hex()
