@@ -19,7 +19,7 @@ def stages(recipe: Any) -> list[Stage]:
     tower = ("tower",) if recipe.tower is not None else ()
     listed = [
         Stage("plan", "corgi.data.plan:run", settings=("plan",), fingerprint="corgi.data.source:fingerprint"),
-        Stage("download", "corgi.data.download:run", ("plan",), ("download",), partition="plan"),
+        Stage("download", "corgi.data.download:run", ("plan",), ("download",), partition="plan", version=2),
         Stage("tower", "corgi.clip.train:run", ("download",), ("tower",)),
         Stage(
             "embed",

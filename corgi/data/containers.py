@@ -7,8 +7,10 @@ milliseconds; what lies outside the bytes reads as the end of the file.
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-MAX_PARTS = 100_000
-"""Segments, chunks or blocks that are walked over before a file counts as malformed."""
+MAX_PARTS = 20_000
+"""Segments or chunks that are walked over before a file counts as malformed."""
+MAX_BLOCKS = 200_000
+"""The same for the blocks of a GIF, which hold 255 bytes at most."""
 _JPEG_SIZES = frozenset({0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF})
 _JPEG_ALONE = frozenset({0x01, *range(0xD0, 0xD9)})
 _JPEG_ENDS = frozenset({0xD9, 0xDA})
@@ -163,7 +165,7 @@ def _gif(data: bytes) -> Claim | None:
             parts += 1
         place += 1
         parts += 1
-        if parts > MAX_PARTS:
+        if parts > MAX_BLOCKS:
             raise MalformedError("GIF of too many blocks")
     return Claim(width, height, max(1, frames))
 

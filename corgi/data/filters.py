@@ -152,7 +152,7 @@ def _identifier() -> Any:
     """Load the detector, whose model lies in its package, once a process."""
     from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
-    return LanguageIdentifier.from_pickled_model(MODEL_FILE, norm_probs=True)
+    return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
 
 
 def repeated(hashes: Iterable[str]) -> dict[str, int]:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from sklearn.datasets import load_sample_images
 
 from corgi.data.image import Decoded, decode, decode_stored, phash_of, resized, target_sizes
 from corgi.settings.data import DownloadSettings
@@ -78,16 +79,16 @@ def photo(seed: int, width: int, height: int) -> np.ndarray:
     return np.clip(total + rng.normal(0, 8, (height, width, 1)), 0, 255).astype(np.uint8)
 
 
-@pytest.mark.parametrize(
-    "size", [(600, 450), (500, 375), (420, 315), (360, 270), (310, 232), (150, 112), (64, 48)]
-)
-def test_shrinking_is_no_further_from_lanczos_than_pillows_bilinear(size: tuple[int, int]) -> None:
-    picture = photo(3, 640, 480)
+@pytest.mark.parametrize("factor", [1.05, 1.2, 1.35, 1.5, 1.7, 1.875, 2.0])
+@pytest.mark.parametrize("number", [0, 1])
+def test_shrinking_is_no_further_from_lanczos_than_pillows_bilinear(number: int, factor: float) -> None:
+    picture = np.ascontiguousarray(load_sample_images().images[number])
+    size = (round(640 / factor), round(427 / factor))
     exact = np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.LANCZOS)).astype(float)
     theirs = np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BILINEAR)).astype(float)
     ours = resized(picture, size).astype(float)
     assert ours.shape == exact.shape
-    assert np.square(ours - exact).mean() <= np.square(theirs - exact).mean() * 1.05
+    assert np.square(ours - exact).mean() <= np.square(theirs - exact).mean()
 
 
 @pytest.mark.parametrize(
