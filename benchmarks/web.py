@@ -4,6 +4,7 @@ import contextlib
 import datetime
 import io
 import ipaddress
+import os
 import shutil
 import subprocess
 import time
@@ -24,12 +25,13 @@ PLAIN_PORT, TLS_PORT = 18080, 18443
 SYSTEM_BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")
 _CONFIG = """
 worker_processes 1;
+{user}
 pid {root}/nginx.pid;
 error_log {root}/error.log;
 events {{ worker_connections 4096; }}
 http {{
-  access_log {root}/access.log times buffer=64k flush=1s;
   log_format times '$msec';
+  access_log {root}/access.log times buffer=64k flush=1s;
   sendfile on; keepalive_requests 100000; default_type image/jpeg;
   client_body_temp_path {root}/t1; proxy_temp_path {root}/t2; fastcgi_temp_path {root}/t3;
   uwsgi_temp_path {root}/t4; scgi_temp_path {root}/t5;
@@ -92,14 +94,15 @@ def serving(root: Path) -> Iterator[None]:
         raise SystemExit("bench-download needs nginx (apt install nginx-light)")
     make_certificates(root)
     config = root / "nginx.conf"
-    config.write_text(_CONFIG.format(root=root, plain=PLAIN_PORT, tls=TLS_PORT))
+    user = "user root;" if os.geteuid() == 0 else ""
+    config.write_text(_CONFIG.format(root=root, plain=PLAIN_PORT, tls=TLS_PORT, user=user))
     server = subprocess.Popen(
         [nginx, "-c", str(config), "-g", "daemon off;"], cwd=root, stderr=subprocess.DEVNULL
     )
     try:
         time.sleep(0.5)
         if server.poll() is not None:
-            raise SystemExit(f"nginx did not start: {(root / 'error.log').read_text()[-300:]}")
+            raise SystemExit(f"nginx did not start: {(root / 'nginx.log').read_text()[-300:]}")
         yield
     finally:
         server.terminate()

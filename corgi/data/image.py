@@ -197,7 +197,8 @@ def resized(pixels: Pixels, size: Size) -> Pixels:
         return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
     edge = _SOFTENING * (factor - _SHARP_UP_TO)
     if edge > 0:
-        pixels = cv2.sepFilter2D(pixels, -1, *[np.array([edge, 1 - 2 * edge, edge], np.float32)] * 2)
+        kernel = np.array([edge, 1 - 2 * edge, edge], np.float32)
+        pixels = cv2.sepFilter2D(pixels, -1, kernel, kernel)
     return cv2.resize(pixels, size, interpolation=cv2.INTER_LINEAR)
 
 

@@ -53,9 +53,9 @@ def orientation_of(exif: bytes) -> int:
         HostileError: its directories loop or never end.
 
     """
-    order = {b"II": "little", b"MM": "big"}.get(exif[:2])
-    if order is None:
+    if exif[:2] not in (b"II", b"MM"):
         return 1
+    order = "little" if exif[:2] == b"II" else "big"
 
     def number(place: int, size: int) -> int:
         return int.from_bytes(exif[place : place + size], order)

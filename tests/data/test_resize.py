@@ -34,7 +34,7 @@ def test_sizes_are_those_of_img2datasets_resizer(resizer_of, mode: str, only_if_
     )
     rng = np.random.default_rng(5)
     sizes = [(64, 64), (63, 64), (64, 65), (10, 20), (128, 129), (31, 200), (200, 100), (999, 50)]
-    sizes += [tuple(int(side) for side in rng.integers(20, 300, 2)) for _ in range(12)]
+    sizes += [(int(width), int(height)) for width, height in rng.integers(20, 300, (12, 2))]
     for size in sizes:
         body = encoded(Image.new("RGB", size, "red"), "PNG")
         _, width, height, original_width, original_height, error = theirs(io.BytesIO(body))
