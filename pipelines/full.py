@@ -31,6 +31,7 @@ def stages(recipe: Any) -> list[Stage]:
             ("plan",),
             ("download",),
             partition="plan",
+            version=2,
             amend="corgi.data.amend:download",
         ),
         Stage("tower", "corgi.clip.train:run", ("download",), ("tower",)),

@@ -5,6 +5,7 @@ from collections import Counter
 import pyarrow as pa
 from tqdm import tqdm
 
+from corgi.data.filters import placeholders
 from corgi.flow.dag import Context
 from corgi.settings.clip import CurateSettings
 from corgi.tables.manifest import RowCounts, ShardManifest
@@ -27,8 +28,13 @@ def run(context: Context) -> list[ShardTask]:
     duplicates = (
         exact_duplicates(context.store, context.shards("download")) if settings.exact_duplicates else {}
     )
+    quarantined = placeholder_uids(context.store, context.shards("download"), settings.placeholder_min_urls)
+    dropped = {
+        **dict.fromkeys(duplicates, Reason.EXACT_DUPLICATE),
+        **dict.fromkeys(quarantined, Reason.PLACEHOLDER),
+    }
     for task in tqdm(pending, desc="curate", unit="shard", mininterval=1.0):
-        _commit(context.store, task, settings, duplicates)
+        _commit(context.store, task, settings, dropped)
     return tasks
 
 
@@ -47,10 +53,23 @@ def exact_duplicates(store: Store, images: list[ShardManifest]) -> dict[str, str
     return {uid: best[sha256][1] for uid, sha256 in seen if best[sha256][1] != uid}
 
 
-def _commit(store: Store, task: ShardTask, settings: CurateSettings, duplicates: dict[str, str]) -> None:
+def placeholder_uids(store: Store, images: list[ShardManifest], min_urls: int | None) -> set[str]:
+    """Return the pictures whose raw bytes came from at least `min_urls` URLs of the whole set; None finds none."""
+    if min_urls is None:
+        return set()
+    seen = [
+        (row["uid"], row["sha256"])
+        for manifest in images
+        for row in store.read(manifest, "images", ["uid", "sha256"]).to_pylist()
+    ]
+    frequent = placeholders(Counter(sha256 for _, sha256 in seen), min_urls)
+    return {uid for uid, sha256 in seen if sha256 in frequent}
+
+
+def _commit(store: Store, task: ShardTask, settings: CurateSettings, dropped: dict[str, Reason]) -> None:
     embedded = store.read_shard(task.inputs["embed"][0])
     rows = store.read(embedded, "image_embeddings", ["uid", "similarity"]).to_pylist()
-    reasons = [_reason(row["uid"], row["similarity"], settings, duplicates) for row in rows]
+    reasons = [_reason(row["uid"], row["similarity"], settings, dropped) for row in rows]
     table = pa.table(
         {
             "uid": [row["uid"] for row in rows],
@@ -66,10 +85,10 @@ def _commit(store: Store, task: ShardTask, settings: CurateSettings, duplicates:
 
 
 def _reason(
-    uid: str, similarity: float | None, settings: CurateSettings, duplicates: dict[str, str]
+    uid: str, similarity: float | None, settings: CurateSettings, dropped: dict[str, Reason]
 ) -> Reason | None:
-    if uid in duplicates:
-        return Reason.EXACT_DUPLICATE
+    if uid in dropped:
+        return dropped[uid]
     if (
         settings.min_similarity is not None
         and similarity is not None

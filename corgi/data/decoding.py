@@ -1,7 +1,8 @@
 """Bounded children that decode: a crash, a hang or a memory bomb costs exactly one picture.
 
 Children come from a fork server that has loaded the decoders and nothing else, so that starting one takes milliseconds
-even inside a Ray worker, whose main module would otherwise be imported by every child.
+even inside a Ray worker, whose main module would otherwise be imported by every child. Bodies that wait are handed over
+together; when a child dies or hangs over several, each of them is decoded again alone, and so each has its own verdict.
 """
 
 import asyncio
@@ -13,12 +14,14 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from multiprocessing.process import BaseProcess
 from typing import Any
 
+import cv2
 from pebble import ProcessExpired, ProcessPool
 
 from corgi.data.header import Rejected
@@ -26,14 +29,19 @@ from corgi.data.image import OUT_OF_MEMORY, Decoded, decode
 from corgi.settings.data import DownloadSettings
 from corgi.tables.schema import Reason
 
-TASKS_PER_CHILD = 1000
+BATCHES_PER_CHILD = 200
 CRASHES_ALLOWED = 1
-"""Crashes after which a picture is tried again: the second one is its reason."""
-QUEUED_PER_CHILD = 4
-_PRELOADED = ["corgi.data.image", "scipy.fftpack"]
+"""Crashes of a picture alone after which it is tried again: the second one is its reason."""
+QUEUED_PER_CHILD = 2
+"""Batches handed to a child: one in its hands, one waiting."""
+BATCH_PICTURES = 16
+BATCH_BYTES = 2**20
+_PRELOADED = ["corgi.data.image"]
 _START_ALLOWANCE_S = 30.0
+_CPU_ALLOWANCE_S = 2
 
 Task = Callable[[bytes, DownloadSettings], Decoded | Rejected]
+Found = Decoded | Rejected
 
 _main_lock = threading.Lock()
 
@@ -52,25 +60,17 @@ class DecoderPool:
         self._settings = settings
         self._task = task
         self._pool: ProcessPool | None = None
-        self.max_in_flight = settings.decode_processes * QUEUED_PER_CHILD
+        self._waiting: deque[tuple[bytes, asyncio.Future[Found]]] = deque()
+        self._handed_over: set[asyncio.Task[None]] = set()
+        self._max_batches = settings.decode_processes * QUEUED_PER_CHILD
+        self.max_in_flight = settings.decode_processes * QUEUED_PER_CHILD * BATCH_PICTURES
 
-    async def decode(self, data: bytes) -> Decoded | Rejected:
+    async def decode(self, data: bytes) -> Found:
         """Return a body's picture or the reason there is none; never raises for what the body does to a child."""
-        for attempt in range(CRASHES_ALLOWED + 1):
-            try:
-                return await self._once(data)
-            except TimeoutError:
-                return Rejected(Reason.DECODE_TIMEOUT, "stopped at decode_timeout_s")
-            except ProcessExpired as error:
-                if error.exitcode == -signal.SIGXCPU:
-                    return Rejected(Reason.DECODE_TIMEOUT, "stopped at decode_timeout_s")
-            except MemoryError:
-                return OUT_OF_MEMORY
-            except BrokenProcessPool:
-                self.close()
-            if attempt == CRASHES_ALLOWED:
-                break
-        return Rejected(Reason.DECODER_CRASH, "the decoder died twice")
+        found: asyncio.Future[Found] = asyncio.get_running_loop().create_future()
+        self._waiting.append((data, found))
+        self._hand_over()
+        return await found
 
     def close(self) -> None:
         """End the children; a later picture starts new ones."""
@@ -79,12 +79,68 @@ class DecoderPool:
             pool.stop()
             pool.join()
 
-    async def _once(self, data: bytes) -> Decoded | Rejected:
-        settings = self._settings
-        limit_s = settings.decode_timeout_s
-        future = self._started().schedule(run_limited, args=(self._task, data, settings), timeout=limit_s)
+    def _hand_over(self) -> None:
+        """Give waiting bodies to children with room; those that come while every child is busy wait and go together."""
+        self._handed_over = {task for task in self._handed_over if not task.done() and _is_of_this_loop(task)}
+        while self._waiting and len(self._handed_over) < self._max_batches:
+            task = asyncio.create_task(self._finish(self._next_batch()))
+            self._handed_over.add(task)
+            task.add_done_callback(lambda _: self._hand_over())
+
+    def _next_batch(self) -> list[tuple[bytes, asyncio.Future[Found]]]:
+        batch, size = [], 0
+        fair_share = min(BATCH_PICTURES, -(-len(self._waiting) // self._settings.decode_processes))
+        while self._waiting and len(batch) < fair_share and size < BATCH_BYTES:
+            batch.append(self._waiting.popleft())
+            size += len(batch[-1][0])
+        return batch
+
+    async def _finish(self, batch: list[tuple[bytes, asyncio.Future[Found]]]) -> None:
+        try:
+            together = await self._together([data for data, _ in batch])
+            for place, (data, future) in enumerate(batch):
+                found = together[place] if together else await self._alone(data)
+                if not future.done():
+                    future.set_result(found)
+        except Exception as error:  # a fault of ours: whoever waits for these bodies must hear of it
+            for _, future in batch:
+                if not future.done():
+                    future.set_exception(error)
+
+    async def _together(self, bodies: Sequence[bytes]) -> list[Found] | None:
+        """Return what became of several bodies, or None when each must be looked at alone."""
+        if len(bodies) == 1:
+            return None
+        try:
+            return await self._in_child(bodies)
+        except BrokenProcessPool:
+            self.close()
+        except (TimeoutError, ProcessExpired, MemoryError):
+            pass
+        return None
+
+    async def _alone(self, data: bytes) -> Found:
+        for _ in range(CRASHES_ALLOWED + 1):
+            try:
+                return (await self._in_child([data]))[0]
+            except TimeoutError:
+                return _too_slow()
+            except ProcessExpired as error:
+                if error.exitcode == -signal.SIGXCPU:
+                    return _too_slow()
+            except MemoryError:
+                return OUT_OF_MEMORY
+            except BrokenProcessPool:
+                self.close()
+        return Rejected(Reason.DECODER_CRASH, "the decoder died twice")
+
+    async def _in_child(self, bodies: Sequence[bytes]) -> list[Found]:
+        limit_s = self._settings.decode_timeout_s
+        future = self._started().schedule(
+            run_limited, args=(self._task, bodies, self._settings), timeout=limit_s
+        )
         # pebble counts from the moment a child takes the task; this bound is for a task that no child ever takes
-        async with asyncio.timeout(_START_ALLOWANCE_S + (QUEUED_PER_CHILD + 2) * limit_s):
+        async with asyncio.timeout(_START_ALLOWANCE_S + (self._max_batches + 2) * limit_s):
             return await asyncio.wrap_future(future)
 
     def _started(self) -> ProcessPool:
@@ -95,27 +151,44 @@ class DecoderPool:
             context.set_forkserver_preload(_PRELOADED)
             self._pool = ProcessPool(
                 max_workers=self._settings.decode_processes,
-                max_tasks=TASKS_PER_CHILD,
-                initializer=limit_memory,
+                max_tasks=BATCHES_PER_CHILD,
+                initializer=limit_child,
                 initargs=(int(self._settings.decode_memory),),
                 context=context,  # pyright: ignore[reportArgumentType]
             )
         return self._pool
 
 
-def run_limited(task: Task, data: bytes, settings: DownloadSettings) -> Decoded | Rejected:
-    """Run one task in a child under its own CPU limit, which also ends a loop that holds the interpreter."""
-    spent_s = time.process_time()
+def run_limited(task: Task, bodies: Sequence[bytes], settings: DownloadSettings) -> list[Found]:
+    """Run a task on each body in a child, each under its own CPU limit, which also ends a loop that holds the interpreter."""
+    found: list[Found] = []
     _, hard = resource.getrlimit(resource.RLIMIT_CPU)
-    resource.setrlimit(resource.RLIMIT_CPU, (int(spent_s + settings.decode_timeout_s) + 2, hard))
-    return task(data, settings)
+    for data in bodies:
+        limit_s = int(time.process_time() + settings.decode_timeout_s) + _CPU_ALLOWANCE_S
+        resource.setrlimit(resource.RLIMIT_CPU, (limit_s, hard))
+        try:
+            found.append(task(data, settings))
+        except MemoryError:
+            found.append(OUT_OF_MEMORY)
+    return found
 
 
-def limit_memory(extra_bytes: int) -> None:
-    """Let this process grow by `extra_bytes` over its present size and no further; leave no core dump."""
+def limit_child(extra_bytes: int) -> None:
+    """Let this process grow by `extra_bytes` over its present size and no further; no core dump, no decoder's chatter."""
+    cv2.setNumThreads(1)
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), sys.__stderr__.fileno() if sys.__stderr__ else 2)
     limit = _virtual_bytes() + extra_bytes
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _too_slow() -> Rejected:
+    return Rejected(Reason.DECODE_TIMEOUT, "stopped at decode_timeout_s")
+
+
+def _is_of_this_loop(task: asyncio.Task[None]) -> bool:
+    return task.get_loop() is asyncio.get_running_loop()
 
 
 def _virtual_bytes() -> int:

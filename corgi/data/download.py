@@ -5,6 +5,7 @@ import os
 import time
 from collections.abc import Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Protocol
 
 import pyarrow as pa
@@ -15,6 +16,7 @@ from corgi.data.answer import Fetched
 from corgi.data.decoding import DecoderPool
 from corgi.data.fetch import tls_context
 from corgi.data.fetcher import Fetcher
+from corgi.data.filters import Rules, check_captions, check_picture, rules_of
 from corgi.data.gate import Lessor
 from corgi.data.header import Rejected, check_header
 from corgi.data.lease import ClusterLessor, close_book, open_book
@@ -92,14 +94,16 @@ class DownloadShards:
 
     def make(self, task: ShardTask) -> ShardManifest:
         """Fetch, decode and commit one shard of the plan."""
-        engine = self._engine_of(DownloadSettings.model_validate(task.settings["download"]))
+        settings = DownloadSettings.model_validate(task.settings["download"])
+        engine = self._engine_of(settings)
         store = Store(task.root)
         (path,) = task.inputs["plan"]
         plan = to_fetch(store, task, store.read(store.read_shard(path), "plan"))
         started = time.monotonic()
-        outcomes = engine.outcomes(plan["url"].to_pylist(), _expected_hashes(plan))
+        rules = rules_of(settings.filter)
+        outcomes = filtered_outcomes(engine, plan, rules)
         seconds = time.monotonic() - started
-        tables = amended(store, task, shard_tables(plan, outcomes))
+        tables = amended(store, task, shard_tables(plan, outcomes, rules))
         with store.attempt(task) as attempt:
             return commit_tables(attempt, tables, {"fetch_and_decode_s": seconds})
 
@@ -114,6 +118,35 @@ class DownloadShards:
             lessor = ClusterLessor(self._num_fetchers) if self._num_fetchers else None
             self._engine, self._settings = new_engine(settings, lessor), settings
         return self._engine
+
+
+def filtered_outcomes(engine: Engine, plan: pa.Table, rules: Rules) -> list[Outcome]:
+    """Return one outcome a row of the plan: rows whose captions rule them out are not asked for."""
+    rejected = [check_captions(_texts(captions), rules) for captions in plan["captions"].to_pylist()]
+    wanted = plan.filter(pa.array([verdict is None for verdict in rejected], pa.bool_()))
+    urls = wanted["url"].to_pylist()
+    found = iter(engine.outcomes(urls, _expected_hashes(wanted)) if urls else ())
+    return [
+        _judged(next(found), rules)
+        if verdict is None
+        else Outcome(reason=verdict.reason, detail=verdict.detail)
+        for verdict in rejected
+    ]
+
+
+def _texts(captions: list[dict[str, str]] | None) -> list[str]:
+    return [entry["caption"] for entry in captions or ()]
+
+
+def _judged(outcome: Outcome, rules: Rules) -> Outcome:
+    """Return the outcome after the rules about pictures."""
+    picture = outcome.picture
+    if picture is None:
+        return outcome
+    verdict = check_picture(picture.original_width, picture.original_height, outcome.num_bytes, rules)
+    if verdict is None:
+        return outcome
+    return replace(outcome, picture=None, reason=verdict.reason, detail=verdict.detail)
 
 
 def _expected_hashes(plan: pa.Table) -> list[str | None] | None:
@@ -138,6 +171,7 @@ class NativeEngine:
         self._runner = asyncio.Runner()
         self._fetcher = Fetcher(settings, lessor)
         self._decoders = DecoderPool(settings)
+        self._rules = rules_of(settings.filter)
 
     def outcomes(
         self, urls: Sequence[str], expected_hashes: Sequence[str | None] | None = None
@@ -176,8 +210,14 @@ class NativeEngine:
         told = {"http_status": fetched.http_status, "num_bytes": fetched.num_bytes}
         if fetched.body is None:
             return Outcome(reason=fetched.reason, detail=fetched.detail, **told)
-        header = check_header(fetched.body, self._settings)
-        found = header if isinstance(header, Rejected) else await self._decoders.decode(fetched.body)
+        found = self._refused(fetched.body) or await self._decoders.decode(fetched.body)
         if isinstance(found, Rejected):
             return Outcome(reason=found.reason, detail=found.detail, **told)
         return Outcome(picture=found, **told)
+
+    def _refused(self, body: bytes) -> Rejected | None:
+        """Return why a body is not worth a decoder, by its header alone."""
+        header = check_header(body, self._settings)
+        if isinstance(header, Rejected):
+            return header
+        return check_picture(header.width, header.height, len(body), self._rules)

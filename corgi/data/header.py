@@ -1,15 +1,14 @@
-"""What a body claims to be, read from its first bytes without decoding: format and size.
+"""What a body claims to be, judged before any decoding: format, size, frames.
 
-Pure Python over bytes in bounds: a 30,000 x 30,000 bomb is refused for the price of reading its header.
+A 30,000 x 30,000 bomb is refused for the price of reading its header.
 """
 
 from dataclasses import dataclass
 
+from corgi.data.containers import READERS, MalformedError
 from corgi.settings.data import DownloadSettings
 from corgi.tables.schema import Reason
 
-_JPEG_SIZES = frozenset({0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF})
-_JPEG_ALONE = frozenset({0x01, *range(0xD0, 0xD9)})
 _KNOWN_OTHERS = (
     (b"BM", "BMP"),
     (b"II*\x00", "TIFF"),
@@ -18,15 +17,29 @@ _KNOWN_OTHERS = (
     (b"8BPS", "PSD"),
     (b"%PDF", "PDF"),
 )
+_BRANDS = {
+    b"avif": "AVIF",
+    b"avis": "AVIF",
+    b"heic": "HEIF",
+    b"heix": "HEIF",
+    b"mif1": "HEIF",
+    b"msf1": "HEIF",
+}
 
 
 @dataclass(frozen=True)
 class Header:
-    """A format by its Pillow name and the size the file claims, px."""
+    """A format by its Pillow name, the size the file claims, px, its frames, and whether its layout is the common one.
+
+    is_plain: one frame of eight-bit RGB or grey without transparency; channels are those of the file.
+    """
 
     format: str
     width: int
     height: int
+    frames: int = 1
+    is_plain: bool = False
+    channels: int = 3
 
 
 @dataclass(frozen=True)
@@ -38,26 +51,33 @@ class Rejected:
 
 
 def read_header(data: bytes) -> Header | Rejected:
-    """Return the format and size a body claims."""
+    """Return what a body claims, or why that cannot be true."""
     format_name = sniff(data)
     if format_name is None:
         return Rejected(Reason.NOT_AN_IMAGE, _claim(data))
-    reader = {"JPEG": _jpeg_size, "PNG": _png_size, "GIF": _gif_size, "WEBP": _webp_size}.get(format_name)
-    if reader is None:
+    if format_name not in READERS:
         return Rejected(Reason.FORMAT_NOT_ALLOWED, format_name)
-    size = reader(data)
-    if size is None or 0 in size:
+    try:
+        claim = READERS[format_name](data)
+    except MalformedError as error:
+        return Rejected(Reason.DECODE_FAILED, str(error))
+    if claim is None or claim.width <= 0 or claim.height <= 0:
         return Rejected(Reason.DECODE_FAILED, f"{format_name} header without a size")
-    return Header(format_name, *size)
+    if claim.holds_pixels is not None and claim.width * claim.height > claim.holds_pixels:
+        return Rejected(Reason.TOO_MANY_PIXELS, "more than its bytes can hold")
+    return Header(format_name, claim.width, claim.height, claim.frames, claim.is_plain, claim.channels)
 
 
 def check_header(data: bytes, settings: DownloadSettings) -> Header | Rejected:
     """Return the header of a body that may be decoded, or why it may not."""
+    format_name = sniff(data)
+    if format_name is not None and format_name not in settings.formats:
+        return Rejected(Reason.FORMAT_NOT_ALLOWED, format_name)
     header = read_header(data)
     if isinstance(header, Rejected):
         return header
-    if header.format not in settings.formats:
-        return Rejected(Reason.FORMAT_NOT_ALLOWED, header.format)
+    if header.frames > settings.max_frames:
+        return Rejected(Reason.TOO_MANY_FRAMES, "by its header")
     return check_size(header.width, header.height, settings) or header
 
 
@@ -82,8 +102,8 @@ def sniff(data: bytes) -> str | None:
         return "GIF"
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "WEBP"
-    if data[4:8] == b"ftyp" and data[8:12] in (b"avif", b"avis", b"heic", b"heix", b"mif1"):
-        return "HEIF"
+    if data[4:8] == b"ftyp" and data[8:12] in _BRANDS:
+        return _BRANDS[data[8:12]]
     return next((name for magic, name in _KNOWN_OTHERS if data.startswith(magic)), None)
 
 
@@ -96,48 +116,3 @@ def _claim(data: bytes) -> str:
     if start.startswith((b"<?xml", b"<svg")):
         return "XML or SVG"
     return "unknown first bytes"
-
-
-def _png_size(data: bytes) -> tuple[int, int] | None:
-    if len(data) < 24 or data[12:16] != b"IHDR":
-        return None
-    return int.from_bytes(data[16:20]), int.from_bytes(data[20:24])
-
-
-def _gif_size(data: bytes) -> tuple[int, int] | None:
-    if len(data) < 10:
-        return None
-    return int.from_bytes(data[6:8], "little"), int.from_bytes(data[8:10], "little")
-
-
-def _webp_size(data: bytes) -> tuple[int, int] | None:
-    if len(data) < 30:
-        return None
-    kind = data[12:16]
-    if kind == b"VP8X":
-        return int.from_bytes(data[24:27], "little") + 1, int.from_bytes(data[27:30], "little") + 1
-    if kind == b"VP8L" and data[20] == 0x2F:
-        bits = int.from_bytes(data[21:25], "little")
-        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
-    if kind == b"VP8 " and data[23:26] == b"\x9d\x01\x2a":
-        return int.from_bytes(data[26:28], "little") & 0x3FFF, int.from_bytes(data[28:30], "little") & 0x3FFF
-    return None
-
-
-def _jpeg_size(data: bytes) -> tuple[int, int] | None:
-    place = 2
-    while place + 9 <= len(data):
-        if data[place] != 0xFF:
-            return None
-        marker = data[place + 1]
-        if marker == 0xFF:
-            place += 1
-        elif marker in _JPEG_ALONE:
-            place += 2
-        elif marker in _JPEG_SIZES:
-            return int.from_bytes(data[place + 7 : place + 9]), int.from_bytes(data[place + 5 : place + 7])
-        elif marker in (0xD9, 0xDA):
-            return None
-        else:
-            place += 2 + max(2, int.from_bytes(data[place + 2 : place + 4]))
-    return None

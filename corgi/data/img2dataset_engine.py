@@ -143,6 +143,7 @@ def library_options(settings: DownloadSettings, urls: Path, output: Path, num_ur
         "number_sample_per_shard": max(10, num_urls),
         "image_size": settings.image_size,
         "resize_mode": settings.resize_mode,
+        "resize_only_if_bigger": settings.resize_only_if_bigger,
         "encode_format": settings.encode_format,
         "encode_quality": _PNG_COMPRESSION if is_png else settings.encode_quality,
         "timeout": math.ceil(settings.timeout_s),

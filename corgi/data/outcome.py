@@ -7,12 +7,23 @@ from typing import Any
 
 import pyarrow as pa
 
+from corgi.data.filters import PRESETS, Rules, broken_rule, repeated
 from corgi.data.image import Decoded
 from corgi.tables.manifest import RowCounts
 from corgi.tables.schema import CAPTIONS, IMAGES, LEDGER, Reason
 
 KEPT, REJECTED = "kept", "rejected"
-_IMAGE_FIELDS = ("image", "width", "height", "original_width", "original_height", "sha256", "phash", "mime")
+_IMAGE_FIELDS = (
+    "image",
+    "width",
+    "height",
+    "original_width",
+    "original_height",
+    "sha256",
+    "phash",
+    "mime",
+    "animated",
+)
 
 
 @dataclass(frozen=True)
@@ -37,23 +48,27 @@ class ShardTables:
     facts: dict[str, Any]
 
 
-def shard_tables(plan: pa.Table, outcomes: Sequence[Outcome]) -> ShardTables:
+def shard_tables(plan: pa.Table, outcomes: Sequence[Outcome], rules: Rules = PRESETS["none"]) -> ShardTables:
     """Return the tables of a plan's shard and the outcomes of its rows, in the plan's order.
 
-    A ledger row stands for one row of the list; list rows that name one URL share its outcome.
+    A ledger row stands for one row of the list; list rows that name one URL share its outcome. Captions that break a rule
+    are left out and counted; the others keep their ordinals.
     """
     rows = sorted(zip(plan.to_pylist(), outcomes, strict=True), key=lambda row: row[0]["uid"])
     ledger = sorted(
         (entry for row in rows for entry in _ledger(*row)), key=lambda entry: (entry["source"], entry["row"])
     )
     images = [_image(row, outcome.picture) for row, outcome in rows if outcome.picture is not None]
-    captions = [entry for row, outcome in rows if outcome.picture is not None for entry in _captions(row)]
+    listed = [entry for row, outcome in rows if outcome.picture is not None for entry in _captions(row)]
+    broken = [broken_rule(entry["caption"], rules) for entry in listed]
+    captions = [entry for entry, rule in zip(listed, broken, strict=True) if rule is None]
+    left_out = Counter(rule.setting for rule in broken if rule is not None)
     return ShardTables(
         images=pa.Table.from_pylist(images, schema=IMAGES),
         captions=pa.Table.from_pylist(captions, schema=CAPTIONS),
         ledger=pa.Table.from_pylist(ledger, schema=LEDGER),
         rows=_counts(ledger),
-        facts=_facts([outcome for _, outcome in rows]),
+        facts={**_facts([outcome for _, outcome in rows]), "captions_left_out": _sorted(left_out)},
     )
 
 
@@ -106,6 +121,8 @@ def _facts(outcomes: Sequence[Outcome]) -> dict[str, Any]:
         "bytes": sum(outcome.num_bytes or 0 for outcome in outcomes),
         "stored_bytes": sum(len(picture.image) for picture in pictures),
         "formats": _sorted(Counter(picture.format for picture in pictures)),
+        "animated": sum(bool(picture.animated) for picture in pictures),
+        "repeated_sha256": repeated(picture.sha256 for picture in pictures),
         "original_shorter_side_up_to_px": _sorted(Counter(_octave(picture) for picture in pictures)),
     }
 

@@ -81,6 +81,8 @@ class CurateSettings(Section):
     """Smallest cosine between a picture and its best full caption; pictures without a caption pass; None: no threshold."""
     exact_duplicates: bool = True
     """Keep one of the pictures whose raw bytes are equal."""
+    placeholder_min_urls: int | None = Field(default=None, ge=2)
+    """Drop every picture whose raw bytes came from at least this many URLs of the whole set ("image not found"); None: none."""
 
 
 class ShiftSettings(Section):

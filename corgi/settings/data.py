@@ -37,6 +37,33 @@ class PlanSettings(Section):
         return (value,) if isinstance(value, str) else value
 
 
+class FilterSettings(Section):
+    """Per-row rules, judged before any GPU. A rule left at None is as the preset says; 0 or an empty list switches it off."""
+
+    preset: Literal["none", "datacomp_basic", "laion"] = "none"
+    """Rules to start from: DataComp's basic filter, or what LAION-400M asked of a row."""
+    min_caption_chars: int | None = Field(default=None, ge=0)
+    """Characters a caption has at least, outer white space aside."""
+    max_caption_chars: int | None = Field(default=None, ge=0)
+    """Characters a caption has at most."""
+    min_caption_words: int | None = Field(default=None, ge=0)
+    """Words, separated by white space, a caption has at least."""
+    max_caption_words: int | None = Field(default=None, ge=0)
+    """Words a caption has at most."""
+    caption_languages: tuple[Annotated[str, Field(pattern=r"^[a-z]{2,3}$")], ...] | None = None
+    """Languages a caption may be in, ISO 639-1 codes as py3langid tells them."""
+    min_language_score: float | None = Field(default=None, ge=0, le=1)
+    """Least probability of the language found."""
+    keep_without_caption: bool | None = None
+    """Keep a picture that has no caption, or none that passes."""
+    min_side: int | None = Field(default=None, ge=0)
+    """Shorter side of the original at least, px."""
+    max_aspect_ratio: float | None = Field(default=None, ge=0)
+    """Longer side over shorter side of the original at most."""
+    min_bytes: int | None = Field(default=None, ge=0)
+    """Bytes of the body at least; the img2dataset engine does not tell them, so there the rule does not apply."""
+
+
 class DownloadSettings(Section):
     """How pictures are fetched, judged, decoded and stored."""
 
@@ -48,20 +75,29 @@ class DownloadSettings(Section):
     """Target side of the stored picture, px."""
     resize_mode: Literal["border", "keep_ratio", "keep_ratio_largest", "center_crop", "no"] = "keep_ratio"
     """img2dataset's resize modes, same meaning."""
+    resize_only_if_bigger: bool = False
+    """Leave a picture as it is, neither enlarged nor cropped nor padded, unless its deciding side is over image_size."""
     encode_format: Literal["jpg", "png", "webp"] = "jpg"
     """Format of the stored picture."""
     encode_quality: int = Field(default=95, ge=1, le=100)
     """Quality for jpg and webp."""
-    formats: tuple[Literal["JPEG", "PNG", "WEBP", "GIF"], ...] = ("JPEG", "PNG", "WEBP", "GIF")
-    """Formats that may be decoded."""
+    formats: tuple[Literal["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"], ...] = (
+        "JPEG",
+        "PNG",
+        "WEBP",
+        "GIF",
+    )
+    """Formats that may be decoded; every further one is a further parser that meets hostile bytes."""
     timeout_s: float = Field(default=20.0, gt=0, le=600)
     """Deadline of one URL: redirects, further attempts and the waits between them included, s."""
     retries: int = Field(default=2, ge=0, le=10)
     """Further attempts after a fault that may pass (429, 5xx, reset, timeout)."""
     max_bytes: ByteSize = ByteSize(20 * 2**20)
     """Largest body, decoded, bytes."""
-    max_pixels: int = Field(default=64_000_000, ge=1)
-    """Largest picture by its header, px."""
+    max_pixels: int = Field(default=2**25, ge=1)
+    """Largest picture by its header, and largest result, px; the default admits 7680 x 4320."""
+    max_frames: int = Field(default=1000, ge=1)
+    """Frames an animation may claim; only its first is stored."""
     max_aspect_ratio: float = Field(default=20.0, ge=1)
     """Largest ratio of the longer to the shorter side."""
     min_image_size: int = Field(default=0, ge=0)
@@ -107,10 +143,12 @@ class DownloadSettings(Section):
     """CPUs Ray reserves for a fetcher and its decoders."""
     decode_processes: int = neutral(2, ge=1, le=256)
     """Bounded child processes that decode, per fetcher."""
-    decode_timeout_s: float = Field(default=10.0, gt=0, le=120)
+    decode_timeout_s: float = Field(default=5.0, gt=0, le=120)
     """Longest decode of one picture before its child is killed, s."""
     decode_memory: ByteSize = ByteSize(2**30)
     """Memory a decoding child may add to what it starts with, bytes."""
+    filter: FilterSettings = FilterSettings()
+    """Which pictures and captions are worth keeping."""
 
     @model_validator(mode="after")
     def _img2dataset_needs_trust(self) -> "DownloadSettings":

@@ -24,12 +24,19 @@ class Reason(StrEnum):
     NOT_AN_IMAGE = "not_an_image"
     FORMAT_NOT_ALLOWED = "format_not_allowed"
     TOO_MANY_PIXELS = "too_many_pixels"
+    TOO_MANY_FRAMES = "too_many_frames"
+    BAD_METADATA = "bad_metadata"
     ASPECT_RATIO = "aspect_ratio"
     TOO_SMALL = "too_small"
     DECODE_FAILED = "decode_failed"
     DECODER_CRASH = "decoder_crash"
     DECODE_TIMEOUT = "decode_timeout"
+    TOO_FEW_BYTES = "too_few_bytes"
+    NO_CAPTION = "no_caption"
+    CAPTION_LENGTH = "caption_length"
+    CAPTION_LANGUAGE = "caption_language"
     ENGINE = "engine"
+    PLACEHOLDER = "placeholder"
     EXACT_DUPLICATE = "exact_duplicate"
     LOW_SIMILARITY = "low_similarity"
     BAD_VECTOR = "bad_vector"
@@ -70,11 +77,14 @@ IMAGES = pa.schema(
         ("sha256", pa.string()),
         ("phash", pa.string()),
         ("mime", pa.string()),
+        ("animated", pa.bool_()),
         ("group", pa.string()),
         ("split", pa.string()),
     ]
 )
-"""One row a kept picture, sorted by uid; image is the stored encoding, sha256 that of the raw bytes, sizes in px."""
+"""One row a kept picture, sorted by uid; image is the stored encoding, sha256 that of the raw bytes, sizes in px.
+
+animated: the original has further frames, of which only the first is stored; null where the engine does not tell."""
 
 CAPTIONS = pa.schema(
     [

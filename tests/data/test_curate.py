@@ -136,3 +136,10 @@ def test_a_second_run_and_a_fresh_one_agree(tmp_path):
     assert dag(tmp_path / "one").execute(Selection(), lambda line: None) == 0
     _, second = curated(tmp_path / "two")
     assert first.run.stages()["curate"].digest == second.run.stages()["curate"].digest
+
+
+def test_bodies_under_many_urls_are_placeholders(tmp_path):
+    reasons, _ = curated(tmp_path, exact_duplicates=False, placeholder_min_urls=2)
+    counts = Counter(sha256 for shard in SHARDS for _, sha256, _, _ in shard)
+    for uid, sha256, _, _ in (row for shard in SHARDS for row in shard):
+        assert reasons[uid] == ("placeholder" if counts[sha256] >= 2 else None)

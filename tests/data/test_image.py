@@ -49,7 +49,9 @@ def rejected(data: bytes, options: DownloadSettings = PLAIN) -> Reason:
 )
 def test_the_header_tells_format_and_size(format_name: str, options: dict[str, object]) -> None:
     data = encoded(scene(1, 90, 50), format_name, **options)
-    assert read_header(data) == Header(format_name, 90, 50)
+    header = read_header(data)
+    assert isinstance(header, Header)
+    assert (header.format, header.width, header.height, header.frames) == (format_name, 90, 50, 1)
     found = decoded(data)
     assert (found.width, found.height, found.original_width, found.original_height, found.format) == (
         90,
@@ -202,13 +204,21 @@ def test_what_is_stored_carries_no_stowaways(encode_format: str, mime: str, name
     secret = b"SECRET-STOWAWAY"
     text = PngImagePlugin.PngInfo()
     text.add_text("Comment", secret.decode())
+    text.add_itxt("XML:com.adobe.xmp", f"<x:xmpmeta>{secret.decode()}</x:xmpmeta>")
     tags = Image.Exif()
     tags[0x010E] = secret.decode()
-    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    tags.get_ifd(0x8825)[29] = secret.decode()  # GPS date, which holds any text
+    tags.get_ifd(0x8769)[0x9286] = secret  # user comment
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes() + secret
+    thumbnail = encoded(scene(2, 16, 12), "JPEG", comment=secret)
+    jpeg = encoded(scene(1), "JPEG", comment=secret, exif=tags, icc_profile=profile, xmp=secret)
+    preview = b"\xff\xec" + (len(thumbnail) + 2).to_bytes(2) + thumbnail
     bodies = [
         encoded(scene(1), "PNG", pnginfo=text, exif=tags, icc_profile=profile) + secret,
-        encoded(scene(1), "JPEG", comment=secret, exif=tags, icc_profile=profile) + secret,
-        encoded(scene(1), "WEBP", exif=tags, icc_profile=profile, xmp=secret) + secret,
+        jpeg + secret,
+        jpeg[:2] + preview + jpeg[2:],
+        encoded(scene(1), "WEBP", exif=tags.tobytes(), icc_profile=profile, xmp=secret) + secret,
+        encoded(scene(1), "GIF", comment=secret) + secret,
     ]
     for body in bodies:
         found = decoded(

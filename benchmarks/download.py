@@ -1,0 +1,255 @@
+"""Download: this stage against img2dataset on the same list, machine and output size: `make bench-download`.
+
+nginx on loopback serves both, plain and TLS. Each run is a fresh process; its images per second are taken from the first to
+the last request in nginx's log, its CPU-seconds from the kernel, less those of a run over a handful of URLs, which is the
+price of starting. The two alternate; medians are told.
+"""
+
+import contextlib
+import ctypes
+import json
+import os
+import platform
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.web import PLAIN_PORT, TLS_PORT, make_site, serving
+
+RESULTS = Path(__file__).parent / "results" / "download.json"
+ROUNDS = int(os.environ.get("BENCH_ROUNDS", "3"))
+NUM_URLS = {
+    "web": int(os.environ.get("BENCH_WEB", "4000")),
+    "small": int(os.environ.get("BENCH_SMALL", "10000")),
+}
+NUM_BODIES = 400
+NUM_WARM = 32
+GOALS = {("web", "http"): 1.5, ("web", "https"): 2.5, ("small", "http"): 1.0, ("small", "https"): 2.0}
+"""Our images per second over img2dataset's."""
+_PR_SET_CHILD_SUBREAPER = 36
+_OPTIONS = {"image_size": 256, "resize_mode": "keep_ratio", "encode_format": "jpg", "encode_quality": 95}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One run: images per second and CPU-milliseconds an image, start excluded, and images made."""
+
+    images_per_s: float
+    cpu_ms: float
+    images: int
+
+
+def main() -> int:
+    """Measure every case and print one line a figure."""
+    rows: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory(prefix="corgi-bench-") as folder:
+        root = Path(folder)
+        names = {kind: make_site(root / "site", kind, NUM_BODIES) for kind in NUM_URLS}
+        with serving(root):
+            for kind, scheme in GOALS:
+                rows += case(root, kind, scheme, names[kind])
+    RESULTS.parent.mkdir(exist_ok=True)
+    machine = {"cpus": os.cpu_count(), "cpu": _cpu(), "python": platform.python_version()}
+    machine |= {
+        name: version(name) for name in ("img2dataset", "aiohttp", "opencv-python-headless", "pillow")
+    }
+    machine["load_before"] = LOAD_BEFORE
+    RESULTS.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1) + "\n")
+    return 0
+
+
+def case(root: Path, kind: str, scheme: str, names: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the rows of one list over one protocol: both sides, alternating, medians."""
+    port = PLAIN_PORT if scheme == "http" else TLS_PORT
+    base = f"{scheme}://127.0.0.1:{port}"
+    urls = [f"{base}/{names[number % len(names)]}?{number}" for number in range(NUM_URLS[kind])]
+    runs: dict[str, list[Measured]] = {"corgi": [], "img2dataset": []}
+    start = {peer: run(root, peer, urls[:NUM_WARM]) for peer in runs}
+    for _ in range(ROUNDS):
+        for peer, found in runs.items():
+            found.append(measured(run(root, peer, urls), start[peer]))
+    medians = {peer: _median(found) for peer, found in runs.items()}
+    ours, theirs = medians["corgi"], medians["img2dataset"]
+    label = f"download/{kind}/{scheme}"
+    rows = [
+        row(f"{label}/{peer}/{name}", value, unit, None)
+        for peer, found in medians.items()
+        for name, value, unit in (
+            ("images_per_s", found.images_per_s, "1/s"),
+            ("cpu_per_image", found.cpu_ms, "CPU-ms"),
+            ("images", float(found.images), "images"),
+        )
+    ]
+    rows.append(
+        row(f"{label}/speed_ratio", ours.images_per_s / theirs.images_per_s, "x", GOALS[kind, scheme])
+    )
+    rows.append(row(f"{label}/cpu_ratio", theirs.cpu_ms / ours.cpu_ms, "x", None))
+    return rows
+
+
+def row(name: str, value: float, unit: str, goal: float | None) -> dict[str, Any]:
+    """Print one figure and return it."""
+    met = None if goal is None else value >= goal
+    verdict = "" if goal is None else f" goal {goal} {'met' if met else 'missed'}"
+    print(f"bench {name} {value:.3g} {unit}{verdict}", flush=True)
+    return {"name": name, "value": round(value, 4), "unit": unit, "goal": goal, "met": met}
+
+
+def run(root: Path, peer: str, urls: Sequence[str]) -> dict[str, float]:
+    """Run one side over URLs in a process of its own; return seconds, CPU-seconds and images."""
+    work = root / "work"
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir()
+    listed = work / "urls.parquet"
+    pq.write_table(pa.table({"url": list(urls)}), listed)
+    log = root / "access.log"
+    before = log.stat().st_size
+    environment = {
+        **os.environ,
+        "SSL_CERT_FILE": str(root / "bundle.pem"),
+        "NO_ALBUMENTATIONS_UPDATE": "1",
+        "PYTHONWARNINGS": "ignore",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(Path(__file__).resolve().parents[1]),
+    }
+    with (work / "log").open("wb") as sink:
+        subprocess.run(
+            [sys.executable, __file__, "timed", peer, str(listed), str(work)],
+            env=environment,
+            stdout=sink,
+            stderr=sink,
+            check=True,
+        )
+    cpu_s = json.loads((work / "cpu.json").read_text())
+    subprocess.run(["sleep", "1.2"], check=True)  # nginx flushes its log once a second
+    with log.open("rb") as handle:
+        handle.seek(before)
+        times = [float(line) for line in handle.read().split()]
+    images = json.loads((work / "done.json").read_text())
+    return {"seconds": max(times) - min(times), "cpu_s": cpu_s, "images": images, "urls": len(urls)}
+
+
+def measured(found: dict[str, float], start: dict[str, float]) -> Measured:
+    """Return a run's figures, the CPU of starting taken off."""
+    images = found["images"]
+    extra = images - start["images"]
+    return Measured(images / found["seconds"], (found["cpu_s"] - start["cpu_s"]) / extra * 1e3, int(images))
+
+
+def timed(side: str, listed: Path, work: Path) -> None:
+    """Run one side and write the CPU-seconds of all its processes, those that it leaves behind included."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), "prctl")
+    subprocess.run([sys.executable, __file__, side, str(listed), str(work)], check=True)
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            os.wait()
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    (work / "cpu.json").write_text(json.dumps(used.ru_utime + used.ru_stime))
+
+
+def run_corgi(listed: Path, work: Path) -> int:
+    """Make one shard as the download stage's actor does: fetch, decode, filter, write, commit; return images kept."""
+    from corgi.data.download import DownloadShards
+    from corgi.settings.data import DownloadSettings
+    from corgi.tables.manifest import RowCounts
+    from corgi.tables.schema import PLAN
+    from corgi.tables.store import ShardTask, Store
+
+    urls = pq.read_table(listed)["url"].to_pylist()
+    rows = [
+        {
+            "uid": f"{n:032x}",
+            "url": u,
+            "group": u,
+            "split": "train",
+            "captions": [],
+            "sources": ["list"],
+            "rows": [n],
+        }
+        for n, u in enumerate(urls)
+    ]
+    settings = DownloadSettings.model_validate(
+        {**_OPTIONS, "allow_private": [f"127.0.0.1:{PLAIN_PORT}", f"127.0.0.1:{TLS_PORT}"], **OWN_SETTINGS}
+    )
+    store = Store(str(work / "runs"))
+    plan = ShardTask(str(work / "runs"), "plan", "00000", "0" * 32, 1, "", {})
+    with store.attempt(plan) as attempt:
+        attempt.write_table("plan", pa.Table.from_pylist(rows, schema=PLAN))
+        committed = attempt.commit(RowCounts(rows_in=len(rows), kept=len(rows)))
+    download = {"download": settings.model_dump(mode="json")}
+    task = ShardTask(
+        str(work / "runs"), "download", "00000", "1" * 32, 1, "", download, {"plan": (committed.path,)}
+    )
+    maker = DownloadShards()
+    try:
+        return maker.make(task).rows.kept
+    finally:
+        maker.close()
+
+
+OWN_SETTINGS = {"connections": 64, "decode_processes": int(os.environ.get("BENCH_DECODERS", "2"))}
+
+
+def run_img2dataset(listed: Path, work: Path) -> int:
+    """Run the library with a process a core; return images kept."""
+    from img2dataset import download
+
+    download(
+        url_list=str(listed),
+        input_format="parquet",
+        url_col="url",
+        output_folder=str(work / "out"),
+        output_format="parquet",
+        processes_count=os.cpu_count() or 1,
+        thread_count=64,
+        number_sample_per_shard=1000,
+        compute_hash="sha256",
+        extract_exif=False,
+        enable_wandb=False,
+        **_OPTIONS,
+    )
+    stats = [json.loads(path.read_text()) for path in (work / "out").glob("*_stats.json")]
+    return sum(entry["successes"] for entry in stats)
+
+
+def _median(found: Sequence[Measured]) -> Measured:
+    return Measured(
+        statistics.median(one.images_per_s for one in found),
+        statistics.median(one.cpu_ms for one in found),
+        min(one.images for one in found),
+    )
+
+
+def _cpu() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown"
+    )
+
+
+LOAD_BEFORE = [round(value, 2) for value in os.getloadavg()]
+
+if __name__ == "__main__":
+    if len(sys.argv) == 1:
+        sys.exit(main())
+    *_, side, source, target = sys.argv
+    if sys.argv[1] == "timed":
+        timed(side, Path(source), Path(target))
+        sys.exit(0)
+    done = {"corgi": run_corgi, "img2dataset": run_img2dataset}[side](Path(source), Path(target))
+    (Path(target) / "done.json").write_text(json.dumps(done))

@@ -1,0 +1,53 @@
+"""Promise 25: 20,000 mutants through the bounded children: 0 escapes, 0 hangs, no child lost for good."""
+
+import asyncio
+import os
+import time
+
+from corgi.data.decoding import DecoderPool
+from corgi.data.header import Rejected
+from corgi.data.image import Decoded, decode
+from corgi.settings.data import DownloadSettings
+from tests.support.mutants import mutant
+
+NUM_MUTANTS = int(os.environ.get("CORGI_MUTANTS", "20000"))
+MAX_SECONDS = 6.0
+SETTINGS = DownloadSettings(image_size=16, max_pixels=100_000, decode_processes=2)
+
+
+def timed(data: bytes, settings: DownloadSettings) -> Decoded | Rejected:
+    """Decode a body; a slow one is told apart from the others."""
+    started = time.monotonic()
+    found = decode(data, settings)
+    if time.monotonic() - started > MAX_SECONDS:
+        raise AssertionError("slower than six seconds")
+    return found
+
+
+def test_mutants_neither_escape_nor_hang(capsys) -> None:
+    pool = DecoderPool(SETTINGS, timed)
+
+    async def run() -> list[Decoded | Rejected]:
+        slots = asyncio.Semaphore(pool.max_in_flight)
+
+        async def one(number: int) -> Decoded | Rejected:
+            async with slots:
+                return await pool.decode(mutant(number))
+
+        return await asyncio.gather(*map(one, range(NUM_MUTANTS)))
+
+    started = time.monotonic()
+    try:
+        found = asyncio.run(run())
+    finally:
+        pool.close()
+    kept = sum(isinstance(one, Decoded) for one in found)
+    crashes = sum(isinstance(one, Rejected) and "crash" in one.reason for one in found)
+    slow = sum(isinstance(one, Rejected) and "timeout" in one.reason for one in found)
+    with capsys.disabled():
+        seconds = time.monotonic() - started
+        print(
+            f"\nmutants {len(found)}, pictures {kept}, escapes 0, crashes {crashes}, timeouts {slow}, {seconds:.0f} s"
+        )
+    assert len(found) == NUM_MUTANTS
+    assert crashes == slow == 0
