@@ -10,7 +10,7 @@ export RAY_USAGE_STATS_ENABLED := 0
 export HF_HUB_OFFLINE ?= 1
 export PATH := $(BIN):$(PATH)
 
-.PHONY: demo smoke test check chaos-flow clean venv
+.PHONY: demo smoke test check chaos-flow bench-prior clean venv
 
 venv: $(STAMP)
 
@@ -40,6 +40,10 @@ check: $(STAMP)
 
 chaos-flow: $(STAMP)
 	$(BIN)/python -m pytest tests/chaos/flow -o norecursedirs=.git
+
+bench-prior: $(STAMP)
+	PATH=$(BIN):$$PATH bash benchmarks/peer_dalle2.sh
+	$(BIN)/python -m benchmarks.prior --peer
 
 clean:
 	rm -rf .venv runs .pytest_cache .ruff_cache .import_linter_cache build *.egg-info

@@ -85,7 +85,8 @@ class ShiftedPriorPipeline(DiffusionPipeline):
         dropped = torch.ones(1, dtype=torch.bool, device=text.device)
         nothing = None if scale == 1 else model.network.prefix(text[:1], None, dropped).expand(len(text))
         z = scheduler.start(self._noise(text.shape[:1], generator) * scheduler.init_noise_sigma, cluster)
-        for tau in self.progress_bar(scheduler.timesteps):
+        with_bar: Any = self.progress_bar
+        for tau in with_bar(scheduler.timesteps):
             t = torch.full_like(cluster, int(tau) + 1)
             answer = model(caption, z, t, cluster)
             if nothing is not None:

@@ -35,7 +35,7 @@ def test_a_learned_shift_starts_at_its_table_and_comes_back_from_its_state() -> 
         assert torch.equal(fresh.table().state_dict()[name], value)
     before = shift.mean.detach().clone()
     with torch.no_grad():
-        shift.stored_mean += 1.0
+        shift.stored_mean.add_(1.0)
     torch.testing.assert_close(shift.mean.detach() - before, torch.full((3, 4), 0.01).double())
 
 
@@ -43,7 +43,7 @@ def test_no_scale_falls_below_its_floor() -> None:
     """However far the weights go, the table stays one that can be sampled."""
     shift = learned()
     with torch.no_grad():
-        shift.stored_log_scale -= 1e6
+        shift.stored_log_scale.sub_(1e6)
     table = shift.table()
     assert bool((table.scale > 0).all())
     assert float(table.scale.max()) == pytest.approx(

@@ -159,7 +159,7 @@ def test_a_script_of_one_stage_runs_that_stage(toy):
     assert toy.made() == ALL[:4]
 
 
-def test_a_plan_prints_the_cost_of_what_would_run(toy, monkeypatch):
+def test_a_plan_prints_the_cost_of_what_would_run(toy, monkeypatch, capsys):
     from tests.support import toy_stages
 
     monkeypatch.setattr(toy_stages, "priced", lambda recipe: [f"{recipe.name} costs nothing"], raising=False)
@@ -169,4 +169,5 @@ def test_a_plan_prints_the_cost_of_what_would_run(toy, monkeypatch):
         return [replace(stage, cost="tests.support.toy_stages:priced") for stage in real(recipe)[:1]]
 
     assert command.main(stages, toy_stages.report, argv=[*toy.argv, "--plan"]) == 0
-    assert toy.said.splitlines() == ["numbers      would run", "               toy costs nothing"]
+    said = capsys.readouterr().out.splitlines()
+    assert said == ["numbers      would run", "               toy costs nothing"]

@@ -128,8 +128,8 @@ def test_a_learned_shift_is_what_the_prior_samples_with():
     shift = prior.network.shift
     assert shift is not None
     with torch.no_grad():
-        shift.stored_log_scale -= 100  # e^-1 of the scale
-        shift.stored_mean += 100  # mean + 1
+        shift.stored_log_scale.sub_(100)  # e^-1 of the scale
+        shift.stored_mean.add_(100)  # mean + 1
     again = TextPrior(prior.network, prior.process)
     torch.testing.assert_close(again.process.table.mean, prior.process.table.mean + 1)
     torch.testing.assert_close(again.process.table.scale, prior.process.table.scale / torch.e)

@@ -230,8 +230,9 @@ def test_eq_19_and_20_the_learned_shift_has_its_two_losses_and_no_other_gradient
     assert shift.stored_mean.grad is None
     torch.testing.assert_close(loss - plain, metrics["shift_similarity"] + metrics["shift_diversity"])
     loss.backward()
-    assert float(shift.stored_mean.grad.abs().sum()) > 0  # pyright: ignore[reportOptionalMemberAccess]
-    assert float(shift.stored_log_scale.grad.abs().sum()) > 0  # pyright: ignore[reportOptionalMemberAccess]
+    for weights in (shift.stored_mean, shift.stored_log_scale):
+        assert weights.grad is not None
+        assert float(weights.grad.abs().sum()) > 0
 
 
 def test_settings_that_cannot_work_are_refused():
