@@ -10,7 +10,7 @@ export RAY_USAGE_STATS_ENABLED := 0
 export HF_HUB_OFFLINE ?= 1
 export PATH := $(BIN):$(PATH)
 
-.PHONY: demo smoke test check chaos-flow chaos-store bench-store promises clean venv
+.PHONY: demo smoke test check promises clean venv
 
 venv: $(STAMP)
 
@@ -38,18 +38,19 @@ check: $(STAMP)
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 
-chaos-flow: $(STAMP)
-	$(BIN)/python -m pytest tests/chaos/flow -o norecursedirs=.git
-
-chaos-store: $(STAMP)
-	$(BIN)/python -m pytest tests/chaos/store -o norecursedirs=.git
+chaos-%: $(STAMP)
+	$(BIN)/python -m pytest tests/chaos/$* -o norecursedirs=.git
 
 # Takes the figures that tests recorded since into docs/promises.json and docs/promises.md.
 promises: $(STAMP)
 	$(BIN)/python -m tests.support.promises
 
-bench-store: $(STAMP)
-	$(BIN)/python -m benchmarks.store
+bench-%: $(STAMP)
+	$(BIN)/python -m benchmarks.$*
+
+bench-prior: $(STAMP)
+	bash benchmarks/peer_dalle2.sh
+	$(BIN)/python -m benchmarks.prior --peer
 
 clean:
 	rm -rf .venv runs .pytest_cache .ruff_cache .import_linter_cache build *.egg-info

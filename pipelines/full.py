@@ -45,7 +45,14 @@ def stages(recipe: Any) -> list[Stage]:
         ),
         Stage("curate", "corgi.data.curate:run", ("download", "embed"), ("curate",)),
         Stage("shift", "corgi.clip.cluster:run", ("download", "embed", "curate"), ("shift",)),
-        Stage("prior", "corgi.training.prior:run", ("embed", "curate", "shift"), ("prior",)),
+        Stage(
+            "prior",
+            "corgi.training.prior:run",
+            ("embed", "curate", "shift"),
+            ("prior",),
+            version=2,
+            cost="corgi.training.cost:lines",
+        ),
         Stage("autoencoder", "corgi.training.autoencoder:run", ("download", "curate"), ("autoencoder",)),
         Stage("decoder", "corgi.training.decoder:run", ("embed", "curate", "autoencoder"), ("decoder",)),
         Stage(

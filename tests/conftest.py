@@ -40,9 +40,3 @@ def ray_local() -> Iterator[None]:
     ray.init(address="local", num_cpus=4, include_dashboard=False, object_store_memory=200 * 2**20)
     yield
     ray.shutdown()
-
-
-@pytest.fixture
-def promise() -> Callable[[int, str], None]:
-    """Return what notes the figure measured for a promise."""
-    return lambda number, figure: print(f"promise {number}: {figure}")

@@ -34,6 +34,7 @@ from corgi.statistics.moments import Moments, merged
 from corgi.statistics.shift import (
     ShiftParameters,
     choice_accuracy,
+    low_rank_parameters,
     matched_scale,
     shift_parameters,
     spectrum,
@@ -133,6 +134,8 @@ def find(refs: Sequence[ShardRef], settings: ShiftSettings) -> Findings:
     partial = over_shards(assigned, refs, {"centroids": centroids})
     moments = merged(moments_of(part, settings.num_clusters) for part in partial)
     parameters = shift_parameters(moments, settings.shrinkage_count, settings.floor_share)
+    if settings.rank:
+        parameters = _with_factor(parameters, sample, centroids, settings)
     captions = _joined(over_shards(conditioned, refs[:CONTACT_SHARDS], {}))
     return Findings(
         parameters,
@@ -142,6 +145,22 @@ def find(refs: Sequence[ShardRef], settings: ShiftSettings) -> Findings:
         _joined(over_shards(judged, refs, {"mean": parameters.mean})),
         captions,
     )
+
+
+def _with_factor(
+    parameters: ShiftParameters,
+    sample: Float[np.ndarray, "n dim"],
+    centroids: Float[np.ndarray, "k dim"],
+    settings: ShiftSettings,
+) -> ShiftParameters:
+    """Add the low-rank part of each Sigma, from the rows k-means was fitted on."""
+    if settings.rank >= sample.shape[1]:
+        raise InputError(
+            f"shift.rank={settings.rank} is not below the embeddings' dimension {sample.shape[1]}; committed work is safe; lower it"
+        )
+    own = nearest(sample, centroids)[0]
+    shrinkage, floor = settings.shrinkage_count, settings.floor_share
+    return low_rank_parameters(parameters, sample, own, settings.rank, shrinkage, floor)
 
 
 def summary(found: Findings, settings: ShiftSettings) -> dict[str, Any]:
@@ -183,6 +202,8 @@ def shift_bytes(context: Context, found: Findings, towers: Sequence[str]) -> byt
         "global_mean": shift.global_mean.astype(np.float32),
         "global_scale": shift.global_scale.astype(np.float32),
     }
+    if shift.factor is not None:
+        tensors["factor"] = shift.factor.astype(np.float32)
     data = digest({name: manifest.digest for name, manifest in context.inputs.items()})
     return safetensors_bytes(
         tensors,

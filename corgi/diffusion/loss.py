@@ -1,6 +1,6 @@
 """Loss weights, the weighted x0 loss, and conversions between the x0, eps and v parameterisations."""
 
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from jaxtyping import Float, Int
@@ -11,6 +11,8 @@ from corgi.diffusion.shifted import ShiftedDiffusion, ShiftTable, column
 
 WeightName = Literal["uniform", "one_minus_abar", "snr", "min_snr", "p2"]
 Parameterisation = Literal["x0", "eps", "v"]
+Metric = Literal["euclidean", "whitened"]
+"""Norm of z_0 - zhat: plain, or |L^-1 (z_0 - zhat)| (Sigma^-1)."""
 
 MIN_SNR_CAP = 5.0
 """Cap of min-SNR weighting (Hang et al. 2023)."""
@@ -48,6 +50,47 @@ def squared_error(
     if table is not None and cluster is not None:
         delta = table.solve_L(delta, cluster)
     return delta.square().mean(dim=-1)
+
+
+class Noised(NamedTuple):
+    """Training samples on their chains."""
+
+    z_0: Float[Tensor, "batch dim"]
+    z_t: Float[Tensor, "batch dim"]
+    t: Int[Tensor, "batch"]
+    cluster: Int[Tensor, "batch"]
+
+
+def prediction_error(
+    process: ShiftedDiffusion,
+    prediction: Float[Tensor, "batch dim"],
+    sample: Noised,
+    kind: Parameterisation,
+    metric: Metric = "euclidean",
+) -> Float[Tensor, "batch"]:
+    """Mean over dimensions of the squared distance between z_0 and the estimate a prediction stands for.
+
+    Never divides by sqrt(abar): with u = L (prediction - target), |z_0 - zhat|^2 is |u|^2 / SNR_t for eps and
+    (1 - abar_t) |u|^2 for v. Where SNR_t = 0 an eps error is infinite, unless the prediction is exact.
+    """
+    z_0, z_t, t, cluster = sample
+    if kind == "x0":
+        table = process.table if metric == "whitened" else None
+        return squared_error(z_0, prediction, table, cluster)
+    delta = prediction.to(z_t.dtype) - from_x0(process, z_0, z_t, t, cluster, kind)
+    if metric == "euclidean":
+        delta = process.table.apply_L(delta, cluster)
+    return delta.square().mean(dim=-1) * error_factor(process.schedule, t, kind).to(delta.dtype)
+
+
+def error_factor(
+    schedule: Schedule, t: Int[Tensor, "batch"], kind: Parameterisation
+) -> Float[Tensor, "batch"]:
+    """Factor from the squared error of a prediction to that of its z_0, float64: 1, 1/SNR_t for eps, 1-abar_t for v."""
+    if kind == "x0":
+        return torch.ones_like(t, dtype=torch.float64)
+    left = schedule.one_minus_alpha_bar.to(t.device)[t]
+    return left / schedule.alpha_bar.to(t.device)[t] if kind == "eps" else left
 
 
 def weighted_loss(error: Float[Tensor, "batch"], weight: Float[Tensor, "batch"]) -> Float[Tensor, ""]:

@@ -145,6 +145,11 @@ class ShiftTable(nn.Module):
         """Z = mu + L x (eq. 10)."""
         return self.centre(cluster, x) + self.apply_L(x, cluster)
 
+    def refresh(self) -> None:
+        """Check the buffers and derive the low-rank root again, after they were set other than by load_state_dict."""
+        _check_table(self.mean, self.scale, self.factor, self.cholesky)
+        self._prepare_low_rank()
+
     def _prepare_low_rank(self) -> None:
         """Precompute the rank-r square root.
 
@@ -175,8 +180,7 @@ class ShiftTable(nn.Module):
 
 def _after_load(table: ShiftTable, _: object) -> None:
     """Check loaded tensors like constructed ones and derive the low-rank root from them."""
-    _check_table(table.mean, table.scale, table.factor, table.cholesky)
-    table._prepare_low_rank()
+    table.refresh()
 
 
 def _check_table(mean: Tensor, scale: Tensor, factor: Tensor | None, cholesky: Tensor | None) -> None:

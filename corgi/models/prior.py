@@ -1,134 +1,38 @@
-"""The prior: a transformer from a caption's embedding and a noisy z_t to an estimate of z_0."""
+"""The prior: a transformer from a caption's embedding and a noisy z_t to an estimate of z_0.
 
-from dataclasses import dataclass, replace
-from typing import Any, Self
+Words and text embedding come first and depend on neither time nor noise. Under the causal mask their keys and values
+are therefore the same in every step, candidate and noise level: sampling computes them once (`prefix`), and training
+draws several noise levels over one caption (z_t of shape [batch, levels, dim]).
+"""
+
+from typing import NamedTuple, Self
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from corgi.diffusion.learned import LearnedShift
 from corgi.diffusion.shifted import ShiftTable
 from corgi.models.embedding import sinusoidal_embedding
+from corgi.models.prior_config import PRESETS, PriorConfig
+from corgi.models.transformer import Block, Memory, View, packed_mask, rotary_angles
 
-FEED_FORWARD_RATIO = 4
-
-
-@dataclass(frozen=True)
-class PriorConfig:
-    """Describe the transformer; `preset` gives the sizes in use."""
-
-    dim: int = 512
-    """Dimension of the image embedding z."""
-    text_dim: int = 512
-    """Dimension of the caption's CLIP text embedding."""
-    width: int = 256
-    """Width of the token stream; even, a multiple of `heads`."""
-    depth: int = 4
-    """Number of transformer blocks."""
-    heads: int = 4
-    """Attention heads per block."""
-    num_text_tokens: int = 0
-    """Length of the word-level text encodings; 0: the network takes none."""
-    encoding_dim: int = 1024
-    """Dimension of one word-level encoding; unused when `num_text_tokens` is 0."""
-    cluster_token: bool = False
-    """Whether the cluster index is a token of its own."""
-    causal: bool = True
-    """Whether each token sees only those before it."""
-    standardise: bool = True
-    """Whether input is whitened and output unwhitened by the table given to the network."""
-    activation_checkpointing: bool = False
-    """Whether blocks are recomputed in the backward pass instead of stored."""
-
-    def __post_init__(self) -> None:
-        """Refuse sizes that no transformer has."""
-        sizes = (self.dim, self.text_dim, self.width, self.depth, self.heads, self.encoding_dim)
-        if min(sizes) < 1 or self.num_text_tokens < 0:
-            raise ValueError("every size of the prior must be positive")
-        if self.width % self.heads or self.width % 2:
-            raise ValueError(f"width {self.width} must be even and a multiple of heads {self.heads}")
-
-    @classmethod
-    def preset(cls, name: str, **overrides: Any) -> Self:
-        """Return a named size, with fields overridden; ValueError for a name outside `PRESETS`.
-
-        tiny: CPU demo. base: one small GPU. 1.1B and 1.4B: the released "small" and "large" (docs/method.md).
-        """
-        if name not in PRESETS:
-            raise ValueError(f"prior size {name!r} is not one of {', '.join(PRESETS)}")
-        return replace(cls(**PRESETS[name]), **overrides)
+__all__ = ["PRESETS", "Prefix", "Prior", "PriorConfig"]
 
 
-RELEASED: dict[str, Any] = {
-    "dim": 1536,
-    "text_dim": 1536,
-    "width": 2048,
-    "heads": 32,
-    "num_text_tokens": 80,
-    "encoding_dim": 1024,
-    "cluster_token": True,
-    "standardise": False,
-}
-"""What the released models have in common: three concatenated towers, T5 words, a cluster token."""
+class Prefix(NamedTuple):
+    """A caption as the network has read it; made by `Prior.prefix`, read by `Prior.denoise`."""
 
-PRESETS: dict[str, dict[str, Any]] = {
-    "tiny": {"width": 256, "depth": 4, "heads": 4},
-    "base": {"width": 768, "depth": 12, "heads": 12},
-    "1.1B": {**RELEASED, "depth": 16},
-    "1.4B": {**RELEASED, "depth": 20},
-}
+    tokens: Float[Tensor, "batch length width"]
+    memory: tuple[Memory, ...]
+    """Keys and values of every block; empty without a causal mask, where the caption sees the noise."""
 
-
-class Attention(nn.Module):
-    """Multi-head self-attention without biases and without positions."""
-
-    def __init__(self, width: int, heads: int, causal: bool) -> None:
-        """Build the projections."""
-        super().__init__()
-        self.heads, self.causal = heads, causal
-        self.query_key_value = nn.Linear(width, 3 * width, bias=False)
-        self.output = nn.Linear(width, width, bias=False)
-
-    def forward(self, tokens: Float[Tensor, "batch length width"]) -> Float[Tensor, "batch length width"]:
-        """Attend over the tokens."""
-        batch, length, width = tokens.shape
-        split = self.query_key_value(tokens).view(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        attended = F.scaled_dot_product_attention(split[0], split[1], split[2], is_causal=self.causal)
-        return self.output(attended.transpose(1, 2).reshape(batch, length, width))
-
-
-class FeedForward(nn.Module):
-    """GEGLU: Linear(a * gelu(b)), with (a, b) two linear maps of the input (Shazeer 2020)."""
-
-    def __init__(self, width: int) -> None:
-        """Build the two layers."""
-        super().__init__()
-        self.expand = nn.Linear(width, 2 * FEED_FORWARD_RATIO * width)
-        self.contract = nn.Linear(FEED_FORWARD_RATIO * width, width)
-
-    def forward(self, tokens: Float[Tensor, "batch length width"]) -> Float[Tensor, "batch length width"]:
-        """Transform each token."""
-        value, gate = self.expand(tokens).chunk(2, dim=-1)
-        return self.contract(value * F.gelu(gate))
-
-
-class Block(nn.Module):
-    """Pre-norm attention and feed-forward, each added to the stream."""
-
-    def __init__(self, config: PriorConfig) -> None:
-        """Build both halves."""
-        super().__init__()
-        self.attention_norm = nn.RMSNorm(config.width)
-        self.attention = Attention(config.width, config.heads, config.causal)
-        self.feed_forward_norm = nn.RMSNorm(config.width)
-        self.feed_forward = FeedForward(config.width)
-
-    def forward(self, tokens: Float[Tensor, "batch length width"]) -> Float[Tensor, "batch length width"]:
-        """Apply the block."""
-        tokens = tokens + self.attention(self.attention_norm(tokens))
-        return tokens + self.feed_forward(self.feed_forward_norm(tokens))
+    def expand(self, batch: int) -> Self:
+        """Repeat a prefix of one caption for a whole batch."""
+        return type(self)(
+            self.tokens.expand(batch, -1, -1), tuple(memory.expand(batch) for memory in self.memory)
+        )
 
 
 def _project(inputs: int, width: int) -> nn.Sequential:
@@ -147,17 +51,19 @@ class Prior(nn.Module):
     With `standardise` the network sees L^-1 (z_t - mu) and answers mu + L (its output), both in float32, so half
     precision inside never holds z_t near mu. A table with one cluster standardises globally, one with k centres
     each sample on its own cluster. It is a buffer of the network and travels with its state dict.
+    The last block computes the query token alone.
     """
 
     def __init__(self, config: PriorConfig, table: ShiftTable | None = None) -> None:
-        """Build the network; ValueError when `standardise` has no table of dimension `dim`."""
+        """Build the network; ValueError when `standardise` or `learned_shift` has no table of dimension `dim`."""
         super().__init__()
-        if config.standardise and table is None:
-            raise ValueError("a standardised prior needs a shift table")
+        if table is None and (config.standardise or config.learned_shift):
+            raise ValueError("a standardised prior, or one that learns its shift, needs a shift table")
         if table is not None and table.dim != config.dim:
             raise ValueError(f"the shift table has dimension {table.dim}, the prior {config.dim}")
         self.config = config
         self.table = ShiftTable.from_state(table.state_dict()) if config.standardise and table else None
+        self.shift = LearnedShift(table) if config.learned_shift and table else None
         width = config.width
         self.text = _project(config.text_dim, width)
         self.time = _project_sinusoid(width)
@@ -171,26 +77,35 @@ class Prior(nn.Module):
                 nn.LayerNorm(config.encoding_dim), _project(config.encoding_dim, width)
             )
             self.null_encodings = nn.Parameter(torch.randn(config.num_text_tokens, width) * width**-0.5)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
+        self.blocks = nn.ModuleList(Block(width, config.heads) for _ in range(config.depth))
         last = nn.Linear(config.dim, config.dim)
         # A zero last layer makes the untrained network answer mu, the best constant, instead of noise.
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
         self.head = nn.Sequential(nn.Linear(width, config.dim), nn.SiLU(), last)
+        self.choice = None
+        if config.choice_clusters:
+            self.choice = nn.Sequential(
+                nn.Linear(config.text_dim, width),
+                nn.SiLU(),
+                nn.LayerNorm(width),
+                nn.Linear(width, config.choice_clusters),
+            )
 
     def forward(
         self,
-        z_t: Float[Tensor, "batch dim"],
-        t: Int[Tensor, "batch"],
+        z_t: Float[Tensor, "batch *levels dim"],
+        t: Int[Tensor, "batch *levels"],
         text: Float[Tensor, "batch text_dim"],
         cluster: Int[Tensor, "batch"],
         encodings: Float[Tensor, "batch words encoding_dim"] | None = None,
         drop_mask: Bool[Tensor, "batch"] | None = None,
-    ) -> Float[Tensor, "batch dim"]:
-        """Estimate z_0, in float32 at least.
+    ) -> Float[Tensor, "batch *levels dim"]:
+        """Answer what `prediction` says, in float32 at least.
 
         Args:
-            z_t: noisy embedding.
+            z_t: noisy embedding; with a middle axis, several noise levels of one caption, which do not see each
+                other.
             t: timestep 1..T of the full schedule.
             text: CLIP text embedding of the caption.
             cluster: cluster index; read when the network has a cluster token or a table of several clusters.
@@ -198,36 +113,116 @@ class Prior(nn.Module):
             drop_mask: True where the caption is replaced by the learned null (classifier-free guidance).
 
         """
-        tokens = self._tokens(z_t, t, text, cluster, encodings, drop_mask)
-        for block in self.blocks:
-            if self.config.activation_checkpointing and self.training:
-                tokens = checkpoint(block, tokens, use_reentrant=False)
-            else:
-                tokens = block(tokens)
-        output = self.head(tokens[:, -1]).to(torch.promote_types(z_t.dtype, torch.float32))
-        return output if self.table is None else self.table.unwhiten(output, self._table_row(cluster))
+        caption = self._caption(text, encodings, drop_mask)
+        return self._answer(z_t, t, cluster, Prefix(caption, ()))
 
-    def _tokens(
+    def prefix(
         self,
-        z_t: Tensor,
-        t: Tensor,
-        text: Tensor,
-        cluster: Tensor,
-        encodings: Tensor | None,
-        drop_mask: Tensor | None,
-    ) -> Tensor:
-        """Build the token sequence [batch, length, width] in the dtype of the weights."""
-        dtype = self.query.dtype
-        noisy = z_t if self.table is None else self.table.whiten(z_t, self._table_row(cluster))
-        dropped = torch.zeros_like(t, dtype=torch.bool) if drop_mask is None else drop_mask
-        caption = torch.where(dropped[:, None], self.null_text, self.text(text.to(dtype)))
-        tokens = [caption, self.time(sinusoidal_embedding(t, self.config.width).to(dtype))]
-        if self.cluster is not None:
-            tokens.append(self.cluster(sinusoidal_embedding(cluster, self.config.width).to(dtype)))
-        tokens += [self.noisy(noisy.to(dtype)), self.query.expand(len(t), -1)]
-        sequence = torch.stack(tokens, dim=1)
+        text: Float[Tensor, "batch text_dim"],
+        encodings: Float[Tensor, "batch words encoding_dim"] | None = None,
+        drop_mask: Bool[Tensor, "batch"] | None = None,
+    ) -> Prefix:
+        """Read captions once for any number of steps, candidates and noise levels."""
+        caption = self._caption(text, encodings, drop_mask)
+        if not self.config.causal:
+            return Prefix(caption, ())
+        view = View(causal=True, angles=self._angles(torch.arange(caption.shape[1], device=caption.device)))
+        tokens, memory = caption, []
+        for block in self.blocks[:-1]:
+            tokens, found = block(tokens, view)
+            memory.append(found)
+        last = self.blocks[-1]
+        assert isinstance(last, Block)
+        return Prefix(caption, (*memory, last.memory(tokens, view)))
+
+    def denoise(
+        self,
+        prefix: Prefix,
+        z_t: Float[Tensor, "batch *levels dim"],
+        t: Int[Tensor, "batch *levels"],
+        cluster: Int[Tensor, "batch *levels"],
+    ) -> Float[Tensor, "batch *levels dim"]:
+        """Answer as `forward` does, for captions already read; `cluster` may differ between levels."""
+        return self._answer(z_t, t, cluster, prefix)
+
+    def choice_logits(self, text: Float[Tensor, "batch text_dim"]) -> Float[Tensor, "batch k"]:
+        """Score the clusters of a caption with the text -> cluster head; ValueError without one."""
+        if self.choice is None:
+            raise ValueError("this prior has no text -> cluster head")
+        return self.choice(text.to(self.query.dtype)).to(torch.promote_types(text.dtype, torch.float32))
+
+    def _answer(self, z_t: Tensor, t: Tensor, cluster: Tensor, prefix: Prefix) -> Tensor:
+        """Run the noise levels after a caption, which is read here when it has not been."""
+        levels = z_t.unsqueeze(1) if z_t.ndim == 2 else z_t
+        batch, count, _ = levels.shape
+        time = t.reshape(batch, count)
+        chosen = (cluster.unsqueeze(1) if cluster.ndim == 1 else cluster).expand(batch, count)
+        if (
+            not self.config.causal and count > 1
+        ):  # the caption sees the noise: each level is a sequence of its own
+            prefix = Prefix(prefix.tokens.repeat_interleave(count, 0), ())
+            levels, time, chosen = (x.flatten(0, 1).unsqueeze(1) for x in (levels, time, chosen))
+        output = self.head(self._queries(self._suffix(levels, time, chosen), prefix))
+        output = output.to(torch.promote_types(z_t.dtype, torch.float32))
+        if self.table is not None and self.config.prediction == "x0":
+            flat = self.table.unwhiten(output.flatten(0, 1), self._table_row(chosen.flatten()))
+            output = flat.view_as(output)
+        return output.reshape(z_t.shape)
+
+    def _queries(self, suffix: Tensor, prefix: Prefix) -> Tensor:
+        """Return the query tokens [batch, levels, width] after the last block."""
+        start, size = prefix.tokens.shape[1], self.config.suffix_length
+        count = suffix.shape[1] // size
+        views = self._views(start, count, bool(prefix.memory), suffix.device)
+        tokens = suffix if prefix.memory else torch.cat([prefix.tokens, suffix], dim=1)
+        for index, block in enumerate(self.blocks):
+            past = prefix.memory[index] if prefix.memory else None
+            view = views[index == len(self.blocks) - 1]
+            if self.config.activation_checkpointing and self.training:
+                tokens = checkpoint(_output, block, tokens, view, past, use_reentrant=False)
+            else:
+                tokens = _output(block, tokens, view, past)
+        return tokens
+
+    def _views(self, start: int, count: int, read: bool, device: torch.device) -> tuple[View, View]:
+        """Return what every block but the last sees, and what the last does: only the queries are wanted there."""
+        size = self.config.suffix_length
+        position = torch.arange(start + count * size, device=device)
+        wanted = start + size * torch.arange(1, count + 1, device=device) - 1
+        turned = torch.where(position < start, position, start + (position - start) % size)
+        if not self.config.causal or (count == 1 and not read):
+            angles = self._angles(turned)
+            return View(None, self.config.causal, angles), View(None, False, angles, wanted)
+        allowed, skipped = packed_mask(start, size, count, device), start if read else 0
+        angles = self._angles(turned[skipped:])
+        return (
+            View(allowed[skipped:], False, angles),
+            View(allowed[wanted], False, angles, wanted - skipped),
+        )
+
+    def _angles(self, position: Tensor) -> Tensor | None:
+        return rotary_angles(position, self.config.head_dim) if self.config.rotary else None
+
+    def _caption(self, text: Tensor, encodings: Tensor | None, drop_mask: Tensor | None) -> Tensor:
+        """Build the caption's tokens [batch, prefix, width] in the dtype of the weights."""
+        dropped = text.new_zeros(len(text), dtype=torch.bool) if drop_mask is None else drop_mask
+        caption = torch.where(dropped[:, None], self.null_text, self.text(text.to(self.query.dtype)))
         words = self._words(encodings, dropped)
-        return sequence if words is None else torch.cat([words, sequence], dim=1)
+        return caption[:, None] if words is None else torch.cat([words, caption[:, None]], dim=1)
+
+    def _suffix(self, z_t: Tensor, t: Tensor, cluster: Tensor) -> Tensor:
+        """Build the tokens of every noise level [batch, levels * suffix, width]."""
+        dtype, shape = self.query.dtype, (*t.shape, self.config.width)
+        noisy = z_t
+        if self.table is not None:
+            flat = self.table.whiten(z_t.flatten(0, 1), self._table_row(cluster.flatten()))
+            noisy = flat.view_as(z_t)
+        tokens = [self.time(sinusoidal_embedding(t.flatten(), self.config.width).to(dtype)).view(shape)]
+        if self.cluster is not None:
+            index = sinusoidal_embedding(cluster.flatten(), self.config.width)
+            tokens.append(self.cluster(index.to(dtype)).view(shape))
+        tokens += [self.noisy(noisy.to(dtype)), self.query.expand(shape)]
+        return torch.stack(tokens, dim=2).flatten(1, 2)
 
     def _words(self, encodings: Tensor | None, dropped: Tensor) -> Tensor | None:
         """Project the word encodings; padding and dropped captions become learned nulls."""
@@ -243,3 +238,8 @@ class Prior(nn.Module):
         """Row of the table for each sample: its cluster, or the only row."""
         several = self.table is not None and self.table.num_clusters > 1
         return cluster if several else torch.zeros_like(cluster)
+
+
+def _output(block: nn.Module, tokens: Tensor, view: View, past: Memory | None) -> Tensor:
+    """Apply a block and forget its keys and values, which training does not reuse."""
+    return block(tokens, view, past)[0]

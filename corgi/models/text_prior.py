@@ -1,66 +1,136 @@
 """A prior ready to sample: network, process and cluster choice; text embedding in, image embedding out."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
+from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from corgi.diffusion.choice import ClusterChoice, choice_places
 from corgi.diffusion.guidance import best_of, guided
+from corgi.diffusion.loss import to_x0
 from corgi.diffusion.samplers import Denoise, ancestral, ddim, philox_noise
-from corgi.diffusion.shifted import ShiftedDiffusion, choose_cluster
-from corgi.models.prior import Prior
+from corgi.diffusion.scheduler import WhitenedScheduler, trained_betas
+from corgi.diffusion.shifted import ShiftedDiffusion
+from corgi.models.prior import Prefix, Prior
 
 CANDIDATE_STRIDE = 1_000_003
 """Seeds of one caption's candidates lie this far apart, so that they meet no other caption's seeds."""
 
+SamplerName = Literal["ancestral", "ancestral_small", "ddim", "dpm++"]
+
 
 @dataclass(frozen=True)
 class Sampling:
-    """How to sample: the sampler, its steps, guidance scale and candidates per caption."""
+    """How to sample: the sampler, its steps, guidance scale and candidates per caption.
+
+    ancestral adds the large variance, ancestral_small the small one; dpm++ is DPM-Solver++ 2M of diffusers on
+    whitened data; `eta` belongs to ddim.
+    """
 
     steps: int = 8
-    sampler: Literal["ancestral", "ddim"] = "ancestral"
+    sampler: SamplerName = "ancestral"
     guidance: float = 1.0
     num_candidates: int = 1
+    eta: float = 0.0
 
 
 @dataclass(frozen=True)
 class TextPrior:
-    """p(z | y): one cluster index a caption, chosen once and used by start, every step and both guidance branches."""
+    """p(z | y): one cluster index a sample, chosen once and used by start, every step and both guidance branches.
+
+    The network reads each caption once (and the null caption once for all of them): every step, candidate and
+    guidance branch reuses its keys and values.
+    """
 
     network: Prior
     process: ShiftedDiffusion
+    choice: ClusterChoice = field(default_factory=ClusterChoice)
 
-    def cluster(self, text: Float[Tensor, "batch dim"]) -> Int[Tensor, "batch"]:
-        """Return kappa(y), eq. 11; zero where there is one cluster."""
-        if self.process.table.num_clusters == 1:
+    def __post_init__(self) -> None:
+        """Let a prior that learned its shift sample with what it learned."""
+        if self.network_shift is not None:
+            table = self.network_shift.table().to(self.process.table.mean.device)
+            object.__setattr__(self, "process", replace(self.process, table=table))
+
+    @property
+    def network_shift(self) -> Any:
+        """Return the learned (mu, Sigma), None when they are fixed."""
+        return getattr(self.network, "shift", None)
+
+    @torch.no_grad()
+    def cluster(
+        self, text: Float[Tensor, "batch dim"], seeds: Sequence[int] | None = None
+    ) -> Int[Tensor, "batch"]:
+        """Return kappa(y) by the rule in force (eq. 11, 21, 22); zero where there is one cluster.
+
+        A rule that draws needs one seed a caption.
+        """
+        table = self.process.table
+        if table.num_clusters == 1:
             return torch.zeros(len(text), dtype=torch.int64, device=text.device)
-        return choose_cluster(text, self.process.table.mean)
+        learned = self.choice.is_learned
+        scores = self.network.choice_logits(text) if learned else self.choice.scores(text, table)
+        place = None if seeds is None else choice_places(seeds, text.device)
+        return self.choice.choose(scores, place)
 
     @torch.no_grad()
     def sample(
-        self, text: Float[Tensor, "batch dim"], seeds: Sequence[int], sampling: Sampling
+        self,
+        text: Float[Tensor, "batch dim"],
+        seeds: Sequence[int],
+        sampling: Sampling,
+        encodings: Float[Tensor, "batch words encoding_dim"] | None = None,
     ) -> Float[Tensor, "batch dim"]:
         """Draw one unit-norm image embedding a caption; row i depends on its text and seeds[i] alone."""
-        cluster = self.cluster(text)
-        candidates = [
-            self._draw(text, [seed + CANDIDATE_STRIDE * n for seed in seeds], cluster, sampling)
-            for n in range(sampling.num_candidates)
-        ]
-        return best_of(torch.stack(candidates), text) if len(candidates) > 1 else candidates[0]
+        count = sampling.num_candidates
+        each = [seed + CANDIDATE_STRIDE * n for seed in seeds for n in range(count)]
+        cluster = self.cluster(text.repeat_interleave(count, 0), each)
+        denoise = guided(
+            self.denoiser(self.network.prefix(text, encodings), count),
+            self.denoiser(self._nothing(text, encodings), count),
+            sampling.guidance,
+        )
+        drawn = F.normalize(self._chain(denoise, cluster, each, sampling), dim=-1)
+        candidates = drawn.view(len(text), count, -1).transpose(0, 1)
+        return best_of(candidates, text) if count > 1 else candidates[0]
 
-    def _draw(self, text: Tensor, seeds: Sequence[int], cluster: Tensor, sampling: Sampling) -> Tensor:
-        noise = philox_noise(seeds, self.process.table.dim, text.device)
-        denoise = guided(self._denoiser(text, False), self._denoiser(text, True), sampling.guidance)
-        run = ancestral if sampling.sampler == "ancestral" else ddim
-        return F.normalize(run(denoise, self.process, cluster, noise, sampling.steps), dim=-1)
+    def denoiser(self, prefix: Prefix, count: int = 1) -> Denoise:
+        """Return the network as samplers see it, for `count` chains a caption lying side by side."""
 
-    def _denoiser(self, text: Tensor, dropped: bool) -> Denoise:
         def denoise(z_t: Tensor, t: Tensor, cluster: Tensor, /) -> Tensor:
-            return self.network(z_t, t, text, cluster, None, torch.full_like(t, dropped, dtype=torch.bool))
+            shape = (len(z_t) // count, count)
+            answer = self.network.denoise(
+                prefix, z_t.view(*shape, -1), t.view(shape), cluster.view(shape)
+            ).view_as(z_t)
+            return to_x0(self.process, answer, z_t, t, cluster, self.network.config.prediction)
 
         return denoise
+
+    def _nothing(self, text: Tensor, encodings: Tensor | None) -> Prefix:
+        """Read the null caption once for the whole batch."""
+        words = None if encodings is None else encodings[:1]
+        dropped = torch.ones(1, dtype=torch.bool, device=text.device)
+        return self.network.prefix(text[:1], words, dropped).expand(len(text))
+
+    def _chain(self, denoise: Denoise, cluster: Tensor, seeds: Sequence[int], sampling: Sampling) -> Tensor:
+        noise = philox_noise(seeds, self.process.table.dim, cluster.device)
+        if sampling.sampler == "dpm++":
+            return self._solved(denoise, cluster, noise(0), sampling.steps)
+        if sampling.sampler == "ddim":
+            return ddim(denoise, self.process, cluster, noise, sampling.steps, sampling.eta)
+        variance = "large" if sampling.sampler == "ancestral" else "small"
+        return ancestral(denoise, self.process, cluster, noise, sampling.steps, variance)
+
+    def _solved(self, denoise: Denoise, cluster: Tensor, start: Tensor, steps: int) -> Tensor:
+        """Run DPM-Solver++ 2M; its last step is of first order, which few steps need."""
+        solver = DPMSolverMultistepScheduler(
+            num_train_timesteps=self.process.schedule.num_steps,
+            trained_betas=trained_betas(self.process.schedule),
+            prediction_type="sample",
+        )
+        return WhitenedScheduler(solver, self.process.table).sample(denoise, cluster, lambda _: start, steps)

@@ -94,6 +94,8 @@ class ShiftSettings(Section):
     """n_0: a cluster's variance is shrunk towards the global one as if n_0 more rows had it."""
     floor_share: float = Field(default=1e-3, gt=0, le=1)
     """Variances are at least this share of the median global variance."""
+    rank: int = Field(default=0, ge=0, le=1024)
+    """Directions of the low-rank part of each Sigma, fitted on the k-means rows; 0: Sigma is diagonal."""
     scale: float = Field(default=1.0, gt=0, le=100)
     """c: the start distribution's standard deviation over the cluster's."""
     num_iterations: int = Field(default=25, ge=1, le=1000)

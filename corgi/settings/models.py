@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from corgi.settings.section import Section
+from corgi.settings.section import Section, neutral
 from corgi.settings.training import TrainingSettings
 
 
@@ -25,22 +25,44 @@ class PriorSettings(Section):
     """Give the network its cluster index as a token."""
     causal: bool = True
     """Causal attention, as in the paper's code; False: bidirectional."""
+    rotary: bool = False
+    """Rotary positions; the paper's code has none."""
+    num_text_tokens: int = Field(default=0, ge=0, le=1024)
+    """Word encodings of a caption the network reads; 0: only the text embedding."""
+    encoding_dim: int = Field(default=1024, ge=1)
+    """Dimension of one word encoding."""
+    activation_checkpointing: bool = neutral(False)
+    """Recompute blocks in the backward pass: less memory, a third more work."""
     standardise: bool = True
     """Feed and read the network in coordinates whitened by (mu, Sigma)."""
-    schedule: Literal["linear", "cosine"] = "linear"
+    prediction: Literal["x0", "eps", "v"] = "x0"
+    """What the network answers; the reference's is x0."""
+    cluster_choice: Literal["text", "monte_carlo", "soft", "learned", "learned_soft"] = "text"
+    """How a caption chooses its cluster; learned: by a small head, trained on the picture's own cluster."""
+    choice_temperature: float = Field(default=0.05, gt=0)
+    """Temperature of the soft choice."""
+    choice_draws: int = Field(default=1024, ge=1, le=1_000_000)
+    """Draws a cluster of the Monte-Carlo choice."""
+    learned_shift: bool = False
+    """Learn (mu, Sigma) with the network, by the reference's two extra losses."""
+    noise_levels_per_caption: int = Field(default=1, ge=1, le=64)
+    """Noise levels drawn for each caption of a batch, over one reading of it."""
+    schedule: Literal["linear", "cosine", "linear_zero_snr", "cosine_zero_snr"] = "linear"
     """Noise schedule."""
     num_timesteps: int = Field(default=1000, ge=2)
     """T."""
     loss_weight: Literal["uniform", "one_minus_abar", "snr", "min_snr", "p2"] = "one_minus_abar"
     """Weight of the x0 error; the reference's default is 1 - abar_t."""
+    loss_metric: Literal["euclidean", "whitened"] = "euclidean"
+    """Norm of the x0 error; whitened: Sigma^-1."""
     coarse_caption_share: float = Field(default=0.0, ge=0, le=1)
     """Share of the caption draws taken from captions marked coarse, where a picture has one."""
     text_drop_prob: float = Field(default=0.1, ge=0, lt=1)
     """Probability of training without the text."""
     sample_steps: int = Field(default=8, ge=1)
     """Sampler steps of generate."""
-    sampler: Literal["ancestral", "ddim"] = "ancestral"
-    """Sampler of generate."""
+    sampler: Literal["ancestral", "ancestral_small", "ddim", "dpm++"] = "ancestral"
+    """Sampler of generate; ancestral has the large variance, dpm++ is DPM-Solver++ 2M."""
     num_candidates: int = Field(default=1, ge=1, le=64)
     """Candidates drawn per picture, the one closest to the text kept."""
     guidance: float = Field(default=1.0, ge=0)
@@ -58,6 +80,23 @@ class PriorSettings(Section):
             raise ValueError(
                 f"sample_steps {self.sample_steps} must be at most num_timesteps {self.num_timesteps}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _choices_fit(self) -> Self:
+        if self.rotary and self.width // self.heads % 2:
+            raise ValueError(
+                f"rotary needs an even head dimension, width {self.width} / heads {self.heads} is odd"
+            )
+        if self.prediction == "eps" and self.schedule.endswith("zero_snr"):
+            raise ValueError(
+                "prediction eps is undefined where abar_T = 0: take x0 or v, or another schedule"
+            )
+        if self.sampler == "dpm++" and self.schedule.endswith("zero_snr"):
+            raise ValueError("sampler dpm++ needs abar_T > 0: take ancestral or ddim, or another schedule")
+        alone = self.learned_shift or self.cluster_choice.startswith("learned")
+        if alone and self.training.zero_stage != 0:
+            raise ValueError("a learned shift or cluster choice needs training.zero_stage=0")
         return self
 
 

@@ -1,6 +1,6 @@
 """The shift parameters (mu_k, diag sigma_k^2) from moments, and the references they are judged by."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -19,6 +19,8 @@ class ShiftParameters:
     count: Int[np.ndarray, "k"]
     global_mean: Float[np.ndarray, "dim"]
     global_scale: Float[np.ndarray, "dim"]
+    factor: Float[np.ndarray, "k dim rank"] | None = None
+    """With a factor F_k, Sigma_k = diag(scale_k^2) + F_k F_k^T; without, Sigma_k is diagonal."""
 
 
 def shift_parameters(clusters: Moments, shrinkage_count: float, floor_share: float) -> ShiftParameters:
@@ -48,6 +50,39 @@ def shift_parameters(clusters: Moments, shrinkage_count: float, floor_share: flo
     if not (found.scale > 0).all():
         raise ValueError("all rows are equal: no scale can be taken from them")
     return found
+
+
+def low_rank_parameters(
+    shift: ShiftParameters,
+    rows: Float[np.ndarray, "n dim"],
+    cluster: Int[np.ndarray, "n"],
+    rank: int,
+    shrinkage_count: float,
+    floor_share: float,
+) -> ShiftParameters:
+    """Return the parameters with Sigma_k = diag(scale_k^2) + F_k F_k^T, F_k the r largest principal directions.
+
+    Each covariance is shrunk towards the global one like the variances. Its diagonal is kept exactly (up to the
+    floor), its products between dimensions as far as r directions carry them.
+
+    Raises:
+        ValueError: the rank is not between 1 and dim - 1, or there are no rows.
+
+    """
+    dim = rows.shape[1]
+    if not 1 <= rank < dim or not len(rows):
+        raise ValueError(f"a low-rank covariance needs rows and a rank of 1 to {dim - 1}, got {rank}")
+    whole = Moments.of(rows.astype(np.float64), full=True).variance
+    floor = floor_share * np.median(np.diag(whole))
+    scale, factor = np.empty_like(shift.scale), np.empty((*shift.scale.shape, rank))
+    for k in range(len(shift.scale)):
+        part = Moments.of(rows[cluster == k].astype(np.float64), full=True)
+        weight = float(part.count) / max(float(part.count) + shrinkage_count, 1e-300)
+        values, vectors = np.linalg.eigh(weight * part.variance + (1 - weight) * whole)
+        factor[k] = vectors[:, -rank:] * np.sqrt(np.maximum(values[-rank:], 0))
+        rest = (vectors[:, :-rank] ** 2) @ np.maximum(values[:-rank], 0)
+        scale[k] = np.sqrt(np.maximum(rest, floor))
+    return replace(shift, scale=scale, factor=factor)
 
 
 def choice_accuracy(

@@ -1,7 +1,7 @@
 """The prior stage: trains caption -> CLIP image embedding, one network a choice of (mu, Sigma)."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -9,9 +9,11 @@ from jaxtyping import Float, Int
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from corgi.diffusion.loss import loss_weight, squared_error, weighted_loss
+from corgi.diffusion.choice import ClusterChoice
+from corgi.diffusion.learned import NUM_DRAWS, diversity_loss, gaussian_draws, similarity_loss
+from corgi.diffusion.loss import Noised, loss_weight, prediction_error, to_x0, weighted_loss
 from corgi.diffusion.schedule import Schedule
-from corgi.diffusion.shifted import ShiftedDiffusion, ShiftTable
+from corgi.diffusion.shifted import ShiftedDiffusion, ShiftTable, choose_cluster
 from corgi.flow.cluster import connect
 from corgi.flow.dag import Context
 from corgi.models.prior import Prior, PriorConfig
@@ -26,8 +28,10 @@ from corgi.training.rows import EmbeddedShards, PriorRows
 from corgi.training.trainer import final_weights, train
 from corgi.training.training import Training
 
-CAPTION_KIND, CAPTION_INDEX, TIMESTEP, EPS, DROP = range(5)
+CAPTION_KIND, CAPTION_INDEX, TIMESTEP, EPS, DROP, CHOICE, SHIFT_EPS = range(7)
 """Draws of one training sample, each its own stream of the noise."""
+LEVEL_STRIDE = 16
+"""Noise level j of a caption takes the draws above plus j times this."""
 
 MAX_VAL_ROWS = 512
 
@@ -70,27 +74,46 @@ def table_of(variant: str, shift: Mapping[str, Tensor], c: float) -> ShiftTable:
     """Return (mu, Sigma) of a variant: one choice in the same code, nothing else differs."""
     dim = shift["mean"].shape[1]
     if variant == "shifted":
-        return ShiftTable.clusters(
+        table = ShiftTable.clusters(
             shift["mean"].float(), shift["scale"].float(), c, count=shift["count"].long()
         )
+        if "factor" not in shift:
+            return table
+        return ShiftTable(table.mean, table.scale, c * shift["factor"].float(), count=table.count)
     if variant == "standardised":
         return ShiftTable.standardised(shift["global_mean"].float(), shift["global_scale"].float())
     return ShiftTable.dalle2(dim) if variant == "dalle2" else ShiftTable.ddpm(dim)
 
 
 def network_of(settings: PriorSettings, table: ShiftTable, variant: str) -> Prior:
-    """Build an untrained network; only the shifted one may see its cluster as a token."""
+    """Build an untrained network; only the shifted one may see, choose or learn clusters."""
+    shifted = variant == "shifted"
+    learned = shifted and settings.cluster_choice.startswith("learned") and table.num_clusters > 1
     config = PriorConfig(
         dim=table.dim,
         text_dim=table.dim,
         width=settings.width,
         depth=settings.depth,
         heads=settings.heads,
-        cluster_token=settings.cluster_token and variant == "shifted",
+        num_text_tokens=settings.num_text_tokens,
+        encoding_dim=settings.encoding_dim,
+        cluster_token=settings.cluster_token and shifted,
         causal=settings.causal,
+        rotary=settings.rotary,
         standardise=settings.standardise,
+        prediction=settings.prediction,
+        choice_clusters=table.num_clusters if learned else 0,
+        learned_shift=settings.learned_shift and shifted,
+        activation_checkpointing=settings.activation_checkpointing,
     )
     return Prior(config, table)
+
+
+def choice_of(settings: PriorSettings, variant: str, c: float) -> ClusterChoice:
+    """Return how a variant's captions choose their cluster; only the shifted one has several."""
+    if variant != "shifted":
+        return ClusterChoice()
+    return ClusterChoice(settings.cluster_choice, settings.choice_draws, settings.choice_temperature, scale=c)
 
 
 def load_prior(store: Store, prior: ShardManifest, shift: ShardManifest, variant: str) -> TextPrior:
@@ -98,15 +121,29 @@ def load_prior(store: Store, prior: ShardManifest, shift: ShardManifest, variant
     settings = PriorSettings.model_validate(prior.settings["prior"])
     table = shift_table(store, shift, variant)
     network = network_of(settings, table, variant)
-    network.load_state_dict(load_file(store.path(prior, f"prior_{variant}")), strict=False)
-    return TextPrior(
-        network.eval(), ShiftedDiffusion(table, Schedule.named(settings.schedule, settings.num_timesteps))
-    )
+    network.load_state_dict(load_file(store.path(prior, f"prior_{variant}")))
+    process = ShiftedDiffusion(table, Schedule.named(settings.schedule, settings.num_timesteps))
+    return TextPrior(network.eval(), process, choice_of(settings, variant, shift_scale(shift)))
+
+
+def shift_scale(shift: ShardManifest) -> float:
+    """Return c of the committed shift parameters."""
+    return float(shift.settings["shift"]["scale"])
 
 
 def shift_table(store: Store, shift: ShardManifest, variant: str) -> ShiftTable:
     """Return a variant's (mu, Sigma) out of the committed shift parameters."""
-    return table_of(variant, load_file(store.path(shift, "shift")), float(shift.settings["shift"]["scale"]))
+    return table_of(variant, load_file(store.path(shift, "shift")), shift_scale(shift))
+
+
+class Drawn(NamedTuple):
+    """What was drawn for one batch, all [batch, levels, ...] but text, drop and own, which belong to the caption."""
+
+    text: Float[Tensor, "batch dim"]
+    drop: Tensor
+    own: Int[Tensor, "batch"]
+    sample: Noised
+    """Levels flattened into the batch, level by level of each caption."""
 
 
 class PriorObjective:
@@ -120,7 +157,9 @@ class PriorObjective:
         self.variant = variant
         store = Store(root)
         self.shards = EmbeddedShards(root, tuple(inputs["embed"]), tuple(inputs["curate"]))
-        self.table = shift_table(store, store.read_shard(inputs["shift"][0]), variant)
+        shift = store.read_shard(inputs["shift"][0])
+        self.table = shift_table(store, shift, variant)
+        self.choice = choice_of(self.settings, variant, shift_scale(shift))
         schedule = Schedule.named(self.settings.schedule, self.settings.num_timesteps)
         self.process = ShiftedDiffusion(self.table, schedule)
 
@@ -133,18 +172,80 @@ class PriorObjective:
         return PriorRows(self.shards, Split.TRAIN)
 
     def loss(self, model: Any, batch: dict[str, Tensor], noise: Noise) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the weighted squared distance, d times eq. 14: unit vectors then give numbers of order one."""
-        z_0, text = batch["image"], self.caption(batch, noise)
-        cluster = TextPrior(model, self.process).cluster(text)
-        t = noise.integers(1, self.process.schedule.num_steps + 1, TIMESTEP)
-        z_t = self.process.q_sample(z_0, t, noise.normal((z_0.shape[1],), EPS), cluster)
-        drop = noise.uniform(DROP) < self.settings.text_drop_prob
-        estimate = model(z_t, t, text, cluster, None, drop)
-        error = squared_error(z_0, estimate) * z_0.shape[1]
-        weight = loss_weight(self.process.schedule, t, self.settings.loss_weight)
+        """Return the weighted squared distance, d times eq. 14: unit vectors then give numbers of order one.
+
+        With a learned cluster choice the head's cross entropy is added, with a learned shift its two losses.
+        """
+        network = getattr(model, "module", model)
+        process = self._process(network)
+        drawn = self._draw(process, batch, noise)
+        z_0, z_t, t, cluster = drawn.sample
+        levels = self.settings.noise_levels_per_caption
+        shape = (len(drawn.text), levels) if levels > 1 else (len(drawn.text),)
+        answer = model(
+            z_t.view(*shape, -1), t.view(shape), drawn.text, drawn.own, batch.get("encodings"), drawn.drop
+        ).view_as(z_t)
+        kind, settings = self.settings.prediction, self.settings
+        error = prediction_error(process, answer, drawn.sample, kind, settings.loss_metric) * z_0.shape[1]
+        weight = loss_weight(process.schedule, t, settings.loss_weight)
         with torch.no_grad():
-            cosine = F.cosine_similarity(z_0, estimate.float()).mean()
-        return weighted_loss(error, weight), {"x0_cosine": cosine}
+            estimate = to_x0(process, answer.float(), z_t, t, cluster, kind)
+            metrics = {"x0_cosine": F.cosine_similarity(z_0, estimate).mean()}
+        extra, more = self._extra_losses(network, drawn, noise, weight)
+        return weighted_loss(error, weight) + extra, {**metrics, **more}
+
+    def _draw(self, process: ShiftedDiffusion, batch: dict[str, Tensor], noise: Noise) -> Drawn:
+        """Draw caption, cluster and noise levels; `noise_levels_per_caption` levels share a caption."""
+        z_0, text = batch["image"], self.caption(batch, noise)
+        levels, dim = self.settings.noise_levels_per_caption, z_0.shape[1]
+        cluster = self._cluster(process, z_0, text, noise)
+        t = self._timesteps(noise)
+        eps = torch.stack([noise.normal((dim,), EPS + LEVEL_STRIDE * j) for j in range(levels)], dim=1)
+        spread = z_0.repeat_interleave(levels, 0), cluster.repeat_interleave(levels, 0)
+        z_t = process.q_sample(spread[0], t.flatten(), eps.flatten(0, 1), spread[1])
+        drop = noise.uniform(DROP) < self.settings.text_drop_prob
+        return Drawn(text, drop, cluster, Noised(spread[0], z_t, t.flatten(), spread[1]))
+
+    def _timesteps(self, noise: Noise) -> Int[Tensor, "batch levels"]:
+        """Draw timesteps in 1..T, each uniform; several of one caption are spread evenly around a circle."""
+        num_steps, levels = self.process.schedule.num_steps, self.settings.noise_levels_per_caption
+        first = noise.integers(1, num_steps + 1, TIMESTEP)
+        offset = torch.arange(levels, device=first.device) * num_steps // levels
+        return (first[:, None] - 1 + offset) % num_steps + 1
+
+    def _cluster(self, process: ShiftedDiffusion, z_0: Tensor, text: Tensor, noise: Noise) -> Tensor:
+        """Choose as sampling will, but with a head by the picture itself: the head learns that choice."""
+        if process.table.num_clusters == 1:
+            return torch.zeros(len(text), dtype=torch.int64, device=text.device)
+        if self.choice.is_learned:
+            return choose_cluster(z_0, process.table.mean)
+        place = noise.uniform(CHOICE) if self.choice.is_drawn else None
+        return self.choice.choose(self.choice.scores(text, process.table), place)
+
+    def _extra_losses(
+        self, network: Any, drawn: Drawn, noise: Noise, weight: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the losses of a learned choice and a learned shift (eq. 19, 20, 23), and what to log of them."""
+        extra, metrics = torch.zeros((), device=drawn.text.device), {}
+        if getattr(network, "choice", None) is not None:
+            logits = network.choice_logits(drawn.text)
+            extra = extra + F.cross_entropy(logits, drawn.own)
+            metrics["choice_accuracy"] = (logits.argmax(-1) == drawn.own).float().mean()
+        if getattr(network, "shift", None) is not None:
+            shift, levels = network.shift, self.settings.noise_levels_per_caption
+            per_caption = weight.view(-1, levels).mean(dim=1)
+            eps = noise.normal((NUM_DRAWS, drawn.text.shape[1]), SHIFT_EPS)
+            z_0 = drawn.sample.z_0[::levels]
+            similar = similarity_loss(z_0, gaussian_draws(shift, drawn.own, eps), per_caption)
+            diverse = diversity_loss(shift.mean[drawn.own], per_caption)
+            extra = extra + similar + diverse
+            metrics |= {"shift_similarity": similar, "shift_diversity": diverse}
+        return extra, metrics
+
+    def _process(self, network: Any) -> ShiftedDiffusion:
+        """Return the process, with the network's own (mu, Sigma) when it learns them."""
+        shift = getattr(network, "shift", None)
+        return self.process if shift is None else ShiftedDiffusion(shift.table(), self.process.schedule)
 
     def caption(self, batch: dict[str, Tensor], noise: Noise) -> Float[Tensor, "batch dim"]:
         """Draw one caption a picture: coarse with the recipe's share where there is one, full otherwise."""
@@ -160,23 +261,51 @@ class PriorObjective:
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         """Return cosines of sampled embeddings on val, under DALLE2-pytorch's names; empty without val rows."""
-        rows = PriorRows(self.shards, Split.VAL)
-        loaded = [rows.load(unit) for unit in range(len(rows.counts)) if rows.counts[unit]]
+        loaded = _loaded(PriorRows(self.shards, Split.VAL))
         if not loaded:
             return {}
-        image = torch.cat([torch.from_numpy(unit["image"]) for unit in loaded])[:MAX_VAL_ROWS]
-        text = torch.cat([torch.from_numpy(unit["full"][:, 0]) for unit in loaded])[:MAX_VAL_ROWS]
+        image, text = loaded["image"][:MAX_VAL_ROWS], loaded["full"][:MAX_VAL_ROWS, 0]
+        words = loaded["encodings"][:MAX_VAL_ROWS] if "encodings" in loaded else None
         assert isinstance(model, Prior)
-        prior = TextPrior(model.eval(), self.process)
-        sampled = prior.sample(
-            text, range(len(text)), Sampling(self.settings.sample_steps, self.settings.sampler)
-        )
-        return {
-            "similarity_to_image": float((sampled * image).sum(-1).mean()),
-            "similarity_to_text": float((sampled * text).sum(-1).mean()),
-            "difference_from_baseline": float(((sampled * text).sum(-1) - (image * text).sum(-1)).mean()),
-            "similarity_to_unrelated_text": float((sampled * text.roll(1, 0)).sum(-1).mean()),
-        }
+        prior = TextPrior(model.eval(), self.process, self.choice)
+        sampling = Sampling(self.settings.sample_steps, self.settings.sampler)
+        sampled = prior.sample(text, range(len(text)), sampling, words)
+        figures = _similarities(sampled, image, text)
+        if prior.process.table.num_clusters > 1:
+            places = range(len(text)) if self.choice.is_drawn else None
+            own = choose_cluster(image, prior.process.table.mean)
+            figures["text picks the picture's cluster"] = float(
+                (prior.cluster(text, places) == own).float().mean()
+            )
+        return {f"{name} [steps={sampling.steps}]": value for name, value in figures.items()}
+
+
+def _similarities(
+    sampled: Float[Tensor, "n dim"], image: Float[Tensor, "n dim"], text: Float[Tensor, "n dim"]
+) -> dict[str, float]:
+    """Return what DALLE2-pytorch's prior training reports, for unit vectors.
+
+    "difference from baseline similarity" is the sampled minus the true cosine to the caption; an unrelated caption
+    is that of the next row.
+    """
+    baseline, own = (image * text).sum(-1), (sampled * text).sum(-1)
+    return {
+        "baseline similarity": float(baseline.mean()),
+        "similarity with text": float(own.mean()),
+        "similarity with original image": float((sampled * image).sum(-1).mean()),
+        "similarity with unrelated caption": float((sampled * text.roll(1, 0)).sum(-1).mean()),
+        "difference from baseline similarity": float((own - baseline).mean()),
+    }
+
+
+def _loaded(rows: PriorRows) -> dict[str, Tensor]:
+    """Return all rows of a split, units in order; empty without rows."""
+    units = [rows.load(unit) for unit in range(len(rows.counts)) if rows.counts[unit]]
+    return (
+        {name: torch.cat([torch.from_numpy(unit[name]) for unit in units]) for name in units[0]}
+        if units
+        else {}
+    )
 
 
 def _pick(

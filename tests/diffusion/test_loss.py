@@ -8,10 +8,14 @@ import torch
 from torch import Tensor
 
 from corgi.diffusion.loss import (
+    Metric,
+    Noised,
     Parameterisation,
     WeightName,
+    error_factor,
     from_x0,
     loss_weight,
+    prediction_error,
     squared_error,
     to_x0,
     weighted_loss,
@@ -116,3 +120,26 @@ def test_an_unknown_parameterisation_is_refused(table: ShiftTable) -> None:
     for convert in (to_x0, from_x0):
         with pytest.raises(ValueError, match="not one of"):
             convert(process, z, z, TIMES, CLUSTER, "score")  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "whitened"])
+@pytest.mark.parametrize("kind", ["x0", "eps", "v"])
+def test_eq_18_the_error_of_a_prediction_is_that_of_its_z_0(
+    kind: Parameterisation, metric: Metric, table: ShiftTable
+) -> None:
+    """Equals squared_error(to_x0(prediction)) in both metrics, where abar_t is not tiny."""
+    process, z_0, z_t = ShiftedDiffusion(table, Schedule.linear()), normal(5, 4), normal(5, 4, seed=1)
+    prediction, sample = normal(5, 4, seed=2), Noised(z_0, z_t, TIMES, CLUSTER)
+    estimate = to_x0(process, prediction, z_t, TIMES, CLUSTER, kind)
+    whitened = (table, CLUSTER) if metric == "whitened" else (None, None)
+    expected = squared_error(z_0, estimate, *whitened)
+    got = prediction_error(process, prediction, sample, kind, metric)
+    torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-9)
+
+
+def test_eq_18_snr_weight_and_eps_factor_cancel_exactly() -> None:
+    """The snr-weighted z_0 error of an eps network is the plain eps error: weight times factor is 1."""
+    schedule = Schedule.linear()
+    product = loss_weight(schedule, T_ALL, "snr") * error_factor(schedule, T_ALL, "eps")
+    torch.testing.assert_close(product, torch.ones(1000).double(), rtol=1e-12, atol=0)
+    torch.testing.assert_close(error_factor(schedule, T_ALL, "v"), 1 - schedule.alpha_bar[1:])

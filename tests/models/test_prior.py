@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from corgi.diffusion.loss import loss_weight, squared_error, weighted_loss
 from corgi.diffusion.schedule import Schedule
 from corgi.diffusion.shifted import ShiftedDiffusion, ShiftTable
-from corgi.models.prior import PRESETS, Block, Prior, PriorConfig
+from corgi.models.prior import PRESETS, Prior, PriorConfig
 
 SMALL: dict[str, Any] = {"dim": 8, "text_dim": 6, "width": 32, "depth": 2, "heads": 4, "standardise": False}
 WORDS: dict[str, Any] = {**SMALL, "num_text_tokens": 3, "encoding_dim": 5, "cluster_token": True}
@@ -55,9 +55,11 @@ def other(value: Tensor) -> Tensor:
 
 
 def num_parameters(config: PriorConfig) -> int:
-    """Count on the meta device, so that 1.4 B cost nothing."""
+    """Count on the meta device, so that 1.4 B cost nothing; the formula must agree."""
     with torch.device("meta"):
-        return sum(parameter.numel() for parameter in Prior(config).parameters())
+        counted = sum(parameter.numel() for parameter in Prior(config).parameters())
+    assert config.num_parameters() == counted
+    return counted
 
 
 @pytest.mark.parametrize(
@@ -78,6 +80,14 @@ def test_a_block_has_the_parameters_its_shapes_say() -> None:
     width = 64
     counts = [num_parameters(PriorConfig(**{**SMALL, "width": width, "depth": depth})) for depth in (1, 2)]
     assert counts[1] - counts[0] == 16 * width**2 + 9 * width + 2 * width
+    num_parameters(PriorConfig(**{**WORDS, "choice_clusters": 7}))
+
+
+@pytest.mark.parametrize(("name", "millions"), [("tiny", 5.1), ("base", 117.8)])
+def test_small_presets_are_small(name: str, millions: float) -> None:
+    """CPU demo and one small GPU, at 512 dimensions, without words."""
+    config = PriorConfig.preset(name, standardise=False)
+    assert num_parameters(config) / 1e6 == pytest.approx(millions, rel=0.05)
 
 
 def test_an_untrained_standardised_prior_answers_mu() -> None:
@@ -113,19 +123,6 @@ def test_half_precision_does_not_lose_z_t_near_mu() -> None:
     assert float((half - full).norm() / full.norm()) < 0.05
     raw = build(**SMALL).bfloat16()
     assert torch.equal(raw(**inputs), raw(**moved))
-
-
-@pytest.mark.parametrize("causal", [True, False])
-def test_causal_blocks_do_not_look_ahead(causal: bool) -> None:
-    """Changing the last token changes earlier outputs only without the causal mask."""
-    torch.manual_seed(0)
-    block = Block(PriorConfig(**{**SMALL, "causal": causal}))
-    tokens = torch.randn(2, 5, 32)
-    changed = tokens.clone()
-    changed[:, -1] += 1
-    same = torch.equal(block(tokens)[:, :-1], block(changed)[:, :-1])
-    assert same == causal
-    assert not torch.equal(block(tokens)[:, -1], block(changed)[:, -1])
 
 
 def test_there_is_no_positional_encoding() -> None:
@@ -240,3 +237,124 @@ def test_bad_configurations_and_inputs_are_refused() -> None:
         Prior(PriorConfig(**{**SMALL, "dim": 9, "standardise": True}), table())
     with pytest.raises(ValueError, match="3 word encodings"):
         build(**WORDS)(**without_words(batch()))
+
+
+PACKED = [
+    {},
+    {"rotary": True},
+    {"causal": False},
+    {"standardise": True},
+    {"prediction": "v"},
+    {"activation_checkpointing": True},
+]
+
+
+def levels(num: int) -> dict[str, Tensor]:
+    """Inputs with several noise levels a caption."""
+    generator = torch.Generator().manual_seed(3)
+    z_t = torch.randn(3, num, 8, generator=generator)
+    return {**batch(), "z_t": z_t, "t": torch.randint(1, 1001, (3, num), generator=generator)}
+
+
+@pytest.mark.parametrize("changes", PACKED, ids=str)
+def test_packed_noise_levels_equal_separate_sequences(changes: dict[str, Any]) -> None:
+    """Four levels over one caption: answers and gradients as from four sequences, within 1e-6 relative."""
+    packed, inputs = build(table(), **{**WORDS, **changes}).train(), levels(4)
+    drop = torch.tensor([True, False, False])
+    separate = build(table(), **{**WORDS, **changes}).train()
+    together = packed(**inputs, drop_mask=drop)
+    apart = torch.stack(
+        [
+            separate(**{**inputs, "z_t": inputs["z_t"][:, j], "t": inputs["t"][:, j]}, drop_mask=drop)
+            for j in range(4)
+        ],
+        dim=1,
+    )
+    close(together, apart, 1e-6)
+    together.square().mean().backward()
+    apart.square().mean().backward()
+    pairs = zip(packed.parameters(), separate.parameters(), strict=True)
+    assert sum(one.grad is not None for one in packed.parameters()) > 20
+    for one, two in pairs:
+        if one.grad is not None:
+            assert two.grad is not None
+            close(one.grad, two.grad, 1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("changes", PACKED, ids=str)
+def test_a_caption_read_once_serves_every_step_and_candidate(changes: dict[str, Any]) -> None:
+    """prefix and denoise answer what forward answers, to 1e-5, for one level and for five candidates."""
+    prior, inputs = build(table(), **{**WORDS, **changes}).eval(), levels(5)
+    drop = torch.tensor([False, True, False])
+    prefix = prior.prefix(inputs["text"], inputs["encodings"], drop)
+    assert len(prefix.memory) == (prior.config.depth if prior.config.causal else 0)
+    for t in (1, 500, 1000):
+        time = torch.full((3,), t)
+        whole = prior(**{**inputs, "z_t": inputs["z_t"][:, 0], "t": time}, drop_mask=drop)
+        close(prior.denoise(prefix, inputs["z_t"][:, 0], time, CLUSTER), whole, 1e-5)
+    several = prior.denoise(prefix, inputs["z_t"], inputs["t"], CLUSTER)
+    close(several, prior(**inputs, drop_mask=drop), 1e-5)
+
+
+@torch.no_grad()
+def test_the_null_caption_is_read_once_for_all() -> None:
+    """One row expanded equals a dropped caption a row."""
+    prior, inputs = build(**WORDS), batch()
+    one = prior.prefix(inputs["text"][:1], inputs["encodings"][:1], torch.tensor([True])).expand(3)
+    whole = prior(**inputs, drop_mask=torch.ones(3, dtype=torch.bool))
+    close(prior.denoise(one, inputs["z_t"], T, CLUSTER), whole, 1e-5)
+
+
+@torch.no_grad()
+def test_candidates_may_have_clusters_of_their_own() -> None:
+    """cluster [batch, levels] gives each level its own token and its own row of the table."""
+    prior, inputs = build(table(), **{**WORDS, "standardise": True}), levels(2)
+    prefix = prior.prefix(inputs["text"], inputs["encodings"])
+    cluster = torch.tensor([[0, 1], [2, 0], [1, 1]])
+    both = prior.denoise(prefix, inputs["z_t"], inputs["t"], cluster)
+    for j in range(2):
+        alone = prior.denoise(prefix, inputs["z_t"][:, j], inputs["t"][:, j], cluster[:, j])
+        close(both[:, j], alone, 1e-5)
+
+
+def test_the_last_block_computes_the_query_alone() -> None:
+    """Its feed-forward sees one token a noise level; the others see all."""
+    prior, seen = build(**WORDS), []
+    for block in prior.blocks:
+        block.get_submodule("feed_forward").register_forward_hook(
+            lambda _, inputs, __: seen.append(inputs[0].shape[1])
+        )
+    prior(**batch())
+    prior(**levels(4))
+    assert seen == [8, 1, 4 + 4 * 4, 4]
+
+
+@torch.no_grad()
+def test_rotary_positions_make_the_order_of_words_matter() -> None:
+    """Bidirectional with rotary: turning the words changes the answer; without, it does not."""
+    prior, inputs = build(**{**WORDS, "causal": False, "rotary": True}), batch()
+    turned = prior(**{**inputs, "encodings": inputs["encodings"].flip(1)})
+    assert float((turned - prior(**inputs)).abs().max()) > 1e-4
+
+
+def test_the_prior_compiles_to_one_graph() -> None:
+    """torch.compile finds no graph break, and the traced graph answers as the module."""
+    prior, inputs = build(table(), **{**WORDS, "standardise": True}), levels(3)
+    compiled = torch.compile(prior, fullgraph=True, backend="eager")
+    close(compiled(**inputs), prior(**inputs), 1e-5)
+
+
+def test_without_a_head_there_is_no_learned_choice() -> None:
+    """ValueError; with one, a row of logits a caption."""
+    with pytest.raises(ValueError, match="no text -> cluster head"):
+        build(**SMALL).choice_logits(batch()["text"])
+    assert build(**{**SMALL, "choice_clusters": 5}).choice_logits(batch()["text"]).shape == (3, 5)
+
+
+def close(actual: Tensor, expected: Tensor, rel: float) -> None:
+    """Assert max abs error / max(1, max abs) <= rel."""
+    assert actual.shape == expected.shape
+    assert bool(actual.isfinite().all())
+    actual, expected = actual.detach(), expected.detach()
+    assert float((actual - expected).abs().max()) <= rel * max(1.0, float(expected.abs().max()))

@@ -7,6 +7,7 @@ from corgi.statistics.clusters import nearest, spherical_kmeans
 from corgi.statistics.moments import Moments, cluster_moments
 from corgi.statistics.shift import (
     choice_accuracy,
+    low_rank_parameters,
     matched_scale,
     shift_parameters,
     spectrum,
@@ -15,18 +16,18 @@ from corgi.statistics.shift import (
 
 
 @pytest.mark.law
-def test_planted_mixture_is_recovered_within_five_percent() -> None:
+def test_law_23_a_planted_mixture_is_recovered_within_five_percent() -> None:
     generator = np.random.default_rng(0)
     mean, scale = 10 * np.eye(4, 8) + 1, np.linspace(0.1, 0.4, 32).reshape(4, 8)
-    label = generator.integers(0, 4, 12_000)
-    rows = mean[label] + scale[label] * generator.normal(size=(12_000, 8))
+    label = generator.integers(0, 4, 4000)
+    rows = mean[label] + scale[label] * generator.normal(size=(4000, 8))
     index, _ = nearest(rows, spherical_kmeans(rows / np.linalg.norm(rows, axis=1, keepdims=True), 4))
     found = shift_parameters(cluster_moments(rows, index, 4), shrinkage_count=0, floor_share=1e-3)
     mine = [index[label == k][0] for k in range(4)]
     assert sorted(mine) == [0, 1, 2, 3]
     np.testing.assert_allclose(found.mean[mine], mean, rtol=0.05)
     np.testing.assert_allclose(found.scale[mine], scale, rtol=0.05)
-    assert found.count.sum() == 12_000
+    assert found.count.sum() == 4000
 
 
 @pytest.mark.law
@@ -43,7 +44,7 @@ def test_shrinkage_moves_variance_by_its_formula() -> None:
 
 @pytest.mark.law
 @pytest.mark.parametrize("shrinkage_count", [0.0, 100.0])
-def test_empty_and_single_row_clusters_and_dead_dimensions(shrinkage_count: float) -> None:
+def test_law_23_empty_and_single_row_clusters_and_dead_dimensions(shrinkage_count: float) -> None:
     rows = np.random.default_rng(2).normal(size=(40, 5))
     rows[:, 4] = 0.25
     cluster = np.zeros(40, int)
@@ -103,3 +104,40 @@ def test_spectrum_sums_to_the_total_variance() -> None:
     values = spectrum(rows)
     assert (np.diff(values) <= 0).all()
     assert values.sum() == pytest.approx(rows.var(axis=0).sum())
+
+
+@pytest.mark.law
+def test_low_rank_covariances_keep_the_diagonal_and_carry_planted_directions() -> None:
+    """Rows with r = 2 planted directions beside independent noise: Sigma comes back whole."""
+    generator = np.random.default_rng(3)
+    directions = generator.normal(size=(2, 6, 2))
+    cluster = generator.integers(0, 2, 40_000)
+    noise, inner = generator.normal(size=(40_000, 6)), generator.normal(size=(40_000, 2))
+    rows = 0.1 * noise + np.einsum("ndr,nr->nd", directions[cluster], inner)
+    diagonal = shift_parameters(cluster_moments(rows, cluster, 2), 0, 1e-6)
+    found = low_rank_parameters(diagonal, rows, cluster, 2, 0, 1e-6)
+    assert found.factor is not None
+    for k in range(2):
+        sigma = np.diag(found.scale[k] ** 2) + found.factor[k] @ found.factor[k].T
+        true = 0.01 * np.eye(6) + directions[k] @ directions[k].T
+        np.testing.assert_allclose(sigma, true, atol=0.05 * np.abs(true).max())
+        np.testing.assert_allclose(np.diag(sigma), diagonal.scale[k] ** 2, rtol=1e-9)
+
+
+@pytest.mark.law
+def test_law_23_low_rank_covariances_of_empty_and_tiny_clusters_are_the_shrunk_global_one() -> None:
+    rows = np.random.default_rng(2).normal(size=(40, 5)) * [1, 2, 3, 1, 0]
+    cluster = np.zeros(40, int)
+    cluster[7] = 1
+    parts = cluster_moments(rows, cluster, 3)
+    found = low_rank_parameters(shift_parameters(parts, 100, 1e-2), rows, cluster, 4, 100, 1e-2)
+    assert found.factor is not None
+    assert np.isfinite(found.factor).all()
+    assert (found.scale**2 >= 1e-2 * np.median(rows.var(axis=0)) * (1 - 1e-12)).all()
+    covariance = np.cov(rows, rowvar=False, bias=True)
+    for k, weight in ((1, 100 / 101), (2, 1.0)):
+        sigma = found.factor[k] @ found.factor[k].T
+        np.testing.assert_allclose(sigma, weight * covariance, atol=1e-9)
+    for rank in (0, 5):
+        with pytest.raises(ValueError, match="rank"):
+            low_rank_parameters(shift_parameters(parts, 100, 1e-2), rows, cluster, rank, 100, 1e-2)

@@ -1,5 +1,6 @@
 """The prior's objective: the documented loss, the documented captions, one code for every variant."""
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save
@@ -10,8 +11,10 @@ from corgi.models.text_prior import Sampling, TextPrior
 from corgi.settings.models import PriorSettings
 from corgi.tables.manifest import RowCounts
 from corgi.tables.run import Run
+from corgi.tables.schema import Split
 from corgi.training.noise import Noise
 from corgi.training.prior import EPS, TIMESTEP, PriorObjective, load_prior, table_of
+from corgi.training.rows import PriorRows
 from tests.support.tables import DIM, Output, commit_stage, tiny_run
 
 SETTINGS = PriorSettings(width=32, depth=1, heads=2, num_timesteps=50, coarse_caption_share=0.5)
@@ -126,14 +129,129 @@ def test_law_22_a_prior_comes_back_from_its_commit_with_its_spread(run):
     assert float(sampled.std(0).mean()) > 1e-3
 
 
-def test_evaluate_gives_finite_cosines_on_val(run):
+def test_evaluate_gives_the_cosines_of_dalle2_pytorch_under_its_names(run):
+    """Against numpy on what the prior samples; the rows of val are its own."""
     objective = _objective(run)
     torch.manual_seed(0)
-    figures = objective.evaluate(objective.model())
-    assert set(figures) == {
-        "similarity_to_image",
-        "similarity_to_text",
-        "difference_from_baseline",
-        "similarity_to_unrelated_text",
+    model = objective.model()
+    assert isinstance(model, Prior)
+    torch.nn.init.normal_(model.head[-1].weight, std=0.3)  # pyright: ignore[reportArgumentType]
+    figures = objective.evaluate(model)
+    rows = PriorRows(objective.shards, Split.VAL)
+    units = [rows.load(unit) for unit, count in enumerate(rows.counts) if count]
+    image = np.concatenate([unit["image"] for unit in units])
+    text = np.concatenate([unit["full"][:, 0] for unit in units])
+    prior = TextPrior(model, objective.process)
+    sampled = prior.sample(torch.from_numpy(text), range(len(text)), Sampling(8)).numpy()
+    own, true = (sampled * text).sum(1), (image * text).sum(1)
+    expected = {
+        "baseline similarity": true.mean(),
+        "similarity with text": own.mean(),
+        "similarity with original image": (sampled * image).sum(1).mean(),
+        "similarity with unrelated caption": (sampled * np.roll(text, 1, 0)).sum(1).mean(),
+        "difference from baseline similarity": (own - true).mean(),
     }
-    assert all(-2 <= value <= 2 for value in figures.values())
+    for name, value in expected.items():
+        assert figures.pop(f"{name} [steps=8]") == pytest.approx(float(value), abs=1e-5)
+    assert list(figures) == ["text picks the picture's cluster [steps=8]"]
+
+
+@pytest.mark.parametrize("changes", [{}, {"prediction": "v"}, {"causal": False}], ids=str)
+def test_four_noise_levels_a_caption_are_the_mean_of_four_losses(run, changes):
+    """K = 4: the loss is that of the same caption with each of its levels as a batch of its own."""
+    objective = _objective(run, noise_levels_per_caption=4, text_drop_prob=0.5, **changes)
+    batch = _batch(objective)
+    torch.manual_seed(1)
+    model = objective.model()
+    assert isinstance(model, Prior)
+    torch.nn.init.normal_(model.head[-1].weight, std=0.3)  # pyright: ignore[reportArgumentType]
+    seen = []
+
+    def separate(z_t, t, text, cluster, encodings, drop):
+        seen.append((z_t, t))
+        return torch.stack([model(z_t[:, j], t[:, j], text, cluster, encodings, drop) for j in range(4)], 1)
+
+    noise = Noise(3, torch.arange(len(batch["image"])))
+    together, _ = objective.loss(model, batch, noise)
+    apart, _ = objective.loss(separate, batch, noise)
+    torch.testing.assert_close(together, apart, rtol=1e-6, atol=1e-6)
+    z_t, t = seen[0]
+    assert z_t.shape == (len(batch["image"]), 4, DIM)
+    assert all(len(set(row.tolist())) == 4 for row in t)
+    assert torch.equal(t[:, 0], noise.integers(1, 51, TIMESTEP))
+
+
+def test_each_of_a_captions_noise_levels_is_uniform_over_all_timesteps(run):
+    """Every timestep of 1..T is as likely at every level, and the levels lie a quarter of the way apart."""
+    objective = _objective(run, noise_levels_per_caption=4)
+    t = objective._timesteps(Noise(0, torch.arange(20_000)))
+    for level in range(4):
+        counts = torch.bincount(t[:, level], minlength=51)[1:]
+        assert counts.sum() == 20_000
+        assert float((counts / 400 - 1).abs().max()) < 0.2
+    apart = (t[:, 1:] - t[:, :-1]) % 50
+    assert set(apart.flatten().tolist()) <= {12, 13}
+
+
+@pytest.mark.parametrize("rule", ["learned", "learned_soft"])
+def test_eq_23_the_head_learns_the_pictures_own_cluster(run, rule):
+    """Its cross entropy is added, the chain uses the picture's cluster, and the trunk gets no gradient of it."""
+    changes = {"cluster_choice": rule, "training": SETTINGS.training.model_copy(update={"zero_stage": 0})}
+    objective = _objective(run, **changes)
+    batch = _batch(objective)
+    torch.manual_seed(1)
+    model = objective.model()
+    assert isinstance(model, Prior)
+    noise = Noise(3, torch.arange(len(batch["image"])))
+    loss, metrics = objective.loss(model, batch, noise)
+    model.choice, head = None, model.choice
+    plain, _ = objective.loss(model, batch, noise)
+    own = (batch["image"] @ torch.nn.functional.normalize(objective.table.mean, dim=-1).mT).argmax(-1)
+    text = objective.caption(batch, noise)
+    assert head is not None
+    torch.testing.assert_close(loss - plain, torch.nn.functional.cross_entropy(head(text), own))
+    assert 0 <= float(metrics["choice_accuracy"]) <= 1
+
+
+def test_eq_19_and_20_the_learned_shift_has_its_two_losses_and_no_other_gradient(run):
+    """The x0 loss alone gives (mu, Sigma) no gradient: it would shrink the noise."""
+    changes = {"learned_shift": True, "training": SETTINGS.training.model_copy(update={"zero_stage": 0})}
+    objective = _objective(run, **changes)
+    batch = _batch(objective)
+    torch.manual_seed(1)
+    model = objective.model()
+    assert isinstance(model, Prior)
+    assert model.shift is not None
+    noise = Noise(3, torch.arange(len(batch["image"])))
+    loss, metrics = objective.loss(model, batch, noise)
+    shift, model.shift = model.shift, None
+    plain, _ = objective.loss(model, batch, noise)
+    plain.backward()
+    assert shift.stored_mean.grad is None
+    torch.testing.assert_close(loss - plain, metrics["shift_similarity"] + metrics["shift_diversity"])
+    loss.backward()
+    for weights in (shift.stored_mean, shift.stored_log_scale):
+        assert weights.grad is not None
+        assert float(weights.grad.abs().sum()) > 0
+
+
+def test_settings_that_cannot_work_are_refused():
+    """Half head dimensions, eps without signal, dpm++ without it, learned parts under ZeRO."""
+    for changes, words in (
+        ({"rotary": True, "width": 34, "heads": 34}, "even head dimension"),
+        ({"prediction": "eps", "schedule": "cosine_zero_snr"}, "undefined"),
+        ({"sampler": "dpm++", "schedule": "linear_zero_snr"}, "dpm"),
+        ({"learned_shift": True}, "zero_stage=0"),
+        ({"cluster_choice": "learned"}, "zero_stage=0"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            PriorSettings.model_validate(changes)
+
+
+def test_low_rank_factors_of_the_shift_reach_the_table():
+    """Sigma = c^2 (diag scale^2 + F F^T)."""
+    factor = torch.randn(3, DIM, 2)
+    table = table_of("shifted", {**_shift(), "factor": factor}, 2.0)
+    root = table.apply_L(torch.eye(DIM), torch.zeros(DIM, dtype=torch.int64)).mT
+    expected = 4 * (torch.diag(_shift()["scale"][0] ** 2) + factor[0] @ factor[0].mT)
+    torch.testing.assert_close(root @ root.mT, expected, rtol=1e-4, atol=1e-4)

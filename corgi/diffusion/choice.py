@@ -1,0 +1,110 @@
+"""How a caption chooses its cluster: plug-in, Monte-Carlo, drawn softly, or scored by a learned head (eq. 11, 21, 22)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from corgi.diffusion.shifted import ShiftTable, first_largest
+
+ChoiceRule = Literal["text", "monte_carlo", "soft", "learned", "learned_soft"]
+CHOICE_DRAW = 2**40
+"""Number of the draw that chooses; no chain has as many steps."""
+
+
+@dataclass(frozen=True)
+class ClusterChoice:
+    """Which rule chooses, and its parameters.
+
+    text: argmax_i cos(mu_i, y). monte_carlo: argmax_i of the mean cosine of y and draws of N(mu_i, Sigma_i / c^2).
+    soft: a draw from softmax(cos(mu_i, y) / temperature). learned: argmax of a head's logits; learned_soft: a draw
+    from their softmax.
+    """
+
+    rule: ChoiceRule = "text"
+    num_draws: int = 1024
+    """Draws a cluster of the Monte-Carlo rule."""
+    temperature: float = 0.05
+    """Temperature of the soft rule."""
+    scale: float = 1.0
+    """c of the table: the Monte-Carlo rule draws with the unscaled standard deviation."""
+
+    def __post_init__(self) -> None:
+        """Refuse what chooses nothing."""
+        if self.rule not in get_args(ChoiceRule):
+            raise ValueError(f"cluster choice {self.rule!r} is not one of {', '.join(get_args(ChoiceRule))}")
+        if self.num_draws < 1 or self.temperature <= 0 or self.scale <= 0:
+            raise ValueError("draws, temperature and scale of a cluster choice must be positive")
+
+    @property
+    def is_learned(self) -> bool:
+        """Say whether a head scores the clusters; training then uses the picture's own cluster."""
+        return self.rule.startswith("learned")
+
+    @property
+    def is_drawn(self) -> bool:
+        """Say whether the index is drawn, so that two samples of one caption may differ."""
+        return self.rule in ("soft", "learned_soft")
+
+    def scores(self, text: Float[Tensor, "batch dim"], table: ShiftTable) -> Float[Tensor, "batch k"]:
+        """Score the clusters without a head, float64; logits of the soft rule.
+
+        Raises:
+            ValueError: the rule needs a head, or something is not finite.
+
+        """
+        if self.is_learned:
+            raise ValueError(f"the rule {self.rule!r} takes its scores from a head")
+        mean = table.mean.double()
+        direction = (
+            mean_direction(table, self.num_draws, self.scale)
+            if self.rule == "monte_carlo"
+            else F.normalize(mean, dim=-1)
+        )
+        cosine = F.normalize(text.double(), dim=-1) @ direction.mT
+        if not bool(cosine.isfinite().all()):
+            raise ValueError("text embeddings or cluster means hold NaN or infinite values")
+        return cosine / self.temperature if self.rule == "soft" else cosine
+
+    def choose(
+        self, scores: Float[Tensor, "batch k"], place: Float[Tensor, "batch"] | None = None
+    ) -> Int[Tensor, "batch"]:
+        """Choose by scores: the largest, the lowest index on ties, or a draw at `place` in [0, 1)."""
+        if not self.is_drawn:
+            return first_largest(scores.double())
+        if place is None:
+            raise ValueError(f"the rule {self.rule!r} draws: it needs one place in [0, 1) a sample")
+        return draw_index(scores, place)
+
+
+def mean_direction(table: ShiftTable, num_draws: int, scale: float = 1.0) -> Float[Tensor, "k dim"]:
+    """Mean of z/|z| over draws z ~ N(mu_i, Sigma_i / scale^2), float64, so that its dot product with a unit y is the mean cosine.
+
+    Cluster i's draws depend on i and its own parameters alone, in antithetic pairs around mu_i.
+    """
+    rows, half = [], max(1, num_draws // 2)
+    for k in range(table.num_clusters):
+        generator = np.random.Generator(np.random.Philox(key=[k, CHOICE_DRAW]))
+        eps = torch.from_numpy(generator.standard_normal((half, table.dim))).to(table.mean.device)
+        cluster = torch.full((half,), k, device=eps.device)
+        step = table.apply_L(eps, cluster) / scale
+        mean = table.mean[k].double()
+        rows.append(F.normalize(torch.cat([mean + step, mean - step]), dim=-1).mean(dim=0))
+    return torch.stack(rows)
+
+
+def draw_index(scores: Float[Tensor, "batch k"], place: Float[Tensor, "batch"]) -> Int[Tensor, "batch"]:
+    """Index i where the cumulative softmax of the scores passes `place` (eq. 22); float64."""
+    passed = scores.double().softmax(dim=-1).cumsum(dim=-1) <= place.double()[:, None]
+    return passed.sum(dim=-1).clamp(max=scores.shape[1] - 1)
+
+
+def choice_places(seeds: Sequence[int], device: torch.device | str = "cpu") -> Float[Tensor, "batch"]:
+    """One uniform place in [0, 1) a seed, independent of every draw of its chain."""
+    places = [np.random.Generator(np.random.Philox(key=[seed, CHOICE_DRAW])).random() for seed in seeds]
+    return torch.tensor(places, dtype=torch.float64, device=device)

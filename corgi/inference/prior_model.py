@@ -1,0 +1,79 @@
+"""A prior as diffusers components: what an exported folder is made of. Nothing here knows where weights came from."""
+
+from dataclasses import dataclass
+from typing import Any, Self, cast
+
+import torch
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.modeling_utils import ModelMixin
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from corgi.diffusion.choice import ClusterChoice
+from corgi.diffusion.shifted import ShiftTable
+from corgi.models.prior import Prefix, Prior, PriorConfig
+
+
+@dataclass(frozen=True)
+class TableShape:
+    """Size and form of a shift table."""
+
+    num_clusters: int
+    dim: int
+    rank: int = 0
+    full: bool = False
+
+    @classmethod
+    def of(cls, table: ShiftTable) -> Self:
+        """Return the shape of a table."""
+        rank = 0 if table.factor is None else table.factor.shape[2]
+        return cls(table.num_clusters, table.dim, rank, table.cholesky is not None)
+
+    def blank(self) -> ShiftTable:
+        """Return a table of this shape, to be filled by loading."""
+        k, dim = self.num_clusters, self.dim
+        factor = torch.zeros(k, dim, self.rank) if self.rank else None
+        cholesky = torch.eye(dim).repeat(k, 1, 1) if self.full else None
+        return ShiftTable(torch.zeros(k, dim), torch.ones(k, dim), factor, cholesky)
+
+
+class PriorModel(ModelMixin, ConfigMixin):
+    """Network, shift table and cluster choice: everything of a prior that is not the scheduler.
+
+    `save_pretrained` writes safetensors with (mu, Sigma) and counts among the weights. `facts` says what the prior
+    was made from: towers, normalisation, data.
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        sizes: dict[str, Any],
+        table_shape: dict[str, Any],
+        choice_rule: dict[str, Any],
+        facts: dict[str, Any],
+    ) -> None:
+        """Build an empty prior of a shape; arguments are JSON."""
+        super().__init__()
+        self.shift_table = TableShape(**table_shape).blank()
+        self.network = Prior(PriorConfig(**sizes), TableShape(**table_shape).blank())
+        self.choice = ClusterChoice(**choice_rule)
+
+    @classmethod
+    def from_pretrained(cls, *arguments: Any, **options: Any) -> Self:
+        """Load as diffusers does, then derive what the tables do not store."""
+        loaded = super().from_pretrained(*arguments, **options)
+        model = cast("Self", loaded[0] if isinstance(loaded, tuple) else loaded)
+        for table in (model.shift_table, model.network.table):
+            if table is not None:
+                table.refresh()
+        return model.eval()
+
+    def forward(
+        self,
+        prefix: Prefix,
+        z_t: Float[Tensor, "batch *levels dim"],
+        t: Int[Tensor, "batch *levels"],
+        cluster: Int[Tensor, "batch *levels"],
+    ) -> Float[Tensor, "batch *levels dim"]:
+        """Answer for captions already read by `network.prefix`; t counts 1..T."""
+        return self.network.denoise(prefix, z_t, t, cluster)

@@ -1,0 +1,116 @@
+"""The prior as a diffusers pipeline: CLIP text embeddings in, CLIP image embeddings out."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from diffusers.models.modeling_utils import ModelMixin
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+from diffusers.schedulers.scheduling_utils import SchedulerMixin
+from diffusers.utils import BaseOutput
+from jaxtyping import Float
+from torch import Tensor
+
+from corgi.diffusion.guidance import best_of, guide
+
+
+@dataclass
+class PriorOutput(BaseOutput):
+    """What the pipeline returns."""
+
+    image_embeds: torch.Tensor
+    """Unit-norm image embeddings [batch, dim]."""
+
+
+class ShiftedPriorPipeline(DiffusionPipeline):
+    """Sample p(z | y) with a scheduler of the diffusers interface.
+
+    `text_embeds` are the unit-norm text embeddings of the towers named in `prior.config.facts`, side by side and
+    divided by the square root of their number; `image_embeds` live in the towers' image space in the same form.
+    """
+
+    model_cpu_offload_seq = "prior"
+
+    def __init__(
+        self,
+        prior: ModelMixin,
+        scheduler: SchedulerMixin,
+        num_inference_steps: int = 8,
+        guidance_scale: float = 1.0,
+        num_candidates: int = 1,
+    ) -> None:
+        """Register a `PriorModel` and a `ShiftedDiffusionScheduler`; the numbers are the defaults of a call."""
+        super().__init__()
+        self.register_modules(prior=prior, scheduler=scheduler)
+        self.register_to_config(
+            num_inference_steps=num_inference_steps,
+            guidance_scale=guidance_scale,
+            num_candidates=num_candidates,
+        )
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        text_embeds: Float[Tensor, "batch dim"],
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        num_candidates: int | None = None,
+        generator: torch.Generator | None = None,
+        return_dict: bool = True,
+    ) -> PriorOutput | tuple[Tensor]:
+        """Draw one image embedding a caption, the closest to the text among `num_candidates`."""
+        settings: Any = self.config
+        steps = settings.num_inference_steps if num_inference_steps is None else num_inference_steps
+        scale = settings.guidance_scale if guidance_scale is None else guidance_scale
+        count = settings.num_candidates if num_candidates is None else num_candidates
+        model: Any = self.prior
+        text = text_embeds.to(self.device, model.dtype)
+        z_0 = self._chain(text.repeat_interleave(count, 0), (steps, scale), generator)
+        candidates = F.normalize(z_0, dim=-1).view(len(text), count, -1).transpose(0, 1)
+        embeds = best_of(candidates, text) if count > 1 else candidates[0]
+        return PriorOutput(image_embeds=embeds) if return_dict else (embeds,)
+
+    def _chain(
+        self, text: Tensor, steps_scale: tuple[int, float], generator: torch.Generator | None
+    ) -> Tensor:
+        """Run the scheduler over one reading of each caption, and one of the null caption where guidance needs it."""
+        steps, scale = steps_scale
+        model: Any = self.prior
+        scheduler: Any = self.scheduler
+        scheduler.set_table(model.shift_table)
+        scheduler.set_timesteps(steps, device=text.device)
+        cluster = self._clusters(text, generator)
+        caption = model.network.prefix(text)
+        dropped = torch.ones(1, dtype=torch.bool, device=text.device)
+        nothing = None if scale == 1 else model.network.prefix(text[:1], None, dropped).expand(len(text))
+        z = scheduler.start(self._noise(text.shape[:1], generator) * scheduler.init_noise_sigma, cluster)
+        with_bar: Any = self.progress_bar
+        for tau in with_bar(scheduler.timesteps):
+            t = torch.full_like(cluster, int(tau) + 1)
+            answer = model(caption, z, t, cluster)
+            if nothing is not None:
+                answer = guide(answer, model(nothing, z, t, cluster), scale)
+            z = scheduler.step(answer, tau, z, cluster, generator, return_dict=False)[0]
+        return z
+
+    def _clusters(self, text: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Choose one cluster a sample; a rule that draws takes its place from the generator."""
+        model: Any = self.prior
+        choice, table = model.choice, model.shift_table
+        if table.num_clusters == 1:
+            return torch.zeros(len(text), dtype=torch.int64, device=text.device)
+        learned = choice.is_learned
+        scores = model.network.choice_logits(text) if learned else choice.scores(text, table)
+        place = None
+        if choice.is_drawn:
+            source = text.device if generator is None else generator.device
+            place = torch.rand(len(text), generator=generator, device=source).to(text.device)
+        return choice.choose(scores, place)
+
+    def _noise(self, batch: torch.Size, generator: torch.Generator | None) -> Tensor:
+        """Draw on the generator's device, so that one seed gives one sample on every device."""
+        source = self.device if generator is None else generator.device
+        model: Any = self.prior
+        shape = (*batch, model.shift_table.dim)
+        return torch.randn(shape, generator=generator, device=source).to(self.device)

@@ -1,0 +1,143 @@
+"""Transformer blocks whose keys and values can be kept: pre-norm RMSNorm, SDPA, GEGLU, positions only if asked for."""
+
+from typing import NamedTuple, Self
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from corgi.models.prior_config import FEED_FORWARD_RATIO
+
+ROTARY_PERIOD = 10_000.0
+
+
+class Memory(NamedTuple):
+    """Keys and values of tokens that later ones may see."""
+
+    key: Float[Tensor, "batch heads length head_dim"]
+    value: Float[Tensor, "batch heads length head_dim"]
+
+    def joined(self, other: Self) -> Self:
+        """Return both, these first."""
+        return type(self)(torch.cat([self.key, other.key], 2), torch.cat([self.value, other.value], 2))
+
+    def expand(self, batch: int) -> Self:
+        """Repeat a memory of one row without copying it."""
+        return type(self)(self.key.expand(batch, -1, -1, -1), self.value.expand(batch, -1, -1, -1))
+
+
+class View(NamedTuple):
+    """Where the new tokens of a pass stand, what they see, and which of them are wanted."""
+
+    allowed: Bool[Tensor, "queries keys"] | None = None
+    """Which keys each wanted token sees; None: all, or with `causal` those up to itself."""
+    causal: bool = False
+    angles: Float[Tensor, "length half"] | None = None
+    """Rotary angles of the new tokens; None: no positions."""
+    wanted: Int[Tensor, "queries"] | None = None
+    """The tokens whose output is computed; None: all."""
+
+
+class Attention(nn.Module):
+    """Multi-head attention without biases."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        """Build the projections."""
+        super().__init__()
+        self.heads = heads
+        self.query = nn.Linear(width, width, bias=False)
+        self.key_value = nn.Linear(width, 2 * width, bias=False)
+        self.output = nn.Linear(width, width, bias=False)
+
+    def memory(
+        self, tokens: Float[Tensor, "batch length width"], angles: Float[Tensor, "length half"] | None
+    ) -> Memory:
+        """Return the keys and values of tokens."""
+        key, value = self.key_value(tokens).chunk(2, dim=-1)
+        return Memory(rotate(self._split(key), angles), self._split(value))
+
+    def forward(
+        self, tokens: Float[Tensor, "batch queries width"], seen: Memory, view: View
+    ) -> Float[Tensor, "batch queries width"]:
+        """Attend from tokens, those wanted by the view, to a memory."""
+        angles = view.angles if view.angles is None or view.wanted is None else view.angles[view.wanted]
+        query = rotate(self._split(self.query(tokens)), angles)
+        attended = F.scaled_dot_product_attention(
+            query, seen.key, seen.value, attn_mask=view.allowed, is_causal=view.causal
+        )
+        return self.output(attended.transpose(1, 2).flatten(2))
+
+    def _split(self, flat: Tensor) -> Tensor:
+        return flat.unflatten(2, (self.heads, -1)).transpose(1, 2)
+
+
+class FeedForward(nn.Module):
+    """GEGLU: Linear(a * gelu(b)), with (a, b) two linear maps of the input (Shazeer 2020)."""
+
+    def __init__(self, width: int) -> None:
+        """Build the two layers."""
+        super().__init__()
+        self.expand = nn.Linear(width, 2 * FEED_FORWARD_RATIO * width)
+        self.contract = nn.Linear(FEED_FORWARD_RATIO * width, width)
+
+    def forward(self, tokens: Float[Tensor, "batch length width"]) -> Float[Tensor, "batch length width"]:
+        """Transform each token."""
+        value, gate = self.expand(tokens).chunk(2, dim=-1)
+        return self.contract(value * F.gelu(gate))
+
+
+class Block(nn.Module):
+    """Pre-norm attention and feed-forward, each added to the stream."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        """Build both halves."""
+        super().__init__()
+        self.attention_norm = nn.RMSNorm(width)
+        self.attention = Attention(width, heads)
+        self.feed_forward_norm = nn.RMSNorm(width)
+        self.feed_forward = FeedForward(width)
+
+    def forward(
+        self, tokens: Float[Tensor, "batch length width"], view: View, past: Memory | None = None
+    ) -> tuple[Float[Tensor, "batch queries width"], Memory]:
+        """Return the wanted tokens after the block, and the keys and values of all new ones.
+
+        `past` is what the new tokens see before themselves.
+        """
+        normed = self.attention_norm(tokens)
+        found = self.attention.memory(normed, view.angles)
+        seen = found if past is None else past.joined(found)
+        if view.wanted is not None:
+            tokens, normed = tokens[:, view.wanted], normed[:, view.wanted]
+        tokens = tokens + self.attention(normed, seen, view)
+        return tokens + self.feed_forward(self.feed_forward_norm(tokens)), found
+
+    def memory(self, tokens: Float[Tensor, "batch length width"], view: View) -> Memory:
+        """Return the keys and values of tokens alone, for a last block whose outputs nobody reads."""
+        return self.attention.memory(self.attention_norm(tokens), view.angles)
+
+
+def rotary_angles(position: Int[Tensor, "length"], head_dim: int) -> Float[Tensor, "length half"]:
+    """Angle p * 10000^(-2i/head_dim) of each position and pair of coordinates, float32."""
+    exponent = torch.arange(0, head_dim, 2, device=position.device, dtype=torch.float32) / head_dim
+    return position.float()[:, None] * ROTARY_PERIOD**-exponent
+
+
+def rotate(
+    heads: Float[Tensor, "batch heads length head_dim"], angles: Float[Tensor, "length half"] | None
+) -> Float[Tensor, "batch heads length head_dim"]:
+    """Rotate each pair of coordinates by its angle, so that scores depend on distances alone; None: unchanged."""
+    if angles is None:
+        return heads
+    cos, sin = angles.cos().to(heads.dtype), angles.sin().to(heads.dtype)
+    even, odd = heads[..., 0::2], heads[..., 1::2]
+    return torch.stack([even * cos - odd * sin, even * sin + odd * cos], dim=-1).flatten(-2)
+
+
+def packed_mask(prefix: int, suffix: int, levels: int, device: torch.device) -> Bool[Tensor, "length length"]:
+    """Block mask of [prefix | suffix 1 | ... | suffix K]: causal, and no suffix sees another."""
+    place = torch.arange(prefix + levels * suffix, device=device)
+    level = torch.where(place < prefix, -1, (place - prefix) // suffix)
+    same = (level[None, :] == -1) | (level[None, :] == level[:, None])
+    return same & (place[None, :] <= place[:, None])

@@ -1,0 +1,30 @@
+"""A trained prior as a diffusers folder: `python pipelines/export.py runs/openmoji --out prior-openmoji [--variant shifted]`."""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from corgi.settings.errors import CorgiError
+
+
+def main() -> int:
+    """Write the folder and print its path; return the exit code."""
+    parser = argparse.ArgumentParser(description="Export a trained prior for diffusers.")
+    parser.add_argument("run", help="a run's folder, such as runs/openmoji")
+    parser.add_argument("--out", type=Path, required=True, help="new folder")
+    parser.add_argument("--variant", help="which prior of the run; the first one when not given")
+    arguments = parser.parse_args()
+    from corgi.inference.export import export_prior
+
+    try:
+        print(export_prior(arguments.run, arguments.out, arguments.variant))
+    except CorgiError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
