@@ -18,7 +18,7 @@ def stages(recipe: Any) -> list[Stage]:
     """Return the stages of a recipe in order; each maps committed tables to committed tables."""
     tower = ("tower",) if recipe.tower is not None else ()
     listed = [
-        Stage("plan", "corgi.data.plan:run", settings=("plan",), fingerprint="corgi.data.source:fingerprint"),
+        Stage("plan", "corgi.data.plan:run", settings=("plan",), version=2, fingerprint="corgi.data.source:fingerprint"),
         Stage("download", "corgi.data.download:run", ("plan",), ("download",), partition="plan"),
         Stage("tower", "corgi.clip.train:run", ("download",), ("tower",)),
         Stage(

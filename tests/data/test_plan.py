@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from corgi.data import plan as plan_module
 from corgi.data.identity import canonical_url, shard_of, split_of, uid
-from corgi.data.source import Source
 from corgi.flow.dag import Selection
 from corgi.settings.errors import InputError, StorageError
 from corgi.tables.schema import PLAN
@@ -72,7 +71,9 @@ def test_every_input_row_is_there_exactly_once(tmp_path):
         for record in joined(tables)
         for source, row in zip(record["sources"], record["rows"], strict=True)
     )
-    sources = {fact["sha256"] for shard in dag.store.shards(manifest) for fact in shard.facts["sources"]}
+    sources = {
+        fact["sha256"] for shard in dag.store.shards(manifest) for fact in shard.facts.get("sources", [])
+    }
     assert set(named.values()) == {1}
     assert len(named) == 140 == manifest.rows.rows_in == manifest.rows.kept
     assert sorted(Counter(source for source, _ in named).values()) == [50, 90]
@@ -185,10 +186,11 @@ def test_an_interrupted_plan_goes_on_by_shard_and_leaves_no_spill(tmp_path, monk
 def test_many_shards_share_a_bucket(tmp_path, monkeypatch):
     source = write_list(tmp_path / "a.csv", rows_of(100))
     first, _, _ = plan(tmp_path / "one", source, number_sample_per_shard=4)
-    monkeypatch.setattr(plan_module, "_MAX_BUCKETS", 3)
-    second, tables, _ = plan(tmp_path / "two", source, number_sample_per_shard=4)
-    assert len(tables) == 25
-    assert first.digest == second.digest
+    for buckets in (3, 7, 64):
+        monkeypatch.setattr(plan_module, "num_buckets", lambda lists, chosen=buckets: chosen)
+        second, tables, _ = plan(tmp_path / str(buckets), source, number_sample_per_shard=4)
+        assert len(tables) == 25
+        assert first.digest == second.digest
 
 
 @given(
@@ -217,15 +219,16 @@ def test_an_empty_list_is_one_line(tmp_path, ending):
 
 
 def test_a_list_that_changes_while_it_is_read_is_refused(tmp_path, monkeypatch):
-    identified = plan_module._identified
+    source, spill = write_list(tmp_path / "a.csv", rows_of(20)), plan_module.spill
 
-    def lose_one(source: Source, settings, num_shards):
-        for part in identified(source, settings, num_shards):
-            yield part.slice(1)
+    def change(*arguments):
+        num_rows = spill(*arguments)
+        write_list(source, rows_of(21))
+        return num_rows
 
-    monkeypatch.setattr(plan_module, "_identified", lose_one)
+    monkeypatch.setattr(plan_module, "spill", change)
     with pytest.raises(InputError, match="changed while it was read"):
-        plan(tmp_path / "runs", write_list(tmp_path / "a.csv", rows_of(20)))
+        plan(tmp_path / "runs", source)
 
 
 def test_a_spill_that_finds_no_room_is_one_line(tmp_path):
