@@ -10,7 +10,7 @@ export RAY_USAGE_STATS_ENABLED := 0
 export HF_HUB_OFFLINE ?= 1
 export PATH := $(BIN):$(PATH)
 
-.PHONY: demo smoke test check chaos-flow clean venv
+.PHONY: demo smoke test check chaos-flow bench-plan clean venv
 
 venv: $(STAMP)
 
@@ -40,6 +40,9 @@ check: $(STAMP)
 
 chaos-flow: $(STAMP)
 	$(BIN)/python -m pytest tests/chaos -o norecursedirs=.git
+
+bench-plan: $(STAMP)
+	$(BIN)/python benchmarks/plan.py
 
 clean:
 	rm -rf .venv runs .pytest_cache .ruff_cache .import_linter_cache build *.egg-info

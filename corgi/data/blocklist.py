@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from corgi.data.identity import uid_bytes
+from corgi.data.identity import canonical_url, uid_bytes
 from corgi.data.lists import text_lines
 from corgi.data.places import ending, expand, first_line, open_file, sha256_of
 from corgi.data.rows import BATCH_ROWS, chunked, text_of
@@ -48,18 +48,6 @@ class HashBlocklist:
         """Return which of the `kind:hex` texts are refused."""
         return _among(_digests(texts), self.digests)
 
-    def refuses_body(self, body: bytes) -> bool:
-        """Say whether a picture's raw bytes are refused; hashes that no list names are not computed."""
-        return any(
-            kind in self.kinds
-            and f"{kind}:{hashlib.new(kind, body, usedforsecurity=False).hexdigest()}" in self
-            for kind in ("sha256", "md5")
-        )
-
-    def refuses_phash(self, phash: str) -> bool:
-        """Say whether a decoded picture's perceptual hash is refused."""
-        return "phash" in self.kinds and f"phash:{phash}" in self
-
 
 @dataclass(frozen=True)
 class Blocklist:
@@ -78,7 +66,7 @@ class Blocklist:
 
         """
         listed = chunked(_entries(settings.block_urls, "block_urls"))
-        urls = [np.empty(0, "S16"), *(np.array(uid_bytes(block), "S16") for block in listed)]
+        urls = [np.empty(0, "S16"), *(_url_digests(block) for block in listed)]
         domains = (text.lower().strip(".") for text in _entries(settings.block_domains, "block_domains"))
         return cls(np.unique(np.concatenate(urls)), frozenset(domains), HashBlocklist.of(hashes(settings)))
 
@@ -140,6 +128,10 @@ def hashes(settings: PlanSettings) -> Iterator[str]:
                 f"plan.block_hashes: {text[:80]!r} is no sha256, md5 or phash; nothing was started; correct the list"
             )
         yield f"{kind}:{found[2]}"
+
+
+def _url_digests(urls: list[str]) -> np.ndarray:
+    return np.array(uid_bytes([canonical_url(url).encode() for url in urls]), "S16")
 
 
 def _digests(texts: list[str]) -> np.ndarray:

@@ -7,10 +7,13 @@ from contextlib import aclosing
 from typing import Protocol
 
 from corgi.data.address import Guard
+from corgi.data.blocklist import HashBlocklist
 from corgi.data.decoding import DecoderPool
 from corgi.data.fetch import Fetched, Fetcher
 from corgi.data.header import Rejected, check_header
+from corgi.data.local import LocalReader, Places, places_of
 from corgi.data.outcome import Outcome, shard_tables
+from corgi.data.planned import blocked_hashes, outcomes_of
 from corgi.flow.cluster import connect
 from corgi.flow.dag import Context
 from corgi.flow.shards import Pool, make_shards
@@ -33,7 +36,11 @@ def run(context: Context) -> list[ShardTask]:
         Guard.of(settings.allow_private, settings.resolve)
         connect(context.recipe)
         pool = Pool(settings.num_actors, settings.cpus_per_actor)
-        make_shards("corgi.data.download:DownloadShards", {}, pending, pool, "download")
+        arguments = {
+            "places": places_of(context.recipe.plan),
+            "first_plan_shard": context.shards("plan")[0].path,
+        }
+        make_shards("corgi.data.download:DownloadShards", arguments, pending, pool, "download")
     return tasks
 
 
@@ -52,19 +59,35 @@ class Engine(Protocol):
 class DownloadShards:
     """Make shards of the download stage; connections and decoding children last from one shard to the next."""
 
-    def __init__(self) -> None:
-        """Start with no engine; the first task's settings choose it."""
+    def __init__(self, places: Places | None = None, first_plan_shard: str | None = None) -> None:
+        """Start with no engine; the first task's settings choose it.
+
+        Args:
+            places: where sources lie whose pictures are already there.
+            first_plan_shard: path of the manifest beside which the plan keeps its blocked hashes.
+
+        """
+        self._places = places or {}
+        self._first_plan_shard = first_plan_shard
+        self._blocked: HashBlocklist | None = None
+        self._local: NativeEngine | None = None
         self._engine: Engine | None = None
         self._settings: DownloadSettings | None = None
 
     def make(self, task: ShardTask) -> ShardManifest:
         """Fetch, decode and commit one shard of the plan."""
-        engine = self._engine_of(DownloadSettings.model_validate(task.settings["download"]))
+        settings = DownloadSettings.model_validate(task.settings["download"])
+        engine, local = self._engines_of(settings)
         store = Store(task.root)
         (path,) = task.inputs["plan"]
         plan = store.read(store.read_shard(path), "plan")
         started = time.monotonic()
-        outcomes = engine.outcomes(plan["url"].to_pylist())
+        outcomes = outcomes_of(
+            plan,
+            fetch=lambda part: engine.outcomes(part["url"].to_pylist()),
+            read=lambda part: local.outcomes(part["url"].to_pylist()),
+            blocked=self._blocked_of(store),
+        )
         seconds = time.monotonic() - started
         tables = shard_tables(plan, outcomes)
         with store.attempt(task) as attempt:
@@ -74,15 +97,25 @@ class DownloadShards:
             return attempt.commit(tables.rows, tables.facts, {"fetch_and_decode_s": seconds})
 
     def close(self) -> None:
-        """Close the engine; called when the actor ends."""
-        if self._engine is not None:
-            self._engine.close()
-            self._engine = None
+        """Close the engines; called when the actor ends."""
+        for engine in (self._engine, self._local):
+            if engine is not None:
+                engine.close()
+        self._engine = self._local = None
 
-    def _engine_of(self, settings: DownloadSettings) -> Engine:
-        if self._engine is None or settings != self._settings:
+    def _engines_of(self, settings: DownloadSettings) -> "tuple[Engine, Engine]":
+        """Return what asks the web and what reads pictures that are already there."""
+        if self._engine is None or self._local is None or settings != self._settings:
+            self.close()
             self._engine, self._settings = new_engine(settings), settings
-        return self._engine
+            self._local = LocalEngine(settings, self._places)
+        return self._engine, self._local
+
+    def _blocked_of(self, store: Store) -> HashBlocklist:
+        if self._blocked is None:
+            path = self._first_plan_shard
+            self._blocked = HashBlocklist() if path is None else blocked_hashes(store, store.read_shard(path))
+        return self._blocked
 
 
 def new_engine(settings: DownloadSettings) -> Engine:
@@ -101,7 +134,7 @@ class NativeEngine:
         """Prepare one event loop, one session and one pool of children."""
         self._settings = settings
         self._runner = asyncio.Runner()
-        self._fetcher = Fetcher(settings)
+        self._fetcher: Fetcher | LocalReader = Fetcher(settings)
         self._decoders = DecoderPool(settings)
 
     def outcomes(self, urls: Sequence[str]) -> list[Outcome]:
@@ -139,3 +172,12 @@ class NativeEngine:
         if isinstance(found, Rejected):
             return Outcome(reason=found.reason, detail=found.detail, **told)
         return Outcome(picture=found, **told)
+
+
+class LocalEngine(NativeEngine):
+    """The same bounded decoders behind pictures that are already there; its `urls` are locations."""
+
+    def __init__(self, settings: DownloadSettings, places: Places) -> None:
+        """Prepare the loop, the reader and the children."""
+        super().__init__(settings)
+        self._fetcher = LocalReader(settings, places)

@@ -54,13 +54,10 @@ def content_url(sha256: str) -> str:
     return f"urn:sha256:{sha256}"
 
 
-def uid_bytes(urls: Sequence[str] | Sequence[bytes]) -> list[bytes]:
-    """Return the 16 bytes of each uid; texts are made canonical, bytes are taken as canonical already."""
-    encoded = (
-        url if isinstance(url, bytes) else canonical_url(url).encode("utf-8", "surrogatepass") for url in urls
-    )
+def uid_bytes(urls: Sequence[bytes]) -> list[bytes]:
+    """Return the 16 bytes of the uid of each canonical URL, given as UTF-8."""
     blake2b = hashlib.blake2b
-    return [blake2b(url, digest_size=16).digest() for url in encoded]
+    return [blake2b(url, digest_size=16).digest() for url in urls]
 
 
 def uid(canonical: str) -> str:
@@ -91,3 +88,12 @@ def split_of(group: str, seed: int, val_share: float, test_share: float) -> Spli
     if place < test_share:
         return Split.TEST
     return Split.VAL if place < test_share + val_share else Split.TRAIN
+
+
+def splits_of(groups: Sequence[bytes], seed: int, val_share: float, test_share: float) -> list[str]:
+    """Return `split_of` of many groups, given as UTF-8."""
+    prefix, blake2b = f"{seed}:".encode(), hashlib.blake2b
+    hashes = b"".join([blake2b(prefix + group, digest_size=8).digest() for group in groups])
+    places = np.frombuffer(hashes, ">u8").astype(np.float64) / 2**64
+    names = np.array([str(split) for split in (Split.TEST, Split.VAL, Split.TRAIN)], object)
+    return names[np.searchsorted([test_share, test_share + val_share], places, side="right")].tolist()

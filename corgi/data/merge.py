@@ -6,7 +6,7 @@ from jaxtyping import Int
 
 from corgi.data.arrow import pc
 from corgi.data.blocklist import Blocklist
-from corgi.data.identity import split_of
+from corgi.data.identity import splits_of
 from corgi.data.spill import digests_of
 from corgi.settings.data import PlanSettings
 from corgi.settings.errors import InputError
@@ -110,10 +110,8 @@ def _smallest_group(rows: pa.Table, offsets: Offsets, url: pa.ChunkedArray) -> p
 
 def _splits(groups: pa.Array, settings: PlanSettings) -> pa.Array:
     coded = groups.dictionary_encode()
-    splits = [
-        str(split_of(group, settings.seed, settings.val_share, settings.test_share))
-        for group in coded.dictionary.to_pylist()
-    ]
+    names = coded.dictionary.cast(pa.binary()).to_pylist()
+    splits = splits_of(names, settings.seed, settings.val_share, settings.test_share)
     return pa.array(splits, pa.string()).take(coded.indices)
 
 

@@ -64,16 +64,16 @@ def expand(pattern: str) -> list[str]:
     wanted = re.compile(_glob_regex(path))
     selector = pa_fs.FileSelector(base, recursive=True, allow_not_found=True)
     scheme = pattern.partition("://")[0]
-    found = [info.path for info in filesystem.get_file_info(selector) if wanted.fullmatch(info.path)]
-    return sorted(f"{scheme}://{path}" for path in found)
+    found = (info.path.lstrip("/") for info in filesystem.get_file_info(selector))
+    return sorted(f"{scheme}://{path}" for path in found if wanted.fullmatch(path))
 
 
 def inside(folder: str) -> list[str]:
     """Return the files directly inside a folder, sorted."""
     filesystem, path = opened(folder)
-    prefix = folder[: len(folder) - len(path)] if folder.endswith(path) else ""
     infos = filesystem.get_file_info(pa_fs.FileSelector(path))
-    return sorted(prefix + info.path for info in infos if info.type == pa_fs.FileType.File)
+    names = (info.base_name for info in infos if info.type == pa_fs.FileType.File)
+    return sorted(f"{folder.rstrip('/')}/{name}" for name in names)
 
 
 def is_folder(place: str) -> bool:

@@ -4,6 +4,7 @@ import random
 from collections import Counter
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -238,3 +239,59 @@ def test_a_spill_that_finds_no_room_is_one_line(tmp_path):
     with pytest.raises(StorageError) as found:
         plan(tmp_path / "runs", source)
     assert "\n" not in str(found.value)
+
+
+def test_a_given_uid_is_kept_and_shards_stay_those_of_the_url(tmp_path):
+    urls = [f"http://a.example/{n}" for n in range(40)]
+    given = [None if n % 3 == 0 else f"{n * 7919:032x}" for n in range(40)]
+    pq.write_table(pa.table({"url": urls, "id": given}), tmp_path / "a.parquet")
+    bare = {"caption_col": None, "caption_kind_col": None, "group_col": None, "uid_col": "id"}
+    _, tables, _ = plan(tmp_path / "runs", tmp_path / "a.parquet", **bare)
+    wanted = {url: one or uid(url) for url, one in zip(urls, given, strict=True)}
+    assert {row["url"]: row["uid"] for row in joined(tables)} == wanted
+    for shard, table in enumerate(tables):
+        assert table["uid"].to_pylist() == sorted(table["uid"].to_pylist())
+        assert {shard_of(uid(url), len(tables)) for url in table["url"].to_pylist()} <= {shard}
+
+
+@pytest.mark.parametrize(
+    ("given", "line"), [(["x", None], "not 32 lower hex digits"), (["0" * 32, "0" * 32], "names two URLs")]
+)
+def test_a_uid_that_is_none_or_names_two_is_one_line(tmp_path, given, line):
+    pq.write_table(pa.table({"url": ["http://a/1", "http://a/2"], "id": given}), tmp_path / "a.parquet")
+    bare = {"caption_col": None, "caption_kind_col": None, "group_col": None, "uid_col": "id"}
+    with pytest.raises(InputError, match=line) as found:
+        plan(tmp_path / "runs", tmp_path / "a.parquet", **bare)
+    assert "\n" not in str(found.value)
+
+
+def test_a_row_whose_hash_is_none_is_rejected_unless_another_row_has_one(tmp_path):
+    rows = {"url": ["http://a/1", "http://a/2", "http://a/2"], "sha": ["bad", "worse", "A" * 64]}
+    pq.write_table(pa.table(rows), tmp_path / "a.parquet")
+    bare = {"caption_col": None, "caption_kind_col": None, "group_col": None}
+    manifest, tables, _ = plan(
+        tmp_path / "runs", tmp_path / "a.parquet", verify_hash=["sha", "sha256"], **bare
+    )
+    found = {row["url"]: (row["reason"], row["expected_hash"]) for row in joined(tables)}
+    assert found == {"http://a/1": ("bad_hash", None), "http://a/2": (None, f"sha256:{'a' * 64}")}
+    assert (manifest.rows.rows_in, manifest.rows.kept) == (3, 2)
+
+
+def test_rows_cut_into_other_batches_give_the_same_plan(tmp_path, monkeypatch):
+    source = write_list(tmp_path / "a.parquet", rows_of(150))
+    first, _, _ = plan(tmp_path / "one", source)
+    monkeypatch.setattr("corgi.data.lists.BATCH_ROWS", 7)
+    monkeypatch.setattr("corgi.data.spill._BUFFER_BYTES", 1000)
+    monkeypatch.setattr(plan_module, "num_buckets", lambda lists: 5)
+    second, _, _ = plan(tmp_path / "two", source)
+    assert first.digest == second.digest
+
+
+@pytest.mark.parametrize("setting", ["block_urls", "block_domains", "block_hashes"])
+def test_another_blocklist_is_another_plan(tmp_path, setting):
+    source, listed = write_list(tmp_path / "a.csv", rows_of(10)), tmp_path / "blocked.txt"
+    keys = set()
+    for text in ("0" * 64, "1" * 64):
+        listed.write_text(text)
+        keys.add(plan(tmp_path / "runs", source, **{setting: str(listed)})[0].key)
+    assert len(keys) == 2
