@@ -13,6 +13,7 @@ import pyarrow as pa
 from corgi.data.address import Guard
 from corgi.data.amend import amended, commit_tables, to_fetch
 from corgi.data.answer import Fetched
+from corgi.data.blocklist import HashBlocklist
 from corgi.data.decoding import DecoderPool
 from corgi.data.fetch import tls_context
 from corgi.data.fetcher import Fetcher
@@ -20,7 +21,9 @@ from corgi.data.filters import Rules, check_captions, check_picture, rules_of
 from corgi.data.gate import Lessor
 from corgi.data.header import Rejected, check_header
 from corgi.data.lease import ClusterLessor, close_book, open_book
+from corgi.data.local import LocalReader, Places, places_of
 from corgi.data.outcome import Outcome, shard_tables
+from corgi.data.planned import blocked_hashes, outcomes_of
 from corgi.flow.cluster import connect
 from corgi.flow.dag import Context
 from corgi.flow.shards import Pool, make_shards
@@ -54,7 +57,11 @@ def fetch_shards(context: Context, pending: Sequence[ShardTask]) -> None:
     is_shared = settings.engine == "native" and (
         settings.num_actors > 1 or bool(os.environ.get("RAY_ADDRESS"))
     )
-    arguments = {"num_fetchers": settings.num_actors if is_shared else 0}
+    arguments = {
+        "num_fetchers": settings.num_actors if is_shared else 0,
+        "places": places_of(context.recipe.plan),
+        "first_plan_shard": context.shards("plan")[0].path,
+    }
     if is_shared:
         open_book()
     try:
@@ -81,43 +88,66 @@ class Engine(Protocol):
 class DownloadShards:
     """Make shards of the download stage; connections and decoding children last from one shard to the next."""
 
-    def __init__(self, num_fetchers: int = 0) -> None:
+    def __init__(
+        self, num_fetchers: int = 0, places: Places | None = None, first_plan_shard: str | None = None
+    ) -> None:
         """Start with no engine; the first task's settings choose it.
 
         Args:
             num_fetchers: how many share the cluster's book of host slots; 0: this one is alone.
+            places: where sources lie whose pictures are already there.
+            first_plan_shard: path of the manifest beside which the plan keeps its blocked hashes.
 
         """
         self._num_fetchers = num_fetchers
+        self._places = places or {}
+        self._first_plan_shard = first_plan_shard
+        self._blocked: HashBlocklist | None = None
+        self._local: NativeEngine | None = None
         self._engine: Engine | None = None
         self._settings: DownloadSettings | None = None
 
     def make(self, task: ShardTask) -> ShardManifest:
         """Fetch, decode and commit one shard of the plan."""
         settings = DownloadSettings.model_validate(task.settings["download"])
-        engine = self._engine_of(settings)
+        engine, local = self._engines_of(settings)
         store = Store(task.root)
         (path,) = task.inputs["plan"]
         plan = to_fetch(store, task, store.read(store.read_shard(path), "plan"))
         started = time.monotonic()
         rules = rules_of(settings.filter)
-        outcomes = filtered_outcomes(engine, plan, rules)
+        outcomes = outcomes_of(
+            plan,
+            fetch=lambda part: filtered_outcomes(engine, part, rules),
+            read=lambda part: filtered_outcomes(local, part, rules),
+            blocked=self._blocked_of(store),
+        )
         seconds = time.monotonic() - started
         tables = amended(store, task, shard_tables(plan, outcomes, rules))
         with store.attempt(task) as attempt:
             return commit_tables(attempt, tables, {"fetch_and_decode_s": seconds})
 
     def close(self) -> None:
-        """Close the engine; called when the actor ends."""
-        if self._engine is not None:
-            self._engine.close()
-            self._engine = None
+        """Close the engines; called when the actor ends."""
+        for engine in (self._engine, self._local):
+            if engine is not None:
+                engine.close()
+        self._engine = self._local = None
 
-    def _engine_of(self, settings: DownloadSettings) -> Engine:
-        if self._engine is None or settings != self._settings:
+    def _engines_of(self, settings: DownloadSettings) -> "tuple[Engine, Engine]":
+        """Return what asks the web and what reads pictures that are already there."""
+        if self._engine is None or self._local is None or settings != self._settings:
+            self.close()
             lessor = ClusterLessor(self._num_fetchers) if self._num_fetchers else None
             self._engine, self._settings = new_engine(settings, lessor), settings
-        return self._engine
+            self._local = LocalEngine(settings, self._places)
+        return self._engine, self._local
+
+    def _blocked_of(self, store: Store) -> HashBlocklist:
+        if self._blocked is None:
+            path = self._first_plan_shard
+            self._blocked = HashBlocklist() if path is None else blocked_hashes(store, store.read_shard(path))
+        return self._blocked
 
 
 def filtered_outcomes(engine: Engine, plan: pa.Table, rules: Rules) -> list[Outcome]:
@@ -169,7 +199,7 @@ class NativeEngine:
         """Prepare one event loop, one session and one pool of children."""
         self._settings = settings
         self._runner = asyncio.Runner()
-        self._fetcher = Fetcher(settings, lessor)
+        self._fetcher: Fetcher | LocalReader = Fetcher(settings, lessor)
         self._decoders = DecoderPool(settings)
         self._rules = rules_of(settings.filter)
 
@@ -221,3 +251,12 @@ class NativeEngine:
         if isinstance(header, Rejected):
             return header
         return check_picture(header.width, header.height, len(body), self._rules)
+
+
+class LocalEngine(NativeEngine):
+    """The same bounded decoders behind pictures that are already there; its `urls` are locations."""
+
+    def __init__(self, settings: DownloadSettings, places: Places) -> None:
+        """Prepare the loop, the reader and the children."""
+        super().__init__(settings)
+        self._fetcher = LocalReader(settings, places)

@@ -88,7 +88,7 @@ def _ledger(row: dict[str, Any], outcome: Outcome) -> list[dict[str, Any]]:
 
 
 def _image(row: dict[str, Any], picture: Decoded) -> dict[str, Any]:
-    named = {name: row[name] for name in ("uid", "url", "group", "split")}
+    named = {name: row[name] for name in ("uid", "url", "group", "split", "additional")}
     return {**named, **{name: getattr(picture, name) for name in _IMAGE_FIELDS}}
 
 

@@ -1,37 +1,45 @@
-"""The plan stage: one partitioned pass over the list gives identities, captions, groups, splits and shards.
+"""The plan stage: one partitioned pass over the sources gives identities, captions, groups, splits and shards.
 
-The pass spills rows to at most 256 buckets of neighbouring shards; each bucket is then merged alone, so memory holds one.
+The pass spills rows to private files by ranges of their URL's hash; each is then merged alone, so memory holds one.
 """
 
 import shutil
+from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack
-from itertools import groupby
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from corgi.data.amend import without
-from corgi.data.identity import canonical_url, shard_of, split_of, uid
-from corgi.data.source import Source, batches, sources
+from corgi.data.arrow import pc
+from corgi.data.blocklist import Blocklist, digests, hashes
+from corgi.data.identity import ranges_of
+from corgi.data.merge import merged
+from corgi.data.source import Source, sources
+from corgi.data.spill import SPILL, digests_of, leading_of, num_buckets, spill, spilled
 from corgi.flow.dag import Context
 from corgi.settings.data import PlanSettings
 from corgi.settings.errors import InputError
+from corgi.settings.section import digest
 from corgi.tables.manifest import RowCounts
-from corgi.tables.schema import PLAN, Reason
+from corgi.tables.schema import BLOCKED_HASHES, Reason
 from corgi.tables.store import ShardTask, storage_full
 from corgi.tables.taken_down import read_taken_down
 
-_SPILL = pa.schema(
-    [(name, pa.string()) for name in ("uid", "url", "caption", "kind", "group", "source")]
-    + [("row", pa.int64()), ("shard", pa.int32())]
-)
 _MAX_SHARDS = 65_536
-_MAX_BUCKETS = 256
+
+
+@dataclass(frozen=True)
+class Pass:
+    """What one pass over the sources left: private files by ranges of the hash, and how many rows they hold."""
+
+    lists: list[Source]
+    folder: Path
+    num_buckets: int
+    num_shards: int
 
 
 def run(context: Context) -> list[ShardTask]:
@@ -43,144 +51,85 @@ def run(context: Context) -> list[ShardTask]:
 
     """
     settings: PlanSettings = context.recipe.plan
-    lists = sources(settings)
-    num_rows = sum(batch.num_rows for source in lists for batch in batches(source, settings))
+    lists, blocklist = sources(settings), Blocklist.of(settings)
+    blocked = digests(settings)
+    folder = context.run.folder / "spill"
+    try:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        buckets = num_buckets(lists)
+        num_rows = spill(lists, settings, folder, buckets)
+        _check_rows(num_rows, lists, settings)
+        num_shards = min(_MAX_SHARDS, -(-num_rows // settings.number_sample_per_shard))
+        meaning = {"sources": [source.meaning for source in lists], "blocked": blocked}
+        payload = {"content": digest(meaning), "num_shards": num_shards}
+        tasks = [context.task(f"{shard:05d}", payload) for shard in range(num_shards)]
+        found = Pass(lists, folder, buckets, num_shards)
+        _commit_all(context, context.pending(tasks), found, blocklist)
+    except OSError as error:
+        storage_full(error, folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return tasks
+
+
+def _check_rows(num_rows: int, lists: list[Source], settings: PlanSettings) -> None:
     if num_rows == 0:
         raise InputError(
             f"plan.input: {', '.join(settings.input)} has no rows; nothing was started; name a list with URLs"
         )
-    num_shards = min(_MAX_SHARDS, -(-num_rows // settings.number_sample_per_shard))
-    payload = {"sources": [source.meaning for source in lists], "num_shards": num_shards}
-    tasks = [context.task(f"{shard:05d}", payload) for shard in range(num_shards)]
-    pending = context.pending(tasks)
-    spill = context.run.folder / "spill"
-    try:
-        if pending:
-            shutil.rmtree(spill, ignore_errors=True)
-            spill.mkdir(parents=True)
-            _check_unchanged(_partition(lists, settings, spill, num_shards), num_rows)
-            _commit_all(context, pending, spill, lists)
-    except OSError as error:
-        storage_full(error, spill)
-    finally:
-        shutil.rmtree(spill, ignore_errors=True)
-    return tasks
+    if sources(settings) != lists:
+        raise InputError("plan.input changed while it was read; nothing is lost; run the same command again")
 
 
-def _check_unchanged(spilled: int, counted: int) -> None:
-    if spilled != counted:
-        raise InputError(
-            f"plan.input changed while it was read ({counted} rows, then {spilled}); nothing is lost; "
-            "run the same command again"
-        )
-
-
-def _bucket(shard: int, num_shards: int) -> int:
-    return shard if num_shards <= _MAX_BUCKETS else shard * _MAX_BUCKETS // num_shards
-
-
-def _partition(lists: list[Source], settings: PlanSettings, spill: Path, num_shards: int) -> int:
-    """Append every list row to the spill file of its bucket; return how many rows there were."""
-    num_rows = 0
-    with ExitStack() as stack:
-        paths = [spill / f"{bucket:03d}" for bucket in range(min(_MAX_BUCKETS, num_shards))]
-        writers = [stack.enter_context(pq.ParquetWriter(path, _SPILL)) for path in paths]
-        for source in lists:
-            for part in _identified(source, settings, num_shards):
-                _append(part, writers, num_shards)
-                num_rows += part.num_rows
-    return num_rows
-
-
-def _commit_all(context: Context, pending: list[ShardTask], spill: Path, lists: list[Source]) -> None:
-    by_bucket = groupby(pending, lambda task: _bucket(int(task.shard), task.payload["num_shards"]))
+def _commit_all(context: Context, pending: list[ShardTask], found: Pass, blocklist: Blocklist) -> None:
+    waiting = {int(task.shard): task for task in pending}
+    names = pa.array([source.sha256 for source in found.lists], pa.string())
     with tqdm(total=len(pending), desc="plan", unit="shard", mininterval=1.0) as bar:
-        for bucket, tasks in by_bucket:
-            with pq.ParquetFile(spill / f"{bucket:03d}") as spilled:
-                rows = spilled.read()
-            shards = rows["shard"].to_numpy()
-            for task in tasks:
-                _commit(context, task, rows.filter(pa.array(shards == int(task.shard))), lists)
+        for shard, rows in by_shard(found):
+            if shard in waiting:
+                table = merged(rows, names, context.recipe.plan, blocklist)
+                _commit(context, waiting[shard], table, found.lists)
                 bar.update()
 
 
-def _identified(source: Source, settings: PlanSettings, num_shards: int) -> Iterator[pa.Table]:
-    first_row = 0
-    for batch in batches(source, settings):
-        urls = [canonical_url(url or "") for url in batch.column("url").to_pylist()]
-        uids = [uid(url) for url in urls]
-        groups = [group or url for group, url in zip(batch.column("group").to_pylist(), urls, strict=True)]
-        columns = {
-            "uid": uids,
-            "url": urls,
-            "caption": batch.column("caption"),
-            "kind": batch.column("kind"),
-            "group": groups,
-            "source": [source.sha256] * batch.num_rows,
-            "row": range(first_row, first_row + batch.num_rows),
-            "shard": [shard_of(u, num_shards) for u in uids],
-        }
-        yield pa.table(
-            {name: pa.array(values, type=_SPILL.field(name).type) for name, values in columns.items()}
-        )
-        first_row += batch.num_rows
+def by_shard(found: Pass) -> Iterator[tuple[int, pa.Table]]:
+    """Yield every shard's rows; a shard that reaches into the next private file waits for it."""
+    done, held = 0, SPILL.empty_table()
+    for bucket in range(found.num_buckets):
+        held = pa.concat_tables([held, spilled(found.folder, bucket)]).combine_chunks()
+        whole = (bucket + 1) * found.num_shards // found.num_buckets
+        shards = ranges_of(leading_of(digests_of(held)), found.num_shards)
+        order = np.argsort(shards, kind="stable")
+        edges = np.searchsorted(shards[order], np.arange(done, whole + 1))
+        for shard, start, stop in zip(range(done, whole), edges[:-1], edges[1:], strict=True):
+            yield shard, held.take(pa.array(order[start:stop]))
+        held = held.take(pa.array(order[edges[-1] :]))
+        done = whole
 
 
-def _append(part: pa.Table, writers: list[pq.ParquetWriter], num_shards: int) -> None:
-    buckets = np.array([_bucket(shard, num_shards) for shard in part["shard"].to_pylist()])
-    order = np.argsort(buckets, kind="stable")
-    ordered, edges = part.take(pa.array(order)), np.searchsorted(buckets[order], np.arange(len(writers) + 1))
-    for writer, start, stop in zip(writers, edges[:-1], edges[1:], strict=True):
-        if stop > start:
-            writer.write_table(ordered.slice(start, stop - start))
-
-
-def _commit(context: Context, task: ShardTask, rows: pa.Table, lists: list[Source]) -> None:
-    settings: PlanSettings = context.recipe.plan
-    rows = rows.sort_by([("uid", "ascending"), ("source", "ascending"), ("row", "ascending")])
-    merged = [_merged(group, settings) for group in _by_uid(rows)]
+def _commit(context: Context, task: ShardTask, table: pa.Table, lists: list[Source]) -> None:
+    table, gone = without(table, read_taken_down(context.store.storage))
+    sizes = pc.list_value_length(table["sources"]).to_numpy()
+    rejected: Counter[Reason] = Counter()
+    for reason, size in zip(table["reason"].to_pylist(), sizes.tolist(), strict=True):
+        if reason is not None:
+            rejected[Reason(reason)] += size
+    num_rows = int(sizes.sum())
+    kept = num_rows - sum(rejected.values())
+    if gone:
+        rejected[Reason.TAKEN_DOWN] = gone
+    splits = Counter(table["split"].to_pylist())
+    facts = {"urls": table.num_rows, **{split: splits[split] for split in ("train", "val", "test")}}
+    is_first = int(task.shard) == 0
+    if is_first:  # every shard's manifest would otherwise name every file of the list
+        facts["sources"] = [
+            {"sha256": source.sha256, "path": source.path, "format": source.format} for source in lists
+        ]
     with context.store.attempt(task) as attempt:
-        table, gone = without(
-            pa.Table.from_pylist(merged, schema=PLAN), read_taken_down(context.store.storage)
-        )
         attempt.write_table("plan", table)
-        splits = {split: sum(row["split"] == split for row in merged) for split in ("train", "val", "test")}
-        sources_facts = [{"sha256": source.sha256, "path": str(source.path)} for source in lists]
-        attempt.commit(
-            RowCounts(
-                rows_in=rows.num_rows,
-                kept=rows.num_rows - gone,
-                rejected={Reason.TAKEN_DOWN: gone} if gone else {},
-            ),
-            facts={"urls": table.num_rows, **splits, "sources": sources_facts},
-        )
-
-
-def _by_uid(rows: pa.Table) -> Iterator[list[dict[str, Any]]]:
-    block: list[dict[str, Any]] = []
-    for row in rows.to_pylist():
-        if block and block[0]["uid"] != row["uid"]:
-            yield block
-            block = []
-        block.append(row)
-    if block:
-        yield block
-
-
-def _merged(rows: list[dict[str, Any]], settings: PlanSettings) -> dict[str, Any]:
-    """Return one plan row of all list rows that name one URL; a URL listed under several groups takes the smallest."""
-    captions = {
-        (row["caption"], row["kind"] or "full"): None
-        for row in rows
-        if row["caption"] and row["caption"].strip()
-    }
-    group = min(row["group"] for row in rows)
-    return {
-        "uid": rows[0]["uid"],
-        "url": rows[0]["url"],
-        "group": group,
-        "split": split_of(group, settings.seed, settings.val_share, settings.test_share),
-        "captions": [{"caption": caption, "kind": kind} for caption, kind in captions],
-        "sources": [row["source"] for row in rows],
-        "rows": [row["row"] for row in rows],
-    }
+        blocked = sorted(set(hashes(context.recipe.plan))) if is_first else []
+        if blocked:
+            attempt.write_table("blocked_hashes", pa.table([blocked], schema=BLOCKED_HASHES))
+        counts = RowCounts(rows_in=num_rows + gone, kept=kept, rejected=dict(sorted(rejected.items())))
+        attempt.commit(counts, facts)

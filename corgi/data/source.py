@@ -1,156 +1,183 @@
-"""Lists of URLs as they lie on disk: Parquet, CSV, TSV and JSON lines, streamed, never loaded whole."""
+"""Sources: which files the inputs name, what each is, the digest that names its rows, and its rows."""
 
-import glob
-import hashlib
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.csv as pa_csv
-import pyarrow.dataset as pa_dataset
+import pyarrow.parquet as pq
 
+from corgi.data.blocklist import digests as blocklist_digests
+from corgi.data.folders import (
+    check_local,
+    folder_digest,
+    folder_rows,
+    image_column,
+    picture_table_rows,
+    pictures_in,
+)
+from corgi.data.lists import json_rows, parquet_rows, separated_rows, text_rows
+from corgi.data.places import (
+    COMPRESSIONS,
+    ending,
+    expand,
+    first_line,
+    inside,
+    is_folder,
+    open_file,
+    sha256_of,
+    size_of,
+)
+from corgi.data.rows import Columns
+from corgi.data.tars import PICTURE_ENDINGS, tar_rows
 from corgi.settings.data import PlanSettings
 from corgi.settings.errors import InputError
 
-_BATCH_ROWS = 65_536
-_JSON = (".jsonl", ".json", ".ndjson")
-_KINDS = (None, "", "full", "coarse")
+FORMATS = {
+    ".parquet": "parquet",
+    ".pq": "parquet",
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".jsonl": "jsonl",
+    ".json": "jsonl",
+    ".ndjson": "jsonl",
+    ".txt": "txt",
+    ".tar": "webdataset",
+}
+HOLD_PICTURES = frozenset({"webdataset", "pictures", "files"})
+"""Formats whose pictures are already there."""
+_PACKED = 4  # what a byte of Parquet or of a compressed text grows to, about
 
 
 @dataclass(frozen=True)
 class Source:
-    """One file of a list and the sha256 of its bytes, which names its rows in every ledger."""
+    """One file or picture folder: where it lies, what it is, and the sha256 that names its rows in every ledger."""
 
-    path: Path
+    path: str
     sha256: str
+    format: str
 
     @property
     def meaning(self) -> str:
-        """Return what a plan depends on: the bytes, and the ending that says how to read them; not the name."""
-        return f"{self.sha256}{_ending(self.path)}"
+        """Return what a plan depends on: the content, and how it is read; not the name."""
+        return f"{self.sha256} {self.format}"
 
 
 def sources(settings: PlanSettings) -> list[Source]:
-    """Return the files of the list, sorted by digest so that neither names nor order of arguments matter.
+    """Return the sources, sorted by digest so that neither names nor order of arguments matter.
 
     Raises:
-        InputError: no input is named, a file is missing or cannot be read.
+        InputError: no input is named, a file is missing, cannot be read or is of no known kind.
 
     """
     if not settings.input:
         raise InputError(
-            "plan.input names no list; nothing was started; set plan.input=PATH to a Parquet, CSV, TSV or JSON-lines file"
+            "plan.input names no list; nothing was started; set plan.input=PATH to a list of URLs, tars or a folder of pictures"
         )
     found: dict[str, Source] = {}
     for pattern in settings.input:
-        paths = [pattern] if Path(pattern).exists() else sorted(glob.glob(pattern, recursive=True))
-        if not paths:
-            raise InputError(
-                f"plan.input: {pattern} does not exist; nothing was started; name an existing list"
-            )
-        for path in map(Path, paths):
-            try:
-                source = Source(path, _sha256(path))
-            except OSError as error:
+        try:
+            places = expand(pattern)
+            if not places:
                 raise InputError(
-                    f"plan.input: {path} cannot be read ({error.strerror}); nothing was started; name a readable list"
-                ) from error
-            found[source.sha256] = source
+                    f"plan.input: {pattern} does not exist; nothing was started; name an existing list"
+                )
+            for source in itertools.chain.from_iterable(_named(place, settings) for place in places):
+                found.setdefault(source.sha256, source)
+        except (OSError, pa.ArrowException) as error:
+            raise InputError(
+                f"plan.input: {pattern} cannot be read ({first_line(error)}); nothing was started; name a readable list"
+            ) from error
     return [found[name] for name in sorted(found)]
 
 
 def fingerprint(recipe: Any) -> list[str]:
-    """Return what the plan depends on outside the store: the contents of the list's files."""
-    return [source.meaning for source in sources(recipe.plan)]
+    """Return what the plan depends on outside the store: the contents of its sources and blocklists."""
+    return [*(source.meaning for source in sources(recipe.plan)), *blocklist_digests(recipe.plan)]
 
 
 def batches(source: Source, settings: PlanSettings) -> Iterator[pa.RecordBatch]:
-    """Yield a list's rows as (url, caption, kind, group) strings, in file order.
+    """Yield a source's rows as ROWS, in its order.
 
     Raises:
-        InputError: the file is not what its name says, or lacks a column.
+        InputError: it is not what its name says, or lacks a column.
 
     """
-    wanted = {
-        "url": settings.url_col,
-        "caption": settings.caption_col,
-        "kind": settings.caption_kind_col,
-        "group": settings.group_col,
-    }
-    columns = {name: column for name, column in wanted.items() if column is not None}
-    names = list(columns.values())
+    columns = Columns.of(settings)
     try:
-        scanned = _dataset(source.path, names).to_batches(
-            columns=names, batch_size=_BATCH_ROWS, fragment_readahead=1
-        )
-        for batch in scanned:
-            yield _renamed(batch, columns, source.path)
-    except (pa.ArrowException, OSError) as error:
+        yield from _rows(source, columns, settings)
+    except (pa.ArrowException, OSError, EOFError) as error:
         raise InputError(
-            f"{source.path} cannot be read as a list: {str(error).splitlines()[0]}; nothing was started; correct the file"
+            f"{source.path} cannot be read as a list: {first_line(error)}; nothing was started; correct the file"
         ) from error
 
 
-def _dataset(path: Path, columns: list[str]) -> pa_dataset.Dataset:
-    """Open a list; columns whose type is only a guess are taken as text."""
-    dataset = pa_dataset.dataset(str(path), format=_format(path, columns))
-    for column in columns:
-        if column not in dataset.schema.names:
-            raise InputError(
-                f"{path} has no column {column!r} (it has {', '.join(dataset.schema.names)}); nothing was started; "
-                "set plan.url_col, plan.caption_col, plan.caption_kind_col or plan.group_col"
-            )
-        if isinstance(dataset.schema.field(column).type, pa.BaseExtensionType):
-            raise InputError(
-                f"{path}: column {column!r} is of an extension type; nothing was started; store it as plain text"
-            )
-    guessed = _ending(path) in _JSON
-    fields = [pa.field(f.name, pa.string()) if _is_guess(f.type, guessed) else f for f in dataset.schema]
-    return pa_dataset.dataset(str(path), schema=pa.schema(fields), format=_format(path, columns))
+def num_bytes_of_rows(source: Source) -> int:
+    """Return about how many bytes a source's rows take, its pictures left out."""
+    if source.format in HOLD_PICTURES:
+        return 0
+    is_packed = source.format == "parquet" or source.path.endswith(tuple(COMPRESSIONS))
+    return size_of(source.path) * (_PACKED if is_packed else 1)
 
 
-def _is_guess(kind: pa.DataType, from_text: bool) -> bool:
-    """Say whether a type was guessed: null from a block without values, a time from a text that looks like one."""
-    return pa.types.is_null(kind) or (from_text and pa.types.is_temporal(kind))
+def _rows(source: Source, columns: Columns, settings: PlanSettings) -> Iterator[pa.RecordBatch]:
+    if source.format == "parquet":
+        return parquet_rows(source.path, columns)
+    if source.format == "pictures":
+        return picture_table_rows(source.path, columns, source.sha256, settings.image_col)
+    if source.format == "webdataset":
+        return tar_rows(source.path, columns, source.sha256)
+    if source.format == "files":
+        return folder_rows(source.path, columns, source.sha256)
+    if source.format == "jsonl":
+        return json_rows(source.path, columns)
+    if source.format == "txt":
+        return text_rows(source.path, columns)
+    return separated_rows(source.path, columns, source.format)
 
 
-def _renamed(batch: pa.RecordBatch, columns: dict[str, str], path: Path) -> pa.RecordBatch:
-    arrays = {name: batch.column(column).cast(pa.string()) for name, column in columns.items()}
-    kinds = arrays["kind"].unique().to_pylist() if "kind" in arrays else []
-    for kind in kinds:
-        if kind not in _KINDS:
-            raise InputError(
-                f"{path}: caption kind {kind!r} is neither full nor coarse; nothing was started; "
-                f"correct column {columns['kind']!r}"
-            )
-    nulls = pa.nulls(batch.num_rows, pa.string())
-    return pa.record_batch({name: arrays.get(name, nulls) for name in ("url", "caption", "kind", "group")})
-
-
-def _ending(path: Path) -> str:
-    return Path(path.name.removesuffix(".gz").removesuffix(".zst")).suffix
-
-
-def _format(path: Path, columns: list[str]) -> pa_dataset.FileFormat | str:
-    """Return how a list is read; CSV columns are text, so that a caption such as 007 stays as it is."""
-    ending = _ending(path)
-    if ending == ".parquet":
-        return "parquet"
-    if ending in _JSON:
-        return "json"
-    if ending in (".tsv", ".csv"):
-        delimiter = "\t" if ending == ".tsv" else ","
-        return pa_dataset.CsvFileFormat(
-            parse_options=pa_csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
-            convert_options=pa_csv.ConvertOptions(column_types=dict.fromkeys(columns, pa.string())),
+def _named(place: str, settings: PlanSettings) -> Iterator[Source]:
+    """Yield the sources of one path: a file is one; a folder is its tars, else its lists, else its pictures."""
+    if not is_folder(place):
+        kind = _format(place, settings)
+        yield Source(place, sha256_of(place), kind)
+        return
+    files = [] if settings.input_format == "files" else inside(place)
+    tars = [name for name in files if ending(name) == ".tar"]
+    is_collection = not any(ending(name)[1:] in PICTURE_ENDINGS for name in files)
+    lists = [name for name in files if ending(name) in FORMATS and not name.endswith("_stats.json")]
+    chosen = tars or [name for name in lists if ending(name) != ".txt" and is_collection]
+    if chosen:
+        for name in chosen:
+            yield Source(name, sha256_of(name), _format(name, settings))
+        return
+    check_local(place)
+    if not pictures_in(place):
+        raise InputError(
+            f"plan.input: {place} cannot be read: the folder holds no list, tar or picture; nothing was started; name another"
         )
-    raise InputError(
-        f"{path} is no list Corgi reads by its ending; nothing was started; use .parquet, .csv, .tsv or .jsonl"
-    )
+    yield Source(place, folder_digest(place), "files")
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
+def _format(place: str, settings: PlanSettings) -> str:
+    wanted = settings.input_format
+    kind = FORMATS.get(ending(place)) if wanted == "auto" else wanted
+    if kind is None or kind == "files" or (kind == "webdataset" and place.endswith((".gz", ".zst"))):
+        raise InputError(
+            f"{place} is no list Corgi reads by its ending; nothing was started; "
+            "use .parquet, .csv, .tsv, .jsonl or .txt (text also .gz or .zst), .tar, or a folder of pictures"
+        )
+    if kind == "parquet" and _holds_pictures(place, settings):
+        return "pictures"
+    return kind
+
+
+def _holds_pictures(place: str, settings: PlanSettings) -> bool:
+    try:
+        with open_file(place) as handle, pq.ParquetFile(handle) as file:
+            return settings.image_col is not None or image_column(file.schema_arrow, None) is not None
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(
+            f"{place} cannot be read as a list: {first_line(error)}; nothing was started; correct the file"
+        ) from error

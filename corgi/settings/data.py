@@ -11,7 +11,9 @@ class PlanSettings(Section):
     """The list of URLs, and how it is cut into shards and splits."""
 
     input: tuple[str, ...] = neutral(())
-    """URL lists: Parquet, CSV, TSV or JSON-lines files; globs are allowed. Their contents are part of every key, their names are not."""
+    """Sources, by path or URI (`s3://bucket/list-*.parquet`), globs allowed: URL lists (Parquet, CSV, TSV, JSON lines, each text also .gz or .zst; plain text), img2dataset folders, webdataset tars, Parquet with pictures inside, picture folders. Their contents are part of every key, their names are not."""
+    input_format: Literal["auto", "parquet", "csv", "tsv", "jsonl", "txt", "webdataset", "files"] = "auto"
+    """What every input is; `auto` reads it from endings and columns."""
     url_col: str = "url"
     """Column that holds the URL."""
     caption_col: str | None = "caption"
@@ -20,6 +22,20 @@ class PlanSettings(Section):
     """Column that says `full` or `coarse` for each caption; None: all are full."""
     group_col: str | None = None
     """Column whose equal values never straddle two splits; None: the canonical URL."""
+    uid_col: str | None = None
+    """Column that holds a 128-bit uid of 32 hex digits which is kept, such as DataComp's; null cells and None: hash of the URL."""
+    image_col: str | None = None
+    """Column of a Parquet file that holds encoded pictures; None: jpg, png, webp or image when its values are bytes."""
+    verify_hash: tuple[str, Literal["sha256", "md5"]] | None = None
+    """Column and kind of the hash that a picture's raw bytes must have, such as [sha256, sha256]."""
+    save_additional_columns: tuple[str, ...] = ()
+    """Further columns, as text, kept beside the pictures."""
+    block_urls: tuple[str, ...] = neutral(())
+    """Lists of URLs never requested: text, or Parquet with one column. Their contents are part of every key."""
+    block_domains: tuple[str, ...] = neutral(())
+    """Lists of domains never contacted, subdomains included."""
+    block_hashes: tuple[str, ...] = neutral(())
+    """Lists of pictures never kept, by `sha256:HEX`, `md5:HEX`, `phash:HEX` or bare hex digits (64, 32, 16)."""
     number_sample_per_shard: int = Field(default=10_000, ge=1, le=1_000_000)
     """Pictures a shard is planned to hold, about."""
     val_share: float = Field(default=0.05, ge=0, lt=0.5)
@@ -31,7 +47,9 @@ class PlanSettings(Section):
     credit: str = neutral("")
     """Credit line for the pictures, shown in the report."""
 
-    @field_validator("input", mode="before")
+    @field_validator(
+        "input", "block_urls", "block_domains", "block_hashes", "save_additional_columns", mode="before"
+    )
     @classmethod
     def _one_is_a_list(cls, value: object) -> object:
         return (value,) if isinstance(value, str) else value

@@ -10,6 +10,11 @@ class Reason(StrEnum):
 
     TAKEN_DOWN = "taken_down"
     BAD_URL = "bad_url"
+    BAD_HASH = "bad_hash"
+    NO_PICTURE = "no_picture"
+    BLOCKED_URL = "blocked_url"
+    BLOCKED_DOMAIN = "blocked_domain"
+    BLOCKED_HASH = "blocked_hash"
     BLOCKED_ADDRESS = "blocked_address"
     DNS = "dns"
     CONNECTION = "connection"
@@ -51,6 +56,7 @@ class Split(StrEnum):
 
 
 _CAPTION = pa.struct([("caption", pa.string()), ("kind", pa.string())])
+ADDITIONAL = pa.map_(pa.string(), pa.string())
 
 PLAN = pa.schema(
     [
@@ -61,9 +67,21 @@ PLAN = pa.schema(
         ("captions", pa.list_(_CAPTION)),
         ("sources", pa.list_(pa.string())),
         ("rows", pa.list_(pa.int64())),
+        ("expected_hash", pa.string()),
+        ("location", pa.string()),
+        ("reason", pa.string()),
+        ("additional", ADDITIONAL),
     ]
 )
-"""One row a url: its distinct captions, and the (source digest, row) of every list row that names it."""
+"""One row a url: its distinct captions, and the (source digest, row) of every list row that names it.
+
+expected_hash is `sha256:HEX` or `md5:HEX` as the list gives it; location says where a picture that is already there lies
+inside its source, and only the plan writes it; reason is why the row is rejected before any request; additional holds the
+columns named by save_additional_columns. Each is null where there is none.
+"""
+
+BLOCKED_HASHES = pa.schema([("hash", pa.string())])
+"""Content that is refused, beside the plan's first shard: `sha256:HEX`, `md5:HEX` or `phash:HEX`, sorted."""
 
 IMAGES = pa.schema(
     [
@@ -80,6 +98,7 @@ IMAGES = pa.schema(
         ("animated", pa.bool_()),
         ("group", pa.string()),
         ("split", pa.string()),
+        ("additional", ADDITIONAL),
     ]
 )
 """One row a kept picture, sorted by uid; image is the stored encoding, sha256 that of the raw bytes, sizes in px.
@@ -134,6 +153,17 @@ def caption_embeddings(dims: dict[str, int]) -> pa.Schema:
     for tower, dim in dims.items():
         fields += [pa.field(f"{tower}/text", vector(dim)), pa.field(f"{tower}/text_norm", pa.float32())]
     return pa.schema([*fields, pa.field("similarity", pa.float32())])
+
+
+def given_vectors(dims: dict[str, int]) -> pa.Schema:
+    """Return the schema of vectors that were made elsewhere, in their file's order: per tower what it holds, unit and norm.
+
+    uid is that of the url, or the one given; a tower lacks the picture's or the text's columns where the files do.
+    """
+    fields = [pa.field(name, pa.string()) for name in ("uid", "url", "caption")]
+    for name, dim in dims.items():
+        fields += [pa.field(name, vector(dim)), pa.field(f"{name}_norm", pa.float32())]
+    return pa.schema(fields)
 
 
 def latents(dim: int) -> pa.Schema:

@@ -2,11 +2,22 @@
 
 from collections import Counter
 
+import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from corgi.data.identity import canonical_url, shard_of, split_of, uid
+from corgi.data.identity import (
+    canonical_url,
+    canonical_urls,
+    ranges_of,
+    shard_of,
+    split_of,
+    splits_of,
+    uid,
+    uid_bytes,
+)
 
 HOSTS = st.from_regex(r"[A-Za-z0-9-]{1,12}(\.[A-Za-z]{2,5}){1,2}", fullmatch=True)
 URLS = st.builds(
@@ -101,3 +112,40 @@ def test_splits_have_their_shares_and_depend_on_the_seed():
 @given(st.text(max_size=20), st.integers(0, 2**32 - 1))
 def test_no_share_no_split(group, seed):
     assert split_of(group, seed, 0.0, 0.0) == "train"
+
+
+LIST_URLS = st.from_regex(
+    r"https?://[a-zA-Z0-9._-]{1,9}(:80)?(/[a-z%~?#|:;@ !\\[\\]_A-Z0-9.-]{0,12}){0,2}", fullmatch=True
+)
+
+
+@given(st.lists(st.one_of(LIST_URLS, ANY_TEXT, st.none()), max_size=40))
+@settings(max_examples=200, deadline=None)
+def test_many_urls_at_once_are_each_one_alone(texts):
+    clean = [text and text.encode("utf-8", "replace").decode() for text in texts]
+    found = canonical_urls(pa.array(clean, pa.string())).to_pylist()
+    assert found == [canonical_url(text or "") for text in clean]
+    assert [one.hex() for one in uid_bytes([text.encode() for text in found])] == [
+        uid(text) for text in found
+    ]
+
+
+def test_most_plain_urls_need_no_rewriting(monkeypatch):
+    urls = [f"https://cdn.example-{n}.com/a/b_{n}.jpg?w=1&h={n}" for n in range(50)]
+    monkeypatch.setattr(
+        "corgi.data.identity.canonical_url", lambda url: pytest.fail(f"{url} was taken apart")
+    )
+    assert canonical_urls(pa.array(urls)).to_pylist() == urls
+
+
+@given(st.lists(st.integers(0, 2**64 - 1), min_size=1), st.integers(1, 65_536))
+def test_ranges_of_many_are_exact(leading, num_ranges):
+    found = ranges_of(np.array(leading, np.uint64), num_ranges).tolist()
+    assert found == [value * num_ranges >> 64 for value in leading]
+
+
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=20)), st.integers(0, 2**32 - 1))
+def test_splits_of_many_are_each_one_alone(groups, seed):
+    for shares in ((0.05, 0.10), (0.3, 0.3), (0.0, 0.0), (0.0, 0.4)):
+        found = splits_of([group.encode() for group in groups], seed, *shares)
+        assert found == [split_of(group, seed, *shares) for group in groups]

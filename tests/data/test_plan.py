@@ -4,13 +4,13 @@ import random
 from collections import Counter
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from corgi.data import plan as plan_module
 from corgi.data.identity import canonical_url, shard_of, split_of, uid
-from corgi.data.source import Source
 from corgi.flow.dag import Selection
 from corgi.settings.errors import InputError, StorageError
 from corgi.tables.schema import PLAN
@@ -72,7 +72,9 @@ def test_every_input_row_is_there_exactly_once(tmp_path):
         for record in joined(tables)
         for source, row in zip(record["sources"], record["rows"], strict=True)
     )
-    sources = {fact["sha256"] for shard in dag.store.shards(manifest) for fact in shard.facts["sources"]}
+    sources = {
+        fact["sha256"] for shard in dag.store.shards(manifest) for fact in shard.facts.get("sources", [])
+    }
     assert set(named.values()) == {1}
     assert len(named) == 140 == manifest.rows.rows_in == manifest.rows.kept
     assert sorted(Counter(source for source, _ in named).values()) == [50, 90]
@@ -185,10 +187,11 @@ def test_an_interrupted_plan_goes_on_by_shard_and_leaves_no_spill(tmp_path, monk
 def test_many_shards_share_a_bucket(tmp_path, monkeypatch):
     source = write_list(tmp_path / "a.csv", rows_of(100))
     first, _, _ = plan(tmp_path / "one", source, number_sample_per_shard=4)
-    monkeypatch.setattr(plan_module, "_MAX_BUCKETS", 3)
-    second, tables, _ = plan(tmp_path / "two", source, number_sample_per_shard=4)
-    assert len(tables) == 25
-    assert first.digest == second.digest
+    for buckets in (3, 7, 64):
+        monkeypatch.setattr(plan_module, "num_buckets", lambda lists, chosen=buckets: chosen)
+        second, tables, _ = plan(tmp_path / str(buckets), source, number_sample_per_shard=4)
+        assert len(tables) == 25
+        assert first.digest == second.digest
 
 
 @given(
@@ -217,15 +220,16 @@ def test_an_empty_list_is_one_line(tmp_path, ending):
 
 
 def test_a_list_that_changes_while_it_is_read_is_refused(tmp_path, monkeypatch):
-    identified = plan_module._identified
+    source, spill = write_list(tmp_path / "a.csv", rows_of(20)), plan_module.spill
 
-    def lose_one(source: Source, settings, num_shards):
-        for part in identified(source, settings, num_shards):
-            yield part.slice(1)
+    def change(*arguments):
+        num_rows = spill(*arguments)
+        write_list(source, rows_of(21))
+        return num_rows
 
-    monkeypatch.setattr(plan_module, "_identified", lose_one)
+    monkeypatch.setattr(plan_module, "spill", change)
     with pytest.raises(InputError, match="changed while it was read"):
-        plan(tmp_path / "runs", write_list(tmp_path / "a.csv", rows_of(20)))
+        plan(tmp_path / "runs", source)
 
 
 def test_a_spill_that_finds_no_room_is_one_line(tmp_path):
@@ -235,3 +239,59 @@ def test_a_spill_that_finds_no_room_is_one_line(tmp_path):
     with pytest.raises(StorageError) as found:
         plan(tmp_path / "runs", source)
     assert "\n" not in str(found.value)
+
+
+def test_a_given_uid_is_kept_and_shards_stay_those_of_the_url(tmp_path):
+    urls = [f"http://a.example/{n}" for n in range(40)]
+    given = [None if n % 3 == 0 else f"{n * 7919:032x}" for n in range(40)]
+    pq.write_table(pa.table({"url": urls, "id": given}), tmp_path / "a.parquet")
+    bare = {"caption_col": None, "caption_kind_col": None, "group_col": None, "uid_col": "id"}
+    _, tables, _ = plan(tmp_path / "runs", tmp_path / "a.parquet", **bare)
+    wanted = {url: one or uid(url) for url, one in zip(urls, given, strict=True)}
+    assert {row["url"]: row["uid"] for row in joined(tables)} == wanted
+    for shard, table in enumerate(tables):
+        assert table["uid"].to_pylist() == sorted(table["uid"].to_pylist())
+        assert {shard_of(uid(url), len(tables)) for url in table["url"].to_pylist()} <= {shard}
+
+
+@pytest.mark.parametrize(
+    ("given", "line"), [(["x", None], "not 32 lower hex digits"), (["0" * 32, "0" * 32], "names two URLs")]
+)
+def test_a_uid_that_is_none_or_names_two_is_one_line(tmp_path, given, line):
+    pq.write_table(pa.table({"url": ["http://a/1", "http://a/2"], "id": given}), tmp_path / "a.parquet")
+    bare = {"caption_col": None, "caption_kind_col": None, "group_col": None, "uid_col": "id"}
+    with pytest.raises(InputError, match=line) as found:
+        plan(tmp_path / "runs", tmp_path / "a.parquet", **bare)
+    assert "\n" not in str(found.value)
+
+
+def test_a_row_whose_hash_is_none_is_rejected_unless_another_row_has_one(tmp_path):
+    rows = {"url": ["http://a/1", "http://a/2", "http://a/2"], "sha": ["bad", "worse", "A" * 64]}
+    pq.write_table(pa.table(rows), tmp_path / "a.parquet")
+    bare = {"caption_col": None, "caption_kind_col": None, "group_col": None}
+    manifest, tables, _ = plan(
+        tmp_path / "runs", tmp_path / "a.parquet", verify_hash=["sha", "sha256"], **bare
+    )
+    found = {row["url"]: (row["reason"], row["expected_hash"]) for row in joined(tables)}
+    assert found == {"http://a/1": ("bad_hash", None), "http://a/2": (None, f"sha256:{'a' * 64}")}
+    assert (manifest.rows.rows_in, manifest.rows.kept) == (3, 2)
+
+
+def test_rows_cut_into_other_batches_give_the_same_plan(tmp_path, monkeypatch):
+    source = write_list(tmp_path / "a.parquet", rows_of(150))
+    first, _, _ = plan(tmp_path / "one", source)
+    monkeypatch.setattr("corgi.data.lists.BATCH_ROWS", 7)
+    monkeypatch.setattr("corgi.data.spill._BUFFER_BYTES", 1000)
+    monkeypatch.setattr(plan_module, "num_buckets", lambda lists: 5)
+    second, _, _ = plan(tmp_path / "two", source)
+    assert first.digest == second.digest
+
+
+@pytest.mark.parametrize("setting", ["block_urls", "block_domains", "block_hashes"])
+def test_another_blocklist_is_another_plan(tmp_path, setting):
+    source, listed = write_list(tmp_path / "a.csv", rows_of(10)), tmp_path / "blocked.txt"
+    keys = set()
+    for text in ("0" * 64, "1" * 64):
+        listed.write_text(text)
+        keys.add(plan(tmp_path / "runs", source, **{setting: str(listed)})[0].key)
+    assert len(keys) == 2

@@ -26,7 +26,7 @@ def read(*lists, **plan):
         row
         for source in sources(settings)
         for batch in batches(source, settings)
-        for row in batch.to_pylist()
+        for row in batch.select(["url", "caption", "kind", "group"]).to_pylist()
     ]
 
 
@@ -116,8 +116,8 @@ def test_a_folder_is_no_list(tmp_path):
 
 
 def test_an_unknown_ending(tmp_path):
-    (tmp_path / "list.txt").write_text("http://a.example/1\n")
-    assert "use .parquet, .csv, .tsv or .jsonl" in refused(tmp_path / "list.txt")
+    (tmp_path / "list.xls").write_text("http://a.example/1\n")
+    assert "use .parquet, .csv, .tsv, .jsonl or .txt" in refused(tmp_path / "list.xls")
 
 
 @pytest.mark.parametrize("ending", FORMATS)

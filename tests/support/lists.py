@@ -15,7 +15,9 @@ from corgi.settings.recipe import Recipe
 COLUMNS = ("url", "caption", "kind", "concept")
 FORMATS = ("parquet", "csv", "tsv", "jsonl")
 Row = tuple[str | None, str | None, str | None, str | None]
-PLAN = Stage("plan", "corgi.data.plan:run", settings=("plan",), fingerprint="corgi.data.source:fingerprint")
+PLAN = Stage(
+    "plan", "corgi.data.plan:run", settings=("plan",), version=2, fingerprint="corgi.data.source:fingerprint"
+)
 
 
 def write_list(path: Path, rows: Sequence[Row]) -> Path:

@@ -1,0 +1,115 @@
+"""How long a list takes to plan and how much memory: `make bench-plan`. Each plan runs alone in a process of its own."""
+
+import argparse
+import csv
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from corgi.data import plan
+from corgi.flow.dag import Selection, Stage, open_dag
+from corgi.settings.recipe import Recipe
+
+MAX_SECONDS, MAX_BYTES, MAX_GROWTH = 30.0, 10**9, 1.1
+_PART_ROWS = 100_000
+_RESULTS = Path(__file__).resolve().parent / "results" / "plan.json"
+
+
+def write_list(path: Path, num_rows: int) -> None:
+    """Write a list of distinct URLs with captions, as Parquet or CSV by the path's ending."""
+    columns = ["url", "caption"]
+    if path.suffix == ".parquet":
+        with pq.ParquetWriter(path, pa.schema([(name, pa.string()) for name in columns])) as writer:
+            for start in range(0, num_rows, _PART_ROWS):
+                rows = [_row(number) for number in range(start, min(num_rows, start + _PART_ROWS))]
+                writer.write_table(pa.table(dict(zip(columns, zip(*rows, strict=True), strict=True))))
+        return
+    with path.open("w", newline="") as sink:
+        writer = csv.writer(sink)
+        writer.writerow(columns)
+        writer.writerows(_row(number) for number in range(num_rows))
+
+
+def plan_alone(path: Path, root: Path) -> None:
+    """Plan one list in this process; print its seconds and its peak of resident memory, bytes."""
+    tower = {"name": "rn", "model": "RN50", "pretrained": "random"}
+    recipe = Recipe.model_validate(
+        {"name": "bench", "root": str(root), "plan": {"input": str(path)}, "embed": {"towers": [tower]}}
+    )
+    stage = Stage(
+        "plan", f"{plan.__name__}:run", settings=("plan",), fingerprint="corgi.data.source:fingerprint"
+    )
+    started = time.perf_counter()
+    dag = open_dag([stage], recipe)
+    dag.execute(Selection(), lambda line: None)
+    seconds = time.perf_counter() - started
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    rows = dag.run.stages()["plan"].rows
+    cpu_seconds = used.ru_utime + used.ru_stime
+    figures = {"seconds": seconds, "cpu_seconds": cpu_seconds, "peak_bytes": used.ru_maxrss * 1024}
+    print(json.dumps({**figures, "rows": rows.rows_in}))
+
+
+def measured(path: Path, folder: Path) -> dict[str, float]:
+    """Return what `plan_alone` printed in a process of its own."""
+    command = [sys.executable, __file__, "--alone", str(path), str(folder / f"runs-{path.name}")]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def report(name: str, value: float, unit: str, goal: float) -> dict[str, object]:
+    """Print one figure and return its row; every goal here is an upper bound."""
+    met = value <= goal
+    print(f"bench {name} {value:.4g} {unit} goal {goal:g} {'met' if met else 'missed'}", flush=True)
+    return {"name": name, "value": value, "unit": unit, "goal": goal, "met": met}
+
+
+def _row(number: int) -> tuple[str, str]:
+    host = f"images-{number % 5000}.example-{number % 997}.com"
+    return (
+        f"https://{host}/2020/07/photo-of-something-{number}-800x600.jpg?w=800",
+        f"a photo of something, number {number}, on a table in the sun",
+    )
+
+
+def main() -> None:
+    """Plan a list in two formats, then one ten times as long."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--alone", nargs=2, metavar=("LIST", "ROOT"))
+    arguments = parser.parse_args()
+    if arguments.alone:
+        plan_alone(*map(Path, arguments.alone))
+        return
+    rows, found, results = arguments.rows, {}, []
+    with tempfile.TemporaryDirectory(prefix="corgi-bench-") as name:
+        folder = Path(name)
+        for ending, factor in (("csv", 1), ("parquet", 1), ("parquet", 10)):
+            path = folder / f"{rows * factor}.{ending}"
+            write_list(path, rows * factor)
+            found[ending, factor] = figures = measured(path, folder)
+            if figures["rows"] != rows * factor:
+                raise SystemExit(f"{figures['rows']} rows planned of {rows * factor}")
+            label = f"plan/{ending}/{rows * factor}"
+            results += [
+                report(f"{label}/time", figures["seconds"], "s", MAX_SECONDS * factor),
+                report(f"{label}/cpu_time", figures["cpu_seconds"], "s", MAX_SECONDS * factor),
+                report(f"{label}/peak_memory", figures["peak_bytes"], "bytes", MAX_BYTES),
+            ]
+    growth = found["parquet", 10]["peak_bytes"] / found["parquet", 1]["peak_bytes"]
+    results.append(report("plan/parquet/peak_memory_at_10x_rows", growth, "ratio", MAX_GROWTH))
+    _RESULTS.parent.mkdir(exist_ok=True)
+    _RESULTS.write_text(json.dumps(results, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,184 @@
+"""Where inputs lie: paths and URIs, globs, local disks and object storage, opened through pyarrow's filesystems."""
+
+import functools
+import glob
+import hashlib
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.fs as pa_fs
+
+from corgi.settings.errors import InputError
+
+COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
+CHUNK_BYTES = 4 * 2**20
+_ARROW_SCHEMES = frozenset({"gs", "gcs", "abfs", "abfss", "hdfs", "viewfs"})
+_WEB_SCHEMES = frozenset({"http", "https", "ftp", "ftps", "sftp"})
+_MAGIC = re.compile(r"[*?\[]")
+_ASKS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_REGION", "AWS_DEFAULT_REGION")
+
+
+def opened(place: str) -> tuple[pa_fs.FileSystem, str]:
+    """Return the filesystem of a path or URI, and the path inside it.
+
+    Raises:
+        InputError: the scheme is unknown, holds credentials, or would be a request to the web.
+
+    """
+    scheme, separator, rest = place.partition("://")
+    if not separator:
+        return _filesystem("file", ()), place
+    if scheme == "file":
+        return _filesystem("file", ()), "/" + rest.lstrip("/")
+    if "@" in rest.partition("/")[0]:
+        raise InputError(
+            f"{scheme}://…: an input's address holds credentials; nothing was started; set them in the environment"
+        )
+    if scheme in _WEB_SCHEMES or not re.fullmatch(r"[a-z][a-z0-9+.-]*", scheme):
+        raise InputError(
+            f"{place}: inputs are read from disks and object storage, not from {scheme}; nothing was started; fetch it first"
+        )
+    asked = tuple((name, os.environ.get(name, "")) for name in _ASKS)
+    try:
+        return _filesystem(scheme, asked), rest
+    except (ImportError, ValueError, pa.ArrowException, OSError) as error:
+        raise InputError(
+            f"{place}: {scheme} cannot be opened ({first_line(error)}); nothing was started; install its driver or copy the input"
+        ) from error
+
+
+def expand(pattern: str) -> list[str]:
+    """Return the files and folders that a path, URI or glob names, sorted; none when there are none."""
+    filesystem, path = opened(pattern)
+    if isinstance(filesystem, pa_fs.LocalFileSystem):
+        return [path] if Path(path).exists() else sorted(glob.glob(path, recursive=True))
+    if filesystem.get_file_info(path.rstrip("/")).type != pa_fs.FileType.NotFound:
+        return [pattern.rstrip("/")]
+    magic = _MAGIC.search(path)
+    if magic is None:
+        return []
+    base = path[: magic.start()].rpartition("/")[0]
+    wanted = re.compile(_glob_regex(path))
+    selector = pa_fs.FileSelector(base, recursive=True, allow_not_found=True)
+    scheme = pattern.partition("://")[0]
+    found = (info.path.lstrip("/") for info in filesystem.get_file_info(selector))
+    return sorted(f"{scheme}://{path}" for path in found if wanted.fullmatch(path))
+
+
+def inside(folder: str) -> list[str]:
+    """Return the files directly inside a folder, sorted."""
+    filesystem, path = opened(folder)
+    infos = filesystem.get_file_info(pa_fs.FileSelector(path))
+    names = (info.base_name for info in infos if info.type == pa_fs.FileType.File)
+    return sorted(f"{folder.rstrip('/')}/{name}" for name in names)
+
+
+def is_folder(place: str) -> bool:
+    """Say whether a place is a folder."""
+    filesystem, path = opened(place)
+    return filesystem.get_file_info(path.rstrip("/") or "/").type == pa_fs.FileType.Directory
+
+
+def is_local(place: str) -> bool:
+    """Say whether a place lies on a disk of this machine."""
+    return isinstance(opened(place)[0], pa_fs.LocalFileSystem)
+
+
+def size_of(place: str) -> int:
+    """Return a file's size in bytes as it lies there."""
+    filesystem, path = opened(place)
+    return filesystem.get_file_info(path).size or 0
+
+
+def open_file(place: str) -> pa.NativeFile:
+    """Open a file for reading anywhere in it."""
+    filesystem, path = opened(place)
+    return filesystem.open_input_file(path)
+
+
+def open_stream(place: str) -> pa.NativeFile:
+    """Open a file for reading from its start, decompressed when its ending says so."""
+    filesystem, path = opened(place)
+    compression = COMPRESSIONS.get(Path(path).suffix)
+    return filesystem.open_input_stream(path, compression=compression)
+
+
+def sha256_of(place: str) -> str:
+    """Return the sha256 of a file's bytes, lower hex; a local file that did not change is read once a process."""
+    filesystem, path = opened(place)
+    if isinstance(filesystem, pa_fs.LocalFileSystem):
+        facts = Path(path).stat()
+        seen = (facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)
+    else:
+        info = filesystem.get_file_info(path)
+        seen = (info.size or 0, info.mtime_ns or 0)
+    return _sha256_once(place, seen)
+
+
+def ending(place: str) -> str:
+    """Return a name's ending, that of a compression taken off, lower case."""
+    name = place.rpartition("/")[2]
+    stem, dot, last = name.rpartition(".")
+    if f".{last}" in COMPRESSIONS:
+        stem, dot, last = stem.rpartition(".")
+    return f".{last}".lower() if dot else ""
+
+
+def first_line(error: BaseException) -> str:
+    """Return what an error says, on one line."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return (str(error).splitlines() or [type(error).__name__])[0].strip()
+
+
+@functools.lru_cache(maxsize=65_536)
+def _sha256_once(place: str, facts: tuple[int, ...]) -> str:
+    filesystem, path = opened(place)
+    digest = hashlib.sha256()
+    with filesystem.open_input_stream(path, compression=None) as stream:
+        while chunk := stream.read(CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+@functools.lru_cache(maxsize=16)
+def _filesystem(scheme: str, asked: tuple[tuple[str, str], ...]) -> pa_fs.FileSystem:
+    """Return one filesystem a scheme and environment; credentials come from the environment alone."""
+    if scheme == "file":
+        return pa_fs.LocalFileSystem()
+    if scheme == "s3":
+        return _s3(dict(asked))
+    if scheme in _ARROW_SCHEMES:
+        return pa_fs.FileSystem.from_uri(f"{scheme}://")[0]
+    import fsspec
+
+    return pa_fs.PyFileSystem(pa_fs.FSSpecHandler(fsspec.filesystem(scheme)))
+
+
+def _s3(asked: dict[str, str]) -> pa_fs.FileSystem:
+    endpoint = asked["AWS_ENDPOINT_URL_S3"] or asked["AWS_ENDPOINT_URL"]
+    options: dict[str, Any] = {
+        "region": asked["AWS_REGION"] or asked["AWS_DEFAULT_REGION"] or None,
+        "connect_timeout": 10,
+        "request_timeout": 60,
+        "retry_strategy": pa_fs.AwsStandardS3RetryStrategy(max_attempts=4),
+    }
+    if endpoint:
+        scheme, _, host = endpoint.rpartition("://")
+        options |= {"endpoint_override": host.rstrip("/"), "scheme": scheme or "https"}
+        options["region"] = options["region"] or "us-east-1"
+    return pa_fs.S3FileSystem(**options)
+
+
+def _glob_regex(path: str) -> str:
+    """Return the expression of a glob: `*` and `?` stay within a folder, `**/` crosses any number of them."""
+    parts = re.split(r"(\*\*/|\*\*|\*|\?|\[[^\]]+\])", path)
+    known = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+    return "".join(
+        known.get(part)
+        or (part.replace("[!", "[^", 1) if part.startswith("[") and part.endswith("]") else re.escape(part))
+        for part in parts
+    )
