@@ -155,6 +155,8 @@ def _print_plan(dag: Dag, selection: Selection) -> int:
                 else ""
             )
         print(f"{step.stage.name:<12} {state}")
+        for line in step.stage.costs(dag.recipe) if step.done is None else ():
+            print(f"{'':<12} {line}")
     return 0
 
 

@@ -24,6 +24,7 @@ class Stage:
 
     `body` and `fingerprint` are `module:function`, imported only when needed: finished work must be
     recognised without importing Ray or torch. `version` is raised by hand when equal input would give other output.
+    `cost` names a function of the recipe that returns lines for --plan, or refuses what would not fit.
     """
 
     name: str
@@ -33,6 +34,11 @@ class Stage:
     version: int = 1
     partition: str | None = None
     fingerprint: str | None = None
+    cost: str | None = None
+
+    def costs(self, recipe: Any) -> list[str]:
+        """Return what --plan says of the stage's needs."""
+        return _resolve(self.cost)(recipe) if self.cost else []
 
 
 @dataclass(frozen=True)
@@ -46,6 +52,7 @@ class Context:
     inputs: dict[str, StageManifest]
     key: str
     force: bool = False
+    outside: Any = None
 
     def shards(self, stage: str) -> list[ShardManifest]:
         """Return an input's shard manifests in order."""
@@ -67,6 +74,8 @@ class Context:
             "inputs": {name: [m.digest for m in manifests] for name, manifests in chosen.items()},
             "payload": payload or {},
         }
+        if self.outside:
+            meaning["outside"] = self.outside
         return ShardTask(
             root=str(self.store.root.parent),
             stage=self.stage.name,
@@ -228,9 +237,9 @@ class Dag:
 
     def _context(self, stage: Stage, closed: dict[str, StageManifest], force: bool = False) -> Context:
         inputs = {name: closed[name] for name in stage.inputs}
-        return Context(
-            stage, self.recipe, self.store, self.run, inputs, _stage_key(stage, self.recipe, inputs), force
-        )
+        outside = _resolve(stage.fingerprint)(self.recipe) if stage.fingerprint else None
+        key = _stage_key(stage, self.recipe, inputs, outside)
+        return Context(stage, self.recipe, self.store, self.run, inputs, key, force, outside)
 
     def _step(self, stage: Stage, closed: dict[str, StageManifest]) -> Step:
         context = self._context(stage, closed)
@@ -279,8 +288,7 @@ def _meaning(stage: Stage, recipe: Any) -> dict[str, Any]:
     return {name: section.meaning() for name, section in sections.items()}
 
 
-def _stage_key(stage: Stage, recipe: Any, inputs: dict[str, StageManifest]) -> str:
-    outside = _resolve(stage.fingerprint)(recipe) if stage.fingerprint else None
+def _stage_key(stage: Stage, recipe: Any, inputs: dict[str, StageManifest], outside: Any) -> str:
     return digest(
         {
             "stage": stage.name,

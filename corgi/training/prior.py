@@ -70,9 +70,11 @@ def table_of(variant: str, shift: Mapping[str, Tensor], c: float) -> ShiftTable:
     """Return (mu, Sigma) of a variant: one choice in the same code, nothing else differs."""
     dim = shift["mean"].shape[1]
     if variant == "shifted":
-        return ShiftTable.clusters(
-            shift["mean"].float(), shift["scale"].float(), c, count=shift["count"].long()
-        )
+        mean, scale, count = shift["mean"].float(), shift["scale"].float(), shift["count"].long()
+        roots = {name: c * shift[name].float() for name in ("factor", "cholesky") if name in shift}
+        if roots:
+            return ShiftTable(mean, c * scale, count=count, **roots)
+        return ShiftTable.clusters(mean, scale, c, count=count)
     if variant == "standardised":
         return ShiftTable.standardised(shift["global_mean"].float(), shift["global_scale"].float())
     return ShiftTable.dalle2(dim) if variant == "dalle2" else ShiftTable.ddpm(dim)
@@ -106,7 +108,9 @@ def load_prior(store: Store, prior: ShardManifest, shift: ShardManifest, variant
 
 def shift_table(store: Store, shift: ShardManifest, variant: str) -> ShiftTable:
     """Return a variant's (mu, Sigma) out of the committed shift parameters."""
-    return table_of(variant, load_file(store.path(shift, "shift")), float(shift.settings["shift"]["scale"]))
+    chosen = shift.settings["shift"]["scale"]
+    c = shift.facts["scale"] if chosen == "matched" else chosen
+    return table_of(variant, load_file(store.path(shift, "shift")), float(c))
 
 
 class PriorObjective:
