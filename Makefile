@@ -10,7 +10,7 @@ export RAY_USAGE_STATS_ENABLED := 0
 export HF_HUB_OFFLINE ?= 1
 export PATH := $(BIN):$(PATH)
 
-.PHONY: demo smoke test check chaos-flow clean venv
+.PHONY: demo smoke test check chaos-flow bench-embed bench-statistics clean venv
 
 venv: $(STAMP)
 
@@ -40,6 +40,12 @@ check: $(STAMP)
 
 chaos-flow: $(STAMP)
 	$(BIN)/python -m pytest tests/chaos -o norecursedirs=.git
+
+bench-embed: $(STAMP)
+	$(BIN)/python benchmarks/embed.py
+
+bench-statistics: $(STAMP)
+	$(BIN)/python benchmarks/shift_statistics.py
 
 clean:
 	rm -rf .venv runs .pytest_cache .ruff_cache .import_linter_cache build *.egg-info

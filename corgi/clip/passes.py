@@ -64,7 +64,7 @@ class ShardRef:
         """Return the uids of pictures whose captions may be learnt from, None in the place of the others."""
         store = Store(self.root)
         selection = store.read(store.read_shard(self.curate), "selection", ["uid", "captioned"])
-        without = set(selection.filter(pc.invert(selection["captioned"]))["uid"].to_pylist())
+        without = set(selection.filter(pc.field("captioned") == False)["uid"].to_pylist())  # noqa: E712 - a column
         return [None if uid in without else uid for uid in uids]
 
     @property

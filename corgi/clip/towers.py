@@ -114,8 +114,8 @@ class Tower:
     ) -> tuple[Float[Tensor, "n length width"], Int[Tensor, "n"]]:
         """Return the text trunk's last hidden states and how many tokens of each caption count."""
         ids = self.tokens(captions)
-        text = getattr(self._model, "text", self._model)
-        trunk = text.transformer if isinstance(text, HFTextEncoder) else text.ln_final
+        text: Any = getattr(self._model, "text", self._model)
+        trunk: nn.Module = text.transformer if isinstance(text, HFTextEncoder) else text.ln_final
         seen: list[Tensor] = []
 
         def keep(module: nn.Module, inputs: Any, output: Any) -> None:

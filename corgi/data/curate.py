@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from jaxtyping import Bool, Float, Int, UInt64
 from tqdm import tqdm
@@ -195,7 +194,7 @@ def _largest(rows: Rows, verdict: Verdict) -> dict[str, float]:
     kept = rows.domain[verdict.kept]
     counts = np.bincount(kept[kept >= 0], minlength=len(rows.domains))
     best = np.argsort(-counts, kind="stable")[:_TOP_DOMAINS]
-    return {rows.domains[k]: float(counts[k] / len(kept)) for k in best.tolist() if counts[k]}
+    return {str(rows.domains[int(k)]): float(counts[k] / len(kept)) for k in best if counts[k]}
 
 
 def load_rows(
@@ -252,7 +251,8 @@ def _part(
     }
     names = [name for name, asked in wanted.items() if asked]
     found = store.read(images, "images", ["uid", *names])
-    found = found.take(pc.index_in(rows["uid"], found["uid"]))
+    place = {uid: row for row, uid in enumerate(found["uid"].to_pylist())}
+    found = found.take(pa.array([place[uid] for uid in rows["uid"].to_pylist()], pa.int64()))
     nulls = pa.nulls(rows.num_rows, pa.string())
     columns = {name: found[name] if name in names else nulls for name in ("split", "sha256", "phash")}
     domain = pa.array(registered_domains(found["url"].to_pylist()), pa.string()) if "url" in names else nulls

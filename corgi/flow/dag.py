@@ -74,7 +74,7 @@ class Context:
             "inputs": {name: [m.digest for m in manifests] for name, manifests in chosen.items()},
             "payload": payload or {},
         }
-        if self.outside:
+        if self.outside and self.inputs:  # a stage without inputs names its sources in the payload
             meaning["outside"] = self.outside
         return ShardTask(
             root=str(self.store.root.parent),

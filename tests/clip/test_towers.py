@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import numpy as np
-import open_clip
 import pytest
 import torch
 from open_clip.transform import image_transform
@@ -86,15 +85,6 @@ def test_pictures_do_not_depend_on_their_batch(own: tuple[Tower, TowerRef]) -> N
     alone = torch.cat([tower.images([one])[0] for one in pictures])
     torch.testing.assert_close(tower.images(pictures)[0], alone, atol=1e-5, rtol=0)
     assert tower.images(pictures)[0].norm(dim=1) == pytest.approx(1, abs=1e-5)
-
-
-def test_preprocessing_is_open_clips_own() -> None:
-    _, _, transform = open_clip.create_model_and_transforms("ViT-B-32", pretrained=None)
-    tower = load_tower(TowerRef(name="b32", model="ViT-B-32", pretrained="random"))
-    expected = transform(picture(1))  # pyright: ignore[reportCallIssue]
-    pixels = tower.preprocess(picture(1))
-    assert pixels.dtype == torch.uint8
-    torch.testing.assert_close(tower.normalised(pixels[None])[0], expected, atol=0, rtol=0)
 
 
 @pytest.mark.law
