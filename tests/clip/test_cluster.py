@@ -194,6 +194,7 @@ def test_every_covariance_keeps_the_diagonal_and_repeats_its_bits(embedded, monk
     np.testing.assert_array_equal(found.parameters.scale, again.parameters.scale)
     np.testing.assert_allclose(found.parameters.variance, plain.parameters.variance, rtol=1e-6)
     if covariance == "low_rank":
+        assert found.parameters.factor is not None
         assert found.parameters.factor.shape == (3, 16, 4)
         assert set(saved) == {"clusters", "sketch_all", "sketch_0000"}
     assert set(found.by_clusters) == {"1", "4"}

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -93,7 +94,7 @@ def test_pictures_do_not_depend_on_their_batch(own: tuple[Tower, TowerRef]) -> N
 @pytest.mark.parametrize("size", [(80, 80), (300, 120), (37, 250)])
 def test_bytes_for_the_device_are_open_clips_floats(resize_mode, interpolation, size) -> None:
     """Every resize path of open_clip: what is scaled on the device is what its transform gives, bit for bit."""
-    transform = image_transform(64, is_train=False, resize_mode=resize_mode, interpolation=interpolation)
+    transform: Any = image_transform(64, is_train=False, resize_mode=resize_mode, interpolation=interpolation)
     crop, mean, std = _split(transform)
     shown = picture(3).resize(size)
     pixels = crop(shown)

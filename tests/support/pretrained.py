@@ -1,6 +1,7 @@
 """A pretrained tag with the file its download would give: the code path of the tag, without the download."""
 
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import open_clip
@@ -13,10 +14,12 @@ from corgi.settings.clip import EmbedSettings, TowerRef
 from tests.support.drawn import caption, encoded, picture
 
 
-def few_batches(ref: TowerRef, folder: Path, monkeypatch: pytest.MonkeyPatch, precision: str) -> None:
+def few_batches(
+    ref: TowerRef, folder: Path, monkeypatch: pytest.MonkeyPatch, precision: Literal["fp32", "bf16"]
+) -> None:
     """Give open_clip random weights where it would download the tag's, then embed two batches."""
     torch.manual_seed(7)
-    source = open_clip.create_model(ref.model, pretrained=None)
+    source: Any = open_clip.create_model(ref.model, pretrained=None)
     checkpoint = folder / "open_clip_pytorch_model.bin"
     torch.save(source.state_dict(), checkpoint)
     asked: list[object] = []
@@ -33,7 +36,7 @@ def few_batches(ref: TowerRef, folder: Path, monkeypatch: pytest.MonkeyPatch, pr
     texts = embed_captions([tower], [caption(number) for number in range(3)], 2)
     assert found.is_good().all()
     assert texts.is_good().all()
-    transform = open_clip.image_transform(
+    transform: Any = open_clip.image_transform(
         tower.image_size, is_train=False, **_preprocessing(ref.model, ref.pretrained)
     )
     with torch.no_grad():
@@ -44,7 +47,7 @@ def few_batches(ref: TowerRef, folder: Path, monkeypatch: pytest.MonkeyPatch, pr
     assert np.isfinite(cosine).all()
 
 
-def _preprocessing(model: str, tag: str) -> dict[str, object]:
+def _preprocessing(model: str, tag: str) -> dict[str, Any]:
     config = open_clip.get_pretrained_cfg(model, tag)
     names = ("mean", "std", "interpolation", "resize_mode")
     return {name: config[name] for name in names if config.get(name) is not None}
