@@ -52,5 +52,8 @@ bench-prior: $(STAMP)
 	bash benchmarks/peer_dalle2.sh
 	$(BIN)/python -m benchmarks.prior --peer
 
+bench-statistics: $(STAMP)
+	$(BIN)/python -m benchmarks.shift_statistics
+
 clean:
 	rm -rf .venv runs .pytest_cache .ruff_cache .import_linter_cache build *.egg-info

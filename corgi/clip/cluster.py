@@ -2,25 +2,19 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 from jaxtyping import Float
 from PIL import Image
+from safetensors.numpy import load_file
 
 from corgi.clip import plots
-from corgi.clip.passes import (
-    Arrays,
-    ShardRef,
-    assigned,
-    closest,
-    conditioned,
-    judged,
-    moments_of,
-    over_shards,
-    sampled,
-)
+from corgi.clip.fit import CONTACT_SHARDS, Earlier, Findings, find
+from corgi.clip.memory import check_memory
+from corgi.clip.passes import Arrays, ShardRef, closest, over_shards
+from corgi.clip.references import shift_of
 from corgi.clip.shift_file import safetensors_bytes
 from corgi.clip.vectors import NORMALISATION, tower_names
 from corgi.data.image import decode_stored
@@ -29,14 +23,14 @@ from corgi.flow.dag import Context
 from corgi.settings.clip import ShiftSettings
 from corgi.settings.errors import InputError
 from corgi.settings.section import digest
-from corgi.statistics.clusters import nearest, spherical_kmeans
-from corgi.statistics.moments import Moments, merged
+from corgi.statistics.clusters import nearest
 from corgi.statistics.shift import (
     ShiftParameters,
     choice_accuracy,
-    low_rank_parameters,
+    expected_choice_accuracy,
+    expected_directions,
     matched_scale,
-    shift_parameters,
+    regression_scale,
     spectrum,
     two_sample_cosine,
 )
@@ -44,49 +38,75 @@ from corgi.tables.manifest import RowCounts
 from corgi.tables.store import ShardTask, Store
 
 CONTACT_CLUSTERS, CONTACT_PICTURES = 16, 8
-CONTACT_SHARDS = 4
-"""Shards whose pictures and captions stand for all where every shard would be too many."""
 MAX_SPECTRUM_ROWS = 50_000
 
 
-@dataclass(frozen=True)
-class Findings:
-    """What the passes found: parameters, the moments behind them, and what they are judged by."""
-
-    parameters: ShiftParameters
-    moments: Moments
-    centroids: Float[np.ndarray, "k dim"]
-    sample: Float[np.ndarray, "n dim"]
-    judged: Arrays
-    conditioned: Arrays
-
-
 def run(context: Context) -> list[ShardTask]:
-    """Commit `shift` (.safetensors), `clusters` (the moments behind it), `statistics` (.json) and `plot_*` (.png).
+    """Commit `shift` (.safetensors), `clusters` and further sums behind it, `statistics` (.json) and `plot_*` (.png).
 
     Raises:
-        InputError: there are fewer train pictures than clusters, or a stored vector is not finite.
+        InputError: there are fewer train pictures than clusters, a stored vector is not finite, or the run to go on
+            from has other towers or clusters.
+        SettingsError: the stage would need more memory than the recipe allows.
 
     """
+    settings: ShiftSettings = context.recipe.shift
     task = context.task("all")
     if not context.pending([task]):
         return [task]
-    settings: ShiftSettings = context.recipe.shift
     connect(context.recipe)
     refs = shard_refs(context.store, task)
-    found = find(refs, settings)
-    rows = int(found.parameters.count.sum())
-    statistics = summary(found, settings)
+    rows = sum(context.store.read_shard(ref.embed).rows.kept for ref in refs)
+    check_memory(settings, _dim(context.store, refs[0]), rows)
+    earlier = earlier_run(settings, refs[0].towers)
     with context.store.attempt(task) as attempt:
+
+        def save(name: str, arrays: Arrays) -> None:
+            attempt.write_bytes(name, ".safetensors", safetensors_bytes(arrays, {}))
+
+        found = find(refs, settings, earlier, save)
+        statistics = summary(found, settings, [ref.identity for ref in refs])
         attempt.write_bytes("shift", ".safetensors", shift_bytes(context, found, refs[0].towers))
-        attempt.write_bytes("clusters", ".safetensors", clusters_bytes(found))
         attempt.write_bytes(
             "statistics", ".json", (json.dumps(statistics, indent=1, sort_keys=True) + "\n").encode()
         )
         for name, png in drawn(refs, found).items():
             attempt.write_bytes(f"plot_{name}", ".png", png)
-        attempt.commit(RowCounts(rows_in=rows, kept=rows), facts=statistics)
+        facts = {**statistics, "shards": [ref.identity for ref in refs], "towers": list(refs[0].towers)}
+        kept = int(found.parameters.count.sum())
+        attempt.commit(RowCounts(rows_in=kept, kept=kept), facts=facts)
     return [task]
+
+
+def earlier_run(settings: ShiftSettings, towers: Sequence[str]) -> Earlier | None:
+    """Return the centroids and sums of the run that the settings go on from.
+
+    Raises:
+        InputError: there is no such run, or its statistics are of other towers, clusters or covariance.
+
+    """
+    if settings.update is None:
+        return None
+    store, manifest = shift_of(settings.update)
+    before = ShiftSettings.model_validate(manifest.settings["shift"])
+    for name in ("num_clusters", "covariance", "rank", "seed"):
+        if getattr(before, name) != getattr(settings, name):
+            raise InputError(
+                f"shift.update={settings.update} has {name} {getattr(before, name)}, this recipe {getattr(settings, name)}; "
+                "nothing was changed; use the same, or leave shift.update out"
+            )
+    if manifest.facts["towers"] != list(towers):
+        raise InputError(
+            f"shift.update={settings.update} is of towers {', '.join(manifest.facts['towers'])}, these vectors of "
+            f"{', '.join(towers)}; nothing was changed; leave shift.update out"
+        )
+
+    def arrays(table: str) -> Arrays:
+        loaded = load_file(store.path(manifest, table))
+        return {name: value for name, value in loaded.items() if name != "centroid"}
+
+    centroids = load_file(store.path(manifest, "clusters"))["centroid"]
+    return Earlier(centroids, frozenset(manifest.facts["shards"]), arrays)
 
 
 def shard_refs(store: Store, task: ShardTask) -> list[ShardRef]:
@@ -103,7 +123,7 @@ def shard_refs(store: Store, task: ShardTask) -> list[ShardRef]:
     refs, schemas = [], []
     for shard in sorted(inputs["embed"]):
         embed = inputs["embed"][shard]
-        schemas.append(store.schema(embed, "image_embeddings"))
+        schemas.append(pq.read_schema(store.path(embed, "image_embeddings")))
         paths = {name: inputs[name][shard].path for name in inputs}
         refs.append(ShardRef(task.root, shard, towers=tuple(tower_names(schemas[-1])), **paths))
         if not schemas[-1].equals(schemas[0]):
@@ -113,67 +133,16 @@ def shard_refs(store: Store, task: ShardTask) -> list[ShardRef]:
     return refs
 
 
-def find(refs: Sequence[ShardRef], settings: ShiftSettings) -> Findings:
-    """Make the passes: sample, fit, assign, judge; partial results are merged in shard order."""
-    import ray
-
-    total = max(1, sum(Store(ref.root).read_shard(ref.embed).rows.kept for ref in refs))
-    share = min(1.0, settings.max_fit_rows / total)
-    parts = [part["rows"] for part in over_shards(sampled, refs, {"share": share, "seed": settings.seed})]
-    sample = np.concatenate(parts).astype(np.float32)
-    if len(sample) < settings.num_clusters:
-        raise InputError(
-            f"shift.num_clusters={settings.num_clusters} is more than the {len(sample)} train pictures k-means is fitted on; committed work is safe; lower it"
-        )
-    fit: Any = ray.remote(num_cpus=settings.num_threads)(spherical_kmeans)
-    centroids: np.ndarray = ray.get(
-        fit.remote(
-            sample, settings.num_clusters, settings.num_iterations, settings.seed, settings.num_threads
-        )
-    )
-    partial = over_shards(assigned, refs, {"centroids": centroids})
-    moments = merged(moments_of(part, settings.num_clusters) for part in partial)
-    parameters = shift_parameters(moments, settings.shrinkage_count, settings.floor_share)
-    if settings.rank:
-        parameters = _with_factor(parameters, sample, centroids, settings)
-    captions = _joined(over_shards(conditioned, refs[:CONTACT_SHARDS], {}))
-    return Findings(
-        parameters,
-        moments,
-        centroids,
-        sample,
-        _joined(over_shards(judged, refs, {"mean": parameters.mean})),
-        captions,
-    )
-
-
-def _with_factor(
-    parameters: ShiftParameters,
-    sample: Float[np.ndarray, "n dim"],
-    centroids: Float[np.ndarray, "k dim"],
-    settings: ShiftSettings,
-) -> ShiftParameters:
-    """Add the low-rank part of each Sigma, from the rows k-means was fitted on."""
-    if settings.rank >= sample.shape[1]:
-        raise InputError(
-            f"shift.rank={settings.rank} is not below the embeddings' dimension {sample.shape[1]}; committed work is safe; lower it"
-        )
-    own = nearest(sample, centroids)[0]
-    shrinkage, floor = settings.shrinkage_count, settings.floor_share
-    return low_rank_parameters(parameters, sample, own, settings.rank, shrinkage, floor)
-
-
-def summary(found: Findings, settings: ShiftSettings) -> dict[str, Any]:
+def summary(found: Findings, settings: ShiftSettings, shards: Sequence[str]) -> dict[str, Any]:
     """Return the figures of statistics.json; None where nothing could be measured."""
     shift, val = found.parameters, found.judged
-    rows, caption = found.conditioned["rows"].astype(np.float32), found.conditioned["caption"]
-    label = np.unique(caption, return_inverse=True)[1]
-    own, _ = nearest(rows, shift.mean)
     weight = shift.count / shift.count.sum()
     return {
         "num_clusters": settings.num_clusters,
+        "covariance": settings.covariance,
         "dim": shift.mean.shape[1],
         "train_pictures": int(shift.count.sum()),
+        "num_shards": len(shards),
         "occupancy": {
             "smallest": int(shift.count.min()),
             "median": float(np.median(shift.count)),
@@ -182,17 +151,50 @@ def summary(found: Findings, settings: ShiftSettings) -> dict[str, Any]:
         },
         "global_mean_norm": float(np.linalg.norm(shift.global_mean)),
         "global_variance": float((shift.global_scale**2).sum()),
-        "within_cluster_variance": float(weight @ (shift.scale**2).sum(axis=1)),
+        "within_cluster_variance": float(weight @ shift.variance.sum(axis=1)),
         "val_captions": len(val["cluster"]),
         "text_to_cluster_accuracy": choice_accuracy(val["text"], val["cluster"], shift.mean),
+        "text_to_cluster_accuracy_by_expected_cosine": expected_choice_accuracy(
+            val["text"], val["cluster"], expected_directions(shift, seed=settings.seed)
+        ),
+        "text_to_cluster_accuracy_by_k": found.by_clusters,
         "val_cosine": {name: _mean(val[name]) for name in ("picture_text", "picture_mean", "text_mean")},
+        **_scales(found, settings),
+    }
+
+
+def _scales(found: Findings, settings: ShiftSettings) -> dict[str, float | None]:
+    """Return c matched to the data in each way, and the one used.
+
+    Raises:
+        InputError: the recipe asks for the matched one and no caption tells it.
+
+    """
+    shift, train, val = found.parameters, found.pairs, found.judged
+    std = np.sqrt(shift.variance)
+    rows, caption = found.conditioned["rows"].astype(np.float32), found.conditioned["caption"]
+    label = np.unique(caption, return_inverse=True)[1]
+    own, _ = nearest(rows, shift.mean)
+    shared = matched_scale(rows, label, std[own])
+    regressed = regression_scale(
+        (train["picture"], train["text"]), (val["picture"], val["text"]), std[val["cluster"]]
+    )
+    matched = regressed if shared is None else shared
+    if settings.scale == "matched" and matched is None:
+        raise InputError(
+            "shift.scale=matched needs captions that pictures share, or more captions than the vectors have dimensions; "
+            "committed work is safe; set shift.scale to a number"
+        )
+    return {
         "two_sample_cosine_given_caption": two_sample_cosine(rows, label),
-        "scale_matched_to_captions": matched_scale(rows, label, shift.scale[own]),
+        "scale_matched_to_captions": shared,
+        "scale_at_most_by_regression": regressed,
+        "scale": matched if settings.scale == "matched" else settings.scale,
     }
 
 
 def shift_bytes(context: Context, found: Findings, towers: Sequence[str]) -> bytes:
-    """Return shift.safetensors: float32 mean, scale, count, global_mean, global_scale, and what they were made from."""
+    """Return shift.safetensors: float32 parameters, global ones too, and what they were made from."""
     settings: ShiftSettings = context.recipe.shift
     shift = found.parameters
     tensors = {
@@ -202,8 +204,13 @@ def shift_bytes(context: Context, found: Findings, towers: Sequence[str]) -> byt
         "global_mean": shift.global_mean.astype(np.float32),
         "global_scale": shift.global_scale.astype(np.float32),
     }
-    if shift.factor is not None:
-        tensors["factor"] = shift.factor.astype(np.float32)
+    for name in ("factor", "cholesky"):
+        value = getattr(shift, name)
+        if value is not None:
+            tensors[name] = value.astype(np.float32)
+    for name, value in tensors.items():
+        if not np.isfinite(value).all():
+            raise ValueError(f"{name} of the shift parameters holds NaN or infinite values")
     data = digest({name: manifest.digest for name, manifest in context.inputs.items()})
     return safetensors_bytes(
         tensors,
@@ -211,27 +218,18 @@ def shift_bytes(context: Context, found: Findings, towers: Sequence[str]) -> byt
             "towers": json.dumps(list(towers)),
             "normalisation": NORMALISATION,
             "k": str(settings.num_clusters),
+            "covariance": settings.covariance,
             "seed": str(settings.seed),
             "data": data,
         },
     )
 
 
-def clusters_bytes(found: Findings) -> bytes:
-    """Return the centroids and the float64 moments: what new shards are merged into while centroids stay."""
-    tensors = {
-        "centroid": found.centroids,
-        "count": found.moments.count,
-        "mean": found.moments.mean,
-        "second": found.moments.second,
-    }
-    return safetensors_bytes(tensors, {})
-
-
 def drawn(refs: Sequence[ShardRef], found: Findings) -> dict[str, bytes]:
     """Return the figures by name."""
-    half = len(found.sample) // 2
-    pairs = np.einsum("nd,nd->n", found.sample[:half], found.sample[half : 2 * half])
+    sample = found.sample[:MAX_SPECTRUM_ROWS].astype(np.float32)
+    half = len(sample) // 2
+    pairs = np.einsum("nd,nd->n", sample[:half], sample[half : 2 * half])
     groups = {
         "picture, its caption (val)": found.judged["picture_text"],
         "picture, its cluster (val)": found.judged["picture_mean"],
@@ -240,7 +238,7 @@ def drawn(refs: Sequence[ShardRef], found: Findings) -> dict[str, bytes]:
     }
     return {
         "occupancy": plots.occupancy(found.parameters.count),
-        "spectrum": plots.spectrum(spectrum(found.sample[:MAX_SPECTRUM_ROWS])),
+        "spectrum": plots.spectrum(spectrum(sample)),
         "cosines": plots.cosines(groups),
         "clusters": plots.contact_sheet(_contacts(refs[:CONTACT_SHARDS], found.parameters)),
     }
@@ -273,9 +271,9 @@ def _stored(refs: Sequence[ShardRef], uids: set[str]) -> dict[str, bytes]:
     return found
 
 
-def _joined(parts: Any) -> Arrays:
-    found = list(parts)
-    return {name: np.concatenate([part[name] for part in found]) for name in found[0]}
+def _dim(store: Store, ref: ShardRef) -> int:
+    schema = pq.read_schema(store.path(store.read_shard(ref.embed), "image_embeddings"))
+    return sum(schema.field(f"{tower}/image").type.list_size for tower in ref.towers)
 
 
 def _mean(values: Float[np.ndarray, "n"]) -> float | None:

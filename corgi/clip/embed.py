@@ -1,5 +1,6 @@
-"""The embed stage: one vector per CLIP tower for every stored picture and every caption, and their cosine."""
+"""The embed stage: one vector per CLIP tower for every stored picture and every caption, their cosine, and further scores."""
 
+import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,16 +12,19 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from corgi.clip.batch_size import measured_batch_size
 from corgi.clip.pictures import pixel_batches
-from corgi.clip.references import model_shard, tower_refs
+from corgi.clip.references import absolute, model_shard, tower_refs
+from corgi.clip.scores import Head
+from corgi.clip.tokens import token_column, token_encoder
 from corgi.clip.towers import Tower, load_tower
-from corgi.clip.vectors import column, concatenated, is_good
+from corgi.clip.vectors import column, concatenated, is_good, matrix
 from corgi.flow.cluster import connect
 from corgi.flow.dag import Context
 from corgi.flow.shards import Pool, make_shards
 from corgi.settings.clip import EmbedSettings, TowerRef
 from corgi.tables.manifest import RowCounts, ShardManifest
-from corgi.tables.schema import Reason, caption_embeddings, image_embeddings
+from corgi.tables.schema import Reason, caption_embeddings, caption_tokens, image_embeddings
 from corgi.tables.store import ShardTask, Store
 
 
@@ -32,16 +36,32 @@ def run(context: Context) -> list[ShardTask]:
         return tasks
     settings: EmbedSettings = context.recipe.embed
     trained = model_shard(context.shards("tower")) if "tower" in context.inputs else None
-    refs = tower_refs(context.store, settings, trained)
+    refs = [ref.model_dump() for ref in tower_refs(context.store, settings, trained)]
     connect(context.recipe)
-    make_shards(
-        "corgi.clip.embed:EmbedShards",
-        {"towers": [ref.model_dump() for ref in refs], "precision": settings.precision},
-        pending,
-        Pool(settings.num_actors, settings.cpus_per_actor, settings.gpus_per_actor),
-        "embed",
-    )
+    pool = Pool(settings.num_actors, settings.cpus_per_actor, settings.gpus_per_actor)
+    if settings.batch_size is None:
+        pending = with_batch_size(pending, _measured(pending[0].root, refs, settings, pool))
+    arguments = {"towers": refs, "settings": absolute(settings).model_dump(mode="json")}
+    make_shards("corgi.clip.embed:EmbedShards", arguments, pending, pool, "embed")
     return tasks
+
+
+def with_batch_size(tasks: Sequence[ShardTask], batch_size: int) -> list[ShardTask]:
+    """Return the tasks with the measured size among their resolved settings; keys stay those of the recipe."""
+    return [
+        dataclasses.replace(
+            task, settings={**task.settings, "embed": {**task.settings["embed"], "batch_size": batch_size}}
+        )
+        for task in tasks
+    ]
+
+
+def _measured(root: str, towers: list[dict[str, Any]], settings: EmbedSettings, pool: Pool) -> int:
+    """Return the batch size of a worker's device, which may be of another kind than the driver's."""
+    import ray
+
+    measure: Any = ray.remote(num_cpus=pool.cpus, num_gpus=pool.gpus)(measured_batch_size)
+    return ray.get(measure.remote(root, towers, settings.precision))
 
 
 @dataclass(frozen=True)
@@ -75,10 +95,21 @@ class EmbedShards:
     Batches start at the shard's first row, so that a shard made again has the same bits.
     """
 
-    def __init__(self, towers: Sequence[dict[str, Any]], precision: str = "fp32") -> None:
-        """Load the towers."""
+    def __init__(self, towers: Sequence[dict[str, Any]], settings: dict[str, Any] | None = None) -> None:
+        """Load towers, heads and text encoders; `settings` are the embed section's.
+
+        Raises:
+            InputError: one of them cannot be loaded, or a head does not fit its tower.
+
+        """
+        chosen = EmbedSettings.model_validate(settings or {})
         refs = [TowerRef.model_validate(values) for values in towers]
-        self.towers = [load_tower(ref, precision) for ref in refs]
+        self.towers = [load_tower(ref, chosen.precision) for ref in refs]
+        self.heads = [Head(ref) for ref in chosen.heads]
+        dims = {tower.name: tower.dim for tower in self.towers}
+        for head in self.heads:
+            head.check(dims[head.ref.tower])
+        self.encoders = {ref: token_encoder(ref, self.towers) for ref in chosen.tokens}
         self.facts = {
             tower.name: {"model": ref.model, "dim": tower.dim, "image_size": tower.image_size}
             for ref, tower in zip(refs, self.towers, strict=True)
@@ -88,35 +119,67 @@ class EmbedShards:
         """Embed one shard's pictures and captions; rows with a NaN or zero vector are dropped and counted."""
         store = Store(task.root)
         settings = EmbedSettings.model_validate(task.settings["embed"])
-        download = store.read_shard(task.inputs["download"][0])
-        images = store.read(download, "images", ["uid", "split", "image"])
-        captions = store.read(download, "captions", ["uid", "ordinal", "caption", "kind"])
+        images, captions = stored_rows(store, task)
         start = time.perf_counter()
         pictures = embed_pictures(self.towers, images["image"].to_pylist(), settings)
         middle = time.perf_counter()
-        texts = embed_captions(self.towers, captions["caption"].to_pylist(), settings.batch_size)
+        texts = embed_captions(self.towers, captions["caption"].to_pylist(), settings.batch_size or 1)
         seconds = {"images_s": middle - start, "captions_s": time.perf_counter() - middle}
-        image_table, caption_table = _tables(images, captions, pictures, texts)
-        kept = image_table.num_rows
+        tables = _tables(images, captions, pictures, texts)
+        tables["image_embeddings"] = scored(tables["image_embeddings"], self.heads)
+        if self.encoders:
+            tables["caption_tokens"] = self._token_table(tables["caption_embeddings"], captions, settings)
+        kept, captions_kept = tables["image_embeddings"].num_rows, tables["caption_embeddings"].num_rows
         rejected = {Reason.BAD_VECTOR: images.num_rows - kept} if kept < images.num_rows else {}
         facts = {
             "towers": self.facts,
-            "captions": caption_table.num_rows,
-            "captions_dropped": captions.num_rows - caption_table.num_rows,
+            "batch_size": settings.batch_size,
+            "captions": captions_kept,
+            "captions_dropped": captions.num_rows - captions_kept,
         }
         with store.attempt(task) as attempt:
-            attempt.write_table("image_embeddings", image_table)
-            attempt.write_table("caption_embeddings", caption_table)
+            for name, table in tables.items():
+                attempt.write_table(name, table)
             return attempt.commit(
                 RowCounts(rows_in=images.num_rows, kept=kept, rejected=rejected), facts, seconds
             )
+
+    def _token_table(self, kept: pa.Table, captions: pa.Table, settings: EmbedSettings) -> pa.Table:
+        """Return the token states of the captions that were embedded."""
+        named = kept.select(["uid", "ordinal"])
+        words = named.join(captions.select(["uid", "ordinal", "caption"]), ["uid", "ordinal"])
+        words = words.sort_by([("uid", "ascending"), ("ordinal", "ascending")])["caption"].to_pylist()
+        widths: dict[str, int] = {}
+        for ref, encoder in self.encoders.items():
+            states, widths[ref.name] = token_column(encoder, words, ref.max_tokens, settings.batch_size or 1)
+            named = named.append_column(f"{ref.name}/tokens", states)
+        return named.cast(caption_tokens(widths))
+
+
+def stored_rows(store: Store, task: ShardTask) -> tuple[pa.Table, pa.Table]:
+    """Return (uid, split, image) and (uid, ordinal, caption, kind) of the shard a task embeds, both sorted by uid.
+
+    Any stage that commits `images` and `captions` under the name download can stand here: a folder, tars, an images table.
+    """
+    download = store.read_shard(task.inputs["download"][0])
+    images = store.read(download, "images", ["uid", "split", "image"])
+    return images, store.read(download, "captions", ["uid", "ordinal", "caption", "kind"])
+
+
+def scored(images: pa.Table, heads: Sequence[Head]) -> pa.Table:
+    """Return the image table with one score a head, from the vectors as they are stored."""
+    for head in heads:
+        values = head.scores(matrix(images[f"{head.ref.tower}/image"]))
+        images = images.append_column(f"{head.ref.name}_score", pa.array(values, pa.float32()))
+    return images
 
 
 def embed_pictures(towers: Sequence[Tower], encoded: Sequence[bytes], settings: EmbedSettings) -> Vectors:
     """Return the vectors of stored pictures, decoded by threads beside the device."""
     batches: dict[str, list[tuple[Tensor, Tensor]]] = {tower.name: [] for tower in towers}
     transforms = [tower.preprocess for tower in towers]
-    for stacks in pixel_batches(encoded, transforms, settings.batch_size, settings.decode_threads):
+    size, threads = settings.batch_size or 1, settings.decode_threads
+    for stacks in pixel_batches(encoded, transforms, size, threads, settings.prefetch_batches):
         for tower, pixels in zip(towers, stacks, strict=True):
             batches[tower.name].append(tower.pixels(pixels))
     return _vectors(towers, batches)
@@ -155,9 +218,7 @@ def similarities(
     return best, cosine
 
 
-def _tables(
-    images: pa.Table, captions: pa.Table, pictures: Vectors, texts: Vectors
-) -> tuple[pa.Table, pa.Table]:
+def _tables(images: pa.Table, captions: pa.Table, pictures: Vectors, texts: Vectors) -> dict[str, pa.Table]:
     """Return both tables without the rows of bad vectors; a caption goes with its picture."""
     good = np.flatnonzero(pictures.is_good())
     image_table = _table(images.select(["uid", "split"]).take(good), pictures.columns("image", good))
@@ -170,9 +231,10 @@ def _tables(
     best, cosine = similarities(image_table, caption_table, list(pictures.dims))
     image_table = image_table.append_column("similarity", pa.array(best, pa.float32()))
     caption_table = caption_table.append_column("similarity", pa.array(cosine, pa.float32()))
-    return image_table.cast(image_embeddings(pictures.dims)), caption_table.cast(
-        caption_embeddings(texts.dims)
-    )
+    return {
+        "image_embeddings": image_table.cast(image_embeddings(pictures.dims)),
+        "caption_embeddings": caption_table.cast(caption_embeddings(texts.dims)),
+    }
 
 
 def _table(named: pa.Table, columns: dict[str, pa.Array]) -> pa.Table:

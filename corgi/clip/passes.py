@@ -15,12 +15,16 @@ from jaxtyping import Float, Int
 
 from corgi.clip.vectors import concatenated
 from corgi.settings.errors import InputError
+from corgi.settings.section import digest
 from corgi.statistics.clusters import nearest
+from corgi.statistics.low_rank import Sketches
 from corgi.statistics.moments import Moments, cluster_moments
 from corgi.tables.schema import Split
 from corgi.tables.store import Store
 
 Arrays = dict[str, np.ndarray]
+_LEAST_NORM = 0.5
+"""Stored vectors have unit norm to the precision of half floats; one below this is none."""
 
 
 @dataclass(frozen=True)
@@ -38,13 +42,13 @@ class ShardRef:
         """Return uids and vectors of the kept pictures of a split."""
         store = Store(self.root)
         selection = store.read(store.read_shard(self.curate), "selection", ["uid", "keep"])
-        kept = selection.filter(selection["keep"])["uid"].unique()
+        kept = selection.filter(selection["keep"])["uid"]
         table = store.read(store.read_shard(self.embed), "image_embeddings")
         table = table.filter((pc.field("split") == split.value) & pc.field("uid").isin(kept))
         vectors = concatenated(table, "image", self.towers)
-        if not np.isfinite(vectors).all():
+        if not (np.isfinite(vectors).all() and (np.linalg.norm(vectors, axis=1) > _LEAST_NORM).all()):
             raise InputError(
-                f"shard {self.shard} holds vectors that are not finite; other shards are safe; run embed again with --force"
+                f"shard {self.shard} holds vectors that are not finite or zero; other shards are safe; run embed again with --force"
             )
         return table["uid"].to_pylist(), vectors
 
@@ -52,12 +56,26 @@ class ShardRef:
         """Return, for every full caption of these pictures, the picture's row and the caption's vector."""
         store = Store(self.root)
         table = store.read(store.read_shard(self.embed), "caption_embeddings")
-        rows = rows_of(table["uid"].to_pylist(), uids)
+        rows = rows_of(table["uid"].to_pylist(), self.captioned(uids))
         chosen = np.flatnonzero((rows >= 0) & (np.asarray(table["kind"]) == "full"))
         return rows[chosen], concatenated(table.take(chosen), "text", self.towers)
 
+    def captioned(self, uids: Sequence[str]) -> list[str | None]:
+        """Return the uids of pictures whose captions may be learnt from, None in the place of the others."""
+        store = Store(self.root)
+        selection = store.read(store.read_shard(self.curate), "selection", ["uid", "captioned"])
+        without = set(selection.filter(pc.field("captioned") == False)["uid"].to_pylist())  # noqa: E712 - a column
+        return [None if uid in without else uid for uid in uids]
 
-def rows_of(names: Sequence[str], uids: Sequence[str]) -> Int[np.ndarray, "n"]:
+    @property
+    def identity(self) -> str:
+        """Name what the statistics of this shard depend on: the bytes of its vectors and of its selection."""
+        store = Store(self.root)
+        files = [*store.read_shard(self.embed).files, *store.read_shard(self.curate).files]
+        return digest([e.sha256 for e in files if e.table in ("image_embeddings", "selection")])
+
+
+def rows_of(names: Sequence[str], uids: Sequence[str | None]) -> Int[np.ndarray, "n"]:
     """Return where each name stands among the uids, -1 where it does not."""
     place = {uid: row for row, uid in enumerate(uids)}
     return np.array([place.get(name, -1) for name in names], np.int64)
@@ -102,17 +120,58 @@ def moments_of(arrays: Mapping[str, np.ndarray], num_clusters: int) -> Moments:
     return found
 
 
-def judged(ref: ShardRef, mean: Float[np.ndarray, "k dim"]) -> Arrays:
-    """Return the val captions' vectors and, beside each, its picture's cluster and cosines.
+def sketched(
+    ref: ShardRef,
+    centroids: Float[np.ndarray, "k dim"],
+    clusters: tuple[int, int],
+    basis: Float[np.ndarray, "dim width"],
+) -> Arrays:
+    """Return the sketches of a shard's kept train vectors in clusters first to last (excluded); empty ones are left out."""
+    _, vectors = ref.images(Split.TRAIN)
+    index, _ = nearest(vectors, centroids)
+    found = Sketches.of(vectors, index, range(*clusters), basis)
+    filled = np.flatnonzero(found.count)
+    return {
+        "cluster": filled,
+        "count": found.count[filled],
+        "mean": found.mean[filled],
+        "sketch": found.sketch[filled],
+    }
+
+
+def sketches_of(arrays: Mapping[str, np.ndarray], num_sets: int) -> Sketches:
+    """Return a shard's sketches with the empty clusters in place again."""
+    found = Sketches.empty(num_sets, *arrays["sketch"].shape[1:])
+    for name in ("count", "mean", "sketch"):
+        getattr(found, name)[arrays["cluster"]] = arrays[name]
+    return found
+
+
+def full_moments(ref: ShardRef) -> Arrays:
+    """Return the moments of a shard's kept train vectors with the whole [dim, dim] second moment."""
+    found = Moments.of(ref.images(Split.TRAIN)[1], full=True)
+    return {"count": found.count, "mean": found.mean, "second": found.second}
+
+
+def pairs(ref: ShardRef, limit: int) -> Arrays:
+    """Return picture and caption vectors of a shard's first train captions, by uid, half floats."""
+    uids, vectors = ref.images(Split.TRAIN)
+    row, text = ref.captions(uids)
+    return {"picture": vectors[row[:limit]].astype(np.float16), "text": text[:limit].astype(np.float16)}
+
+
+def judged(ref: ShardRef, mean: Float[np.ndarray, "k dim"], limit: int) -> Arrays:
+    """Return vectors of a shard's first val captions and pictures and, beside each, the picture's cluster and cosines.
 
     `picture_text`: caption and its picture; `picture_mean`: picture and its cluster's mu; `text_mean`: caption
     and the mu of its picture's cluster.
     """
     uids, vectors = ref.images(Split.VAL)
-    row, text = ref.captions(uids)
+    row, text = (found[:limit] for found in ref.captions(uids))
     index, cosine = nearest(vectors, mean)
     direction = mean / np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-12)
     return {
+        "picture": vectors[row].astype(np.float16),
         "text": text.astype(np.float16),
         "cluster": index[row],
         "picture_text": np.einsum("nd,nd->n", vectors[row], text),
@@ -126,7 +185,7 @@ def conditioned(ref: ShardRef) -> Arrays:
     uids, vectors = ref.images(Split.TRAIN)
     store = Store(ref.root)
     captions = store.read(store.read_shard(ref.download), "captions", ["uid", "caption"])
-    row = rows_of(captions["uid"].to_pylist(), uids)
+    row = rows_of(captions["uid"].to_pylist(), ref.captioned(uids))
     names = [
         hashlib.blake2b(text.encode(), digest_size=8).digest() for text in captions["caption"].to_pylist()
     ]

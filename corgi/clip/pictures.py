@@ -1,10 +1,11 @@
-"""Stored pictures to preprocessed pixels, decoded by threads one batch ahead of the device."""
+"""Stored pictures to preprocessed pixels, decoded by threads some batches ahead of the device."""
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Shaped
 from PIL import Image
 from torch import Tensor
 
@@ -14,26 +15,36 @@ Preprocess = Callable[[Image.Image], Tensor]
 
 
 def pixel_batches(
-    encoded: Sequence[bytes], transforms: Sequence[Preprocess], batch_size: int, num_threads: int
-) -> Iterator[list[Float[Tensor, "n 3 height width"]]]:
+    encoded: Sequence[bytes],
+    transforms: Sequence[Preprocess],
+    batch_size: int,
+    num_threads: int,
+    num_ahead: int = 1,
+) -> Iterator[list[Shaped[Tensor, "n 3 height width"]]]:
     """Yield, for each batch from the first picture on, one stack of pixels per transform.
 
-    Each picture is decoded once, however many transforms there are.
+    Each picture is decoded once, however many transforms there are. While one batch is used, `num_ahead` are made. Stacks
+    lie in pinned memory where there is a GPU to copy them to.
     """
 
     def prepared(data: bytes) -> list[Tensor]:
         picture = decode_stored(data)
         return [transform(picture) for transform in transforms]
 
-    starts = range(0, len(encoded), batch_size)
+    pinned = torch.cuda.is_available()
+    starts = iter(range(0, len(encoded), batch_size))
+    ahead: deque[list[Future[list[Tensor]]]] = deque()
     with ThreadPoolExecutor(num_threads, thread_name_prefix="decode") as pool:
-        ahead = [
-            [pool.submit(prepared, data) for data in encoded[start : start + batch_size]]
-            for start in starts[:1]
-        ]
-        for start in starts:
-            current = ahead.pop()
-            following = encoded[start + batch_size : start + 2 * batch_size]
-            ahead.append([pool.submit(prepared, data) for data in following])
-            rows = [future.result() for future in current]
-            yield [torch.stack(stack) for stack in zip(*rows, strict=True)]
+
+        def submit() -> None:
+            start = next(starts, None)
+            if start is not None:
+                ahead.append([pool.submit(prepared, data) for data in encoded[start : start + batch_size]])
+
+        for _ in range(1 + num_ahead):
+            submit()
+        while ahead:
+            rows = [future.result() for future in ahead.popleft()]
+            submit()
+            stacks = [torch.stack(stack) for stack in zip(*rows, strict=True)]
+            yield [stack.pin_memory() for stack in stacks] if pinned else stacks

@@ -6,24 +6,35 @@ from pathlib import Path
 from typing import Any
 
 from corgi.settings.clip import EmbedSettings, TowerRef
+from corgi.settings.errors import InputError
 from corgi.tables.manifest import ShardManifest
+from corgi.tables.run import Run
 from corgi.tables.store import Store
 
-OWN_TOWER = "own"
+OWN_TOWER, TRAINED = "own", "trained"
 
 
 def tower_refs(
     store: Store, embed_settings: EmbedSettings, tower_manifest: ShardManifest | None
 ) -> tuple[TowerRef, ...]:
-    """Return the recipe's towers, or the trained one (name "own") whose files the tower stage committed.
+    """Return the recipe's towers; where there are none, the trained one (name "own") whose files the tower stage committed.
 
     Paths of local files come back absolute, since a Ray worker's folder is another one.
     """
-    if embed_settings.towers or tower_manifest is None:
-        return tuple(_absolute(ref) for ref in embed_settings.towers)
-    config = str(store.path(tower_manifest, "config"))
-    checkpoint = str(store.path(tower_manifest, "checkpoint"))
-    return (TowerRef(name=OWN_TOWER, model=OWN_TOWER, pretrained=checkpoint, config=config),)
+    named = embed_settings.towers or (TowerRef(name=OWN_TOWER, model=OWN_TOWER, pretrained=TRAINED),)
+    return tuple(
+        _trained(store, ref, tower_manifest) if ref.pretrained == TRAINED else _absolute(ref) for ref in named
+    )
+
+
+def _trained(store: Store, ref: TowerRef, manifest: ShardManifest | None) -> TowerRef:
+    if manifest is None:
+        raise InputError(
+            f"tower {ref.name} is the one the tower stage trains, and no tower stage is there; nothing was embedded; "
+            "add a tower section or name a pretrained model"
+        )
+    config, checkpoint = (str(store.path(manifest, table)) for table in ("config", "checkpoint"))
+    return TowerRef(name=ref.name, model=OWN_TOWER, pretrained=checkpoint, config=config)
 
 
 def model_shard(manifests: Iterable[ShardManifest]) -> ShardManifest | None:
@@ -32,14 +43,26 @@ def model_shard(manifests: Iterable[ShardManifest]) -> ShardManifest | None:
 
 
 def fingerprint(recipe: Any) -> dict[str, str]:
-    """Return the sha256 of every local checkpoint and config the recipe names: what a path cannot say."""
+    """Return the sha256 of every local checkpoint, config and head the recipe names: what a path cannot say."""
+    named = [(ref.name, path) for ref in recipe.embed.towers for path in (ref.pretrained, ref.config)]
+    named += [(ref.name, ref.file) for ref in recipe.embed.heads]
     found = {}
-    for ref in recipe.embed.towers:
-        for name in (ref.pretrained, ref.config):
-            if name is not None and Path(name).is_file():
-                with Path(name).open("rb") as handle:
-                    found[f"{ref.name} {Path(name).name}"] = hashlib.file_digest(handle, "sha256").hexdigest()
+    for name, path in named:
+        if path is not None and Path(path).is_file():
+            with Path(path).open("rb") as handle:
+                found[f"{name} {Path(path).name}"] = hashlib.file_digest(handle, "sha256").hexdigest()
     return found
+
+
+def earlier_shift(recipe: Any) -> dict[str, str]:
+    """Return the digest of the statistics the shift stage goes on from, if there are any."""
+    return {} if recipe.shift.update is None else {"update": shift_of(recipe.shift.update)[1].digest}
+
+
+def shift_of(folder: str) -> tuple[Store, ShardManifest]:
+    """Return the store and the shift statistics of a run's folder."""
+    run = Run.open(folder)
+    return run.store, run.shards("shift")[0]
 
 
 def _absolute(ref: TowerRef) -> TowerRef:
@@ -49,3 +72,13 @@ def _absolute(ref: TowerRef) -> TowerRef:
         if value is not None and Path(value).is_file():
             paths[field] = str(Path(value).absolute())
     return ref.model_copy(update=paths)
+
+
+def absolute(settings: EmbedSettings) -> EmbedSettings:
+    """Return the settings with the files of heads and the folders of text encoders as absolute paths."""
+    heads = tuple(ref.model_copy(update={"file": str(Path(ref.file).absolute())}) for ref in settings.heads)
+    tokens = tuple(
+        ref.model_copy(update={"model": str(Path(ref.model).absolute())}) if Path(ref.model).exists() else ref
+        for ref in settings.tokens
+    )
+    return settings.model_copy(update={"heads": heads, "tokens": tokens})

@@ -4,7 +4,7 @@ import json
 import logging
 import pickle
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,13 @@ from typing import Any
 import open_clip
 import torch
 from huggingface_hub import constants as hub
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from open_clip.hf_model import HFTextEncoder
 from PIL import Image
 from safetensors import SafetensorError
 from torch import Tensor, nn
+from torchvision.transforms import Normalize, ToTensor
+from torchvision.transforms.functional import pil_to_tensor
 
 from corgi.clip.backbones import PACKAGE_PREFIX, package_path
 from corgi.clip.references import tower_refs
@@ -49,7 +51,7 @@ class Tower:
         self.name = name
         self.precision = precision
         self._model = model.eval().requires_grad_(False)
-        self._transform = preprocess
+        self._crop, self._mean, self._std = _split(preprocess)
         self._tokenizer = tokenizer
         visual = model.get_submodule("visual")
         self._memory_format = torch.channels_last if _is_convolutional(visual) else torch.contiguous_format
@@ -59,9 +61,14 @@ class Tower:
         self.image_size = int(size if isinstance(size, int) else max(size))
         self.dim = self.texts([""])[0].shape[1]
 
-    def preprocess(self, picture: Image.Image) -> Float[Tensor, "3 height width"]:
-        """Resize, crop and normalise one RGB picture as open_clip does for this model; safe in threads."""
-        return self._transform(picture)
+    def preprocess(
+        self, picture: Image.Image
+    ) -> UInt8[Tensor, "3 height width"] | Float[Tensor, "3 height width"]:
+        """Resize and crop one RGB picture as open_clip does for this model; safe in threads.
+
+        The pixels stay bytes, a quarter of what a device would be sent otherwise; `pixels` scales and normalises them there.
+        """
+        return self._crop(picture)
 
     def tokens(self, captions: Sequence[str]) -> Int[Tensor, "n length"]:
         """Return token ids; a Hugging Face text model gets no more padding than its longest caption needs."""
@@ -78,13 +85,20 @@ class Tower:
 
     @torch.no_grad()
     def pixels(
-        self, pixels: Float[Tensor, "n 3 height width"]
+        self, pixels: UInt8[Tensor, "n 3 height width"] | Float[Tensor, "n 3 height width"]
     ) -> tuple[Float[Tensor, "n dim"], Float[Tensor, "n"]]:
         """Return the unit vectors and norms of preprocessed pictures."""
-        moved = pixels.to(self.device, memory_format=self._memory_format, non_blocking=True)
+        moved = pixels.to(self.device, non_blocking=True)
         with self._autocast():
-            raw = self._model.encode_image(moved)  # pyright: ignore[reportCallIssue]
+            raw = self._model.encode_image(self.normalised(moved))  # pyright: ignore[reportCallIssue]
         return _unit(raw)
+
+    def normalised(self, pixels: Tensor) -> Float[Tensor, "n 3 height width"]:
+        """Return bytes as open_clip's transform leaves them, the same to the last bit; floats are left as they are."""
+        if pixels.dtype == torch.uint8:
+            mean, std = (values.to(pixels.device)[:, None, None] for values in (self._mean, self._std))
+            pixels = pixels.float().div_(255).sub_(mean).div_(std)
+        return pixels.contiguous(memory_format=self._memory_format)
 
     @torch.no_grad()
     def texts(self, captions: Sequence[str]) -> tuple[Float[Tensor, "n dim"], Float[Tensor, "n"]]:
@@ -93,6 +107,37 @@ class Tower:
         with self._autocast():
             raw = self._model.encode_text(ids)  # pyright: ignore[reportCallIssue]
         return _unit(raw)
+
+    @torch.no_grad()
+    def text_states(
+        self, captions: Sequence[str]
+    ) -> tuple[Float[Tensor, "n length width"], Int[Tensor, "n"]]:
+        """Return the text trunk's last hidden states and how many tokens of each caption count."""
+        ids = self.tokens(captions)
+        text: Any = getattr(self._model, "text", self._model)
+        trunk: nn.Module = text.transformer if isinstance(text, HFTextEncoder) else text.ln_final
+        seen: list[Tensor] = []
+
+        def keep(module: nn.Module, inputs: Any, output: Any) -> None:
+            seen.append(getattr(output, "last_hidden_state", output))
+
+        hook = trunk.register_forward_hook(keep)
+        try:
+            with self._autocast():
+                self._model.encode_text(ids.to(self.device))  # pyright: ignore[reportCallIssue]
+        finally:
+            hook.remove()
+        return seen[-1].float().cpu(), self._lengths(ids)
+
+    def _lengths(self, ids: Int[Tensor, "n length"]) -> Int[Tensor, "n"]:
+        """Return how many tokens are not padding: up to the end-of-text token where the tokenizer has one."""
+        text = getattr(self._model, "text", None)
+        if isinstance(text, HFTextEncoder):
+            return (ids != _padding(text)).sum(dim=1)
+        end = getattr(self._tokenizer, "eot_token_id", None)
+        if end is None:
+            return torch.full((len(ids),), ids.shape[1])
+        return (ids == end).int().argmax(dim=1) + 1
 
     def _autocast(self) -> torch.autocast:
         dtype = _AUTOCAST.get(self.precision)
@@ -110,8 +155,12 @@ def load_tower(ref: TowerRef, precision: str = "fp32") -> Tower:
 
     """
     model, preprocess, tokenizer = build_model(ref)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return Tower(ref.name, model.to(device), preprocess, tokenizer, precision)
+    return Tower(ref.name, model.to(device_name()), preprocess, tokenizer, precision)
+
+
+def device_name() -> str:
+    """Return where this process computes: the GPU it was given, else the CPU."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def build_model(ref: TowerRef) -> tuple[nn.Module, Any, Any]:
@@ -198,6 +247,24 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         logging.disable(before)
+
+
+def _split(transform: Any) -> tuple[Callable[[Image.Image], Tensor], Tensor, Tensor]:
+    """Return what open_clip's evaluation transform does to a picture before it makes floats, then its mean and std.
+
+    A transform of another shape is kept whole and gives floats.
+    """
+    steps = list(getattr(transform, "transforms", ()))
+    if len(steps) < 2 or not (isinstance(steps[-2], ToTensor) and isinstance(steps[-1], Normalize)):
+        return transform, torch.zeros(3), torch.ones(3)
+    before = steps[:-2]
+
+    def crop(picture: Image.Image) -> Tensor:
+        for step in before:
+            picture = step(picture)
+        return pil_to_tensor(picture)
+
+    return crop, torch.tensor(steps[-1].mean), torch.tensor(steps[-1].std)
 
 
 def _padding(text: HFTextEncoder) -> int:

@@ -53,6 +53,7 @@ class Context:
     key: str
     force: bool = False
     locks: ExitStack = field(default_factory=ExitStack)
+    outside: Any = None
 
     def shards(self, stage: str) -> list[ShardManifest]:
         """Return an input's shard manifests in order."""
@@ -78,6 +79,8 @@ class Context:
             "inputs": {name: [m.digest for m in manifests] for name, manifests in chosen.items()},
             "payload": payload or {},
         }
+        if self.outside and self.inputs:  # a stage without inputs names its sources in the payload
+            meaning["outside"] = self.outside
         return ShardTask(
             root=self.store.location,
             stage=self.stage.name,
@@ -151,9 +154,13 @@ def meaning_of(stage: Stage, recipe: Any) -> dict[str, Any]:
     return {name: section.meaning() for name, section in sections.items()}
 
 
-def stage_key(stage: Stage, recipe: Any, inputs: dict[str, StageManifest]) -> str:
+def outside_of(stage: Stage, recipe: Any) -> Any:
+    """Return what a stage depends on beside settings and inputs: files that the recipe names, by content."""
+    return resolve(stage.fingerprint)(recipe) if stage.fingerprint else None
+
+
+def stage_key(stage: Stage, recipe: Any, inputs: dict[str, StageManifest], outside: Any) -> str:
     """Return the key of a stage over its inputs."""
-    outside = resolve(stage.fingerprint)(recipe) if stage.fingerprint else None
     return digest(
         {
             "stage": stage.name,

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from corgi.flow.code import code_digest, git_commit
-from corgi.flow.context import Context, Stage, resolve, stage_key
+from corgi.flow.context import Context, Stage, outside_of, resolve, stage_key
 from corgi.settings.errors import InputError, SettingsError, StorageError
 from corgi.tables.manifest import RowCounts, ShardEntry, StageManifest
 from corgi.tables.run import Run
@@ -157,8 +157,10 @@ class Dag:
     ) -> Context:
         """Return what a stage's body would be given over these closed inputs."""
         inputs = {name: closed[name] for name in stage.inputs}
-        key = stage_key(stage, self.recipe, inputs)
-        return Context(stage, self.recipe, self.store, self.run, inputs, key, force, locks or ExitStack())
+        outside = outside_of(stage, self.recipe)
+        key = stage_key(stage, self.recipe, inputs, outside)
+        held = locks or ExitStack()
+        return Context(stage, self.recipe, self.store, self.run, inputs, key, force, held, outside)
 
     def _step(self, stage: Stage, closed: dict[str, StageManifest]) -> Step:
         context = self.context(stage, closed)

@@ -1,8 +1,8 @@
 """Settings of the stages around CLIP: tower, embed, curate, shift."""
 
-from typing import Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import ByteSize, Field, model_validator
 
 from corgi.settings.section import Section, neutral
 from corgi.settings.training import TrainingSettings
@@ -50,9 +50,34 @@ class TowerRef(Section):
     model: str
     """open_clip architecture, such as ViT-B-32."""
     pretrained: str
-    """open_clip tag, or path of a checkpoint file; `random` builds untrained weights, for tests of the path only."""
+    """open_clip tag, or path of a checkpoint file; `trained`: the one of the recipe's tower stage; `random` builds untrained
+    weights, for tests of the path only."""
     config: str | None = None
     """Path of the open_clip config JSON when the architecture is not one of open_clip's."""
+
+
+class HeadRef(Section):
+    """A linear score on one tower's image vectors, such as LAION's aesthetic and safety heads."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_]*$")
+    """The score's column is `<name>_score`; aesthetic and punsafe are the usual names."""
+    tower: str
+    """Tower whose unit image vectors the head was trained on."""
+    file: str
+    """Local safetensors file with `weight` [1, d] or [d] and, optionally, `bias` [1]."""
+    activation: Literal["none", "sigmoid"] = "none"
+    """What follows the linear layer; sigmoid makes a probability of a logit."""
+
+
+class TokenRef(Section):
+    """A text encoder whose token states are stored for each caption, for a prior that attends to words."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$")
+    """The states' column is `<name>/tokens`."""
+    model: str
+    """`tower:<name>` for a CLIP tower's own text trunk; else a Hugging Face encoder: hub id, local folder or `package:` path."""
+    max_tokens: int = Field(default=77, ge=1, le=1024)
+    """Tokens kept of a caption at most."""
 
 
 class EmbedSettings(Section):
@@ -60,8 +85,13 @@ class EmbedSettings(Section):
 
     towers: tuple[TowerRef, ...] = ()
     """CLIP models; empty: the recipe's own trained tower."""
-    batch_size: int = Field(default=64, ge=1, le=8192)
-    """Pictures a forward pass; part of the result, since batches start at a shard's first row."""
+    heads: tuple[HeadRef, ...] = ()
+    """Scores computed from the image vectors and stored beside them."""
+    tokens: tuple[TokenRef, ...] = ()
+    """Text encoders whose token states are stored; they dominate storage, so none unless asked for."""
+    batch_size: int | None = Field(default=64, ge=1, le=8192)
+    """Pictures a forward pass; part of the result, since batches start at a shard's first row. None: measured once per kind
+    of device, kept in the store, and written into each shard's resolved settings."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Autocast type of the forward pass."""
     num_actors: int = neutral(1, ge=1)
@@ -72,17 +102,63 @@ class EmbedSettings(Section):
     """GPUs Ray reserves for an actor."""
     decode_threads: int = neutral(2, ge=1)
     """Threads that decode stored pictures beside the device."""
+    prefetch_batches: int = neutral(2, ge=1, le=64)
+    """Batches decoded ahead of the device."""
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> Self:
+        for kind, names in (("towers", self.towers), ("heads", self.heads), ("tokens", self.tokens)):
+            if len({ref.name for ref in names}) < len(names):
+                raise ValueError(f"two {kind} have the same name: their columns would collide")
+        return self
+
+
+class ScoreRule(Section):
+    """A bound on one stored score; rows without the score pass."""
+
+    score: str = "similarity"
+    """Column of the image embeddings: similarity, or `<head>_score`."""
+    min: float | None = None
+    """Smallest value kept."""
+    max: float | None = None
+    """Largest value kept."""
+    top_share: float | None = Field(default=None, gt=0, le=1)
+    """Share of the train rows with the highest scores; the threshold it gives holds for every split."""
+
+    @model_validator(mode="after")
+    def _some_bound(self) -> Self:
+        if self.min is None and self.max is None and self.top_share is None:
+            raise ValueError("a score rule needs min, max or top_share")
+        return self
 
 
 class CurateSettings(Section):
-    """What needs the whole set: thresholds and duplicates."""
+    """What needs the whole set: thresholds, duplicates, caps. Score rules come first, then duplicates, then the cap."""
 
+    preset: Literal["clip_score_top_30", "laion_b32_028"] | None = None
+    """DataComp's and LAION's score rules by their names; applied beside the others."""
+    scores: tuple[ScoreRule, ...] = ()
+    """Bounds on stored scores."""
     min_similarity: float | None = Field(default=None, ge=-1, le=1)
     """Smallest cosine between a picture and its best full caption; pictures without a caption pass; None: no threshold."""
     exact_duplicates: bool = True
     """Keep one of the pictures whose raw bytes are equal."""
     placeholder_min_urls: int | None = Field(default=None, ge=2)
     """Drop every picture whose raw bytes came from at least this many URLs of the whole set ("image not found"); None: none."""
+    perceptual_distance: int | None = Field(default=None, ge=0, le=16)
+    """Largest Hamming distance of two phashes (of 64 bits) that are one picture; None: not compared."""
+    semantic_cosine: float | None = Field(default=None, gt=0, le=1)
+    """Smallest cosine of two image vectors that are one picture (SemDeDup); None: not compared."""
+    semantic_cluster_rows: int = Field(default=1000, ge=16, le=1_000_000)
+    """Rows of a cluster, about, within which image vectors are compared."""
+    duplicates: Literal["all", "across_splits"] = "all"
+    """Which perceptual and semantic duplicates go: all but one, or only those whose twin is in another split."""
+    max_domain_share: float | None = Field(default=None, gt=0, le=1)
+    """Largest share of the kept rows of a split that one registered domain may hold; None: no cap."""
+    caption_share: float = Field(default=1.0, ge=0, le=1)
+    """Share of the train pictures that keep their captions; the others train only what needs none (semi-supervised runs)."""
+    seed: int = Field(default=0, ge=0, lt=2**32)
+    """Seed of the choice of captioned pictures and of the clusters compared within."""
 
 
 class ShiftSettings(Section):
@@ -94,15 +170,32 @@ class ShiftSettings(Section):
     """n_0: a cluster's variance is shrunk towards the global one as if n_0 more rows had it."""
     floor_share: float = Field(default=1e-3, gt=0, le=1)
     """Variances are at least this share of the median global variance."""
-    rank: int = Field(default=0, ge=0, le=1024)
-    """Directions of the low-rank part of each Sigma, fitted on the k-means rows; 0: Sigma is diagonal."""
-    scale: float = Field(default=1.0, gt=0, le=100)
-    """c: the start distribution's standard deviation over the cluster's."""
+    covariance: Literal["diagonal", "low_rank", "full"] = "diagonal"
+    """Sigma_k: its diagonal, leading directions plus a diagonal, or all of it (k = 1 only)."""
+    rank: int = Field(default=64, ge=1, le=1024)
+    """Directions of a low-rank Sigma_k."""
+    scale: Annotated[float, Field(gt=0, le=100)] | Literal["matched"] = 1.0
+    """c: the start distribution's standard deviation over the cluster's; `matched`: as found in the data, the spread of an
+    image embedding given its caption over that of its cluster."""
     num_iterations: int = Field(default=25, ge=1, le=1000)
     """k-means iterations."""
     max_fit_rows: int = Field(default=1_000_000, ge=1)
     """Rows k-means is fitted on at most; all rows are assigned."""
+    fit_rows_per_cluster: int = Field(default=256, ge=1, le=100_000)
+    """Rows a cluster k-means is fitted on, in all at least 20,000 where there are as many."""
+    measured_clusters: tuple[Annotated[int, Field(ge=1, le=4096)], ...] = (1, 4, 16, 64, 256)
+    """Values of k at which the text -> cluster accuracy is measured beside the chosen one."""
+    update: str | None = None
+    """Folder of an earlier run: its centroids stay as they are, its moments are kept, and only new shards are read."""
+    max_memory: ByteSize = neutral(ByteSize(4 * 2**30))
+    """Memory one process of the stage may need; more is refused before anything starts."""
     num_threads: int = Field(default=2, ge=1, le=256)
     """Threads and CPUs of the k-means fit; part of the result, to rounding."""
     seed: int = Field(default=0, ge=0, lt=2**32)
     """Seed of k-means."""
+
+    @model_validator(mode="after")
+    def _full_is_one_set(self) -> Self:
+        if self.covariance == "full" and self.num_clusters != 1:
+            raise ValueError("covariance full needs num_clusters 1: use diagonal or low_rank with more")
+        return self

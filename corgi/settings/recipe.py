@@ -59,7 +59,7 @@ class Recipe(Section):
         if isinstance(values["seed"], str) and not values["seed"].strip().isdecimal():
             return values
         seeded = dict(values)
-        for name in ("plan", "tower", "shift", "prior", "autoencoder", "decoder", "evaluate"):
+        for name in ("plan", "tower", "curate", "shift", "prior", "autoencoder", "decoder", "evaluate"):
             section = seeded.get(name, None if name == "tower" else {})
             if isinstance(section, dict):
                 seeded[name] = {"seed": values["seed"], **section}
@@ -70,6 +70,22 @@ class Recipe(Section):
         if self.tower is None and not self.embed.towers:
             raise ValueError(
                 "embed.towers is empty and no tower section trains one: name at least one CLIP model"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _names_are_known(self) -> "Recipe":
+        if self.tower is None and any(ref.pretrained == "trained" for ref in self.embed.towers):
+            raise ValueError("embed.towers asks for the trained tower and no tower section trains one")
+        towers = {ref.name for ref in self.embed.towers} or {"own"}
+        asked = [ref.tower for ref in self.embed.heads]
+        asked += [
+            ref.model.removeprefix("tower:") for ref in self.embed.tokens if ref.model.startswith("tower:")
+        ]
+        unknown = sorted(set(asked) - towers)
+        if unknown:
+            raise ValueError(
+                f"embed.heads and embed.tokens name tower {unknown[0]!r}; the towers are {', '.join(sorted(towers))}"
             )
         return self
 

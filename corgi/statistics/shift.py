@@ -1,18 +1,27 @@
-"""The shift parameters (mu_k, diag sigma_k^2) from moments, and the references they are judged by."""
+"""The shift parameters (mu_k, Sigma_k) from moments, and the references they are judged by."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 
 from corgi.diffusion.shifted import choose_cluster
-from corgi.statistics.moments import Moments, pooled
+from corgi.statistics.clusters import nearest
+from corgi.statistics.low_rank import shrinkage_weight
+from corgi.statistics.moments import Moments, cluster_moments, pooled
+
+RIDGE_SHARE = 1e-3
+"""Ridge of the regression on captions, as a share of the mean variance of a caption's dimension."""
 
 
 @dataclass(frozen=True)
 class ShiftParameters:
-    """Mean and standard deviation of each cluster and of all rows; float64, without the factor c."""
+    """Mean and covariance of each cluster, mean and standard deviation of all rows; without the factor c.
+
+    Sigma_k is diag(scale_k^2), plus F_k F_k^T where there is a `factor`; or L L^T where there is a `cholesky`
+    (k = 1), whose diagonal scale^2 then repeats.
+    """
 
     mean: Float[np.ndarray, "k dim"]
     scale: Float[np.ndarray, "k dim"]
@@ -20,7 +29,13 @@ class ShiftParameters:
     global_mean: Float[np.ndarray, "dim"]
     global_scale: Float[np.ndarray, "dim"]
     factor: Float[np.ndarray, "k dim rank"] | None = None
-    """With a factor F_k, Sigma_k = diag(scale_k^2) + F_k F_k^T; without, Sigma_k is diagonal."""
+    cholesky: Float[np.ndarray, "k dim dim"] | None = None
+
+    @property
+    def variance(self) -> Float[np.ndarray, "k dim"]:
+        """Return the diagonal of each Sigma_k."""
+        own = self.scale**2
+        return own if self.factor is None else own + (self.factor.astype(np.float64) ** 2).sum(axis=2)
 
 
 def shift_parameters(clusters: Moments, shrinkage_count: float, floor_share: float) -> ShiftParameters:
@@ -37,8 +52,8 @@ def shift_parameters(clusters: Moments, shrinkage_count: float, floor_share: flo
     if not whole.count:
         raise ValueError("no rows to take statistics of")
     floor = floor_share * np.median(whole.variance)
-    count = clusters.count[:, None].astype(np.float64)
-    weight = np.where(count + shrinkage_count > 0, count / np.maximum(count + shrinkage_count, 1e-300), 0.0)
+    count = clusters.count[:, None]
+    weight = shrinkage_weight(count, shrinkage_count)
     variance = np.maximum(weight * clusters.variance + (1 - weight) * whole.variance, floor)
     mean = np.where(count > 0, clusters.mean, whole.mean)
     found = ShiftParameters(
@@ -52,39 +67,6 @@ def shift_parameters(clusters: Moments, shrinkage_count: float, floor_share: flo
     return found
 
 
-def low_rank_parameters(
-    shift: ShiftParameters,
-    rows: Float[np.ndarray, "n dim"],
-    cluster: Int[np.ndarray, "n"],
-    rank: int,
-    shrinkage_count: float,
-    floor_share: float,
-) -> ShiftParameters:
-    """Return the parameters with Sigma_k = diag(scale_k^2) + F_k F_k^T, F_k the r largest principal directions.
-
-    Each covariance is shrunk towards the global one like the variances. Its diagonal is kept exactly (up to the
-    floor), its products between dimensions as far as r directions carry them.
-
-    Raises:
-        ValueError: the rank is not between 1 and dim - 1, or there are no rows.
-
-    """
-    dim = rows.shape[1]
-    if not 1 <= rank < dim or not len(rows):
-        raise ValueError(f"a low-rank covariance needs rows and a rank of 1 to {dim - 1}, got {rank}")
-    whole = Moments.of(rows.astype(np.float64), full=True).variance
-    floor = floor_share * np.median(np.diag(whole))
-    scale, factor = np.empty_like(shift.scale), np.empty((*shift.scale.shape, rank))
-    for k in range(len(shift.scale)):
-        part = Moments.of(rows[cluster == k].astype(np.float64), full=True)
-        weight = float(part.count) / max(float(part.count) + shrinkage_count, 1e-300)
-        values, vectors = np.linalg.eigh(weight * part.variance + (1 - weight) * whole)
-        factor[k] = vectors[:, -rank:] * np.sqrt(np.maximum(values[-rank:], 0))
-        rest = (vectors[:, :-rank] ** 2) @ np.maximum(values[:-rank], 0)
-        scale[k] = np.sqrt(np.maximum(rest, floor))
-    return replace(shift, scale=scale, factor=factor)
-
-
 def choice_accuracy(
     text: Float[np.ndarray, "n dim"], picture_cluster: Int[np.ndarray, "n"], mean: Float[np.ndarray, "k dim"]
 ) -> float | None:
@@ -95,6 +77,61 @@ def choice_accuracy(
         torch.from_numpy(np.asarray(text, np.float64)), torch.from_numpy(np.asarray(mean, np.float64))
     )
     return float((chosen.numpy() == picture_cluster).mean())
+
+
+def expected_directions(
+    shift: ShiftParameters, num_draws: int = 256, seed: int = 0
+) -> Float[np.ndarray, "k dim"]:
+    """Return E[z / |z|] under N(mu_k, Sigma_k) by antithetic draws: the expected cosine to y is its product with y / |y|.
+
+    Its length is below 1, the shorter the wider the cluster, which is what the cosine to mu_k does not see.
+    """
+    generator = np.random.Generator(np.random.Philox(seed))
+    k, dim = shift.mean.shape
+    found = np.empty((k, dim))
+    for cluster in range(k):
+        noise = generator.normal(size=(num_draws // 2, dim))
+        moved = noise * shift.scale[cluster] if shift.cholesky is None else noise @ shift.cholesky[cluster].T
+        if shift.factor is not None:
+            rank = shift.factor.shape[2]
+            moved = moved + generator.normal(size=(len(moved), rank)) @ shift.factor[cluster].T
+        drawn = np.concatenate([shift.mean[cluster] + moved, shift.mean[cluster] - moved])
+        found[cluster] = (drawn / np.linalg.norm(drawn, axis=1, keepdims=True)).mean(axis=0)
+    return found
+
+
+def expected_choice_accuracy(
+    text: Float[np.ndarray, "n dim"],
+    picture_cluster: Int[np.ndarray, "n"],
+    directions: Float[np.ndarray, "k dim"],
+) -> float | None:
+    """Return the share of captions whose cluster of largest expected cosine is their picture's; None without rows."""
+    if not len(text):
+        return None
+    chosen = (np.asarray(text, np.float64) @ directions.T).argmax(axis=1)
+    return float((chosen == picture_cluster).mean())
+
+
+def choice_by_clusters(
+    rows: Float[np.ndarray, "n dim"],
+    centroids: Float[np.ndarray, "k dim"],
+    pairs: tuple[Float[np.ndarray, "m dim"], Float[np.ndarray, "m dim"]],
+    shrinkage_count: float,
+    floor_share: float,
+) -> dict[str, float | None]:
+    """Return how often a caption chooses its picture's cluster, with these centroids and the means of these rows.
+
+    `pairs` are (picture, caption) vectors that took no part in the fit; `chance` is what the best constant choice scores.
+    """
+    pictures, text = pairs
+    moments = cluster_moments(rows, nearest(rows, centroids)[0], len(centroids))
+    shift = shift_parameters(moments, shrinkage_count, floor_share)
+    own, _ = nearest(pictures, shift.mean)
+    return {
+        "cosine": choice_accuracy(text, own, shift.mean),
+        "expected_cosine": expected_choice_accuracy(text, own, expected_directions(shift)),
+        "chance": float(np.bincount(own).max() / len(own)) if len(own) else None,
+    }
 
 
 def two_sample_cosine(rows: Float[np.ndarray, "n dim"], label: Int[np.ndarray, "n"]) -> float | None:
@@ -128,6 +165,28 @@ def matched_scale(
         freedom += float(part.count) - 1
         expected += float((cluster_scale[chosen] ** 2).sum(axis=1).mean()) * (float(part.count) - 1)
     return float(np.sqrt(within / expected)) if freedom and expected else None
+
+
+def regression_scale(
+    train: tuple[Float[np.ndarray, "n dim"], Float[np.ndarray, "n text"]],
+    held_out: tuple[Float[np.ndarray, "m dim"], Float[np.ndarray, "m text"]],
+    cluster_scale: Float[np.ndarray, "m dim"],
+) -> float | None:
+    """Return an upper bound of the matched c where no caption is shared: what a linear map from the caption leaves over.
+
+    A ridge regression picture ~ caption is fitted on `train` (pictures, captions); its error on `held_out` over the
+    cluster variance is c^2 at most, as a better predictor leaves less. None with fewer rows than a caption has dimensions.
+    """
+    pictures, text = (np.asarray(values, np.float64) for values in train)
+    if len(text) <= text.shape[1] or not len(held_out[0]):
+        return None
+    picture_mean, text_mean = pictures.mean(axis=0), text.mean(axis=0)
+    centred = text - text_mean
+    gram = centred.T @ centred
+    ridge = RIDGE_SHARE * float(np.trace(gram)) / len(gram)
+    weights = np.linalg.solve(gram + ridge * np.eye(len(gram)), centred.T @ (pictures - picture_mean))
+    left = held_out[0] - picture_mean - (held_out[1] - text_mean) @ weights
+    return float(np.sqrt((left**2).sum() / (cluster_scale.astype(np.float64) ** 2).sum()))
 
 
 def spectrum(rows: Float[np.ndarray, "n dim"]) -> Float[np.ndarray, "dim"]:

@@ -1,5 +1,6 @@
 """Every table's columns, and the one list of reasons for which a row is rejected."""
 
+from collections.abc import Iterable
 from enum import StrEnum
 
 import pyarrow as pa
@@ -43,7 +44,11 @@ class Reason(StrEnum):
     ENGINE = "engine"
     PLACEHOLDER = "placeholder"
     EXACT_DUPLICATE = "exact_duplicate"
+    PERCEPTUAL_DUPLICATE = "perceptual_duplicate"
+    SEMANTIC_DUPLICATE = "semantic_duplicate"
+    DOMAIN_CAP = "domain_cap"
     LOW_SIMILARITY = "low_similarity"
+    LOW_SCORE = "low_score"
     BAD_VECTOR = "bad_vector"
 
 
@@ -130,8 +135,10 @@ LEDGER = pa.schema(
 )
 """One row an input row, sorted by (source, row): kept, or rejected with a Reason."""
 
-SELECTION = pa.schema([("uid", pa.string()), ("keep", pa.bool_()), ("reason", pa.string())])
-"""One row a picture, sorted by uid: whether it is trained on and measured."""
+SELECTION = pa.schema(
+    [("uid", pa.string()), ("keep", pa.bool_()), ("reason", pa.string()), ("captioned", pa.bool_())]
+)
+"""One row a picture, sorted by uid: whether it is trained on and measured, and whether its captions are; null means yes."""
 
 
 def vector(dim: int) -> pa.DataType:
@@ -139,12 +146,13 @@ def vector(dim: int) -> pa.DataType:
     return pa.list_(pa.float16(), dim)
 
 
-def image_embeddings(dims: dict[str, int]) -> pa.Schema:
-    """Return the schema of one row a picture, sorted by uid: per tower a unit vector and its raw norm."""
+def image_embeddings(dims: dict[str, int], heads: Iterable[str] = ()) -> pa.Schema:
+    """Return the schema of one row a picture, sorted by uid: per tower a unit vector and its raw norm, then scores."""
     fields = [pa.field("uid", pa.string()), pa.field("split", pa.string())]
     for tower, dim in dims.items():
         fields += [pa.field(f"{tower}/image", vector(dim)), pa.field(f"{tower}/image_norm", pa.float32())]
-    return pa.schema([*fields, pa.field("similarity", pa.float32())])
+    scores = [pa.field(f"{head}_score", pa.float32()) for head in heads]
+    return pa.schema([*fields, pa.field("similarity", pa.float32()), *scores])
 
 
 def caption_embeddings(dims: dict[str, int]) -> pa.Schema:
@@ -164,6 +172,14 @@ def given_vectors(dims: dict[str, int]) -> pa.Schema:
     for name, dim in dims.items():
         fields += [pa.field(name, vector(dim)), pa.field(f"{name}_norm", pa.float32())]
     return pa.schema(fields)
+
+
+def caption_tokens(widths: dict[str, int]) -> pa.Schema:
+    """Return the schema of one row a caption, sorted by (uid, ordinal): per text encoder its token states, first to last."""
+    fields = [pa.field("uid", pa.string()), pa.field("ordinal", pa.int32())]
+    return pa.schema(
+        fields + [pa.field(f"{name}/tokens", pa.list_(vector(width))) for name, width in widths.items()]
+    )
 
 
 def latents(dim: int) -> pa.Schema:

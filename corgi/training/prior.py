@@ -74,12 +74,11 @@ def table_of(variant: str, shift: Mapping[str, Tensor], c: float) -> ShiftTable:
     """Return (mu, Sigma) of a variant: one choice in the same code, nothing else differs."""
     dim = shift["mean"].shape[1]
     if variant == "shifted":
-        table = ShiftTable.clusters(
-            shift["mean"].float(), shift["scale"].float(), c, count=shift["count"].long()
-        )
-        if "factor" not in shift:
-            return table
-        return ShiftTable(table.mean, table.scale, c * shift["factor"].float(), count=table.count)
+        mean, scale, count = shift["mean"].float(), shift["scale"].float(), shift["count"].long()
+        roots = {name: c * shift[name].float() for name in ("factor", "cholesky") if name in shift}
+        if roots:
+            return ShiftTable(mean, c * scale, count=count, **roots)
+        return ShiftTable.clusters(mean, scale, c, count=count)
     if variant == "standardised":
         return ShiftTable.standardised(shift["global_mean"].float(), shift["global_scale"].float())
     return ShiftTable.dalle2(dim) if variant == "dalle2" else ShiftTable.ddpm(dim)
@@ -127,8 +126,9 @@ def load_prior(store: Store, prior: ShardManifest, shift: ShardManifest, variant
 
 
 def shift_scale(shift: ShardManifest) -> float:
-    """Return c of the committed shift parameters."""
-    return float(shift.settings["shift"]["scale"])
+    """Return c of the committed shift parameters: the setting, or what was matched in the data."""
+    chosen = shift.settings["shift"]["scale"]
+    return float(shift.facts["scale"] if chosen == "matched" else chosen)
 
 
 def shift_table(store: Store, shift: ShardManifest, variant: str) -> ShiftTable:

@@ -34,6 +34,12 @@ class EmbeddedShards:
             raise AssertionError(f"shard {unit}: embeddings and selection do not hold the same rows")
         return np.asarray(selection["keep"]) & (np.asarray(images["split"]) == split.value)
 
+    def captioned(self, unit: int) -> Bool[np.ndarray, "rows"]:
+        """Say of which rows of a shard's image table the captions may be learnt from; the selection says no for some."""
+        store = Store(self.root)
+        selection = store.read(store.read_shard(self.curate[unit]), "selection", ["captioned"])
+        return np.asarray(selection["captioned"].fill_null(True))
+
     def image_table(self, unit: int) -> pa.Table:
         """Return a shard's image embeddings."""
         store = Store(self.root)
@@ -71,7 +77,8 @@ class PriorRows:
         captions = self._shards.caption_table(unit).select(["uid", "kind"])
         captioned = captions.filter(pc.field("kind") == "full")["uid"].to_pylist()
         images = self._shards.image_table(unit)["uid"]
-        return self._shards.keep(unit, self._split) & np.isin(images.to_pylist(), captioned)
+        learnt = self._shards.keep(unit, self._split) & self._shards.captioned(unit)
+        return learnt & np.isin(images.to_pylist(), captioned)
 
 
 class DecoderRows:

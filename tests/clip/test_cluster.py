@@ -1,17 +1,19 @@
 """The shift stage's passes without Ray: what each shard says, and what is refused."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from corgi.clip import cluster, passes
+from corgi.clip import cluster, fit, passes
 from corgi.clip.cluster import shard_refs
 from corgi.clip.embed import EmbedShards
 from corgi.clip.passes import ShardRef, assigned, closest, conditioned, judged, moments_of, sampled
 from corgi.flow.dag import Dag
 from corgi.settings.clip import ShiftSettings
 from corgi.settings.errors import InputError
+from corgi.statistics.clusters import spherical_kmeans
 from corgi.statistics.moments import Moments, merged, pooled
 from corgi.tables.schema import Split
 from tests.support.drawn import dag, run
@@ -74,7 +76,7 @@ def test_samples_repeat_and_keep_to_their_share(embedded: tuple[Dag, list[ShardR
 def test_captions_go_with_their_pictures(embedded: tuple[Dag, list[ShardRef]]) -> None:
     _, refs = embedded
     uids, vectors = refs[0].images(Split.VAL)
-    found = judged(refs[0], vectors[:3])
+    found = judged(refs[0], vectors[:3], 1000)
     rows, _ = refs[0].captions(uids)
     assert len(found["cluster"]) == len(rows) == sum(int(uid, 16) % 7 != 6 for uid in uids)
     np.testing.assert_allclose(found["picture_mean"][: int((rows < 3).sum())], 1, atol=1e-5)
@@ -98,13 +100,11 @@ def test_more_clusters_than_pictures_is_one_line(
     embedded: tuple[Dag, list[ShardRef]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, refs = embedded
-    monkeypatch.setattr(
-        cluster, "over_shards", lambda function, shards, arguments: in_process(function, shards, arguments)
-    )
+    monkeypatch.setattr(fit, "over_shards", in_process)
     with pytest.raises(
         InputError, match=r"shift.num_clusters=4000 is more than the \d+ train pictures"
     ) as caught:
-        cluster.find(refs, ShiftSettings(num_clusters=4000))
+        fit.find(refs, ShiftSettings(num_clusters=4000), None, lambda name, arrays: None)
     assert "\n" not in str(caught.value)
 
 
@@ -115,7 +115,7 @@ def test_vectors_that_are_not_finite_are_refused_by_shard(
     monkeypatch.setattr(
         passes, "concatenated", lambda table, kind, towers: np.full((table.num_rows, 16), np.nan)
     )
-    with pytest.raises(InputError, match="shard 00001 holds vectors that are not finite"):
+    with pytest.raises(InputError, match="shard 00001 holds vectors that are not finite or zero"):
         sampled(refs[1], 1.0, 0)
 
 
@@ -137,3 +137,92 @@ def test_towers_that_differ_between_shards_are_refused(
     )
     with pytest.raises(InputError, match="different towers"):
         shard_refs(built.store, context.task("all"))
+
+
+def found_with(refs, monkeypatch, earlier=None, **settings):
+    """Run every pass in this process; return what was found and the sums that were saved."""
+    saved = {}
+    monkeypatch.setattr(fit, "over_shards", in_process)
+    monkeypatch.setattr(
+        fit, "_fitted", lambda rows, k, s: spherical_kmeans(rows, k, s.num_iterations, s.seed, 1)
+    )
+    chosen = ShiftSettings(**{"num_clusters": 3, **settings})
+    found = fit.find(refs, chosen, earlier, saved.__setitem__)
+    return found, saved
+
+
+def earlier_of(found, saved, refs) -> fit.Earlier:
+    def arrays(name):
+        return {key: value for key, value in saved[name].items() if key != "centroid"}
+
+    return fit.Earlier(found.centroids, frozenset(ref.identity for ref in refs), arrays)
+
+
+@pytest.mark.law
+@pytest.mark.parametrize(
+    "settings", [{}, {"covariance": "low_rank", "rank": 3}, {"covariance": "full", "num_clusters": 1}]
+)
+def test_an_update_with_new_shards_is_a_full_recompute(embedded, monkeypatch, settings) -> None:
+    _, refs = embedded
+    chosen = {"measured_clusters": (), **settings}
+    first, saved = found_with(refs[:1], monkeypatch, **chosen)
+    earlier = earlier_of(first, saved, refs[:1])
+    read: list[str] = []
+    monkeypatch.setattr(
+        fit, "assigned", lambda ref, centroids: (read.append(ref.shard), assigned(ref, centroids))[1]
+    )
+    updated, _ = found_with(refs, monkeypatch, earlier, **chosen)
+    assert read == [refs[1].shard]
+    frozen = fit.Earlier(first.centroids, frozenset({"a shard that is gone"}), earlier.arrays)
+    whole, _ = found_with(refs, monkeypatch, frozen, **chosen)
+    assert read[1:] == [ref.shard for ref in refs]
+    for name in ("mean", "scale", "count", "global_mean", "global_scale", "factor", "cholesky"):
+        a, b = getattr(updated.parameters, name), getattr(whole.parameters, name)
+        assert (a is None) == (b is None)
+        if a is not None:
+            tolerance = 1e-9 if a.dtype == np.float64 else 1e-6
+            np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.law
+@pytest.mark.parametrize("covariance", ["diagonal", "low_rank"])
+def test_every_covariance_keeps_the_diagonal_and_repeats_its_bits(embedded, monkeypatch, covariance) -> None:
+    _, refs = embedded
+    found, saved = found_with(refs, monkeypatch, covariance=covariance, rank=4, measured_clusters=(1, 4))
+    again, _ = found_with(refs, monkeypatch, covariance=covariance, rank=4, measured_clusters=(1, 4))
+    plain, _ = found_with(refs, monkeypatch, measured_clusters=())
+    np.testing.assert_array_equal(found.parameters.scale, again.parameters.scale)
+    np.testing.assert_allclose(found.parameters.variance, plain.parameters.variance, rtol=1e-6)
+    if covariance == "low_rank":
+        assert found.parameters.factor is not None
+        assert found.parameters.factor.shape == (3, 16, 4)
+        assert set(saved) == {"clusters", "sketch_all", "sketch_0000"}
+    assert set(found.by_clusters) == {"1", "4"}
+    assert found.by_clusters["1"]["cosine"] == 1
+
+
+def test_uncaptioned_pictures_count_in_moments_and_not_among_captions(embedded, monkeypatch) -> None:
+    _, refs = embedded
+    uids, _ = refs[0].images(Split.TRAIN)
+    silent = uids[0]
+    monkeypatch.setattr(
+        ShardRef, "captioned", lambda self, names: [None if name == silent else name for name in names]
+    )
+    row, _ = refs[0].captions(uids)
+    assert 0 not in row
+    assert silent in refs[0].images(Split.TRAIN)[0]
+
+
+def test_no_caption_and_a_matched_scale_is_one_line(embedded, monkeypatch) -> None:
+    _, refs = embedded
+    found, _ = found_with(refs, monkeypatch, measured_clusters=())
+    alone = np.arange(len(found.conditioned["caption"]))
+    silent = dataclasses.replace(
+        found,
+        conditioned={**found.conditioned, "caption": alone},
+        pairs={k: v[:2] for k, v in found.pairs.items()},
+    )
+    with pytest.raises(InputError, match=r"shift\.scale=matched needs captions"):
+        cluster.summary(silent, ShiftSettings(num_clusters=3, scale="matched"), ["a"])
+    told = cluster.summary(found, ShiftSettings(num_clusters=3, scale="matched"), ["a"])
+    assert told["scale"] == told["scale_matched_to_captions"] > 0

@@ -2,16 +2,17 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import open_clip
 import pytest
 import torch
+from open_clip.transform import image_transform
 from safetensors.torch import save_file
 
 from corgi.clip import backbones
 from corgi.clip.features import frozen_model
-from corgi.clip.towers import Tower, load_tower
+from corgi.clip.towers import Tower, _split, load_tower
 from corgi.clip.train import checkpoint
 from corgi.settings.clip import TowerRef, TowerSettings
 from corgi.settings.errors import InputError
@@ -87,11 +88,29 @@ def test_pictures_do_not_depend_on_their_batch(own: tuple[Tower, TowerRef]) -> N
     assert tower.images(pictures)[0].norm(dim=1) == pytest.approx(1, abs=1e-5)
 
 
-def test_preprocessing_is_open_clips_own() -> None:
-    _, _, transform = open_clip.create_model_and_transforms("ViT-B-32", pretrained=None)
-    tower = load_tower(TowerRef(name="b32", model="ViT-B-32", pretrained="random"))
-    expected = transform(picture(1))  # pyright: ignore[reportCallIssue]
-    torch.testing.assert_close(tower.preprocess(picture(1)), expected, atol=0, rtol=0)
+@pytest.mark.law
+@pytest.mark.parametrize("resize_mode", ["shortest", "longest", "squash"])
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
+@pytest.mark.parametrize("size", [(80, 80), (300, 120), (37, 250)])
+def test_bytes_for_the_device_are_open_clips_floats(resize_mode, interpolation, size) -> None:
+    """Every resize path of open_clip: what is scaled on the device is what its transform gives, bit for bit."""
+    transform: Any = image_transform(64, is_train=False, resize_mode=resize_mode, interpolation=interpolation)
+    crop, mean, std = _split(transform)
+    shown = picture(3).resize(size)
+    pixels = crop(shown)
+    assert pixels.dtype == torch.uint8
+    scaled = pixels.float().div_(255).sub_(mean[:, None, None]).div_(std[:, None, None])
+    torch.testing.assert_close(scaled, transform(shown), atol=0, rtol=0)
+
+
+def test_a_transform_of_another_shape_is_kept_whole() -> None:
+    def whole(shown: object) -> torch.Tensor:
+        return torch.ones(3, 4, 4)
+
+    crop, mean, std = _split(whole)
+    assert crop(picture(1)).dtype == torch.float32
+    assert mean.tolist() == [0, 0, 0]
+    assert std.tolist() == [1, 1, 1]
 
 
 def test_random_weights_are_the_same_each_time_and_a_checkpoint_path_replaces_them(tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from corgi.data.curate import exact_duplicates
 from corgi.flow.dag import Context, Dag, Selection, Stage, open_dag
 from corgi.settings.recipe import Recipe
 from corgi.tables.manifest import RowCounts
@@ -89,16 +88,6 @@ def test_no_bytes_are_both_trained_on_and_held_out(tmp_path):
     kept = [row for shard in SHARDS for row in shard if reasons[row[0]] is None]
     assert max(Counter(sha256 for _, sha256, _, _ in kept).values()) == 1
     assert {sha256 for _, sha256, _, _ in kept} == {sha256 for shard in SHARDS for _, sha256, _, _ in shard}
-
-
-def test_the_kept_copy_is_named(tmp_path):
-    _, made = curated(tmp_path)
-    assert exact_duplicates(made.store, made.run.shards("download")) == {
-        "a0": "b0",
-        "a4": "b4",
-        "b1": "a1",
-        "b3": "a3",
-    }
 
 
 def test_duplicates_may_stay(tmp_path):

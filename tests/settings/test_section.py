@@ -49,6 +49,10 @@ HAND_MADE: dict[tuple[str, str], Any] = {
     ("EvaluateSettings", "steps"): (3,),
     ("DownloadSettings", "engine"): "img2dataset",
     ("TowerRef", "name"): "b",
+    ("EmbedSettings", "heads"): ({"name": "a", "tower": "own", "file": "f"},),
+    ("EmbedSettings", "tokens"): ({"name": "a", "model": "tower:own"},),
+    ("CurateSettings", "scores"): ({"min": 0.5},),
+    ("ShiftSettings", "measured_clusters"): (3,),
 }
 
 

@@ -66,3 +66,20 @@ def test_nothing_merges_to_nothing_and_changes_nothing() -> None:
     assert nothing.merge(nothing).count == 0
     assert np.isfinite(nothing.merge(nothing).variance).all()
     assert Moments.of(np.zeros((0, 3))).count == 0
+
+
+@pytest.mark.law
+def test_shard_order_gives_equal_bits_and_any_other_order_agrees_to_1e_12() -> None:
+    generator = np.random.default_rng(7)
+    rows = unit_rows(4000, 24)
+    cluster = generator.integers(0, 9, 4000)
+    parts = [cluster_moments(rows[a], cluster[a], 9) for a in np.array_split(np.arange(4000), 37)]
+    first, again = merged(parts), merged(parts)
+    np.testing.assert_array_equal(first.mean, again.mean)
+    np.testing.assert_array_equal(first.second, again.second)
+    for seed in range(5):
+        order = np.random.default_rng(seed).permutation(len(parts))
+        other = merged(parts[index] for index in order)
+        np.testing.assert_array_equal(first.count, other.count)
+        np.testing.assert_allclose(first.mean, other.mean, rtol=1e-12, atol=1e-15)
+        np.testing.assert_allclose(first.second, other.second, rtol=1e-12)

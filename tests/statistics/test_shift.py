@@ -6,9 +6,13 @@ import pytest
 from corgi.statistics.clusters import nearest, spherical_kmeans
 from corgi.statistics.moments import Moments, cluster_moments
 from corgi.statistics.shift import (
+    ShiftParameters,
     choice_accuracy,
-    low_rank_parameters,
+    choice_by_clusters,
+    expected_choice_accuracy,
+    expected_directions,
     matched_scale,
+    regression_scale,
     shift_parameters,
     spectrum,
     two_sample_cosine,
@@ -16,18 +20,18 @@ from corgi.statistics.shift import (
 
 
 @pytest.mark.law
-def test_law_23_a_planted_mixture_is_recovered_within_five_percent() -> None:
+def test_planted_mixture_is_recovered_within_five_percent() -> None:
     generator = np.random.default_rng(0)
     mean, scale = 10 * np.eye(4, 8) + 1, np.linspace(0.1, 0.4, 32).reshape(4, 8)
-    label = generator.integers(0, 4, 4000)
-    rows = mean[label] + scale[label] * generator.normal(size=(4000, 8))
+    label = generator.integers(0, 4, 12_000)
+    rows = mean[label] + scale[label] * generator.normal(size=(12_000, 8))
     index, _ = nearest(rows, spherical_kmeans(rows / np.linalg.norm(rows, axis=1, keepdims=True), 4))
     found = shift_parameters(cluster_moments(rows, index, 4), shrinkage_count=0, floor_share=1e-3)
     mine = [index[label == k][0] for k in range(4)]
     assert sorted(mine) == [0, 1, 2, 3]
     np.testing.assert_allclose(found.mean[mine], mean, rtol=0.05)
     np.testing.assert_allclose(found.scale[mine], scale, rtol=0.05)
-    assert found.count.sum() == 4000
+    assert found.count.sum() == 12_000
 
 
 @pytest.mark.law
@@ -44,7 +48,7 @@ def test_shrinkage_moves_variance_by_its_formula() -> None:
 
 @pytest.mark.law
 @pytest.mark.parametrize("shrinkage_count", [0.0, 100.0])
-def test_law_23_empty_and_single_row_clusters_and_dead_dimensions(shrinkage_count: float) -> None:
+def test_empty_and_single_row_clusters_and_dead_dimensions(shrinkage_count: float) -> None:
     rows = np.random.default_rng(2).normal(size=(40, 5))
     rows[:, 4] = 0.25
     cluster = np.zeros(40, int)
@@ -106,38 +110,68 @@ def test_spectrum_sums_to_the_total_variance() -> None:
     assert values.sum() == pytest.approx(rows.var(axis=0).sum())
 
 
+def wide_and_narrow() -> ShiftParameters:
+    """Two clusters in the same direction, one much wider; a third elsewhere."""
+    mean = np.array([[0.9, 0.1, 0, 0], [0.9, 0.0, 0.1, 0], [0, 0, 0, 0.9]])
+    scale = np.array([[0.02] * 4, [0.8] * 4, [0.1] * 4])
+    return ShiftParameters(mean, scale, np.array([5, 5, 5]), mean.mean(axis=0), scale.mean(axis=0))
+
+
 @pytest.mark.law
-def test_low_rank_covariances_keep_the_diagonal_and_carry_planted_directions() -> None:
-    """Rows with r = 2 planted directions beside independent noise: Sigma comes back whole."""
+def test_expected_cosine_sees_the_spread_that_the_cosine_to_the_mean_does_not() -> None:
+    shift = wide_and_narrow()
+    directions = expected_directions(shift, 4000)
+    generator = np.random.default_rng(9)
+    for k in range(3):
+        drawn = shift.mean[k] + shift.scale[k] * generator.normal(size=(200_000, 4))
+        text = generator.normal(size=4)
+        text /= np.linalg.norm(text)
+        cosine = (drawn @ text / np.linalg.norm(drawn, axis=1)).mean()
+        assert directions[k] @ text == pytest.approx(cosine, abs=0.02)
+    text = np.array([[1.0, 0.0, 0.11, 0.0]])
+    assert choice_accuracy(text, np.array([1]), shift.mean) == 1
+    assert expected_choice_accuracy(text, np.array([0]), directions) == 1
+    assert expected_choice_accuracy(text[:0], np.zeros(0, int), directions) is None
+    np.testing.assert_array_equal(directions, expected_directions(shift, 4000))
+
+
+@pytest.mark.law
+@pytest.mark.parametrize("form", ["factor", "cholesky"])
+def test_expected_directions_follow_the_whole_covariance(form: str) -> None:
+    generator = np.random.default_rng(1)
+    root = 0.3 * np.tril(generator.normal(size=(4, 4))) + 0.2 * np.eye(4)
+    mean, scale = generator.normal(size=(1, 4)), np.full((1, 4), 0.2)
+    values = {"factor": root[None, :, :2]} if form == "factor" else {"cholesky": root[None]}
+    shift = ShiftParameters(mean, scale, np.array([9]), mean[0], scale[0], **values)
+    covariance = np.diag([0.04] * 4) + root[:, :2] @ root[:, :2].T if form == "factor" else root @ root.T
+    drawn = generator.multivariate_normal(mean[0], covariance, 200_000)
+    expected = (drawn / np.linalg.norm(drawn, axis=1, keepdims=True)).mean(axis=0)
+    np.testing.assert_allclose(expected_directions(shift, 100_000)[0], expected, atol=0.01)
+
+
+def test_choice_by_clusters_measures_on_pairs_that_took_no_part() -> None:
+    generator = np.random.default_rng(2)
+    label = generator.integers(0, 3, 900)
+    rows = np.eye(3, 6)[label] + 0.05 * generator.normal(size=(900, 6))
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    pictures, text = rows[:60], rows[:60] + 0.02 * generator.normal(size=(60, 6))
+    centroids = spherical_kmeans(rows[60:], 3)
+    found = choice_by_clusters(rows[60:], centroids, (pictures, text), 1.0, 1e-3)
+    assert found["cosine"] == found["expected_cosine"] == 1
+    assert found["chance"] == pytest.approx(np.bincount(label[:60]).max() / 60)
+    empty = choice_by_clusters(rows[60:], centroids, (pictures[:0], text[:0]), 1.0, 1e-3)
+    assert set(empty.values()) == {None}
+
+
+@pytest.mark.law
+def test_regression_bounds_the_matched_scale_from_above() -> None:
     generator = np.random.default_rng(3)
-    directions = generator.normal(size=(2, 6, 2))
-    cluster = generator.integers(0, 2, 40_000)
-    noise, inner = generator.normal(size=(40_000, 6)), generator.normal(size=(40_000, 2))
-    rows = 0.1 * noise + np.einsum("ndr,nr->nd", directions[cluster], inner)
-    diagonal = shift_parameters(cluster_moments(rows, cluster, 2), 0, 1e-6)
-    found = low_rank_parameters(diagonal, rows, cluster, 2, 0, 1e-6)
-    assert found.factor is not None
-    for k in range(2):
-        sigma = np.diag(found.scale[k] ** 2) + found.factor[k] @ found.factor[k].T
-        true = 0.01 * np.eye(6) + directions[k] @ directions[k].T
-        np.testing.assert_allclose(sigma, true, atol=0.05 * np.abs(true).max())
-        np.testing.assert_allclose(np.diag(sigma), diagonal.scale[k] ** 2, rtol=1e-9)
-
-
-@pytest.mark.law
-def test_law_23_low_rank_covariances_of_empty_and_tiny_clusters_are_the_shrunk_global_one() -> None:
-    rows = np.random.default_rng(2).normal(size=(40, 5)) * [1, 2, 3, 1, 0]
-    cluster = np.zeros(40, int)
-    cluster[7] = 1
-    parts = cluster_moments(rows, cluster, 3)
-    found = low_rank_parameters(shift_parameters(parts, 100, 1e-2), rows, cluster, 4, 100, 1e-2)
-    assert found.factor is not None
-    assert np.isfinite(found.factor).all()
-    assert (found.scale**2 >= 1e-2 * np.median(rows.var(axis=0)) * (1 - 1e-12)).all()
-    covariance = np.cov(rows, rowvar=False, bias=True)
-    for k, weight in ((1, 100 / 101), (2, 1.0)):
-        sigma = found.factor[k] @ found.factor[k].T
-        np.testing.assert_allclose(sigma, weight * covariance, atol=1e-9)
-    for rank in (0, 5):
-        with pytest.raises(ValueError, match="rank"):
-            low_rank_parameters(shift_parameters(parts, 100, 1e-2), rows, cluster, rank, 100, 1e-2)
+    text = generator.normal(size=(4000, 5))
+    rows = text @ generator.normal(size=(5, 6)) + 0.5 * generator.normal(size=(4000, 6))
+    train, val = (rows[:3000], text[:3000]), (rows[3000:], text[3000:])
+    assert regression_scale(train, val, np.ones((1000, 6))) == pytest.approx(0.5, rel=0.05)
+    assert regression_scale((rows[:5], text[:5]), val, np.ones((1000, 6))) is None
+    nonlinear = (rows[:3000], np.abs(text[:3000])), (rows[3000:], np.abs(text[3000:]))
+    bound = regression_scale(*nonlinear, np.ones((1000, 6)))
+    assert bound is not None
+    assert bound > 0.5

@@ -1,0 +1,112 @@
+"""What the shift stage holds in memory, by settings alone: shown by --plan, and refused where it does not fit."""
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+from corgi.clip.references import TRAINED
+from corgi.settings.clip import ShiftSettings, TowerRef
+from corgi.settings.errors import SettingsError
+
+BLOCK_BYTES = 64 * 2**20
+"""Sketches of the clusters of one pass, bytes."""
+MIN_FIT_ROWS = 20_000
+_GIB = 2**30
+
+
+def fit_rows(settings: ShiftSettings, rows: int | None = None) -> int:
+    """Return how many rows k-means is fitted on, of so many (None: not known yet, more than enough)."""
+    wanted = min(
+        settings.max_fit_rows, max(MIN_FIT_ROWS, settings.fit_rows_per_cluster * settings.num_clusters)
+    )
+    return wanted if rows is None else min(wanted, rows)
+
+
+def needed_bytes(settings: ShiftSettings, dim: int, rows: int | None = None) -> dict[str, int]:
+    """Return the largest needs of a process of the stage, by purpose, bytes.
+
+    The sample is held as half floats and again as floats by the fit; sums are held three times while two are merged; the
+    result is held as arrays and twice as a file's bytes.
+    """
+    k = settings.num_clusters
+    rank = min(settings.rank, dim) if settings.covariance == "low_rank" else 0
+    full = dim * dim * 8 if settings.covariance == "full" else 0
+    return {
+        "sample": fit_rows(settings, rows) * dim * (2 + 4),
+        "moments": 3 * 2 * k * dim * 8,
+        "sketches": 4 * BLOCK_BYTES if rank else 0,
+        "full covariance": 4 * full,
+        "result": 3 * (k * dim * 4 * (2 + rank) + full // 2),
+    }
+
+
+def check_memory(settings: ShiftSettings, dim: int, rows: int | None = None) -> int:
+    """Return the bytes needed.
+
+    Raises:
+        SettingsError: they are more than shift.max_memory; the line holds the figure and its largest part.
+
+    """
+    needs = needed_bytes(settings, dim, rows)
+    total = sum(needs.values())
+    if total > settings.max_memory:
+        largest = max(needs, key=lambda name: needs[name])
+        remedy = {
+            "sample": "shift.max_fit_rows",
+            "moments": "shift.num_clusters",
+            "full covariance": "shift.covariance",
+        }
+        raise SettingsError(
+            f"shift.num_clusters={settings.num_clusters} with {dim} dimensions and a {settings.covariance} covariance needs "
+            f"{total / _GIB:.1f} GiB in one process ({largest} {needs[largest] / _GIB:.1f} GiB), more than "
+            f"shift.max_memory={settings.max_memory / _GIB:.1f} GiB; nothing was started; "
+            f"lower {remedy.get(largest, 'shift.rank')} or raise shift.max_memory"
+        )
+    return total
+
+
+def plan_lines(recipe: Any) -> list[str]:
+    """Return what --plan says of the stage.
+
+    Raises:
+        SettingsError: the stage would not fit in memory.
+
+    """
+    dim = embedding_dim(recipe)
+    if dim is None:
+        return ["memory: known once the towers are loaded"]
+    needed = check_memory(recipe.shift, dim)
+    return [
+        f"memory: at most {needed / _GIB:.2f} GiB in one process (k {recipe.shift.num_clusters}, {dim} dimensions, {recipe.shift.covariance})"
+    ]
+
+
+def embedding_dim(recipe: Any) -> int | None:
+    """Return the width of the recipe's concatenated towers from their configs alone; None where one is not known here."""
+    if not recipe.embed.towers:
+        return recipe.tower.embed_dim
+    dims = [
+        recipe.tower.embed_dim if ref.pretrained == TRAINED else _tower_dim(ref)
+        for ref in recipe.embed.towers
+    ]
+    return None if None in dims else sum(dim for dim in dims if dim is not None)
+
+
+def _tower_dim(ref: TowerRef) -> int | None:
+    path = Path(ref.config) if ref.config else _packaged_config(ref.model)
+    if path is None or not path.is_file():
+        return None
+    try:
+        config = json.loads(path.read_text())
+        return int(config.get("model_cfg", config)["embed_dim"])
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _packaged_config(model: str) -> Path | None:
+    """Return open_clip's config of an architecture, found without importing it."""
+    spec = importlib.util.find_spec("open_clip")
+    if spec is None or spec.origin is None:
+        return None
+    return Path(spec.origin).parent / "model_configs" / f"{model.replace('/', '-')}.json"

@@ -1,0 +1,57 @@
+"""Linear heads on image vectors: aesthetic, safety and other scores, one column each."""
+
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from corgi.settings.clip import HeadRef
+from corgi.settings.errors import InputError
+
+
+class Head:
+    """One linear layer from a tower's unit vectors to a score."""
+
+    def __init__(self, ref: HeadRef) -> None:
+        """Load the layer.
+
+        Raises:
+            InputError: the file is missing, is not safetensors, or holds no finite linear layer of one output.
+
+        """
+        self.ref = ref
+        try:
+            tensors = load_file(ref.file)
+            self._weight = np.asarray(tensors["weight"], np.float32).reshape(-1)
+            self._bias = float(np.asarray(tensors.get("bias", np.zeros(1)), np.float32).reshape(1)[0])
+        except (OSError, SafetensorError, KeyError, ValueError) as error:
+            raise InputError(
+                f"head {ref.name}: {Path(ref.file).name} cannot be used ({type(error).__name__}: {' '.join(str(error).split())[:150]}); "
+                "nothing was embedded; give a local safetensors file with weight [1, d] and bias [1]"
+            ) from error
+        if not (np.isfinite(self._weight).all() and np.isfinite(self._bias)):
+            raise InputError(
+                f"head {ref.name}: {Path(ref.file).name} holds NaN or infinite weights; nothing was embedded; give another file"
+            )
+
+    def check(self, dim: int) -> None:
+        """Refuse a tower of another width.
+
+        Raises:
+            InputError: the head was not trained on vectors of this width.
+
+        """
+        if len(self._weight) != dim:
+            raise InputError(
+                f"head {self.ref.name} takes {len(self._weight)} dimensions, tower {self.ref.tower} gives {dim}; "
+                "nothing was embedded; use the head of this tower"
+            )
+
+    def scores(self, vectors: Float[np.ndarray, "n dim"]) -> Float[np.ndarray, "n"]:
+        """Return one score a unit vector."""
+        found = np.asarray(vectors, np.float32) @ self._weight + self._bias
+        if self.ref.activation == "sigmoid":
+            found = 0.5 * (1 + np.tanh(0.5 * found))
+        return found.astype(np.float32)

@@ -1,0 +1,100 @@
+"""Token states of captions, from a CLIP tower's text trunk or any Hugging Face encoder, as a ragged column."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+import torch
+from huggingface_hub import constants as hub
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformers import AutoConfig, AutoModel, AutoTokenizer, T5EncoderModel
+
+from corgi.clip.backbones import PACKAGE_PREFIX, package_path
+from corgi.clip.towers import Tower, device_name
+from corgi.settings.clip import TokenRef
+from corgi.settings.errors import InputError
+from corgi.tables.schema import vector
+
+TOWER_PREFIX = "tower:"
+
+
+class TokenEncoder(Protocol):
+    """States of captions: one row a token, and how many tokens of each caption count."""
+
+    def text_states(
+        self, captions: Sequence[str]
+    ) -> tuple[Float[Tensor, "n length width"], Int[Tensor, "n"]]:
+        """Return the last hidden states and the number of tokens of each caption."""
+        ...
+
+
+class HuggingFaceEncoder:
+    """An encoder of transformers (BERT and T5 kinds) with its own tokenizer."""
+
+    def __init__(self, ref: TokenRef) -> None:
+        """Load tokenizer and weights.
+
+        Raises:
+            InputError: they cannot be loaded; the line names the model, the cache folder and the way out.
+
+        """
+        place = str(package_path(ref.model)) if ref.model.startswith(PACKAGE_PREFIX) else ref.model
+        local = {"local_files_only": True} if Path(place).exists() else {}
+        try:
+            self._tokenizer: Any = AutoTokenizer.from_pretrained(place, **local)
+            kind: Any = AutoConfig.from_pretrained(place, **local).model_type
+            family: Any = T5EncoderModel if kind in ("t5", "umt5", "mt5") else AutoModel
+            self._model: Any = family.from_pretrained(place, **local).eval().requires_grad_(False)
+        except (OSError, ValueError, KeyError, ImportError) as error:
+            raise InputError(
+                f"text encoder {ref.name} ({ref.model}) cannot be loaded: {' '.join(str(error).split())[:200]}; nothing was embedded; "
+                f"downloads are kept in {hub.HF_HUB_CACHE}; without network set its model to a local folder"
+            ) from error
+        self._model.to(device_name())
+        self._max_tokens = ref.max_tokens
+
+    @torch.no_grad()
+    def text_states(
+        self, captions: Sequence[str]
+    ) -> tuple[Float[Tensor, "n length width"], Int[Tensor, "n"]]:
+        """Return the last hidden states and the number of tokens of each caption."""
+        words = self._tokenizer(
+            list(captions), padding=True, truncation=True, max_length=self._max_tokens, return_tensors="pt"
+        )
+        inputs = {name: words[name].to(self._model.device) for name in ("input_ids", "attention_mask")}
+        states = self._model(**inputs).last_hidden_state
+        return states.float().cpu(), words["attention_mask"].sum(dim=1)
+
+
+def token_encoder(ref: TokenRef, towers: Iterable[Tower]) -> TokenEncoder:
+    """Return the encoder a reference names: a tower already loaded, or a Hugging Face model."""
+    if not ref.model.startswith(TOWER_PREFIX):
+        return HuggingFaceEncoder(ref)
+    wanted = ref.model.removeprefix(TOWER_PREFIX)
+    return next(tower for tower in towers if tower.name == wanted)
+
+
+def token_column(
+    encoder: TokenEncoder, captions: Sequence[str], max_tokens: int, batch_size: int
+) -> tuple[pa.ListArray, int]:
+    """Return one list of states a caption, half floats, without padding, and their width.
+
+    A caption that occurs often is encoded once.
+    """
+    distinct = list(dict.fromkeys(captions)) or [""]
+    states: dict[str, Float[np.ndarray, "tokens width"]] = {}
+    for start in range(0, len(distinct), batch_size):
+        batch = distinct[start : start + batch_size]
+        found, lengths = encoder.text_states(batch)
+        for row, caption in enumerate(batch):
+            number = min(int(lengths[row]), max_tokens)
+            states[caption] = found[row, :number].numpy().astype(np.float16)
+    width = next(iter(states.values())).shape[1]
+    chosen = [states[caption] for caption in captions]
+    flat = np.concatenate([*chosen, np.zeros((0, width), np.float16)])
+    offsets = np.concatenate([[0], np.cumsum([len(rows) for rows in chosen])]).astype(np.int32)
+    values = pa.FixedSizeListArray.from_arrays(pa.array(flat.reshape(-1)), type=vector(width))
+    return pa.ListArray.from_arrays(pa.array(offsets), values), width
