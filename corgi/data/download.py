@@ -21,6 +21,8 @@ from corgi.data.gate import Lessor
 from corgi.data.header import Rejected, check_header
 from corgi.data.lease import ClusterLessor, close_book, open_book
 from corgi.data.outcome import Outcome, shard_tables
+from corgi.data.progress import Progress
+from corgi.data.stats import shard_stats
 from corgi.flow.cluster import connect
 from corgi.flow.dag import Context
 from corgi.flow.shards import Pool, make_shards
@@ -55,11 +57,13 @@ def fetch_shards(context: Context, pending: Sequence[ShardTask]) -> None:
         settings.num_actors > 1 or bool(os.environ.get("RAY_ADDRESS"))
     )
     arguments = {"num_fetchers": settings.num_actors if is_shared else 0}
+    progress = Progress(context.recipe, context.run.folder, len(context.partitioned()) - len(pending))
     if is_shared:
         open_book()
     try:
-        make_shards("corgi.data.download:DownloadShards", arguments, pending, pool, "download")
+        make_shards("corgi.data.download:DownloadShards", arguments, pending, pool, "download", progress)
     finally:
+        progress.finish()
         if is_shared:
             close_book()
 
@@ -99,13 +103,13 @@ class DownloadShards:
         store = Store(task.root)
         (path,) = task.inputs["plan"]
         plan = to_fetch(store, task, store.read(store.read_shard(path), "plan"))
-        started = time.monotonic()
+        started = time.time()
         rules = rules_of(settings.filter)
         outcomes = filtered_outcomes(engine, plan, rules)
-        seconds = time.monotonic() - started
+        stats = shard_stats(outcomes, started, time.time())
         tables = amended(store, task, shard_tables(plan, outcomes, rules))
         with store.attempt(task) as attempt:
-            return commit_tables(attempt, tables, {"fetch_and_decode_s": seconds})
+            return commit_tables(attempt, tables, stats)
 
     def close(self) -> None:
         """Close the engine; called when the actor ends."""

@@ -37,6 +37,7 @@ class Stage:
     def cost_lines(self, recipe: Any) -> list[str]:
         """Return what a plan prints of the stage's cost; nothing when it has no `cost`, a `module:function` of the recipe."""
         return resolve(self.cost)(recipe) if self.cost else []
+
     amend: str | None = None
 
 
