@@ -43,7 +43,7 @@ def settings_for(server: FaultServer, **changes: Any) -> DownloadSettings:
         "engine": "img2dataset",
         "trust_list": True,
         "image_size": 32,
-        "timeout_s": 3,
+        "timeout_s": 20,
         "retries": 1,
         "connections": 4,
         "resolve": [f"{HOST}:80={server.address}"],

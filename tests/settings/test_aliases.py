@@ -41,9 +41,8 @@ def test_an_option_without_value_is_one_line() -> None:
 
 @pytest.mark.parametrize("path", sorted({*IMG2DATASET.values()} - LATER))
 def test_every_alias_names_a_setting(path: str) -> None:
-    section: object = Recipe(
-        name="x", embed={"towers": [{"name": "b", "model": "RN50", "pretrained": "random"}]}
-    )  # pyright: ignore[reportArgumentType]
+    towers = [{"name": "b", "model": "RN50", "pretrained": "random"}]
+    section: object = Recipe.model_validate({"name": "x", "embed": {"towers": towers}})
     for part in path.split("."):
         assert hasattr(section, part), path
         section = getattr(section, part)
