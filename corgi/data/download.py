@@ -24,6 +24,8 @@ from corgi.data.lease import ClusterLessor, close_book, open_book
 from corgi.data.local import LocalReader, Places, places_of
 from corgi.data.outcome import Outcome, shard_tables
 from corgi.data.planned import blocked_hashes, outcomes_of
+from corgi.data.progress import Progress
+from corgi.data.stats import shard_stats
 from corgi.flow.cluster import connect
 from corgi.flow.dag import Context
 from corgi.flow.shards import Pool, make_shards
@@ -62,11 +64,13 @@ def fetch_shards(context: Context, pending: Sequence[ShardTask]) -> None:
         "places": places_of(context.recipe.plan),
         "first_plan_shard": context.shards("plan")[0].path,
     }
+    progress = Progress(context.recipe, context.run.folder, len(context.partitioned()) - len(pending))
     if is_shared:
         open_book()
     try:
-        make_shards("corgi.data.download:DownloadShards", arguments, pending, pool, "download")
+        make_shards("corgi.data.download:DownloadShards", arguments, pending, pool, "download", progress)
     finally:
+        progress.finish()
         if is_shared:
             close_book()
 
@@ -114,7 +118,7 @@ class DownloadShards:
         store = Store(task.root)
         (path,) = task.inputs["plan"]
         plan = to_fetch(store, task, store.read(store.read_shard(path), "plan"))
-        started = time.monotonic()
+        started = time.time()
         rules = rules_of(settings.filter)
         outcomes = outcomes_of(
             plan,
@@ -122,10 +126,10 @@ class DownloadShards:
             read=lambda part: filtered_outcomes(local, part, rules),
             blocked=self._blocked_of(store),
         )
-        seconds = time.monotonic() - started
+        stats = shard_stats(outcomes, started, time.time())
         tables = amended(store, task, shard_tables(plan, outcomes, rules))
         with store.attempt(task) as attempt:
-            return commit_tables(attempt, tables, {"fetch_and_decode_s": seconds})
+            return commit_tables(attempt, tables, stats)
 
     def close(self) -> None:
         """Close the engines; called when the actor ends."""

@@ -46,6 +46,7 @@ _HTTP_ERROR = re.compile(r"HTTP Error (\d{3})")
 _MESSAGES: tuple[tuple[str, Reason], ...] = (
     ("infinite loop", Reason.TOO_MANY_REDIRECTS),
     ("x-robots-tag", Reason.OPTED_OUT),
+    ("hash mismatch", Reason.HASH_MISMATCH),
     ("image decoding error", Reason.DECODE_FAILED),
     ("image too small", Reason.TOO_SMALL),
     ("image area too large", Reason.TOO_MANY_PIXELS),

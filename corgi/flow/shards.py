@@ -4,7 +4,8 @@ import dataclasses
 import importlib
 import json
 import logging
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from tqdm import tqdm
@@ -31,9 +32,17 @@ class Pool:
 
 
 def make_shards(
-    maker: str, arguments: dict[str, Any], tasks: Sequence[ShardTask], pool: Pool, label: str
+    maker: str,
+    arguments: dict[str, Any],
+    tasks: Sequence[ShardTask],
+    pool: Pool,
+    label: str,
+    on_shard: Callable[[dict[str, Any]], None] = lambda row: None,
 ) -> None:
-    """Run `module:Class(**arguments).make(task)` for every task on a Ray Data actor pool, with progress on screen."""
+    """Run `module:Class(**arguments).make(task)` for every task on a Ray Data actor pool, with progress on screen.
+
+    `on_shard` is called with shard, rows_in, kept and rejected (rows by reason) of each shard as it is done.
+    """
     if not tasks:
         return
     import ray
@@ -53,10 +62,17 @@ def make_shards(
         num_cpus=pool.cpus,
         num_gpus=pool.gpus or None,
     )
+    num_rows, num_kept, started = 0, 0, time.monotonic()
     with tqdm(total=len(tasks), desc=label, unit="shard", mininterval=1.0) as bar:
-        for row in dataset.iter_rows():
+        for made in dataset.iter_rows():
+            row = {**made, "rejected": json.loads(made["rejected"])}
+            on_shard(row)
+            num_rows, num_kept = num_rows + row["rows_in"], num_kept + row["kept"]
+            rate = num_rows / max(time.monotonic() - started, 1e-9)
+            bar.set_postfix_str(
+                f"{num_kept / max(num_rows, 1):.1%} of {num_rows} rows kept, {rate:.0f} rows/s", refresh=False
+            )
             bar.update()
-            bar.set_postfix_str(f"{row['kept']} of {row['rows_in']} rows kept in {row['shard']}")
 
 
 class ShardMaker:
@@ -80,6 +96,7 @@ class ShardMaker:
             "shard": [m.shard for m in made],
             "rows_in": [m.rows.rows_in for m in made],
             "kept": [m.rows.kept for m in made],
+            "rejected": [json.dumps(m.rows.rejected) for m in made],
         }
 
 

@@ -129,7 +129,7 @@ class DownloadSettings(Section):
         "noml",
     )
     """X-Robots-Tag directives that refuse a picture."""
-    disallowed_content_usage: tuple[Annotated[str, Field(pattern=r"^[a-z0-9*_.-]+=[^,;\s]+$")], ...] = (
+    disallowed_content_usage: tuple[str, ...] = (
         "train-ai=n",
         "train-genai=n",
         "bots=n",

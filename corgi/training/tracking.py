@@ -16,15 +16,17 @@ import threading
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from corgi.settings.errors import ClusterError
 from corgi.settings.section import digest
 from corgi.tables.store import storage_full, write_file
-from corgi.training.objective import Shown
 from corgi.training.training import Training
+
+if TYPE_CHECKING:  # stages that train nothing track too, and need no torch for it
+    from corgi.training.objective import Shown
 
 _HOST = "api.wandb.ai"
 _QUEUE_LINES = 1000
@@ -55,7 +57,7 @@ class Tracker:
             _append(self.timings, {"step": step, **timings})
         self._send({"step": step, **values, **{f"time/{k}": v for k, v in (timings or {}).items()}})
 
-    def show(self, step: int, shown: Shown) -> None:
+    def show(self, step: int, shown: "Shown") -> None:
         """Keep pictures as PNG beside the metrics and send them, and histograms, to W&B."""
         from PIL import Image
 
@@ -209,6 +211,11 @@ def _open_run(training: Training, identity: str, mode: str) -> Any:
     )
     run.define_metric("*", step_metric="step")
     return run
+
+
+def is_online(wanted: str) -> bool:
+    """Say whether metrics of this mode go to W&B's server as they come."""
+    return _mode(wanted) == "online"
 
 
 def _mode(wanted: str) -> str:

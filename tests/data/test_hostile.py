@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -76,10 +76,17 @@ def test_a_fault_costs_its_row_for_its_reason_in_time(
     assert not any(str(server.port) in fetched.detail or server.host in fetched.detail for server in servers)
 
 
-def test_nothing_else_is_lost(found: Timed) -> None:
+def test_nothing_else_is_lost(found: Timed, promise: Callable[[int, str], None]) -> None:
     assert {path: fetched.reason for path, (fetched, _) in found.items() if path not in HOSTILE} == {
         path: None for path in found if path not in HOSTILE
     }
+    slowest = max(seconds for _, seconds in found.values())
+    refused = sum(reason == Reason.OPTED_OUT for reason in HOSTILE.values())
+    promise(
+        22,
+        f"{len(HOSTILE)} faults at once: the slowest row took {slowest:.1f} s at a deadline of {DEADLINE_S:.0f} s",
+    )
+    promise(23, f"{refused} of {refused} refusing answers refused")
 
 
 def test_bodies_that_are_no_pictures_cost_their_row(servers: list[FaultServer]) -> None:

@@ -8,12 +8,14 @@ from pydantic import ValidationError
 
 from corgi.data import img2dataset_engine
 from corgi.data.download import NativeEngine, new_engine
-from corgi.data.image import decode_stored
+from corgi.data.image import Decoded, decode, decode_stored
 from corgi.data.img2dataset_engine import Img2datasetEngine, rejection_of
+from corgi.data.outcome import Outcome
 from corgi.settings.data import DownloadSettings
 from corgi.settings.errors import ClusterError
 from corgi.tables.schema import Reason
 from tests.support.fault_server import FaultServer
+from tests.support.pictures import encoded, scene
 
 HOST = "pictures.test"
 REASONS: dict[str, Reason | None] = {
@@ -41,7 +43,7 @@ def settings_for(server: FaultServer, **changes: Any) -> DownloadSettings:
         "engine": "img2dataset",
         "trust_list": True,
         "image_size": 32,
-        "timeout_s": 3,
+        "timeout_s": 20,
         "retries": 1,
         "connections": 4,
         "resolve": [f"{HOST}:80={server.address}"],
@@ -51,22 +53,40 @@ def settings_for(server: FaultServer, **changes: Any) -> DownloadSettings:
     return DownloadSettings.model_validate(values)
 
 
-def test_the_library_runs_and_agrees_with_the_native_engine(server: FaultServer) -> None:
-    server.forget()
-    urls = [*(f"http://{HOST}{path}" for path in REASONS), "file:///etc/passwd"]
-    engine = new_engine(settings_for(server))
-    assert isinstance(engine, Img2datasetEngine)
-    found = engine.outcomes(urls)
-    assert [outcome.reason for outcome in found] == [*REASONS.values(), Reason.BAD_URL]
-    assert len(server.requests) >= len(REASONS)
-    server.forget()
-    native = NativeEngine(settings_for(server, engine="native"))
-    try:
-        ours = native.outcomes(urls)
-    finally:
-        native.close()
-    for their, our in zip(found, ours, strict=True):
-        assert (their.picture is None) == (our.picture is None)
+CLEAN = [
+    *(f"http://{HOST}/ok/{seed}.{('jpg', 'png', 'webp')[seed % 3]}?clean" for seed in range(40)),
+    *(f"http://{HOST}/ok/{seed}.jpg?odd" if seed % 2 else f"http://{HOST}/gone/{seed}" for seed in range(10)),
+]
+HOSTILE = [*(f"http://{HOST}{path}" for path in REASONS), "file:///etc/passwd"]
+Outcomes = dict[str, Outcome]
+
+
+@pytest.fixture(scope="module")
+def both(server: FaultServer) -> tuple[Outcomes, Outcomes]:
+    """Return the library's outcomes and ours, by URL, of one list."""
+    found = []
+    for engine in (new_engine(settings_for(server)), NativeEngine(settings_for(server, engine="native"))):
+        server.forget()
+        try:
+            outcomes = engine.outcomes([*HOSTILE, *CLEAN])
+        finally:
+            engine.close()
+        assert len(server.requests) >= len(REASONS) + len(CLEAN)
+        found.append(dict(zip([*HOSTILE, *CLEAN], outcomes, strict=True)))
+    return found[0], found[1]
+
+
+def test_the_library_runs_and_its_words_become_our_reasons(
+    server: FaultServer, both: tuple[Outcomes, Outcomes]
+) -> None:
+    assert isinstance(new_engine(settings_for(server)), Img2datasetEngine)
+    assert [both[0][url].reason for url in HOSTILE] == [*REASONS.values(), Reason.BAD_URL]
+
+
+def test_both_engines_keep_the_same_set(both: tuple[Outcomes, Outcomes]) -> None:
+    for url, their in both[0].items():
+        our = both[1][url]
+        assert (their.picture is None) == (our.picture is None), url
         if their.picture and our.picture:
             assert (their.picture.width, their.picture.height, their.picture.sha256) == (
                 our.picture.width,
@@ -75,6 +95,26 @@ def test_the_library_runs_and_agrees_with_the_native_engine(server: FaultServer)
             )
             assert decode_stored(their.picture.image).size == (their.picture.width, their.picture.height)
             assert (int(their.picture.phash, 16) ^ int(our.picture.phash, 16)).bit_count() <= 8
+    assert sum(both[0][url].picture is not None for url in CLEAN) == 45
+
+
+def test_the_library_engine_compares_sha256_only(
+    server: FaultServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture = decode(encoded(scene(1)), settings_for(server))
+    assert isinstance(picture, Decoded)
+    found = {row: Outcome(picture=picture) for row in range(4)}
+    monkeypatch.setattr(Img2datasetEngine, "_downloaded", lambda self, asked: found)
+    expected = [None, f"sha256:{picture.sha256}", "sha256:00", "md5:00"]
+    outcomes = Img2datasetEngine(settings_for(server)).outcomes(
+        [f"http://{HOST}/{n}" for n in range(4)], expected
+    )
+    assert [outcome.reason for outcome in outcomes] == [
+        None,
+        None,
+        Reason.HASH_MISMATCH,
+        Reason.HASH_MISMATCH,
+    ]
 
 
 def test_rows_the_library_loses_are_rejected_by_name(

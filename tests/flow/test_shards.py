@@ -36,7 +36,8 @@ def test_a_worker_commits_and_returns_names(tmp_path):
     maker = ShardMaker("tests.flow.test_shards:Maker", {"refuse": False})
     tasks = [task(str(tmp_path), shard) for shard in (1, 2)]
     made = maker({"task": [json.dumps(dataclasses.asdict(one)) for one in tasks]})
-    assert made == {"shard": ["00001", "00002"], "rows_in": [5, 6], "kept": [4, 4]}
+    rejected = [json.dumps({"timeout": number}) for number in (1, 2)]
+    assert made == {"shard": ["00001", "00002"], "rows_in": [5, 6], "kept": [4, 4], "rejected": rejected}
     assert all(Store(tmp_path).shard(one.stage, one.key) is not None for one in tasks)
 
 

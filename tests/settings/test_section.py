@@ -42,6 +42,7 @@ HAND_MADE: dict[tuple[str, str], Any] = {
     ("DownloadSettings", "allow_private"): ("127.0.0.1:81",),
     ("DownloadSettings", "formats"): ("PNG",),
     ("DownloadSettings", "disallowed_header_directives"): (),
+    ("DownloadSettings", "disallowed_content_usage"): (),
     ("PriorSettings", "variants"): ("dalle2",),
     ("PriorSettings", "heads"): 16,
     ("PriorSettings", "width"): 1024,

@@ -14,6 +14,7 @@ import asyncio
 import functools
 import gzip
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -79,8 +80,9 @@ class Exchange:
 class FaultServer:
     """The server in a thread; `with FaultServer() as server: server.url("/ok/1.jpg")`."""
 
-    def __init__(self, host: str = "127.0.0.1") -> None:
+    def __init__(self, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None) -> None:
         self.host = host
+        self.tls = tls
         self.port = 0
         self.requests: list[str] = []
         self.connections = 0
@@ -113,7 +115,7 @@ class FaultServer:
         return f"{self.host}:{self.port}"
 
     def url(self, path: str) -> str:
-        return f"http://{self.address}{path}"
+        return f"http{'s' if self.tls else ''}://{self.address}{path}"
 
     def visits(self, target: str) -> int:
         """Return how often a path was asked for since it began, and count one more."""
@@ -136,7 +138,7 @@ class FaultServer:
     async def _run(self) -> None:
         png_bomb(BOMB_SIDE)
         self._stop = asyncio.Event()
-        server = await asyncio.start_server(self._connected, self.host, 0, backlog=512)
+        server = await asyncio.start_server(self._connected, self.host, 0, backlog=512, ssl=self.tls)
         self.port = server.sockets[0].getsockname()[1]
         self._ready.set()
         await self._stop.wait()
