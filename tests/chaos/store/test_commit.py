@@ -2,16 +2,13 @@
 
 import json
 import multiprocessing
-import os
 import random
-import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -27,6 +24,7 @@ from tests.support.programs import missing, require_program
 from tests.support.tables import png
 
 MAX_POINTS = 400
+NUM_ROOTS = 2000
 NUM_POLLS, NUM_RACES, NUM_FLIPS, NUM_CUTS = 1000, 50, 1000, 200
 
 
@@ -51,38 +49,47 @@ def test_killed_at_every_call_of_the_commit(promise):
     )
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_a_reader_polls_while_the_writer_is_killed_and_started_again(tmp_path, promise):
-    spawned = multiprocessing.get_context("spawn")
-    rng, kills, whole, polls = random.Random(0), 0, 0, 0
-    writer: Any = None
-    due = 0.0
+    """Every writer gets to commit something; then it is killed within a twentieth of a second."""
+    rng, whole, polls, kills = random.Random(0), 0, 0, 0
     while polls < NUM_POLLS:
-        if writer is None or not writer.is_alive():
-            writer = spawned.Process(target=commit_script.repeat, args=(str(tmp_path), 12))
-            writer.start()
-            due = time.monotonic() + 1.0 + rng.random()
-        if time.monotonic() > due:
-            os.kill(writer.pid, signal.SIGKILL)
-            writer.join()
-            kills += 1
-            continue
-        store, shard = Store(tmp_path / str(rng.randrange(12))), rng.randrange(commit_script.NUM_SHARDS)
-        closed, found = store.stage(STAGE, KEY), store.shard(STAGE, task("", shard).key)
-        if closed is not None:
-            assert len(store.shards(closed)) == commit_script.NUM_SHARDS
-        if found is not None:
-            assert store.read(found, "rows").equals(commit_script.table(shard))
-            whole += 1
-        polls += 1
-        time.sleep(0.01)
-    writer.kill()
-    writer.join()
-    assert whole > 0
-    assert kills > 0
+        before = frontier(tmp_path)
+        writer = multiprocessing.get_context("spawn").Process(
+            target=commit_script.repeat, args=(str(tmp_path), NUM_ROOTS)
+        )
+        writer.start()
+        due = None
+        while writer.is_alive() and (due is None or time.monotonic() < due):
+            root = max(0, frontier(tmp_path) - rng.randrange(3))
+            whole += is_whole(Store(tmp_path / str(root)), rng.randrange(commit_script.NUM_SHARDS))
+            polls += 1
+            if due is None and frontier(tmp_path) > before:
+                due = time.monotonic() + 0.5 + rng.random() * 0.05
+        writer.kill()
+        writer.join()
+        kills += 1
+    assert kills >= 3
+    assert whole > 50
     promise(
-        2, f"0 partial reads in {polls:,} polls, {whole} of them whole shards, writer killed {kills} times"
+        2, f"0 partial reads in {polls:,} polls, {whole} of them of whole shards, writer killed {kills} times"
     )
+
+
+def frontier(folder: Path) -> int:
+    """Return the highest root a writer has begun, -1 before the first."""
+    return max((int(path.name) for path in folder.iterdir()), default=-1)
+
+
+def is_whole(store: Store, shard: int) -> bool:
+    """Read a shard and its stage as a reader does; say whether the shard was there, fail when it was there in part."""
+    closed, found = store.stage(STAGE, KEY), store.shard(STAGE, task("", shard).key)
+    if closed is not None:
+        assert len(store.shards(closed)) == commit_script.NUM_SHARDS
+    if found is None:
+        return False
+    assert store.read(found, "rows").equals(commit_script.table(shard))
+    return True
 
 
 @pytest.mark.timeout(900)
