@@ -20,7 +20,7 @@ class Agreement:
         self._saved = self._looked = time.monotonic()
         self._told: tuple[torch.Tensor, Any] | None = None
         backend = dist.get_backend() if world_size() > 1 else "gloo"
-        self._group = dist.new_group(backend="gloo") if backend != "gloo" else None
+        self._group: Any = dist.new_group(backend="gloo") if backend != "gloo" else None
 
     def next(self) -> tuple[bool, bool]:
         """Return whether to save and whether to look, the same on every rank; call once a step."""

@@ -4,6 +4,7 @@ A checkpoint's files are put first, its COMMITTED.json last, so that what a read
 """
 
 import logging
+import os
 import queue
 import re
 import shutil
@@ -53,9 +54,11 @@ class ObjectStore:
         """
         from obstore.store import from_url
 
-        plain = {"client_options": {"allow_http": True}} if url.startswith("s3://") else {}
+        # Plain HTTP is for a server of one's own, named by an endpoint that says http.
+        plain = os.environ.get("AWS_ENDPOINT_URL", os.environ.get("AWS_ENDPOINT", "")).startswith("http://")
+        options: dict[str, Any] = {"client_options": {"allow_http": plain}} if url.startswith("s3://") else {}
         try:
-            self._store = from_url(url, **plain)
+            self._store: Any = from_url(url, **options)
         except (ValueError, OSError) as error:
             raise StorageError(
                 f"training.upload={url} cannot be opened ({' '.join(str(error).split())[:200]}); nothing was started; give s3://, gs://, az:// or file://"

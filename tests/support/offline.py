@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 _BLOCK, _FILE_HEADER, _HEADER = 32 * 1024, 7, 7
 _FULL, _LAST = 1, 4
@@ -12,9 +13,10 @@ def offline_steps(folder: Path) -> list[int]:
     """Return the steps of the history lines of an offline folder, in order, each once."""
     from wandb.proto import wandb_internal_pb2
 
+    messages: Any = wandb_internal_pb2
     steps: list[int] = []
     for data in _records(next(folder.glob("run-*.wandb")).read_bytes()):
-        record = wandb_internal_pb2.Record()
+        record = messages.Record()
         record.ParseFromString(data)
         if record.WhichOneof("record_type") == "history":
             items = {item.key or "/".join(item.nested_key): item.value_json for item in record.history.item}

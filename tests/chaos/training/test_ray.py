@@ -177,11 +177,14 @@ def _free_cpus(node_id: str) -> float:
 
 
 def _drain(node_id: str, deadline_s: float) -> None:
-    from ray._raylet import GcsClient
+    import ray._raylet as raylet
     from ray.core.generated import autoscaler_pb2
 
-    client = GcsClient(address=ray.get_runtime_context().gcs_address)
-    reason = autoscaler_pb2.DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
+    messages: Any = autoscaler_pb2
+    client: Any = raylet.GcsClient(  # pyright: ignore[reportAttributeAccessIssue]
+        address=ray.get_runtime_context().gcs_address
+    )
+    reason = messages.DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
     accepted, why = client.drain_node(node_id, reason, "taken back", int((time.time() + deadline_s) * 1000))
     assert accepted, why
 
