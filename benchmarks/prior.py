@@ -6,6 +6,7 @@ One machine, one run, alternating, medians. The shape: width 512, depth 6, 81 to
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -141,6 +142,7 @@ def our_loop(num_steps: int, precision: str) -> float:
     from corgi.training.loop import train_loop
     from corgi.training.training import Training
 
+    os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed asks for it
     if not dist.is_initialized():
         store = dist.HashStore()
         dist.init_process_group("gloo", store=store, rank=0, world_size=1)

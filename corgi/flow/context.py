@@ -32,13 +32,12 @@ class Stage:
     version: int = 1
     partition: str | None = None
     fingerprint: str | None = None
+    amend: str | None = None
     cost: str | None = None
 
     def cost_lines(self, recipe: Any) -> list[str]:
         """Return what a plan prints of the stage's cost; nothing when it has no `cost`, a `module:function` of the recipe."""
         return resolve(self.cost)(recipe) if self.cost else []
-
-    amend: str | None = None
 
 
 @dataclass(frozen=True)

@@ -56,9 +56,10 @@ def run(context: Context) -> list[ShardTask]:
             attempt.write_bytes(f"prior_{variant}", ".safetensors", final_weights(training).read_bytes())
             attempt.write_bytes(f"metrics_{variant}", ".jsonl", training.metrics_file.read_bytes())
         rows = PriorRows(embedded_shards(task), Split.TRAIN)
-        network = network_of(settings, ShiftTable.ddpm(_dim(rows)), "shifted")
+        first = settings.variants[0]
+        table = shift_table(context.store, context.shards("shift")[0], first)
         facts = {
-            "parameters": sum(p.numel() for p in network.parameters()),
+            "parameters": config_of(settings, table, first).num_parameters(),
             "train_pictures": sum(rows.counts),
         }
         attempt.commit(RowCounts(rows_in=sum(rows.counts), kept=sum(rows.counts)), facts=facts)
@@ -84,11 +85,11 @@ def table_of(variant: str, shift: Mapping[str, Tensor], c: float) -> ShiftTable:
     return ShiftTable.dalle2(dim) if variant == "dalle2" else ShiftTable.ddpm(dim)
 
 
-def network_of(settings: PriorSettings, table: ShiftTable, variant: str) -> Prior:
-    """Build an untrained network; only the shifted one may see, choose or learn clusters."""
+def config_of(settings: PriorSettings, table: ShiftTable, variant: str) -> PriorConfig:
+    """Return a variant's sizes; only the shifted one may see, choose or learn clusters."""
     shifted = variant == "shifted"
     learned = shifted and settings.cluster_choice.startswith("learned") and table.num_clusters > 1
-    config = PriorConfig(
+    return PriorConfig(
         dim=table.dim,
         text_dim=table.dim,
         width=settings.width,
@@ -105,7 +106,11 @@ def network_of(settings: PriorSettings, table: ShiftTable, variant: str) -> Prio
         learned_shift=settings.learned_shift and shifted,
         activation_checkpointing=settings.activation_checkpointing,
     )
-    return Prior(config, table)
+
+
+def network_of(settings: PriorSettings, table: ShiftTable, variant: str) -> Prior:
+    """Build an untrained network."""
+    return Prior(config_of(settings, table, variant), table)
 
 
 def choice_of(settings: PriorSettings, variant: str, c: float) -> ClusterChoice:
@@ -339,8 +344,3 @@ def _training(
         group=group,
         seed=settings.seed,
     )
-
-
-def _dim(rows: PriorRows) -> int:
-    unit = next(unit for unit, count in enumerate(rows.counts) if count)
-    return rows.load(unit)["image"].shape[1]

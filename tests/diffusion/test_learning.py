@@ -17,7 +17,7 @@ from corgi.diffusion.samplers import Denoise, ancestral
 from corgi.diffusion.schedule import Schedule
 from corgi.diffusion.shifted import ShiftedDiffusion, ShiftTable
 
-SEEDS, CAPTIONS, DIM, WIDTH, NUM_STEPS = 3, 4, 3, 96, 400
+SEEDS, CAPTIONS, DIM, WIDTH, NUM_STEPS = 3, 4, 3, 64, 400
 SPREAD, OFFSET = 0.15, 4.0
 
 
@@ -112,7 +112,7 @@ def trained(process: ShiftedDiffusion, name: WeightName = "one_minus_abar") -> E
     optimizer = torch.optim.Adam(model.parameters(), 5e-3)
     rate = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, NUM_STEPS)
     for _ in range(NUM_STEPS):
-        z_0, z_t, t, caption, cluster = drawn(process, 384, generator)
+        z_0, z_t, t, caption, cluster = drawn(process, 256, generator)
         weight = loss_weight(process.schedule, t, name).float()
         loss = (weight * (z_0 - model(z_t, t, caption, cluster)).square().mean(-1)).mean()
         optimizer.zero_grad()
@@ -132,7 +132,7 @@ def excess(model: Ensemble, process: ShiftedDiffusion) -> np.ndarray:
     return (own / (weight * (z_0 - best).square().mean(-1)).mean(-1)).numpy()
 
 
-def sampled(model: Ensemble, process: ShiftedDiffusion, steps: int, num: int = 400) -> np.ndarray:
+def sampled(model: Ensemble, process: ShiftedDiffusion, steps: int, num: int = 200) -> np.ndarray:
     """Samples [seeds, captions, num, dim]."""
     caption = torch.arange(CAPTIONS).repeat_interleave(num).expand(SEEDS, -1)
     cluster, generator = cluster_of(caption, process.table), torch.Generator().manual_seed(4)

@@ -75,7 +75,7 @@ def test_an_unknown_key_names_its_path_and_what_there_is(recipe_file, override, 
     [
         ("prior.depth=0", "prior.depth=0: Input should be greater than or equal to 1"),
         ("prior.depth=deep", "prior.depth='deep': "),
-        ("prior.schedule=square", "'linear' or 'cosine'"),
+        ("prior.schedule=square", "'linear', 'cosine', "),
         ("prior.guidance=.inf", "prior.guidance=inf: Input should be a finite number"),
         ("prior.width=34", "prior: width 34 must be even and a multiple of heads 32"),
         ("prior.sample_steps=2000", "prior: sample_steps 2000 must be at most num_timesteps 1000"),

@@ -26,10 +26,8 @@ SECTIONS: list[Section] = [
             PlanSettings,
         )
     ),
-    *(
-        kind()
-        for kind in (AutoencoderSettings, DecoderSettings, EvaluateSettings, PriorSettings, TrainingSettings)
-    ),
+    *(kind() for kind in (AutoencoderSettings, DecoderSettings, EvaluateSettings, TrainingSettings)),
+    PriorSettings(training=TrainingSettings(zero_stage=0)),  # a learned shift needs it
     ClusterSettings(),
     TrackingSettings(),
     TOWER,
