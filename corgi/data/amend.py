@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from corgi.data.arrow import pc
 from corgi.data.outcome import KEPT, REJECTED, ShardTables
 from corgi.flow.dag import Context
 from corgi.tables.manifest import RowCounts

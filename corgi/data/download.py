@@ -62,7 +62,7 @@ def fetch_shards(context: Context, pending: Sequence[ShardTask]) -> None:
     arguments = {
         "num_fetchers": settings.num_actors if is_shared else 0,
         "places": places_of(context.recipe.plan),
-        "first_plan_shard": context.shards("plan")[0].path,
+        "first_plan_shard": context.entries("plan")[0].path,
     }
     progress = Progress(context.recipe, context.run.folder, len(context.partitioned()) - len(pending))
     if is_shared:

@@ -6,9 +6,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
 from corgi.flow.context import resolve
 from corgi.flow.dag import Context, Dag, Stage
 from corgi.settings.errors import InputError, SettingsError
@@ -183,11 +180,10 @@ def _same_tasks(dag: Dag, before: StageManifest) -> list[ShardTask]:
 
 def _holds(dag: Dag, manifest: ShardManifest, total: TakenDown) -> bool:
     """Say whether a shard's tables name a picture that was taken down."""
-    uids = pa.array(sorted(total.uids), pa.string())
     for entry in manifest.files:
         if entry.name.endswith(".parquet") and "uid" in dag.store.schema(manifest, entry.table).names:
             column = dag.store.read(manifest, entry.table, ["uid"])["uid"]
-            if pc.any(pc.is_in(column, value_set=uids)).as_py():
+            if not total.uids.isdisjoint(column.to_pylist()):
                 return True
     return False
 
