@@ -9,7 +9,7 @@ import time
 from contextlib import nullcontext
 
 import torch
-from dalle2_pytorch import DiffusionPrior, DiffusionPriorNetwork
+from dalle2_pytorch import DiffusionPrior, DiffusionPriorNetwork  # pyright: ignore[reportMissingImports]
 
 
 def main() -> None:

@@ -31,15 +31,13 @@ def embedded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Dag, list[ShardR
     )
     built = dag(folder / "runs", embed={"towers": [{**TINY, "config": str(folder / "tiny.json")}]})
     run(built, "download")
-    context = built._context(built.stages[1], {"download": built.run.stages()["download"]})
+    context = built.context(built.stages[1], {"download": built.run.stages()["download"]})
     maker = EmbedShards([ref.model_dump() for ref in built.recipe.embed.towers])
     for task in context.partitioned():
         maker.make(task)
     run(built, "curate")
     stages = built.run.stages()
-    context = built._context(
-        built.stages[3], {name: stages[name] for name in ("download", "embed", "curate")}
-    )
+    context = built.context(built.stages[3], {name: stages[name] for name in ("download", "embed", "curate")})
     return built, shard_refs(built.store, context.task("all"))
 
 
@@ -132,9 +130,7 @@ def test_towers_that_differ_between_shards_are_refused(
     real = cluster.pq.read_schema
     monkeypatch.setattr(cluster.pq, "read_schema", schema)
     stages = built.run.stages()
-    context = built._context(
-        built.stages[3], {name: stages[name] for name in ("download", "embed", "curate")}
-    )
+    context = built.context(built.stages[3], {name: stages[name] for name in ("download", "embed", "curate")})
     with pytest.raises(InputError, match="different towers"):
         shard_refs(built.store, context.task("all"))
 

@@ -107,7 +107,7 @@ def _check_similarity(images: pa.Table, captions: pa.Table) -> None:
 def _poisoned(built: Dag, monkeypatch: pytest.MonkeyPatch) -> tuple[ShardManifest, Store]:
     monkeypatch.setattr(embed, "load_tower", lambda ref, precision: Coloured())
     run(built, "download")
-    context = built._context(built.stages[1], {"download": built.run.stages()["download"]})
+    context = built.context(built.stages[1], {"download": built.run.stages()["download"]})
     task = context.partitioned()[0]
     maker = EmbedShards([TowerRef.model_validate(TINY).model_dump()])
     return maker.make(task), built.store

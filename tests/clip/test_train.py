@@ -78,7 +78,7 @@ def test_other_heads_reuse_the_features(finished: Dag) -> None:
     from corgi.clip.features import feature_task
 
     other = dag(Path(finished.recipe.root), tower={**TOWER, "dropout": 0.1})
-    context = other._context(other.stages[1], {"download": finished.run.stages()["download"]})
+    context = other.context(other.stages[1], {"download": finished.run.stages()["download"]})
     tasks = [feature_task(context, download) for download in context.shards("download")]
     assert [task.key for task in tasks] == features
     assert context.task("model").key != finished.run.shards("tower")[0].key

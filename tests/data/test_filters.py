@@ -1,6 +1,7 @@
 """Named rules and presets: what each keeps, what it says of what it leaves out, and that no row is lost between them."""
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -39,7 +40,9 @@ class Site:
     def __init__(self) -> None:
         self.asked: list[str] = []
 
-    def outcomes(self, urls: Any) -> list[Outcome]:
+    def outcomes(
+        self, urls: Sequence[str], expected_hashes: Sequence[str | None] | None = None
+    ) -> list[Outcome]:
         self.asked += urls
         return [Outcome(picture=picture_of(url), http_status=200, num_bytes=9_000) for url in urls]
 

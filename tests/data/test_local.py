@@ -189,7 +189,7 @@ def test_blocked_rows_are_never_asked_for_and_all_in_the_ledger(tmp_path, monkey
     (tmp_path / "urls.txt").write_text("HTTP://OK.example:80/4\n")
     (tmp_path / "domains.txt").write_text("Bad.Example\n")
     pq.write_table(pa.table({"h": [known.upper(), f"phash:{phash}"]}), tmp_path / "hashes.parquet")
-    blocked = {f"block_{name}": str(tmp_path / file) for name, file in BLOCKS.items()}
+    blocked: dict[str, Any] = {f"block_{name}": str(tmp_path / file) for name, file in BLOCKS.items()}
     dag, tables = downloaded(recipe_of(tmp_path / "runs", tmp_path / "a.txt", tar, **blocked))
     assert asked == ["http://ok.example/3"]
     assert sorted(row["reason"] for row in tables["ledger"] if row["reason"]) == [
