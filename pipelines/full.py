@@ -32,7 +32,7 @@ def stages(recipe: Any) -> list[Stage]:
             ("plan",),
             ("download",),
             partition="plan",
-            version=3,
+            version=4,
             amend="corgi.data.amend:download",
         ),
         Stage("tower", "corgi.clip.train:run", ("download",), ("tower",)),

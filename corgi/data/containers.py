@@ -29,8 +29,8 @@ class MalformedError(Exception):
 class Claim:
     """What a file claims.
 
-    width and height in px; frames, 1 for a still picture; is_plain: three or one channels of eight bits, nothing
-    transparent, one frame; holds_pixels: px that its bytes could hold at most, None where the format sets no such bound.
+    width and height in px; frames, 1 for a still picture; is_plain: a JPEG or WebP of three or one channels of eight
+    bits, nothing transparent, one frame (PNG is left to Pillow, whose reader believes no length before it has the bytes); holds_pixels: px that its bytes could hold at most, None where the format sets no such bound.
     """
 
     width: int
@@ -126,12 +126,10 @@ def _png(data: bytes) -> Claim | None:
         return None
     width, height = int.from_bytes(data[16:20]), int.from_bytes(data[20:24])
     depth, colour = data[24], data[25]
-    frames, is_clear = 1, False
+    frames = 1
     for kind, place, _ in png_chunks(data):
         if kind == b"acTL":
             frames = max(1, int.from_bytes(data[place : place + 4]))
-        elif kind == b"tRNS":
-            is_clear = True
         elif kind == b"IDAT":
             break
     bits = depth * _PNG_CHANNELS.get(colour, 1)
@@ -139,7 +137,6 @@ def _png(data: bytes) -> Claim | None:
         width,
         height,
         frames,
-        is_plain=colour == 2 and depth == 8 and not is_clear and frames == 1,
         channels=_PNG_CHANNELS.get(colour, 1),
         holds_pixels=8 * _DEFLATE_RATIO * len(data) // max(1, bits),
     )

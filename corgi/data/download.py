@@ -14,7 +14,7 @@ from corgi.data.address import Guard
 from corgi.data.amend import amended, commit_tables, to_fetch
 from corgi.data.answer import Fetched
 from corgi.data.blocklist import HashBlocklist
-from corgi.data.decoding import DecoderPool
+from corgi.data.decoding import BATCH_BYTES, DecoderPool
 from corgi.data.fetch import tls_context
 from corgi.data.fetcher import Fetcher
 from corgi.data.filters import Rules, check_captions, check_picture, rules_of
@@ -225,19 +225,23 @@ class NativeEngine:
         found: dict[int, Outcome] = {}
         slots = asyncio.Semaphore(self._decoders.max_in_flight)
 
-        async def finish(index: int, fetched: Fetched) -> None:
+        async def finish(index: int, fetched: Fetched, weight: int) -> None:
             try:
                 found[index] = await self._decoded(fetched)
             finally:
-                slots.release()
+                for _ in range(weight):
+                    slots.release()
 
         async with (
             aclosing(self._fetcher.fetch_all(urls, expected_hashes)) as window,
             asyncio.TaskGroup() as group,
         ):
             async for index, fetched in window:
-                await slots.acquire()  # decoders that lag hold new requests back
-                group.create_task(finish(index, fetched))
+                weight = min(self._decoders.max_in_flight, 1 + len(fetched.body or b"") // BATCH_BYTES)
+                for _ in range(weight):
+                    # decoders that lag hold new requests back, large bodies more of them
+                    await slots.acquire()
+                group.create_task(finish(index, fetched, weight))
         return [found[index] for index in range(len(urls))]
 
     async def _decoded(self, fetched: Fetched) -> Outcome:

@@ -31,7 +31,7 @@ _BRANDS = {
 class Header:
     """A format by its Pillow name, the size the file claims, px, its frames, and whether its layout is the common one.
 
-    is_plain: one frame of eight-bit RGB or grey without transparency; channels are those of the file.
+    is_plain: a JPEG or WebP of one frame, eight bits, RGB or grey, without transparency; channels are those of the file.
     """
 
     format: str

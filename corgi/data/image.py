@@ -2,7 +2,7 @@
 
 `decode` meets hostile bytes and runs in the bounded children of `decoding.py`; `decode_stored` opens our own encodings only.
 The common layouts go through OpenCV, a JPEG at the smallest of its scales that is not below the wanted size; the others
-(animations, transparency, palettes, sixteen bits, CMYK, further formats) through Pillow.
+(PNG, whose OpenCV reader takes gigabytes at a chunk's word; animations, transparency, palettes, CMYK, further formats) through Pillow.
 """
 
 import contextlib
