@@ -59,9 +59,9 @@ class TrainingSettings(Section):
     keep_checkpoints: int = neutral(2, ge=2)
     """Newest committed checkpoints kept; at least two, as the newest may be damaged later."""
     keep_best: int = neutral(0, ge=0)
-    """Best committed checkpoints kept besides, by `best_metric` measured at their own step."""
-    best_metric: str = neutral("")
-    """Figure on val that ranks them; empty: none."""
+    """Best committed checkpoints kept besides, by `best_metric`."""
+    best_metric: str = neutral("loss")
+    """Figure on val that ranks them; a checkpoint without one measured at its own step (`eval_every_steps`) has no rank."""
     best_is: Literal["largest", "smallest"] = neutral("smallest")
     """Which value of it is best."""
     upload: str = neutral("")
@@ -94,11 +94,9 @@ class TrainingSettings(Section):
         return self
 
     @model_validator(mode="after")
-    def _choices_fit(self) -> Self:
+    def _offload_fits(self) -> Self:
         if self.offload and self.zero_stage == 0:
             raise ValueError("offload needs zero_stage 1, 2 or 3: stage 0 splits nothing")
-        if self.keep_best and not (self.best_metric and self.eval_every_steps):
-            raise ValueError("keep_best needs best_metric and eval_every_steps")
         return self
 
 

@@ -102,7 +102,7 @@ def in_thread(work: Any) -> tuple[threading.Thread, list[BaseException]]:
 
 
 @pytest.mark.flow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_three_lost_nodes_change_nothing(cluster: Cluster, tmp_path: Path, promise: Any) -> None:
     steps = {"num_steps": 60}
     lossy = slow(tmp_path / "lossy", "lossy", 0.4, num_workers=2, min_workers=1, **steps)
@@ -126,7 +126,7 @@ def test_three_lost_nodes_change_nothing(cluster: Cluster, tmp_path: Path, promi
 
 
 @pytest.mark.flow
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 def test_a_drained_node_leaves_a_checkpoint_before_it_goes(
     cluster: Cluster, tmp_path: Path, promise: Any
 ) -> None:
