@@ -13,15 +13,13 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
+from benchmarks.figures import Figures
 from corgi.data import plan
 from corgi.flow.dag import Selection, Stage, open_dag
 from corgi.settings.recipe import Recipe
 
 MAX_SECONDS, MAX_BYTES, MAX_GROWTH = 30.0, 10**9, 1.1
 _PART_ROWS = 100_000
-_RESULTS = Path(__file__).resolve().parent / "results" / "plan.json"
 
 
 def write_list(path: Path, num_rows: int) -> None:
@@ -61,16 +59,16 @@ def plan_alone(path: Path, root: Path) -> None:
 
 def measured(path: Path, folder: Path) -> dict[str, float]:
     """Return what `plan_alone` printed in a process of its own."""
-    command = [sys.executable, __file__, "--alone", str(path), str(folder / f"runs-{path.name}")]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.plan",
+        "--alone",
+        str(path),
+        str(folder / f"runs-{path.name}"),
+    ]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     return json.loads(done.stdout.splitlines()[-1])
-
-
-def report(name: str, value: float, unit: str, goal: float) -> dict[str, object]:
-    """Print one figure and return its row; every goal here is an upper bound."""
-    met = value <= goal
-    print(f"bench {name} {value:.4g} {unit} goal {goal:g} {'met' if met else 'missed'}", flush=True)
-    return {"name": name, "value": value, "unit": unit, "goal": goal, "met": met}
 
 
 def _row(number: int) -> tuple[str, str]:
@@ -90,25 +88,22 @@ def main() -> None:
     if arguments.alone:
         plan_alone(*map(Path, arguments.alone))
         return
-    rows, found, results = arguments.rows, {}, []
+    rows, found, figures = arguments.rows, {}, Figures("plan")
     with tempfile.TemporaryDirectory(prefix="corgi-bench-") as name:
         folder = Path(name)
         for ending, factor in (("csv", 1), ("parquet", 1), ("parquet", 10)):
             path = folder / f"{rows * factor}.{ending}"
             write_list(path, rows * factor)
-            found[ending, factor] = figures = measured(path, folder)
-            if figures["rows"] != rows * factor:
-                raise SystemExit(f"{figures['rows']} rows planned of {rows * factor}")
+            found[ending, factor] = one = measured(path, folder)
+            if one["rows"] != rows * factor:
+                raise SystemExit(f"{one['rows']} rows planned of {rows * factor}")
             label = f"plan/{ending}/{rows * factor}"
-            results += [
-                report(f"{label}/time", figures["seconds"], "s", MAX_SECONDS * factor),
-                report(f"{label}/cpu_time", figures["cpu_seconds"], "s", MAX_SECONDS * factor),
-                report(f"{label}/peak_memory", figures["peak_bytes"], "bytes", MAX_BYTES),
-            ]
+            figures.add(f"{label}/time", one["seconds"], "s", f"<={MAX_SECONDS * factor}")
+            figures.add(f"{label}/cpu_time", one["cpu_seconds"], "s")
+            figures.add(f"{label}/peak_memory", one["peak_bytes"] / 1e6, "MB", f"<={MAX_BYTES / 1e6}")
     growth = found["parquet", 10]["peak_bytes"] / found["parquet", 1]["peak_bytes"]
-    results.append(report("plan/parquet/peak_memory_at_10x_rows", growth, "ratio", MAX_GROWTH))
-    _RESULTS.parent.mkdir(exist_ok=True)
-    _RESULTS.write_text(json.dumps(results, indent=2) + "\n")
+    figures.add("plan/parquet/peak_memory_at_10x_rows", growth, "ratio", f"<={MAX_GROWTH}")
+    figures.write()
 
 
 if __name__ == "__main__":

@@ -185,7 +185,7 @@ def test_a_cut_tar_is_one_line(tmp_path):
 
 
 @given(st.data())
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_damage_is_a_line_or_rows(tmp_path_factory, data):
     folder = tmp_path_factory.mktemp("tar")
     body = bytearray(write_tar(folder / "a.tar", samples(2, url=lambda n: f"http://a/{n}")).read_bytes())
