@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -82,9 +82,7 @@ def test_another_encoding_is_one_line(tmp_path, name, encoding):
     path.write_bytes(text.encode(encoding))
     if name == "a.parquet":
         bad = pa.array([b"http://a/\xfc"]).view(pa.string())
-        pa.parquet.write_table(
-            pa.table({"url": bad, "caption": bad, "kind": ["full"], "concept": ["g"]}), path
-        )
+        pq.write_table(pa.table({"url": bad, "caption": bad, "kind": ["full"], "concept": ["g"]}), path)
     with pytest.raises(InputError) as found:
         rows_of(path)
     assert str(path) in str(found.value)
