@@ -90,7 +90,7 @@ def test_shift_holds_the_moments_of_the_kept_train_pictures(finished: Dag) -> No
     tensors = load_file(finished.store.path(shard, "shift"))
     with safe_open(finished.store.path(shard, "shift"), "pt") as opened:
         metadata = opened.metadata()
-    assert {"towers", "normalisation", "k", "seed", "data"} == set(metadata)
+    assert {"towers", "normalisation", "k", "seed", "data", "covariance"} == set(metadata)
     assert json.loads(metadata["towers"]) == ["own"]
     rows = _kept_train(finished.store, finished)
     assert tensors["mean"].shape == tensors["scale"].shape == (3, 16)
@@ -120,7 +120,8 @@ def _kept_train(store: Store, built: Dag) -> np.ndarray:
 def test_statistics_and_plots_are_committed(finished: Dag) -> None:
     (shard,) = finished.run.shards("shift")
     statistics = json.loads(finished.store.path(shard, "statistics").read_text())
-    assert statistics == shard.facts
+    assert {**statistics, "towers": ["own"], "shards": shard.facts["shards"]} == shard.facts
+    assert len(shard.facts["shards"]) == NUM_SHARDS
     assert 0 <= statistics["text_to_cluster_accuracy"] <= 1
     assert statistics["within_cluster_variance"] <= statistics["global_variance"] * 1.01
     assert -1 <= statistics["two_sample_cosine_given_caption"] <= 1

@@ -51,6 +51,13 @@ HAND_MADE: dict[tuple[str, str], Any] = {
     ("EmbedSettings", "heads"): ({"name": "a", "tower": "own", "file": "f"},),
     ("EmbedSettings", "tokens"): ({"name": "a", "model": "tower:own"},),
     ("CurateSettings", "scores"): ({"min": 0.5},),
+    ("CurateSettings", "placeholder_min_urls"): 3,
+    ("DownloadSettings", "filter"): {"min_side": 7},
+    ("PlanSettings", "verify_hash"): ("md5", "md5"),
+    ("PlanSettings", "save_additional_columns"): ("licence",),
+    ("PlanSettings", "block_urls"): ("urls.txt",),
+    ("PlanSettings", "block_domains"): ("domains.txt",),
+    ("PlanSettings", "block_hashes"): ("hashes.txt",),
     ("ShiftSettings", "measured_clusters"): (3,),
 }
 
@@ -97,7 +104,11 @@ def another(section: Section, name: str) -> Any:
 
 
 def changed(section: Section, name: str) -> Section:
-    extra = {"trust_list": True} if (type(section), name) == (DownloadSettings, "engine") else {}
+    needs = {
+        (DownloadSettings, "engine"): {"trust_list": True},
+        (TrainingSettings, "keep_best"): {"eval_every_steps": 1},
+    }
+    extra = needs.get((type(section), name), {})
     return type(section).model_validate({**section.model_dump(), **extra, name: another(section, name)})
 
 
