@@ -11,7 +11,6 @@ from jsonschema import Draft202012Validator
 
 from tests.cluster import rayjob_rules
 from tests.cluster.versions import CLUSTER, REPOSITORY
-from tests.support.programs import missing
 
 CRD = REPOSITORY.parent / "shared" / "kuberay-crds" / "ray.io_rayjobs.yaml"
 
@@ -38,7 +37,7 @@ def schema() -> Draft202012Validator:
 def upstream() -> Draft202012Validator:
     """KubeRay's CRD as a closed JSON schema."""
     if not CRD.is_file():
-        missing(f"KubeRay's CRD is not at {CRD}")
+        pytest.skip(f"KubeRay's CRD is not at {CRD}")
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     crd = yaml.load(CRD.read_text(), Loader=loader)  # noqa: S506 both loaders are safe ones
     version = next(entry for entry in crd["spec"]["versions"] if entry["name"] == "v1")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.programs import missing, require_program
+from tests.support.programs import require_program
 
 MAX_POINTS = 40
 _CALL = re.compile(r"^\d+ +(fsync|link|linkat|openat)\((.*)\) += (.*)$")
