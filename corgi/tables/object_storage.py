@@ -67,7 +67,7 @@ class ObjectStorage:
         self._cache = cache
         try:
             with _translated():
-                self._store = store if store is not None else _opened(self.url)
+                self._store = store if store is not None else opened(self.url)
         except (ValueError, OSError) as error:
             raise StorageError(
                 f"{self.url} cannot be opened ({_line(error)}); nothing was started; give a path or an s3://, gs:// or az:// URL"
@@ -203,9 +203,17 @@ class ObjectStorage:
         return path
 
 
-def _opened(url: str) -> Any:
+def opened(url: str) -> Any:
+    """Return the obstore store of a URL; its credentials and endpoint come from the environment.
+
+    Raises:
+        ValueError, OSError, obstore.exceptions.BaseError: no such kind of store, or its settings are wrong.
+
+    """
     from obstore.store import from_url
 
+    if url.startswith("file://"):
+        return from_url(url)
     # Plain HTTP is for a server of one's own, such as MinIO, named by an endpoint that says http.
     plain = os.environ.get("AWS_ENDPOINT_URL", os.environ.get("AWS_ENDPOINT", "")).startswith("http://")
     return from_url(

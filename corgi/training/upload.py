@@ -4,7 +4,6 @@ A checkpoint's files are put first, its COMMITTED.json last, so that what a read
 """
 
 import logging
-import os
 import queue
 import re
 import shutil
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from corgi.settings.errors import StorageError
+from corgi.tables.object_storage import opened
 from corgi.training.listing import COMMITTED, files, read_listing, sync
 from corgi.training.training import Training
 
@@ -52,13 +52,8 @@ class ObjectStore:
             StorageError: it is no URL of an object store.
 
         """
-        from obstore.store import from_url
-
-        # Plain HTTP is for a server of one's own, named by an endpoint that says http.
-        plain = os.environ.get("AWS_ENDPOINT_URL", os.environ.get("AWS_ENDPOINT", "")).startswith("http://")
-        options: dict[str, Any] = {"client_options": {"allow_http": plain}} if url.startswith("s3://") else {}
         try:
-            self._store: Any = from_url(url, **options)
+            self._store: Any = opened(url)
         except (ValueError, OSError) as error:
             raise StorageError(
                 f"training.upload={url} cannot be opened ({' '.join(str(error).split())[:200]}); nothing was started; give s3://, gs://, az:// or file://"

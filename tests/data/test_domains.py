@@ -8,8 +8,6 @@ import pytest
 from corgi.data.domains import capped, registered_domains
 from corgi.settings.errors import InputError
 
-pytest.importorskip("tldextract")
-
 
 def test_a_domain_is_what_somebody_registered_and_no_name_is_looked_up(monkeypatch) -> None:
     def refuse(*_: object, **__: object) -> None:

@@ -114,7 +114,6 @@ ALL = {"perceptual_distance": 4, "semantic_cosine": 0.93, "semantic_cluster_rows
 
 @pytest.fixture(scope="module")
 def planted(tmp_path_factory) -> tuple[Dag, dict[str, str | None]]:
-    pytest.importorskip("tldextract")
     return curated(tmp_path_factory.mktemp("planted"), **ALL, max_domain_share=CAP)
 
 

@@ -21,8 +21,9 @@ MODES = ("border", "keep_ratio", "keep_ratio_largest", "center_crop", "no")
 @pytest.fixture(scope="module")
 def resizer_of():
     os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
-    resizer = pytest.importorskip("img2dataset.resizer")
-    return resizer.Resizer
+    from img2dataset.resizer import Resizer
+
+    return Resizer
 
 
 @pytest.mark.parametrize("only_if_bigger", [False, True])
@@ -114,7 +115,8 @@ def test_a_scaled_jpeg_is_the_whole_one_made_small(side: int) -> None:
 
 
 def test_the_hash_is_within_a_few_bits_of_imagehashs() -> None:
-    imagehash = pytest.importorskip("imagehash")
+    import imagehash
+
     distances = []
     for seed in range(30):
         picture = scene(seed, 341, 256) if seed % 2 else Image.fromarray(photo(seed, 341, 256))

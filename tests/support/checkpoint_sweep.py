@@ -6,7 +6,6 @@ is attached to, so only the commit's own calls count.
 
 import json
 import os
-import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
@@ -15,7 +14,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from corgi.training.checkpoint import Checkpoints, final_weights, finish, is_finished
-from tests.support.kill_sweep import CALLS, _names, counts, points
+from tests.support import kill_sweep
+from tests.support.kill_sweep import CALLS, counts, names_of, points
 from tests.support.tiny_training import tiny_training
 
 LAST = 4
@@ -47,40 +47,15 @@ def put(folder: Path, value: torch.Tensor) -> None:
 def run(root: Path, inject: str | None = None, log: Path | None = None) -> int:
     """Advance in a child under strace; return its exit status, negative for a signal."""
     root.mkdir(parents=True, exist_ok=True)
-    ready, go = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        os.close(go)
-        os.read(ready, 1)
-        try:
-            advance(root)
-        except BaseException:
-            os._exit(6)
-        os._exit(0)
-    os.close(ready)
-    command = [
-        "strace",
-        "-f",
-        "-y",
-        "-p",
-        str(pid),
-        "-o",
-        str(log or "/dev/null"),
-        "-e",
-        f"trace={_names(CALLS)}",
-    ]
-    tracer = subprocess.Popen(
-        [*command, *(("-e", f"inject={inject}") if inject else ())], stderr=subprocess.PIPE, text=True
-    )
-    assert tracer.stderr is not None
-    first = tracer.stderr.readline()
-    os.write(go, b"g")
-    os.close(go)
-    status = os.waitpid(pid, 0)[1]
-    tracer.communicate(timeout=30)
-    if "attached" not in first:
-        raise OSError(f"strace cannot attach: {first.strip()}")
-    return os.waitstatus_to_exitcode(status)
+    return kill_sweep.run(root, inject, log, _child)
+
+
+def _child(root: Path) -> None:
+    try:
+        advance(root)
+    except BaseException:
+        os._exit(6)
+    os._exit(0)
 
 
 def lost(root: Path) -> int:
@@ -105,7 +80,7 @@ def sweep(folder: Path, max_points: int) -> dict[str, object]:
     chosen = points(made, max_points)
     for call, number in chosen:
         root = folder / f"{call}-{number}"
-        status = run(root, f"{_names((call,))}:signal=SIGKILL:when={number}")
+        status = run(root, f"{names_of((call,))}:signal=SIGKILL:when={number}")
         hit += status == -9
         steps = lost(root)
         most = max(most, steps)

@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 from corgi.settings.errors import StorageError
@@ -25,14 +26,19 @@ _NAME = {
 _CALL = re.compile(r"^\d+ +(\w+?)(?:at2?)?\(")
 
 
-def run(root: Path, inject: str | None = None, log: Path | None = None) -> int:
-    """Commit everything in a child under strace; return its exit status, negative for a signal."""
+def run(
+    root: Path,
+    inject: str | None = None,
+    log: Path | None = None,
+    child: Callable[[Path], None] | None = None,
+) -> int:
+    """Let a child work under strace, by default commit everything; return its exit status, negative for a signal."""
     ready, go = os.pipe()
     pid = os.fork()
     if pid == 0:
         os.close(go)
         os.read(ready, 1)
-        _child(root)
+        (child or _child)(root)
     os.close(ready)
     command = [
         "strace",
@@ -43,7 +49,7 @@ def run(root: Path, inject: str | None = None, log: Path | None = None) -> int:
         "-o",
         str(log or "/dev/null"),
         "-e",
-        f"trace={_names(CALLS)}",
+        f"trace={names_of(CALLS)}",
     ]
     tracer = subprocess.Popen(
         [*command, *(("-e", f"inject={inject}") if inject else ())], stderr=subprocess.PIPE, text=True
@@ -69,7 +75,7 @@ def _child(root: Path) -> None:
     os._exit(0)
 
 
-def _names(calls: tuple[str, ...]) -> str:
+def names_of(calls: tuple[str, ...]) -> str:
     return ",".join(_NAME.get(call, call) for call in calls)
 
 
@@ -100,7 +106,7 @@ def sweep(folder: Path, max_points: int) -> dict[str, object]:
     ]
     for call, number, fault, expected in faults:
         root = folder / f"{call}-{number}-{expected}"
-        status = run(root, f"{_names((call,))}:{fault}:when={number}")
+        status = run(root, f"{names_of((call,))}:{fault}:when={number}")
         hit[fault] += status == expected
         commit_script.main(str(root))
         if status != expected or commit_script.content(root) != wanted:

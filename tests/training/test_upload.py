@@ -33,10 +33,10 @@ def steps_of(store: ObjectStore) -> list[str]:
 @pytest.fixture(scope="module")
 def bucket() -> Iterator[str]:
     """Serve a bucket from this process."""
-    boto3 = pytest.importorskip("boto3")
-    server = pytest.importorskip("moto.server").ThreadedMotoServer(
-        ip_address="127.0.0.1", port=0, verbose=False
-    )
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
     values = {

@@ -1,8 +1,6 @@
 """SIGKILL of the whole run in the middle of four stages, then the same command: equal tables, equal weights."""
 
 import hashlib
-import os
-import signal
 import subprocess
 import sys
 import time
@@ -16,6 +14,7 @@ import pytest
 from corgi.tables.run import Run
 from corgi.tables.store import table_digest
 from tests.support.ports import free_port
+from tests.support.process_tree import kill_tree
 
 HOME = Path(__file__).resolve().parents[3]
 TABLES = {
@@ -32,6 +31,7 @@ MODELS = {
     "decoder": ["decoder"],
 }
 START_TIMEOUT_S = 240
+SCRATCH = "work"  # where a stage that trains keeps its checkpoints, beside its manifests
 
 
 def _command(work: Path, port: int) -> list[str]:
@@ -61,30 +61,7 @@ def _kill_when(work: Path, port: int, ready: Callable[[], bool]) -> None:
             assert process.poll() is None, (work / "killed.log").read_text()[-3000:]
             assert time.monotonic() < deadline, (work / "killed.log").read_text()[-3000:]
             time.sleep(0.05)
-        victims = _descendants(process.pid)
-        for pid in [process.pid, *victims]:
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
-        process.wait()
-
-
-def _descendants(pid: int) -> list[int]:
-    """Return the pids below a process, from /proc."""
-    children: dict[int, list[int]] = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text().rpartition(")")[2].split()
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        children.setdefault(int(fields[1]), []).append(int(stat.parent.name))
-    found, queue = [], [pid]
-    while queue:
-        below = children.get(queue.pop(), [])
-        found += below
-        queue += below
-    return found
+        kill_tree(process)
 
 
 def _digests(work: Path) -> dict[str, str]:
@@ -125,8 +102,8 @@ def test_killed_in_four_stages_the_run_ends_as_an_unbroken_one(unbroken, tmp_pat
     for pattern in (
         "download/*/manifest-0.json",
         "embed/*/manifest-0.json",
-        "prior/*/work/shifted/checkpoints/*/COMMITTED.json",
-        "decoder/*/work/decoder/checkpoints/*/COMMITTED.json",
+        f"prior/*/{SCRATCH}/shifted/checkpoints/*/COMMITTED.json",
+        f"decoder/*/{SCRATCH}/decoder/checkpoints/*/COMMITTED.json",
     ):
         _kill_when(tmp_path, port, _glob(tmp_path, pattern))
     said = _run(tmp_path, port)

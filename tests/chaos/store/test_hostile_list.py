@@ -1,8 +1,6 @@
 """20,000 rows, 15 % of them bad, on four hosts; killed three times and resumed: row by row what an unbroken run gives."""
 
 import json
-import os
-import signal
 import subprocess
 import sys
 import time
@@ -21,6 +19,7 @@ from corgi.tables.schema import Reason
 from corgi.tables.store import table_digest
 from tests.support.fault_server import FaultServer
 from tests.support.hostile import HOSTILE, UNDECODABLE, path_of
+from tests.support.process_tree import kill_tree
 
 HOME = Path(__file__).resolve().parents[3]
 NUM_ROWS = 20_000
@@ -106,30 +105,8 @@ def kill_at(recipe: Path, num_shards: int) -> int:
             assert process.poll() is None, (recipe.parent / "killed.log").read_text()[-3000:]
             assert time.monotonic() < deadline
             time.sleep(0.05)
-        for pid in [process.pid, *descendants(process.pid)]:
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
-        process.wait()
+        kill_tree(process)
     return len(list(store.glob("*/manifest-0.json")))
-
-
-def descendants(pid: int) -> list[int]:
-    """Return the pids below a process, from /proc."""
-    children: dict[int, list[int]] = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            parent = int(stat.read_text().rpartition(")")[2].split()[1])
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        children.setdefault(parent, []).append(int(stat.parent.name))
-    found, queue = [], [pid]
-    while queue:
-        below = children.get(queue.pop(), [])
-        found += below
-        queue += below
-    return found
 
 
 def tables(work: Path) -> dict[str, pa.Table]:

@@ -1,7 +1,6 @@
 """S3 in and out: list and tables in a bucket of a real S3 server, killed in two stages and resumed; equal to a disk's tables."""
 
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ from corgi.demo.url_list import HOST, write_url_list
 from corgi.tables.run import Run
 from corgi.tables.store import table_digest
 from tests.support.ports import free_port
+from tests.support.process_tree import kill_tree
 from tests.support.s3_server import BUCKET, s3_server
 
 HOME = Path(__file__).resolve().parents[3]
@@ -70,29 +70,7 @@ class Flow:
             assert process.poll() is None, (self.folder / "said.log").read_text()[-4000:]
             assert time.monotonic() < deadline
             time.sleep(0.1)
-        for pid in [process.pid, *descendants(process.pid)]:
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
-        process.wait()
-
-
-def descendants(pid: int) -> list[int]:
-    """Return the pids below a process, from /proc."""
-    children: dict[int, list[int]] = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text().rpartition(")")[2].split()
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        children.setdefault(int(fields[1]), []).append(int(stat.parent.name))
-    found, queue = [], [pid]
-    while queue:
-        below = children.get(queue.pop(), [])
-        found += below
-        queue += below
-    return found
+        kill_tree(process)
 
 
 def digests(run: Run) -> dict[str, str]:
