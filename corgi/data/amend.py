@@ -20,12 +20,7 @@ def plan(context: Context, tasks: Sequence[ShardTask]) -> None:
     taken = read_taken_down(context.store.storage)
     for task in tasks:
         before = context.store.read_shard(task.payload["amend"]["before"])
-        table, gone = without(context.store.read(before, "plan"), taken)
-        rejected = Counter(before.rows.rejected)
-        rejected[Reason.TAKEN_DOWN] += gone
-        counts = RowCounts(
-            rows_in=before.rows.rows_in, kept=before.rows.kept - gone, rejected=_dict(rejected)
-        )
+        table = without(context.store.read(before, "plan"), taken)
         splits = Counter(table["split"].to_pylist())
         facts = {**before.facts, "urls": table.num_rows}
         facts |= {split: splits[split] for split in ("train", "val", "test") if split in facts}
@@ -34,16 +29,26 @@ def plan(context: Context, tasks: Sequence[ShardTask]) -> None:
             for entry in before.files:
                 if entry.table != "plan":
                     attempt.write_table(entry.table, context.store.read(before, entry.table))
-            attempt.commit(counts, facts)
+            attempt.commit(planned_rows(table, before.rows.rows_in), facts)
 
 
-def without(plan: pa.Table, taken: TakenDown) -> tuple[pa.Table, int]:
-    """Return a plan without what was taken down, and how many rows of the list that concerns."""
+def without(plan: pa.Table, taken: TakenDown) -> pa.Table:
+    """Return a plan without what was taken down."""
     if not (taken.uids or taken.urls):
-        return plan, 0
-    named = pc.or_(_is_in(plan["uid"], taken.uids), _is_in(plan["url"], taken.urls))
-    gone = sum(pc.list_value_length(plan.filter(named)["rows"]).to_pylist())
-    return plan.filter(pc.invert(named)), gone
+        return plan
+    return plan.filter(pc.invert(pc.or_(_is_in(plan["uid"], taken.uids), _is_in(plan["url"], taken.urls))))
+
+
+def planned_rows(plan: pa.Table, rows_in: int) -> RowCounts:
+    """Return the counts of a list's rows by what the plan says of them; rows it does not hold were taken down."""
+    counted: Counter[str | None] = Counter()
+    sizes = pc.list_value_length(plan["sources"]).to_pylist()
+    for reason, size in zip(plan["reason"].to_pylist(), sizes, strict=True):
+        counted[reason] += size
+    kept = counted.pop(None, 0)
+    rejected = Counter({Reason(reason): number for reason, number in counted.items() if reason is not None})
+    rejected[Reason.TAKEN_DOWN] += rows_in - kept - sum(counted.values())
+    return RowCounts(rows_in=rows_in, kept=kept, rejected=_dict(rejected))
 
 
 def download(context: Context, tasks: Sequence[ShardTask]) -> None:

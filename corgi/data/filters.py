@@ -34,11 +34,6 @@ class Rules:
     max_aspect_ratio: float = 0.0
     min_bytes: int = 0
 
-    @property
-    def judges_captions(self) -> bool:
-        """Whether any rule looks at captions."""
-        return any(rule.is_on(self) for rule in CAPTION_RULES) or not self.keep_without_caption
-
 
 PRESETS: dict[str, Rules] = {
     "none": Rules(),

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from tqdm import tqdm
 
-from corgi.data.amend import without
+from corgi.data.amend import planned_rows, without
 from corgi.data.arrow import pc
 from corgi.data.blocklist import Blocklist, digests, hashes
 from corgi.data.identity import ranges_of
@@ -24,8 +24,7 @@ from corgi.flow.dag import Context
 from corgi.settings.data import PlanSettings
 from corgi.settings.errors import InputError
 from corgi.settings.section import digest
-from corgi.tables.manifest import RowCounts
-from corgi.tables.schema import BLOCKED_HASHES, Reason
+from corgi.tables.schema import BLOCKED_HASHES
 from corgi.tables.store import ShardTask, storage_full
 from corgi.tables.taken_down import read_taken_down
 
@@ -109,16 +108,8 @@ def by_shard(found: Pass) -> Iterator[tuple[int, pa.Table]]:
 
 
 def _commit(context: Context, task: ShardTask, table: pa.Table, lists: list[Source]) -> None:
-    table, gone = without(table, read_taken_down(context.store.storage))
-    sizes = pc.list_value_length(table["sources"]).to_numpy()
-    rejected: Counter[Reason] = Counter()
-    for reason, size in zip(table["reason"].to_pylist(), sizes.tolist(), strict=True):
-        if reason is not None:
-            rejected[Reason(reason)] += size
-    num_rows = int(sizes.sum())
-    kept = num_rows - sum(rejected.values())
-    if gone:
-        rejected[Reason.TAKEN_DOWN] = gone
+    rows_in = pc.sum(pc.list_value_length(table["sources"])).as_py() or 0
+    table = without(table, read_taken_down(context.store.storage))
     splits = Counter(table["split"].to_pylist())
     facts = {"urls": table.num_rows, **{split: splits[split] for split in ("train", "val", "test")}}
     is_first = int(task.shard) == 0
@@ -131,5 +122,4 @@ def _commit(context: Context, task: ShardTask, table: pa.Table, lists: list[Sour
         blocked = sorted(set(hashes(context.recipe.plan))) if is_first else []
         if blocked:
             attempt.write_table("blocked_hashes", pa.table([blocked], schema=BLOCKED_HASHES))
-        counts = RowCounts(rows_in=num_rows + gone, kept=kept, rejected=dict(sorted(rejected.items())))
-        attempt.commit(counts, facts)
+        attempt.commit(planned_rows(table, rows_in), facts)

@@ -93,11 +93,6 @@ class Schedule:
         return len(self.betas) - 1
 
     @cached_property
-    def alphas(self) -> Float[Tensor, "length"]:
-        """alpha_t = 1 - beta_t."""
-        return 1 - self.betas
-
-    @cached_property
     def log_alpha_bar(self) -> Float[Tensor, "length"]:
         """log(abar_t) = sum_{i<=t} log(1 - beta_i)."""
         return torch.cumsum(torch.log1p(-self.betas), dim=0)

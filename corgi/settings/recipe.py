@@ -90,6 +90,14 @@ class Recipe(Section):
         return self
 
     @model_validator(mode="after")
+    def _learned_shift_is_diagonal(self) -> "Recipe":
+        if self.prior.learned_shift and self.shift.covariance != "diagonal":
+            raise ValueError(
+                f"prior.learned_shift learns a diagonal Sigma: it starts from shift.covariance=diagonal, not {self.shift.covariance}"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _steps_exist(self) -> "Recipe":
         if max(self.evaluate.steps) > self.prior.num_timesteps:
             raise ValueError(

@@ -1,6 +1,5 @@
 """The prior stage: trains caption -> CLIP image embedding, one network a choice of (mu, Sigma)."""
 
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -18,6 +17,7 @@ from corgi.flow.cluster import connect
 from corgi.flow.dag import Context
 from corgi.models.prior import Prior, PriorConfig
 from corgi.models.text_prior import Sampling, TextPrior
+from corgi.settings.errors import SettingsError
 from corgi.settings.models import PriorSettings
 from corgi.settings.training import TrackingSettings
 from corgi.tables.manifest import RowCounts, ShardManifest
@@ -25,6 +25,7 @@ from corgi.tables.schema import Split
 from corgi.tables.store import ShardTask, Store
 from corgi.training.noise import Noise
 from corgi.training.rows import EmbeddedShards, PriorRows
+from corgi.training.shift_table import shift_scale, shift_table
 from corgi.training.trainer import final_weights, train
 from corgi.training.training import Training
 
@@ -37,11 +38,20 @@ MAX_VAL_ROWS = 512
 
 
 def run(context: Context) -> list[ShardTask]:
-    """Train every variant in one worker group and commit their averaged weights and metric lines."""
+    """Train every variant in one worker group and commit their averaged weights and metric lines.
+
+    Raises:
+        SettingsError: the recipe asks for word encodings.
+
+    """
     task = context.task("all")
     if not context.pending([task]):
         return [task]
     settings: PriorSettings = context.recipe.prior
+    if settings.num_text_tokens:
+        raise SettingsError(
+            f"prior.num_text_tokens={settings.num_text_tokens}: the training reads no word encodings yet; committed work is safe; set prior.num_text_tokens=0"
+        )
     work = context.work_folder(task)
     trainings = [
         _training(
@@ -69,20 +79,6 @@ def run(context: Context) -> list[ShardTask]:
 def embedded_shards(task: ShardTask) -> EmbeddedShards:
     """Return the embeddings and selection a task was given."""
     return EmbeddedShards(task.root, task.inputs["embed"], task.inputs["curate"])
-
-
-def table_of(variant: str, shift: Mapping[str, Tensor], c: float) -> ShiftTable:
-    """Return (mu, Sigma) of a variant: one choice in the same code, nothing else differs."""
-    dim = shift["mean"].shape[1]
-    if variant == "shifted":
-        mean, scale, count = shift["mean"].float(), shift["scale"].float(), shift["count"].long()
-        roots = {name: c * shift[name].float() for name in ("factor", "cholesky") if name in shift}
-        if roots:
-            return ShiftTable(mean, c * scale, count=count, **roots)
-        return ShiftTable.clusters(mean, scale, c, count=count)
-    if variant == "standardised":
-        return ShiftTable.standardised(shift["global_mean"].float(), shift["global_scale"].float())
-    return ShiftTable.dalle2(dim) if variant == "dalle2" else ShiftTable.ddpm(dim)
 
 
 def config_of(settings: PriorSettings, table: ShiftTable, variant: str) -> PriorConfig:
@@ -128,17 +124,6 @@ def load_prior(store: Store, prior: ShardManifest, shift: ShardManifest, variant
     network.load_state_dict(load_file(store.path(prior, f"prior_{variant}")))
     process = ShiftedDiffusion(table, Schedule.named(settings.schedule, settings.num_timesteps))
     return TextPrior(network.eval(), process, choice_of(settings, variant, shift_scale(shift)))
-
-
-def shift_scale(shift: ShardManifest) -> float:
-    """Return c of the committed shift parameters: the setting, or what was matched in the data."""
-    chosen = shift.settings["shift"]["scale"]
-    return float(shift.facts["scale"] if chosen == "matched" else chosen)
-
-
-def shift_table(store: Store, shift: ShardManifest, variant: str) -> ShiftTable:
-    """Return a variant's (mu, Sigma) out of the committed shift parameters."""
-    return table_of(variant, load_file(store.path(shift, "shift")), shift_scale(shift))
 
 
 class Drawn(NamedTuple):

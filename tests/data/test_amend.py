@@ -257,6 +257,21 @@ def test_what_is_taken_down_is_in_no_file_and_stays_out(finished: Flow):
     assert [path for path in store.root.rglob("*.parquet") if mentions(path, gone)] == []
 
 
+def test_a_row_that_was_blocked_and_then_taken_down_counts_once(flow: Callable[[str], Flow]) -> None:
+    made = flow("blocked")
+    (made.folder / "blocked.txt").write_text(f"{url(3)}\n{url(5)}\n")
+    blocked = f"plan.block_urls=[{made.folder}/blocked.txt]"
+    made.run(blocked)
+    assert made.opened().stages()["plan"].rows.rejected == {Reason.BLOCKED_URL: 2}
+    (made.folder / "names.txt").write_text(f"{url(3)}\n{url(11)}\n")
+    made.run(blocked, "--take-down", str(made.folder / "names.txt"))
+    rows = made.opened().stages()["plan"].rows
+    assert rows.rejected == {Reason.BLOCKED_URL: 1, Reason.TAKEN_DOWN: 2}
+    assert rows.kept == NUM_ROWS - 3
+    made.run(blocked, "--force", "--until", "plan")
+    assert made.opened().stages()["plan"].rows == rows
+
+
 def mentions(path: Path, uids: set[str]) -> bool:
     import pyarrow.parquet as pq
 

@@ -55,6 +55,13 @@ def test_one_seed_reaches_every_stage_that_sets_none(recipe_file):
     assert {recipe.seed, recipe.plan.seed, recipe.prior.seed, recipe.decoder.seed, recipe.tower.seed} == {3}
 
 
+def test_a_learned_shift_asks_for_a_diagonal_start(recipe_file):
+    learned = ["prior.learned_shift=true", "prior.training.zero_stage=0"]
+    assert load(recipe_file(), learned).prior.learned_shift
+    with pytest.raises(SettingsError, match=r"shift\.covariance=diagonal, not low_rank"):
+        load(recipe_file(), [*learned, "shift.covariance=low_rank"])
+
+
 @pytest.mark.parametrize(
     ("override", "path"),
     [

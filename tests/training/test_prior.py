@@ -6,15 +6,20 @@ import torch
 from safetensors.torch import save
 
 from corgi.diffusion.schedule import Schedule
+from corgi.flow.dag import Context, Stage
 from corgi.models.prior import Prior
 from corgi.models.text_prior import Sampling, TextPrior
+from corgi.settings.errors import SettingsError
 from corgi.settings.models import PriorSettings
+from corgi.settings.recipe import Recipe
 from corgi.tables.manifest import RowCounts
 from corgi.tables.run import Run
 from corgi.tables.schema import Split
 from corgi.training.noise import Noise
-from corgi.training.prior import EPS, TIMESTEP, PriorObjective, load_prior, table_of
+from corgi.training.prior import EPS, TIMESTEP, PriorObjective, load_prior
+from corgi.training.prior import run as prior_stage
 from corgi.training.rows import PriorRows
+from corgi.training.shift_table import table_of
 from tests.support.tables import DIM, Output, commit_stage, tiny_run
 
 SETTINGS = PriorSettings(width=32, depth=1, heads=2, num_timesteps=50, coarse_caption_share=0.5)
@@ -49,6 +54,21 @@ def _objective(run: Run, variant: str = "shifted", **changes) -> PriorObjective:
         variant,
         SETTINGS.model_copy(update=changes).model_dump(mode="json"),
     )
+
+
+def test_word_encodings_are_refused_before_anything_is_trained(run: Run) -> None:
+    recipe = Recipe.model_validate(
+        {
+            "name": "words",
+            "root": str(run.store.root.parent),
+            "embed": {"towers": [{"name": "a", "model": "RN50", "pretrained": "random"}]},
+            "prior": {"num_text_tokens": 4},
+        }
+    )
+    stage = Stage("prior", "corgi.training.prior:run", ("embed", "curate", "shift"), ("prior",))
+    inputs = {name: run.stages()[name] for name in stage.inputs}
+    with pytest.raises(SettingsError, match=r"num_text_tokens=4.*set prior\.num_text_tokens=0"):
+        prior_stage(Context(stage, recipe, run.store, run, inputs, "key"))
 
 
 def _batch(objective: PriorObjective) -> dict[str, torch.Tensor]:
