@@ -15,7 +15,7 @@ from corgi.settings.training import TrackingSettings
 from corgi.training.objective import Shown
 from corgi.training.tracking import Tracker, _mode, run_id, sync_offline
 from corgi.training.training import Training
-from tests.support.offline import offline_steps
+from tests.support.offline import await_exit, offline_steps
 from tests.support.tiny_training import tiny_training
 
 
@@ -69,6 +69,8 @@ def test_offline_attempts_are_one_run_whose_steps_continue(
     folders = sorted((tmp_path / "wandb").glob("[0-9]*/wandb/offline-run-*"))
     assert [folder.parents[1].name for folder in folders] == ["0000", "0001"]
     assert all(folder.name.endswith(run_id(training)) for folder in folders)
+    for folder in folders:
+        await_exit(folder)
     assert [offline_steps(folder) for folder in folders] == [[2, 4], [6, 8]]
     assert [line["step"] for line in lines(training.metrics_file)] == [2, 4, 6, 8, 10]
     assert sorted(path.name for path in (tmp_path / "pictures").iterdir()) == [

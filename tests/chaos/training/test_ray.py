@@ -18,7 +18,7 @@ from corgi.training.checkpoint import final_weights
 from corgi.training.tracking import run_id
 from corgi.training.trainer import train
 from corgi.training.training import Training
-from tests.support.offline import offline_steps
+from tests.support.offline import await_exit, offline_steps
 from tests.support.tiny_training import tiny_training
 from tests.support.workers import run_workers
 
@@ -208,6 +208,7 @@ def test_ten_restarts_are_one_run_in_every_file(ray_local: None, tmp_path: Path,
     assert told == {line for path in tmp_path.glob("ids-whole.*") for line in path.read_text().splitlines()}
     folders = sorted((killed.path / "wandb").glob("[0-9]*/wandb/offline-run-*"))
     assert all(path.name.endswith(run_id(killed)) for path in folders)
+    await_exit(folders[-1])
     steps = [step for path in folders for step in offline_steps(path)]
     expected = sorted(curve(killed))
     assert sorted(set(steps)) == expected, "a step is missing from the W&B run"
