@@ -22,7 +22,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 import cv2
-from pebble import ProcessExpired, ProcessPool
+from pebble import ProcessExpired, ProcessFuture, ProcessPool
 
 from corgi.data.header import Rejected
 from corgi.data.image import OUT_OF_MEMORY, Decoded, decode
@@ -32,6 +32,8 @@ from corgi.tables.schema import Reason
 BATCHES_PER_CHILD = 200
 CRASHES_ALLOWED = 1
 """Crashes of a picture alone after which it is tried again: the second one is its reason."""
+START_WAITS_S = (0.2, 1.0, 5.0)
+"""Pauses after which children that could not be started are started again."""
 QUEUED_PER_CHILD = 2
 """Batches handed to a child: one in its hands, one waiting."""
 BATCH_PICTURES = 16
@@ -136,12 +138,24 @@ class DecoderPool:
 
     async def _in_child(self, bodies: Sequence[bytes]) -> list[Found]:
         limit_s = self._settings.decode_timeout_s
-        future = self._started().schedule(
-            run_limited, args=(self._task, bodies, self._settings), timeout=limit_s
-        )
+        future = await self._scheduled(bodies)
         # pebble counts from the moment a child takes the task; this bound is for a task that no child ever takes
         async with asyncio.timeout(_START_ALLOWANCE_S + (self._max_batches + 2) * limit_s):
             return await asyncio.wrap_future(future)
+
+    async def _scheduled(self, bodies: Sequence[bytes]) -> ProcessFuture:
+        """Hand bodies over, to a new pool when a child dies while it starts, which is no body's fault."""
+        for wait_s in START_WAITS_S:
+            try:
+                return self._schedule(bodies)
+            except OSError:
+                self.close()
+                await asyncio.sleep(wait_s)
+        return self._schedule(bodies)
+
+    def _schedule(self, bodies: Sequence[bytes]) -> ProcessFuture:
+        arguments = (self._task, bodies, self._settings)
+        return self._started().schedule(run_limited, args=arguments, timeout=self._settings.decode_timeout_s)
 
     def _started(self) -> ProcessPool:
         if self._pool is not None and not self._pool.active:

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import time
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -200,7 +201,9 @@ def test_a_border_is_white_and_centred() -> None:
     ("encode_format", "mime", "name"),
     [("jpg", "image/jpeg", "JPEG"), ("png", "image/png", "PNG"), ("webp", "image/webp", "WEBP")],
 )
-def test_what_is_stored_carries_no_stowaways(encode_format: str, mime: str, name: str) -> None:
+def test_what_is_stored_carries_no_stowaways(
+    encode_format: str, mime: str, name: str, promise: Callable[[int, str], None]
+) -> None:
     secret = b"SECRET-STOWAWAY"
     text = PngImagePlugin.PngInfo()
     text.add_text("Comment", secret.decode())
@@ -231,6 +234,10 @@ def test_what_is_stored_carries_no_stowaways(encode_format: str, mime: str, name
             assert not stored.getexif()
             assert not {"icc_profile", "comment", "exif", "xmp", "Comment"} & set(stored.info)
         assert found.sha256 == hashlib.sha256(body).hexdigest()
+    promise(
+        26,
+        f"{name}: 0 stowaways in {len(bodies)} stuffed bodies (EXIF, GPS, ICC, XMP, comments, thumbnail, tail)",
+    )
 
 
 def test_the_perceptual_hash_survives_size_and_compression() -> None:
