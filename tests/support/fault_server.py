@@ -1,6 +1,6 @@
 """A web server on loopback whose behaviour is chosen by the path, for tests of whatever fetches from strangers.
 
-`/ok/<seed>.<jpg|png|webp|gif>  /big/<seed>.jpg  /exif/<seed>.jpg  /slow/<bytes per s>  /stall/<bytes sent>  /endless  /short
+`/ok/<seed>.<jpg|png|webp|gif>  /big/<seed>.jpg  /noise/<seed>.jpg  /exif/<seed>.jpg  /slow/<bytes per s>  /stall/<bytes sent>  /endless  /short
 /gzip/<seed>.jpg  /gzipbomb  /brotli  /redirect/<n>  /redirect-to?u=  /status/<code>?retry_after=  /once/<code>/<seed>.jpg
 /reset/<bytes sent>  /halfclose  /headers/<kB>  /noai  /robots?v=  /wrongtype  /empty  /truncated  /bomb/<kind>  /flip
 /garbage  /chunked/<seed>.jpg  /raw/<name of tests/support/hostile.py>  /split/<the same>  /wait/<ms>/<seed>.jpg  /silence  /slowheaders  /endlessheaders  /manyheaders/<n>
@@ -25,6 +25,9 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import parse_qs, unquote, urlsplit
 
+import numpy as np
+from PIL import Image
+
 from tests.support.hostile import BODIES, RAW
 from tests.support.pictures import encoded, jpeg_lie, png_bomb, scene
 
@@ -39,6 +42,13 @@ Handler = Callable[["FaultServer", "Exchange"], Awaitable[None]]
 def picture(seed: int, extension: str = "jpg", side: int = 96) -> bytes:
     """Return the bytes served for a seed."""
     return encoded(scene(seed, side, side * 2 // 3), FORMATS[extension])
+
+
+@functools.cache
+def noise(seed: int) -> bytes:
+    """Return a JPEG of noise, which no encoder makes small: a little over a megabyte."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (1088, 1088, 3), np.uint8)
+    return encoded(Image.fromarray(pixels), "JPEG", quality=90)
 
 
 class Exchange:
@@ -206,6 +216,10 @@ async def _ok(server: FaultServer, exchange: Exchange) -> None:
 
 async def _big(server: FaultServer, exchange: Exchange) -> None:
     await exchange.answer(picture(exchange.number(), side=1600))
+
+
+async def _noise(server: FaultServer, exchange: Exchange) -> None:
+    await exchange.answer(noise(exchange.number()))
 
 
 async def _exif(server: FaultServer, exchange: Exchange) -> None:
@@ -447,6 +461,7 @@ HANDLERS: dict[str, Handler] = {
     "body": _body,
     "ok": _ok,
     "big": _big,
+    "noise": _noise,
     "exif": _exif,
     "slow": _slow,
     "stall": _stall,
