@@ -57,7 +57,7 @@ class Turns:
 
 
 class Window(Generic[_Found]):
-    """At most `width` URLs in flight: what starts as soon as it may, and what comes out as it ends."""
+    """At most `width` URLs in flight or waiting for the consumer: each starts as soon as it may and comes out as it ends."""
 
     def __init__(self, turns: Turns, fetch: Callable[[int, bool], Awaitable[_Found]], width: int) -> None:
         """Fetch an index by `fetch(index, is_last_of_host)`."""
@@ -66,7 +66,6 @@ class Window(Generic[_Found]):
         self._width = width
         self._done: asyncio.Queue[tuple[int, _Found] | Exception | None] = asyncio.Queue()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._in_flight = 0
         self._untold = 0
 
     async def next(self) -> tuple[int, _Found] | None:
@@ -95,8 +94,7 @@ class Window(Generic[_Found]):
         await asyncio.gather(*left, return_exceptions=True)
 
     def _launch(self) -> None:
-        while self._in_flight < self._width and (turn := self._turns.next_now()) is not None:
-            self._in_flight += 1
+        while self._untold < self._width and (turn := self._turns.next_now()) is not None:
             self._untold += 1
             task = asyncio.create_task(self._one(*turn))
             self._tasks.add(task)
@@ -107,14 +105,13 @@ class Window(Generic[_Found]):
             item: tuple[int, _Found] | Exception = (index, await self._fetch(index, is_last))
         except Exception as error:  # handed to the consumer, who raises it
             item = error
-        self._in_flight -= 1
         self._done.put_nowait(item)
 
 
 async def rolling(
     turns: Turns, gate: HostGate, fetch: Callable[[int, bool], Awaitable[_Found]], width: int
 ) -> AsyncGenerator[tuple[int, _Found], None]:
-    """Yield (index, what `fetch(index, is_last_of_host)` returned) as each ends, with at most `width` in flight.
+    """Yield (index, what `fetch(index, is_last_of_host)` returned) as each ends, with at most `width` begun and not yielded.
 
     A consumer that is slow holds new requests back. What `fetch` raises is raised here.
     """
