@@ -113,7 +113,7 @@ called after its last assertion:
 
 and the next run of the command takes the figures of all tests that passed since into docs/promises.json and this table.
 A test that names a promise but has not been run here since stands without a figure; `make test` holds small samples of what
-`make chaos-store`, `chaos-training`, `chaos-cluster` and `fuzz` do in full.
+`make chaos-store`, `chaos-training` and `chaos-flow` do in full.
 
 | # | promise | mechanism | test: last figure |
 |---|---|---|---|
