@@ -9,7 +9,6 @@ import contextlib
 import ctypes
 import json
 import os
-import platform
 import resource
 import shutil
 import statistics
@@ -18,18 +17,16 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.figures import Figures
 from benchmarks.web import PLAIN_PORT, TLS_PORT, make_site, serving
 
-RESULTS = Path(__file__).parent / "results" / "download.json"
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "3"))
 NUM_URLS = {
     "web": int(os.environ.get("BENCH_WEB", "4000")),
@@ -55,25 +52,19 @@ class Measured:
 
 def main() -> int:
     """Measure every case and print one line a figure."""
-    rows: list[dict[str, Any]] = []
+    figures = Figures("download", "img2dataset", "aiohttp", "opencv-python-headless", "pillow")
     with tempfile.TemporaryDirectory(prefix="corgi-bench-") as folder:
         root = Path(folder)
         names = {kind: make_site(root / "site", kind, NUM_BODIES) for kind in NUM_URLS}
         with serving(root):
             for kind, scheme in GOALS:
-                rows += case(root, kind, scheme, names[kind])
-    RESULTS.parent.mkdir(exist_ok=True)
-    machine = {"cpus": os.cpu_count(), "cpu": _cpu(), "python": platform.python_version()}
-    machine |= {
-        name: version(name) for name in ("img2dataset", "aiohttp", "opencv-python-headless", "pillow")
-    }
-    machine["load_before"] = LOAD_BEFORE
-    RESULTS.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1) + "\n")
+                case(root, kind, scheme, names[kind], figures)
+    figures.write()
     return 0
 
 
-def case(root: Path, kind: str, scheme: str, names: Sequence[str]) -> list[dict[str, Any]]:
-    """Return the rows of one list over one protocol: both sides, alternating, medians."""
+def case(root: Path, kind: str, scheme: str, names: Sequence[str], figures: Figures) -> None:
+    """Measure one list over one protocol: both sides, alternating, medians."""
     port = PLAIN_PORT if scheme == "http" else TLS_PORT
     base = f"{scheme}://127.0.0.1:{port}"
     urls = [f"{base}/{names[number % len(names)]}?{number}" for number in range(NUM_URLS[kind])]
@@ -85,28 +76,14 @@ def case(root: Path, kind: str, scheme: str, names: Sequence[str]) -> list[dict[
     medians = {peer: _median(found) for peer, found in runs.items()}
     ours, theirs = medians["corgi"], medians["img2dataset"]
     label = f"download/{kind}/{scheme}"
-    rows = [
-        row(f"{label}/{peer}/{name}", value, unit, None)
-        for peer, found in medians.items()
-        for name, value, unit in (
-            ("images_per_s", found.images_per_s, "1/s"),
-            ("cpu_per_image", found.cpu_ms, "CPU-ms"),
-            ("images", float(found.images), "images"),
-        )
-    ]
-    rows.append(
-        row(f"{label}/speed_ratio", ours.images_per_s / theirs.images_per_s, "x", GOALS[kind, scheme])
+    for peer, found in medians.items():
+        figures.add(f"{label}/{peer}/images_per_s", found.images_per_s, "1/s")
+        figures.add(f"{label}/{peer}/cpu_per_image", found.cpu_ms, "CPU-ms")
+        figures.add(f"{label}/{peer}/images", found.images, "images")
+    figures.add(
+        f"{label}/speed_ratio", ours.images_per_s / theirs.images_per_s, "x", f">={GOALS[kind, scheme]}"
     )
-    rows.append(row(f"{label}/cpu_ratio", theirs.cpu_ms / ours.cpu_ms, "x", None))
-    return rows
-
-
-def row(name: str, value: float, unit: str, goal: float | None) -> dict[str, Any]:
-    """Print one figure and return it."""
-    met = None if goal is None else value >= goal
-    verdict = "" if goal is None else f" goal {goal} {'met' if met else 'missed'}"
-    print(f"bench {name} {value:.3g} {unit}{verdict}", flush=True)
-    return {"name": name, "value": round(value, 4), "unit": unit, "goal": goal, "met": met}
+    figures.add(f"{label}/cpu_ratio", theirs.cpu_ms / ours.cpu_ms, "x")
 
 
 def run(root: Path, peer: str, urls: Sequence[str]) -> dict[str, float]:
@@ -236,15 +213,6 @@ def _median(found: Sequence[Measured]) -> Measured:
         min(one.images for one in found),
     )
 
-
-def _cpu() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return next(
-        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown"
-    )
-
-
-LOAD_BEFORE = [round(value, 2) for value in os.getloadavg()]
 
 if __name__ == "__main__":
     if len(sys.argv) == 1:

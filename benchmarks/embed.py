@@ -145,7 +145,7 @@ def main() -> int:
     parser.add_argument("--parity-pictures", type=int, default=500)
     parser.add_argument("--work", type=Path, default=Path("runs/bench-embed"))
     arguments = parser.parse_args()
-    figures = Figures("embed")
+    figures = Figures("embed", "torch", "open_clip_torch", "ray")
     run, ref = trained(arguments.run)
     speed(figures, run, ref, arguments.pictures, arguments.batch_size)
     parity(figures, ref, arguments.parity_pictures, arguments.work)

@@ -88,7 +88,7 @@ def main() -> None:
     if arguments.alone:
         plan_alone(*map(Path, arguments.alone))
         return
-    rows, found, figures = arguments.rows, {}, Figures("plan")
+    rows, found, figures = arguments.rows, {}, Figures("plan", "pyarrow")
     with tempfile.TemporaryDirectory(prefix="corgi-bench-") as name:
         folder = Path(name)
         for ending, factor in (("csv", 1), ("parquet", 1), ("parquet", 10)):

@@ -208,7 +208,7 @@ def main() -> int:
         "--loop-steps", type=int, default=20, help="steps of the common loop; 0: leave it out"
     )
     arguments = parser.parse_args()
-    figures, shape = Figures("prior"), Shape()
+    figures, shape = Figures("prior", "torch", "deepspeed", "ray"), Shape()
     for precision in ("fp32", "bf16"):
         one, four = alternated(
             arguments.rounds, bare_training(1, precision), bare_training(LEVELS, precision)

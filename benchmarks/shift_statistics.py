@@ -154,7 +154,7 @@ def main() -> int:
     parser.add_argument("--rows", type=int, default=50_000, help="rows of the moments and of k-means")
     parser.add_argument("--memory-rows", type=int, default=8_192, help="rows of the memory run, 0 for none")
     arguments = parser.parse_args()
-    figures = Figures("statistics")
+    figures = Figures("statistics", "torch", "faiss-cpu", "scikit-learn")
     moments(figures, arguments.rows, 512)
     kmeans(figures, arguments.rows, 256, 256)
     if arguments.memory_rows:

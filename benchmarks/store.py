@@ -35,7 +35,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--shards", type=int, default=80_000)
     parser.add_argument("--folder", type=Path, default=None, help="where the made-up store lies")
     options = parser.parse_args(arguments)
-    figures = Figures("store")
+    figures = Figures("store", "pyarrow", "ray")
     for shards in sorted({8, options.shards}):
         with tempfile.TemporaryDirectory(dir=options.folder) as folder:
             measure(Path(folder), shards, figures)

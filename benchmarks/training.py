@@ -23,6 +23,7 @@ import torch.multiprocessing as mp
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from benchmarks.figures import Figures
 from corgi.settings.training import TrackingSettings, TrainingSettings
 from corgi.training.loop import train_loop
 from corgi.training.noise import Noise
@@ -30,7 +31,6 @@ from corgi.training.training import Training
 
 WORLD, BATCH, TOKENS, DIM, DEPTH = 2, 16, 16, 64, 4
 GOAL_RATIO, GOAL_STALL = 0.9, 0.02
-RESULTS = Path(__file__).parent / "results" / "training.json"
 
 
 class BenchRows:
@@ -148,7 +148,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=60)
     arguments = parser.parse_args()
-    rows: list[dict[str, Any]] = []
+    figures = Figures("training", "torch", "deepspeed", "ray")
     for mflop in arguments.forward_mflop:
         for precision in arguments.precision:
             plan = {
@@ -162,24 +162,15 @@ def main() -> None:
                 other for _, other in pairs
             )
             told = f"loop_over_ddp_{mflop:g}mflop_{precision}"
-            rows.append(line(told, ratio, "ratio", GOAL_RATIO if mflop >= 100 else None, above=True))
-    RESULTS.parent.mkdir(exist_ok=True)
-    rows.append(line("checkpoint_stall_demo_interval", demo_stall(), "share", GOAL_STALL, above=False))
-    RESULTS.write_text(json.dumps(rows, indent=1) + "\n")
+            figures.add(told, ratio, "ratio", f">={GOAL_RATIO}" if mflop >= 100 else "")
+    figures.add("checkpoint_stall_demo_interval", demo_stall(), "share", f"<={GOAL_STALL}")
+    figures.write()
 
 
 def demo_stall() -> float:
     """Return the share of a training of the demo's decoder's size spent in checkpoints every 200 steps, after warm-up."""
     plan = {"width": 896, "precision": "bf16", "steps": 410, "every": 200}
     return rate_of(ours, plan)[1]
-
-
-def line(name: str, value: float, unit: str, goal: float | None, above: bool) -> dict[str, Any]:
-    """Print a figure and return it."""
-    met = None if goal is None else (value >= goal if above else value <= goal)
-    verdict = "" if met is None else f" goal {goal:g} {'met' if met else 'missed'}"
-    print(f"bench {name} {value:.4g} {unit}{verdict}", flush=True)
-    return {"name": name, "value": value, "unit": unit, "goal": goal, "met": met}
 
 
 if __name__ == "__main__":
