@@ -8,6 +8,7 @@ which is the price of starting. The two alternate; medians are told.
 import contextlib
 import ctypes
 import json
+import multiprocessing
 import os
 import resource
 import shutil
@@ -16,8 +17,10 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -34,6 +37,8 @@ NUM_URLS = {
 }
 NUM_BODIES = 400
 NUM_WARM = 32
+SHARD_ROWS = 1000
+"""Pictures a shard on both sides: img2dataset's default is larger, but then few processes would have work."""
 GOALS = {("web", "http"): 1.5, ("web", "https"): 2.5, ("small", "http"): 1.0, ("small", "https"): 2.0}
 """Our images per second over img2dataset's."""
 _OUTPUTS = {"corgi": "runs/store/download/*/*", "img2dataset": "out/*_stats.json"}
@@ -142,41 +147,48 @@ def timed(side: str, listed: Path, work: Path) -> None:
 
 
 def run_corgi(listed: Path, work: Path) -> int:
-    """Make one shard as the download stage's actor does: fetch, decode, filter, write, commit; return images kept."""
-    from corgi.data.download import DownloadShards
+    """Make shards as the download stage's actors do, an actor a core: fetch, decode, filter, write, commit; return images kept."""
+    urls = pq.read_table(listed)["url"].to_pylist()
+    root, num_actors = str(work / "runs"), os.cpu_count() or 1
+    tasks = [
+        planned(root, number, urls[first : first + SHARD_ROWS])
+        for number, first in enumerate(range(0, len(urls), SHARD_ROWS))
+    ]
+    with ProcessPoolExecutor(num_actors, mp_context=multiprocessing.get_context("spawn")) as actors:
+        return sum(actors.map(made, [tasks[place::num_actors] for place in range(num_actors)]))
+
+
+def planned(root: str, number: int, urls: Sequence[str]) -> Any:
+    """Commit a shard of the plan and return the task that downloads it."""
     from corgi.settings.data import DownloadSettings
     from corgi.tables.manifest import RowCounts
     from corgi.tables.schema import PLAN
     from corgi.tables.store import ShardTask, Store
 
-    urls = pq.read_table(listed)["url"].to_pylist()
+    given = {"group": "g", "split": "train", "captions": [], "sources": ["list"]}
     rows = [
-        {
-            "uid": f"{n:032x}",
-            "url": u,
-            "group": u,
-            "split": "train",
-            "captions": [],
-            "sources": ["list"],
-            "rows": [n],
-        }
-        for n, u in enumerate(urls)
+        {**given, "uid": f"{number * SHARD_ROWS + n:032x}", "url": url, "rows": [n]}
+        for n, url in enumerate(urls)
     ]
+    plan = ShardTask(root, "plan", f"{number:05d}", f"{number:032x}", 1, "", {})
+    with Store(root).attempt(plan) as attempt:
+        attempt.write_table("plan", pa.Table.from_pylist(rows, schema=PLAN))
+        committed = attempt.commit(RowCounts(rows_in=len(rows), kept=len(rows)))
     settings = DownloadSettings.model_validate(
         {**_OPTIONS, "allow_private": [f"127.0.0.1:{PLAIN_PORT}", f"127.0.0.1:{TLS_PORT}"], **OWN_SETTINGS}
     )
-    store = Store(str(work / "runs"))
-    plan = ShardTask(str(work / "runs"), "plan", "00000", "0" * 32, 1, "", {})
-    with store.attempt(plan) as attempt:
-        attempt.write_table("plan", pa.Table.from_pylist(rows, schema=PLAN))
-        committed = attempt.commit(RowCounts(rows_in=len(rows), kept=len(rows)))
     download = {"download": settings.model_dump(mode="json")}
-    task = ShardTask(
-        str(work / "runs"), "download", "00000", "1" * 32, 1, "", download, {"plan": (committed.path,)}
-    )
+    inputs = {"plan": (committed.path,)}
+    return ShardTask(root, "download", plan.shard, f"{2**64 + number:032x}", 1, "", download, inputs)
+
+
+def made(tasks: Sequence[Any]) -> int:
+    """Make shards one after another, as one actor does; return images kept."""
+    from corgi.data.download import DownloadShards
+
     maker = DownloadShards()
     try:
-        return maker.make(task).rows.kept
+        return sum(maker.make(task).rows.kept for task in tasks)
     finally:
         maker.close()
 
@@ -196,7 +208,7 @@ def run_img2dataset(listed: Path, work: Path) -> int:
         output_format="parquet",
         processes_count=os.cpu_count() or 1,
         thread_count=64,
-        number_sample_per_shard=1000,
+        number_sample_per_shard=SHARD_ROWS,
         compute_hash="sha256",
         extract_exif=False,
         enable_wandb=False,

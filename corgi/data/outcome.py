@@ -12,6 +12,7 @@ from corgi.data.image import Decoded
 from corgi.tables.manifest import RowCounts
 from corgi.tables.schema import CAPTIONS, IMAGES, LEDGER, Reason
 
+_CHUNK_ROWS = 500
 KEPT, REJECTED = "kept", "rejected"
 _IMAGE_FIELDS = (
     "image",
@@ -64,12 +65,19 @@ def shard_tables(plan: pa.Table, outcomes: Sequence[Outcome], rules: Rules = PRE
     captions = [entry for entry, rule in zip(listed, broken, strict=True) if rule is None]
     left_out = Counter(rule.setting for rule in broken if rule is not None)
     return ShardTables(
-        images=pa.Table.from_pylist(images, schema=IMAGES),
+        images=_images_table(images),
         captions=pa.Table.from_pylist(captions, schema=CAPTIONS),
         ledger=pa.Table.from_pylist(ledger, schema=LEDGER),
         rows=_counts(ledger),
         facts={**_facts([outcome for _, outcome in rows]), "captions_left_out": _sorted(left_out)},
     )
+
+
+def _images_table(images: list[dict[str, Any]]) -> pa.Table:
+    """Return the table in chunks: one buffer of all pictures would be copied each time it grows."""
+    starts = range(0, len(images), _CHUNK_ROWS)
+    chunks = [pa.Table.from_pylist(images[start : start + _CHUNK_ROWS], schema=IMAGES) for start in starts]
+    return pa.concat_tables([IMAGES.empty_table(), *chunks])
 
 
 def _ledger(row: dict[str, Any], outcome: Outcome) -> list[dict[str, Any]]:

@@ -69,7 +69,8 @@ class Attempt:
             pq.write_table(
                 data,
                 sink,
-                compression="zstd",
+                # encoded pictures do not shrink any further
+                compression={f.name: "none" if f.name == "image" else "zstd" for f in data.schema},
                 use_dictionary=plain,  # pyright: ignore[reportArgumentType]
                 write_page_checksum=True,
                 row_group_size=VECTOR_ROW_GROUP_ROWS,
