@@ -70,7 +70,7 @@ class Attempt:
                 data,
                 sink,
                 # encoded pictures do not shrink any further
-                compression={f.name: "none" if f.name == "image" else "zstd" for f in data.schema},
+                compression={f.name: "none" if f.name == "image" else "zstd" for f in data.schema},  # pyright: ignore[reportArgumentType]
                 use_dictionary=plain,  # pyright: ignore[reportArgumentType]
                 write_page_checksum=True,
                 row_group_size=VECTOR_ROW_GROUP_ROWS,
