@@ -13,19 +13,22 @@ from corgi.diffusion.shifted import ShiftedDiffusion, ShiftTable
 from corgi.flow.cluster import connect
 from corgi.flow.dag import Context
 from corgi.models.denoiser import DenoiserConfig, LatentDenoiser, perturb_embedding
-from corgi.models.picture_decoder import PictureDecoder
+from corgi.models.picture_decoder import PictureDecoder, to_bytes
 from corgi.settings.models import DecoderSettings
 from corgi.tables.manifest import RowCounts, ShardManifest
 from corgi.tables.schema import Split
 from corgi.tables.store import ShardTask, Store
 from corgi.training.autoencoder import load_autoencoder
 from corgi.training.noise import Noise
+from corgi.training.objective import Shown
 from corgi.training.rows import DecoderRows, EmbeddedShards, vector_moments
 from corgi.training.trainer import final_weights, train
 from corgi.training.training import Training
 
 TIMESTEP, EPS, DROP, PERTURBATION = range(4)
 """Draws of one training sample, each its own stream of the noise."""
+
+SHOWN_PICTURES = 8
 
 
 def run(context: Context) -> list[ShardTask]:
@@ -44,6 +47,7 @@ def run(context: Context) -> list[ShardTask]:
             "root": task.root,
             "embed": list(task.inputs["embed"]),
             "curate": list(task.inputs["curate"]),
+            "autoencoder": task.payload["model"],
             "latents": task.payload["latents"],
             "settings": settings.model_dump(mode="json"),
         },
@@ -103,9 +107,16 @@ class DecoderObjective:
     """The v error of diffusion on standardised latents, conditioned on a slightly noisy image embedding."""
 
     def __init__(
-        self, root: str, embed: list[str], curate: list[str], latents: list[str], settings: dict[str, Any]
+        self,
+        root: str,
+        embed: list[str],
+        curate: list[str],
+        autoencoder: str,
+        latents: list[str],
+        settings: dict[str, Any],
     ) -> None:
         """Open the tables of a task and measure the embeddings' mean and scale on train; arguments are JSON."""
+        self.root, self.autoencoder = root, autoencoder
         self.settings = DecoderSettings.model_validate(settings)
         self.shards = EmbeddedShards(root, tuple(embed), tuple(curate))
         self.latents = latents
@@ -132,18 +143,35 @@ class DecoderObjective:
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         """Return the v error on val at fixed noise; empty without val rows."""
-        rows = DecoderRows(self.shards, self.latents, Split.VAL)
-        loaded = [rows.load(unit) for unit in range(len(rows.counts)) if rows.counts[unit]]
-        if not loaded:
+        batch = self._val()
+        if not batch:
             return {}
-        batch = {
-            name: torch.from_numpy(np.concatenate([unit[name] for unit in loaded]))
-            for name in ("image", "latent")
-        }
         noise = Noise(self.settings.seed, torch.arange(len(batch["image"])))
         t = noise.integers(1, self.process.schedule.num_steps + 1, TIMESTEP)
         with torch.no_grad():
             return {"loss": float(self._error(model.eval(), batch, noise, t, augment=False).mean())}
+
+    def show(self, model: nn.Module) -> Shown:
+        """Return a grid: what the autoencoder makes of the first val pictures' latents, and what is painted for their embeddings below."""
+        batch = {name: value[:SHOWN_PICTURES] for name, value in self._val().items()}
+        if not batch:
+            return Shown()
+        assert isinstance(model, LatentDenoiser)
+        store = Store(self.root)
+        autoencoder = load_autoencoder(store, store.read_shard(self.autoencoder))
+        painter = PictureDecoder(model.eval(), self.process, autoencoder)
+        seeds = range(len(batch["image"]))
+        painted = painter.sample(batch["image"], seeds, self.settings.sample_steps, self.settings.guidance)
+        rows = [to_bytes(autoencoder.decode(batch["latent"])), painted]
+        grid = torch.cat([torch.cat(list(row), dim=1) for row in rows], dim=0)
+        return Shown(pictures={"samples": grid.numpy()})
+
+    def _val(self) -> dict[str, Tensor]:
+        """Return the kept val pictures' `image` and `latent`; empty when there is none."""
+        rows = DecoderRows(self.shards, self.latents, Split.VAL)
+        loaded = [rows.load(unit) for unit in range(len(rows.counts)) if rows.counts[unit]]
+        names = ("image", "latent") if loaded else ()
+        return {name: torch.from_numpy(np.concatenate([unit[name] for unit in loaded])) for name in names}
 
     def _error(
         self, model: Any, batch: dict[str, Tensor], noise: Noise, t: Tensor, augment: bool = True

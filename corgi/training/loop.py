@@ -218,8 +218,7 @@ class _Loop:
         self.figures, self.figures_step = from_first(figures), self.step
         if self.tracker is not None and figures:
             self.tracker.log(self.step, {f"val/{name}": value for name, value in figures.items()})
-            if isinstance(self.objective, Shows) and self._evaluated is not None:
-                self.tracker.show(self.step, self.objective.show(self._evaluated))
+            self._show(self.tracker)
 
     @torch.no_grad()
     @torch.random.fork_rng()
@@ -228,6 +227,12 @@ class _Loop:
             self._evaluated = self.objective.model().to(self.device).eval()
         self._evaluated.load_state_dict(self.ema.weights(self.engine.module))
         return {name: float(value) for name, value in self.objective.evaluate(self._evaluated).items()}
+
+    @torch.no_grad()
+    @torch.random.fork_rng()
+    def _show(self, tracker: tracking.Tracker) -> None:
+        if isinstance(self.objective, Shows) and self._evaluated is not None:
+            tracker.show(self.step, self.objective.show(self._evaluated))
 
     def _save(self) -> None:
         self.means.fold()

@@ -24,6 +24,7 @@ from corgi.tables.manifest import RowCounts, ShardManifest
 from corgi.tables.schema import Split
 from corgi.tables.store import ShardTask, Store
 from corgi.training.noise import Noise
+from corgi.training.objective import Shown
 from corgi.training.rows import EmbeddedShards, PriorRows
 from corgi.training.shift_table import shift_scale, shift_table
 from corgi.training.trainer import final_weights, train
@@ -35,6 +36,7 @@ LEVEL_STRIDE = 16
 """Noise level j of a caption takes the draws above plus j times this."""
 
 MAX_VAL_ROWS = 512
+MAX_SHOWN_ROWS = 256
 
 
 def run(context: Context) -> list[ShardTask]:
@@ -242,32 +244,49 @@ class PriorObjective:
         share = self.settings.coarse_caption_share
         coarse = (noise.uniform(CAPTION_KIND) < share) & (batch["num_coarse"] > 0)
         place = noise.uniform(CAPTION_INDEX)
-        drawn = torch.where(
+        return torch.where(
             coarse[:, None],
             _pick(batch["coarse"], batch["num_coarse"], place),
             _pick(batch["full"], batch["num_full"], place),
         )
-        return drawn
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         """Return cosines of sampled embeddings on val, under DALLE2-pytorch's names; empty without val rows."""
-        loaded = _loaded(PriorRows(self.shards, Split.VAL))
-        if not loaded:
+        if not (val := self._val(MAX_VAL_ROWS)):
             return {}
-        image, text = loaded["image"][:MAX_VAL_ROWS], loaded["full"][:MAX_VAL_ROWS, 0]
-        words = loaded["encodings"][:MAX_VAL_ROWS] if "encodings" in loaded else None
-        assert isinstance(model, Prior)
-        prior = TextPrior(model.eval(), self.process, self.choice)
-        sampling = Sampling(self.settings.sample_steps, self.settings.sampler)
-        sampled = prior.sample(text, range(len(text)), sampling, words)
-        figures = _similarities(sampled, image, text)
+        image, text = val["image"], val["text"]
+        prior = self._prior(model)
+        figures = _similarities(self._sampled(prior, val), image, text)
         if prior.process.table.num_clusters > 1:
             places = range(len(text)) if self.choice.is_drawn else None
             own = choose_cluster(image, prior.process.table.mean)
             figures["text picks the picture's cluster"] = float(
                 (prior.cluster(text, places) == own).float().mean()
             )
-        return {f"{name} [steps={sampling.steps}]": value for name, value in figures.items()}
+        return {f"{name} [steps={self.settings.sample_steps}]": value for name, value in figures.items()}
+
+    def show(self, model: nn.Module) -> Shown:
+        """Return how the cosines of sampled to true embeddings are spread on val; nothing without val rows."""
+        if not (val := self._val(MAX_SHOWN_ROWS)):
+            return Shown()
+        cosines = (self._sampled(self._prior(model), val) * val["image"]).sum(-1)
+        return Shown(histograms={"cosine to the true embedding": cosines.double().cpu().numpy()})
+
+    def _prior(self, model: nn.Module) -> TextPrior:
+        assert isinstance(model, Prior)
+        return TextPrior(model.eval(), self.process, self.choice)
+
+    def _val(self, max_rows: int) -> dict[str, Tensor]:
+        """Return `image`, the first full caption as `text`, and word encodings where there are any; empty without val rows."""
+        loaded = {
+            name: value[:max_rows] for name, value in _loaded(PriorRows(self.shards, Split.VAL)).items()
+        }
+        return {**loaded, "text": loaded["full"][:, 0]} if loaded else {}
+
+    def _sampled(self, prior: TextPrior, val: dict[str, Tensor]) -> Float[Tensor, "n dim"]:
+        """Sample one embedding a row: row i has seed i, so fewer rows are the first of more."""
+        sampling = Sampling(self.settings.sample_steps, self.settings.sampler)
+        return prior.sample(val["text"], range(len(val["text"])), sampling, val.get("encodings"))
 
 
 def _similarities(

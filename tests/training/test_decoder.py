@@ -7,6 +7,7 @@ from safetensors.torch import save
 
 from corgi.diffusion.loss import from_x0
 from corgi.models.autoencoder import LinearAutoencoder
+from corgi.models.picture_decoder import PictureDecoder, to_bytes
 from corgi.settings.models import DecoderSettings
 from corgi.tables import schema
 from corgi.tables.manifest import RowCounts
@@ -46,7 +47,8 @@ def _objective(run: Run, **changes: float) -> DecoderObjective:
     }
     settings = SETTINGS.model_copy(update=changes).model_dump(mode="json")
     root = str(run.store.root.parent)
-    return DecoderObjective(root, paths["embed"], paths["curate"], paths["autoencoder"][1:], settings)
+    model, *latents = paths["autoencoder"]
+    return DecoderObjective(root, paths["embed"], paths["curate"], model, latents, settings)
 
 
 def _batch(objective: DecoderObjective, times: int = 1) -> dict[str, torch.Tensor]:
@@ -97,6 +99,26 @@ def test_evaluate_repeats_itself_and_perturbs_nothing(run):
     model = objective.model()
     torch.nn.init.normal_(model.output.weight)  # pyright: ignore[reportArgumentType, reportAttributeAccessIssue]
     assert objective.evaluate(model) == objective.evaluate(model) == _objective(run).evaluate(model)
+
+
+def test_val_pictures_are_shown_above_what_is_painted_for_them(run):
+    """The grid repeats itself, holds the val latents decoded, and is what the committed decoder would paint."""
+    objective = _objective(run)
+    torch.manual_seed(0)
+    model = objective.model()
+    torch.nn.init.normal_(model.output.weight)  # pyright: ignore[reportArgumentType, reportAttributeAccessIssue]
+    grid = objective.show(model).pictures["samples"]
+    assert (grid == objective.show(model).pictures["samples"]).all()
+    val = objective._val()
+    count = len(val["image"])
+    assert grid.shape == (2 * SIDE, count * SIDE, 3)
+    known = to_bytes(_autoencoder().decode(val["latent"]))
+    painter = PictureDecoder(model, objective.process, _autoencoder())  # pyright: ignore[reportArgumentType]
+    painted = painter.sample(val["image"], range(count), SETTINGS.sample_steps, SETTINGS.guidance)
+    for place in range(count):
+        column = grid[:, place * SIDE : (place + 1) * SIDE]
+        assert (column[:SIDE] == known[place].numpy()).all()
+        assert (column[SIDE:] == painted[place].numpy()).all()
 
 
 def test_a_decoder_comes_back_from_its_commit_and_paints_the_same(run):

@@ -255,6 +255,17 @@ def test_eq_19_and_20_the_learned_shift_has_its_two_losses_and_no_other_gradient
         assert float(weights.grad.abs().sum()) > 0
 
 
+def test_the_cosines_shown_are_those_whose_mean_is_reported(run):
+    objective = _objective(run)
+    torch.manual_seed(1)
+    model = objective.model()
+    [cosines] = objective.show(model).histograms.values()
+    assert (cosines == next(iter(objective.show(model).histograms.values()))).all()
+    told = objective.evaluate(model)["similarity with original image [steps=8]"]
+    assert len(cosines) == sum(PriorRows(objective.shards, Split.VAL).counts)
+    assert float(cosines.mean()) == pytest.approx(told, abs=1e-6)
+
+
 def test_settings_that_cannot_work_are_refused():
     """Half head dimensions, eps without signal, dpm++ without it, learned parts under ZeRO."""
     for changes, words in (
