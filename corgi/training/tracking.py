@@ -13,7 +13,9 @@ import queue
 import subprocess
 import sys
 import threading
+import time
 import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +33,11 @@ if TYPE_CHECKING:  # stages that train nothing track too, and need no torch for 
 _HOST = "api.wandb.ai"
 _QUEUE_LINES = 1000
 _FINISH_TIMEOUT_S = 30.0
+_FINISH_LEAST_S = 5.0
+_FINISH_SHARE = 0.02
+"""Of the time a training took: waiting for a slow W&B at its end costs no more, or the seconds above."""
+_LOG_BLOCK, _LOG_HEADER = 32 * 1024, 7
+_LOG_WHOLE, _LOG_LAST = 1, 4
 _log = logging.getLogger(__name__)
 
 
@@ -45,7 +52,9 @@ class Tracker:
         for path in (self.metrics, self.timings):
             _cut(path, step)
         self._mode = _mode(training.tracking.mode)
-        self._sender = None if self._mode == "disabled" else _Sender(training, run_id(training), self._mode)
+        self._sender = None
+        if self._mode != "disabled":
+            self._sender = _Sender(training, run_id(training), self._mode, _lines_until(training, step))
         self._held: list[dict[str, Any]] = []
 
     def log(
@@ -74,8 +83,7 @@ class Tracker:
         if self.metrics.exists():
             _sync(self.metrics)
         if self._sender is not None:
-            for line in self._held:
-                self._sender.put(line)
+            self._sender.put(self._held)
         self._held = []
 
     def finish(self) -> None:
@@ -86,7 +94,7 @@ class Tracker:
     def _send(self, line: dict[str, Any]) -> None:
         """Send a line at once when online; offline nobody watches, so lines wait for the checkpoint a restart goes on from."""
         if self._sender is not None and self._mode == "online":
-            self._sender.put(line)
+            self._sender.put([line])
         elif self._sender is not None:
             self._held.append(line)
 
@@ -104,33 +112,50 @@ class _Histogram:
 class _Sender:
     """Hands lines to W&B from a thread; the first error is logged and ends the sending, never the training."""
 
-    def __init__(self, training: Training, identity: str, mode: str) -> None:
-        self._lines: queue.Queue[dict[str, Any] | None] = queue.Queue(_QUEUE_LINES)
+    def __init__(self, training: Training, identity: str, mode: str, earlier: list[dict[str, Any]]) -> None:
+        self._lines: queue.Queue[list[dict[str, Any]] | None] = queue.Queue(_QUEUE_LINES)
         self._num_dropped = 0
-        arguments = (training, identity, mode)
+        self._mode, self._started, self._opened = mode, time.monotonic(), False
+        arguments = (training, identity, earlier)
         self._thread = threading.Thread(target=self._send, args=arguments, name="wandb", daemon=True)
         self._thread.start()
 
-    def put(self, line: dict[str, Any]) -> None:
+    def put(self, lines: list[dict[str, Any]]) -> None:
         try:
-            self._lines.put_nowait(line)
+            self._lines.put_nowait(lines)
         except queue.Full:
-            self._num_dropped += 1
+            self._num_dropped += len(lines)
 
     def close(self) -> None:
+        end = time.monotonic() + self._patience_s()
         try:
-            self._lines.put(None, timeout=_FINISH_TIMEOUT_S if self._thread.is_alive() else 0)
+            self._lines.put(None, timeout=max(0.0, end - time.monotonic()) if self._thread.is_alive() else 0)
         except queue.Full:
             self._num_dropped += 1
-        self._thread.join(_FINISH_TIMEOUT_S)
+        self._thread.join(max(0.0, end - time.monotonic()))
         if self._thread.is_alive() or self._num_dropped:
             _log.warning("W&B did not take every line; metrics.jsonl has them all")
 
-    def _send(self, training: Training, identity: str, mode: str) -> None:
+    def _patience_s(self) -> float:
+        """Return how long the end may wait: offline for this machine's disk, online for a server that may be slow or gone."""
+        if self._mode != "online":
+            return _FINISH_TIMEOUT_S
+        share = _FINISH_SHARE * (time.monotonic() - self._started)
+        return min(_FINISH_TIMEOUT_S, max(share, _FINISH_LEAST_S if self._opened else 0.0))
+
+    def _send(self, training: Training, identity: str, earlier: list[dict[str, Any]]) -> None:
         try:
-            run = _open_run(training, identity, mode)
-            while (line := self._lines.get()) is not None:
-                run.log(_media(line), step=int(line["step"]))
+            kept = _kept_steps(training) if earlier else set()
+            run = _open_run(training, identity, self._mode)
+            self._opened = True
+            if self._mode == "online" and earlier:
+                kept = range(run.step)
+            for line in earlier:
+                if line["step"] not in kept:
+                    run.log(line, step=line["step"])
+            while (lines := self._lines.get()) is not None:
+                for line in lines:
+                    run.log(_media(line), step=int(line["step"]))
             run.finish()
         except Exception as error:  # whatever a tracker does, the training goes on
             _log.warning("W&B is off for %s: %s; metrics.jsonl goes on", training.name, _without_key(error))
@@ -147,6 +172,50 @@ def _media(line: dict[str, Any]) -> dict[str, Any]:
         else:
             made[name] = wandb.Histogram(value.values.tolist()) if isinstance(value, _Histogram) else value
     return made
+
+
+def _lines_until(training: Training, step: int) -> list[dict[str, Any]]:
+    """Return the lines up to a step as they were to be sent."""
+    timings = training.path / "timings.jsonl"
+    lines: dict[int, dict[str, Any]] = {}
+    for path, prefix in ((training.metrics_file, ""), (timings, "time/")) if step else ():
+        for text in path.read_text().splitlines() if path.exists() else []:
+            line = json.loads(text)
+            if (at := line.pop("step")) <= step:
+                lines.setdefault(at, {"step": at}).update({f"{prefix}{k}": v for k, v in line.items()})
+    return [lines[at] for at in sorted(lines)]
+
+
+def _kept_steps(training: Training) -> set[int]:
+    """Return the steps in the offline folders of earlier attempts: one killed before W&B opened its file left none."""
+    from wandb.proto import wandb_internal_pb2
+
+    messages: Any = wandb_internal_pb2
+    found = set()
+    for path in training.path.glob("wandb/[0-9]*/wandb/offline-run-*/run-*.wandb"):
+        for data in _log_records(path.read_bytes()):
+            for item in messages.Record.FromString(data).history.item:
+                if (item.key or "/".join(item.nested_key)) == "step":
+                    found.add(int(json.loads(item.value_json)))
+    return found
+
+
+def _log_records(data: bytes) -> Iterator[bytes]:
+    """Yield the records of an offline file, a LevelDB log: blocks of chunks (checksum, length, kind); a torn last one is not there."""
+    place, held = _LOG_HEADER, b""
+    while place + _LOG_HEADER <= len(data):
+        left = _LOG_BLOCK - place % _LOG_BLOCK
+        if left < _LOG_HEADER:
+            place += left
+            continue
+        length, kind = int.from_bytes(data[place + 4 : place + 6], "little"), data[place + 6]
+        if place + _LOG_HEADER + length > len(data):
+            return
+        held += data[place + _LOG_HEADER : place + _LOG_HEADER + length]
+        place += _LOG_HEADER + length
+        if kind in (_LOG_WHOLE, _LOG_LAST):
+            yield held
+            held = b""
 
 
 def sync_offline(folder: Path) -> int:

@@ -81,6 +81,45 @@ def test_offline_attempts_are_one_run_whose_steps_continue(
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
+def test_lines_that_an_attempt_never_handed_over_are_in_the_next_ones_folder(tmp_path: Path) -> None:
+    """An attempt killed in its first second may leave a folder without W&B's file."""
+    training = tracked(tmp_path)
+    for start in (0, 4, 8):
+        tracker = Tracker(training, start)
+        for step in (start + 2, start + 4):
+            tracker.log(step, {"loss": 1.0 / step}, {"samples_per_s": 2.0})
+        tracker.commit()
+        tracker.finish()
+        folder = max((tmp_path / "wandb").glob("[0-9]*/wandb/offline-run-*"))
+        await_exit(folder)
+        if start == 0:
+            next(folder.glob("run-*.wandb")).unlink()
+    folders = sorted((tmp_path / "wandb").glob("[0-9]*/wandb/offline-run-*"))[1:]
+    assert [offline_steps(folder) for folder in folders] == [[2, 4, 6, 8], [10, 12]]
+
+
+@pytest.mark.parametrize("opened", [False, True])
+def test_a_server_that_hangs_costs_the_end_two_percent_or_a_few_seconds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opened: bool
+) -> None:
+    import threading
+
+    release = threading.Event()
+    hanging = types.SimpleNamespace(
+        define_metric=lambda *_, **__: None, log=lambda *_, **__: release.wait(20), step=0
+    )
+    fake_wandb(monkeypatch, lambda **_: hanging if opened else release.wait(20))
+    monkeypatch.setattr("corgi.training.tracking._FINISH_LEAST_S", 0.5)
+    tracker = Tracker(tracked(tmp_path, "online"), 0)
+    tracker.log(1, {"loss": 1.0})
+    time.sleep(0.1)
+    start = time.perf_counter()
+    tracker.finish()
+    waited = time.perf_counter() - start
+    release.set()
+    assert (0.4 < waited < 1.5) if opened else waited < 0.2
+
+
 def test_offline_folders_are_sent_in_the_order_of_the_attempts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
