@@ -24,7 +24,10 @@ from corgi.training.training import Training
 __all__ = ["final_facts", "final_weights", "train", "train_worker"]
 
 _START_TIMEOUT_S = 600
+_ELASTIC_START_TIMEOUT_S = 60
+"""A lost node may still be counted when the workers are asked for: after this, those that are there go on."""
 _CONTROLLER_FAILURES = 3
+_told: dict[str, str] = {}
 
 
 @dataclass(frozen=True)
@@ -111,11 +114,12 @@ def _run(trainings: tuple[Training, ...]) -> None:
 
 
 def _trainer(job: _Job, attempt: str, scratch: Path) -> Any:
-    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(_START_TIMEOUT_S))
-    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
-    os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")  # it shows every line twice
     settings = job.trainings[0].settings
-    os.environ.setdefault("RAY_TRAIN_COLLECTIVE_TIMEOUT_S", str(settings.collective_timeout_s))
+    start_s = _ELASTIC_START_TIMEOUT_S if settings.min_workers else _START_TIMEOUT_S
+    _tell("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", start_s)
+    _tell("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", 0.5)
+    _tell("RAY_TRAIN_ENABLE_PRINT_PATCH", 0)  # it shows every line twice
+    _tell("RAY_TRAIN_COLLECTIVE_TIMEOUT_S", settings.collective_timeout_s)
     from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
@@ -151,6 +155,12 @@ def _trainer(job: _Job, attempt: str, scratch: Path) -> Any:
             ),
         ),
     )
+
+
+def _tell(name: str, value: float) -> None:
+    """Set what Ray Train reads from the environment; what the user set stays, what an earlier training set does not."""
+    if os.environ.get(name) in (None, _told.get(name)):
+        os.environ[name] = _told[name] = str(value)
 
 
 def _workers(settings: TrainingSettings) -> tuple[Any, ...]:

@@ -35,7 +35,10 @@ def _messages(folder: Path) -> list[Any]:
     from wandb.proto import wandb_internal_pb2
 
     messages: Any = wandb_internal_pb2
-    data = next(folder.glob("run-*.wandb")).read_bytes()
+    found = next(
+        folder.glob("run-*.wandb"), None
+    )  # a process killed in its first second leaves an empty folder
+    data = found.read_bytes() if found else b""
     return [messages.Record.FromString(record) for record in _records(data)]
 
 

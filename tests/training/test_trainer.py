@@ -1,6 +1,7 @@
 """Ray Train for real: one start that is killed, restarts by itself and goes on; nothing is started for finished work."""
 
 import dataclasses
+import os
 import signal
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from corgi.settings.errors import ClusterError, InputError
 from corgi.settings.training import TrackingSettings
 from corgi.training.checkpoint import final_facts
 from corgi.training.tracking import run_id
-from corgi.training.trainer import final_weights, train
+from corgi.training.trainer import _tell, final_weights, train
 from corgi.training.training import Training
 from tests.support.tiny_training import tiny_training
 
@@ -59,3 +60,17 @@ def test_a_users_error_comes_out_as_itself_and_is_not_retried(ray_local: None, t
 def test_too_many_workers_for_this_machine_are_refused_at_once(ray_local: None, tmp_path: Path) -> None:
     with pytest.raises(ClusterError, match="wants 64 CPUs for 64 workers"):
         train([tiny_training(tmp_path, num_workers=64, global_batch=64)], None)
+
+
+def test_what_one_training_told_ray_train_does_not_bind_the_next_but_the_users_word_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("corgi.training.trainer._told", {})
+    monkeypatch.setenv("CORGI_TESTS_A", "")
+    del os.environ["CORGI_TESTS_A"]
+    monkeypatch.setenv("CORGI_TESTS_B", "7")
+    for value in (60, 600):
+        _tell("CORGI_TESTS_A", value)
+        _tell("CORGI_TESTS_B", value)
+        assert os.environ["CORGI_TESTS_A"] == str(value)
+        assert os.environ["CORGI_TESTS_B"] == "7"

@@ -103,30 +103,6 @@ def in_thread(work: Any) -> tuple[threading.Thread, list[BaseException]]:
 
 @pytest.mark.flow
 @pytest.mark.timeout(900)
-def test_three_lost_nodes_change_nothing(cluster: Cluster, tmp_path: Path, promise: Any) -> None:
-    steps = {"num_steps": 60}
-    lossy = slow(tmp_path / "lossy", "lossy", 0.4, num_workers=2, min_workers=1, **steps)
-    whole = slow(tmp_path / "whole", "whole", 0.0, **steps)
-
-    def lose() -> None:
-        for _ in range(3):
-            known = max(committed(lossy), default=0)
-            wait_for(lambda known=known: max(committed(lossy), default=0) > known)
-            victim = next(node for node in cluster.list_all_nodes() if not node.head)
-            cluster.remove_node(victim, allow_graceful=False)
-            cluster.add_node(num_cpus=1, object_store_memory=100 * 2**20)
-
-    thread, problems = in_thread(lose)
-    train([lossy], None)
-    thread.join()
-    assert problems == []
-    run_workers(trained_bare, 1, whole)
-    worst = assert_same_curve(lossy, whole)
-    promise(12, f"training: 3 nodes removed with 2..1 workers, loss within {worst:.0e} of the unbroken run")
-
-
-@pytest.mark.flow
-@pytest.mark.timeout(900)
 def test_a_drained_node_leaves_a_checkpoint_before_it_goes(
     cluster: Cluster, tmp_path: Path, promise: Any
 ) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,7 @@ def timed(training: Training) -> None:
     train_loop(training)
     facts = {"run_s": time.perf_counter() - start, "steps_s": Timed.steps_s, "end_s": Timed.end_s}
     (training.path / "facts.json").write_text(json.dumps(facts))
+    os._exit(0)  # as Ray ends a worker: W&B's own exit hook would wait for its server
 
 
 @pytest.mark.parametrize(("delay_s", "told"), [(2.0, "answers after 2 s"), (NEVER_S, "never answers")])
