@@ -9,6 +9,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from corgi.data.vectors import holds_vectors
 from corgi.evaluation import results
 from corgi.flow import command
 from corgi.flow.dag import Stage
@@ -16,16 +17,19 @@ from corgi.flow.dag import Stage
 
 def stages(recipe: Any) -> list[Stage]:
     """Return the stages of a recipe in order; each maps committed tables to committed tables."""
+    if any(map(holds_vectors, recipe.embed.input)):
+        return [*given(), *statistics()]
     tower = ("tower",) if recipe.tower is not None else ()
-    listed = [
-        Stage(
-            "plan",
-            "corgi.data.plan:run",
-            settings=("plan",),
-            version=2,
-            fingerprint="corgi.data.source:fingerprint",
-            amend="corgi.data.amend:plan",
-        ),
+    listed = [*pictures(recipe), *statistics(), *models(tower)]
+    return [stage for stage in listed if stage.name != "tower" or tower]
+
+
+def pictures(recipe: Any) -> list[Stage]:
+    """Return the stages from sources to vectors; an input of embed's own is planned and read along with it."""
+    along = "embed" if recipe.embed.input else None
+    tower = ("tower",) if recipe.tower is not None else ()
+    return [
+        planned(along),
         Stage(
             "download",
             "corgi.data.download:run",
@@ -34,8 +38,9 @@ def stages(recipe: Any) -> list[Stage]:
             partition="plan",
             version=4,
             amend="corgi.data.amend:download",
+            along=along,
         ),
-        Stage("tower", "corgi.clip.train:run", ("download",), ("tower",)),
+        Stage("tower", "corgi.clip.train:run", ("download",), ("tower",), along=along),
         Stage(
             "embed",
             "corgi.clip.embed:run",
@@ -45,6 +50,49 @@ def stages(recipe: Any) -> list[Stage]:
             fingerprint="corgi.clip.references:fingerprint",
             version=2,
         ),
+    ]
+
+
+def given() -> list[Stage]:
+    """Return the stages from vectors made elsewhere to the same tables: nothing is fetched, no tower runs."""
+    return [
+        planned("embed"),
+        Stage(
+            "download",
+            "corgi.data.given:run",
+            ("plan",),
+            ("download",),
+            partition="plan",
+            amend="corgi.data.given:amend",
+            along="embed",
+        ),
+        Stage(
+            "embed",
+            "corgi.clip.given:run",
+            ("plan", "download"),
+            ("embed",),
+            partition="download",
+            fingerprint="corgi.clip.references:given_fingerprint",
+        ),
+    ]
+
+
+def planned(along: str | None) -> Stage:
+    """Return the stage that gives rows identities, splits and shards."""
+    return Stage(
+        "plan",
+        "corgi.data.plan:run",
+        settings=("plan",),
+        version=2,
+        fingerprint="corgi.data.source:fingerprint",
+        amend="corgi.data.amend:plan",
+        along=along,
+    )
+
+
+def statistics() -> list[Stage]:
+    """Return the stages that need vectors and captions only."""
+    return [
         Stage("curate", "corgi.data.curate:run", ("download", "embed"), ("curate",), version=2),
         Stage(
             "shift",
@@ -63,6 +111,12 @@ def stages(recipe: Any) -> list[Stage]:
             version=2,
             cost="corgi.training.cost:lines",
         ),
+    ]
+
+
+def models(tower: tuple[str, ...]) -> list[Stage]:
+    """Return the stages that need pictures too."""
+    return [
         Stage("autoencoder", "corgi.training.autoencoder:run", ("download", "curate"), ("autoencoder",)),
         Stage("decoder", "corgi.training.decoder:run", ("embed", "curate", "autoencoder"), ("decoder",)),
         Stage(
@@ -72,7 +126,6 @@ def stages(recipe: Any) -> list[Stage]:
             ("evaluate", "prior", "decoder"),
         ),
     ]
-    return [stage for stage in listed if stage.name != "tower" or tower]
 
 
 def main(only: str | None = None) -> int:

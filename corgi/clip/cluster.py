@@ -255,18 +255,22 @@ def _contacts(refs: Sequence[ShardRef], shift: ShiftParameters) -> list[tuple[st
     wanted = {k: [uid for _, uid in sorted(found)[:CONTACT_PICTURES]] for k, found in best.items()}
     stored = _stored(refs, {uid for uids in wanted.values() for uid in uids})
     return [
-        (f"cluster {k}\n{shift.count[k]} pictures", [decode_stored(stored[uid]) for uid in uids])
+        (
+            f"cluster {k}\n{shift.count[k]} pictures",
+            [decode_stored(stored[uid]) for uid in uids if uid in stored],
+        )
         for k, uids in wanted.items()
     ]
 
 
 def _stored(refs: Sequence[ShardRef], uids: set[str]) -> dict[str, bytes]:
+    """Return the encodings of the pictures that are stored; beside vectors made elsewhere there are none."""
     found = {}
     for ref in refs:
         store = Store(ref.root)
         table = store.read(store.read_shard(ref.download), "images", ["uid", "image"])
         for row, uid in enumerate(table["uid"].to_pylist()):
-            if uid in uids:
+            if uid in uids and table["image"][row].is_valid:
                 found[uid] = table["image"][row].as_py()
     return found
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from corgi.clip.batch_size import measured_batch_size
 from corgi.clip.pictures import pixel_batches
 from corgi.clip.references import absolute, model_shard, tower_refs
-from corgi.clip.scores import Head
+from corgi.clip.scores import Head, checked_heads
 from corgi.clip.tokens import token_column, token_encoder
 from corgi.clip.towers import Tower, load_tower
 from corgi.clip.vectors import column, concatenated, is_good, matrix
@@ -105,10 +105,7 @@ class EmbedShards:
         chosen = EmbedSettings.model_validate(settings or {})
         refs = [TowerRef.model_validate(values) for values in towers]
         self.towers = [load_tower(ref, chosen.precision) for ref in refs]
-        self.heads = [Head(ref) for ref in chosen.heads]
-        dims = {tower.name: tower.dim for tower in self.towers}
-        for head in self.heads:
-            head.check(dims[head.ref.tower])
+        self.heads = checked_heads(chosen.heads, {tower.name: tower.dim for tower in self.towers})
         self.encoders = {ref: token_encoder(ref, self.towers) for ref in chosen.tokens}
         self.facts = {
             tower.name: {"model": ref.model, "dim": tower.dim, "image_size": tower.image_size}
@@ -125,7 +122,7 @@ class EmbedShards:
         middle = time.perf_counter()
         texts = embed_captions(self.towers, captions["caption"].to_pylist(), settings.batch_size or 1)
         seconds = {"images_s": middle - start, "captions_s": time.perf_counter() - middle}
-        tables = _tables(images, captions, pictures, texts)
+        tables = embedded_tables(images, captions, pictures, texts)
         tables["image_embeddings"] = scored(tables["image_embeddings"], self.heads)
         if self.encoders:
             tables["caption_tokens"] = self._token_table(tables["caption_embeddings"], captions, settings)
@@ -218,7 +215,9 @@ def similarities(
     return best, cosine
 
 
-def _tables(images: pa.Table, captions: pa.Table, pictures: Vectors, texts: Vectors) -> dict[str, pa.Table]:
+def embedded_tables(
+    images: pa.Table, captions: pa.Table, pictures: Vectors, texts: Vectors
+) -> dict[str, pa.Table]:
     """Return both tables without the rows of bad vectors; a caption goes with its picture."""
     good = np.flatnonzero(pictures.is_good())
     image_table = _table(images.select(["uid", "split"]).take(good), pictures.columns("image", good))

@@ -5,13 +5,15 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from corgi.data.places import sha256_of
+from corgi.data.vectors import VectorFile, holds_vectors, vector_files
 from corgi.settings.clip import EmbedSettings, TowerRef
 from corgi.settings.errors import InputError
 from corgi.tables.manifest import ShardManifest
 from corgi.tables.run import Run
 from corgi.tables.store import Store
 
-OWN_TOWER, TRAINED = "own", "trained"
+OWN_TOWER, TRAINED, GIVEN_TOWER = "own", "trained", "clip"
 
 
 def tower_refs(
@@ -52,6 +54,29 @@ def fingerprint(recipe: Any) -> dict[str, str]:
             with Path(path).open("rb") as handle:
                 found[f"{name} {Path(path).name}"] = hashlib.file_digest(handle, "sha256").hexdigest()
     return found
+
+
+def given_files(settings: EmbedSettings) -> list[VectorFile]:
+    """Return the files of vectors that embed.input names; clip-retrieval's, which name no tower, are of the only one named.
+
+    Raises:
+        InputError: an input holds no vectors.
+
+    """
+    wrong = [place for place in settings.input if not holds_vectors(place)]
+    if wrong:
+        raise InputError(
+            f"embed.input: {wrong[0]} holds no vectors and others do; nothing was started; give pictures and vectors to runs of their own"
+        )
+    tower = settings.towers[0].name if len(settings.towers) == 1 else GIVEN_TOWER
+    return [file for place in settings.input for file in vector_files(Path(place).absolute(), tower)]
+
+
+def given_fingerprint(recipe: Any) -> dict[str, str]:
+    """Return the sha256 of every array of vectors made elsewhere, and of what the towers name."""
+    paths = {path for file in given_files(recipe.embed) for path, _ in file.arrays.values()}
+    hashes = sorted(sha256_of(str(path)) for path in paths)
+    return {f"array {number}": text for number, text in enumerate(hashes)} | fingerprint(recipe)
 
 
 def earlier_shift(recipe: Any) -> dict[str, str]:

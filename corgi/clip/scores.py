@@ -1,5 +1,6 @@
 """Linear heads on image vectors: aesthetic, safety and other scores, one column each."""
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -55,3 +56,16 @@ class Head:
         if self.ref.activation == "sigmoid":
             found = 0.5 * (1 + np.tanh(0.5 * found))
         return found.astype(np.float32)
+
+
+def checked_heads(refs: Iterable[HeadRef], dims: Mapping[str, int]) -> list[Head]:
+    """Return the heads after comparing each with the width of its tower.
+
+    Raises:
+        InputError: one cannot be loaded or does not fit.
+
+    """
+    heads = [Head(ref) for ref in refs]
+    for head in heads:
+        head.check(dims[head.ref.tower])
+    return heads

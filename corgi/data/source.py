@@ -47,6 +47,8 @@ FORMATS = {
 }
 HOLD_PICTURES = frozenset({"webdataset", "pictures", "files"})
 """Formats whose pictures are already there."""
+METADATA, IMAGE_VECTORS, TEXT_VECTORS = "metadata", "img_emb", "text_emb"
+"""Folders of clip-retrieval's output."""
 _PACKED = 4  # what a byte of Parquet or of a compressed text grows to, about
 
 
@@ -143,7 +145,7 @@ def _named(place: str, settings: PlanSettings) -> Iterator[Source]:
         kind = _format(place, settings)
         yield Source(place, sha256_of(place), kind)
         return
-    files = [] if settings.input_format == "files" else inside(place)
+    files = [] if settings.input_format == "files" else inside(vectors_list(place) or place)
     tars = [name for name in files if ending(name) == ".tar"]
     is_collection = not any(ending(name)[1:] in PICTURE_ENDINGS for name in files)
     lists = [name for name in files if ending(name) in FORMATS and not name.endswith("_stats.json")]
@@ -158,6 +160,12 @@ def _named(place: str, settings: PlanSettings) -> Iterator[Source]:
             f"plan.input: {place} cannot be read: the folder holds no list, tar or picture; nothing was started; name another"
         )
     yield Source(place, folder_digest(place), "files")
+
+
+def vectors_list(place: str) -> str | None:
+    """Return the folder of lists beside clip-retrieval's vectors, if a folder holds such."""
+    folder = f"{place.rstrip('/')}/{METADATA}"
+    return folder if is_folder(folder) and is_folder(f"{place.rstrip('/')}/{IMAGE_VECTORS}") else None
 
 
 def _format(place: str, settings: PlanSettings) -> str:

@@ -262,7 +262,7 @@ def _used_pictures(run: Committed) -> Iterator[tuple[str, bytes, str]]:
         with pq.ParquetFile(run.store.path(shard, "images"), page_checksum_verification=True) as file:
             for batch in file.iter_batches(_BATCH_ROWS, columns=["uid", "image", "split"]):
                 for row in batch.to_pylist():
-                    if used is None or row["uid"] in used:
+                    if row["image"] is not None and (used is None or row["uid"] in used):
                         yield row["uid"], row["image"], row["split"]
 
 

@@ -44,7 +44,7 @@ class Selection:
                     f"no stage {name!r}; nothing was started; the stages are {', '.join(names)}"
                 )
         if self.only is not None:
-            return [stage for stage in stages if stage.name == self.only]
+            return [stage for stage in stages if self.only in (stage.name, stage.along)]
         start = names.index(self.first) if self.first else 0
         end = names.index(self.last) + 1 if self.last else len(names)
         if start >= end:

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import ByteSize, Field, model_validator
+from pydantic import ByteSize, Field, field_validator, model_validator
 
 from corgi.settings.section import Section, neutral
 from corgi.settings.training import TrainingSettings
@@ -83,6 +83,9 @@ class TokenRef(Section):
 class EmbedSettings(Section):
     """Which towers embed the pictures and captions, and how."""
 
+    input: tuple[str, ...] = neutral(())
+    """What is embedded in place of what `plan.input` names, which it stands for: pictures (tars, Parquet with pictures inside,
+    folders), or folders of vectors made elsewhere (clip-retrieval's npy, DataComp's npz). Its contents are part of every key."""
     towers: tuple[TowerRef, ...] = ()
     """CLIP models; empty: the recipe's own trained tower."""
     heads: tuple[HeadRef, ...] = ()
@@ -104,6 +107,11 @@ class EmbedSettings(Section):
     """Threads that decode stored pictures beside the device."""
     prefetch_batches: int = neutral(2, ge=1, le=64)
     """Batches decoded ahead of the device."""
+
+    @field_validator("input", mode="before")
+    @classmethod
+    def _one_is_a_list(cls, value: object) -> object:
+        return (value,) if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _names_differ(self) -> Self:

@@ -65,9 +65,20 @@ class Recipe(Section):
                 seeded[name] = {"seed": values["seed"], **section}
         return seeded
 
+    @model_validator(mode="before")
+    @classmethod
+    def _embed_input_is_what_is_planned(cls, values: Any) -> Any:
+        """Put embed.input in the place of plan.input, so that its rows are planned, split and accounted for like any others."""
+        embed = values.get("embed") if isinstance(values, dict) else None
+        given = embed.get("input") if isinstance(embed, dict) else None
+        planned = values.get("plan") or {} if given else None
+        if not isinstance(planned, dict):
+            return values
+        return {**values, "plan": {**planned, "input": given}}
+
     @model_validator(mode="after")
     def _some_tower(self) -> "Recipe":
-        if self.tower is None and not self.embed.towers:
+        if self.tower is None and not self.embed.towers and not self.embed.input:
             raise ValueError(
                 "embed.towers is empty and no tower section trains one: name at least one CLIP model"
             )

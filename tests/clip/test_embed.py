@@ -11,12 +11,14 @@ from PIL import Image
 from corgi.clip import embed
 from corgi.clip.embed import EmbedShards
 from corgi.clip.vectors import concatenated
-from corgi.flow.dag import Dag
+from corgi.flow.dag import Dag, Selection, open_dag
 from corgi.settings.clip import TowerRef
+from corgi.settings.recipe import Recipe
 from corgi.tables.manifest import ShardManifest
 from corgi.tables.schema import Reason, caption_embeddings, image_embeddings
 from corgi.tables.store import Store
-from tests.support.drawn import NUM_SHARDS, caption, dag, run
+from pipelines.full import stages
+from tests.support.drawn import NUM_SHARDS, caption, dag, picture, run
 
 TINY = {"name": "tiny", "model": "tiny", "pretrained": "random"}
 
@@ -141,3 +143,29 @@ def test_a_shared_caption_is_embedded_once(monkeypatch: pytest.MonkeyPatch) -> N
     found = embed.embed_captions([tower], captions, 2)  # pyright: ignore[reportArgumentType]
     assert asked == [caption(0), caption(1)]
     np.testing.assert_array_equal(found.unit["tiny"][[0, 1]], found.unit["tiny"][[3, 4]])
+
+
+@pytest.mark.flow
+def test_a_folder_of_pictures_is_planned_read_and_embedded(
+    ray_local: None, tmp_path: Path, config: str
+) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for number in range(12):
+        picture(number).save(folder / f"{number}.png")
+        (folder / f"{number}.txt").write_text(caption(number))
+    sections = {
+        "name": "folder",
+        "root": str(tmp_path / "runs"),
+        "plan": {"input": "a-list-that-is-not-there.csv"},
+        "embed": {"input": str(folder), "towers": [{**TINY, "config": config}]},
+    }
+    recipe = Recipe.model_validate(sections)
+    built = open_dag(stages(recipe), recipe)
+    assert built.execute(Selection(only="embed"), lambda line: None) == 3
+    assert set(built.run.stages()) == {"plan", "download", "embed"}
+    (images,) = read(built, "image_embeddings")
+    assert images.schema.equals(image_embeddings({"tiny": 16}))
+    (captions,) = read(built, "caption_embeddings")
+    assert images.num_rows == captions.num_rows == 12
+    assert built.execute(Selection(only="embed"), lambda line: None) == 0

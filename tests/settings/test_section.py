@@ -36,6 +36,7 @@ FIELDS = [(section, name) for section in SECTIONS for name in type(section).mode
 HAND_MADE: dict[tuple[str, str], Any] = {
     ("EmbedSettings", "towers"): (TOWER,),
     ("PlanSettings", "input"): ("other.csv",),
+    ("EmbedSettings", "input"): ("pictures",),
     ("DownloadSettings", "resolve"): ("a:80=127.0.0.1:81",),
     ("DownloadSettings", "allow_private"): ("127.0.0.1:81",),
     ("DownloadSettings", "formats"): ("PNG",),
