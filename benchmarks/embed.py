@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from open_clip.transform import image_transform
 from PIL import Image
 
@@ -29,6 +30,11 @@ from corgi.settings.data import DownloadSettings
 from corgi.tables.run import Run
 
 RUNS = ("runs/openmoji", "runs/smoke")
+RESIZE_PATHS = [
+    (mode, interpolation)
+    for mode in ("shortest", "longest", "squash")
+    for interpolation in ("bicubic", "bilinear")
+]
 STORED = (("png", 128), ("png", 192), ("jpg", 192), ("webp", 192))
 
 
@@ -82,35 +88,47 @@ def speed(figures: Figures, run: Run, ref: TowerRef, number: int, batch_size: in
 
 def parity(figures: Figures, ref: TowerRef, number: int, work: Path) -> None:
     """Compare our vectors with open_clip's own on OpenMoji at source size, then on what is stored of it."""
-    pictures = subset(catalogue(), number)
-    rasterise(pictures, work / FOLDER_NAME)
-    sources = sorted(
-        path for path in (work / FOLDER_NAME).rglob("*.*") if path.suffix in (".png", ".jpg", ".webp")
-    )[:number]
+    paths = sources(number, work)
+    for mode, interpolation in RESIZE_PATHS:
+        cosine = whole_cosines(ref, mode, interpolation, paths)
+        figures.add(f"parity_{mode}_{interpolation}_min_cosine", float(cosine.min()), "", ">=0.999")
+    for name, cosine in stored_cosines(load_tower(ref), paths).items():
+        figures.add(f"stored_{name}_mean_cosine", float(cosine.mean()), "")
+        figures.add(f"stored_{name}_lowest_1_percent_cosine", float(np.quantile(cosine, 0.01)), "")
+
+
+def sources(number: int, work: Path) -> list[Path]:
+    """Return OpenMoji pictures at source size, rendered into a folder where they are not there yet."""
+    folder = work / FOLDER_NAME
+    rasterise(subset(catalogue(), number), folder)
+    return sorted(path for path in folder.rglob("*.*") if path.suffix in (".png", ".jpg", ".webp"))[:number]
+
+
+def whole_cosines(ref: TowerRef, mode: str, interpolation: str, paths: list[Path]) -> Float[np.ndarray, "n"]:
+    """Return the cosines of our vectors and a bare open_clip model's behind its own transform of one resize path."""
     model, _, tokenizer = build_model(ref)
     model.eval().requires_grad_(False)
     size = load_tower(ref).image_size
-    for mode in ("shortest", "longest", "squash"):
-        for interpolation in ("bicubic", "bilinear"):
-            transform = image_transform(size, is_train=False, resize_mode=mode, interpolation=interpolation)
-            tower = Tower("parity", model, transform, tokenizer)
-            opened = [_opened(path) for path in sources]
-            cosine = (_theirs(model, transform, opened) * _ours(tower, opened)).sum(axis=1)
-            figures.add(f"parity_{mode}_{interpolation}_min_cosine", float(cosine.min()), "", ">=0.999")
-    _stored(figures, load_tower(ref), sources)
+    chosen: Any = {"resize_mode": mode, "interpolation": interpolation}
+    transform = image_transform(size, is_train=False, **chosen)
+    pictures = [opened_picture(path) for path in paths]
+    theirs = _theirs(model, transform, pictures)
+    return (theirs * _ours(Tower("parity", model, transform, tokenizer), pictures)).sum(axis=1)
 
 
-def _stored(figures: Figures, tower: Tower, sources: list[Path]) -> None:
-    whole = _ours(tower, [_opened(path) for path in sources])
+def stored_cosines(tower: Tower, paths: list[Path]) -> dict[str, Float[np.ndarray, "n"]]:
+    """Return the cosines of the vectors of pictures as a recipe stores them and of the originals, by encoding and size."""
+    whole = _ours(tower, [opened_picture(path) for path in paths])
+    found = {}
     for encoding, size in STORED:
         settings = DownloadSettings.model_validate({"image_size": size, "encode_format": encoding})
-        small = [decode_stored(decode(path.read_bytes(), settings).image) for path in sources]  # pyright: ignore[reportAttributeAccessIssue]
-        cosine = (whole * _ours(tower, small)).sum(axis=1)
-        figures.add(f"stored_{encoding}_{size}_mean_cosine", float(cosine.mean()), "")
-        figures.add(f"stored_{encoding}_{size}_lowest_1_percent_cosine", float(np.quantile(cosine, 0.01)), "")
+        small = [decode_stored(decode(path.read_bytes(), settings).image) for path in paths]  # pyright: ignore[reportAttributeAccessIssue]
+        found[f"{encoding}_{size}"] = (whole * _ours(tower, small)).sum(axis=1)
+    return found
 
 
-def _opened(path: Path) -> Image.Image:
+def opened_picture(path: Path) -> Image.Image:
+    """Return a picture at source size on white."""
     with Image.open(path) as picture:
         layered = picture.convert("RGBA")
     white = Image.new("RGB", layered.size, (255, 255, 255))

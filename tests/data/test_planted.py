@@ -122,7 +122,7 @@ def kept_rows(reasons: dict[str, str | None]) -> list[int]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_at_least_95_percent_of_each_kind_is_found(planted, kind) -> None:
+def test_at_least_95_percent_of_each_kind_is_found(planted, kind, promise) -> None:
     """Of a copy and its original one stays at most; which, the splits decide."""
     _, reasons = planted
     kept = set(kept_rows(reasons))
@@ -131,6 +131,7 @@ def test_at_least_95_percent_of_each_kind_is_found(planted, kind) -> None:
     assert found >= 0.95, found
     dropped = [reasons[SET.uid[n]] for pair in pairs for n in pair]
     assert f"{kind}_duplicate" in dropped
+    promise(28, f"{found:.1%} of {len(pairs)} {kind} duplicates found in {NUM_ROWS} rows")
 
 
 def test_every_original_stays_or_is_represented(planted) -> None:
@@ -142,7 +143,7 @@ def test_every_original_stays_or_is_represented(planted) -> None:
     assert all(any(SET.uid[n] not in without_cap for n in rows) for rows in families.values())
 
 
-def test_no_domain_holds_more_than_the_cap(planted) -> None:
+def test_no_domain_holds_more_than_the_cap(planted, promise) -> None:
     made, reasons = planted
     kept = [SET.url[n] for n in kept_rows(reasons)]
     domains = registered_domains(kept)
@@ -152,9 +153,10 @@ def test_no_domain_holds_more_than_the_cap(planted) -> None:
     assert before.count("big.co.uk") == 0.3 * NUM_ROWS
     told = made.run.shards("curate")[0].facts["largest_domains"]
     assert told["big.co.uk"] == pytest.approx(largest)
+    promise(28, f"a host with 30 % of the rows keeps {largest:.2%}, cap {CAP:.0%}")
 
 
-def test_no_copy_is_in_another_split_than_its_original(planted) -> None:
+def test_no_copy_is_in_another_split_than_its_original(planted, promise) -> None:
     _, reasons = planted
     kept = kept_rows(reasons)
     shas = [SET.sha256[n] for n in kept]
@@ -166,6 +168,7 @@ def test_no_copy_is_in_another_split_than_its_original(planted) -> None:
     straddling = split[:, None] != split[None, :]
     assert not (near & straddling).any()
     assert ((cosine >= 0.935) & straddling).sum() == 0
+    promise(28, f"0 near-duplicates across splits among {len(kept)} kept rows")
 
 
 def test_only_copies_in_other_splits_go_where_that_is_asked(tmp_path) -> None:
