@@ -4,6 +4,7 @@ import os
 import random
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -104,17 +105,30 @@ def test_missing_and_unlisted_files_are_damage(tmp_path: Path, caplog: pytest.Lo
     assert "ema.safetensors is missing" in caplog.text
 
 
-def test_pruning_keeps_two_whole_ones_at_every_instant(tmp_path: Path) -> None:
+def test_pruning_keeps_two_whole_ones_at_every_instant(tmp_path: Path, promise: Any) -> None:
     checkpoints = committed(tmp_path, 4, 8)
     for step in range(100, 105):
         (tmp_path / "checkpoints" / f"step-{step:09d}.0badbad0").mkdir()
+    fewest = 9
     for step in (12, 16, 20):
-        checkpoints.save(step, {}, put)
+
+        def write(folder: Path) -> None:
+            nonlocal fewest
+            fewest = min(fewest, len(list(tmp_path.glob("checkpoints/*/COMMITTED.json"))))
+            put(folder)
+
+        checkpoints.save(step, {}, write)
+        fewest = min(fewest, len(list(tmp_path.glob("checkpoints/*/COMMITTED.json"))))
+    assert fewest == 2
     kept = [name for name in names(tmp_path) if int(name[5:]) < 100]
     assert kept == ["step-000000016", "step-000000020"]
     found = again(tmp_path).newest()
     assert found is not None
     assert found.step == 20
+    promise(
+        18,
+        f"5 broken folders among them, 3 saves: never fewer than {fewest} whole ones, before, in and after a save",
+    )
 
 
 def test_the_best_are_kept_by_a_figure_measured_at_their_own_step(tmp_path: Path) -> None:
