@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import TextIO
 
 from corgi.settings.errors import ClusterError
 from corgi.tables.store import storage_full
+
+_NAME_TRIES, _NAME_WAIT_S = 20, 0.05
 
 
 @contextmanager
@@ -41,10 +44,14 @@ def held(folder: Path, what: str | None = None) -> Iterator[None]:
 
 
 def _holder(lock: TextIO) -> str:
-    lock.seek(0)
-    try:
-        facts = json.loads(lock.read())
-    except ValueError:
-        return "another process"
-    told = f" ({facts['what']})" if facts.get("what") else ""
-    return f"process {facts['pid']} on {facts['host']}{told}"
+    """Name the holder; one that has only just taken the lock gets a moment to write its name."""
+    for _ in range(_NAME_TRIES):
+        lock.seek(0)
+        try:
+            facts = json.loads(lock.read())
+        except ValueError:
+            time.sleep(_NAME_WAIT_S)
+            continue
+        told = f" ({facts['what']})" if facts.get("what") else ""
+        return f"process {facts['pid']} on {facts['host']}{told}"
+    return "another process"

@@ -26,6 +26,7 @@ from tests.support.tables import png
 MAX_POINTS = 400
 NUM_ROOTS = 2000
 NUM_POLLS, NUM_RACES, NUM_FLIPS, NUM_CUTS = 1000, 50, 1000, 200
+NUM_WRITERS = 4
 
 
 @pytest.mark.timeout(900)
@@ -53,7 +54,7 @@ def test_killed_at_every_call_of_the_commit(promise):
 def test_a_reader_polls_while_the_writer_is_killed_and_started_again(tmp_path, promise):
     """Every writer gets to commit something; then it is killed within a twentieth of a second."""
     rng, whole, polls, kills = random.Random(0), 0, 0, 0
-    while polls < NUM_POLLS:
+    while polls < NUM_POLLS or kills < NUM_WRITERS:
         before = frontier(tmp_path)
         writer = multiprocessing.get_context("spawn").Process(
             target=commit_script.repeat, args=(str(tmp_path), NUM_ROOTS)
@@ -69,7 +70,6 @@ def test_a_reader_polls_while_the_writer_is_killed_and_started_again(tmp_path, p
         writer.kill()
         writer.join()
         kills += 1
-    assert kills >= 3
     assert whole > 50
     promise(
         2, f"0 partial reads in {polls:,} polls, {whole} of them of whole shards, writer killed {kills} times"

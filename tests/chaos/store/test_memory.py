@@ -53,7 +53,7 @@ def write_recipe(work: Path, server: FaultServer, num_rows: int) -> Path:
         "name": "large",
         "root": str(work / "runs"),
         "cluster": {"object_store_mib": OBJECT_STORE_MIB},
-        "plan": {"input": str(work / "list.parquet"), "number_sample_per_shard": 100},
+        "plan": {"input": str(work / "list.parquet"), "number_sample_per_shard": 25},
         "download": {
             "resize_mode": "no",
             "encode_quality": 90,
