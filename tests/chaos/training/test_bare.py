@@ -223,6 +223,37 @@ def test_a_hundred_damaged_checkpoints_are_passed_over(
     )
 
 
+class Bomb:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, fired: Path) -> None:
+        self.fired = fired
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.fired,)
+
+
+@pytest.mark.timeout(120)
+def test_a_checkpoint_that_was_replaced_runs_no_code(tmp_path: Path, promise: Any) -> None:
+    """Every rank's shard of the newest checkpoint becomes a pickle that acts, and strangers lie beside it."""
+    whole = cell(tmp_path, "whole", 1, "fp32")
+    harmed = cell(tmp_path, "harmed", 1, "fp32", {"kind": "kill", "step": 10})
+    run_workers(train_each, 2, [whole])
+    with pytest.raises(FAILED):
+        run_workers(train_each, 2, [harmed])
+    newest = max((harmed.path / "checkpoints").glob("step-*"))
+    shards = sorted(newest.rglob("*.pt"))
+    assert len(shards) >= 3
+    for path in [*shards, newest / "stray.pkl", harmed.path / "checkpoints" / "latest"]:
+        torch.save({"state": Bomb(tmp_path / "fired")}, path)
+    torch.load(shards[0], weights_only=False)
+    (tmp_path / "fired").unlink()  # it does fire where nobody verifies
+    run_workers(train_each, 2, [harmed])
+    assert not (tmp_path / "fired").exists()
+    assert final(harmed) == final(whole)
+    promise(29, f"checkpoints: {len(shards)} shards replaced by acting pickles, and 2 beside them: 0 fired")
+
+
 @pytest.mark.timeout(300)
 def test_compiled_training_is_the_same_to_rounding(tmp_path: Path) -> None:
     plain = cell(tmp_path, "plain", 1, "fp32", dropout=0.0)
