@@ -110,6 +110,7 @@ def statistics() -> list[Stage]:
             ("prior",),
             version=2,
             cost="corgi.training.cost:lines",
+            aside="corgi.training.side_by_side:environment",
         ),
     ]
 

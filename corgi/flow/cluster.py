@@ -11,12 +11,26 @@ from corgi.settings import errors
 from corgi.settings.errors import ClusterError, CorgiError
 
 _RAISED = re.compile(rf"^{re.escape(errors.__name__)}\.(\w+): (.*)$", re.MULTILINE)
+_OF_COMMAND = "CORGI_RAY_OF_COMMAND"
 _HOME = str(Path(__file__).resolve().parents[2])
 
 
 def is_submitted() -> bool:
     """Say whether this process is the entry point of a `ray job submit`."""
     return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
+
+
+def is_of_this_command() -> bool:
+    """Say whether Ray was started by this command, or by the one that runs this process beside it, for itself alone."""
+    return not os.environ.get("RAY_ADDRESS") or os.environ.get(_OF_COMMAND) == "1"
+
+
+def shared() -> dict[str, str]:
+    """Return the environment in which another process of this machine joins the cluster this one is connected to."""
+    import ray
+
+    found = {"RAY_ADDRESS": ray.get_runtime_context().gcs_address}
+    return {**found, _OF_COMMAND: "1"} if is_of_this_command() else found
 
 
 def connect(recipe: Any) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from corgi.flow import amend, cluster, inspect
+from corgi.flow.aside import end_with
 from corgi.flow.code import code_digest, git_commit
 from corgi.flow.context import resolve
 from corgi.flow.dag import Dag, Selection, Stage, open_dag
@@ -40,8 +41,11 @@ def main(
         recipe = load(arguments.recipe, arguments.overrides)
         _check_root(recipe)
         dag = open_dag(stages(recipe), recipe, after_stage)
+        dag.aside_command = lambda stage, force: _aside_command(arguments, stage, force)
         selection = Selection(arguments.start, arguments.until, arguments.only, arguments.force)
         selection.of(dag.stages)  # a wrong name is refused before anything is written
+        if arguments.aside:
+            return _make_aside(dag, arguments)
         return _act(dag, selection, arguments, canonical)
     except KeyboardInterrupt:
         print("stopped; committed work is kept; run the same command to go on", file=sys.stderr)
@@ -90,7 +94,25 @@ def _parse(argv: list[str] | None, only: str | None) -> argparse.Namespace:
     parser.add_argument("--from", dest="start", metavar="STAGE", help="first stage to run")
     parser.add_argument("--until", metavar="STAGE", help="last stage to run")
     parser.add_argument("--only", metavar="STAGE", default=only, help="the one stage to run")
+    parser.add_argument("--aside", metavar="PID", type=int, help=argparse.SUPPRESS)
     return parser.parse_intermixed_args(argv)
+
+
+def _aside_command(arguments: argparse.Namespace, stage: str, force: bool) -> list[str]:
+    """Return the command line that makes one stage beside this process."""
+    asked = [arguments.recipe, *arguments.overrides, "--only", stage, "--aside", str(os.getpid())]
+    return [sys.executable, sys.argv[0], *asked, *(["--force"] if force else [])]
+
+
+def _make_aside(dag: Dag, arguments: argparse.Namespace) -> int:
+    _stop_on_sigterm()
+    end_with(arguments.aside)
+    dag.make_alone(arguments.only, arguments.force)
+    return 0
+
+
+def _stop_on_sigterm() -> None:
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
 
 
 def _check_root(recipe: Any) -> None:
@@ -112,7 +134,7 @@ def _act(dag: Dag, selection: Selection, arguments: argparse.Namespace, canonica
         return _print(inspect.lineage(dag.run, arguments.of))
     if arguments.verify:
         return _print(inspect.verify(dag.run))
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    _stop_on_sigterm()
     started = time.monotonic()
 
     def say(line: str) -> None:

@@ -23,7 +23,9 @@ class Stage:
     `body`, `fingerprint` and `amend` are `module:function`, imported only when needed: finished work must be
     recognised without importing Ray or torch. `version` is raised by hand when equal input would give other output.
     `amend(context, tasks)` makes the next generation of committed shards from the one before (corgi/flow/amend.py).
-    `along` names the stage with which this one runs when only that one is asked for.
+    `along` names the stage with which this one runs when only that one is asked for. `aside`, a `module:function` of the
+    recipe, is given where a stage may run beside later ones that do not need it: it returns the environment of the
+    process that makes it, or None where the cluster has no room for both.
     """
 
     name: str
@@ -36,6 +38,7 @@ class Stage:
     amend: str | None = None
     cost: str | None = None
     along: str | None = None
+    aside: str | None = None
 
     def cost_lines(self, recipe: Any) -> list[str]:
         """Return what a plan prints of the stage's cost; nothing when it has no `cost`, a `module:function` of the recipe."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from corgi.flow.aside import Aside
 from corgi.flow.code import code_digest, git_commit
 from corgi.flow.context import Context, Stage, outside_of, resolve, stage_key
 from corgi.settings.errors import InputError, SettingsError, StorageError
@@ -74,6 +75,7 @@ class Dag:
     store: Store
     run: Run
     after_stage: Callable[[Run], None] = field(default=lambda run: None)
+    aside_command: Callable[[str, bool], list[str]] | None = None
 
     def plan(self, selection: Selection) -> list[Step]:
         """Return what is done and what would run; starts nothing."""
@@ -102,29 +104,96 @@ class Dag:
         """
         selected = {stage.name for stage in selection.of(self.stages)}
         closed: dict[str, StageManifest] = {}
+        beside: dict[str, tuple[Context, Aside]] = {}
         ran = 0
+        with ExitStack() as asides:
+            for stage in self.stages:
+                for name in [name for name in stage.inputs if name in beside]:
+                    closed[name] = self._joined(*beside.pop(name), say)
+                if not self._has_inputs(stage, closed, selected):
+                    continue
+                with ExitStack() as locks:
+                    context = self.context(stage, closed, selection.force and stage.name in selected, locks)
+                    done = self.store.stage(stage.name, context.key)
+                    if stage.name in selected and (done is None or context.force):
+                        if ran == 0:
+                            self.store.storage.check()
+                        ran += 1
+                        aside = self._started(context, done, selected, say)
+                        if aside is not None:
+                            asides.callback(aside.stop)
+                            beside[stage.name] = (context, aside)
+                            continue
+                        done = self._made(context, done, say)
+                    elif done is not None:
+                        say(f"{stage.name}: done before")
+                        self.run.record(stage.name, done)
+                if done is not None:
+                    closed[stage.name] = done
+            for context, aside in beside.values():
+                self._joined(context, aside, say)
+        return ran
+
+    def make_alone(self, name: str, force: bool) -> None:
+        """Run one stage's body over what is closed and close it; run.json is left to the process that asked for it.
+
+        Raises:
+            InputError: one of its inputs is not complete.
+
+        """
+        closed: dict[str, StageManifest] = {}
         for stage in self.stages:
-            missing = [name for name in stage.inputs if name not in closed]
-            if missing:
-                if stage.name in selected:
-                    raise InputError(
-                        f"{stage.name} needs {missing[0]}, which is not complete; nothing is lost; run without --only and --from"
-                    )
+            if not self._has_inputs(stage, closed, {name}):
                 continue
             with ExitStack() as locks:
-                context = self.context(stage, closed, selection.force and stage.name in selected, locks)
+                context = self.context(stage, closed, force and stage.name == name, locks)
+                if stage.name == name:
+                    self.close(context, resolve(stage.body)(context))
+                    return
                 done = self.store.stage(stage.name, context.key)
-                if stage.name in selected and (done is None or context.force):
-                    if ran == 0:
-                        self.store.storage.check()
-                    ran += 1
-                    done = self._made(context, done, say)
-                elif done is not None:
-                    say(f"{stage.name}: done before")
-                    self.run.record(stage.name, done)
             if done is not None:
                 closed[stage.name] = done
-        return ran
+
+    def _has_inputs(self, stage: Stage, closed: dict[str, StageManifest], selected: set[str]) -> bool:
+        missing = [name for name in stage.inputs if name not in closed]
+        if missing and stage.name in selected:
+            raise InputError(
+                f"{stage.name} needs {missing[0]}, which is not complete; nothing is lost; run without --only and --from"
+            )
+        return not missing
+
+    def _started(
+        self, context: Context, before: StageManifest | None, selected: set[str], say: Callable[[str], None]
+    ) -> Aside | None:
+        """Start a stage in a process of its own; None where nothing could run beside it, or the cluster has no room."""
+        stage = context.stage
+        needing = self.following(stage)
+        later = self.stages[list(self.stages).index(stage) + 1 :]
+        if self.aside_command is None or stage.aside is None:
+            return None
+        if not any(other.name in selected and other.name not in needing for other in later):
+            return None
+        environment = resolve(stage.aside)(self.recipe)
+        if environment is None:
+            return None
+        say(f"{stage.name}: runs beside what follows")
+        if before is None:
+            self.run.forget(needing)
+        return Aside(stage.name, self.aside_command(stage.name, context.force), environment)
+
+    def _joined(self, context: Context, aside: Aside, say: Callable[[str], None]) -> StageManifest:
+        """Wait for a stage made beside others and point the run at it."""
+        stage = context.stage
+        aside.join()
+        done = self.store.stage(stage.name, context.key)
+        if done is None:
+            raise StorageError(
+                f"{stage.name} ended without closing its stage; its shards are safe; run the same command again"
+            )
+        self.run.record(stage.name, done)
+        self.after_stage(self.run)
+        say(f"{stage.name}: {_summary(done)}")
+        return done
 
     def _made(
         self, context: Context, before: StageManifest | None, say: Callable[[str], None]

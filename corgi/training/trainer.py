@@ -13,7 +13,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from corgi.flow.cluster import cause, connect
+from corgi.flow.cluster import cause, connect, is_of_this_command
 from corgi.settings import errors
 from corgi.settings.errors import ClusterError, CorgiError
 from corgi.settings.training import TrainingSettings
@@ -132,7 +132,7 @@ def _trainer(job: _Job, attempt: str, scratch: Path) -> Any:
                 callback for callback in made if type(callback).__name__ != "PlacementGroupCleanerCallback"
             ]
 
-    trainer = TorchTrainer if os.environ.get("RAY_ADDRESS") else LocalTrainer
+    trainer = LocalTrainer if is_of_this_command() else TorchTrainer
     workers = (settings.min_workers, settings.num_workers) if settings.min_workers else settings.num_workers
     resources = {"CPU": settings.cpus_per_worker, **({"GPU": 1.0} if settings.use_gpu else {})}
     return trainer(
@@ -178,7 +178,7 @@ def _check_room(settings: TrainingSettings) -> None:
     """Refuse at once what a Ray of this machine alone can never give; a cluster may still grow."""
     import ray
 
-    if os.environ.get("RAY_ADDRESS"):
+    if not is_of_this_command():
         return
     have = ray.cluster_resources()
     workers = settings.min_workers or settings.num_workers

@@ -1,0 +1,67 @@
+"""A stage made by a process of its own, beside the stages that do not need it, on the same cluster."""
+
+import ctypes
+import os
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+
+from corgi.settings import errors
+from corgi.settings.errors import ClusterError, CorgiError
+
+_PR_SET_PDEATHSIG = 1
+_STOP_TIMEOUT_S = 60.0
+
+
+class Aside:
+    """The process: it commits the stage's tables and closes the stage; the run's own files stay with who started it."""
+
+    def __init__(self, stage: str, command: Sequence[str], environment: Mapping[str, str]) -> None:
+        """Start it, out of reach of the terminal's Ctrl-C, which `stop` hands on once."""
+        self._stage = stage
+        self._process = subprocess.Popen(command, env={**os.environ, **environment}, start_new_session=True)
+
+    def join(self) -> None:
+        """Wait for its end.
+
+        Raises:
+            CorgiError: the process failed, of the class its exit code stands for; its own line is on the screen already.
+
+        """
+        code = self._process.wait()
+        if code:
+            kinds = {kind.exit_code: kind for kind in _kinds()}
+            raise kinds.get(code, ClusterError)(
+                f"{self._stage}, run beside other stages, ended with exit code {code}, its own line is above; committed work is safe; run the same command to go on"
+            )
+
+    def stop(self) -> None:
+        """End it as Ctrl-C does and wait for that; checkpoints and committed work stay."""
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGINT)
+            try:
+                self._process.wait(_STOP_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+
+
+def end_with(parent: int) -> None:
+    """Let this process get SIGTERM when its parent, by pid, dies, however it dies.
+
+    Raises:
+        ClusterError: the parent is dead already.
+
+    """
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    if os.getppid() != parent:
+        raise ClusterError(
+            "the command that started this stage is gone; committed work is safe; run the same command again"
+        )
+
+
+def _kinds() -> list[type[CorgiError]]:
+    found = [
+        kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, CorgiError)
+    ]
+    return [kind for kind in found if kind is not CorgiError]
