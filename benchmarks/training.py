@@ -5,9 +5,10 @@ and writes benchmarks/results/training.json. `--forward-mflop` names the model's
 """
 
 import argparse
+import functools
+import itertools
 import json
 import os
-import statistics
 import sys
 import tempfile
 import time
@@ -23,7 +24,7 @@ import torch.multiprocessing as mp
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from benchmarks.figures import Figures
+from benchmarks.figures import Figures, alternated
 from corgi.settings.training import TrackingSettings, TrainingSettings
 from corgi.training.loop import train_loop
 from corgi.training.noise import Noise
@@ -73,12 +74,12 @@ def width_of(mflop: float) -> int:
     return max(64, round((mflop * 1e6 / 2 / DEPTH / TOKENS) ** 0.5 / 16) * 16)
 
 
-def settings_of(precision: str, num_steps: int, every: int) -> TrainingSettings:
+def settings_of(plan: dict[str, Any]) -> TrainingSettings:
     """Return the loop's settings; the averages are part of its work, the peer has none."""
     return TrainingSettings.model_validate(
         {
-            "num_steps": num_steps, "global_batch": BATCH * WORLD, "lr": 1e-4, "precision": precision, "num_workers": WORLD,
-            "checkpoint_every_steps": every, "log_every_steps": 10, "zero_stage": 1,
+            "num_steps": plan["steps"], "global_batch": BATCH * WORLD, "lr": 1e-4, "precision": plan["precision"], "num_workers": WORLD,
+            "checkpoint_every_steps": plan["every"], "log_every_steps": 10, "zero_stage": plan["stage"],
         }
     )  # fmt: skip
 
@@ -88,7 +89,7 @@ def ours(rank: int, port: int, folder: str, plan: dict[str, Any]) -> None:
     join(rank, port)
     training = Training(
         "bench", folder, "benchmarks.training:BenchObjective", {"width": plan["width"]},
-        settings_of(plan["precision"], plan["steps"], plan["every"]), TrackingSettings(mode="disabled"), "bench", 0,
+        settings_of(plan), TrackingSettings(mode="disabled"), "bench", 0,
     )  # fmt: skip
     train_loop(training)
     dist.destroy_process_group()
@@ -99,7 +100,7 @@ def peer(rank: int, port: int, folder: str, plan: dict[str, Any]) -> None:
     join(rank, port)
     torch.manual_seed(0)
     model = DistributedDataParallel(BenchObjective(plan["width"]).model())
-    settings = settings_of(plan["precision"], plan["steps"], plan["every"])
+    settings = settings_of(plan)
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings.lr, betas=settings.betas, eps=settings.eps)
     x = torch.from_numpy(BenchRows().load(0)["x"])
     started = 0.0
@@ -143,33 +144,45 @@ def rate_of(body: Any, plan: dict[str, Any]) -> tuple[float, float]:
 def main() -> None:
     """Time every size and type in alternating rounds and print the figures."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--forward-mflop", type=float, nargs="+", default=[10, 100])
+    parser.add_argument("--forward-mflop", type=float, nargs="+", default=[10, 100, 400])
+    parser.add_argument("--zero-stage", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--precision", nargs="+", default=["bf16", "fp32"])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--steps", type=int, default=40)
     arguments = parser.parse_args()
     figures = Figures("training", "torch", "deepspeed", "ray")
-    for mflop in arguments.forward_mflop:
-        for precision in arguments.precision:
-            plan = {
-                "width": width_of(mflop),
-                "precision": precision,
-                "steps": arguments.steps,
-                "every": 10**6,
-            }
-            pairs = [(rate_of(ours, plan)[0], rate_of(peer, plan)[0]) for _ in range(arguments.rounds)]
-            ratio = statistics.median(one for one, _ in pairs) / statistics.median(
-                other for _, other in pairs
-            )
-            told = f"loop_over_ddp_{mflop:g}mflop_{precision}"
-            figures.add(told, ratio, "ratio", f">={GOAL_RATIO}" if mflop >= 100 else "")
+    for mflop, precision in itertools.product(arguments.forward_mflop, arguments.precision):
+        plan = {
+            "width": width_of(mflop),
+            "precision": precision,
+            "steps": arguments.steps,
+            "every": 10**6,
+        }
+        sides = [{**plan, "stage": stage} for stage in arguments.zero_stage]
+        rates = alternated(
+            arguments.rounds,
+            functools.partial(_peer_rate, plan={**plan, "stage": 0}),
+            *(functools.partial(_ours_rate, side) for side in sides),
+        )
+        for side, rate in zip(sides, rates[1:], strict=True):
+            name = f"loop_over_ddp_{mflop:g}mflop_{precision}_stage{side['stage']}"
+            goal = f">={GOAL_RATIO}" if mflop >= 100 and side["stage"] == 0 else ""
+            figures.add(name, rate / rates[0], "ratio", goal)
     figures.add("checkpoint_stall_demo_interval", demo_stall(), "share", f"<={GOAL_STALL}")
     figures.write()
 
 
+def _peer_rate(plan: dict[str, Any]) -> float:
+    return rate_of(peer, plan)[0]
+
+
+def _ours_rate(plan: dict[str, Any]) -> float:
+    return rate_of(ours, plan)[0]
+
+
 def demo_stall() -> float:
     """Return the share of a training of the demo's decoder's size spent in checkpoints every 200 steps, after warm-up."""
-    plan = {"width": 896, "precision": "bf16", "steps": 410, "every": 200}
+    plan = {"width": 896, "precision": "bf16", "steps": 410, "every": 200, "stage": 1}
     return rate_of(ours, plan)[1]
 
 
