@@ -1,4 +1,4 @@
-"""What the tests of this folder share."""
+"""What the tests of these suites share."""
 
 from collections.abc import Iterator
 
