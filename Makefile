@@ -10,7 +10,7 @@ export RAY_USAGE_STATS_ENABLED := 0
 export HF_HUB_OFFLINE ?= 1
 export PATH := $(BIN):$(PATH)
 
-.PHONY: demo smoke test check promises clean venv
+.PHONY: demo smoke compare compare-quick test check promises clean venv
 
 venv: $(STAMP)
 
@@ -28,6 +28,13 @@ demo: $(STAMP)
 smoke: $(STAMP)
 	rm -rf runs/smoke
 	$(BIN)/python pipelines/demo.py --pictures 300 --port 8047 --work runs/smoke/site --recipe pipelines/recipes/smoke.yaml
+
+# Shifted diffusion against its baselines, on the demo's tables; `compare-quick` is the ten-minute part of it.
+compare: $(STAMP)
+	$(BIN)/python pipelines/demo.py --pipeline compare --recipe pipelines/recipes/compare.yaml
+
+compare-quick: $(STAMP)
+	$(BIN)/python pipelines/demo.py --pipeline compare --recipe pipelines/recipes/compare-quick.yaml
 
 test: $(STAMP)
 	$(BIN)/python -m pytest

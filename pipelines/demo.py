@@ -31,7 +31,7 @@ DEFAULT_WORK = Path("runs/openmoji-site")
 
 def main(arguments: list[str]) -> int:
     """Prepare and open the site, run the flow against it, and return the flow's exit code."""
-    options, for_full = _parser().parse_known_args(arguments)
+    options, for_flow = _parser().parse_known_args(arguments)
     pictures = catalogue() if options.pictures is None else subset(catalogue(), options.pictures)
     folder = options.work / FOLDER_NAME
     url_list = options.work / f"urls-{len(pictures)}.parquet"
@@ -42,18 +42,19 @@ def main(arguments: list[str]) -> int:
             f"{len(pictures)} pictures, {num_rendered} rendered now, {num_rows} rows, http://{site.address}"
         )
         print(CREDIT, flush=True)
-        return _run_full(options.recipe, url_list, site, for_full)
+        return _run_flow(options, url_list, site, for_flow)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="pipelines/demo.py",
         usage="%(prog)s [options] [key.path=value ...]",
-        description="Serve OpenMoji on loopback and run the whole flow on it; the rest goes to full.py as it is.",
+        description="Serve OpenMoji on loopback and run the whole flow on it; the rest goes to the flow's script as it is.",
         allow_abbrev=False,
     )
     option = parser.add_argument
     option("--recipe", type=Path, default=DEFAULT_RECIPE, help="recipe of the flow (default: openmoji.yaml)")
+    option("--pipeline", choices=("full", "compare"), default="full", help="flow to run (default: full)")
     option("--pictures", type=_positive, metavar="N", help="at most N pictures (default: all)")
     option("--port", type=_port, default=DEFAULT_PORT, help="loopback port (default: %(default)s)")
     option("--work", type=Path, default=DEFAULT_WORK, help="folder of the site (default: %(default)s)")
@@ -72,15 +73,15 @@ def _port(text: str) -> int:
     return int(text)
 
 
-def _run_full(recipe: Path, url_list: Path, site: Site, for_full: list[str]) -> int:
-    """Run full.py in this terminal and hand signals on, so that it can leave only committed work."""
+def _run_flow(options: argparse.Namespace, url_list: Path, site: Site, for_flow: list[str]) -> int:
+    """Run the flow in this terminal and hand signals on, so that it can leave only committed work."""
     command = [
-        *(sys.executable, str(PIPELINES / "full.py"), str(recipe)),
+        *(sys.executable, str(PIPELINES / f"{options.pipeline}.py"), str(options.recipe)),
         f"plan.input={url_list}",
         f'download.resolve=["{HOST}:80={site.address}"]',
         f'download.allow_private=["{site.address}"]',
         f"plan.credit={json.dumps(CREDIT)}",
-        *for_full,
+        *for_flow,
     ]
     # The flow holds the lifeline too: were this process killed alone, the site would not vanish under the fetchers.
     with subprocess.Popen(command, pass_fds=(site.lifeline,)) as flow:

@@ -30,6 +30,19 @@ _MODEL_STAGES = {
         "Evaluation",
         "What the models do, measured. The notes say on which pictures, and what the figures do not show.",
     ),
+    "spaces": (
+        "Spaces",
+        "The embeddings as they are, and off centre: what the comparison's priors are trained on.",
+    ),
+    "contest": (
+        "Contest",
+        "The comparison's trainings: same network, data, steps and loss, other (mu, Sigma).",
+    ),
+    "scores": ("Scores", "Every trained arm sampled with every sampler and number of steps."),
+    "comparison": (
+        "Comparison",
+        "Shifted diffusion against its baselines, over seeds; differences are paired by seed, intervals are 95 % (Student).",
+    ),
 }
 _TABLE_STAGES = ("plan", "download", "embed", "curate")
 _SHOWN_JSON = ("metrics", "statistics")
@@ -173,6 +186,10 @@ def _ordered(stages: Mapping[str, StageManifest]) -> list[str]:
         "autoencoder",
         "decoder",
         "evaluate",
+        "spaces",
+        "contest",
+        "scores",
+        "comparison",
     ]
     return [stage for stage in known if stage in stages] + [stage for stage in stages if stage not in known]
 

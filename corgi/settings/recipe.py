@@ -9,6 +9,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from yaml import YAMLError
 
 from corgi.settings.clip import CurateSettings, EmbedSettings, ShiftSettings, TowerSettings
+from corgi.settings.compare import CompareSettings, ScoreSettings
 from corgi.settings.data import DownloadSettings, PlanSettings
 from corgi.settings.errors import SettingsError
 from corgi.settings.models import AutoencoderSettings, DecoderSettings, EvaluateSettings, PriorSettings
@@ -54,6 +55,8 @@ class Recipe(Section):
     autoencoder: AutoencoderSettings = AutoencoderSettings()
     decoder: DecoderSettings = DecoderSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
+    compare: CompareSettings = CompareSettings()
+    score: ScoreSettings = ScoreSettings()
 
     @model_validator(mode="before")
     @classmethod
@@ -63,7 +66,17 @@ class Recipe(Section):
         if isinstance(values["seed"], str) and not values["seed"].strip().isdecimal():
             return values
         seeded = dict(values)
-        for name in ("plan", "tower", "curate", "shift", "prior", "autoencoder", "decoder", "evaluate"):
+        for name in (
+            "plan",
+            "tower",
+            "curate",
+            "shift",
+            "prior",
+            "autoencoder",
+            "decoder",
+            "evaluate",
+            "compare",
+        ):
             section = seeded.get(name, None if name == "tower" else {})
             if isinstance(section, dict):
                 seeded[name] = {"seed": values["seed"], **section}

@@ -35,10 +35,12 @@ class Objective(Protocol):
 
 @dataclass(frozen=True)
 class Shown:
-    """What a training shows beside its figures: pictures by name, and values whose distribution is of interest."""
+    """What a training shows beside its figures: pictures by name, values whose distribution is of interest, tables."""
 
     pictures: dict[str, UInt8[np.ndarray, "height width 3"]] = field(default_factory=dict)
     histograms: dict[str, Float[np.ndarray, "values"]] = field(default_factory=dict)
+    tables: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    """Rows by name, all of one table with the same keys."""
 
 
 @runtime_checkable

@@ -23,6 +23,7 @@ from corgi.settings.training import TrackingSettings
 from corgi.tables.manifest import RowCounts, ShardManifest
 from corgi.tables.schema import Split
 from corgi.tables.store import ShardTask, Store
+from corgi.training.feed import Rows
 from corgi.training.noise import Noise
 from corgi.training.objective import Shown
 from corgi.training.rows import EmbeddedShards, PriorRows
@@ -159,9 +160,13 @@ class PriorObjective:
         """Build the untrained network."""
         return network_of(self.settings, self.table, self.variant)
 
-    def rows(self) -> PriorRows:
+    def rows(self) -> Rows:
         """Return the kept train pictures that have a full caption."""
-        return PriorRows(self.shards, Split.TRAIN)
+        return self.split(Split.TRAIN)
+
+    def split(self, split: Split) -> Rows:
+        """Return the kept pictures of a split that have a full caption."""
+        return PriorRows(self.shards, split)
 
     def loss(self, model: Any, batch: dict[str, Tensor], noise: Noise) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the weighted squared distance, d times eq. 14: unit vectors then give numbers of order one.
@@ -278,9 +283,7 @@ class PriorObjective:
 
     def _val(self, max_rows: int) -> dict[str, Tensor]:
         """Return `image`, the first full caption as `text`, and word encodings where there are any; empty without val rows."""
-        loaded = {
-            name: value[:max_rows] for name, value in _loaded(PriorRows(self.shards, Split.VAL)).items()
-        }
+        loaded = {name: value[:max_rows] for name, value in _loaded(self.split(Split.VAL)).items()}
         return {**loaded, "text": loaded["full"][:, 0]} if loaded else {}
 
     def _sampled(self, prior: TextPrior, val: dict[str, Tensor]) -> Float[Tensor, "n dim"]:
@@ -307,7 +310,7 @@ def _similarities(
     }
 
 
-def _loaded(rows: PriorRows) -> dict[str, Tensor]:
+def _loaded(rows: Rows) -> dict[str, Tensor]:
     """Return all rows of a split, units in order; empty without rows."""
     units = [rows.load(unit) for unit in range(len(rows.counts)) if rows.counts[unit]]
     return (

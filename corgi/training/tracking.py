@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,7 +67,7 @@ class Tracker:
         self._send({"step": step, **values, **{f"time/{k}": v for k, v in (timings or {}).items()}})
 
     def show(self, step: int, shown: "Shown") -> None:
-        """Keep pictures as PNG beside the metrics and send them, and histograms, to W&B."""
+        """Keep pictures as PNG beside the metrics and send them, histograms and tables to W&B."""
         from PIL import Image
 
         for name, picture in shown.pictures.items():
@@ -75,8 +75,9 @@ class Tracker:
             Image.fromarray(picture).save(self.pictures / f"{step:09d}-{name}.png")
         media = {f"pictures/{name}": _Picture(picture) for name, picture in shown.pictures.items()}
         histograms = {f"histograms/{name}": _Histogram(values) for name, values in shown.histograms.items()}
-        if media or histograms:
-            self._send({"step": step, **media, **histograms})
+        tables = {f"tables/{name}": _Table(rows) for name, rows in shown.tables.items() if rows}
+        if media or histograms or tables:
+            self._send({"step": step, **media, **histograms, **tables})
 
     def commit(self) -> None:
         """Make the lines so far durable and hand those held back to W&B: a checkpoint that counts on them comes next."""
@@ -107,6 +108,11 @@ class _Picture:
 @dataclass(frozen=True)
 class _Histogram:
     values: np.ndarray
+
+
+@dataclass(frozen=True)
+class _Table:
+    rows: list[dict[str, Any]]
 
 
 class _Sender:
@@ -162,16 +168,15 @@ class _Sender:
 
 
 def _media(line: dict[str, Any]) -> dict[str, Any]:
-    """Return a line with pictures and histograms as W&B's own kinds."""
+    """Return a line with pictures, histograms and tables as W&B's own kinds."""
     import wandb
 
-    made = {}
-    for name, value in line.items():
-        if isinstance(value, _Picture):
-            made[name] = wandb.Image(value.pixels)
-        else:
-            made[name] = wandb.Histogram(value.values.tolist()) if isinstance(value, _Histogram) else value
-    return made
+    kinds: dict[type, Callable[[Any], Any]] = {
+        _Picture: lambda kept: wandb.Image(kept.pixels),
+        _Histogram: lambda kept: wandb.Histogram(kept.values.tolist()),
+        _Table: lambda kept: wandb.Table(list(kept.rows[0]), [list(row.values()) for row in kept.rows]),
+    }
+    return {name: kinds.get(type(value), lambda kept: kept)(value) for name, value in line.items()}
 
 
 def _lines_until(training: Training, step: int) -> list[dict[str, Any]]:

@@ -1,0 +1,119 @@
+"""Settings of the comparison of priors: which arms, in which spaces, how long, how often, judged at which steps."""
+
+from typing import Annotated, Literal, Self, get_args
+
+from pydantic import Field, model_validator
+
+from corgi.settings.section import Section, neutral
+from corgi.settings.training import TrainingSettings
+
+SpaceName = Literal["own", "off_centre"]
+ArmName = Literal[
+    "ddpm",
+    "dalle2",
+    "standardised",
+    "standardised-raw",
+    "standardised-matched",
+    "k16",
+    "k16-token",
+    "k16-c2",
+    "k16-c5",
+    "k16-matched",
+    "k16-head",
+    "k16-soft",
+    "k16-soft-matched",
+    "k16-soft-low-rank",
+    "k64",
+    "k64-soft",
+    "regression",
+    "eclipse",
+]
+"""What competes; corgi/evaluation/arms.py says what each is."""
+
+
+class CompareSettings(Section):
+    """The comparison: every arm has the same network, data, steps and loss; only (mu, Sigma) and what an arm names differ."""
+
+    spaces: tuple[SpaceName, ...] = Field(default=("own", "off_centre"), min_length=1)
+    """own: the run's embeddings as they are. off_centre: the same with a fixed direction added (synthetic, labelled so): real
+    CLIP spaces lie off centre, home-made ones need not."""
+    offset: float = Field(default=0.8, gt=0, lt=1)
+    """Weight of that direction; what was there keeps sqrt(1 - offset^2)."""
+    arms: tuple[ArmName, ...] = Field(default=get_args(ArmName), min_length=1)
+    """Arms that compete."""
+    num_seeds: int = Field(default=3, ge=1, le=100)
+    """Trainings of each arm; intervals need at least 2."""
+    seed: int = Field(default=0, ge=0, lt=2**32)
+    """Seed of the first; the others follow it."""
+    width: int = Field(default=128, ge=32)
+    """Transformer width."""
+    depth: int = Field(default=4, ge=1)
+    """Transformer layers."""
+    heads: int = Field(default=4, ge=1)
+    """Attention heads."""
+    schedule: Literal["linear", "cosine"] = "linear"
+    """Noise schedule."""
+    loss_weight: Literal["uniform", "one_minus_abar", "snr", "min_snr", "p2"] = "uniform"
+    """Weight of the x0 error."""
+    noise_levels_per_caption: int = Field(default=4, ge=1, le=64)
+    """Noise levels drawn for each caption of a batch."""
+    coarse_caption_share: float = Field(default=0.5, ge=0, le=1)
+    """Share of the caption draws taken from coarse captions; with full ones alone every prior is nearly deterministic."""
+    contrastive_weight: float = Field(default=0.2, ge=0)
+    """Weight of the eclipse arm's contrastive loss."""
+    contrastive_temperature: float = Field(default=0.07, gt=0)
+    """Its temperature."""
+    rank: int = Field(default=16, ge=1, le=1024)
+    """Rank of the low-rank arm's Sigma_k."""
+    shrinkage_count: float = Field(default=100.0, ge=0)
+    """n_0 of the clusters' variances."""
+    max_fit_rows: int = Field(default=200_000, ge=2)
+    """Train pictures the statistics are fitted on at most, whole shards in order."""
+    training: TrainingSettings = TrainingSettings(
+        num_steps=600,
+        global_batch=64,
+        lr=1e-3,
+        ema_decay=0.99,
+        warmup_steps=50,
+        zero_stage=0,
+        precision="fp32",
+        num_workers=2,
+        checkpoint_every_steps=1_000_000,
+        log_every_steps=100,
+    )
+    """The training of each arm."""
+    num_actors: int = neutral(2, ge=1, le=1024)
+    """Processes that fit the spaces' statistics."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.width % self.heads or self.width % 2:
+            raise ValueError(f"width {self.width} must be even and a multiple of heads {self.heads}")
+        if self.training.zero_stage != 0:
+            raise ValueError("arms that learn their cluster choice need training.zero_stage=0")
+        return self
+
+
+class ScoreSettings(Section):
+    """How the arms are judged; changing it trains nothing again."""
+
+    samplers: tuple[Literal["ancestral", "ancestral_small", "ddim", "dpm++"], ...] = Field(
+        default=("ancestral", "ancestral_small", "ddim", "dpm++"), min_length=1
+    )
+    """Samplers each diffusion arm is judged with."""
+    steps: tuple[Annotated[int, Field(ge=1, le=1000)], ...] = Field(
+        default=(1, 2, 4, 8, 16, 64), min_length=1
+    )
+    """Sampler steps it is judged at; a one-pass arm at 1 only."""
+    samples_per_caption: int = Field(default=8, ge=2, le=256)
+    """Samples a coarse caption for Frechet distance, MMD and spread."""
+    min_word_pictures: int = Field(default=6, ge=2)
+    """Pictures a coarse caption needs to be scored."""
+    max_captions: int = Field(default=1000, ge=2)
+    """Held-out captions scored at most."""
+    max_pictures: int = Field(default=20_000, ge=2)
+    """Pictures read at most for scoring, whole shards in order."""
+    softmax_temperature: float = Field(default=0.05, gt=0)
+    """Temperature of the softmax-average reference."""
+    num_actors: int = neutral(2, ge=1, le=1024)
+    """Processes that score."""

@@ -1,0 +1,38 @@
+"""Shifted diffusion against its baselines on a recipe's pictures: `python pipelines/compare.py RECIPE [key.path=value ...]`.
+
+Every arm has the same network, data, steps and loss; what is done already by full.py on the same recipe is taken over.
+"""
+
+import sys
+from typing import Any
+
+import full
+
+from corgi.data.vectors import holds_vectors
+from corgi.evaluation import results
+from corgi.flow import command
+from corgi.flow.dag import Stage
+
+
+def stages(recipe: Any) -> list[Stage]:
+    """Return the stages from sources to the comparison; no picture is needed after the vectors are there."""
+    made = full.given() if any(map(holds_vectors, recipe.embed.input)) else full.pictures(recipe)
+    vectors = [stage for stage in made if stage.name != "tower" or recipe.tower is not None]
+    return [*vectors, *full.statistics()[:1], *contest()]
+
+
+def contest() -> list[Stage]:
+    """Return the comparison's own stages."""
+    tables = ("download", "embed", "curate")
+    return [
+        Stage("spaces", "corgi.evaluation.spaces:run", ("embed", "curate"), ("compare",)),
+        Stage("contest", "corgi.evaluation.contest:run", ("embed", "curate", "spaces"), ("compare",)),
+        Stage("scores", "corgi.evaluation.scores:run", (*tables, "spaces", "contest"), ("compare", "score")),
+        Stage(
+            "comparison", "corgi.evaluation.compare:run", (*tables, "spaces", "scores"), ("compare", "score")
+        ),
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(command.main(stages, results.publish, canonical="corgi.data.identity:canonical_url"))
