@@ -155,24 +155,26 @@ def report(found: Found, truth: Mapping[str, Mapping[str, float]], sampler: str)
     return tables
 
 
-def best(found: Found, space: str, arm: str, steps: int) -> Way | None:
-    """Return an arm's way of smallest mean Frechet distance at some steps; None where it was not sampled so."""
-    ways = [way for way in found if (way.space, way.arm, way.steps) == (space, arm, steps)]
+def best(found: Found, ways: Sequence[Way]) -> Way | None:
+    """Return the way of smallest mean Frechet distance; None where there is none."""
     return min(ways, key=lambda way: float(found[way]["frechet"].mean()), default=None)
 
 
 def against_baseline(found: Found, space: str, true_spread: float) -> dict[str, dict[str, Any]]:
     """Return for every arm, at its best sampler with few steps, the paired differences to the baseline's best with many.
 
+    The baseline's best is over its samplers and numbers of candidates.
+
     An arm `wins` where the intervals of Frechet distance and of the distance to the truth's spread lie below 0, and the
     mean R@10 is not lower.
     """
-    many = best(found, space, BASELINE, MANY_STEPS)
+    here = [way for way in found if way.space == space]
+    many = best(found, [way for way in here if (way.arm, way.steps) == (BASELINE, MANY_STEPS)])
     if many is None:
         return {}
     table = {}
-    for arm in dict.fromkeys(way.arm for way in found if way.space == space):
-        few = best(found, space, arm, FEW_STEPS)
+    for label in dict.fromkeys(way.label for way in here):
+        few = best(found, [way for way in here if (way.label, way.steps) == (label, FEW_STEPS)])
         if few is None:
             continue
         frechet = difference(found[few]["frechet"], found[many]["frechet"])

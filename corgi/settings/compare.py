@@ -40,7 +40,7 @@ class CompareSettings(Section):
     offset: float = Field(default=0.8, gt=0, lt=1)
     """Weight of that direction; what was there keeps sqrt(1 - offset^2)."""
     arms: tuple[ArmName, ...] = Field(default=get_args(ArmName), min_length=1)
-    """Arms that compete."""
+    """Arms that compete; each is trained once a space and seed."""
     num_seeds: int = Field(default=3, ge=1, le=100)
     """Trainings of each arm; intervals need at least 2."""
     seed: int = Field(default=0, ge=0, lt=2**32)
@@ -70,7 +70,7 @@ class CompareSettings(Section):
     max_fit_rows: int = Field(default=200_000, ge=2)
     """Train pictures the statistics are fitted on at most, whole shards in order."""
     training: TrainingSettings = TrainingSettings(
-        num_steps=600,
+        num_steps=500,
         global_batch=64,
         lr=1e-3,
         ema_decay=0.99,

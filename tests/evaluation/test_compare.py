@@ -115,7 +115,7 @@ def objective_of(tmp_path):
     commit_stage(run, "spaces", {"off_centre": Output(RowCounts(rows_in=1, kept=1), files=files)}, ["embed"])
     inputs["spaces"] = [run.shards("spaces")[0].path]
 
-    def make(arm: str) -> ArmObjective:
+    def make(arm: ArmName) -> ArmObjective:
         kind = OnePassObjective if ARMS[arm].one_pass else ArmObjective
         contestant = {"space": "off_centre", "arm": arm, "seed": 0}
         return kind(str(run.store.root.parent), inputs, contestant, SETTINGS.model_dump(mode="json"))

@@ -194,3 +194,41 @@ def test_a_flipped_bit_in_the_weights_is_one_line_and_exit_4(finished, tmp_path)
     assert len(done.stderr.strip().splitlines()[-1:]) == 1
     assert path.name in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
+
+
+COMPARED = [
+    "name=compared",
+    "compare.arms=[dalle2,standardised,k16-soft,eclipse]",
+    "compare.num_seeds=1",
+    "compare.width=32",
+    "compare.depth=1",
+    "compare.heads=2",
+    "compare.training.num_steps=4",
+    "compare.training.warmup_steps=1",
+    "score.steps=[1,4,64]",
+    "score.samplers=[dpm++]",
+    "score.min_word_pictures=2",
+    "score.samples_per_caption=2",
+]
+
+
+def test_the_comparison_takes_the_flows_tables_over_and_accounts_for_every_arm(finished):
+    folder, arguments = finished
+    done = _script("demo.py", "--pipeline", "compare", *arguments, *COMPARED, timeout_s=240)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-5000:]
+    assert "4 stages ran" in done.stdout
+    run = Run.open(folder.parent / "compared")
+    assert run.stages()["embed"].path == Run.open(folder).stages()["embed"].path
+    made = run.shards("comparison")[0]
+    rows = json.loads(run.store.path(made, "scores").read_text())
+    ways = Counter((row["space"], row["arm"], row["candidates"]) for row in rows)
+    diffusion = {("dalle2", 1), ("dalle2", 2), ("standardised", 1), ("k16-soft", 1)}
+    expected = {(space, *arm): 3 for space in ("own", "off_centre") for arm in diffusion}
+    expected |= {(space, "eclipse", 1): 1 for space in ("own", "off_centre")}
+    assert ways == expected
+    metrics = json.loads(run.store.path(made, "metrics").read_text())
+    judged = metrics["own, 4 steps against dalle2 at 64"]
+    assert set(judged) == {"dalle2", "dalle2, best of 2", "standardised", "k16-soft"}
+    assert "Comparison" in (folder.parent / "compared" / "report.html").read_text()
+    again = _script("demo.py", "--pipeline", "compare", *arguments, *COMPARED)
+    assert "0 stages ran" in again.stdout
