@@ -217,7 +217,8 @@ def difference(a: Float[np.ndarray, "seeds"], b: Float[np.ndarray, "seeds"]) -> 
 
 def _told(name: str, found: tuple[float, float, float]) -> dict[str, str]:
     mean, low, high = found
-    return {name: f"{mean:+.4f} ({low:+.4f} to {high:+.4f})"}
+    known = f"{low:+.4f} to {high:+.4f}" if np.isfinite(low) else "one seed"
+    return {name: f"{mean:+.4f} ({known})"}
 
 
 def _lines(found: Found, space: str) -> dict[str, Sequence[tuple[int, Mapping[str, np.ndarray]]]]:

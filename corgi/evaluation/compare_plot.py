@@ -42,6 +42,8 @@ def _panel(axes: Axes, measure: str, lines: Lines, colours: np.ndarray) -> None:
         axes.errorbar(
             steps, mean, reach, label=label, color=colours[number], marker=marker, markersize=3, linewidth=1.1
         )
+    ticks = sorted({step for points in lines.values() for step, _ in points})
     axes.set_xscale("log", base=2)
+    axes.set_xticks(ticks, [str(step) for step in ticks])
     axes.set_xlabel("sampler steps")
     axes.grid(alpha=0.25)
