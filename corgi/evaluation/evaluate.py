@@ -169,7 +169,8 @@ class Measured:
         chosen = chosen[:MAX_DECODED]
         seeds = [self.settings.seed + int(n) for n in range(len(chosen))]
         true_z, text = self._tensor(self.pictures.image[chosen]), self._tensor(self.pictures.text[chosen])
-        prior_z = self.generator.prior.sample(text, seeds, self.generator.prior_sampling)
+        words = self.generator.word_encodings([self.pictures.caption[row] for row in chosen])
+        prior_z = self.generator.prior.sample(text, seeds, self.generator.prior_sampling, words)
         uids = [self.pictures.uid[row] for row in chosen]
         encoded = encoded_pictures(self.store, self.shards["download"], uids)
         true = [decode_stored(encoded[uid]) for uid in uids]
@@ -191,11 +192,12 @@ class Measured:
 
     def _prior(self, prior: TextPrior, settings: PriorSettings) -> dict[str, Any]:
         image, text = self.pictures.image[self.held_out], self._tensor(self.pictures.text[self.held_out])
+        words = self.generator.word_encodings([self.pictures.caption[row] for row in self.held_out])
         measures: dict[str, Any] = {}
         for steps in self.settings.steps:
             sampling = Sampling(steps, settings.sampler, settings.guidance)
             seeds = [self.settings.seed + n for n in range(len(text))]
-            sampled = prior.sample(text, seeds, sampling).numpy()
+            sampled = prior.sample(text, seeds, sampling, words).numpy()
             measures[str(steps)] = {
                 "cosine": paired_cosine(sampled, image),
                 **retrieval(sampled, image),
@@ -211,8 +213,12 @@ class Measured:
         text = np.repeat(
             np.stack([self.pictures.word_text[rows[0]] for rows in self.words.values()]), each, axis=0
         )
+        words = self.generator.word_encodings(list(self.words))
         sampled = prior.sample(
-            self._tensor(text), [self.settings.seed + n for n in range(len(text))], sampling
+            self._tensor(text),
+            [self.settings.seed + n for n in range(len(text))],
+            sampling,
+            None if words is None else words.repeat_interleave(each, 0),
         ).numpy()
         groups = list(sampled.reshape(len(self.words), each, -1))
         return {

@@ -11,10 +11,11 @@ from PIL import Image
 from torch import Tensor
 
 from corgi.clip.references import model_shard, tower_refs
+from corgi.clip.tokens import TokenEncoder, token_encoder
 from corgi.clip.towers import Tower, load_tower
 from corgi.models.picture_decoder import PictureDecoder
 from corgi.models.text_prior import Sampling, TextPrior
-from corgi.settings.clip import EmbedSettings
+from corgi.settings.clip import EmbedSettings, TokenRef
 from corgi.settings.errors import InputError
 from corgi.settings.models import DecoderSettings, PriorSettings
 from corgi.tables.manifest import ShardManifest
@@ -22,9 +23,26 @@ from corgi.tables.run import Run
 from corgi.tables.store import Store
 from corgi.training.decoder import load_decoder
 from corgi.training.prior import load_prior
+from corgi.training.words import cut_or_pad, words_of
 
 DECODER_SEED_OFFSET = 500_009
 """Keeps the decoder's noise apart from the prior's of the same seed."""
+
+
+@dataclass(frozen=True)
+class Words:
+    """A text encoder as the embed stage used it, cut or padded to what the prior reads."""
+
+    encoder: TokenEncoder
+    ref: TokenRef
+    number: int
+
+    def encode(self, captions: Sequence[str]) -> Float[Tensor, "batch words width"]:
+        """Return token states rounded to half floats, as they are stored; what follows a caption's end is zero."""
+        states, lengths = self.encoder.text_states(captions)
+        states = states[:, : self.ref.max_tokens].half().float()
+        beyond = torch.arange(states.shape[1]) >= lengths[:, None]
+        return cut_or_pad(states.masked_fill(beyond[..., None], 0.0)[:, None], self.number)[:, 0]
 
 
 @dataclass(frozen=True)
@@ -36,6 +54,8 @@ class Generator:
     prior_sampling: Sampling
     decoder: PictureDecoder
     decoder_settings: DecoderSettings
+    words: Words | None = None
+    """Encoder of the words the prior reads; None for a prior without words."""
 
     def generate(self, caption: str, n: int = 1, seed: int = 0) -> list[Image.Image]:
         """Return n pictures of a caption; picture i depends on the caption and seed + i alone."""
@@ -43,12 +63,19 @@ class Generator:
             raise InputError(f"n={n} asks for no picture; nothing was written; ask for at least one")
         seeds = range(seed, seed + n)
         text = self.text_embedding([caption]).repeat(n, 1)
-        embedding = self.prior.sample(text, seeds, self.prior_sampling)
+        words = self.word_encodings([caption])
+        embedding = self.prior.sample(
+            text, seeds, self.prior_sampling, None if words is None else words.repeat(n, 1, 1)
+        )
         return self.paint(embedding, seeds)
 
     def text_embedding(self, captions: list[str]) -> Float[Tensor, "batch dim"]:
         """Return unit text embeddings over all towers."""
         return _joined([tower.texts(captions)[0] for tower in self.towers])
+
+    def word_encodings(self, captions: Sequence[str]) -> Float[Tensor, "batch words width"] | None:
+        """Return the word encodings the prior was trained to read; None for a prior without words."""
+        return None if self.words is None else self.words.encode(captions)
 
     def image_embedding(self, pictures: list[Image.Image]) -> Float[Tensor, "batch dim"]:
         """Return unit image embeddings over all towers."""
@@ -89,8 +116,12 @@ def assemble(store: Store, shards: Mapping[str, Sequence[ShardManifest]]) -> Gen
     embed = EmbedSettings.model_validate(shards["embed"][0].settings["embed"])
     own = model_shard(shards["tower"]) if "tower" in shards else None
     settings = PriorSettings.model_validate(prior.settings["prior"])
+    towers = tuple(load_tower(ref) for ref in tower_refs(store, embed, own))
+    encoder = words_of(shards["embed"][0], settings)
+    ref = next((ref for ref in embed.tokens if ref.name == encoder), None)
     return Generator(
-        towers=tuple(load_tower(ref) for ref in tower_refs(store, embed, own)),
+        towers=towers,
+        words=None if ref is None else Words(token_encoder(ref, towers), ref, settings.num_text_tokens),
         prior=load_prior(store, prior, shards["shift"][0], settings.variants[0]),
         prior_sampling=Sampling(
             settings.sample_steps, settings.sampler, settings.guidance, settings.num_candidates

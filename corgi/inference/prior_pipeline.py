@@ -58,32 +58,37 @@ class ShiftedPriorPipeline(DiffusionPipeline):
         num_candidates: int | None = None,
         generator: torch.Generator | None = None,
         return_dict: bool = True,
+        encodings: Float[Tensor, "batch words width"] | None = None,
     ) -> PriorOutput | tuple[Tensor]:
-        """Draw one image embedding a caption, the closest to the text among `num_candidates`."""
+        """Draw one image embedding a caption, the closest to the text among `num_candidates`.
+
+        A prior that reads words takes their `encodings`, zero where a caption has ended.
+        """
         settings: Any = self.config
         steps = settings.num_inference_steps if num_inference_steps is None else num_inference_steps
         scale = settings.guidance_scale if guidance_scale is None else guidance_scale
         count = settings.num_candidates if num_candidates is None else num_candidates
         model: Any = self.prior
         text = text_embeds.to(self.device, model.dtype)
-        z_0 = self._chain(text.repeat_interleave(count, 0), (steps, scale), generator)
+        words = None if encodings is None else encodings.to(self.device, model.dtype)
+        captions = [None if x is None else x.repeat_interleave(count, 0) for x in (text, words)]
+        z_0 = self._chain(captions, (steps, scale), generator)
         candidates = F.normalize(z_0, dim=-1).view(len(text), count, -1).transpose(0, 1)
         embeds = best_of(candidates, text) if count > 1 else candidates[0]
         return PriorOutput(image_embeds=embeds) if return_dict else (embeds,)
 
     def _chain(
-        self, text: Tensor, steps_scale: tuple[int, float], generator: torch.Generator | None
+        self, captions: list[Any], steps_scale: tuple[int, float], generator: torch.Generator | None
     ) -> Tensor:
         """Run the scheduler over one reading of each caption, and one of the null caption where guidance needs it."""
-        steps, scale = steps_scale
+        (text, words), (steps, scale) = captions, steps_scale
         model: Any = self.prior
         scheduler: Any = self.scheduler
         scheduler.set_table(model.shift_table)
         scheduler.set_timesteps(steps, device=text.device)
         cluster = self._clusters(text, generator)
-        caption = model.network.prefix(text)
-        dropped = torch.ones(1, dtype=torch.bool, device=text.device)
-        nothing = None if scale == 1 else model.network.prefix(text[:1], None, dropped).expand(len(text))
+        caption = model.network.prefix(text, words)
+        nothing = None if scale == 1 else _nothing(model, text, words)
         z = scheduler.start(self._noise(text.shape[:1], generator) * scheduler.init_noise_sigma, cluster)
         with_bar: Any = self.progress_bar
         for tau in with_bar(scheduler.timesteps):
@@ -114,3 +119,9 @@ class ShiftedPriorPipeline(DiffusionPipeline):
         model: Any = self.prior
         shape = (*batch, model.shift_table.dim)
         return torch.randn(shape, generator=generator, device=source).to(self.device)
+
+
+def _nothing(model: Any, text: Tensor, words: Tensor | None) -> Any:
+    """Read the null caption once for a whole batch."""
+    dropped = torch.ones(1, dtype=torch.bool, device=text.device)
+    return model.network.prefix(text[:1], None if words is None else words[:1], dropped).expand(len(text))

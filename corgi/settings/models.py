@@ -29,6 +29,8 @@ class PriorSettings(Section):
     """Rotary positions; the paper's code has none."""
     num_text_tokens: int = Field(default=0, ge=0, le=1024)
     """Word encodings of a caption the network reads; 0: only the text embedding."""
+    text_encoder: str | None = None
+    """Name of the encoder among embed.tokens the words come from; None: the only one there."""
     encoding_dim: int = Field(default=1024, ge=1)
     """Dimension of one word encoding."""
     activation_checkpointing: bool = neutral(False)

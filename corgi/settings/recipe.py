@@ -118,6 +118,18 @@ class Recipe(Section):
         return self
 
     @model_validator(mode="after")
+    def _words_are_encoded(self) -> "Recipe":
+        if not self.prior.num_text_tokens:
+            return self
+        names = [ref.name for ref in self.embed.tokens]
+        wanted = self.prior.text_encoder
+        if not names or (wanted is None and len(names) > 1) or (wanted is not None and wanted not in names):
+            raise ValueError(
+                f"prior.num_text_tokens={self.prior.num_text_tokens} reads word encodings, and prior.text_encoder must name one of embed.tokens: {', '.join(names) or 'there is none'}"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _learned_shift_is_diagonal(self) -> "Recipe":
         if self.prior.learned_shift and self.shift.covariance != "diagonal":
             raise ValueError(

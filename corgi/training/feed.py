@@ -34,7 +34,10 @@ class Rows(Protocol):
         ...
 
     def load(self, unit: int) -> dict[str, np.ndarray]:
-        """Return every row of a unit; the first axis of each array counts rows."""
+        """Return every row of a unit; the first axis of each array counts rows.
+
+        A column of lists of different lengths is an object array [rows, slots] of arrays [length, width].
+        """
         ...
 
 
@@ -119,6 +122,19 @@ class Batch:
         )
 
 
+def dense(values: np.ndarray) -> np.ndarray:
+    """Return a column as one array; lists are padded with zeros to the longest of these rows, [rows, slots in use, longest, width]."""
+    if values.dtype != object:
+        return np.ascontiguousarray(values)
+    lengths = np.array([[len(cell) for cell in row] for row in values])
+    slots = int(np.flatnonzero(lengths.sum(axis=0)).max(initial=0)) + 1
+    first = values[0, 0]
+    filled = np.zeros((len(values), slots, int(lengths.max(initial=1)), first.shape[1]), first.dtype)
+    for row, slot in zip(*lengths[:, :slots].nonzero(), strict=True):
+        filled[row, slot, : lengths[row, slot]] = values[row, slot]
+    return filled
+
+
 class Feed:
     """Yields one rank's batches from a step on, read ahead by a thread; holds two windows of rows at most."""
 
@@ -151,7 +167,7 @@ class Feed:
         columns = {
             name: np.concatenate([window[name][rows] for window, rows in found]) for name in found[0][0]
         }
-        tensors = {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in columns.items()}
+        tensors = {name: torch.from_numpy(dense(values)) for name, values in columns.items()}
         return Batch(step, torch.arange(start, stop), tensors)
 
     def batches(self, first_step: int, last_step: int) -> Generator[Batch]:

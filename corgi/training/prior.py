@@ -2,6 +2,7 @@
 
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
@@ -17,19 +18,20 @@ from corgi.flow.cluster import connect
 from corgi.flow.dag import Context
 from corgi.models.prior import Prior, PriorConfig
 from corgi.models.text_prior import Sampling, TextPrior
-from corgi.settings.errors import SettingsError
 from corgi.settings.models import PriorSettings
 from corgi.settings.training import TrackingSettings
 from corgi.tables.manifest import RowCounts, ShardManifest
 from corgi.tables.schema import Split
 from corgi.tables.store import ShardTask, Store
-from corgi.training.feed import Rows
+from corgi.training.feed import Rows, dense
 from corgi.training.noise import Noise
 from corgi.training.objective import Shown
 from corgi.training.rows import EmbeddedShards, PriorRows
 from corgi.training.shift_table import shift_scale, shift_table
+from corgi.training.similarity import similarities
 from corgi.training.trainer import final_weights, train
 from corgi.training.training import Training
+from corgi.training.words import check_words, cut_or_pad, pick, words_of
 
 CAPTION_KIND, CAPTION_INDEX, TIMESTEP, EPS, DROP, CHOICE, SHIFT_EPS = range(7)
 """Draws of one training sample, each its own stream of the noise."""
@@ -51,10 +53,7 @@ def run(context: Context) -> list[ShardTask]:
     if not context.pending([task]):
         return [task]
     settings: PriorSettings = context.recipe.prior
-    if settings.num_text_tokens:
-        raise SettingsError(
-            f"prior.num_text_tokens={settings.num_text_tokens}: the training reads no word encodings yet; committed work is safe; set prior.num_text_tokens=0"
-        )
+    check_words(context, settings)
     work = context.work_folder(task)
     trainings = [
         _training(
@@ -155,6 +154,7 @@ class PriorObjective:
         self.choice = choice_of(self.settings, variant, shift_scale(shift))
         schedule = Schedule.named(self.settings.schedule, self.settings.num_timesteps)
         self.process = ShiftedDiffusion(self.table, schedule)
+        self.encoder = words_of(store.read_shard(inputs["embed"][0]), self.settings)
 
     def model(self) -> nn.Module:
         """Build the untrained network."""
@@ -166,7 +166,7 @@ class PriorObjective:
 
     def split(self, split: Split) -> Rows:
         """Return the kept pictures of a split that have a full caption."""
-        return PriorRows(self.shards, split)
+        return PriorRows(self.shards, split, self.encoder)
 
     def loss(self, model: Any, batch: dict[str, Tensor], noise: Noise) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the weighted squared distance, d times eq. 14: unit vectors then give numbers of order one.
@@ -180,7 +180,7 @@ class PriorObjective:
         levels = self.settings.noise_levels_per_caption
         shape = (len(drawn.text), levels) if levels > 1 else (len(drawn.text),)
         answer = model(
-            z_t.view(*shape, -1), t.view(shape), drawn.text, drawn.own, batch.get("encodings"), drawn.drop
+            z_t.view(*shape, -1), t.view(shape), drawn.text, drawn.own, self.words(batch, noise), drawn.drop
         ).view_as(z_t)
         kind, settings = self.settings.prediction, self.settings
         error = prediction_error(process, answer, drawn.sample, kind, settings.loss_metric) * z_0.shape[1]
@@ -246,13 +246,27 @@ class PriorObjective:
 
     def caption(self, batch: dict[str, Tensor], noise: Noise) -> Float[Tensor, "batch dim"]:
         """Draw one caption a picture: coarse with the recipe's share where there is one, full otherwise."""
-        share = self.settings.coarse_caption_share
-        coarse = (noise.uniform(CAPTION_KIND) < share) & (batch["num_coarse"] > 0)
+        return self._drawn(batch, noise, batch["coarse"], batch["full"])
+
+    def words(
+        self, batch: dict[str, Tensor], noise: Noise
+    ) -> Float[Tensor, "batch words encoding_dim"] | None:
+        """Return the word encodings of the caption that `caption` draws; None for a prior without words."""
+        if self.encoder is None:
+            return None
+        number = self.settings.num_text_tokens
+        coarse, full = (cut_or_pad(batch[name].float(), number) for name in ("coarse_words", "full_words"))
+        return self._drawn(batch, noise, coarse, full)
+
+    def _drawn(self, batch: dict[str, Tensor], noise: Noise, coarse: Tensor, full: Tensor) -> Tensor:
+        """Return what belongs to the drawn caption of each row, out of [batch, slots, ...] of both kinds."""
+        is_coarse = (noise.uniform(CAPTION_KIND) < self.settings.coarse_caption_share) & (
+            batch["num_coarse"] > 0
+        )
         place = noise.uniform(CAPTION_INDEX)
+        chosen = is_coarse.view(-1, *(1,) * (full.ndim - 2))
         return torch.where(
-            coarse[:, None],
-            _pick(batch["coarse"], batch["num_coarse"], place),
-            _pick(batch["full"], batch["num_full"], place),
+            chosen, pick(coarse, batch["num_coarse"], place), pick(full, batch["num_full"], place)
         )
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
@@ -261,7 +275,7 @@ class PriorObjective:
             return {}
         image, text = val["image"], val["text"]
         prior = self._prior(model)
-        figures = _similarities(self._sampled(prior, val), image, text)
+        figures = similarities(self._sampled(prior, val), image, text)
         if prior.process.table.num_clusters > 1:
             places = range(len(text)) if self.choice.is_drawn else None
             own = choose_cluster(image, prior.process.table.mean)
@@ -282,9 +296,15 @@ class PriorObjective:
         return TextPrior(model.eval(), self.process, self.choice)
 
     def _val(self, max_rows: int) -> dict[str, Tensor]:
-        """Return `image`, the first full caption as `text`, and word encodings where there are any; empty without val rows."""
-        loaded = {name: value[:max_rows] for name, value in _loaded(self.split(Split.VAL)).items()}
-        return {**loaded, "text": loaded["full"][:, 0]} if loaded else {}
+        """Return `image`, the first full caption as `text`, and its word encodings for a prior with words; empty without val rows."""
+        loaded = _loaded(self.split(Split.VAL), max_rows)
+        if not loaded:
+            return {}
+        found = {**loaded, "text": loaded["full"][:, 0]}
+        if self.encoder is not None:
+            words = loaded["full_words"][:, :1].float()
+            found["encodings"] = cut_or_pad(words, self.settings.num_text_tokens)[:, 0]
+        return found
 
     def _sampled(self, prior: TextPrior, val: dict[str, Tensor]) -> Float[Tensor, "n dim"]:
         """Sample one embedding a row: row i has seed i, so fewer rows are the first of more."""
@@ -292,40 +312,17 @@ class PriorObjective:
         return prior.sample(val["text"], range(len(val["text"])), sampling, val.get("encodings"))
 
 
-def _similarities(
-    sampled: Float[Tensor, "n dim"], image: Float[Tensor, "n dim"], text: Float[Tensor, "n dim"]
-) -> dict[str, float]:
-    """Return what DALLE2-pytorch's prior training reports, for unit vectors.
-
-    "difference from baseline similarity" is the sampled minus the true cosine to the caption; an unrelated caption
-    is that of the next row.
-    """
-    baseline, own = (image * text).sum(-1), (sampled * text).sum(-1)
-    return {
-        "baseline similarity": float(baseline.mean()),
-        "similarity with text": float(own.mean()),
-        "similarity with original image": float((sampled * image).sum(-1).mean()),
-        "similarity with unrelated caption": float((sampled * text.roll(1, 0)).sum(-1).mean()),
-        "difference from baseline similarity": float((own - baseline).mean()),
-    }
-
-
-def _loaded(rows: Rows) -> dict[str, Tensor]:
-    """Return all rows of a split, units in order; empty without rows."""
-    units = [rows.load(unit) for unit in range(len(rows.counts)) if rows.counts[unit]]
-    return (
-        {name: torch.cat([torch.from_numpy(unit[name]) for unit in units]) for name in units[0]}
-        if units
-        else {}
-    )
-
-
-def _pick(
-    captions: Float[Tensor, "batch slots dim"], count: Int[Tensor, "batch"], place: Float[Tensor, "batch"]
-) -> Float[Tensor, "batch dim"]:
-    """Return the caption at a place in 0..1 among the first `count` of each row."""
-    index = (place * count).long().clamp(max=captions.shape[1] - 1)
-    return captions[torch.arange(len(captions)), index]
+def _loaded(rows: Rows, max_rows: int) -> dict[str, Tensor]:
+    """Return the first rows of a split, units in order; empty without rows."""
+    units, found = [], 0
+    for unit, count in enumerate(rows.counts):
+        if count and found < max_rows:
+            units.append(rows.load(unit))
+            found += count
+    if not units:
+        return {}
+    columns = {name: np.concatenate([unit[name] for unit in units])[:max_rows] for name in units[0]}
+    return {name: torch.from_numpy(dense(values)) for name, values in columns.items()}
 
 
 def _training(

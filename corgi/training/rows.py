@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -50,17 +51,37 @@ class EmbeddedShards:
         store = Store(self.root)
         return store.read(store.read_shard(self.embed[unit]), "caption_embeddings")
 
+    def word_states(
+        self, unit: int, encoder: str, uids: pa.ChunkedArray
+    ) -> list[Float[np.ndarray, "tokens width"]]:
+        """Return a text encoder's token states of each caption, half floats; `uids` are those of the caption embeddings."""
+        store = Store(self.root)
+        manifest = store.read_shard(self.embed[unit])
+        table = store.read(manifest, "caption_tokens", ["uid", f"{encoder}/tokens"])
+        if not table["uid"].equals(uids):
+            raise AssertionError(
+                f"shard {unit}: caption vectors and word encodings are not of the same captions"
+            )
+        column: Any = table[f"{encoder}/tokens"].combine_chunks()
+        offsets = np.concatenate([[0], np.cumsum(column.value_lengths().to_numpy())]).astype(np.int64)
+        flat = column.flatten()
+        states = flat.flatten().to_numpy().reshape(-1, flat.type.list_size)
+        return [states[start:stop] for start, stop in pairwise(offsets)]
+
 
 class PriorRows:
-    """Kept pictures of a split that have a full caption: image vector and padded caption vectors."""
+    """Kept pictures of a split that have a full caption: image vector and padded caption vectors, with words if asked for."""
 
-    def __init__(self, shards: EmbeddedShards, split: Split) -> None:
-        """Count the rows of every shard; vectors are read when a unit is loaded."""
-        self._shards, self._split = shards, split
+    def __init__(self, shards: EmbeddedShards, split: Split, encoder: str | None = None) -> None:
+        """Count the rows of every shard; vectors, and the token states of a text encoder, are read when a unit is loaded."""
+        self._shards, self._split, self._encoder = shards, split, encoder
         self.counts: Sequence[int] = [int(self._rows(unit).sum()) for unit in range(len(shards.embed))]
 
     def load(self, unit: int) -> dict[str, np.ndarray]:
-        """Return `image` [n, d], `full` and `coarse` [n, captions, d] padded with zeros, and their counts."""
+        """Return `image` [n, d], `full` and `coarse` [n, captions, d] padded with zeros, and their counts.
+
+        With an encoder also `full_words` and `coarse_words`, object arrays [n, captions] of token states [tokens, width].
+        """
         images, captions = self._shards.image_table(unit), self._shards.caption_table(unit)
         rows = np.flatnonzero(self._rows(unit))
         towers = tower_names(images.schema)
@@ -68,9 +89,13 @@ class PriorRows:
         text = concatenated(captions, "text", towers)
         place = {uid: n for n, uid in enumerate(images["uid"].take(pa.array(rows)).to_pylist())}
         owner = np.array([place.get(uid, -1) for uid in captions["uid"].to_pylist()], dtype=np.int64)
+        states = self._shards.word_states(unit, self._encoder, captions["uid"]) if self._encoder else None
         for kind in ("full", "coarse"):
             mine = (np.asarray(captions["kind"]) == kind) & (owner >= 0)
             loaded[kind], loaded[f"num_{kind}"] = _padded(text[mine], owner[mine], len(rows))
+            if states is not None:
+                own = [states[caption] for caption in np.flatnonzero(mine)]
+                loaded[f"{kind}_words"] = _listed(own, owner[mine], (len(rows), states[0].shape[1]))
         return loaded
 
     def _rows(self, unit: int) -> Bool[np.ndarray, "rows"]:
@@ -115,6 +140,24 @@ def vector_moments(rows: Any, name: str) -> tuple[Float[np.ndarray, "dim"], Floa
         if rows.counts[unit]:
             total = total.merge(Moments.of(rows.load(unit)[name]))
     return total.mean, np.sqrt(total.variance)
+
+
+def _listed(
+    states: Sequence[Float[np.ndarray, "tokens width"]],
+    owner: Int[np.ndarray, "captions"],
+    shape: tuple[int, int],
+) -> np.ndarray:
+    """Lay the token states of each row's captions side by side, the first MAX_CAPTIONS; (rows, width) are given."""
+    listed = np.empty((shape[0], MAX_CAPTIONS), dtype=object)
+    nothing = np.zeros((0, shape[1]), np.float16)
+    for cell in np.ndindex(listed.shape):
+        listed[cell] = nothing
+    counts = np.zeros(shape[0], dtype=np.int64)
+    for state, row in zip(states, owner, strict=True):
+        if counts[row] < MAX_CAPTIONS:
+            listed[row, counts[row]] = state
+            counts[row] += 1
+    return listed
 
 
 def _padded(

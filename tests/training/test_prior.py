@@ -1,6 +1,7 @@
 """The prior's objective: the documented loss, the documented captions, one code for every variant."""
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from safetensors.torch import save
@@ -14,12 +15,14 @@ from corgi.settings.models import PriorSettings
 from corgi.settings.recipe import Recipe
 from corgi.tables.manifest import RowCounts
 from corgi.tables.run import Run
-from corgi.tables.schema import Split
+from corgi.tables.schema import Split, caption_tokens
+from corgi.tables.vectors import concatenated
+from corgi.training.feed import Feed, Order
 from corgi.training.noise import Noise
 from corgi.training.prior import EPS, TIMESTEP, PriorObjective, load_prior
-from corgi.training.prior import run as prior_stage
 from corgi.training.rows import PriorRows
 from corgi.training.shift_table import table_of
+from corgi.training.words import check_words
 from tests.support.tables import DIM, Output, commit_stage, tiny_run
 
 SETTINGS = PriorSettings(width=32, depth=1, heads=2, num_timesteps=50, coarse_caption_share=0.5)
@@ -56,19 +59,105 @@ def _objective(run: Run, variant: str = "shifted", **changes) -> PriorObjective:
     )
 
 
-def test_word_encodings_are_refused_before_anything_is_trained(run: Run) -> None:
-    recipe = Recipe.model_validate(
-        {
-            "name": "words",
-            "root": str(run.store.root.parent),
-            "embed": {"towers": [{"name": "a", "model": "RN50", "pretrained": "random"}]},
-            "prior": {"num_text_tokens": 4},
-        }
-    )
+ENCODER, WORD_WIDTH = "words", 6
+WITH_WORDS = {"num_text_tokens": 4, "encoding_dim": WORD_WIDTH}
+EMBED_SETTINGS = {"embed": {"tokens": [{"name": ENCODER, "model": "package:x"}]}}
+
+
+def _word_state(uid: str, ordinal: int) -> np.ndarray:
+    """Return token states that say whose they are: every token holds the caption's own number."""
+    length = 1 + (int(uid[:4], 16) + ordinal) % 6
+    number = 1 + int(uid[:4], 16) % 97 + 100 * ordinal
+    return np.full((length, WORD_WIDTH), number, np.float16)
+
+
+def _add_words(run: Run) -> None:
+    """Commit the embeddings again, with token states of each caption."""
+    outputs = {}
+    for shard in run.shards("embed"):
+        tables = {name: run.store.read(shard, name) for name in ("image_embeddings", "caption_embeddings")}
+        named = tables["caption_embeddings"].select(["uid", "ordinal"])
+        states = [_word_state(row["uid"], row["ordinal"]).tolist() for row in named.to_pylist()]
+        schema = caption_tokens({ENCODER: WORD_WIDTH})
+        column = pa.array(states, schema.field(f"{ENCODER}/tokens").type)
+        tables["caption_tokens"] = pa.table([*named.columns, column], schema=schema)
+        outputs[shard.shard] = Output(shard.rows, tables, settings=EMBED_SETTINGS)
+    commit_stage(run, "embed", outputs, ["download"])
+
+
+def test_words_follow_their_captions_through_order_batches_and_padding(run: Run) -> None:
+    _add_words(run)
+    objective = _objective(run, **WITH_WORDS)
+    rows = objective.rows()
+    feed = Feed(rows, Order(rows.counts, 0, 16), 7, (0, 1))
+    seen = 0
+    for step in range(6):
+        batch = feed.batch(step)
+        noise = Noise(0, batch.positions)
+        words, text = objective.words(batch.columns, noise), objective.caption(batch.columns, noise)
+        assert words is not None
+        assert words.shape == (7, 4, WORD_WIDTH)
+        for row in range(7):
+            [chosen] = {
+                (uid, ordinal)
+                for (uid, ordinal), vector in _captions(run).items()
+                if np.allclose(vector, text[row], atol=1e-6)
+            }
+            expected = _word_state(*chosen)[:4]
+            assert torch.equal(words[row, : len(expected)], torch.from_numpy(expected).float())
+            assert not words[row, len(expected) :].any()
+            seen += 1
+    assert seen == 42
+
+
+def _captions(run: Run) -> dict[tuple[str, int], np.ndarray]:
+    found = {}
+    for shard in run.shards("embed"):
+        table = run.store.read(shard, "caption_embeddings")
+        vectors = concatenated(table, "text", ["own"])
+        for row, vector in zip(table.select(["uid", "ordinal"]).to_pylist(), vectors, strict=True):
+            found[row["uid"], row["ordinal"]] = vector
+    return found
+
+
+def test_a_prior_with_words_trains_evaluates_and_reads_them(run: Run) -> None:
+    _add_words(run)
+    objective = _objective(run, **WITH_WORDS)
+    model = objective.model()
+    batch = Feed(objective.rows(), Order(objective.rows().counts, 0, 16), 8, (0, 1)).batch(0)
+    loss, _ = objective.loss(model, batch.columns, Noise(0, batch.positions))
+    loss.backward()
+    assert model.encodings is not None
+    figures = objective.evaluate(model)
+    assert all(np.isfinite(value) for value in figures.values())
+
+
+@pytest.mark.parametrize(
+    ("has", "change"),
+    [(False, {}), (True, {"encoding_dim": WORD_WIDTH + 1}), (True, {"text_encoder": "other"})],
+)
+def test_words_that_were_not_encoded_are_refused_before_anything_is_trained(run: Run, has, change) -> None:
+    if has:
+        _add_words(run)
+    settings = SETTINGS.model_copy(update={**WITH_WORDS, **change})
     stage = Stage("prior", "corgi.training.prior:run", ("embed", "curate", "shift"), ("prior",))
     inputs = {name: run.stages()[name] for name in stage.inputs}
+    context = Context(stage, None, run.store, run, inputs, "key")
     with pytest.raises(SettingsError, match=r"num_text_tokens=4.*set prior\.num_text_tokens=0"):
-        prior_stage(Context(stage, recipe, run.store, run, inputs, "key"))
+        check_words(context, settings)
+
+
+def test_a_recipe_whose_words_nobody_encodes_is_refused() -> None:
+    towers = [{"name": "a", "model": "RN50", "pretrained": "random"}]
+    two = [{"name": name, "model": "tower:a"} for name in ("x", "y")]
+    for tokens, encoder in (([], None), (two, None), (two, "z")):
+        recipe = {
+            "name": "words",
+            "embed": {"towers": towers, "tokens": tokens},
+            "prior": {"num_text_tokens": 4, "text_encoder": encoder},
+        }
+        with pytest.raises(ValueError, match=r"prior.text_encoder must name one of embed.tokens"):
+            Recipe.model_validate(recipe)
 
 
 def _batch(objective: PriorObjective) -> dict[str, torch.Tensor]:
