@@ -1,5 +1,7 @@
 """The prior's objective: the documented loss, the documented captions, one code for every variant."""
 
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -60,7 +62,7 @@ def _objective(run: Run, variant: str = "shifted", **changes) -> PriorObjective:
 
 
 ENCODER, WORD_WIDTH = "words", 6
-WITH_WORDS = {"num_text_tokens": 4, "encoding_dim": WORD_WIDTH}
+WITH_WORDS: dict[str, Any] = {"num_text_tokens": 4, "encoding_dim": WORD_WIDTH}
 EMBED_SETTINGS = {"embed": {"tokens": [{"name": ENCODER, "model": "package:x"}]}}
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors import safe_open
+from safetensors.torch import load_file
 
 from corgi.tables.run import Run
 from corgi.tables.vectors import concatenated, tower_names
@@ -50,3 +51,8 @@ def test_two_towers_run_through_every_stage(tmp_path: Path) -> None:
     assert all(np.isfinite(value).all() for value in tensors.values())
     assert shift.facts["scale"] == shift.facts["scale_matched_to_captions"]
     assert (run.folder / "report.html").exists()
+    prior = load_file(run.store.path(run.shards("prior")[0], "prior_shifted"))
+    assert prior["null_encodings"].shape == (12, 64)
+    paint = [sys.executable, str(HOME / "pipelines" / "generate.py"), str(run.folder), "red heart"]
+    subprocess.run([*paint, "--out", str(tmp_path / "pictures")], check=True, timeout=120, cwd=HOME)
+    assert (tmp_path / "pictures" / "red-heart-0.png").exists()
