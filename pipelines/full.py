@@ -49,6 +49,8 @@ def pictures(recipe: Any) -> list[Stage]:
             partition="download",
             fingerprint="corgi.clip.references:fingerprint",
             version=2,
+            follow="corgi.clip.embed:follow",
+            room="corgi.clip.embed:room",
         ),
     ]
 

@@ -19,9 +19,10 @@ from corgi.clip.scores import Head, checked_heads
 from corgi.clip.tokens import token_column, token_encoder
 from corgi.clip.towers import Tower, load_tower
 from corgi.clip.vectors import column, concatenated, is_good, matrix
-from corgi.flow.cluster import connect
+from corgi.flow.cluster import connect, is_of_this_command, shared
 from corgi.flow.dag import Context
-from corgi.flow.shards import Pool, make_shards
+from corgi.flow.follow import Arriving
+from corgi.flow.shards import Pool, make_arriving, make_shards
 from corgi.settings.clip import EmbedSettings, TowerRef
 from corgi.tables.manifest import RowCounts, ShardManifest
 from corgi.tables.schema import Reason, caption_embeddings, caption_tokens, image_embeddings
@@ -34,16 +35,56 @@ def run(context: Context) -> list[ShardTask]:
     pending = context.pending(tasks)
     if not pending:
         return tasks
+    arguments, pool, sized = _prepared(context)
+    make_shards("corgi.clip.embed:EmbedShards", arguments, sized(pending), pool, "embed")
+    return tasks
+
+
+def follow(context: Context, arriving: Arriving) -> None:
+    """Embed shards as they are downloaded, until no more may come."""
+    arguments, pool, sized = _prepared(context)
+
+    def ready() -> tuple[list[ShardTask], bool]:
+        tasks, more = arriving()
+        return sized(tasks), more
+
+    make_arriving("corgi.clip.embed:EmbedShards", arguments, ready, pool)
+
+
+def room(recipe: Any) -> dict[str, str] | None:
+    """Return the environment of the process that embeds what is downloaded meanwhile; None where the cluster cannot hold both pools."""
+    if not recipe.cluster.side_by_side:
+        return None
+    connect(recipe)
+    return shared() if has_room(recipe) else None
+
+
+def has_room(recipe: Any) -> bool:
+    """Say whether the cluster as it is holds both pools and a CPU to spare; one that is not this command's may grow."""
+    import ray
+
+    if not is_of_this_command() and recipe.cluster.grows:
+        return True
+    have, pools = ray.cluster_resources(), (recipe.download, recipe.embed)
+    cpus = sum(settings.num_actors * settings.cpus_per_actor for settings in pools)
+    gpus = recipe.embed.num_actors * recipe.embed.gpus_per_actor
+    return cpus + 1 <= have.get("CPU", 0) and gpus <= have.get("GPU", 0)
+
+
+def _prepared(
+    context: Context,
+) -> tuple[dict[str, Any], Pool, Callable[[list[ShardTask]], list[ShardTask]]]:
+    """Return what every embedder is built with, their pool, and the resolved batch size as a map of tasks."""
     settings: EmbedSettings = context.recipe.embed
     trained = model_shard(context.shards("tower")) if "tower" in context.inputs else None
     refs = [ref.model_dump() for ref in tower_refs(context.store, settings, trained)]
     connect(context.recipe)
     pool = Pool(settings.num_actors, settings.cpus_per_actor, settings.gpus_per_actor)
-    if settings.batch_size is None:
-        pending = with_batch_size(pending, _measured(pending[0].root, refs, settings, pool))
     arguments = {"towers": refs, "settings": absolute(settings).model_dump(mode="json")}
-    make_shards("corgi.clip.embed:EmbedShards", arguments, pending, pool, "embed")
-    return tasks
+    if settings.batch_size is not None:
+        return arguments, pool, lambda tasks: tasks
+    batch_size = _measured(context.store.location, refs, settings, pool)
+    return arguments, pool, lambda tasks: with_batch_size(tasks, batch_size)
 
 
 def with_batch_size(tasks: Sequence[ShardTask], batch_size: int) -> list[ShardTask]:

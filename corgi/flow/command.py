@@ -14,6 +14,7 @@ from corgi.flow.aside import end_with
 from corgi.flow.code import code_digest, git_commit
 from corgi.flow.context import resolve
 from corgi.flow.dag import Dag, Selection, Stage, open_dag
+from corgi.flow.follow import follow
 from corgi.flow.locks import held
 from corgi.settings.errors import SettingsError
 from corgi.settings.recipe import load
@@ -42,6 +43,7 @@ def main(
         _check_root(recipe)
         dag = open_dag(stages(recipe), recipe, after_stage)
         dag.aside_command = lambda stage, force: _aside_command(arguments, stage, force)
+        dag.ahead_command = lambda stage: [*_aside_command(arguments, stage, False), "--ahead"]
         selection = Selection(arguments.start, arguments.until, arguments.only, arguments.force)
         selection.of(dag.stages)  # a wrong name is refused before anything is written
         if arguments.aside:
@@ -95,6 +97,7 @@ def _parse(argv: list[str] | None, only: str | None) -> argparse.Namespace:
     parser.add_argument("--until", metavar="STAGE", help="last stage to run")
     parser.add_argument("--only", metavar="STAGE", default=only, help="the one stage to run")
     parser.add_argument("--aside", metavar="PID", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--ahead", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_intermixed_args(argv)
 
 
@@ -107,7 +110,10 @@ def _aside_command(arguments: argparse.Namespace, stage: str, force: bool) -> li
 def _make_aside(dag: Dag, arguments: argparse.Namespace) -> int:
     _stop_on_sigterm()
     end_with(arguments.aside)
-    dag.make_alone(arguments.only, arguments.force)
+    if arguments.ahead:
+        follow(dag, arguments.only)
+    else:
+        dag.make_alone(arguments.only, arguments.force)
     return 0
 
 

@@ -25,7 +25,9 @@ class Stage:
     `amend(context, tasks)` makes the next generation of committed shards from the one before (corgi/flow/amend.py).
     `along` names the stage with which this one runs when only that one is asked for. `aside`, a `module:function` of the
     recipe, is given where a stage may run beside later ones that do not need it: it returns the environment of the
-    process that makes it, or None where the cluster has no room for both.
+    process that makes it, or None where the cluster has no room for both. `follow`, a `module:function` of (context, arriving),
+    makes shards while those of `partition` are still being made, each as soon as its own input is there; `room` then says, as
+    `aside` does, whether the cluster holds both.
     """
 
     name: str
@@ -39,6 +41,8 @@ class Stage:
     cost: str | None = None
     along: str | None = None
     aside: str | None = None
+    follow: str | None = None
+    room: str | None = None
 
     def cost_lines(self, recipe: Any) -> list[str]:
         """Return what a plan prints of the stage's cost; nothing when it has no `cost`, a `module:function` of the recipe."""

@@ -76,6 +76,7 @@ class Dag:
     run: Run
     after_stage: Callable[[Run], None] = field(default=lambda run: None)
     aside_command: Callable[[str, bool], list[str]] | None = None
+    ahead_command: Callable[[str], list[str]] | None = None
 
     def plan(self, selection: Selection) -> list[Step]:
         """Return what is done and what would run; starts nothing."""
@@ -124,7 +125,7 @@ class Dag:
                             asides.callback(aside.stop)
                             beside[stage.name] = (context, aside)
                             continue
-                        done = self._made(context, done, say)
+                        done = self._made(context, done, say, self._following(context, closed, selected))
                     elif done is not None:
                         say(f"{stage.name}: done before")
                         self.run.record(stage.name, done)
@@ -153,6 +154,35 @@ class Dag:
                 done = self.store.stage(stage.name, context.key)
             if done is not None:
                 closed[stage.name] = done
+
+    def _following(
+        self, context: Context, closed: dict[str, StageManifest], selected: set[str]
+    ) -> Stage | None:
+        """Return the stage whose shards can be made as this one's are committed, None where there is none."""
+        if self.ahead_command is None or context.force:
+            return None
+        there = {*closed, context.stage.name}
+        return next(
+            (
+                stage
+                for stage in self.stages
+                if stage.follow and stage.partition == context.stage.name
+                if stage.name in selected and there.issuperset(stage.inputs)
+            ),
+            None,
+        )
+
+    def _follower(self, stage: Stage | None, say: Callable[[str], None], held: ExitStack) -> Aside | None:
+        """Start the process of a following stage, which ends with `held`; None where the cluster has no room for it."""
+        if stage is None or stage.room is None or self.ahead_command is None:
+            return None
+        environment = resolve(stage.room)(self.recipe)
+        if environment is None:
+            return None
+        say(f"{stage.name}: follows {stage.partition}, shard by shard")
+        follower = Aside(stage.name, self.ahead_command(stage.name), environment)
+        held.callback(follower.stop)
+        return follower
 
     def _has_inputs(self, stage: Stage, closed: dict[str, StageManifest], selected: set[str]) -> bool:
         missing = [name for name in stage.inputs if name not in closed]
@@ -196,17 +226,25 @@ class Dag:
         return done
 
     def _made(
-        self, context: Context, before: StageManifest | None, say: Callable[[str], None]
+        self,
+        context: Context,
+        before: StageManifest | None,
+        say: Callable[[str], None],
+        following: Stage | None,
     ) -> StageManifest:
-        """Run a stage's body, close the stage, point the run at it."""
+        """Run a stage's body, close the stage, point the run at it; a following stage makes its shards meanwhile."""
         stage = context.stage
         say(f"{stage.name}: runs")
         if before is None:
             self.run.forget(self.following(stage))
-        done = self.close(context, resolve(stage.body)(context))
-        self.run.record(stage.name, done)
-        self.after_stage(self.run)
-        say(f"{stage.name}: {_summary(done)}")
+        with ExitStack() as held:
+            follower = self._follower(following, say, held)
+            done = self.close(context, resolve(stage.body)(context))
+            self.run.record(stage.name, done)
+            self.after_stage(self.run)
+            say(f"{stage.name}: {_summary(done)}")
+            if follower is not None:
+                follower.wait()
         return done
 
     def following(self, stage: Stage) -> list[str]:

@@ -75,6 +75,34 @@ def make_shards(
             bar.update()
 
 
+def make_arriving(
+    maker: str,
+    arguments: dict[str, Any],
+    arriving: Callable[[], tuple[Sequence[ShardTask], bool]],
+    pool: Pool,
+) -> None:
+    """Make shards on actors of the same kind and number as `make_shards`, each as soon as its task arrives.
+
+    `arriving` returns new tasks and whether more may come; Ray Data takes only what is known when it starts.
+    """
+    import ray
+    from ray.util import ActorPool
+
+    kind = ray.remote(num_cpus=pool.cpus, num_gpus=pool.gpus)(ShardMaker)
+    actors: Any = ActorPool([kind.remote(maker, arguments) for _ in range(pool.num_actors)])
+    more = True
+    while more or actors.has_next():
+        tasks, more = arriving()
+        for task in tasks:
+            row = {"task": [json.dumps(dataclasses.asdict(task))]}
+            actors.submit(lambda actor, value: actor.__call__.remote(value), row)
+        while actors.has_next():
+            try:
+                actors.get_next_unordered(timeout=0.2)
+            except TimeoutError:
+                break
+
+
 class ShardMaker:
     """Ray Data's callable class around a Maker."""
 

@@ -3,13 +3,12 @@
 import math
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
 from corgi.settings.errors import StorageError
 from corgi.training.checkpoint import Checkpoint
-from corgi.training.feed import Rows
+from corgi.training.feed import Rows, dense
 from corgi.training.noise import Noise
 from corgi.training.objective import Objective
 
@@ -25,9 +24,7 @@ class Probe:
         self.objective = objective
         unit = next(unit for unit, count in enumerate(rows.counts) if count)
         loaded = {name: values[:_ROWS] for name, values in rows.load(unit).items()}
-        self.columns = {
-            name: torch.from_numpy(np.ascontiguousarray(values)).to(device) for name, values in loaded.items()
-        }
+        self.columns = {name: torch.from_numpy(dense(values)).to(device) for name, values in loaded.items()}
         self.num_rows = len(next(iter(loaded.values())))
         self.noise = Noise(seed, torch.arange(self.num_rows), device)
 

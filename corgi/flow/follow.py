@@ -1,0 +1,78 @@
+"""A stage that makes its shards while those it is made from are still being made, each as soon as its own input is there."""
+
+import time
+from collections.abc import Callable
+
+from corgi.flow.context import Context, Stage, resolve
+from corgi.flow.dag import Dag
+from corgi.tables.manifest import RowCounts, ShardEntry, StageManifest
+from corgi.tables.store import ShardTask
+
+Arriving = Callable[[], tuple[list[ShardTask], bool]]
+"""Returns the tasks that can be made since the last call, and whether more may come."""
+
+_LEAST_POLL_S, _POLL_SHARE = 0.5, 20.0
+"""Seconds between two looks at the store, and how many times longer than a look itself they are at least."""
+
+
+def follow(dag: Dag, name: str) -> None:
+    """Make a stage's shards until the stage it is partitioned by is closed and nothing is left; close nothing.
+
+    A task has the key it has when its stage runs afterwards, so that the stage finds it done.
+    """
+    stage = next(stage for stage in dag.stages if stage.name == name)
+    before = next(other for other in dag.stages if other.name == stage.partition)
+    closed: dict[str, StageManifest] = {}
+    for other in dag.stages:
+        if other.name in (stage.name, before.name) or not set(other.inputs) <= set(closed):
+            continue
+        done = dag.store.stage(other.name, dag.context(other, closed).key)
+        if done is not None:
+            closed[other.name] = done
+    source = _Source(dag, stage, dag.context(before, closed), closed)
+    assert stage.follow is not None
+    resolve(stage.follow)(source.context(), source.arriving)
+
+
+class _Source:
+    """The tasks of the following stage, as shards of the one before it are committed."""
+
+    def __init__(self, dag: Dag, stage: Stage, before: Context, closed: dict[str, StageManifest]) -> None:
+        self._dag, self._stage, self._before, self._closed = dag, stage, before, closed
+        self._wanted = [task.key for task in before.partitioned()]
+        self._entries: dict[str, ShardEntry] = {}
+        self._given: set[str] = set()
+        self._next_look = 0.0
+
+    def arriving(self) -> tuple[list[ShardTask], bool]:
+        """Look at the store, not more often than is cheap."""
+        time.sleep(max(0.0, self._next_look - time.monotonic()))
+        started = time.monotonic()
+        is_closed = self._dag.store.stage(self._before.stage.name, self._before.key) is not None
+        context = self.context()
+        new = [task for task in context.pending(context.partitioned()) if task.key not in self._given]
+        self._given |= {task.key for task in new}
+        looked_s = time.monotonic() - started
+        self._next_look = time.monotonic() + max(_LEAST_POLL_S, _POLL_SHARE * looked_s)
+        return new, not is_closed
+
+    def context(self) -> Context:
+        """Return the stage's context over the shards that are committed now."""
+        store = self._dag.store
+        paths = store.committed(self._before.stage.name, self._wanted)
+        for key, path in paths.items():
+            if key not in self._entries or self._entries[key].path != path:
+                shard = store.read_shard(path)
+                self._entries[key] = ShardEntry(shard=shard.shard, path=shard.path, digest=shard.digest)
+        so_far = StageManifest(
+            stage=self._before.stage.name,
+            key=self._before.key,
+            version=self._before.stage.version,
+            code="",
+            commit="",
+            settings=self._before.settings,
+            inputs={},
+            shards=tuple(self._entries[key] for key in self._wanted if key in paths),
+            rows=RowCounts(rows_in=0, kept=0),
+        )
+        return self._dag.context(self._stage, {**self._closed, self._before.stage.name: so_far})
