@@ -25,7 +25,8 @@ HOME = Path(__file__).resolve().parents[1]
 def tower_of(run: Run) -> str:
     """Return a run's trained tower as a recipe names a local checkpoint."""
     shard = model_shard(run.shards("tower"))
-    assert shard is not None
+    if shard is None:
+        raise SystemExit(f"{run.folder} has no trained tower: run make demo or make smoke first")
     checkpoint, config = (str(run.store.path(shard, name).resolve()) for name in ("checkpoint", "config"))
     return json.dumps([{"name": "own", "model": "own", "pretrained": checkpoint, "config": config}])
 

@@ -23,7 +23,8 @@ class ClusterSettings(Section):
     num_cpus: int | None = neutral(None, ge=1)
     """Logical CPUs of a Ray started by the command itself; None: those of the machine, at least 4."""
     side_by_side: bool = neutral(True)
-    """Train the prior beside autoencoder and decoder where the cluster has CPUs and GPUs for both, and one CPU to spare."""
+    """Where the cluster has CPUs and GPUs for both, and one CPU to spare: embed while download still runs, and train the prior
+    beside autoencoder and decoder."""
     grows: bool = neutral(False)
     """The cluster joined starts nodes when they are asked for: room is not counted before prior and decoder train side by side."""
     object_store_mib: int = neutral(512, ge=80)
