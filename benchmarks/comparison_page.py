@@ -38,7 +38,7 @@ def main() -> int:
     PAGE.write_text(_BLOCK.sub(lambda block: block[1] + "\n".join(parts) + block[2], PAGE.read_text()))
     for space in metrics["truth"]:
         data = run.store.path(shard, f"plot_{space}").read_bytes()
-        (DOCS / f"comparison-{space.replace('_', '-')}.png").write_bytes(data)
+        (DOCS / "images" / f"comparison-{space.replace('_', '-')}.png").write_bytes(data)
     print(f"{PAGE.name}: figures of {run.folder}")
     return 0
 
@@ -49,7 +49,7 @@ def space_parts(space: str, metrics: Mapping[str, Any], found: Found) -> Iterabl
     yield (
         f"### In `{space}`: truth two-sample cosine {truth['two_sample_cosine']:.3f}, Frechet floor {truth['frechet']:.3f}, "
         f"{truth['words']} words, {truth['held-out concepts']} held-out concepts\n\n"
-        f"![Frechet distance, spread and retrieval by steps](comparison-{space.replace('_', '-')}.png)\n"
+        f"![Frechet distance, spread and retrieval by steps](images/comparison-{space.replace('_', '-')}.png)\n"
     )
     yield "Frechet distance / two-sample cosine / R@10 by sampler steps, each at its sampler of smallest Frechet distance, means over seeds:\n"
     rows = [[label, *(by_steps(found, here, label, steps) for steps in STEPS)] for label in labels(here)]
