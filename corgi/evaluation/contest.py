@@ -90,7 +90,7 @@ class ArmObjective(PriorObjective):
         self.space = Space(contestant["space"], self.compare.offset)
         self.arm: Arm = ARMS[contestant["arm"]]
         self.settings = prior_settings(self.arm, self.compare)
-        self.variant = "shifted"
+        self.variant, self.encoder = "shifted", None
         self.shards = EmbeddedShards(root, tuple(inputs["embed"]), tuple(inputs["curate"]))
         store = Store(root)
         statistics = load_tensors(

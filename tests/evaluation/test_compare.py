@@ -123,6 +123,17 @@ def objective_of(tmp_path):
     return make
 
 
+@pytest.mark.parametrize("arm", ["dalle2", "standardised", "eclipse"])
+def test_an_arm_trains_and_is_evaluated_in_its_space(arm: ArmName, objective_of) -> None:
+    objective = objective_of(arm)
+    model = objective.model()
+    batch = {name: torch.from_numpy(value) for name, value in objective.rows().load(0).items()}
+    loss, _ = objective.loss(model, batch, Noise(0, torch.arange(len(batch["image"]))))
+    loss.backward()
+    assert any(p.grad is not None and p.grad.any() for p in model.parameters())
+    assert all(np.isfinite(value) for value in objective.evaluate(model).values())
+
+
 def test_a_one_pass_arm_is_trained_where_the_noisy_embedding_says_nothing(objective_of) -> None:
     objective = objective_of("regression")
     batch = {name: torch.from_numpy(value) for name, value in objective.rows().load(0).items()}
