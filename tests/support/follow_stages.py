@@ -1,7 +1,7 @@
 """Three toy stages without Ray: seeds -> raw (slow, shard by shard) -> fine, which follows raw shard by shard.
 
 `python -m tests.support.follow_stages RECIPE ...` runs them. Files in the root steer the bodies: `full` (no room for both), `refuse`
-(fine, while it follows), `hang` (raw, after its second shard). `made.txt` has a line a shard: stage, shard, and who made it.
+(fine, while it follows), `hang` (raw, after its second shard). `made.txt` has a line a committed shard: stage, shard, who made it.
 """
 
 import os
@@ -89,12 +89,12 @@ def _value(context: Context, task: ShardTask, stage: str) -> int:
 
 
 def _commit(context: Context, task: ShardTask, value: int) -> None:
-    who = "follower" if os.environ.get("TOY_FOLLOWER") else "command"
-    with (Path(context.recipe.root) / "made.txt").open("a") as log:
-        log.write(f"{task.stage} {task.shard} {who}\n")
     with context.store.attempt(task) as attempt:
         attempt.write_table("rows", pa.table({"n": [value]}))
         attempt.commit(RowCounts(rows_in=1, kept=1))
+    who = "follower" if os.environ.get("TOY_FOLLOWER") else "command"
+    with (Path(context.recipe.root) / "made.txt").open("a") as log:
+        log.write(f"{task.stage} {task.shard} {who}\n")
 
 
 def report(run: Run) -> None:
