@@ -1,7 +1,8 @@
 """A stage that makes its shards while those it is made from are still being made, each as soon as its own input is there."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from corgi.flow.context import Context, Stage, resolve
 from corgi.flow.dag import Dag
@@ -11,7 +12,7 @@ from corgi.tables.store import ShardTask
 Arriving = Callable[[], tuple[list[ShardTask], bool]]
 """Returns the tasks that can be made since the last call, and whether more may come."""
 
-_LEAST_POLL_S, _POLL_SHARE = 0.5, 20.0
+_LEAST_POLL_S, _POLL_SHARE = 0.3, 4.0
 """Seconds between two looks at the store, and how many times longer than a look itself they are at least."""
 
 
@@ -38,7 +39,8 @@ class _Source:
     """The tasks of the following stage, as shards of the one before it are committed."""
 
     def __init__(self, dag: Dag, stage: Stage, before: Context, closed: dict[str, StageManifest]) -> None:
-        self._dag, self._stage, self._before, self._closed = dag, stage, before, closed
+        self._dag, self._before = dag, before
+        self._stage = dag.context(stage, {**closed, before.stage.name: self._closed_so_far([])})
         self._wanted = [task.key for task in before.partitioned()]
         self._entries: dict[str, ShardEntry] = {}
         self._given: set[str] = set()
@@ -64,7 +66,12 @@ class _Source:
             if key not in self._entries or self._entries[key].path != path:
                 shard = store.read_shard(path)
                 self._entries[key] = ShardEntry(shard=shard.shard, path=shard.path, digest=shard.digest)
-        so_far = StageManifest(
+        so_far = self._closed_so_far([self._entries[key] for key in self._wanted if key in paths])
+        return replace(self._stage, inputs={**self._stage.inputs, self._before.stage.name: so_far})
+
+    def _closed_so_far(self, entries: Sequence[ShardEntry]) -> StageManifest:
+        """Return what the manifest of the stage before would be, were these shards all; tasks depend on its shards alone."""
+        return StageManifest(
             stage=self._before.stage.name,
             key=self._before.key,
             version=self._before.stage.version,
@@ -72,7 +79,6 @@ class _Source:
             commit="",
             settings=self._before.settings,
             inputs={},
-            shards=tuple(self._entries[key] for key in self._wanted if key in paths),
+            shards=tuple(entries),
             rows=RowCounts(rows_in=0, kept=0),
         )
-        return self._dag.context(self._stage, {**self._closed, self._before.stage.name: so_far})

@@ -48,6 +48,7 @@ def made(root: Path) -> list[tuple[str, ...]]:
 def test_shards_are_made_as_their_inputs_come_and_are_those_of_one_stage_after_the_other(
     root: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
+    (root / "meet").touch()
     code, out, err = run(root)
     assert (code, err) == (0, "")
     assert "fine: follows raw, shard by shard" in out

@@ -1,7 +1,7 @@
 """Three toy stages without Ray: seeds -> raw (slow, shard by shard) -> fine, which follows raw shard by shard.
 
-`python -m tests.support.follow_stages RECIPE ...` runs them. Files in the root steer the bodies: `full` (no room for both), `refuse`
-(fine, while it follows), `hang` (raw, after its second shard). `made.txt` has a line a committed shard: stage, shard, who made it.
+`python -m tests.support.follow_stages RECIPE ...` runs them. Files in the root steer the bodies: `full` (no room for both), `meet` (raw's last
+shard waits for the first of fine), `refuse` (fine, while it follows), `hang` (raw, after its second shard). `made.txt` has a line a committed shard: stage, shard, who made it.
 """
 
 import os
@@ -21,7 +21,7 @@ from corgi.tables.run import Run
 from corgi.tables.store import ShardTask
 
 RECIPE = "name: toy\nembed: {towers: [{name: rn, model: RN50, pretrained: random}]}\n"
-NUM_SHARDS, SLOW_S = 4, 0.7
+NUM_SHARDS, SLOW_S, WAIT_S = 4, 0.1, 30.0
 
 
 def stages(recipe: Any) -> list[Stage]:
@@ -59,6 +59,8 @@ def raw(context: Context) -> list[ShardTask]:
         if number == 2 and (Path(context.recipe.root) / "hang").exists():
             (Path(context.recipe.root) / "hanging").touch()
             time.sleep(60)
+        if number == NUM_SHARDS - 1 and (Path(context.recipe.root) / "meet").exists():
+            _await_follower(Path(context.recipe.root) / "made.txt")
         time.sleep(SLOW_S)
         _commit(context, task, 10 * _value(context, task, "seeds"))
     return tasks
@@ -81,6 +83,14 @@ def follow(context: Context, arriving: Arriving) -> None:
             if (Path(context.recipe.root) / "refuse").exists():
                 raise InputError("fine is odd; nothing is lost; hand in an even one")
             _commit(context, task, 1 + _value(context, task, "raw"))
+
+
+def _await_follower(log: Path) -> None:
+    end = time.monotonic() + WAIT_S
+    while "fine" not in log.read_text():
+        if time.monotonic() > end:
+            raise InputError("nobody follows; nothing is lost; run both at once")
+        time.sleep(0.05)
 
 
 def _value(context: Context, task: ShardTask, stage: str) -> int:
