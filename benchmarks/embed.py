@@ -89,8 +89,9 @@ def speed(figures: Figures, run: Run, ref: TowerRef, number: int, batch_size: in
 def parity(figures: Figures, ref: TowerRef, number: int, work: Path) -> None:
     """Compare our vectors with open_clip's own on OpenMoji at source size, then on what is stored of it."""
     paths = sources(number, work)
+    pictures = [opened_picture(path) for path in paths]
     for mode, interpolation in RESIZE_PATHS:
-        cosine = whole_cosines(ref, mode, interpolation, paths)
+        cosine = whole_cosines(ref, mode, interpolation, pictures)
         figures.add(f"parity_{mode}_{interpolation}_min_cosine", float(cosine.min()), "", ">=0.999")
     for name, cosine in stored_cosines(load_tower(ref), paths).items():
         figures.add(f"stored_{name}_mean_cosine", float(cosine.mean()), "")
@@ -104,14 +105,15 @@ def sources(number: int, work: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*.*") if path.suffix in (".png", ".jpg", ".webp"))[:number]
 
 
-def whole_cosines(ref: TowerRef, mode: str, interpolation: str, paths: list[Path]) -> Float[np.ndarray, "n"]:
+def whole_cosines(
+    ref: TowerRef, mode: str, interpolation: str, pictures: list[Image.Image]
+) -> Float[np.ndarray, "n"]:
     """Return the cosines of our vectors and a bare open_clip model's behind its own transform of one resize path."""
     model, _, tokenizer = build_model(ref)
     model.eval().requires_grad_(False)
     size = load_tower(ref).image_size
     chosen: Any = {"resize_mode": mode, "interpolation": interpolation}
     transform = image_transform(size, is_train=False, **chosen)
-    pictures = [opened_picture(path) for path in paths]
     theirs = _theirs(model, transform, pictures)
     return (theirs * _ours(Tower("parity", model, transform, tokenizer), pictures)).sum(axis=1)
 
