@@ -64,7 +64,7 @@ def space_parts(space: str, metrics: Mapping[str, Any], found: Found) -> Iterabl
     yield table(
         ["arm", *counts], [[label, *(str(row[name]) for name in counts)] for label, row in control.items()]
     )
-    yield "Where clusters win or lose, differences of Frechet distance at 64 steps, ancestral (question 3):\n"
+    yield "Where clusters win or lose, differences at 64 steps by one sampler (question 3):\n"
     yield table(["first minus second", "frechet", "cosine"], list(mechanism(found, space)))
     yield "One pass and no training at all (question 4):\n"
     yield table(
@@ -89,8 +89,9 @@ def by_steps(found: Found, here: Iterable[Way], label: str, steps: int) -> str:
 
 def mechanism(found: Found, space: str) -> Iterable[list[str]]:
     """Yield what separates two arms that differ in one thing."""
+    sampler = next(way.sampler for way in found if way.steps == 64)
     for first, second in MECHANISM:
-        a, b = (found.get(Way(space, arm, 1, "ancestral", 64)) for arm in (first, second))
+        a, b = (found.get(Way(space, arm, 1, sampler, 64)) for arm in (first, second))
         if a is not None and b is not None:
             yield [
                 f"{first} - {second}",
