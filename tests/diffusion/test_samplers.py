@@ -365,3 +365,12 @@ def test_bad_arguments_are_refused(table: ShiftTable, draws: Draws) -> None:
     for steps in ([1, 999], [5, 5, 1000], [], [0, 1000], [1000, 1]):
         with pytest.raises(ValueError, match="timesteps must"):
             ddim(nonlinear, process, CLUSTER, draws(5), steps)
+
+
+def test_a_rows_noise_is_philox_of_its_seed_and_draw_whatever_was_drawn_before() -> None:
+    noise = philox_noise([3, 2**40, 3], 5)
+    for draw in (7, 0, 7, 2**41):
+        rows = noise(draw).numpy()
+        for row, seed in zip(rows, (3, 2**40, 3), strict=True):
+            own = np.random.Generator(np.random.Philox(key=[seed, draw]))
+            np.testing.assert_array_equal(row, own.standard_normal(5, dtype=np.float32))
