@@ -19,7 +19,7 @@ from corgi.clip.scores import Head, checked_heads
 from corgi.clip.tokens import token_column, token_encoder
 from corgi.clip.towers import Tower, load_tower
 from corgi.clip.vectors import column, concatenated, is_good, matrix
-from corgi.flow.cluster import connect, is_of_this_command, shared
+from corgi.flow.cluster import connect, environment_beside
 from corgi.flow.dag import Context
 from corgi.flow.follow import Arriving
 from corgi.flow.shards import Pool, make_arriving, make_shards
@@ -53,22 +53,8 @@ def follow(context: Context, arriving: Arriving) -> None:
 
 def room(recipe: Any) -> dict[str, str] | None:
     """Return the environment of the process that embeds what is downloaded meanwhile; None where the cluster cannot hold both pools."""
-    if not recipe.cluster.side_by_side:
-        return None
-    connect(recipe)
-    return shared() if has_room(recipe) else None
-
-
-def has_room(recipe: Any) -> bool:
-    """Say whether the cluster as it is holds both pools and a CPU to spare; one that is not this command's may grow."""
-    import ray
-
-    if not is_of_this_command() and recipe.cluster.grows:
-        return True
-    have, pools = ray.cluster_resources(), (recipe.download, recipe.embed)
-    cpus = sum(settings.num_actors * settings.cpus_per_actor for settings in pools)
-    gpus = recipe.embed.num_actors * recipe.embed.gpus_per_actor
-    return cpus + 1 <= have.get("CPU", 0) and gpus <= have.get("GPU", 0)
+    cpus = sum(pool.num_actors * pool.cpus_per_actor for pool in (recipe.download, recipe.embed))
+    return environment_beside(recipe, cpus, recipe.embed.num_actors * recipe.embed.gpus_per_actor)
 
 
 def _prepared(

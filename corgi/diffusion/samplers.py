@@ -38,7 +38,7 @@ def philox_noise(seeds: Sequence[int], dim: int, device: torch.device | str = "c
     bits, fresh = np.random.Generator(philox), philox.state
 
     def row(seed: int, draw: int) -> Float[np.ndarray, "dim"]:
-        # Making a generator asks the system for entropy, which a key does not need: that took most of a step's time.
+        # Making a generator for each row asks the system for entropy, which a key does not need, and takes twice the time.
         fresh["state"]["key"][:] = (seed, draw)
         philox.state = fresh
         return bits.standard_normal(dim, dtype=np.float32)

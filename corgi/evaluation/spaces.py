@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
-from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from corgi.evaluation.arms import cluster_counts, low_rank_counts
@@ -29,7 +28,7 @@ from corgi.statistics.shift import ShiftParameters, choice_accuracy, matched_sca
 from corgi.tables.manifest import RowCounts, ShardManifest
 from corgi.tables.schema import Split
 from corgi.tables.store import ShardTask, Store
-from corgi.training.feed import Rows
+from corgi.training.feed import Rows, first_rows
 from corgi.training.rows import EmbeddedShards, PriorRows
 
 FLOOR_SHARE = 1e-3
@@ -108,11 +107,6 @@ class Spaces:
             return attempt.commit(RowCounts(rows_in=rows, kept=rows), facts={"space": space.name})
 
 
-def read_statistics(data: bytes) -> dict[str, np.ndarray]:
-    """Return the arrays that `Spaces` committed."""
-    return load_tensors(data)
-
-
 def statistics(
     train: dict[str, np.ndarray], held_out: dict[str, np.ndarray], settings: CompareSettings
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -146,16 +140,12 @@ def statistics(
 
 def _whole(rows: Rows, limit: int) -> dict[str, np.ndarray]:
     """Return the rows of whole units in order until there are enough; InputError when there is none."""
-    parts, total = [], 0
-    for unit, count in enumerate(rows.counts):
-        if count and total < limit:
-            parts.append(rows.load(unit))
-            total += count
-    if not parts:
+    found = first_rows(rows, limit)
+    if not found:
         raise InputError(
             "compare: no captioned picture is held out or trained on; tables are safe; name a longer list or raise plan.test_share"
         )
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return found
 
 
 def _coarse(rows: dict[str, np.ndarray]) -> tuple[Vectors, Vectors, Int[np.ndarray, "rows"]]:

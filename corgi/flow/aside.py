@@ -35,9 +35,9 @@ class Aside:
                 f"{self._stage}, run beside other stages, ended with exit code {code}, its own line is above; committed work is safe; run the same command to go on"
             )
 
-    def wait(self) -> bool:
-        """Wait for its end and say whether it did all it was to do; what it left undone is for its stage to do and to explain."""
-        return self._process.wait() == 0
+    def wait(self) -> None:
+        """Wait for its end, however it ends: what it left undone is for its stage to do and to explain."""
+        self._process.wait()
 
     def stop(self) -> None:
         """End it as Ctrl-C does and wait for that; checkpoints and committed work stay."""

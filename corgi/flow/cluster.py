@@ -11,6 +11,8 @@ from corgi.settings import errors
 from corgi.settings.errors import ClusterError, CorgiError
 
 _RAISED = re.compile(rf"^{re.escape(errors.__name__)}\.(\w+): (.*)$", re.MULTILINE)
+FREE_CPUS = 1.0
+"""Left to tasks of the driver and to short stages while two are at work."""
 _OF_COMMAND = "CORGI_RAY_OF_COMMAND"
 _HOME = str(Path(__file__).resolve().parents[2])
 
@@ -31,6 +33,24 @@ def shared() -> dict[str, str]:
 
     found = {"RAY_ADDRESS": ray.get_runtime_context().gcs_address}
     return {**found, _OF_COMMAND: "1"} if is_of_this_command() else found
+
+
+def environment_beside(recipe: Any, cpus: float, gpus: float) -> dict[str, str] | None:
+    """Return the environment of a process whose work and this one's take so much together; None: one after the other."""
+    if not recipe.cluster.side_by_side:
+        return None
+    connect(recipe)
+    return shared() if has_room(recipe, cpus, gpus) else None
+
+
+def has_room(recipe: Any, cpus: float, gpus: float) -> bool:
+    """Say whether the cluster as it is holds so much and FREE_CPUS; one that is not this command's may grow."""
+    import ray
+
+    if not is_of_this_command() and recipe.cluster.grows:
+        return True
+    have = ray.cluster_resources()
+    return cpus + FREE_CPUS <= have.get("CPU", 0) and gpus <= have.get("GPU", 0)
 
 
 def connect(recipe: Any) -> None:

@@ -125,7 +125,7 @@ class Dag:
                             asides.callback(aside.stop)
                             beside[stage.name] = (context, aside)
                             continue
-                        done = self._made(context, done, say, self._following(context, closed, selected))
+                        done = self._made(context, done, say, self._follower_of(context, closed, selected))
                     elif done is not None:
                         say(f"{stage.name}: done before")
                         self.run.record(stage.name, done)
@@ -155,7 +155,7 @@ class Dag:
             if done is not None:
                 closed[stage.name] = done
 
-    def _following(
+    def _follower_of(
         self, context: Context, closed: dict[str, StageManifest], selected: set[str]
     ) -> Stage | None:
         """Return the stage whose shards can be made as this one's are committed, None where there is none."""
@@ -172,7 +172,9 @@ class Dag:
             None,
         )
 
-    def _follower(self, stage: Stage | None, say: Callable[[str], None], held: ExitStack) -> Aside | None:
+    def _start_follower(
+        self, stage: Stage | None, say: Callable[[str], None], held: ExitStack
+    ) -> Aside | None:
         """Start the process of a following stage, which ends with `held`; None where the cluster has no room for it."""
         if stage is None or stage.room is None or self.ahead_command is None:
             return None
@@ -180,9 +182,9 @@ class Dag:
         if environment is None:
             return None
         say(f"{stage.name}: follows {stage.partition}, shard by shard")
-        follower = Aside(stage.name, self.ahead_command(stage.name), environment)
-        held.callback(follower.stop)
-        return follower
+        beside = Aside(stage.name, self.ahead_command(stage.name), environment)
+        held.callback(beside.stop)
+        return beside
 
     def _has_inputs(self, stage: Stage, closed: dict[str, StageManifest], selected: set[str]) -> bool:
         missing = [name for name in stage.inputs if name not in closed]
@@ -230,21 +232,21 @@ class Dag:
         context: Context,
         before: StageManifest | None,
         say: Callable[[str], None],
-        following: Stage | None,
+        follower: Stage | None,
     ) -> StageManifest:
-        """Run a stage's body, close the stage, point the run at it; a following stage makes its shards meanwhile."""
+        """Run a stage's body, close the stage, point the run at it; a follower makes its shards meanwhile."""
         stage = context.stage
         say(f"{stage.name}: runs")
         if before is None:
             self.run.forget(self.following(stage))
         with ExitStack() as held:
-            follower = self._follower(following, say, held)
+            beside = self._start_follower(follower, say, held)
             done = self.close(context, resolve(stage.body)(context))
             self.run.record(stage.name, done)
             self.after_stage(self.run)
             say(f"{stage.name}: {_summary(done)}")
-            if follower is not None:
-                follower.wait()
+            if beside is not None:
+                beside.wait()
         return done
 
     def following(self, stage: Stage) -> list[str]:

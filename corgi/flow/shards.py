@@ -6,6 +6,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, Protocol
 
 from tqdm import tqdm
@@ -90,17 +91,18 @@ def make_arriving(
 
     kind = ray.remote(num_cpus=pool.cpus, num_gpus=pool.gpus)(ShardMaker)
     actors: Any = ActorPool([kind.remote(maker, arguments) for _ in range(pool.num_actors)])
-    more = True
-    while more or actors.has_next():
-        tasks, more = arriving()
-        for task in tasks:
-            row = {"task": [json.dumps(dataclasses.asdict(task))]}
-            actors.submit(lambda actor, value: actor.__call__.remote(value), row)
-        while actors.has_next():
-            try:
-                actors.get_next_unordered(timeout=0.2)
-            except TimeoutError:
-                break
+    more, in_hand = True, 0
+    while more or in_hand:
+        if more and in_hand < 2 * pool.num_actors:  # a look at a large store takes seconds
+            tasks, more = arriving()
+            in_hand += len(tasks)
+            for task in tasks:
+                row = {"task": [json.dumps(dataclasses.asdict(task))]}
+                actors.submit(lambda actor, value: actor.__call__.remote(value), row)
+        with suppress(TimeoutError):
+            if in_hand:
+                actors.get_next_unordered(timeout=0.5)
+                in_hand -= 1
 
 
 class ShardMaker:

@@ -135,6 +135,16 @@ def dense(values: np.ndarray) -> np.ndarray:
     return filled
 
 
+def first_rows(rows: Rows, limit: int) -> dict[str, np.ndarray]:
+    """Return the rows of the first units that hold `limit` rows, or of all; empty without rows."""
+    units, found = [], 0
+    for unit, count in enumerate(rows.counts):
+        if count and found < limit:
+            units.append(rows.load(unit))
+            found += count
+    return {name: np.concatenate([unit[name] for unit in units]) for name in units[0]} if units else {}
+
+
 class Feed:
     """Yields one rank's batches from a step on, read ahead by a thread; holds two windows of rows at most."""
 

@@ -2,7 +2,6 @@
 
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
@@ -23,7 +22,7 @@ from corgi.settings.training import TrackingSettings
 from corgi.tables.manifest import RowCounts, ShardManifest
 from corgi.tables.schema import Split
 from corgi.tables.store import ShardTask, Store
-from corgi.training.feed import Rows, dense
+from corgi.training.feed import Rows, dense, first_rows
 from corgi.training.noise import Noise
 from corgi.training.objective import Shown
 from corgi.training.rows import EmbeddedShards, PriorRows
@@ -297,32 +296,20 @@ class PriorObjective:
 
     def _val(self, max_rows: int) -> dict[str, Tensor]:
         """Return `image`, the first full caption as `text`, and its word encodings for a prior with words; empty without val rows."""
-        loaded = _loaded(self.split(Split.VAL), max_rows)
-        if not loaded:
+        found = first_rows(self.split(Split.VAL), max_rows)
+        if not found:
             return {}
-        found = {**loaded, "text": loaded["full"][:, 0]}
+        loaded = {name: torch.from_numpy(dense(values[:max_rows])) for name, values in found.items()}
+        loaded["text"] = loaded["full"][:, 0]
         if self.encoder is not None:
             words = loaded["full_words"][:, :1].float()
-            found["encodings"] = cut_or_pad(words, self.settings.num_text_tokens)[:, 0]
-        return found
+            loaded["encodings"] = cut_or_pad(words, self.settings.num_text_tokens)[:, 0]
+        return loaded
 
     def _sampled(self, prior: TextPrior, val: dict[str, Tensor]) -> Float[Tensor, "n dim"]:
         """Sample one embedding a row: row i has seed i, so fewer rows are the first of more."""
         sampling = Sampling(self.settings.sample_steps, self.settings.sampler)
         return prior.sample(val["text"], range(len(val["text"])), sampling, val.get("encodings"))
-
-
-def _loaded(rows: Rows, max_rows: int) -> dict[str, Tensor]:
-    """Return the first rows of a split, units in order; empty without rows."""
-    units, found = [], 0
-    for unit, count in enumerate(rows.counts):
-        if count and found < max_rows:
-            units.append(rows.load(unit))
-            found += count
-    if not units:
-        return {}
-    columns = {name: np.concatenate([unit[name] for unit in units])[:max_rows] for name in units[0]}
-    return {name: torch.from_numpy(dense(values)) for name, values in columns.items()}
 
 
 def _training(

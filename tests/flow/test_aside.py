@@ -1,40 +1,22 @@
 """Two stages that do not need each other: at once where there is room, one end of the command for both."""
 
-import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from tests.support import aside_stages
+from tests.support.toy_command import Toy, recorded
 
+TOY = Toy(aside_stages)
 ORDER = ["numbers", "left", "right", "total"]
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    (tmp_path / "recipe.yaml").write_text(f"{aside_stages.RECIPE}root: {tmp_path}\n")
-    return tmp_path
-
-
-def start(root: Path, *arguments: str) -> subprocess.Popen[str]:
-    command = [sys.executable, aside_stages.__file__, str(root / "recipe.yaml"), *arguments]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def run(root: Path, *arguments: str) -> tuple[int, str, str]:
-    process = start(root, *arguments)
-    out, err = process.communicate(timeout=60)
-    return process.returncode, out, err
-
-
-def recorded(root: Path) -> dict[str, str]:
-    facts = json.loads((root / "toy" / "run.json").read_text())
-    return {name: entry["digest"] for name, entry in facts["stages"].items()}
+    return TOY.root(tmp_path)
 
 
 def made(root: Path) -> list[str]:
@@ -52,25 +34,24 @@ def test_both_are_at_work_at_once_and_give_what_one_after_the_other_gives(
     root: Path, tmp_path_factory
 ) -> None:
     (root / "meet").touch()
-    code, out, err = run(root)
+    code, out, err = TOY.run(root)
     assert (code, err) == (0, "")
     assert "left: runs beside what follows" in out
     assert sorted(made(root)) == sorted(ORDER)
     assert set(recorded(root)) == set(ORDER)
-    other = tmp_path_factory.mktemp("in-turn")
-    (other / "recipe.yaml").write_text(f"{aside_stages.RECIPE}root: {other}\n")
+    other = TOY.root(tmp_path_factory.mktemp("in-turn"))
     (other / "full").touch()
-    assert run(other)[0] == 0
+    assert TOY.run(other)[0] == 0
     assert made(other) == ORDER
     assert recorded(other) == recorded(root)
-    code, out, _ = run(root)
+    code, out, _ = TOY.run(root)
     assert code == 0
     assert "0 stages ran" in out
 
 
 def test_the_line_and_the_exit_code_of_the_one_beside_are_the_commands(root: Path) -> None:
     (root / "refuse").write_text("left")
-    code, _, err = run(root)
+    code, _, err = TOY.run(root)
     assert code == 3
     own, whole = err.splitlines()
     assert own == "InputError: left is odd; nothing is lost; hand in an even one"
@@ -78,7 +59,7 @@ def test_the_line_and_the_exit_code_of_the_one_beside_are_the_commands(root: Pat
     assert made(root) == ["numbers", "right"]
     assert set(recorded(root)) == {"numbers", "right"}
     (root / "refuse").unlink()
-    assert run(root)[0] == 0
+    assert TOY.run(root)[0] == 0
     assert made(root) == ["numbers", "right", "left", "total"]
 
 
@@ -86,7 +67,7 @@ def test_the_line_and_the_exit_code_of_the_one_beside_are_the_commands(root: Pat
 def test_the_one_beside_ends_with_the_command(root: Path, number: signal.Signals) -> None:
     (root / "hang").write_text("left")
     (root / "meet").touch()
-    process = start(root)
+    process = TOY.start(root)
     await_file(root / "left.here")
     (beside,) = children(process.pid)
     if number == signal.SIGKILL:
@@ -101,19 +82,19 @@ def test_the_one_beside_ends_with_the_command(root: Path, number: signal.Signals
     assert not Path(f"/proc/{beside}").exists()
     assert "left" not in made(root)
     (root / "hang").unlink()
-    assert run(root)[0] == 0
+    assert TOY.run(root)[0] == 0
 
 
 def test_an_error_of_the_others_ends_the_one_beside(root: Path) -> None:
     (root / "hang").write_text("left")
     (root / "refuse").write_text("right")
-    code, _, err = run(root)
+    code, _, err = TOY.run(root)
     assert code == 3
     assert "InputError: right is odd; nothing is lost; hand in an even one" in err.splitlines()
 
 
 def test_it_runs_beside_nothing_when_nothing_is_left_to_run(root: Path) -> None:
-    code, out, _ = run(root, "--until", "left")
+    code, out, _ = TOY.run(root, "--until", "left")
     assert code == 0
     assert "runs beside what follows" not in out
 

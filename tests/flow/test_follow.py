@@ -1,9 +1,6 @@
 """A stage that follows another shard by shard: at once where there is room, the same tables, nothing lost whatever ends."""
 
-import json
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -11,34 +8,15 @@ import pytest
 
 from tests.support import follow_stages
 from tests.support.process_tree import descendants
+from tests.support.toy_command import Toy, recorded
 
+TOY = Toy(follow_stages)
 SHARDS = [f"{n:05d}" for n in range(follow_stages.NUM_SHARDS)]
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    return root_in(tmp_path)
-
-
-def root_in(folder: Path) -> Path:
-    (folder / "recipe.yaml").write_text(f"{follow_stages.RECIPE}root: {folder}\n")
-    return folder
-
-
-def start(root: Path, *arguments: str) -> subprocess.Popen[str]:
-    command = [sys.executable, follow_stages.__file__, str(root / "recipe.yaml"), *arguments]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def run(root: Path, *arguments: str) -> tuple[int, str, str]:
-    process = start(root, *arguments)
-    out, err = process.communicate(timeout=60)
-    return process.returncode, out, err
-
-
-def recorded(root: Path) -> dict[str, str]:
-    facts = json.loads((root / "toy" / "run.json").read_text())
-    return {name: entry["digest"] for name, entry in facts["stages"].items()}
+    return TOY.root(tmp_path)
 
 
 def made(root: Path) -> list[tuple[str, ...]]:
@@ -49,23 +27,23 @@ def test_shards_are_made_as_their_inputs_come_and_are_those_of_one_stage_after_t
     root: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     (root / "meet").touch()
-    code, out, err = run(root)
+    code, out, err = TOY.run(root)
     assert (code, err) == (0, "")
     assert "fine: follows raw, shard by shard" in out
     lines = made(root)
     assert [line for line in lines if line[0] == "fine"] == [("fine", shard, "follower") for shard in SHARDS]
     assert lines.index(("fine", SHARDS[0], "follower")) < lines.index(("raw", SHARDS[-1], "command"))
-    other = root_in(tmp_path_factory.mktemp("in-turn"))
+    other = TOY.root(tmp_path_factory.mktemp("in-turn"))
     (other / "full").touch()
-    assert run(other)[0] == 0
+    assert TOY.run(other)[0] == 0
     assert all(line[2] == "command" for line in made(other))
     assert recorded(other) == recorded(root)
-    assert "0 stages ran" in run(root)[1]
+    assert "0 stages ran" in TOY.run(root)[1]
 
 
 def test_what_the_follower_could_not_do_its_stage_does(root: Path) -> None:
     (root / "refuse").touch()
-    code, _, err = run(root)
+    code, _, err = TOY.run(root)
     assert code == 0
     assert "InputError: fine is odd; nothing is lost; hand in an even one" in err
     assert [line for line in made(root) if line[0] == "fine"] == [
@@ -78,7 +56,7 @@ def test_the_follower_ends_with_the_command_and_what_it_made_stays(
     root: Path, number: signal.Signals
 ) -> None:
     (root / "hang").touch()
-    process = start(root)
+    process = TOY.start(root)
     end = time.monotonic() + 20
     while not (root / "hanging").exists() or ("fine", SHARDS[1], "follower") not in made(root):
         assert time.monotonic() < end
@@ -91,7 +69,7 @@ def test_the_follower_ends_with_the_command_and_what_it_made_stays(
         time.sleep(0.05)
     assert not Path(f"/proc/{follower}").exists()
     (root / "hang").unlink()
-    assert run(root)[0] == 0
+    assert TOY.run(root)[0] == 0
     assert sorted(line[:2] for line in made(root)) == sorted(
         (s, n) for s in ("seeds", "raw", "fine") for n in SHARDS
     )
@@ -99,4 +77,4 @@ def test_the_follower_ends_with_the_command_and_what_it_made_stays(
 
 @pytest.mark.parametrize("arguments", [("--until", "raw"), ("--force",)])
 def test_nothing_follows_where_it_was_not_asked_for_or_all_is_made_again(root: Path, arguments) -> None:
-    assert "fine: follows" not in run(root, *arguments)[1]
+    assert "fine: follows" not in TOY.run(root, *arguments)[1]

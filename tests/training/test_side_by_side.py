@@ -1,19 +1,41 @@
-"""Room for two worker groups: CPUs and GPUs of both, and one CPU to spare."""
+"""Room for two at once: CPUs and GPUs of both, and one CPU to spare; two worker groups, or the pools of download and embed."""
 
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from corgi.clip import embed
+from corgi.flow import cluster
+from corgi.settings.clip import EmbedSettings
+from corgi.settings.data import DownloadSettings
 from corgi.settings.training import TrainingSettings
 from corgi.training import side_by_side
 
 
 def recipe(grows: bool = False, wanted: bool = True, **training: Any) -> Any:
     settings = TrainingSettings.model_validate({"num_workers": 2, "cpus_per_worker": 1.5, **training})
-    cluster = SimpleNamespace(side_by_side=wanted, grows=grows)
     part = SimpleNamespace(training=settings)
-    return SimpleNamespace(cluster=cluster, prior=part, decoder=part)
+    return SimpleNamespace(
+        cluster=SimpleNamespace(side_by_side=wanted, grows=grows),
+        prior=part,
+        decoder=part,
+        download=DownloadSettings(num_actors=3, cpus_per_actor=1.0),
+        embed=EmbedSettings(
+            num_actors=2, cpus_per_actor=1.5, gpus_per_actor=1.0 if settings.use_gpu else 0.0
+        ),
+    )
+
+
+@pytest.fixture(autouse=True)
+def connected(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stand in for a cluster that was joined."""
+    monkeypatch.setattr(cluster, "connect", lambda recipe: None)
+    monkeypatch.setattr(cluster, "shared", lambda: {"RAY_ADDRESS": "somewhere:1"})
+
+
+def fits(recipe: Any) -> bool:
+    return side_by_side.environment(recipe) is not None
 
 
 @pytest.mark.parametrize(("cpus", "room"), [(6.0, False), (7.0, True)])
@@ -21,22 +43,31 @@ def test_both_groups_and_one_more_cpu_must_fit(
     monkeypatch: pytest.MonkeyPatch, cpus: float, room: bool
 ) -> None:
     monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": cpus})
-    assert side_by_side.has_room(recipe()) is room
+    assert fits(recipe()) is room
 
 
 @pytest.mark.parametrize(("gpus", "room"), [(3.0, False), (4.0, True)])
 def test_gpus_are_counted_too(monkeypatch: pytest.MonkeyPatch, gpus: float, room: bool) -> None:
     monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 100.0, "GPU": gpus})
-    assert side_by_side.has_room(recipe(use_gpu=True)) is room
+    assert fits(recipe(use_gpu=True)) is room
 
 
 def test_a_cluster_that_grows_need_not_have_the_room_yet(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 1.0})
-    assert not side_by_side.has_room(recipe(grows=True))  # a Ray of this machine alone never grows
+    assert not fits(recipe(grows=True))  # a Ray of this machine alone never grows
     monkeypatch.setenv("RAY_ADDRESS", "somewhere:1")
-    assert side_by_side.has_room(recipe(grows=True))
+    assert fits(recipe(grows=True))
 
 
 def test_off_means_one_after_the_other_and_starts_no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(side_by_side, "connect", lambda recipe: pytest.fail("Ray was started"))
+    monkeypatch.setattr(cluster, "connect", lambda recipe: pytest.fail("Ray was started"))
     assert side_by_side.environment(recipe(wanted=False)) is None
+    assert embed.room(recipe(wanted=False)) is None
+
+
+@pytest.mark.parametrize(("cpus", "gpus", "room"), [(6.0, 2.0, False), (7.0, 1.0, False), (7.0, 2.0, True)])
+def test_embed_follows_where_both_pools_and_one_more_cpu_fit(
+    monkeypatch: pytest.MonkeyPatch, cpus: float, gpus: float, room: bool
+) -> None:
+    monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": cpus, "GPU": gpus})
+    assert (embed.room(recipe(use_gpu=True)) is not None) is room

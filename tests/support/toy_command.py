@@ -1,0 +1,37 @@
+"""A toy pipeline as a user starts it: its stages' module as a script over a root, and what its run then points at."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+
+class Toy:
+    """A toy pipeline's command; `stages` is a module with RECIPE that runs as a script."""
+
+    def __init__(self, stages: ModuleType) -> None:
+        """Take the module."""
+        self._stages = stages
+
+    def root(self, folder: Path) -> Path:
+        """Put the recipe into a folder and return it."""
+        (folder / "recipe.yaml").write_text(f"{self._stages.RECIPE}root: {folder}\n")
+        return folder
+
+    def start(self, root: Path, *arguments: str) -> subprocess.Popen[str]:
+        """Start the command."""
+        command = [sys.executable, str(self._stages.__file__), str(root / "recipe.yaml"), *arguments]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def run(self, root: Path, *arguments: str) -> tuple[int, str, str]:
+        """Run the command to its end; return exit code, standard output and standard error."""
+        process = self.start(root, *arguments)
+        out, err = process.communicate(timeout=60)
+        return process.returncode, out, err
+
+
+def recorded(root: Path) -> dict[str, str]:
+    """Return the digest of each stage the run points at."""
+    facts = json.loads((root / "toy" / "run.json").read_text())
+    return {name: entry["digest"] for name, entry in facts["stages"].items()}
