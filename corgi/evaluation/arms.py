@@ -49,6 +49,7 @@ ARMS: Mapping[ArmName, Arm] = {
     "k16-matched": Arm("clusters", 16, c="matched"),
     "k16-head": Arm("clusters", 16, choice="learned"),
     "k16-soft": Arm("clusters", 16, choice="learned_soft"),
+    "k16-soft-raw": Arm("clusters", 16, choice="learned_soft", raw=True),
     "k16-soft-matched": Arm("clusters", 16, c="matched", choice="learned_soft"),
     "k16-soft-low-rank": Arm("low_rank", 16, choice="learned_soft"),
     "k64": Arm("clusters", 64),

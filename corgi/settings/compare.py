@@ -21,6 +21,7 @@ ArmName = Literal[
     "k16-matched",
     "k16-head",
     "k16-soft",
+    "k16-soft-raw",
     "k16-soft-matched",
     "k16-soft-low-rank",
     "k64",
