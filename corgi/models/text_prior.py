@@ -6,7 +6,6 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -14,7 +13,6 @@ from corgi.diffusion.choice import ClusterChoice, choice_places
 from corgi.diffusion.guidance import best_of, guided
 from corgi.diffusion.loss import to_x0
 from corgi.diffusion.samplers import Denoise, ancestral, ddim, philox_noise
-from corgi.diffusion.scheduler import WhitenedScheduler, trained_betas
 from corgi.diffusion.shifted import ShiftedDiffusion
 from corgi.models.prior import Prefix, Prior
 
@@ -128,6 +126,11 @@ class TextPrior:
 
     def _solved(self, denoise: Denoise, cluster: Tensor, start: Tensor, steps: int) -> Tensor:
         """Run DPM-Solver++ 2M; its last step is of first order, which few steps need."""
+        # 3 s of processor time, which every training worker would pay for a sampler it may never use
+        from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
+
+        from corgi.diffusion.scheduler import WhitenedScheduler, trained_betas
+
         solver = DPMSolverMultistepScheduler(
             num_train_timesteps=self.process.schedule.num_steps,
             trained_betas=trained_betas(self.process.schedule),
