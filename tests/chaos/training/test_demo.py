@@ -182,9 +182,9 @@ def test_three_lost_nodes_change_no_prior(
     lossy = fresh(smoke, tmp_path / "lossy", "prior")
     steps = (
         "prior.variants=[shifted]",
-        "prior.training.num_steps=300",
+        "prior.training.num_steps=150",
         "prior.training.log_every_steps=1",
-        "prior.training.checkpoint_every_steps=20",
+        "prior.training.checkpoint_every_steps=10",
     )
     elastic = ("prior.training.min_workers=1", "prior.training.max_failures=12")
     process = start("prior", smoke, lossy, *steps, *elastic, RAY_ADDRESS=cluster.address)
