@@ -4,6 +4,7 @@ import json
 import re
 import sys
 from collections.abc import Iterable, Mapping
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from corgi.tables.run import Run
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 PAGE = DOCS / "results.md"
 _BLOCK = re.compile(r"(<!-- figures: comparison -->\n).*?(<!-- end -->)", re.DOTALL)
-STEPS = (1, 2, 4, 8, 64)
+STEPS = (1, 2, 4, 8, 16, 64)
 MECHANISM = (
     ("k16-token", "k16"),
     ("k16-head", "k16"),
@@ -64,8 +65,8 @@ def space_parts(space: str, metrics: Mapping[str, Any], found: Found) -> Iterabl
     yield table(
         ["arm", *counts], [[label, *(str(row[name]) for name in counts)] for label, row in control.items()]
     )
-    yield "Where clusters win or lose, differences at 64 steps by one sampler (question 3):\n"
-    yield table(["first minus second", "frechet", "cosine"], list(mechanism(found, space)))
+    yield "Where clusters win or lose, differences at 64 steps (question 3):\n"
+    yield table(["first minus second", "sampler", "frechet", "cosine"], list(mechanism(found, space)))
     yield "One pass and no training at all (question 4):\n"
     yield table(
         ["", "cosine", "R@1", "R@10", "two-sample cosine", "Frechet"],
@@ -88,13 +89,14 @@ def by_steps(found: Found, here: Iterable[Way], label: str, steps: int) -> str:
 
 
 def mechanism(found: Found, space: str) -> Iterable[list[str]]:
-    """Yield what separates two arms that differ in one thing."""
-    sampler = next(way.sampler for way in found if way.steps == 64)
-    for first, second in MECHANISM:
+    """Yield what separates two arms that differ in one thing, by each sampler."""
+    samplers = dict.fromkeys(way.sampler for way in found if way.steps == 64)
+    for (first, second), sampler in product(MECHANISM, samplers):
         a, b = (found.get(Way(space, arm, 1, sampler, 64)) for arm in (first, second))
         if a is not None and b is not None:
             yield [
                 f"{first} - {second}",
+                sampler,
                 *(told(difference(a[name], b[name])) for name in ("frechet", "cosine")),
             ]
 

@@ -111,7 +111,7 @@ def main() -> int:
     """Print and keep the ratio, and draw both curves."""
     parser = argparse.ArgumentParser(description="Time noise levels.")
     parser.add_argument("--run", default="runs/openmoji", help="a run of make demo")
-    parser.add_argument("--seconds", type=float, default=120.0, help="seconds of training each")
+    parser.add_argument("--seconds", type=float, default=40.0, help="seconds of training each")
     arguments = parser.parse_args()
     train, held_out = pairs_of(Run.open(arguments.run))
     curves = {levels: curve(train, held_out, levels, arguments.seconds) for levels in LEVELS}
