@@ -1,5 +1,7 @@
 """The prior's objective: the documented loss, the documented captions, one code for every variant."""
 
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -377,3 +379,9 @@ def test_low_rank_factors_of_the_shift_reach_the_table():
     root = table.apply_L(torch.eye(DIM), torch.zeros(DIM, dtype=torch.int64)).mT
     expected = 4 * (torch.diag(_shift()["scale"][0] ** 2) + factor[0] @ factor[0].mT)
     torch.testing.assert_close(root @ root.mT, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_its_workers_do_not_import_the_samplers_library():
+    code = "import sys, corgi.training.prior; print([m for m in ('diffusers', 'scipy') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
