@@ -12,7 +12,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from corgi.evaluation.compare import Found, Way, best, difference, gathered
+from corgi.comparison.stage import Found, Way, best, difference, gathered
 from corgi.evaluation.metrics import student_interval
 from corgi.tables.run import Run
 

@@ -184,7 +184,7 @@ def planned(root: str, number: int, urls: Sequence[str]) -> Any:
 
 def made(tasks: Sequence[Any]) -> int:
     """Make shards one after another, as one actor does; return images kept."""
-    from corgi.data.download import DownloadShards
+    from corgi.download.stage import DownloadShards
 
     maker = DownloadShards()
     try:

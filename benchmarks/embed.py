@@ -22,9 +22,9 @@ from benchmarks.figures import Figures, alternated
 from corgi.clip.embed import embed_pictures
 from corgi.clip.references import model_shard, tower_refs
 from corgi.clip.towers import Tower, build_model, load_tower
-from corgi.data.image import decode, decode_stored
 from corgi.demo.openmoji import catalogue, subset
 from corgi.demo.raster import FOLDER_NAME, rasterise
+from corgi.imaging.decode import decode, decode_stored
 from corgi.settings.clip import EmbedSettings, TowerRef
 from corgi.settings.data import DownloadSettings
 from corgi.tables.run import Run

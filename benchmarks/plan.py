@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.figures import Figures
-from corgi.data import plan
 from corgi.flow.dag import Selection, Stage, open_dag
+from corgi.planning import stage as plan
 from corgi.settings.recipe import Recipe
 
 MAX_SECONDS, MAX_BYTES, MAX_GROWTH = 30.0, 10**9, 1.1
@@ -44,7 +44,7 @@ def plan_alone(path: Path, root: Path) -> None:
         {"name": "bench", "root": str(root), "plan": {"input": str(path)}, "embed": {"towers": [tower]}}
     )
     stage = Stage(
-        "plan", f"{plan.__name__}:run", settings=("plan",), fingerprint="corgi.data.source:fingerprint"
+        "plan", f"{plan.__name__}:run", settings=("plan",), fingerprint="corgi.sources.sources:fingerprint"
     )
     started = time.perf_counter()
     dag = open_dag([stage], recipe)

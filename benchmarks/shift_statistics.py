@@ -24,10 +24,10 @@ import torch
 from sklearn.cluster import MiniBatchKMeans
 
 from benchmarks.figures import Figures, alternated
-from corgi.clip import fit
-from corgi.clip.memory import needed_bytes
 from corgi.clip.vectors import column
 from corgi.settings.clip import ShiftSettings
+from corgi.shift import fit
+from corgi.shift.memory import needed_bytes
 from corgi.statistics.clusters import nearest, spherical_kmeans
 from corgi.statistics.moments import Moments, cluster_moments
 from corgi.tables.vectors import concatenated

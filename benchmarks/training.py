@@ -25,9 +25,9 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from benchmarks.figures import Figures, alternated
+from corgi.feeding.noise import Noise
 from corgi.settings.training import TrackingSettings, TrainingSettings
 from corgi.training.loop import train_loop
-from corgi.training.noise import Noise
 from corgi.training.training import Training
 
 WORLD, BATCH, TOKENS, DIM, DEPTH = 2, 16, 16, 64, 4

@@ -8,10 +8,10 @@ from typing import Any
 
 import full
 
-from corgi.data.vectors import holds_vectors
-from corgi.evaluation import results
 from corgi.flow import command
 from corgi.flow.dag import Stage
+from corgi.report import results
+from corgi.sources.embeddings import holds_vectors
 
 
 def stages(recipe: Any) -> list[Stage]:
@@ -25,14 +25,14 @@ def contest() -> list[Stage]:
     """Return the comparison's own stages."""
     tables = ("download", "embed", "curate")
     return [
-        Stage("spaces", "corgi.evaluation.spaces:run", ("embed", "curate"), ("compare",)),
-        Stage("contest", "corgi.evaluation.contest:run", ("embed", "curate", "spaces"), ("compare",)),
-        Stage("scores", "corgi.evaluation.scores:run", (*tables, "spaces", "contest"), ("compare", "score")),
+        Stage("spaces", "corgi.comparison.spaces:run", ("embed", "curate"), ("compare",)),
+        Stage("contest", "corgi.comparison.contest:run", ("embed", "curate", "spaces"), ("compare",)),
+        Stage("scores", "corgi.comparison.scores:run", (*tables, "spaces", "contest"), ("compare", "score")),
         Stage(
-            "comparison", "corgi.evaluation.compare:run", (*tables, "spaces", "scores"), ("compare", "score")
+            "comparison", "corgi.comparison.stage:run", (*tables, "spaces", "scores"), ("compare", "score")
         ),
     ]
 
 
 if __name__ == "__main__":
-    sys.exit(command.main(stages, results.publish, canonical="corgi.data.identity:canonical_url"))
+    sys.exit(command.main(stages, results.publish, canonical="corgi.sources.identity:canonical_url"))

@@ -16,7 +16,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True, help="new folder")
     parser.add_argument("--variant", help="which prior of the run; the first one when not given")
     arguments = parser.parse_args()
-    from corgi.inference.export import export_prior
+    from corgi.inference.export_prior import export_prior
 
     try:
         print(export_prior(arguments.run, arguments.out, arguments.variant))

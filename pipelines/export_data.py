@@ -25,8 +25,8 @@ def main() -> int:
     )
     parser.add_argument("--uids", type=Path, metavar="FILE", help="sorted kept train uids as DataComp's .npy")
     arguments = parser.parse_args()
-    from corgi.clip.export import clip_retrieval
-    from corgi.data.subset import npy_bytes, uid_set
+    from corgi.clip.export_embeddings import clip_retrieval
+    from corgi.curation.subset import npy_bytes, uid_set
     from corgi.tables.run import Run
     from corgi.tables.store import write_file
 

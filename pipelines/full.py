@@ -9,10 +9,10 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from corgi.data.vectors import holds_vectors
-from corgi.evaluation import results
 from corgi.flow import command
 from corgi.flow.dag import Stage
+from corgi.report import results
+from corgi.sources.embeddings import holds_vectors
 
 
 def stages(recipe: Any) -> list[Stage]:
@@ -32,12 +32,12 @@ def pictures(recipe: Any) -> list[Stage]:
         planned(along),
         Stage(
             "download",
-            "corgi.data.download:run",
+            "corgi.download.stage:run",
             ("plan",),
             ("download",),
             partition="plan",
             version=4,
-            amend="corgi.data.amend:download",
+            amend="corgi.download.revise:revise",
             along=along,
         ),
         Stage("tower", "corgi.clip.train:run", ("download",), ("tower",), along=along),
@@ -61,16 +61,16 @@ def given() -> list[Stage]:
         planned("embed"),
         Stage(
             "download",
-            "corgi.data.given:run",
+            "corgi.download.precomputed:run",
             ("plan",),
             ("download",),
             partition="plan",
-            amend="corgi.data.given:amend",
+            amend="corgi.download.precomputed:amend",
             along="embed",
         ),
         Stage(
             "embed",
-            "corgi.clip.given:run",
+            "corgi.clip.precomputed:run",
             ("plan", "download"),
             ("embed",),
             partition="download",
@@ -83,11 +83,11 @@ def planned(along: str | None) -> Stage:
     """Return the stage that gives rows identities, splits and shards."""
     return Stage(
         "plan",
-        "corgi.data.plan:run",
+        "corgi.planning.stage:run",
         settings=("plan",),
         version=2,
-        fingerprint="corgi.data.source:fingerprint",
-        amend="corgi.data.amend:plan",
+        fingerprint="corgi.planning.fingerprint:fingerprint",
+        amend="corgi.planning.revise:revise",
         along=along,
     )
 
@@ -95,14 +95,14 @@ def planned(along: str | None) -> Stage:
 def statistics() -> list[Stage]:
     """Return the stages that need vectors and captions only."""
     return [
-        Stage("curate", "corgi.data.curate:run", ("download", "embed"), ("curate",), version=2),
+        Stage("curate", "corgi.curation.stage:run", ("download", "embed"), ("curate",), version=2),
         Stage(
             "shift",
-            "corgi.clip.cluster:run",
+            "corgi.shift.stage:run",
             ("download", "embed", "curate"),
             ("shift",),
             fingerprint="corgi.clip.references:earlier_shift",
-            cost="corgi.clip.memory:plan_lines",
+            cost="corgi.shift.memory:plan_lines",
             version=2,
         ),
         Stage(
@@ -124,7 +124,7 @@ def models(tower: tuple[str, ...]) -> list[Stage]:
         Stage("decoder", "corgi.training.decoder:run", ("embed", "curate", "autoencoder"), ("decoder",)),
         Stage(
             "evaluate",
-            "corgi.evaluation.evaluate:run",
+            "corgi.evaluation.stage:run",
             ("download", *tower, "embed", "curate", "shift", "prior", "autoencoder", "decoder"),
             ("evaluate", "prior", "decoder"),
         ),
@@ -133,7 +133,7 @@ def models(tower: tuple[str, ...]) -> list[Stage]:
 
 def main(only: str | None = None) -> int:
     """Run the command line; `only` is the stage of a script that runs one."""
-    return command.main(stages, results.publish, only, canonical="corgi.data.identity:canonical_url")
+    return command.main(stages, results.publish, only, canonical="corgi.sources.identity:canonical_url")
 
 
 if __name__ == "__main__":

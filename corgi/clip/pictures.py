@@ -9,7 +9,7 @@ from jaxtyping import Shaped
 from PIL import Image
 from torch import Tensor
 
-from corgi.data.image import decode_stored
+from corgi.imaging.decode import decode_stored
 
 Preprocess = Callable[[Image.Image], Tensor]
 

@@ -5,10 +5,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from corgi.data.places import sha256_of
-from corgi.data.vectors import VectorFile, holds_vectors, vector_files
 from corgi.settings.clip import EmbedSettings, TowerRef
 from corgi.settings.errors import InputError
+from corgi.sources.embeddings import VectorFile, holds_vectors, vector_files
+from corgi.storage.paths import sha256_of
 from corgi.tables.manifest import ShardManifest
 from corgi.tables.run import Run
 from corgi.tables.store import Store

@@ -8,7 +8,7 @@ from torch import nn
 
 from corgi.clip import backbones
 from corgi.clip.features import FeatureRows, feature_task, frozen_model
-from corgi.clip.heads import HeadsObjective
+from corgi.clip.projection_heads import HeadsObjective
 from corgi.flow.cluster import connect
 from corgi.flow.dag import Context
 from corgi.flow.shards import Pool, make_shards
@@ -58,7 +58,7 @@ def _training(context: Context, model: ShardTask, features: list[ShardTask]) -> 
     return Training(
         name="tower",
         folder=str(context.work_folder(model)),
-        objective="corgi.clip.heads:HeadsObjective",
+        objective="corgi.clip.projection_heads:HeadsObjective",
         arguments={
             "root": model.root,
             "features": [shard.path for shard in committed if shard is not None],

@@ -1,0 +1,1 @@
+"""Evaluation of a run: metrics and the sample grid."""

@@ -18,8 +18,8 @@ from corgi.flow.follow import follow
 from corgi.flow.locks import held
 from corgi.settings.errors import SettingsError
 from corgi.settings.recipe import load
+from corgi.storage.disk import is_object_store
 from corgi.tables.run import Run
-from corgi.tables.storage import is_object_store
 from corgi.tables.taken_down import TakenDown
 
 _INTERRUPTED = 130

@@ -14,9 +14,9 @@ from corgi.flow.aside import Aside
 from corgi.flow.code import code_digest, git_commit
 from corgi.flow.context import Context, Stage, outside_of, resolve, stage_key
 from corgi.settings.errors import InputError, SettingsError, StorageError
+from corgi.storage.disk import is_object_store
 from corgi.tables.manifest import RowCounts, ShardEntry, StageManifest
 from corgi.tables.run import Run
-from corgi.tables.storage import is_object_store
 from corgi.tables.store import ShardTask, Store
 
 __all__ = ["Context", "Dag", "Selection", "Stage", "Step", "open_dag"]

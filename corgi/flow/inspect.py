@@ -8,10 +8,10 @@ from corgi.flow.code import code_digest, commit_of
 from corgi.flow.dag import Dag
 from corgi.flow.locks import held
 from corgi.settings.errors import InputError, StorageError
+from corgi.storage.disk import is_object_store
 from corgi.tables.garbage import run_facts, unreferenced
 from corgi.tables.manifest import StageManifest
 from corgi.tables.run import Run
-from corgi.tables.storage import is_object_store
 
 
 def require(run: Run) -> None:

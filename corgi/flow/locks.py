@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TextIO
 
 from corgi.settings.errors import ClusterError
-from corgi.tables.store import storage_full
+from corgi.storage.errors import storage_full
 
 _NAME_TRIES, _NAME_WAIT_S = 20, 0.05
 

@@ -29,7 +29,7 @@ ArmName = Literal[
     "regression",
     "eclipse",
 ]
-"""What competes; corgi/evaluation/arms.py says what each is."""
+"""What competes; corgi/comparison/arms.py says what each is."""
 
 
 class CompareSettings(Section):

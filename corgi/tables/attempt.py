@@ -12,9 +12,10 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from corgi.storage.disk import Storage
+from corgi.storage.errors import storage_full
 from corgi.tables.generations import generation, publish
 from corgi.tables.manifest import FileEntry, RowCounts, ShardManifest, sealed
-from corgi.tables.storage import Storage, storage_full
 
 VECTOR_ROW_GROUP_ROWS = 10_000
 

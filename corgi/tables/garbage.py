@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from corgi.settings.errors import StorageError
+from corgi.storage.disk import open_storage
 from corgi.tables.generations import generation
 from corgi.tables.manifest import ShardManifest, StageManifest
-from corgi.tables.storage import open_storage
 from corgi.tables.store import Store
 
 _KEPT_FOLDERS = ("taken-down",)

@@ -3,8 +3,9 @@
 from typing import TypeVar
 
 from corgi.settings.errors import StorageError
+from corgi.storage.disk import Storage
+from corgi.storage.errors import storage_full
 from corgi.tables.manifest import ShardManifest, StageManifest, unsealed
-from corgi.tables.storage import Storage, storage_full
 
 _Manifest = TypeVar("_Manifest", ShardManifest, StageManifest)
 

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from corgi.settings.errors import InputError, StorageError
+from corgi.storage.disk import is_object_store, open_storage
+from corgi.storage.errors import storage_full
 from corgi.tables.manifest import ShardManifest, StageManifest
-from corgi.tables.storage import is_object_store, open_storage, storage_full
 from corgi.tables.store import Store
 
 

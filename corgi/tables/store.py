@@ -15,17 +15,17 @@ import pyarrow.parquet as pq
 
 from corgi.settings.errors import StorageError
 from corgi.settings.section import digest
+from corgi.storage.disk import Storage, is_object_store, open_storage, write_file
+from corgi.storage.errors import storage_full
 from corgi.tables.attempt import VECTOR_ROW_GROUP_ROWS, Attempt, ShardTask
 from corgi.tables.generations import generation, newest, publish, read_sealed
 from corgi.tables.manifest import FileEntry, ShardManifest, StageManifest, sealed
-from corgi.tables.storage import Storage, is_object_store, open_storage, storage_full, write_file
 
 __all__ = [
     "VECTOR_ROW_GROUP_ROWS",
     "Attempt",
     "ShardTask",
     "Store",
-    "storage_full",
     "table_digest",
     "write_file",
 ]

@@ -12,10 +12,10 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 from tqdm import tqdm
 
-from corgi.data.image import decode_stored
 from corgi.flow.cluster import connect
 from corgi.flow.dag import Context
 from corgi.flow.shards import Pool, make_shards
+from corgi.imaging.decode import decode_stored
 from corgi.models.autoencoder import LinearAutoencoder, fit_linear
 from corgi.settings.errors import InputError
 from corgi.settings.models import AutoencoderSettings

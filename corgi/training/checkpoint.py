@@ -22,7 +22,7 @@ from torch import Tensor
 
 from corgi.settings.errors import StorageError
 from corgi.settings.section import digest
-from corgi.tables.store import storage_full
+from corgi.storage.errors import storage_full
 from corgi.training.listing import COMMITTED, entry, files, read_listing, sync, sync_folders
 from corgi.training.ranks import barrier, from_first, gathered, rank, world_size
 from corgi.training.training import Training

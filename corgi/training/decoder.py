@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from corgi.diffusion.loss import from_x0, squared_error
 from corgi.diffusion.schedule import Schedule
 from corgi.diffusion.shifted import ShiftedDiffusion, ShiftTable
+from corgi.feeding.noise import Noise
+from corgi.feeding.rows import DecoderRows, EmbeddedShards, vector_moments
 from corgi.flow.cluster import connect
 from corgi.flow.dag import Context
 from corgi.models.denoiser import DenoiserConfig, LatentDenoiser, perturb_embedding
@@ -19,9 +21,7 @@ from corgi.tables.manifest import RowCounts, ShardManifest
 from corgi.tables.schema import Split
 from corgi.tables.store import ShardTask, Store
 from corgi.training.autoencoder import load_autoencoder
-from corgi.training.noise import Noise
 from corgi.training.objective import Shown
-from corgi.training.rows import DecoderRows, EmbeddedShards, vector_moments
 from corgi.training.trainer import final_weights, train
 from corgi.training.training import Training
 

@@ -8,8 +8,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from corgi.feeding.feed import Batch, Feed, Order
+from corgi.feeding.noise import Noise
 from corgi.settings.errors import InputError
-from corgi.training import tracking
+from corgi.tracking import tracker as tracking
 from corgi.training.checkpoint import Checkpoint, Checkpoints, finish, is_finished
 from corgi.training.ema import Ema
 from corgi.training.engine import (
@@ -23,8 +25,6 @@ from corgi.training.engine import (
     set_lr,
     skipped,
 )
-from corgi.training.feed import Batch, Feed, Order
-from corgi.training.noise import Noise
 from corgi.training.notice import Agreement
 from corgi.training.objective import Objective, Shows
 from corgi.training.probe import Probe

@@ -7,8 +7,8 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from corgi.training.feed import Rows
-from corgi.training.noise import Noise
+from corgi.feeding.feed import Rows
+from corgi.feeding.noise import Noise
 
 
 class Objective(Protocol):

@@ -13,6 +13,9 @@ from corgi.diffusion.learned import NUM_DRAWS, diversity_loss, gaussian_draws, s
 from corgi.diffusion.loss import Noised, loss_weight, prediction_error, to_x0, weighted_loss
 from corgi.diffusion.schedule import Schedule
 from corgi.diffusion.shifted import ShiftedDiffusion, ShiftTable, choose_cluster
+from corgi.feeding.feed import Rows, dense, first_rows
+from corgi.feeding.noise import Noise
+from corgi.feeding.rows import EmbeddedShards, PriorRows
 from corgi.flow.cluster import connect
 from corgi.flow.dag import Context
 from corgi.models.prior import Prior, PriorConfig
@@ -22,10 +25,7 @@ from corgi.settings.training import TrackingSettings
 from corgi.tables.manifest import RowCounts, ShardManifest
 from corgi.tables.schema import Split
 from corgi.tables.store import ShardTask, Store
-from corgi.training.feed import Rows, dense, first_rows
-from corgi.training.noise import Noise
 from corgi.training.objective import Shown
-from corgi.training.rows import EmbeddedShards, PriorRows
 from corgi.training.shift_table import shift_scale, shift_table
 from corgi.training.similarity import similarities
 from corgi.training.trainer import final_weights, train

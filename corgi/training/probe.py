@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from corgi.feeding.feed import Rows, dense
+from corgi.feeding.noise import Noise
 from corgi.settings.errors import StorageError
 from corgi.training.checkpoint import Checkpoint
-from corgi.training.feed import Rows, dense
-from corgi.training.noise import Noise
 from corgi.training.objective import Objective
 
 _ROWS = 16

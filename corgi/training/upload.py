@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from corgi.settings.errors import StorageError
-from corgi.tables.object_storage import opened
+from corgi.storage.objects import opened
 from corgi.training.listing import COMMITTED, files, read_listing, sync
 from corgi.training.training import Training
 

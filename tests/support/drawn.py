@@ -108,7 +108,7 @@ def dag(root: Path, **sections: object) -> Dag:
         Stage("download", "tests.support.drawn:download"),
         Stage("tower", "corgi.clip.train:run", ("download",), ("tower",)),
         Stage("embed", "corgi.clip.embed:run", ("download", *tower), ("embed",), partition="download"),
-        Stage("curate", "corgi.data.curate:run", ("download", "embed"), ("curate",), partition="embed"),
-        Stage("shift", "corgi.clip.cluster:run", ("download", "embed", "curate"), ("shift",)),
+        Stage("curate", "corgi.curation.stage:run", ("download", "embed"), ("curate",), partition="embed"),
+        Stage("shift", "corgi.shift.stage:run", ("download", "embed", "curate"), ("shift",)),
     ]
     return open_dag([stage for stage in stages if stage.name != "tower" or tower], recipe)

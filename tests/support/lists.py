@@ -16,7 +16,11 @@ COLUMNS = ("url", "caption", "kind", "concept")
 FORMATS = ("parquet", "csv", "tsv", "jsonl")
 Row = tuple[str | None, str | None, str | None, str | None]
 PLAN = Stage(
-    "plan", "corgi.data.plan:run", settings=("plan",), version=2, fingerprint="corgi.data.source:fingerprint"
+    "plan",
+    "corgi.planning.stage:run",
+    settings=("plan",),
+    version=2,
+    fingerprint="corgi.planning.fingerprint:fingerprint",
 )
 
 

@@ -5,8 +5,8 @@ import signal
 import time
 from pathlib import Path
 
-from corgi.data.header import Rejected
-from corgi.data.image import Decoded, decode
+from corgi.imaging.decode import Decoded, decode
+from corgi.imaging.header import Rejected
 from corgi.settings.data import DownloadSettings
 from corgi.tables.schema import Reason
 from tests.support.pictures import encoded, scene

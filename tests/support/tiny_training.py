@@ -12,8 +12,8 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from corgi.feeding.noise import Noise
 from corgi.settings.training import TrackingSettings, TrainingSettings
-from corgi.training.noise import Noise
 from corgi.training.training import Training
 
 

@@ -6,6 +6,7 @@ import torch
 from safetensors.torch import save
 
 from corgi.diffusion.loss import from_x0
+from corgi.feeding.noise import Noise
 from corgi.models.autoencoder import LinearAutoencoder
 from corgi.models.picture_decoder import PictureDecoder, to_bytes
 from corgi.settings.models import DecoderSettings
@@ -13,7 +14,6 @@ from corgi.tables import schema
 from corgi.tables.manifest import RowCounts
 from corgi.tables.run import Run
 from corgi.training.decoder import DROP, DecoderObjective, load_decoder
-from corgi.training.noise import Noise
 from tests.support.tables import DIM, Output, commit_stage, tiny_run
 
 SIDE, LATENT = 4, 6

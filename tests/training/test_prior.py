@@ -11,6 +11,9 @@ import torch
 from safetensors.torch import save
 
 from corgi.diffusion.schedule import Schedule
+from corgi.feeding.feed import Feed, Order
+from corgi.feeding.noise import Noise
+from corgi.feeding.rows import PriorRows
 from corgi.flow.dag import Context, Stage
 from corgi.models.prior import Prior
 from corgi.models.text_prior import Sampling, TextPrior
@@ -21,10 +24,7 @@ from corgi.tables.manifest import RowCounts
 from corgi.tables.run import Run
 from corgi.tables.schema import Split, caption_tokens
 from corgi.tables.vectors import concatenated
-from corgi.training.feed import Feed, Order
-from corgi.training.noise import Noise
 from corgi.training.prior import EPS, TIMESTEP, PriorObjective, load_prior
-from corgi.training.rows import PriorRows
 from corgi.training.shift_table import table_of
 from corgi.training.words import check_words
 from tests.support.tables import DIM, Output, commit_stage, tiny_run

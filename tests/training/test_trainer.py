@@ -9,8 +9,8 @@ import pytest
 
 from corgi.settings.errors import ClusterError, InputError
 from corgi.settings.training import TrackingSettings
+from corgi.tracking.tracker import run_id
 from corgi.training.checkpoint import final_facts
-from corgi.training.tracking import run_id
 from corgi.training.trainer import _tell, final_weights, train
 from corgi.training.training import Training
 from tests.support.tiny_training import tiny_training

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import strategies as st
 
 from corgi.settings.data import DownloadSettings
-from tests.data.test_fetch import fetch_each
+from tests.fetching.test_exchange import fetch_each
 from tests.support.fault_server import FaultServer
 from tests.support.spellings import hostile_resolver, urls
 

@@ -5,9 +5,9 @@ import os
 import time
 from collections.abc import Callable
 
-from corgi.data.decoding import DecoderPool
-from corgi.data.header import Rejected
-from corgi.data.image import Decoded, decode
+from corgi.imaging.decode import Decoded, decode
+from corgi.imaging.header import Rejected
+from corgi.imaging.pool import DecoderPool
 from corgi.settings.data import DownloadSettings
 from tests.support.mutants import mutant
 

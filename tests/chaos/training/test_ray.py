@@ -14,8 +14,8 @@ import ray
 from ray.cluster_utils import Cluster
 
 from corgi.settings.training import TrackingSettings
+from corgi.tracking.tracker import run_id
 from corgi.training.checkpoint import final_weights
-from corgi.training.tracking import run_id
 from corgi.training.trainer import train
 from corgi.training.training import Training
 from tests.support.offline import await_exit, offline_steps

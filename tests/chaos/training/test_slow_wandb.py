@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from corgi.settings.training import TrackingSettings
-from corgi.training import tracking
+from corgi.tracking import tracker as tracking
 from corgi.training.loop import train_loop
 from corgi.training.training import Training
 from tests.support.smoke_run import KEY

@@ -1,0 +1,243 @@
+"""The embed stage over vectors made elsewhere: each planned row's vectors, found by where its list has it."""
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from corgi.clip.embed import Vectors, embedded_tables, scored
+from corgi.clip.references import absolute, given_files
+from corgi.clip.scores import checked_heads
+from corgi.clip.vectors import is_good
+from corgi.flow.cluster import connect
+from corgi.flow.dag import Context
+from corgi.flow.shards import Pool, make_shards
+from corgi.settings.clip import EmbedSettings, TowerRef
+from corgi.settings.errors import InputError
+from corgi.sources.embeddings import VectorFile, opened_arrays, unit_vectors, widths
+from corgi.storage.paths import sha256_of
+from corgi.tables.manifest import RowCounts, ShardManifest
+from corgi.tables.schema import Reason
+from corgi.tables.store import ShardTask, Store
+
+Places = dict[str, dict[str, Any]]
+"""The vectors beside a list, by the sha256 that names the list in the plan."""
+
+
+def run(context: Context) -> list[ShardTask]:
+    """Commit `image_embeddings` and `caption_embeddings` of every planned shard.
+
+    Raises:
+        InputError: a file cannot be read, or its vectors are not of the recipe's towers or of several widths.
+
+    """
+    tasks = context.partitioned()
+    pending = context.pending(tasks)
+    if not pending:
+        return tasks
+    settings: EmbedSettings = context.recipe.embed
+    if settings.tokens:
+        raise InputError(
+            "embed.tokens are computed from captions by a text encoder, and embed.input names vectors; nothing was started; "
+            "leave embed.tokens empty"
+        )
+    files = given_files(settings)
+    dims = check_widths(files, settings.towers)
+    connect(context.recipe)
+    arguments = {
+        "places": {sha256_of(str(file.metadata)): _told(file) for file in files},
+        "dims": dims,
+        "caption_col": context.recipe.plan.caption_col,
+        "settings": absolute(settings).model_dump(mode="json"),
+    }
+    pool = Pool(settings.num_actors, settings.cpus_per_actor)
+    make_shards("corgi.clip.precomputed:GivenShards", arguments, pending, pool, "embed")
+    return tasks
+
+
+def check_widths(files: Sequence[VectorFile], towers: Sequence[TowerRef]) -> dict[str, int]:
+    """Return each tower's width after comparing every file with the others and with the models that the recipe names.
+
+    Raises:
+        InputError: a tower has no image vectors, vectors are of several widths, or not of the width of the tower's model.
+
+    """
+    models = {ref.name: ref for ref in towers}
+    names = sorted(models) or sorted({name.rpartition("/")[0] for name in files[0].arrays})
+    dims: dict[str, tuple[int, str]] = {}
+    for file in files:
+        found = widths(file)
+        for name in names:
+            if f"{name}/image" not in found:
+                held = ", ".join(sorted({column.rpartition("/")[0] for column in found}))
+                raise InputError(
+                    f"{file.metadata}: no image vectors of tower {name!r} beside it (there are {held}); nothing was started; "
+                    "name in embed.towers the towers that made them"
+                )
+        for column, dim in sorted(found.items()):
+            tower = column.rpartition("/")[0]
+            known, place = dims.setdefault(tower, (dim, f"{file.metadata} ({column})"))
+            if dim != known:
+                raise InputError(
+                    f"{file.metadata}: {column} is {dim} numbers wide and {place} is {known}; nothing was started; "
+                    "give vectors of one model"
+                )
+    for name, ref in models.items():
+        expected = _width_of(ref)
+        if expected is not None and expected != dims[name][0]:
+            raise InputError(
+                f"{dims[name][1]}: vectors of tower {name!r} are {dims[name][0]} numbers wide, those of {ref.model} {expected}; "
+                "nothing was started; name in embed.towers the model that made them"
+            )
+    return {name: dims[name][0] for name in names}
+
+
+class GivenShards:
+    """Make shards of the embeddings tables out of arrays on disk; as Ray Data actors, several at once."""
+
+    def __init__(
+        self, places: Places, dims: dict[str, int], caption_col: str | None, settings: dict[str, Any]
+    ) -> None:
+        """Open no array yet."""
+        self._files = {sha256: _file(told) for sha256, told in places.items()}
+        self._dims, self._caption_col = dims, caption_col
+        chosen = EmbedSettings.model_validate(settings)
+        self._heads = checked_heads(chosen.heads, dims)
+        self._models = {ref.name: ref.model for ref in chosen.towers}
+
+    def make(self, task: ShardTask) -> ShardManifest:
+        """Commit one shard; a row whose every vector is NaN, infinite or zero is dropped and counted."""
+        store = Store(task.root)
+        download, planned = (store.read_shard(task.inputs[name][0]) for name in ("download", "plan"))
+        images = store.read(download, "images", ["uid", "split"])
+        captions = store.read(download, "captions", ["uid", "ordinal", "caption", "kind"])
+        rows = _rows_of(store.read(planned, "plan", ["uid", "sources", "rows"]), images["uid"].to_pylist())
+        pictures, texts = self._vectors(rows, captions)
+        tables = embedded_tables(images, captions, pictures, texts)
+        tables["image_embeddings"] = scored(tables["image_embeddings"], self._heads)
+        kept, captions_kept = tables["image_embeddings"].num_rows, tables["caption_embeddings"].num_rows
+        facts = {
+            "towers": {
+                name: {"model": self._models.get(name), "dim": dim} for name, dim in self._dims.items()
+            },
+            "captions": captions_kept,
+            "captions_dropped": captions.num_rows - captions_kept,
+        }
+        rejected = {Reason.BAD_VECTOR: images.num_rows - kept} if kept < images.num_rows else {}
+        with store.attempt(task) as attempt:
+            for name, table in tables.items():
+                attempt.write_table(name, table)
+            return attempt.commit(RowCounts(rows_in=images.num_rows, kept=kept, rejected=rejected), facts)
+
+    def _vectors(self, rows: "_Rows", captions: pa.Table) -> tuple[Vectors, Vectors]:
+        """Return each picture's and each caption's vectors: those of the first of its rows whose vectors are good."""
+        towers = list(self._dims)
+        pictures = {name: self._taken(rows, f"{name}/image") for name in towers}
+        texts = {name: self._taken(rows, f"{name}/text") for name in towers}
+        words = self._words(rows)
+        chosen: dict[Any, int] = {}
+        for at in np.flatnonzero(_all_good(pictures)).tolist():
+            chosen.setdefault(rows.uid[at], at)
+        spoken: dict[Any, int] = {}
+        for at in np.flatnonzero(_all_good(texts)).tolist():
+            spoken.setdefault((rows.uid[at], words[at]), at)
+        keys = zip(captions["uid"].to_pylist(), captions["caption"].to_pylist(), strict=True)
+        return (
+            _picked(pictures, [chosen.get(uid, -1) for uid in rows.wanted]),
+            _picked(texts, [spoken.get(key, -1) for key in keys]),
+        )
+
+    def _taken(self, rows: "_Rows", column: str) -> tuple[np.ndarray, np.ndarray]:
+        """Return unit vectors and norms of the rows; zero where a file has no such column."""
+        found = np.zeros((len(rows.uid), self._dims[column.rpartition("/")[0]]), np.float32)
+        for source, at in rows.by_source.items():
+            array = _arrays(self._files[source]).get(column)
+            if array is not None:
+                found[at] = array[rows.row[at]]
+        return unit_vectors(found)
+
+    def _words(self, rows: "_Rows") -> list[str | None]:
+        words: list[str | None] = [None] * len(rows.uid)
+        for source, at in rows.by_source.items() if self._caption_col else ():
+            held = _captions(self._files[source].metadata, str(self._caption_col))
+            for place, text in zip(at.tolist(), held.take(pa.array(rows.row[at])).to_pylist(), strict=True):
+                words[place] = text
+        return words
+
+
+class _Rows:
+    """Where the lists have the rows of some pictures: one entry a row of a list, in the plan's order."""
+
+    def __init__(self, wanted: list[str], uid: list[str], source: list[str], row: list[int]) -> None:
+        self.wanted, self.uid, self.row = wanted, uid, np.array(row, np.int64)
+        places: dict[str, list[int]] = {}
+        for at, name in enumerate(source):
+            places.setdefault(name, []).append(at)
+        self.by_source = {name: np.array(at, np.int64) for name, at in places.items()}
+
+
+def _rows_of(plan: pa.Table, wanted: list[str]) -> _Rows:
+    known = set(wanted)
+    entries = [
+        (planned["uid"], source, row)
+        for planned in plan.to_pylist()
+        if planned["uid"] in known
+        for source, row in zip(planned["sources"], planned["rows"], strict=True)
+    ]
+    return _Rows(wanted, [e[0] for e in entries], [e[1] for e in entries], [e[2] for e in entries])
+
+
+def _all_good(found: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+    return np.logical_and.reduce([is_good(unit, norm) for unit, norm in found.values()])
+
+
+def _picked(found: Mapping[str, tuple[np.ndarray, np.ndarray]], at: list[int]) -> Vectors:
+    """Return the vectors at some places; at -1, a row of norm zero, which no table takes."""
+    places = np.array(at, np.int64)
+    is_there = (places >= 0).astype(np.float32)
+    unit, norm = {}, {}
+    for name, (vectors, norms) in found.items():
+        padded = np.concatenate([vectors, np.zeros((1, vectors.shape[1]), np.float32)])
+        unit[name] = padded[places]
+        norm[name] = np.append(norms, np.float32(0))[places] * is_there
+    return Vectors(unit, norm)
+
+
+@lru_cache(maxsize=8)
+def _opened(metadata: str, arrays: tuple[tuple[str, str, str | None], ...]) -> dict[str, np.ndarray]:
+    return opened_arrays(VectorFile(Path(metadata), {name: (Path(path), key) for name, path, key in arrays}))
+
+
+def _arrays(file: VectorFile) -> dict[str, np.ndarray]:
+    arrays = tuple((name, str(path), key) for name, (path, key) in file.arrays.items())
+    return _opened(str(file.metadata), arrays)
+
+
+@lru_cache(maxsize=8)
+def _captions(metadata: Path, column: str) -> pa.ChunkedArray:
+    return pq.read_table(metadata, columns=[column], partitioning=None)[column].cast(pa.string())  # pyright: ignore[reportArgumentType]
+
+
+def _width_of(ref: TowerRef) -> int | None:
+    """Return the width of a model's vectors as its config says; None for a model that open_clip has no config of."""
+    if ref.config is not None:
+        return int(json.loads(Path(ref.config).read_text())["embed_dim"])
+    import open_clip
+
+    config: dict[str, Any] | None = open_clip.get_model_config(ref.model)
+    return None if config is None else int(config["embed_dim"])
+
+
+def _told(file: VectorFile) -> dict[str, Any]:
+    arrays = {name: [str(path), key] for name, (path, key) in file.arrays.items()}
+    return {"metadata": str(file.metadata), "arrays": arrays}
+
+
+def _file(told: dict[str, Any]) -> VectorFile:
+    arrays = {name: (Path(path), key) for name, (path, key) in told["arrays"].items()}
+    return VectorFile(Path(told["metadata"]), arrays)

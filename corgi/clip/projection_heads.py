@@ -1,0 +1,162 @@
+"""The trained part of an own tower: two MLP heads on frozen features, by the CLIP loss over the whole batch."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from open_clip import ClipLoss
+from timm.layers import Mlp
+from torch import Tensor, nn
+
+from corgi.clip.features import FeatureRows
+from corgi.feeding.noise import Noise
+from corgi.feeding.rows import vector_moments
+from corgi.settings.clip import TowerSettings
+from corgi.tables.schema import Split
+from corgi.training.ranks import rank, world_size
+
+IMAGE_FEATURES = 1280
+TEXT_FEATURES = 384
+MAX_VAL_PAIRS = 5000
+SCALE_FLOOR = 0.05
+"""Added to each channel's standard deviation; chosen, some channels of a frozen trunk hardly move."""
+MAX_LOGIT_SCALE = math.log(100)
+CAPTION, IMAGE_DROPOUT, TEXT_DROPOUT = range(3)
+"""Draws of one training row, each its own stream of the noise."""
+
+
+class Heads(nn.Module):
+    """The heads open_clip builds for `timm_proj: mlp` and `hf_proj_type: mlp`, layer for layer."""
+
+    def __init__(self, embed_dim: int) -> None:
+        """Build untrained heads into a joint space."""
+        super().__init__()
+        self.image = Mlp(IMAGE_FEATURES, 2 * embed_dim, embed_dim, bias=(True, False))
+        hidden = (TEXT_FEATURES + embed_dim) // 2
+        self.text = nn.Sequential(
+            nn.Linear(TEXT_FEATURES, hidden, bias=False), nn.GELU(), nn.Linear(hidden, embed_dim, bias=False)
+        )
+        self.logit_scale = nn.Parameter(torch.full((1,), math.log(1 / 0.07)))
+
+    def forward(
+        self, image: Float[Tensor, "batch 1280"], text: Float[Tensor, "batch 384"]
+    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, "batch dim"], Float[Tensor, ""]]:
+        """Return unit vectors of both and the temperature's inverse."""
+        scale = self.logit_scale.clamp(max=MAX_LOGIT_SCALE).exp()[0]
+        return (
+            F.normalize(self.image(image).float(), dim=-1),
+            F.normalize(self.text(text).float(), dim=-1),
+            scale,
+        )
+
+    def put_into(self, model: nn.Module, mean: Float[Tensor, "1280"], scale: Float[Tensor, "1280"]) -> None:
+        """Copy the heads into an open_clip model of the same config, the standardisation folded into the first layer.
+
+        W ((x - mean) / scale) + b = (W / scale) x + (b - (W / scale) mean).
+        """
+        state = dict(self.image.state_dict())
+        folded = state["fc1.weight"].double() / scale.double()
+        state["fc1.bias"] = (state["fc1.bias"].double() - folded @ mean.double()).float()
+        state["fc1.weight"] = folded.float()
+        model.get_submodule("visual.head.mlp").load_state_dict(state)
+        model.get_submodule("text.proj").load_state_dict(self.text.state_dict())
+        with torch.no_grad():
+            model.get_parameter("logit_scale").copy_(self.logit_scale[0].clamp(max=MAX_LOGIT_SCALE))
+
+
+class HeadsObjective:
+    """open_clip's CLIP loss on feature rows of the train split; retrieval among val pictures."""
+
+    def __init__(self, root: str, features: Sequence[str], settings: dict[str, Any]) -> None:
+        """Open feature shards; arguments are JSON."""
+        self.settings = TowerSettings.model_validate(settings)
+        self.root, self.features = root, tuple(features)
+        mean, std = vector_moments(self.rows(), "image")
+        self.mean = torch.from_numpy(mean).float()
+        self.scale = torch.from_numpy(std).float() + SCALE_FLOOR
+
+    def standardised(self, image: Tensor) -> Float[Tensor, "batch 1280"]:
+        """Return image features in units of their spread on train, so that no few channels decide."""
+        return (image.float() - self.mean.to(image.device)) / self.scale.to(image.device)
+
+    def model(self) -> Heads:
+        """Build untrained heads."""
+        return Heads(self.settings.embed_dim)
+
+    def rows(self) -> FeatureRows:
+        """Return the train pictures that have a full caption."""
+        return FeatureRows(self.root, self.features, Split.TRAIN)
+
+    def loss(self, model: Any, batch: dict[str, Tensor], noise: Noise) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the CLIP loss over the batch of all workers, one caption drawn a picture."""
+        text = drawn(batch["text"], batch["num_texts"], noise.uniform(CAPTION))
+        share = self.settings.dropout
+        image, text = (
+            dropped(self.standardised(batch["image"]), share, noise, IMAGE_DROPOUT),
+            dropped(text.float(), share, noise, TEXT_DROPOUT),
+        )
+        image, text, scale = model(image, text)
+        clip = ClipLoss(gather_with_grad=True, rank=rank(), world_size=world_size())
+        with torch.no_grad():
+            cosine = (image * text).sum(dim=1).mean()
+        return clip(image, text, scale), {"cosine": cosine, "logit_scale": scale.detach()}
+
+    @torch.no_grad()
+    def evaluate(self, model: nn.Module) -> dict[str, float]:
+        """Return retrieval among the val pictures, one a group; empty without any."""
+        rows = FeatureRows(self.root, self.features, Split.VAL)
+        images, texts = one_a_group(rows)
+        if not len(images):
+            return {}
+        image, text, _ = model(self.standardised(torch.from_numpy(images)), torch.from_numpy(texts).float())
+        return {f"val/{name}": value for name, value in retrieval(image, text).items()}
+
+
+def drawn(
+    text: Float[Tensor, "batch slots dim"], num_texts: Int[Tensor, "batch"], place: Float[Tensor, "batch"]
+) -> Float[Tensor, "batch dim"]:
+    """Return each row's caption at a place in [0, 1) among those it has."""
+    index = (place * num_texts).long().clamp(max=text.shape[1] - 1)
+    return text[torch.arange(len(text), device=text.device), index]
+
+
+def dropped(
+    features: Float[Tensor, "batch dim"], share: float, noise: Noise, draw: int
+) -> Float[Tensor, "batch dim"]:
+    """Zero a share of the features and scale up the rest; which ones is fixed by (seed, position)."""
+    if share == 0:
+        return features
+    threshold = math.sqrt(2) * float(torch.erfinv(torch.tensor(2 * share - 1, dtype=torch.float64)))
+    kept = noise.normal((features.shape[1],), draw) >= threshold
+    return features * kept / (1 - share)
+
+
+def one_a_group(rows: FeatureRows) -> tuple[Float[np.ndarray, "n d"], Float[np.ndarray, "n e"]]:
+    """Return image and first caption features of the first picture of each group, in shard order."""
+    seen: set[str] = set()
+    images, texts = [np.empty((0, IMAGE_FEATURES), np.float16)], [np.empty((0, TEXT_FEATURES), np.float16)]
+    for unit in range(len(rows.counts)):
+        fresh = []
+        for row, group in enumerate(rows.groups(unit)):
+            if group not in seen and len(seen) < MAX_VAL_PAIRS:
+                seen.add(group)
+                fresh.append(row)
+        loaded = rows.load(unit)
+        images.append(loaded["image"][fresh])
+        texts.append(loaded["text"][fresh, 0])
+    return np.concatenate(images), np.concatenate(texts)
+
+
+def retrieval(image: Float[Tensor, "n dim"], text: Float[Tensor, "n dim"]) -> dict[str, float]:
+    """Return R@1 and R@5 both ways among matched unit rows; ties and NaN count against the match."""
+    score = text.double() @ image.double().T
+    found: dict[str, float] = {"pairs": float(len(image))}
+    for name, matrix in (("text_to_image", score), ("image_to_text", score.T)):
+        better = (~(matrix < matrix.diagonal()[:, None])).sum(dim=1) - 1
+        for k in (1, 5):
+            found[f"{name}_r@{k}"] = float((better < k).double().mean())
+    return found

@@ -1,0 +1,136 @@
+"""The contest stage: every arm trained in every space with every seed, many trainings in one worker group."""
+
+from collections.abc import Sequence
+from itertools import product
+from typing import Any
+
+import torch
+from safetensors.torch import load as load_tensors
+from torch import Tensor
+
+from corgi.comparison.arms import ARMS, Arm, info_nce, prior_settings, scale_of, table_of
+from corgi.comparison.spaces import Space, SpaceRows
+from corgi.diffusion.choice import ClusterChoice
+from corgi.diffusion.schedule import Schedule
+from corgi.diffusion.shifted import ShiftedDiffusion
+from corgi.feeding.noise import Noise
+from corgi.feeding.rows import EmbeddedShards, PriorRows
+from corgi.flow.cluster import connect
+from corgi.flow.dag import Context
+from corgi.models.text_prior import TextPrior
+from corgi.settings.compare import CompareSettings
+from corgi.tables.manifest import RowCounts
+from corgi.tables.schema import Split
+from corgi.tables.store import ShardTask, Store
+from corgi.training.prior import EPS, PriorObjective, network_of
+from corgi.training.trainer import final_weights, train
+from corgi.training.training import Training
+
+
+def run(context: Context) -> list[ShardTask]:
+    """Train what is missing, seed by seed, and commit each arm's averaged weights."""
+    settings: CompareSettings = context.recipe.compare
+    spaces = {entry.shard: entry for entry in context.entries("spaces")}
+    tables = {name: context.entries(name) for name in ("embed", "curate")}
+    tasks: dict[int, list[ShardTask]] = {}
+    for number, space, arm in product(range(settings.num_seeds), settings.spaces, settings.arms):
+        seed = settings.seed + number
+        payload = {"space": space, "arm": arm, "seed": seed}
+        made = context.task(f"{space}.{arm}.{seed}", payload, {**tables, "spaces": [spaces[space]]})
+        tasks.setdefault(seed, []).append(made)
+    for of_seed in tasks.values():
+        _train(context, context.pending(of_seed))
+    return [task for of_seed in tasks.values() for task in of_seed]
+
+
+def _train(context: Context, pending: Sequence[ShardTask]) -> None:
+    """Bring the arms of one seed to their final weights in one worker group, then commit them."""
+    if not pending:
+        return
+    connect(context.recipe)
+    trainings = [_training(context, task) for task in pending]
+    train(trainings, context.recipe)
+    for task, training in zip(pending, trainings, strict=True):
+        objective: ArmObjective = training.build()
+        rows = sum(objective.rows().counts)
+        facts = {**task.payload, "parameters": sum(p.numel() for p in objective.model().parameters())}
+        with context.store.attempt(task) as attempt:
+            attempt.write_bytes("prior", ".safetensors", final_weights(training).read_bytes())
+            attempt.write_bytes("log", ".jsonl", training.metrics_file.read_bytes())
+            attempt.commit(RowCounts(rows_in=rows, kept=rows), facts=facts)
+
+
+def _training(context: Context, task: ShardTask) -> Training:
+    arm, settings = ARMS[task.payload["arm"]], context.recipe.compare
+    return Training(
+        name=f"compare-{task.shard}",
+        folder=str(context.work_folder(task) / "training"),
+        objective=f"corgi.comparison.contest:{'OnePassObjective' if arm.one_pass else 'ArmObjective'}",
+        arguments={
+            "root": task.root,
+            "inputs": {name: list(paths) for name, paths in task.inputs.items()},
+            "contestant": task.payload,
+            "settings": settings.model_dump(mode="json"),
+        },
+        settings=settings.training,
+        tracking=context.recipe.tracking,
+        group=context.run.folder.name,
+        seed=task.payload["seed"],
+    )
+
+
+class ArmObjective(PriorObjective):
+    """The prior's objective for one arm in one space: rows moved into the space, (mu, Sigma) by the arm."""
+
+    def __init__(
+        self, root: str, inputs: dict[str, list[str]], contestant: dict[str, Any], settings: dict[str, Any]
+    ) -> None:
+        """Open the tables of a task; arguments are JSON."""
+        self.compare = CompareSettings.model_validate(settings)
+        self.space = Space(contestant["space"], self.compare.offset)
+        self.arm: Arm = ARMS[contestant["arm"]]
+        self.settings = prior_settings(self.arm, self.compare)
+        self.variant, self.encoder = "shifted", None
+        self.shards = EmbeddedShards(root, tuple(inputs["embed"]), tuple(inputs["curate"]))
+        store = Store(root)
+        statistics = load_tensors(
+            store.path(store.read_shard(inputs["spaces"][0]), "statistics").read_bytes()
+        )
+        self.table = table_of(self.arm, statistics)
+        self.choice = ClusterChoice(self.arm.choice, scale=scale_of(self.arm, statistics))
+        schedule = Schedule.named(self.settings.schedule, self.settings.num_timesteps)
+        self.process = ShiftedDiffusion(self.table, schedule)
+
+    def split(self, split: Split) -> SpaceRows:
+        """Return a split's rows in this arm's space."""
+        return SpaceRows(PriorRows(self.shards, split), self.space)
+
+    def prior(self, weights: dict[str, Tensor]) -> TextPrior:
+        """Return the trained arm, ready to sample."""
+        network = network_of(self.settings, self.table, self.variant)
+        network.load_state_dict(weights)
+        return TextPrior(network.eval(), self.process, self.choice)
+
+
+class OnePassObjective(ArmObjective):
+    """A regression on caption and noise: the diffusion prior at t = T alone, where z_T says nothing about z_0.
+
+    With a contrastive arm ECLIPSE's second term is added (method.md 6.3).
+    """
+
+    def loss(self, model: Any, batch: dict[str, Tensor], noise: Noise) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the squared distance, d times its mean over dimensions, and the arm's contrastive term."""
+        z_0, text = batch["image"], self.caption(batch, noise)
+        cluster = torch.zeros(len(text), dtype=torch.int64, device=text.device)
+        last = torch.full_like(cluster, self.process.schedule.num_steps)
+        start = self.process.start(noise.normal((z_0.shape[1],), EPS), cluster)
+        answer = model(start, last, text, cluster).to(torch.float32)
+        error = (answer - z_0).square().sum(dim=-1).mean()
+        cosine = torch.nn.functional.cosine_similarity(z_0, answer.detach()).mean()
+        if not self.arm.contrastive:
+            return error, {"x0_cosine": cosine}
+        contrastive = info_nce(answer, text, self.compare.contrastive_temperature)
+        return error + self.compare.contrastive_weight * contrastive, {
+            "x0_cosine": cosine,
+            "contrastive": contrastive,
+        }

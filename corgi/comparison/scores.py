@@ -1,0 +1,190 @@
+"""The scores stage: each trained arm sampled with every sampler and number of steps, and measured against the true pictures."""
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from safetensors.torch import load as load_tensors
+
+from corgi.comparison.contest import ArmObjective
+from corgi.comparison.spaces import Space
+from corgi.evaluation.measured import Pictures, load_pictures
+from corgi.evaluation.metrics import (
+    frechet_distance,
+    paired_cosine,
+    retrieval,
+    softmax_average,
+    squared_mmd,
+    two_sample_cosine,
+)
+from corgi.flow.cluster import connect
+from corgi.flow.dag import Context
+from corgi.flow.shards import Pool, make_shards
+from corgi.models.text_prior import Sampling, TextPrior
+from corgi.settings.compare import CompareSettings, ScoreSettings
+from corgi.settings.errors import InputError
+from corgi.tables.manifest import RowCounts, ShardManifest
+from corgi.tables.schema import Split
+from corgi.tables.store import ShardTask, Store
+
+RANKS = (1, 10)
+Vectors = Float[np.ndarray, "rows dim"]
+
+
+def run(context: Context) -> list[ShardTask]:
+    """Commit `scores` of every trained arm."""
+    settings: ScoreSettings = context.recipe.score
+    spaces = {entry.shard: entry for entry in context.entries("spaces")}
+    tables = {name: context.entries(name) for name in ("download", "embed", "curate")}
+    tasks = [
+        context.task(
+            entry.shard,
+            inputs={**tables, "spaces": [spaces[entry.shard.split(".")[0]]], "contest": [entry]},
+        )
+        for entry in context.entries("contest")
+    ]
+    pending = context.pending(tasks)
+    if pending:
+        connect(context.recipe)
+        make_shards("corgi.comparison.scores:Scores", {}, pending, Pool(settings.num_actors), "scores")
+    return tasks
+
+
+class Scores:
+    """Measure one arm a call; what is true of a space is worked out once an actor."""
+
+    def __init__(self) -> None:
+        """Start without pictures."""
+        self._judges: dict[str, Judge] = {}
+
+    def make(self, task: ShardTask) -> ShardManifest:
+        """Commit scores.json, a list of rows."""
+        store = Store(task.root)
+        trained = store.read_shard(task.inputs["contest"][0])
+        compare = CompareSettings.model_validate(task.settings["compare"])
+        settings = ScoreSettings.model_validate(task.settings["score"])
+        contestant = {name: trained.facts[name] for name in ("space", "arm", "seed")}
+        space = contestant["space"]
+        if space not in self._judges:
+            self._judges[space] = judge(store, task.inputs, Space(space, compare.offset), settings)
+        inputs = {name: list(task.inputs[name]) for name in ("embed", "curate", "spaces")}
+        objective = ArmObjective(task.root, inputs, contestant, compare.model_dump(mode="json"))
+        prior = objective.prior(load_tensors(store.path(trained, "prior").read_bytes()))
+        rows = [
+            {**contestant, **self._judges[space].score(prior, sampling)}
+            for sampling in samplings(objective, settings)
+        ]
+        with store.attempt(task) as attempt:
+            attempt.write_bytes("scores", ".json", json.dumps(rows, indent=1).encode())
+            return attempt.commit(RowCounts(rows_in=len(rows), kept=len(rows)), facts=contestant)
+
+
+def samplings(objective: ArmObjective, settings: ScoreSettings) -> list[Sampling]:
+    """Return every way an arm is sampled: one pass in one step, diffusion by sampler, steps and candidates."""
+    arm = objective.arm
+    if arm.one_pass:
+        return [Sampling(1, settings.samplers[0])]
+    return [
+        Sampling(steps, sampler, num_candidates=count)
+        for count in arm.candidates
+        for sampler in settings.samplers
+        for steps in settings.steps
+    ]
+
+
+@dataclass(frozen=True)
+class Judge:
+    """The true pictures of one space: held-out captions with one picture a concept, and coarse words with several each."""
+
+    pictures: Pictures
+    space: Space
+    settings: ScoreSettings
+
+    @cached_property
+    def held_out(self) -> tuple[Vectors, Vectors]:
+        """Return captions and pictures, one a held-out concept, in this space."""
+        rows = self.pictures.one_a_group(Split.TEST, self.settings.max_captions)
+        if len(rows) < 2:
+            raise InputError(
+                "compare: fewer than two concepts are held out; tables are safe; name a longer list or raise plan.test_share"
+            )
+        return self.space.text(self.pictures.text[rows]), self.space.image(self.pictures.image[rows])
+
+    @cached_property
+    def words(self) -> list[tuple[Float[np.ndarray, "dim"], Vectors]]:
+        """Return each coarse word's embedding and its true pictures; InputError with fewer than two words."""
+        found = self.pictures.by_word(self.settings.min_word_pictures)
+        if len(found) < 2:
+            raise InputError(
+                "compare: fewer than two coarse captions are shared by enough pictures; tables are safe; lower score.min_word_pictures or mark coarse captions (plan.caption_kind_col)"
+            )
+        return [
+            (self.space.text(self.pictures.word_text[rows[0]]), self.space.image(self.pictures.image[rows]))
+            for rows in found.values()
+        ]
+
+    def true_words(self, part: int) -> Vectors:
+        """Return as many true pictures a word as samples are drawn, with replacement, other ones for each part."""
+        generator = np.random.default_rng([0, part])
+        each = self.settings.samples_per_caption
+        return np.concatenate([images[generator.choice(len(images), each)] for _, images in self.words])
+
+    def score(self, prior: TextPrior, sampling: Sampling) -> dict[str, Any]:
+        """Return how it was sampled and every measure: held-out captions by pair, coarse words by distribution."""
+        text, image = self.held_out
+        sampled = prior.sample(_tensor(text), range(len(text)), sampling).numpy()
+        each = self.settings.samples_per_caption
+        words = np.repeat(np.stack([word for word, _ in self.words]), each, axis=0)
+        drawn = prior.sample(_tensor(words), range(len(words)), sampling).numpy()
+        return {
+            "sampler": sampling.sampler,
+            "steps": sampling.steps,
+            "candidates": sampling.num_candidates,
+            "cosine": paired_cosine(sampled, image),
+            **retrieval(sampled, image, RANKS),
+            "two_sample_cosine": two_sample_cosine(list(drawn.reshape(len(self.words), each, -1))),
+            "frechet": frechet_distance(drawn, self.true_words(0)),
+            "mmd": squared_mmd(drawn, self.true_words(0)),
+        }
+
+    def truth(self) -> dict[str, float]:
+        """Return what perfect samples of the coarse words would score."""
+        first, second = self.true_words(0), self.true_words(1)
+        return {
+            "words": len(self.words),
+            "held-out concepts": len(self.held_out[0]),
+            "two_sample_cosine": two_sample_cosine([images for _, images in self.words]),
+            "frechet": frechet_distance(second, first),
+            "mmd": squared_mmd(second, first),
+        }
+
+    def references(self) -> dict[str, dict[str, float]]:
+        """Return what takes no training: the text itself, the nearest train caption's picture, the softmax average."""
+        text, image = self.held_out
+        train = np.flatnonzero(np.array(self.pictures.split) == Split.TRAIN.value)
+        train_text = self.space.text(self.pictures.text[train])
+        train_image = self.space.image(self.pictures.image[train])
+        nearest = train_image[(text @ train_text.T).argmax(1)]
+        average = softmax_average(text, train_text, train_image, self.settings.softmax_temperature)
+        found = {"text embedding": text, "nearest caption's picture": nearest, "softmax average": average}
+        return {
+            name: {"cosine": paired_cosine(rows, image), **retrieval(rows, image, RANKS)}
+            for name, rows in found.items()
+        }
+
+
+def judge(store: Store, inputs: dict[str, tuple[str, ...]], space: Space, settings: ScoreSettings) -> Judge:
+    """Return the judge of a space over a task's tables."""
+    torch.set_num_threads(1)
+    shards = {
+        name: [store.read_shard(path) for path in inputs[name]] for name in ("download", "embed", "curate")
+    }
+    return Judge(load_pictures(store, dict(shards), settings.max_pictures), space, settings)
+
+
+def _tensor(rows: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(rows, np.float32))

@@ -1,0 +1,236 @@
+"""The comparison stage: all scores together, means and intervals over seeds, paired differences, the pre-registered questions."""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+from PIL import Image
+
+from corgi.comparison.plot import plot_space
+from corgi.comparison.scores import judge
+from corgi.comparison.spaces import Space
+from corgi.evaluation.metrics import student_interval
+from corgi.flow.cluster import connect
+from corgi.flow.dag import Context
+from corgi.flow.shards import Pool, make_shards
+from corgi.settings.compare import CompareSettings, ScoreSettings
+from corgi.tables.manifest import RowCounts, ShardManifest
+from corgi.tables.store import ShardTask, Store
+from corgi.tracking.tracker import Tracker
+from corgi.training.objective import Shown
+from corgi.training.training import Training
+
+MEASURES = ("frechet", "mmd", "two_sample_cosine", "cosine", "R@1", "R@10")
+FEW_STEPS, MANY_STEPS = 4, 64
+BASELINE, CONTROL = "dalle2", "standardised"
+NOTES = [
+    "Frechet distance, MMD and two-sample cosine are of coarse words shared by several pictures, train among them: fit, not generalisation.",
+    "A two-sample cosine above the truth's is collapse: each word's samples are too much alike. Cosine to the truth rewards it (read them together).",
+    "off_centre is synthetic: a fixed direction was added to every embedding, as real CLIP spaces lie off centre.",
+]
+
+
+class Way(NamedTuple):
+    """How one arm was sampled in one space."""
+
+    space: str
+    arm: str
+    candidates: int
+    sampler: str
+    steps: int
+
+    @property
+    def label(self) -> str:
+        """Name the arm, and how many candidates were drawn where there were several."""
+        return self.arm if self.candidates == 1 else f"{self.arm}, best of {self.candidates}"
+
+
+Found = Mapping[Way, Mapping[str, Float[np.ndarray, "seeds"]]]
+
+
+def run(context: Context) -> list[ShardTask]:
+    """Commit metrics.json, scores.json and one plot a space."""
+    task = context.task("all")
+    pending = context.pending([task])
+    if pending:
+        connect(context.recipe)
+        make_shards("corgi.comparison.stage:Comparison", {}, pending, Pool(), "comparison")
+        _track(context, task)
+    return [task]
+
+
+def _track(context: Context, task: ShardTask) -> None:
+    """Send the comparison to the tracker as a run of its own: every score as a row, one plot a space."""
+    made = context.store.read_shard(context.store.committed(task.stage, [task.key])[task.key])
+    rows = json.loads(context.store.path(made, "scores").read_text())
+    plots = {
+        name: np.asarray(Image.open(context.store.path(made, f"plot_{name}")).convert("RGB"))
+        for name in context.recipe.compare.spaces
+    }
+    training = Training(
+        name="comparison",
+        folder=str(context.work_folder(task) / "tracking"),
+        objective="",
+        arguments={},
+        settings=context.recipe.compare.training,
+        tracking=context.recipe.tracking,
+        group=context.run.folder.name,
+        seed=context.recipe.compare.seed,
+    )
+    training.path.mkdir(parents=True, exist_ok=True)
+    tracker = Tracker(training, 0)
+    tracker.show(1, Shown(pictures=plots, tables={"scores": rows}))
+    tracker.commit()
+    tracker.finish()
+
+
+class Comparison:
+    """Put one run's scores together."""
+
+    def make(self, task: ShardTask) -> ShardManifest:
+        """Commit the comparison."""
+        store = Store(task.root)
+        settings = CompareSettings.model_validate(task.settings["compare"])
+        scoring = ScoreSettings.model_validate(task.settings["score"])
+        rows = [
+            row
+            for path in task.inputs["scores"]
+            for row in json.loads(store.path(store.read_shard(path), "scores").read_text())
+        ]
+        spaces = {
+            name: json.loads(store.path(shard, "facts").read_text())
+            for name, shard in ((s.shard, s) for s in map(store.read_shard, task.inputs["spaces"]))
+        }
+        judges = {
+            name: judge(store, task.inputs, Space(name, settings.offset), scoring) for name in settings.spaces
+        }
+        truth = {name: judges[name].truth() for name in settings.spaces}
+        found = gathered(rows)
+        metrics = {
+            "truth": truth,
+            "no training": {name: judges[name].references() for name in settings.spaces},
+            "spaces": spaces,
+            **report(found, truth, scoring.samplers[0]),
+            "notes": NOTES,
+        }
+        with store.attempt(task) as attempt:
+            attempt.write_bytes("metrics", ".json", json.dumps(metrics, indent=1).encode())
+            attempt.write_bytes("scores", ".json", json.dumps(rows).encode())
+            for name in settings.spaces:
+                attempt.write_bytes(
+                    f"plot_{name}", ".png", plot_space(name, _lines(found, name), truth[name])
+                )
+            return attempt.commit(RowCounts(rows_in=len(rows), kept=len(rows)))
+
+
+def gathered(rows: Iterable[Mapping[str, Any]]) -> Found:
+    """Return every measure by way, one value a seed in the order of the seeds."""
+    values: dict[Way, dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
+    for row in rows:
+        way = Way(row["space"], row["arm"], row["candidates"], row["sampler"], row["steps"])
+        for name in MEASURES:
+            values[way][name][row["seed"]] = row[name]
+    return {
+        way: {name: np.array([by_seed[s] for s in sorted(by_seed)]) for name, by_seed in measures.items()}
+        for way, measures in values.items()
+    }
+
+
+def report(found: Found, truth: Mapping[str, Mapping[str, float]], sampler: str) -> dict[str, Any]:
+    """Return the tables of the report: means by arm and steps, and the questions asked before the run."""
+    tables: dict[str, Any] = {}
+    for space in truth:
+        means: dict[str, dict[str, dict[str, float]]] = defaultdict(dict)
+        for way, measures in found.items():
+            if way.space == space and way.sampler == sampler:
+                means[way.label][str(way.steps)] = {name: float(v.mean()) for name, v in measures.items()}
+        tables[f"{space}, {sampler}, means over seeds"] = dict(means)
+        tables[f"{space}, {FEW_STEPS} steps against {BASELINE} at {MANY_STEPS}"] = against_baseline(
+            found, space, truth[space]["two_sample_cosine"]
+        )
+        tables[f"{space}, against {CONTROL} at the same sampler and steps"] = against_control(found, space)
+    return tables
+
+
+def best(found: Found, ways: Sequence[Way]) -> Way | None:
+    """Return the way of smallest mean Frechet distance; None where there is none."""
+    return min(ways, key=lambda way: float(found[way]["frechet"].mean()), default=None)
+
+
+def against_baseline(found: Found, space: str, true_spread: float) -> dict[str, dict[str, Any]]:
+    """Return for every arm, at its best sampler with few steps, the paired differences to the baseline's best with many.
+
+    The baseline's best is over its samplers and numbers of candidates.
+
+    An arm `wins` where the intervals of Frechet distance and of the distance to the truth's spread lie below 0, and the
+    mean R@10 is not lower.
+    """
+    here = [way for way in found if way.space == space]
+    many = best(found, [way for way in here if (way.arm, way.steps) == (BASELINE, MANY_STEPS)])
+    if many is None:
+        return {}
+    table = {}
+    for label in dict.fromkeys(way.label for way in here):
+        few = best(found, [way for way in here if (way.label, way.steps) == (label, FEW_STEPS)])
+        if few is None:
+            continue
+        frechet = difference(found[few]["frechet"], found[many]["frechet"])
+        spread = difference(
+            abs(found[few]["two_sample_cosine"] - true_spread),
+            abs(found[many]["two_sample_cosine"] - true_spread),
+        )
+        retrieved = difference(found[few]["R@10"], found[many]["R@10"])
+        wins = frechet[2] < 0 and spread[2] < 0 and retrieved[0] >= 0
+        table[few.label] = {
+            "sampler": few.sampler,
+            "baseline": f"{many.label}, {many.sampler}",
+            **_told("frechet", frechet),
+            **_told("spread off by", spread),
+            **_told("R@10", retrieved),
+            "wins": "yes" if wins else "no",
+        }
+    return table
+
+
+def against_control(found: Found, space: str) -> dict[str, dict[str, Any]]:
+    """Return for every arm how often it is better and worse than the control at the same sampler and steps, by Frechet."""
+    table: dict[str, dict[str, Any]] = {}
+    for way, measures in found.items():
+        control = found.get(way._replace(arm=CONTROL, candidates=1))
+        if way.space != space or control is None or (way.arm == CONTROL and way.candidates == 1):
+            continue
+        row = table.setdefault(way.label, {"better at": 0, "no difference shown": 0, "worse at": 0})
+        mean, low, high = difference(measures["frechet"], control["frechet"])
+        key = "better at" if high < 0 else "worse at" if low > 0 else "no difference shown"
+        row[key] += 1
+        row[f"{way.sampler} {way.steps}"] = mean
+    return table
+
+
+def difference(a: Float[np.ndarray, "seeds"], b: Float[np.ndarray, "seeds"]) -> tuple[float, float, float]:
+    """Return the mean of a - b, paired by seed, and its 95 % interval."""
+    return float((a - b).mean()), *student_interval(a - b)
+
+
+def _told(name: str, found: tuple[float, float, float]) -> dict[str, str]:
+    mean, low, high = found
+    known = f"{low:+.4f} to {high:+.4f}" if np.isfinite(low) else "one seed"
+    return {name: f"{mean:+.4f} ({known})"}
+
+
+def _lines(found: Found, space: str) -> dict[str, Sequence[tuple[int, Mapping[str, np.ndarray]]]]:
+    """Return each arm's measures by steps, at its best sampler for each; candidates apart."""
+    lines: dict[str, dict[int, Way]] = defaultdict(dict)
+    for way, measures in found.items():
+        if way.space != space:
+            continue
+        kept = lines[way.label].get(way.steps)
+        if kept is None or measures["frechet"].mean() < found[kept]["frechet"].mean():
+            lines[way.label][way.steps] = way
+    return {
+        label: [(steps, found[by_steps[steps]]) for steps in sorted(by_steps)]
+        for label, by_steps in lines.items()
+    }

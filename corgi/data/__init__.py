@@ -1,1 +1,0 @@
-"""From a list of URLs to curated pictures: plan, download, curate."""

@@ -1,0 +1,121 @@
+"""A download shard's next tables: what was fetched now beside what the generation before holds."""
+
+from collections import Counter
+from typing import Any
+
+import pyarrow as pa
+
+from corgi.download.shard_tables import KEPT, REJECTED, ShardTables
+from corgi.tables.arrow import is_in, pc
+from corgi.tables.attempt import Attempt
+from corgi.tables.manifest import RowCounts, ShardManifest
+from corgi.tables.schema import Reason
+from corgi.tables.store import ShardTask, Store
+from corgi.tables.taken_down import TakenDown, read_taken_down
+
+
+def commit_tables(
+    attempt: Attempt, tables: ShardTables, timings: dict[str, float] | None = None
+) -> ShardManifest:
+    """Write the tables of a download shard and publish its manifest."""
+    attempt.write_table("images", tables.images)
+    attempt.write_table("captions", tables.captions)
+    attempt.write_table("ledger", tables.ledger)
+    return attempt.commit(tables.rows, tables.facts, timings)
+
+
+def to_fetch(store: Store, task: ShardTask, planned: pa.Table) -> pa.Table:
+    """Return the rows of a plan that this task asks the network for: all, or those that failed for the reasons named."""
+    amend = task.payload.get("amend")
+    if amend is None:
+        return planned
+    return planned.filter(is_in(planned["uid"], _failed(store, amend)))
+
+
+def amended(store: Store, task: ShardTask, fetched: ShardTables | None) -> ShardTables:
+    """Return a shard's tables: what was fetched now beside what the generation before holds, without what was taken down."""
+    amend = task.payload.get("amend")
+    taken = read_taken_down(store.storage)
+    if amend is None:
+        assert fetched is not None
+        return _rejecting(fetched, taken)
+    before = store.read_shard(amend["before"])
+    leave = _failed(store, amend) if fetched is not None else set(taken.uids)
+    tables = {}
+    for name, keys in (("images", ["uid"]), ("captions", ["uid", "ordinal"]), ("ledger", ["source", "row"])):
+        old = store.read(before, name)
+        kept = old.filter(pc.invert(is_in(old["uid"], leave)))
+        new = [] if fetched is None else [getattr(fetched, name).select(old.column_names).cast(old.schema)]
+        tables[name] = pa.concat_tables([kept, *new]).sort_by([(key, "ascending") for key in keys])
+    facts = _facts(before.facts, fetched.facts if fetched else {}, tables)
+    made = ShardTables(**tables, rows=counts(tables["ledger"]), facts=facts)
+    return _rejecting(made, taken)
+
+
+def counts(ledger: pa.Table) -> RowCounts:
+    """Return the row counts a ledger says."""
+    reasons = Counter(
+        Reason(row["reason"])
+        for row in ledger.select(["status", "reason"]).to_pylist()
+        if row["status"] == REJECTED
+    )
+    kept = ledger.num_rows - sum(reasons.values())
+    return RowCounts(rows_in=ledger.num_rows, kept=kept, rejected=_dict(reasons))
+
+
+def _failed(store: Store, amend: dict[str, Any]) -> set[str]:
+    """Return the uids that the generation before rejected for one of the reasons to retry."""
+    if "retry" not in amend:
+        return set()
+    ledger = store.read(store.read_shard(amend["before"]), "ledger", ["uid", "reason"])
+    return set(ledger.filter(is_in(ledger["reason"], set(amend["retry"])))["uid"].to_pylist())
+
+
+def _rejecting(tables: ShardTables, taken: TakenDown) -> ShardTables:
+    """Reject pictures whose bytes were taken down, wherever they were found this time."""
+    images = tables.images
+    named = is_in(images["sha256"], taken.hashes)
+    uids = set(images.filter(named)["uid"].to_pylist())
+    if not uids:
+        return tables
+    rows = [_taken(row) if row["uid"] in uids else row for row in tables.ledger.to_pylist()]
+    ledger = pa.Table.from_pylist(rows, schema=tables.ledger.schema)
+    captions = tables.captions
+    left = {
+        "images": images.filter(pc.invert(named)),
+        "captions": captions.filter(pc.invert(is_in(captions["uid"], uids))),
+        "ledger": ledger,
+    }
+    return ShardTables(**left, rows=counts(ledger), facts=_facts(tables.facts, {}, left))
+
+
+def _taken(row: dict[str, Any]) -> dict[str, Any]:
+    return {**row, "status": REJECTED, "reason": Reason.TAKEN_DOWN, "detail": None}
+
+
+def _facts(before: dict[str, Any], more: dict[str, Any], tables: dict[str, pa.Table]) -> dict[str, Any]:
+    """Return the report's facts of a shard made of two: sums, but for what the tables themselves say."""
+    found = {name: _summed(before.get(name), more.get(name)) for name in {**before, **more}}
+    ledger = tables["ledger"].select(["uid", "status", "reason"]).to_pylist()
+    verdicts = {row["uid"]: row["reason"] if row["status"] == REJECTED else KEPT for row in ledger}
+    reasons = Counter(verdict for verdict in verdicts.values() if verdict != KEPT)
+    sizes = pc.sum(pc.binary_length(tables["images"]["image"])).as_py() or 0
+    told = {
+        "planned": len(verdicts),
+        "kept": tables["images"].num_rows,
+        "rejected": dict(sorted(reasons.items())),
+        "stored_bytes": sizes,
+    }
+    return {**found, **{name: value for name, value in told.items() if name in found}}
+
+
+def _summed(a: Any, b: Any) -> Any:
+    if isinstance(a, dict) and isinstance(b, dict):
+        return {name: _summed(a.get(name), b.get(name)) for name in sorted({*a, *b})}
+    if isinstance(a, int | float) and isinstance(b, int | float):
+        return a + b
+    return a if b is None else b
+
+
+def _dict(reasons: Counter[Reason]) -> dict[Reason, int]:
+    return {reason: number for reason, number in sorted(reasons.items()) if number}

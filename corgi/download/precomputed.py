@@ -1,0 +1,82 @@
+"""The download stage of a run over vectors made elsewhere: planned rows become rows of `images` without a picture."""
+
+from collections.abc import Sequence
+
+import pyarrow as pa
+
+from corgi.download import revise
+from corgi.download.carried import amended, commit_tables
+from corgi.download.rules import check_captions, rules_of
+from corgi.download.shard_tables import Outcome, ShardTables, shard_tables
+from corgi.flow.cluster import connect
+from corgi.flow.dag import Context
+from corgi.flow.shards import Pool, make_shards
+from corgi.imaging.decode import Decoded
+from corgi.settings.data import DownloadSettings
+from corgi.settings.errors import InputError
+from corgi.tables.manifest import ShardManifest
+from corgi.tables.schema import IMAGES, Reason
+from corgi.tables.store import ShardTask, Store
+
+_NAMED = ("uid", "url", "group", "split", "additional")
+_FACTS = ("planned", "kept", "rejected", "captions_left_out")
+_ELSEWHERE = Decoded(b"", 0, 0, 0, 0, "", "", "", "")
+
+
+def run(context: Context) -> list[ShardTask]:
+    """Commit `images`, `captions` and `ledger` of every shard of the plan: nothing is fetched."""
+    tasks = context.partitioned()
+    pending = context.pending(tasks)
+    if pending:
+        settings: DownloadSettings = context.recipe.download
+        connect(context.recipe)
+        pool = Pool(settings.num_actors, settings.cpus_per_actor)
+        make_shards("corgi.download.precomputed:ListedShards", {}, pending, pool, "download")
+    return tasks
+
+
+def amend(context: Context, tasks: Sequence[ShardTask]) -> None:
+    """Publish shards without the rows taken down.
+
+    Raises:
+        InputError: rows are to be fetched again, and none ever was.
+
+    """
+    if any("retry" in task.payload["amend"] for task in tasks):
+        raise InputError(
+            "--retry-failed: embed.input names vectors, so nothing was fetched; nothing is lost; run a recipe that downloads"
+        )
+    revise.revise(context, tasks)
+
+
+class ListedShards:
+    """Make shards of `images` that name what vectors stand for; every column that a picture would fill is null."""
+
+    def make(self, task: ShardTask) -> ShardManifest:
+        """Judge the captions of one shard of the plan and commit its rows."""
+        store = Store(task.root)
+        rules = rules_of(DownloadSettings.model_validate(task.settings["download"]).filter)
+        (path,) = task.inputs["plan"]
+        plan = store.read(store.read_shard(path), "plan")
+        outcomes = []
+        for reason, captions in zip(plan["reason"].to_pylist(), plan["captions"].to_pylist(), strict=True):
+            broken = check_captions([entry["caption"] for entry in captions or ()], rules)
+            if reason:
+                outcomes.append(Outcome(reason=Reason(reason), detail="settled by the plan"))
+            elif broken:
+                outcomes.append(Outcome(reason=broken.reason, detail=broken.detail))
+            else:
+                outcomes.append(Outcome(picture=_ELSEWHERE))
+        tables = amended(store, task, _without_pictures(shard_tables(plan, outcomes, rules)))
+        with store.attempt(task) as attempt:
+            return commit_tables(attempt, tables)
+
+
+def _without_pictures(found: ShardTables) -> ShardTables:
+    images = found.images
+    columns = [
+        images[field.name] if field.name in _NAMED else pa.nulls(images.num_rows, field.type)
+        for field in IMAGES
+    ]
+    facts = {name: found.facts[name] for name in _FACTS}
+    return ShardTables(pa.table(columns, schema=IMAGES), found.captions, found.ledger, found.rows, facts)

@@ -1,0 +1,65 @@
+"""What a download shows while it runs: metric lines under img2dataset's keys, a shard a line, and W&B where there is a key."""
+
+from collections import Counter
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from corgi.download.stats import DOWNLOAD_REASONS
+from corgi.tables.schema import Reason
+from corgi.tracking.tracker import Tracker, is_online
+from corgi.training.training import Training
+
+
+class Progress:
+    """Totals over the shards of this run; call it with each shard that `make_shards` finished."""
+
+    def __init__(self, recipe: Any, folder: Path, num_committed: int) -> None:
+        """Go on after the shards that were committed before.
+
+        W&B is fed where a key is set, or where the recipe asks for an offline run; metrics.jsonl is always written.
+        """
+        tracking = recipe.tracking
+        if tracking.mode == "auto" and not is_online(tracking.mode):
+            tracking = tracking.model_copy(update={"mode": "disabled"})
+        tracked = Training(
+            name="download",
+            folder=str(folder / "download"),
+            objective="corgi.download.stage:run",
+            arguments={},
+            settings=recipe.download,
+            tracking=tracking,
+            group=recipe.name,
+            seed=recipe.seed,
+        )
+        self._tracker = Tracker(tracked, num_committed)
+        self._step = num_committed
+        self._started = monotonic()
+        self._reasons: Counter[str] = Counter()
+        self._num_rows = 0
+
+    def __call__(self, row: dict[str, Any]) -> None:
+        """Log the totals after one more shard."""
+        self._step += 1
+        self._num_rows += row["rows_in"]
+        self._reasons.update(row["rejected"])
+        self._tracker.log(self._step, self.values())
+        self._tracker.commit()
+
+    def values(self) -> dict[str, float | None]:
+        """Return img2dataset's `total/...` keys, shares of all rows so far, and the share of each reason."""
+        count = max(self._num_rows, 1)
+        undelivered = sum(n for reason, n in self._reasons.items() if Reason(reason) in DOWNLOAD_REASONS)
+        failed = self._reasons.total()
+        return {
+            "total/img_per_sec": self._num_rows / max(monotonic() - self._started, 1e-9),
+            "total/success": (self._num_rows - failed) / count,
+            "total/failed_to_download": undelivered / count,
+            "total/failed_to_resize": (failed - undelivered) / count,
+            "total/count": float(self._num_rows),
+            **{f"status/{reason}": n / count for reason, n in sorted(self._reasons.items())},
+        }
+
+    def finish(self) -> None:
+        """Close the W&B run; waits for it a bounded time."""
+        self._tracker.finish()

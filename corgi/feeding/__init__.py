@@ -1,0 +1,1 @@
+"""What a training reads: order, rows, batches and noise."""

@@ -1,0 +1,1 @@
+"""The guarded fetch: the only package that contacts hosts named in data."""

@@ -1,0 +1,1 @@
+"""Images: headers, bounded decoding, metadata, colour. Hostile bytes are parsed only here."""

@@ -1,0 +1,118 @@
+"""What a body claims to be, judged before any decoding: format, size, frames.
+
+A 30,000 x 30,000 bomb is refused for the price of reading its header.
+"""
+
+from dataclasses import dataclass
+
+from corgi.imaging.formats import READERS, MalformedError
+from corgi.settings.data import DownloadSettings
+from corgi.tables.schema import Reason
+
+_KNOWN_OTHERS = (
+    (b"BM", "BMP"),
+    (b"II*\x00", "TIFF"),
+    (b"MM\x00*", "TIFF"),
+    (b"\x00\x00\x01\x00", "ICO"),
+    (b"8BPS", "PSD"),
+    (b"%PDF", "PDF"),
+)
+_BRANDS = {
+    b"avif": "AVIF",
+    b"avis": "AVIF",
+    b"heic": "HEIF",
+    b"heix": "HEIF",
+    b"mif1": "HEIF",
+    b"msf1": "HEIF",
+}
+
+
+@dataclass(frozen=True)
+class Header:
+    """A format by its Pillow name, the size the file claims, px, its frames, and whether its layout is the common one.
+
+    is_plain: a JPEG or WebP of one frame, eight bits, RGB or grey, without transparency; channels are those of the file.
+    """
+
+    format: str
+    width: int
+    height: int
+    frames: int = 1
+    is_plain: bool = False
+    channels: int = 3
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A body that gives no picture; detail is a template without addresses, sizes or times."""
+
+    reason: Reason
+    detail: str = ""
+
+
+def read_header(data: bytes) -> Header | Rejected:
+    """Return what a body claims, or why that cannot be true."""
+    format_name = sniff(data)
+    if format_name is None:
+        return Rejected(Reason.NOT_AN_IMAGE, _claim(data))
+    if format_name not in READERS:
+        return Rejected(Reason.FORMAT_NOT_ALLOWED, format_name)
+    try:
+        claim = READERS[format_name](data)
+    except MalformedError as error:
+        return Rejected(Reason.DECODE_FAILED, str(error))
+    if claim is None or claim.width <= 0 or claim.height <= 0:
+        return Rejected(Reason.DECODE_FAILED, f"{format_name} header without a size")
+    if claim.holds_pixels is not None and claim.width * claim.height > claim.holds_pixels:
+        return Rejected(Reason.TOO_MANY_PIXELS, "more than its bytes can hold")
+    return Header(format_name, claim.width, claim.height, claim.frames, claim.is_plain, claim.channels)
+
+
+def check_header(data: bytes, settings: DownloadSettings) -> Header | Rejected:
+    """Return the header of a body that may be decoded, or why it may not."""
+    format_name = sniff(data)
+    if format_name is not None and format_name not in settings.formats:
+        return Rejected(Reason.FORMAT_NOT_ALLOWED, format_name)
+    header = read_header(data)
+    if isinstance(header, Rejected):
+        return header
+    if header.frames > settings.max_frames:
+        return Rejected(Reason.TOO_MANY_FRAMES, "by its header")
+    return check_size(header.width, header.height, settings) or header
+
+
+def check_size(width: int, height: int, settings: DownloadSettings) -> Rejected | None:
+    """Return why a picture of this size, px, is refused, or None."""
+    if width * height > settings.max_pixels:
+        return Rejected(Reason.TOO_MANY_PIXELS, "by its header")
+    if max(width, height) > settings.max_aspect_ratio * min(width, height):
+        return Rejected(Reason.ASPECT_RATIO, "longer side against shorter")
+    if min(width, height) < settings.min_image_size:
+        return Rejected(Reason.TOO_SMALL, "shorter side")
+    return None
+
+
+def sniff(data: bytes) -> str | None:
+    """Return the Pillow name of a body's format, or None when it is no picture known here."""
+    if data.startswith(b"\xff\xd8\xff"):
+        return "JPEG"
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "PNG"
+    if data.startswith((b"GIF87a", b"GIF89a")):
+        return "GIF"
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "WEBP"
+    if data[4:8] == b"ftyp" and data[8:12] in _BRANDS:
+        return _BRANDS[data[8:12]]
+    return next((name for magic, name in _KNOWN_OTHERS if data.startswith(magic)), None)
+
+
+def _claim(data: bytes) -> str:
+    start = data[:512].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if not data:
+        return "empty body"
+    if start.startswith((b"<!doctype html", b"<html", b"<head", b"<body")):
+        return "HTML"
+    if start.startswith((b"<?xml", b"<svg")):
+        return "XML or SVG"
+    return "unknown first bytes"

@@ -1,0 +1,135 @@
+"""The two facts of a picture's metadata that change its pixels: its orientation and its colour profile.
+
+Everything else that a file carries is never read. Metadata built to exhaust a reader is a reason to refuse the file.
+"""
+
+import zlib
+from dataclasses import dataclass
+
+from corgi.imaging.formats import jpeg_segments, png_chunks, riff_chunks
+from corgi.imaging.header import Rejected
+from corgi.tables.schema import Reason
+
+MAX_PROFILE_BYTES = 4 * 2**20
+MAX_PROFILE_TAGS = 200
+MAX_DIRECTORIES = 16
+_APP1, _APP2 = 0xE1, 0xE2
+_EXIF, _ICC = b"Exif\x00\x00", b"ICC_PROFILE\x00"
+_ORIENTATION = 0x0112
+_FURTHER_DIRECTORIES = frozenset({0x8769, 0x8825, 0xA005, 0x014A})
+"""EXIF tags that hold the place of a further directory: Exif, GPS, interoperability, sub-pictures."""
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """EXIF orientation, 1 to 8, and the ICC profile, if any."""
+
+    orientation: int = 1
+    profile: bytes | None = None
+
+
+class HostileError(Exception):
+    """Metadata that no honest writer makes; the text holds no numbers."""
+
+
+def read_metadata(data: bytes, format_name: str) -> Metadata | Rejected:
+    """Return the metadata of a JPEG, PNG or WebP body; other formats give none."""
+    finder = {"JPEG": _of_jpeg, "PNG": _of_png, "WEBP": _of_webp}.get(format_name)
+    if finder is None:
+        return Metadata()
+    try:
+        exif, profile = finder(data)
+        if profile:
+            _check_profile(profile)
+        return Metadata(orientation_of(exif) if exif else 1, profile or None)
+    except HostileError as error:
+        return Rejected(Reason.BAD_METADATA, str(error))
+
+
+def orientation_of(exif: bytes) -> int:
+    """Return the orientation that a TIFF-shaped EXIF block names; 1 where it names none that exists.
+
+    Raises:
+        HostileError: its directories loop or never end.
+
+    """
+    if exif[:2] not in (b"II", b"MM"):
+        return 1
+    order = "little" if exif[:2] == b"II" else "big"
+
+    def number(place: int, size: int) -> int:
+        return int.from_bytes(exif[place : place + size], order)
+
+    found, seen = 1, set[int]()
+    todo = [number(4, 4)]
+    while todo:
+        place = todo.pop()
+        if not 0 < place < len(exif) - 2:
+            continue
+        if place in seen or len(seen) >= MAX_DIRECTORIES:
+            raise HostileError("EXIF directories that loop")
+        is_first = not seen
+        seen.add(place)
+        end = place + 2 + 12 * number(place, 2)
+        for entry in range(place + 2, min(end, len(exif) - 11), 12):
+            tag = number(entry, 2)
+            if tag == _ORIENTATION and is_first:
+                found = number(entry + 8, 2)
+            elif tag in _FURTHER_DIRECTORIES:
+                todo.append(number(entry + 8, 4))
+        if is_first:  # the directory of the thumbnail; what follows others is left as garbage by many writers
+            todo.append(number(end, 4))
+    return found if 1 <= found <= 8 else 1
+
+
+def _of_jpeg(data: bytes) -> tuple[bytes | None, bytes | None]:
+    exif: bytes | None = None
+    parts: dict[int, bytes] = {}
+    for marker, place, length in jpeg_segments(data):
+        if marker == _APP1 and exif is None and data.startswith(_EXIF, place):
+            exif = data[place + len(_EXIF) : place + length]
+        elif marker == _APP2 and data.startswith(_ICC, place) and length > len(_ICC) + 2:
+            start = place + len(_ICC)
+            parts.setdefault(data[start], data[start + 2 : place + length])
+    if sum(map(len, parts.values())) > MAX_PROFILE_BYTES:
+        raise HostileError("a colour profile larger than any")
+    return exif, b"".join(parts[number] for number in sorted(parts)) or None
+
+
+def _of_png(data: bytes) -> tuple[bytes | None, bytes | None]:
+    exif = profile = None
+    for kind, place, length in png_chunks(data):
+        if kind == b"eXIf" and exif is None:
+            exif = data[place : place + length]
+        elif kind == b"iCCP" and profile is None:
+            _, _, packed = data[place : place + length].partition(b"\x00")
+            profile = _unpacked(packed[1:])
+    return exif, profile
+
+
+def _of_webp(data: bytes) -> tuple[bytes | None, bytes | None]:
+    exif = profile = None
+    for kind, place, length in riff_chunks(data):
+        if kind == b"EXIF" and exif is None:
+            exif = data[place : place + length].removeprefix(_EXIF)
+        elif kind == b"ICCP" and profile is None:
+            profile = data[place : place + length]
+    return exif, profile
+
+
+def _unpacked(packed: bytes) -> bytes | None:
+    unpacker = zlib.decompressobj()
+    try:
+        profile = unpacker.decompress(packed, MAX_PROFILE_BYTES + 1)
+    except zlib.error:
+        return None
+    if len(profile) > MAX_PROFILE_BYTES:
+        raise HostileError("a colour profile larger than any")
+    return profile
+
+
+def _check_profile(profile: bytes) -> None:
+    if len(profile) > MAX_PROFILE_BYTES:
+        raise HostileError("a colour profile larger than any")
+    if profile[36:40] == b"acsp" and int.from_bytes(profile[128:132]) > MAX_PROFILE_TAGS:
+        raise HostileError("a colour profile of too many tags")

@@ -1,0 +1,238 @@
+"""Bounded children that decode: a crash, a hang or a memory bomb costs exactly one picture.
+
+Children come from a fork server that has loaded the decoders and nothing else, so that starting one takes milliseconds
+even inside a Ray worker, whose main module would otherwise be imported by every child. Bodies that wait are handed over
+together; when a child dies or hangs over several, each of them is decoded again alone, and so each has its own verdict.
+"""
+
+import asyncio
+import contextlib
+import importlib.machinery
+import os
+import resource
+import signal
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.context import ForkServerContext, ForkServerProcess
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+import cv2
+from pebble import ProcessExpired, ProcessFuture, ProcessPool
+
+from corgi.imaging.decode import OUT_OF_MEMORY, Decoded, decode
+from corgi.imaging.header import Rejected
+from corgi.settings.data import DownloadSettings
+from corgi.tables.schema import Reason
+
+BATCHES_PER_CHILD = 200
+CRASHES_ALLOWED = 1
+"""Crashes of a picture alone after which it is tried again: the second one is its reason."""
+START_WAITS_S = (0.2, 1.0, 5.0)
+"""Pauses after which children that could not be started are started again."""
+QUEUED_PER_CHILD = 2
+"""Batches handed to a child: one in its hands, one waiting."""
+BATCH_PICTURES = 16
+BATCH_BYTES = 2**20
+_PRELOADED = ["corgi.imaging.decode"]
+_START_ALLOWANCE_S = 30.0
+_CPU_ALLOWANCE_S = 2
+
+Task = Callable[[bytes, DownloadSettings], Decoded | Rejected]
+Found = Decoded | Rejected
+
+_main_lock = threading.Lock()
+
+
+class DecoderPool:
+    """A fixed number of decoding children shared by all pictures of one fetcher."""
+
+    def __init__(self, settings: DownloadSettings, task: Task = decode) -> None:
+        """Prepare the pool; children start with the first picture.
+
+        Args:
+            settings: sizes, limits and number of children.
+            task: what a child runs, a function of a module.
+
+        """
+        self._settings = settings
+        self._task = task
+        self._pool: ProcessPool | None = None
+        self._waiting: deque[tuple[bytes, asyncio.Future[Found]]] = deque()
+        self._handed_over: set[asyncio.Task[None]] = set()
+        self._max_batches = settings.decode_processes * QUEUED_PER_CHILD
+        self.max_in_flight = settings.decode_processes * QUEUED_PER_CHILD * BATCH_PICTURES
+
+    async def decode(self, data: bytes) -> Found:
+        """Return a body's picture or the reason there is none; never raises for what the body does to a child."""
+        found: asyncio.Future[Found] = asyncio.get_running_loop().create_future()
+        self._waiting.append((data, found))
+        self._hand_over()
+        return await found
+
+    def close(self) -> None:
+        """End the children; a later picture starts new ones."""
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.stop()
+            pool.join()
+
+    def _hand_over(self) -> None:
+        """Give waiting bodies to children with room; those that come while every child is busy wait and go together."""
+        self._handed_over = {task for task in self._handed_over if not task.done() and _is_of_this_loop(task)}
+        while self._waiting and len(self._handed_over) < self._max_batches:
+            task = asyncio.create_task(self._finish(self._next_batch()))
+            self._handed_over.add(task)
+            task.add_done_callback(lambda _: self._hand_over())
+
+    def _next_batch(self) -> list[tuple[bytes, asyncio.Future[Found]]]:
+        batch, size = [], 0
+        fair_share = min(BATCH_PICTURES, -(-len(self._waiting) // self._settings.decode_processes))
+        while self._waiting and len(batch) < fair_share and size < BATCH_BYTES:
+            batch.append(self._waiting.popleft())
+            size += len(batch[-1][0])
+        return batch
+
+    async def _finish(self, batch: list[tuple[bytes, asyncio.Future[Found]]]) -> None:
+        try:
+            together = await self._together([data for data, _ in batch])
+            for place, (data, future) in enumerate(batch):
+                found = together[place] if together else await self._alone(data)
+                if not future.done():
+                    future.set_result(found)
+        except Exception as error:  # a fault of ours: whoever waits for these bodies must hear of it
+            for _, future in batch:
+                if not future.done():
+                    future.set_exception(error)
+
+    async def _together(self, bodies: Sequence[bytes]) -> list[Found] | None:
+        """Return what became of several bodies, or None when each must be looked at alone."""
+        if len(bodies) == 1:
+            return None
+        try:
+            return await self._in_child(bodies)
+        except BrokenProcessPool:
+            self.close()
+        except (TimeoutError, ProcessExpired, MemoryError):
+            pass
+        return None
+
+    async def _alone(self, data: bytes) -> Found:
+        for _ in range(CRASHES_ALLOWED + 1):
+            try:
+                return (await self._in_child([data]))[0]
+            except TimeoutError:
+                return _too_slow()
+            except ProcessExpired as error:
+                if error.exitcode == -signal.SIGXCPU:
+                    return _too_slow()
+            except MemoryError:
+                return OUT_OF_MEMORY
+            except BrokenProcessPool:
+                self.close()
+        return Rejected(Reason.DECODER_CRASH, "the decoder died twice")
+
+    async def _in_child(self, bodies: Sequence[bytes]) -> list[Found]:
+        limit_s = self._settings.decode_timeout_s
+        future = await self._scheduled(bodies)
+        # pebble counts from the moment a child takes the task; this bound is for a task that no child ever takes
+        async with asyncio.timeout(_START_ALLOWANCE_S + (self._max_batches + 2) * limit_s):
+            return await asyncio.wrap_future(future)
+
+    async def _scheduled(self, bodies: Sequence[bytes]) -> ProcessFuture:
+        """Hand bodies over, to a new pool when a child dies while it starts, which is no body's fault."""
+        for wait_s in START_WAITS_S:
+            try:
+                return self._schedule(bodies)
+            except OSError:
+                self.close()
+                await asyncio.sleep(wait_s)
+        return self._schedule(bodies)
+
+    def _schedule(self, bodies: Sequence[bytes]) -> ProcessFuture:
+        arguments = (self._task, bodies, self._settings)
+        return self._started().schedule(run_limited, args=arguments, timeout=self._settings.decode_timeout_s)
+
+    def _started(self) -> ProcessPool:
+        if self._pool is not None and not self._pool.active:
+            self.close()
+        if self._pool is None:
+            context = LightContext()
+            context.set_forkserver_preload(_PRELOADED)
+            self._pool = ProcessPool(
+                max_workers=self._settings.decode_processes,
+                max_tasks=BATCHES_PER_CHILD,
+                initializer=limit_child,
+                initargs=(int(self._settings.decode_memory),),
+                context=context,  # pyright: ignore[reportArgumentType]
+            )
+        return self._pool
+
+
+def run_limited(task: Task, bodies: Sequence[bytes], settings: DownloadSettings) -> list[Found]:
+    """Run a task on each body in a child, each under its own CPU limit, which also ends a loop that holds the interpreter."""
+    found: list[Found] = []
+    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+    for data in bodies:
+        limit_s = int(time.process_time() + settings.decode_timeout_s) + _CPU_ALLOWANCE_S
+        resource.setrlimit(resource.RLIMIT_CPU, (limit_s, hard))
+        try:
+            found.append(task(data, settings))
+        except MemoryError:
+            found.append(OUT_OF_MEMORY)
+    return found
+
+
+def limit_child(extra_bytes: int) -> None:
+    """Let this process grow by `extra_bytes` over its present size and no further; no core dump, no decoder's chatter."""
+    cv2.setNumThreads(1)
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), sys.__stderr__.fileno() if sys.__stderr__ else 2)
+    limit = _virtual_bytes() + extra_bytes
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _too_slow() -> Rejected:
+    return Rejected(Reason.DECODE_TIMEOUT, "stopped at decode_timeout_s")
+
+
+def _is_of_this_loop(task: asyncio.Task[None]) -> bool:
+    return task.get_loop() is asyncio.get_running_loop()
+
+
+def _virtual_bytes() -> int:
+    with open("/proc/self/statm") as handle:
+        return int(handle.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+
+
+class LightProcess(ForkServerProcess):
+    """A child that does not import its parent's main module."""
+
+    @staticmethod
+    def _Popen(process_obj: BaseProcess) -> Any:
+        with _nameless_main():
+            return ForkServerProcess._Popen(process_obj)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+class LightContext(ForkServerContext):
+    """The fork server's context with such children."""
+
+    Process = LightProcess  # pyright: ignore[reportAssignmentType]
+
+
+@contextlib.contextmanager
+def _nameless_main() -> Iterator[None]:
+    """Let multiprocessing see a main module that needs no import in a child, for the moment of a start."""
+    main: Any = sys.modules["__main__"]
+    with _main_lock:
+        spec = getattr(main, "__spec__", None)
+        main.__spec__ = importlib.machinery.ModuleSpec("__main__", None)
+        try:
+            yield
+        finally:
+            main.__spec__ = spec

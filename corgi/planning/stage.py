@@ -1,0 +1,126 @@
+"""The plan stage: one partitioned pass over the sources gives identities, captions, groups, splits and shards.
+
+The pass spills rows to private files by ranges of their URL's hash; each is then merged alone, so memory holds one.
+"""
+
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from tqdm import tqdm
+
+from corgi.flow.dag import Context
+from corgi.planning.blocklist import Blocklist, digests, hashes
+from corgi.planning.merge import merged
+from corgi.planning.partition import SPILL, digests_of, leading_of, num_buckets, spill, spilled
+from corgi.planning.revise import planned_rows, without
+from corgi.settings.data import PlanSettings
+from corgi.settings.errors import InputError
+from corgi.settings.section import digest
+from corgi.sources.identity import ranges_of
+from corgi.sources.sources import Source, sources
+from corgi.storage.errors import storage_full
+from corgi.tables.arrow import pc
+from corgi.tables.schema import BLOCKED_HASHES
+from corgi.tables.store import ShardTask
+from corgi.tables.taken_down import read_taken_down
+
+_MAX_SHARDS = 65_536
+
+
+@dataclass(frozen=True)
+class Pass:
+    """What one pass over the sources left: private files by ranges of the hash, and how many rows they hold."""
+
+    lists: list[Source]
+    folder: Path
+    num_buckets: int
+    num_shards: int
+
+
+def run(context: Context) -> list[ShardTask]:
+    """Commit one `plan` table a shard: a row a distinct URL, sorted by uid.
+
+    Raises:
+        InputError: the list is empty, cannot be read, or changes while it is read.
+        StorageError: the disk is full.
+
+    """
+    settings: PlanSettings = context.recipe.plan
+    lists, blocklist = sources(settings), Blocklist.of(settings)
+    blocked = digests(settings)
+    folder = context.run.folder / "spill"
+    try:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        buckets = num_buckets(lists)
+        num_rows = spill(lists, settings, folder, buckets)
+        _check_rows(num_rows, lists, settings)
+        num_shards = min(_MAX_SHARDS, -(-num_rows // settings.number_sample_per_shard))
+        meaning = {"sources": [source.meaning for source in lists], "blocked": blocked}
+        payload = {"content": digest(meaning), "num_shards": num_shards}
+        tasks = [context.task(f"{shard:05d}", payload) for shard in range(num_shards)]
+        found = Pass(lists, folder, buckets, num_shards)
+        _commit_all(context, context.pending(tasks), found, blocklist)
+    except OSError as error:
+        storage_full(error, folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return tasks
+
+
+def _check_rows(num_rows: int, lists: list[Source], settings: PlanSettings) -> None:
+    if num_rows == 0:
+        raise InputError(
+            f"plan.input: {', '.join(settings.input)} has no rows; nothing was started; name a list with URLs"
+        )
+    if sources(settings) != lists:
+        raise InputError("plan.input changed while it was read; nothing is lost; run the same command again")
+
+
+def _commit_all(context: Context, pending: list[ShardTask], found: Pass, blocklist: Blocklist) -> None:
+    waiting = {int(task.shard): task for task in pending}
+    names = pa.array([source.sha256 for source in found.lists], pa.string())
+    with tqdm(total=len(pending), desc="plan", unit="shard", mininterval=1.0) as bar:
+        for shard, rows in by_shard(found):
+            if shard in waiting:
+                table = merged(rows, names, context.recipe.plan, blocklist)
+                _commit(context, waiting[shard], table, found.lists)
+                bar.update()
+
+
+def by_shard(found: Pass) -> Iterator[tuple[int, pa.Table]]:
+    """Yield every shard's rows; a shard that reaches into the next private file waits for it."""
+    done, held = 0, SPILL.empty_table()
+    for bucket in range(found.num_buckets):
+        held = pa.concat_tables([held, spilled(found.folder, bucket)]).combine_chunks()
+        whole = (bucket + 1) * found.num_shards // found.num_buckets
+        shards = ranges_of(leading_of(digests_of(held)), found.num_shards)
+        order = np.argsort(shards, kind="stable")
+        edges = np.searchsorted(shards[order], np.arange(done, whole + 1))
+        for shard, start, stop in zip(range(done, whole), edges[:-1], edges[1:], strict=True):
+            yield shard, held.take(pa.array(order[start:stop]))
+        held = held.take(pa.array(order[edges[-1] :]))
+        done = whole
+
+
+def _commit(context: Context, task: ShardTask, table: pa.Table, lists: list[Source]) -> None:
+    rows_in = pc.sum(pc.list_value_length(table["sources"])).as_py() or 0
+    table = without(table, read_taken_down(context.store.storage))
+    splits = Counter(table["split"].to_pylist())
+    facts = {"urls": table.num_rows, **{split: splits[split] for split in ("train", "val", "test")}}
+    is_first = int(task.shard) == 0
+    if is_first:  # every shard's manifest would otherwise name every file of the list
+        facts["sources"] = [
+            {"sha256": source.sha256, "path": source.path, "format": source.format} for source in lists
+        ]
+    with context.store.attempt(task) as attempt:
+        attempt.write_table("plan", table)
+        blocked = sorted(set(hashes(context.recipe.plan))) if is_first else []
+        if blocked:
+            attempt.write_table("blocked_hashes", pa.table([blocked], schema=BLOCKED_HASHES))
+        attempt.commit(planned_rows(table, rows_in), facts)

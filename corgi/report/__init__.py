@@ -1,0 +1,1 @@
+"""report.html: what a run's committed tables say, as one offline page."""

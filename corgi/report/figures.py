@@ -1,0 +1,155 @@
+"""Nested numbers as tables: any metrics, statistics or facts of a stage, without knowing what they mean."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from numbers import Real
+from typing import Any
+
+from corgi.report import charts
+
+_MAX_LISTED = 4
+_NOTHING = "\N{EN DASH}"
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table: `keys` name its leading columns, `columns` the others; each row is (key cells, cells).
+
+    A key cell repeated from the row above is None. `depth` is 0 for a stage's own table, 1 for a part of it, and so on.
+    """
+
+    heading: str
+    depth: int
+    keys: tuple[str, ...]
+    columns: tuple[str, ...]
+    rows: tuple[tuple[tuple[str | None, ...], tuple[str, ...]], ...]
+
+
+def tables(values: Mapping[str, Any], digits: str = "", heading: str = "", depth: int = 0) -> list[Table]:
+    """Return the tables that show nested numbers; entries named `notes` are left to `notes`.
+
+    Plain entries make a table of two columns; groups with common columns share one table, up to two levels deep;
+    any other group gets a sub-heading. `digits` names the column of keys that are whole numbers, such as sampler steps.
+    """
+    shown = {name: value for name, value in values.items() if not _is_notes(name, value)}
+    plain = {name: value for name, value in shown.items() if not isinstance(value, Mapping)}
+    groups = {name: _sorted(value) for name, value in shown.items() if isinstance(value, Mapping) and value}
+    flat = {name: group for name, group in groups.items() if _level(group) == 1}
+    deep = {name: group for name, group in groups.items() if _level(group) == 2}
+    found = [_pairs(plain, heading, depth)] if plain else []
+    for rows in _alike({(name,): group for name, group in flat.items()}):
+        if len(rows) > 1:
+            found.append(_gathered(rows, digits, "" if found else heading, depth))
+            groups = {name: group for name, group in groups.items() if (name,) not in rows}
+    if depth and len(deep) > 1:
+        groups = {name: group for name, group in groups.items() if name not in deep}
+        for rows in _alike({(a, b): row for a, group in deep.items() for b, row in group.items()}):
+            found.append(_gathered(rows, digits, "" if found else heading, depth))
+    if heading and not found:
+        found.append(Table(heading, depth, (), (), ()))
+    for name, group in groups.items():
+        found += tables(group, digits, _title(name), depth + 1)
+    return found
+
+
+def notes(values: Any) -> list[str]:
+    """Return every note among nested values, in order, once each."""
+    if not isinstance(values, Mapping):
+        return []
+    found: dict[str, None] = {}
+    for name, value in values.items():
+        own = ([value] if isinstance(value, str) else value) if _is_notes(name, value) else notes(value)
+        found.update(dict.fromkeys(map(str, own)))
+    return list(found)
+
+
+def label(name: str) -> str:
+    """Write a key as words."""
+    return " ".join(str(name).replace("_", " ").replace("/", " ").split())
+
+
+def cell(value: Any) -> str:
+    """Write one value: a number, a text, a short list in full, a long list of numbers by its range."""
+    if value is None:
+        return _NOTHING
+    if isinstance(value, Real):
+        return charts.number(float(value) if not isinstance(value, (int, bool)) else value)
+    if isinstance(value, str):
+        return value
+    if isinstance(value, Sequence):
+        return _listed(value)
+    return json.dumps(value, ensure_ascii=False, sort_keys=True)
+
+
+def _title(name: str) -> str:
+    words = label(name)
+    return words[:1].upper() + words[1:]
+
+
+def _listed(values: Sequence[Any]) -> str:
+    numbers = [float(value) for value in values if isinstance(value, Real)]
+    if len(values) <= _MAX_LISTED or len(numbers) < len(values):
+        return ", ".join(cell(value) for value in values) if values else _NOTHING
+    return f"{len(values):,} values, {charts.number(min(numbers))} to {charts.number(max(numbers))}"
+
+
+def _is_notes(name: str, value: Any) -> bool:
+    return name in ("notes", "note") and isinstance(value, (str, list, tuple))
+
+
+def _level(group: Mapping[str, Any]) -> int:
+    """Return 1 for a group of plain values, 2 for a group of such groups, 0 for anything else."""
+    inner = [value for value in group.values() if isinstance(value, Mapping)]
+    if any(_is_notes(name, value) for name, value in group.items()):
+        return 0
+    if not inner:
+        return 1
+    return 2 if len(inner) == len(group) and all(_level(value) == 1 for value in inner) else 0
+
+
+def _alike(
+    rows: Mapping[tuple[str, ...], Mapping[str, Any]],
+) -> list[dict[tuple[str, ...], Mapping[str, Any]]]:
+    """Return the rows parted so that each has a column in common with the first of its part."""
+    parts: list[dict[tuple[str, ...], Mapping[str, Any]]] = []
+    for names, row in rows.items():
+        home = next((part for part in parts if set(next(iter(part.values()))) & set(row)), None)
+        if home is None:
+            parts.append({names: row})
+        else:
+            home[names] = row
+    return parts
+
+
+def _sorted(group: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: group[name] for name in (sorted(group, key=int) if _are_whole(group) else group)}
+
+
+def _are_whole(names: Any) -> bool:
+    return all(str(name).isdecimal() for name in names)
+
+
+def _pairs(values: Mapping[str, Any], heading: str, depth: int) -> Table:
+    return Table(
+        heading,
+        depth,
+        ("",),
+        ("",),
+        tuple(((label(name),), (cell(value),)) for name, value in values.items()),
+    )
+
+
+def _gathered(
+    groups: Mapping[tuple[str, ...], Mapping[str, Any]], digits: str, heading: str, depth: int
+) -> Table:
+    columns = list(dict.fromkeys(name for group in groups.values() for name in group))
+    keys = tuple(digits if _are_whole(level) else "" for level in zip(*groups, strict=True))
+    rows: list[tuple[tuple[str | None, ...], tuple[str, ...]]] = []
+    above: tuple[str, ...] = ()
+    for names, group in groups.items():
+        repeated = len(names) > 1 and names[:1] == above[:1]
+        shown = tuple(None if repeated and index == 0 else label(name) for index, name in enumerate(names))
+        rows.append((shown, tuple(cell(group[column]) if column in group else "" for column in columns)))
+        above = names
+    return Table(heading, depth, keys, tuple(label(column) for column in columns), tuple(rows))

@@ -1,0 +1,318 @@
+"""What a report shows of the pictures: the funnel, sizes, the contact sheet, examples of what was rejected."""
+
+import base64
+import io
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from PIL import Image
+
+from corgi.report import charts
+from corgi.report.committed import Committed
+from corgi.tables.schema import Reason, Split
+
+NUM_THUMBNAILS = 48
+NUM_EXAMPLES = 3
+_THUMBNAIL_PX = 144
+_BATCH_ROWS = 32
+
+WORDS: dict[Reason, str] = {
+    Reason.TAKEN_DOWN: "taken down on request",
+    Reason.BAD_URL: "not a URL that can be fetched",
+    Reason.BAD_HASH: "its expected hash is not a hash",
+    Reason.NO_PICTURE: "its source holds no picture there",
+    Reason.BLOCKED_URL: "its URL is on a blocklist",
+    Reason.BLOCKED_DOMAIN: "its domain is on a blocklist",
+    Reason.BLOCKED_HASH: "its content is on a blocklist",
+    Reason.BLOCKED_ADDRESS: "address outside the public internet",
+    Reason.DNS: "host name not found",
+    Reason.CONNECTION: "no connection, or it broke",
+    Reason.HOST_UNAVAILABLE: "its host failed too often",
+    Reason.TIMEOUT: "no whole answer in time",
+    Reason.TOO_MANY_REDIRECTS: "too many redirects",
+    Reason.HTTP_STATUS: "the server said no (HTTP status)",
+    Reason.TOO_LARGE: "file larger than allowed",
+    Reason.SHORT_BODY: "body shorter than announced",
+    Reason.OPTED_OUT: "the site refuses this use",
+    Reason.HASH_MISMATCH: "not the content that was listed",
+    Reason.NOT_AN_IMAGE: "not a picture",
+    Reason.FORMAT_NOT_ALLOWED: "picture format not allowed",
+    Reason.TOO_MANY_PIXELS: "more pixels than allowed",
+    Reason.TOO_MANY_FRAMES: "more frames than allowed",
+    Reason.BAD_METADATA: "metadata larger or deeper than any picture needs",
+    Reason.ASPECT_RATIO: "too long and thin",
+    Reason.TOO_SMALL: "too small",
+    Reason.DECODE_FAILED: "damaged picture",
+    Reason.DECODER_CRASH: "the decoder crashed on it",
+    Reason.DECODE_TIMEOUT: "decoding took too long",
+    Reason.TOO_FEW_BYTES: "fewer bytes than asked for",
+    Reason.NO_CAPTION: "no caption worth keeping",
+    Reason.CAPTION_LENGTH: "caption too short or too long",
+    Reason.CAPTION_LANGUAGE: "caption in another language",
+    Reason.ENGINE: "given up by img2dataset",
+    Reason.PLACEHOLDER: "the same bytes under many URLs",
+    Reason.EXACT_DUPLICATE: "same bytes as another picture",
+    Reason.PERCEPTUAL_DUPLICATE: "looks the same as another picture",
+    Reason.SEMANTIC_DUPLICATE: "shows the same as another picture",
+    Reason.DOMAIN_CAP: "its domain holds its share already",
+    Reason.LOW_SIMILARITY: "caption and picture do not match",
+    Reason.LOW_SCORE: "a score below what was asked",
+    Reason.BAD_VECTOR: "its embedding is zero or not a number",
+}
+
+
+@dataclass(frozen=True)
+class Passage:
+    """A stage's accounts: rows in = kept + rejected."""
+
+    stage: str
+    unit: str
+    rows_in: int
+    kept: int
+    rejected: int
+    reasons: list[charts.Bar]
+
+
+@dataclass(frozen=True)
+class Funnel:
+    """From the list to what is used; `splits` gives the counts of each split by column."""
+
+    steps: list[charts.Bar]
+    passages: list[Passage]
+    splits: dict[str, dict[str, int]]
+    captions: dict[str, int]
+    num_without_caption: int
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How large the pictures were and are."""
+
+    original: charts.Chart | None
+    formats: list[charts.Bar]
+    received: str
+    stored: str
+    stored_each: str
+
+
+@dataclass(frozen=True)
+class Thumbnail:
+    """A kept picture as a data URI, with its first full caption."""
+
+    uri: str
+    caption: str
+    split: str
+
+
+@dataclass(frozen=True)
+class Example:
+    """A rejected row, with what the ledger adds to the reason."""
+
+    reason: str
+    url: str
+    detail: str
+
+
+def funnel(run: Committed) -> Funnel:
+    """Return the accounts of every stage that lets rows through, and the splits."""
+    passages = [
+        _passage(run, stage) for stage in ("plan", "download", "embed", "curate") if stage in run.stages
+    ]
+    steps: dict[str, int] = {}
+    if "plan" in run.stages:
+        steps["URLs in the list"] = run.num_rows("plan", "plan")
+    if "download" in run.stages:
+        steps["pictures downloaded"] = run.num_rows("download", "images")
+    if "embed" in run.stages:
+        steps["pictures embedded"] = run.num_rows("embed", "image_embeddings")
+    if "curate" in run.stages:
+        steps["pictures used"] = run.stages["curate"].rows.kept
+    captions, num_without = _captions(run)
+    return Funnel(charts.bars(steps), passages, _splits(run), captions, num_without)
+
+
+def reasons(rejected: dict[Reason, int]) -> list[charts.Bar]:
+    """Return the bars of rejected rows, in plain words, most frequent first."""
+    ordered = sorted(rejected.items(), key=lambda item: (-item[1], item[0]))
+    return charts.bars({WORDS[reason]: count for reason, count in ordered if count})
+
+
+def sizes(run: Committed) -> Sizes | None:
+    """Return what is known of the pictures' sizes, or None before any is kept."""
+    table = _images(run)
+    if table is None or not table.num_rows:
+        return None
+    longer = [max(row.values()) for row in table.select(["original_width", "original_height"]).to_pylist()]
+    formats = Counter(mime or "unknown" for mime in table["mime"].to_pylist())
+    received, total = run.total("download", "bytes"), run.num_bytes("download", "images")
+    return Sizes(
+        charts.histogram("Longer side of the original", {"pictures": longer}, "px"),
+        charts.bars(dict(sorted(formats.items(), key=lambda item: (-item[1], item[0])))),
+        charts.byte_size(received) if received else "",
+        charts.byte_size(total),
+        charts.byte_size(total / max(1, run.num_rows("download", "images"))),
+    )
+
+
+def contact_sheet(run: Committed) -> list[Thumbnail]:
+    """Return thumbnails of the used pictures of lowest uid: a uid is a hash, so they are drawn at random, once and for all."""
+    chosen: list[tuple[str, bytes, str]] = []
+    for row in _used_pictures(run):
+        chosen.append(row)
+        if len(chosen) == NUM_THUMBNAILS:
+            break
+    words = _first_captions(run, [uid for uid, _, _ in chosen])
+    return [Thumbnail(_thumbnail(data), words.get(uid, ""), split) for uid, data, split in chosen]
+
+
+def examples(run: Committed) -> list[Example]:
+    """Return a few rejected rows of each reason, by lowest uid, from the ledger and the selection."""
+    chosen: list[tuple[str, str, str]] = []
+    seen: Counter[str] = Counter()
+    for row in sorted({*_ledger_rejects(run), *_selection_rejects(run)}):
+        seen[row[0]] += 1
+        if seen[row[0]] <= NUM_EXAMPLES:
+            chosen.append(row)
+    urls = _urls(run, {uid for _, uid, _ in chosen})
+    return [Example(WORDS[Reason(reason)], urls.get(uid, uid), detail) for reason, uid, detail in chosen]
+
+
+def similarities(run: Committed) -> charts.Chart | None:
+    """Return the histogram of caption-picture cosines, full and coarse captions apart."""
+    table = run.table("embed", "caption_embeddings", ["kind", "similarity"])
+    if table is None:
+        return None
+    by_kind = {
+        kind: table.filter(pc.field("kind") == kind)["similarity"].drop_null().to_pylist()
+        for kind in ("full", "coarse")
+    }
+    return charts.histogram(
+        "Cosine of caption and picture", {f"{kind} captions": found for kind, found in by_kind.items()}, ""
+    )
+
+
+def data_uri(data: bytes, mime: str) -> str:
+    """Return bytes as a data URI, so that the page needs nothing beside it."""
+    return f"data:{mime};base64,{base64.b64encode(data).decode()}"
+
+
+def _images(run: Committed) -> pa.Table | None:
+    return run.table(
+        "download", "images", ["uid", "url", "original_width", "original_height", "mime", "split"]
+    )
+
+
+def _caption_table(run: Committed) -> pa.Table | None:
+    return run.table("download", "captions", ["uid", "ordinal", "caption", "kind"])
+
+
+def _selection(run: Committed) -> pa.Table | None:
+    return run.table("curate", "selection", ["uid", "keep", "reason"])
+
+
+def _passage(run: Committed, stage: str) -> Passage:
+    rows = run.stages[stage].rows
+    unit = "rows of the list" if stage in ("plan", "download") else "pictures"
+    return Passage(stage, unit, rows.rows_in, rows.kept, sum(rows.rejected.values()), reasons(rows.rejected))
+
+
+def _captions(run: Committed) -> tuple[dict[str, int], int]:
+    """Return captions by kind, full first, and the number of pictures without any."""
+    table, images = _caption_table(run), _images(run)
+    if table is None or images is None:
+        return {}, 0
+    counts = Counter(table["kind"].to_pylist())
+    num_without = images.num_rows - len(set(table["uid"].to_pylist()) & set(images["uid"].to_pylist()))
+    return {kind: counts[kind] for kind in sorted(counts, reverse=True)}, num_without
+
+
+def _splits(run: Committed) -> dict[str, dict[str, int]]:
+    """Return, by split, the URLs planned, the pictures downloaded and those used, as far as known."""
+    columns: dict[str, Counter[str]] = {}
+    if "plan" in run.stages:
+        columns["URLs"] = Counter({split: run.total("plan", split) for split in Split})
+    images = _images(run)
+    if images is not None:
+        columns["downloaded"] = Counter(images["split"].to_pylist())
+        used = _used(run)
+        if used is not None:
+            pairs = zip(images["uid"].to_pylist(), images["split"].to_pylist(), strict=True)
+            columns["used"] = Counter(split for uid, split in pairs if uid in used)
+    return (
+        {split: {name: counts[split] for name, counts in columns.items()} for split in Split}
+        if columns
+        else {}
+    )
+
+
+def _used(run: Committed) -> set[str] | None:
+    selection = _selection(run)
+    return None if selection is None else set(selection.filter(selection["keep"])["uid"].to_pylist())
+
+
+def _used_pictures(run: Committed) -> Iterator[tuple[str, bytes, str]]:
+    """Yield (uid, stored encoding, split) by uid, reading no further than asked."""
+    used = _used(run)
+    for shard in run.sampled("download", "images"):
+        with pq.ParquetFile(run.store.path(shard, "images"), page_checksum_verification=True) as file:
+            for batch in file.iter_batches(_BATCH_ROWS, columns=["uid", "image", "split"]):
+                for row in batch.to_pylist():
+                    if row["image"] is not None and (used is None or row["uid"] in used):
+                        yield row["uid"], row["image"], row["split"]
+
+
+def _first_captions(run: Committed, uids: list[str]) -> dict[str, str]:
+    table = _caption_table(run)
+    if table is None:
+        return {}
+    best: dict[str, tuple[bool, int, str]] = {}
+    for row in table.filter(pc.field("uid").isin(pa.array(uids, pa.string()))).to_pylist():
+        rank = (row["kind"] != "full", row["ordinal"], row["caption"])
+        best[row["uid"]] = min(rank, best.get(row["uid"], rank))
+    return {uid: caption for uid, (_, _, caption) in best.items()}
+
+
+def _ledger_rejects(run: Committed) -> list[tuple[str, str, str]]:
+    table = run.table("download", "ledger", ["uid", "reason", "detail", "http_status"])
+    if table is None:
+        return []
+    return [(row["reason"], row["uid"] or "", _detail(row)) for row in _rejected(table)]
+
+
+def _detail(row: dict[str, Any]) -> str:
+    if row["detail"]:
+        return row["detail"]
+    return f"HTTP {row['http_status']}" if row["reason"] == Reason.HTTP_STATUS and row["http_status"] else ""
+
+
+def _selection_rejects(run: Committed) -> list[tuple[str, str, str]]:
+    table = _selection(run)
+    return [] if table is None else [(row["reason"], row["uid"], "") for row in _rejected(table)]
+
+
+def _rejected(table: pa.Table) -> list[dict[str, Any]]:
+    return table.filter(pc.field("reason") != "").to_pylist()
+
+
+def _urls(run: Committed, uids: set[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for table in (run.table("plan", "plan", ["uid", "url"]), _images(run)):
+        if table is not None:
+            rows = table.filter(pc.field("uid").isin(pa.array(sorted(uids), pa.string())))
+            found.update(zip(rows["uid"].to_pylist(), rows["url"].to_pylist(), strict=True))
+    return found
+
+
+def _thumbnail(data: bytes) -> str:
+    with Image.open(io.BytesIO(data)) as picture:
+        picture.draft("RGB", (_THUMBNAIL_PX, _THUMBNAIL_PX))
+        small = picture.convert("RGB")
+    small.thumbnail((_THUMBNAIL_PX, _THUMBNAIL_PX))
+    buffer = io.BytesIO()
+    small.save(buffer, "JPEG", quality=82)
+    return data_uri(buffer.getvalue(), "image/jpeg")

@@ -1,0 +1,345 @@
+"""report.html: one page about a run that needs nothing beside it and grows with every stage."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined, Template
+
+from corgi.report import charts, figures, funnel
+from corgi.report.committed import Committed
+from corgi.tables.manifest import StageManifest
+from corgi.tables.run import Run
+
+_MODEL_STAGES = {
+    "tower": ("CLIP tower", "An own CLIP model, trained on the captioned pictures of the train split."),
+    "shift": (
+        "Shift",
+        "Centre and scale of the training pictures' embeddings, cluster by cluster: where shifted diffusion starts from.",
+    ),
+    "prior": (
+        "Prior",
+        "From a caption to a CLIP image embedding, by diffusion. Each variant is one training.",
+    ),
+    "autoencoder": ("Autoencoder", "The space the decoder paints in."),
+    "decoder": ("Decoder", "From a CLIP image embedding to a picture, by diffusion."),
+    "evaluate": (
+        "Evaluation",
+        "What the models do, measured. The notes say on which pictures, and what the figures do not show.",
+    ),
+    "spaces": (
+        "Spaces",
+        "The embeddings as they are, and off centre: what the comparison's priors are trained on.",
+    ),
+    "contest": (
+        "Contest",
+        "The comparison's trainings: same network, data, steps and loss, other (mu, Sigma).",
+    ),
+    "scores": ("Scores", "Every trained arm sampled with every sampler and number of steps."),
+    "comparison": (
+        "Comparison",
+        "Shifted diffusion against its baselines, over seeds; differences are paired by seed, intervals are 95 % (Student).",
+    ),
+}
+_TABLE_STAGES = ("plan", "download", "embed", "curate")
+_SHOWN_JSON = ("metrics", "statistics")
+_NOT_CURVES = ("step", "epoch", "time", "seconds", "elapsed")
+_LAST_CURVES = ("lr", "learning_rate", "grad_norm")
+_MAX_CURVES = 8
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A picture of a stage's own, as a data URI."""
+
+    name: str
+    uri: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """A section of the page; `kind` chooses how it is drawn, the other fields are what there is to draw."""
+
+    anchor: str
+    title: str
+    intro: str = ""
+    kind: str = "model"
+    data: Any = None
+    notes: Sequence[str] = ()
+    plates: Sequence[Figure] = ()
+    tables: Sequence[figures.Table] = ()
+    curves: Sequence[charts.Chart] = ()
+    documents: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Link:
+    """A stage in the lineage: its manifest, what it was made from, and how many rows it kept."""
+
+    stage: str
+    manifest: StageManifest
+    digest: str
+    inputs: dict[str, str]
+
+
+def write(run: Run) -> None:
+    """Write report.html into the run's folder, of the stages that are complete.
+
+    Raises:
+        StorageError: a committed file it shows is missing or changed.
+
+    """
+    run.publish("report.html", render(run).encode())
+
+
+def render(run: Run) -> str:
+    """Return the page; the same run gives the same text."""
+    committed = Committed(run)
+    sections = list(_sections(committed))
+    return _template().render(
+        name=committed.name,
+        facts=committed.facts,
+        recipe=committed.facts.get("recipe") or {},
+        stages=list(committed.stages),
+        headline=_headline(committed),
+        sections=sections,
+        sampled=(len(committed.sample), len(committed.stages["download"].shards))
+        if committed.is_sampled
+        else None,
+        chart=charts,
+    )
+
+
+@cache
+def _template() -> Template:
+    source = files("corgi.report").joinpath("report.html.j2").read_text(encoding="utf-8")
+    page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    page.filters["number"] = charts.number
+    return page.from_string(source)
+
+
+def _headline(run: Committed) -> dict[str, str]:
+    """Return the few numbers that head the page."""
+    found = {}
+    if "plan" in run.stages:
+        found["rows listed"] = run.stages["plan"].rows.rows_in
+    if "download" in run.stages:
+        found["pictures"] = run.num_rows("download", "images")
+        found["captions"] = run.num_rows("download", "captions")
+    if "curate" in run.stages:
+        found["pictures used"] = run.stages["curate"].rows.kept
+    return {name: charts.number(count) for name, count in found.items()}
+
+
+def _sections(run: Committed) -> Iterable[Section]:
+    """Yield the sections of the stages that are there, in the order of the flow."""
+    stages = run.stages
+    if "plan" in stages or "download" in stages:
+        yield Section(
+            "funnel",
+            "Funnel",
+            "Every row of the list is kept or rejected for one reason: rows in = kept + rejected.",
+            "funnel",
+            funnel.funnel(run),
+        )
+    if (sizes := funnel.sizes(run)) is not None:
+        yield Section(
+            "sizes", "Sizes", "The pictures as they were found, and what is stored of them.", "sizes", sizes
+        )
+        yield Section(
+            "pictures",
+            "Pictures",
+            "Drawn at random, once and for all.",
+            "sheet",
+            (funnel.contact_sheet(run), funnel.examples(run)),
+        )
+    for stage in _ordered(stages):
+        if stage == "embed":
+            yield _embed(run)
+        elif stage == "curate":
+            intro = (
+                "What needs the whole set: a picture is dropped for one reason, and never changes its split."
+            )
+            yield Section("curate", "Curate", intro, "curate", funnel.reasons(stages["curate"].rows.rejected))
+        elif stage not in _TABLE_STAGES:
+            yield _model(run, stage)
+    if stages:
+        yield Section(
+            "lineage", "Lineage", "What each table and model was made from.", "lineage", _lineage(run)
+        )
+    if credits_ := _credits(run):
+        yield Section("credits", "Credits", "", "credits", credits_)
+
+
+def _ordered(stages: Mapping[str, StageManifest]) -> list[str]:
+    known = [
+        "plan",
+        "download",
+        "tower",
+        "embed",
+        "curate",
+        "shift",
+        "prior",
+        "autoencoder",
+        "decoder",
+        "evaluate",
+        "spaces",
+        "contest",
+        "scores",
+        "comparison",
+    ]
+    return [stage for stage in known if stage in stages] + [stage for stage in stages if stage not in known]
+
+
+def _embed(run: Committed) -> Section:
+    intro = "One unit vector for each picture and caption. Full captions describe the picture, coarse ones only name its kind."
+    chart = funnel.similarities(run)
+    facts = _facts(run, "embed")
+    return Section(
+        "embed",
+        "Embeddings",
+        intro,
+        curves=[chart] if chart else [],
+        tables=figures.tables(facts),
+        notes=figures.notes(facts),
+    )
+
+
+def _model(run: Committed, stage: str) -> Section:
+    """Return the section of a stage that leaves models or measurements: notes, pictures, numbers, curves."""
+    title, intro = _MODEL_STAGES.get(stage, (stage.capitalize(), ""))
+    documents = run.json(stage)
+    shown = {
+        name: value for name, value in documents.items() if name in _SHOWN_JSON and isinstance(value, dict)
+    }
+    measured_before = {name for value in shown.values() for name in value}
+    facts = {name: value for name, value in _facts(run, stage).items() if name not in measured_before}
+    logs = run.json_lines(stage)
+    measured = [values for values in (facts, *shown.values(), _last_values(stage, logs)) if values]
+    return Section(
+        stage,
+        title,
+        intro,
+        notes=list(dict.fromkeys(note for values in measured for note in figures.notes(values))),
+        plates=[
+            Figure(_figure_name(name), funnel.data_uri(data, "image/png"))
+            for name, data in _grid_first(run.pictures(stage))
+        ],
+        tables=[
+            table
+            for values in measured
+            for table in figures.tables(values, "steps" if stage == "evaluate" else "")
+        ],
+        curves=_curves(stage, logs),
+        documents={
+            figures.label(name): _pretty(value) for name, value in documents.items() if name not in shown
+        },
+    )
+
+
+def _facts(run: Committed, stage: str) -> dict[str, Any]:
+    """Return the facts of a stage's only shard, or of the shard `model` beside its partitions."""
+    shards = run.shards(stage)
+    chosen = [shard for shard in shards if len(shards) == 1 or shard.shard == "model"]
+    return {name: value for shard in chosen for name, value in shard.facts.items() if name != "credit"}
+
+
+def _grid_first(found: Mapping[str, bytes]) -> list[tuple[str, bytes]]:
+    return sorted(found.items(), key=lambda item: (not item[0].startswith("grid"), item[0]))
+
+
+def _figure_name(name: str) -> str:
+    return figures.label(name.removeprefix("plot_"))
+
+
+def _variant(stage: str, table: str) -> str:
+    """Name the training a metrics file is of: `metrics_shifted` is that of shifted."""
+    return figures.label(table.removeprefix("metrics").strip("_")) or stage
+
+
+def _curves(stage: str, logs: Mapping[str, list[dict[str, Any]]]) -> list[charts.Chart]:
+    """Return one chart a logged metric with a line a training: losses first, learning rate last."""
+    names = {
+        name
+        for lines in logs.values()
+        for line in lines
+        for name, value in line.items()
+        if _is_metric(name, value)
+    }
+    charted = []
+    for name in sorted(
+        names, key=lambda name: (name in _LAST_CURVES, name != "loss", "loss" not in name, name)
+    )[:_MAX_CURVES]:
+        lines = {_variant(stage, table): _line(entries, name) for table, entries in logs.items()}
+        chart = charts.line_chart(figures.label(name), lines, "by step")
+        if chart is not None:
+            charted.append(chart)
+    return charted
+
+
+def _line(entries: Sequence[Mapping[str, Any]], name: str) -> tuple[list[float], list[float]]:
+    found = [
+        entry
+        for entry in entries
+        if _is_metric("step", entry.get("step"), ()) and _is_metric(name, entry.get(name))
+    ]
+    return [float(entry["step"]) for entry in found], [float(entry[name]) for entry in found]
+
+
+def _last_values(stage: str, logs: Mapping[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    """Return the last logged value of every metric, by training."""
+    last: dict[str, dict[str, Any]] = {}
+    for table, entries in logs.items():
+        values: dict[str, Any] = {}
+        for entry in entries:
+            values |= {
+                name: value for name, value in entry.items() if _is_metric(name, value, _NOT_CURVES[1:])
+            }
+        if values:
+            last[_variant(stage, table)] = values
+    return {"last logged": last if len(last) > 1 else next(iter(last.values()))} if last else {}
+
+
+def _is_metric(name: str, value: Any, without: Sequence[str] = _NOT_CURVES) -> bool:
+    return name not in without and isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _lineage(run: Committed) -> dict[str, Any]:
+    paths = {manifest.path: name for name, manifest in run.stages.items()}
+    links = [
+        Link(
+            stage,
+            manifest,
+            manifest.digest,
+            {name: "" if path in paths else path for name, path in manifest.inputs.items()},
+        )
+        for stage, manifest in run.stages.items()
+    ]
+    return {
+        "links": links,
+        "sources": _sources(run),
+        "recipe": _pretty(run.facts["recipe"]) if run.facts.get("recipe") else "",
+    }
+
+
+def _sources(run: Committed) -> list[dict[str, str]]:
+    """Return the lists of URLs by sha256, which every shard of the plan names."""
+    found: dict[str, dict[str, str]] = {}
+    for shard in run.shards("plan")[:1]:
+        for source in shard.facts.get("sources", []):
+            found[source["sha256"]] = source
+    return list(found.values())
+
+
+def _credits(run: Committed) -> list[str]:
+    """Return the credit of the recipe, then those that stages noted among their facts."""
+    recipe = (run.facts.get("recipe") or {}).get("plan") or {}
+    noted = [shard.facts.get("credit") for stage in run.stages for shard in run.shards(stage)]
+    return list(dict.fromkeys(str(line) for line in (recipe.get("credit"), *noted) if line))
+
+
+def _pretty(value: Any) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False)

@@ -1,0 +1,249 @@
+"""What the shift stage finds in the passes over the embeddings: clusters, moments, covariances, and what they are judged by."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import reduce
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from corgi.settings.clip import ShiftSettings
+from corgi.settings.errors import InputError
+from corgi.shift.maps import (
+    Arrays,
+    ShardRef,
+    assigned,
+    conditioned,
+    full_moments,
+    judged,
+    moments_of,
+    over_shards,
+    pairs,
+    sampled,
+    sketched,
+    sketches_of,
+)
+from corgi.shift.memory import BLOCK_BYTES, fit_rows
+from corgi.statistics.clusters import spherical_kmeans
+from corgi.statistics.low_rank import (
+    Sketches,
+    full_root,
+    low_rank_factor,
+    shrunk_sketches,
+    sketch_basis,
+    sketch_width,
+)
+from corgi.statistics.moments import Moments, merged
+from corgi.statistics.shift import ShiftParameters, choice_by_clusters, shift_parameters
+from corgi.tables.store import Store
+
+CONTACT_SHARDS = 4
+"""Shards whose pictures and captions stand for all where every shard would be too many."""
+MAX_PAIRS = 20_000
+"""Captions with their pictures, of train and of val each, that judge the choice of a cluster."""
+MAX_MEASURED_ROWS = 50_000
+
+Save = Callable[[str, dict[str, np.ndarray]], None]
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """An earlier run's centroids and sums, and which shards they hold; `arrays` reads one of its tables."""
+
+    centroids: Float[np.ndarray, "k dim"]
+    shards: frozenset[str]
+    arrays: Callable[[str], Arrays]
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What the passes found: parameters, the moments behind them, and what they are judged by."""
+
+    parameters: ShiftParameters
+    moments: Moments
+    centroids: Float[np.ndarray, "k dim"]
+    sample: Float[np.ndarray, "n dim"]
+    judged: Arrays
+    conditioned: Arrays
+    pairs: Arrays
+    by_clusters: dict[str, dict[str, float | None]]
+
+
+def find(refs: Sequence[ShardRef], settings: ShiftSettings, earlier: Earlier | None, save: Save) -> Findings:
+    """Make the passes: sample, fit, assign, judge; partial results are merged in shard order.
+
+    `save` is given, by name, the sums that a later run may go on from.
+    """
+    fresh, base = unread(refs, earlier)
+    sample = _sample(refs, settings)
+    centroids = earlier.centroids if earlier else _fitted(sample, settings.num_clusters, settings)
+    moments = _merged_moments(fresh, centroids, base)
+    save("clusters", {"centroid": centroids, **_arrays(moments)})
+    diagonal = shift_parameters(moments, settings.shrinkage_count, settings.floor_share)
+    parameters = _with_covariance(diagonal, fresh, (centroids, base), settings, save)
+    limit = -(-MAX_PAIRS // len(refs))
+    val = joined(over_shards(judged, refs, {"mean": parameters.mean, "limit": limit}))
+    train = joined(over_shards(pairs, refs[: MAX_PAIRS // 1000], {"limit": limit}))
+    captions = joined(over_shards(conditioned, refs[:CONTACT_SHARDS], {}))
+    measured = _by_clusters(sample, (val["picture"], val["text"]), settings)
+    return Findings(parameters, moments, centroids, sample, val, captions, train, measured)
+
+
+def unread(refs: Sequence[ShardRef], earlier: Earlier | None) -> tuple[Sequence[ShardRef], Earlier | None]:
+    """Return the shards to read and what they are added to: all and nothing when an earlier shard changed or is gone."""
+    if earlier is None:
+        return refs, None
+    identities = [ref.identity for ref in refs]
+    if not earlier.shards <= set(identities):
+        return refs, None
+    return [ref for ref, name in zip(refs, identities, strict=True) if name not in earlier.shards], earlier
+
+
+def joined(parts: Any) -> Arrays:
+    """Return the parts' arrays one after the other, by name."""
+    found = list(parts)
+    return {name: np.concatenate([part[name] for part in found]) for name in found[0]}
+
+
+def _sample(refs: Sequence[ShardRef], settings: ShiftSettings) -> Float[np.ndarray, "n dim"]:
+    """Return train vectors, half floats, a share of every shard."""
+    total = max(1, sum(Store(ref.root).read_shard(ref.embed).rows.kept for ref in refs))
+    share = min(1.0, fit_rows(settings, total) / total)
+    parts = over_shards(sampled, refs, {"share": share, "seed": settings.seed})
+    sample = np.concatenate([part["rows"] for part in parts])
+    if len(sample) < settings.num_clusters:
+        raise InputError(
+            f"shift.num_clusters={settings.num_clusters} is more than the {len(sample)} train pictures k-means is fitted on; committed work is safe; lower it"
+        )
+    return sample
+
+
+def _fitted(
+    sample: Float[np.ndarray, "n dim"], num_clusters: int, settings: ShiftSettings
+) -> Float[np.ndarray, "k dim"]:
+    import ray
+
+    fit: Any = ray.remote(num_cpus=settings.num_threads)(spherical_kmeans)
+    return ray.get(
+        fit.remote(sample, num_clusters, settings.num_iterations, settings.seed, settings.num_threads)
+    )
+
+
+def _merged_moments(
+    refs: Sequence[ShardRef], centroids: Float[np.ndarray, "k dim"], base: Earlier | None
+) -> Moments:
+    parts = (
+        moments_of(part, len(centroids)) for part in over_shards(assigned, refs, {"centroids": centroids})
+    )
+    if base is None:
+        return merged(parts)
+    return reduce(Moments.merge, parts, _moments(base.arrays("clusters")))
+
+
+def _with_covariance(
+    diagonal: ShiftParameters,
+    refs: Sequence[ShardRef],
+    known: tuple[Float[np.ndarray, "k dim"], Earlier | None],
+    settings: ShiftSettings,
+    save: Save,
+) -> ShiftParameters:
+    """Return the parameters with the covariance the settings ask for."""
+    if settings.covariance == "full":
+        return _with_root(diagonal, refs, known[1], settings, save)
+    if settings.covariance == "low_rank":
+        return _with_factor(diagonal, refs, known, settings, save)
+    return diagonal
+
+
+def _with_root(
+    diagonal: ShiftParameters,
+    refs: Sequence[ShardRef],
+    base: Earlier | None,
+    settings: ShiftSettings,
+    save: Save,
+) -> ShiftParameters:
+    parts = (_moments(part) for part in over_shards(full_moments, refs, {}))
+    moments = merged(parts) if base is None else reduce(Moments.merge, parts, _moments(base.arrays("full")))
+    save("full", _arrays(moments))
+    root, scale = full_root(moments, settings.shrinkage_count, settings.floor_share)
+    return replace(diagonal, cholesky=root[None].astype(np.float32), scale=scale[None])
+
+
+def _with_factor(
+    diagonal: ShiftParameters,
+    refs: Sequence[ShardRef],
+    known: tuple[Float[np.ndarray, "k dim"], Earlier | None],
+    settings: ShiftSettings,
+    save: Save,
+) -> ShiftParameters:
+    """Find F_k in blocks of clusters, one pass a block, so that memory does not grow with k."""
+    k, dim = diagonal.mean.shape
+    rank = min(settings.rank, dim)
+    basis = sketch_basis(dim, sketch_width(dim, rank), settings.seed)
+    one = (np.ones((1, dim)), known[1])
+    whole = _block(refs, one, (0, 1), basis, "sketch_all")
+    save("sketch_all", _sketch_arrays(whole))
+    factor, scale = np.empty((k, dim, rank), np.float32), np.empty((k, dim))
+    floor = settings.floor_share * float(np.median(diagonal.global_scale**2))
+    for first, last in blocks(k, basis.size):
+        name = f"sketch_{first:04d}"
+        found = _block(refs, known, (first, last), basis, name)
+        save(name, _sketch_arrays(found))
+        shrunk = shrunk_sketches(found, whole, settings.shrinkage_count)
+        for place, cluster in enumerate(range(first, last)):
+            factor[cluster], scale[cluster] = low_rank_factor(
+                shrunk[place], diagonal.scale[cluster] ** 2, basis, rank, floor
+            )
+    return replace(diagonal, factor=factor, scale=scale)
+
+
+def blocks(num_clusters: int, values_a_cluster: int) -> list[tuple[int, int]]:
+    """Return the ranges of clusters whose float64 sketches fit a block."""
+    step = max(1, BLOCK_BYTES // (8 * values_a_cluster))
+    return [(first, min(num_clusters, first + step)) for first in range(0, num_clusters, step)]
+
+
+def _block(
+    refs: Sequence[ShardRef],
+    known: tuple[Float[np.ndarray, "k dim"], Earlier | None],
+    clusters: tuple[int, int],
+    basis: Float[np.ndarray, "dim width"],
+    name: str,
+) -> Sketches:
+    centroids, base = known
+    size = clusters[1] - clusters[0]
+    arguments = {"centroids": centroids, "clusters": clusters, "basis": basis}
+    total = Sketches.empty(size, *basis.shape) if base is None else Sketches(**base.arrays(name))
+    for part in over_shards(sketched, refs, arguments):
+        total = total.merge(sketches_of(part, size), basis)
+    return total
+
+
+def _by_clusters(
+    sample: Float[np.ndarray, "n dim"],
+    val: tuple[Float[np.ndarray, "m dim"], Float[np.ndarray, "m dim"]],
+    settings: ShiftSettings,
+) -> dict[str, dict[str, float | None]]:
+    """Return, by k, how often a val caption chooses its picture's cluster, each k fitted to the sample."""
+    rows = sample[:MAX_MEASURED_ROWS].astype(np.float32)
+    wanted = sorted({k for k in settings.measured_clusters if 4 * k <= len(rows)})
+    pictures, text = (values.astype(np.float32) for values in val)
+    return {
+        str(k): choice_by_clusters(
+            rows, _fitted(rows, k, settings), (pictures, text), settings.shrinkage_count, settings.floor_share
+        )
+        for k in wanted
+    }
+
+
+def _moments(arrays: Arrays) -> Moments:
+    return Moments(arrays["count"], arrays["mean"], arrays["second"])
+
+
+def _arrays(moments: Moments) -> Arrays:
+    return {"count": moments.count, "mean": moments.mean, "second": moments.second}
+
+
+def _sketch_arrays(sketches: Sketches) -> Arrays:
+    return {"count": sketches.count, "mean": sketches.mean, "sketch": sketches.sketch}

@@ -1,0 +1,284 @@
+"""The shift stage: streams the train embeddings, fits k clusters, and commits (mu_k, sigma_k), statistics and plots."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+from jaxtyping import Float
+from PIL import Image
+from safetensors.numpy import load_file
+
+from corgi.clip.references import shift_of
+from corgi.clip.vectors import NORMALISATION, tower_names
+from corgi.flow.cluster import connect
+from corgi.flow.dag import Context
+from corgi.imaging.decode import decode_stored
+from corgi.settings.clip import ShiftSettings
+from corgi.settings.errors import InputError
+from corgi.settings.section import digest
+from corgi.shift import plots
+from corgi.shift.file import safetensors_bytes
+from corgi.shift.fit import CONTACT_SHARDS, Earlier, Findings, find
+from corgi.shift.maps import Arrays, ShardRef, closest, over_shards
+from corgi.shift.memory import check_memory
+from corgi.statistics.clusters import nearest
+from corgi.statistics.shift import (
+    ShiftParameters,
+    choice_accuracy,
+    expected_choice_accuracy,
+    expected_directions,
+    matched_scale,
+    regression_scale,
+    spectrum,
+    two_sample_cosine,
+)
+from corgi.tables.manifest import RowCounts
+from corgi.tables.store import ShardTask, Store
+
+CONTACT_CLUSTERS, CONTACT_PICTURES = 16, 8
+MAX_SPECTRUM_ROWS = 50_000
+
+
+def run(context: Context) -> list[ShardTask]:
+    """Commit `shift` (.safetensors), `clusters` and further sums behind it, `statistics` (.json) and `plot_*` (.png).
+
+    Raises:
+        InputError: there are fewer train pictures than clusters, a stored vector is not finite, or the run to go on
+            from has other towers or clusters.
+        SettingsError: the stage would need more memory than the recipe allows.
+
+    """
+    settings: ShiftSettings = context.recipe.shift
+    task = context.task("all")
+    if not context.pending([task]):
+        return [task]
+    connect(context.recipe)
+    refs = shard_refs(context.store, task)
+    rows = sum(context.store.read_shard(ref.embed).rows.kept for ref in refs)
+    check_memory(settings, _dim(context.store, refs[0]), rows)
+    earlier = earlier_run(settings, refs[0].towers)
+    with context.store.attempt(task) as attempt:
+
+        def save(name: str, arrays: Arrays) -> None:
+            attempt.write_bytes(name, ".safetensors", safetensors_bytes(arrays, {}))
+
+        found = find(refs, settings, earlier, save)
+        statistics = summary(found, settings, [ref.identity for ref in refs])
+        attempt.write_bytes("shift", ".safetensors", shift_bytes(context, found, refs[0].towers))
+        attempt.write_bytes(
+            "statistics", ".json", (json.dumps(statistics, indent=1, sort_keys=True) + "\n").encode()
+        )
+        for name, png in drawn(refs, found).items():
+            attempt.write_bytes(f"plot_{name}", ".png", png)
+        facts = {**statistics, "shards": [ref.identity for ref in refs], "towers": list(refs[0].towers)}
+        kept = int(found.parameters.count.sum())
+        attempt.commit(RowCounts(rows_in=kept, kept=kept), facts=facts)
+    return [task]
+
+
+def earlier_run(settings: ShiftSettings, towers: Sequence[str]) -> Earlier | None:
+    """Return the centroids and sums of the run that the settings go on from.
+
+    Raises:
+        InputError: there is no such run, or its statistics are of other towers, clusters or covariance.
+
+    """
+    if settings.update is None:
+        return None
+    store, manifest = shift_of(settings.update)
+    before = ShiftSettings.model_validate(manifest.settings["shift"])
+    for name in ("num_clusters", "covariance", "rank", "seed"):
+        if getattr(before, name) != getattr(settings, name):
+            raise InputError(
+                f"shift.update={settings.update} has {name} {getattr(before, name)}, this recipe {getattr(settings, name)}; "
+                "nothing was changed; use the same, or leave shift.update out"
+            )
+    if manifest.facts["towers"] != list(towers):
+        raise InputError(
+            f"shift.update={settings.update} is of towers {', '.join(manifest.facts['towers'])}, these vectors of "
+            f"{', '.join(towers)}; nothing was changed; leave shift.update out"
+        )
+
+    def arrays(table: str) -> Arrays:
+        loaded = load_file(store.path(manifest, table))
+        return {name: value for name, value in loaded.items() if name != "centroid"}
+
+    centroids = load_file(store.path(manifest, "clusters"))["centroid"]
+    return Earlier(centroids, frozenset(manifest.facts["shards"]), arrays)
+
+
+def shard_refs(store: Store, task: ShardTask) -> list[ShardRef]:
+    """Return the shards of a task, its embeddings, selection and download side by side, by shard id.
+
+    Raises:
+        InputError: two shards were embedded by different towers.
+
+    """
+    inputs = {
+        name: {m.shard: m for m in map(store.read_shard, task.inputs[name])}
+        for name in ("download", "embed", "curate")
+    }
+    refs, schemas = [], []
+    for shard in sorted(inputs["embed"]):
+        embed = inputs["embed"][shard]
+        schemas.append(pq.read_schema(store.path(embed, "image_embeddings")))
+        paths = {name: inputs[name][shard].path for name in inputs}
+        refs.append(ShardRef(task.root, shard, towers=tuple(tower_names(schemas[-1])), **paths))
+        if not schemas[-1].equals(schemas[0]):
+            raise InputError(
+                f"shards {refs[0].shard} and {shard} hold vectors of different towers; nothing was changed; run embed again with --force"
+            )
+    return refs
+
+
+def summary(found: Findings, settings: ShiftSettings, shards: Sequence[str]) -> dict[str, Any]:
+    """Return the figures of statistics.json; None where nothing could be measured."""
+    shift, val = found.parameters, found.judged
+    weight = shift.count / shift.count.sum()
+    return {
+        "num_clusters": settings.num_clusters,
+        "covariance": settings.covariance,
+        "dim": shift.mean.shape[1],
+        "train_pictures": int(shift.count.sum()),
+        "num_shards": len(shards),
+        "occupancy": {
+            "smallest": int(shift.count.min()),
+            "median": float(np.median(shift.count)),
+            "largest": int(shift.count.max()),
+            "empty": int((shift.count == 0).sum()),
+        },
+        "global_mean_norm": float(np.linalg.norm(shift.global_mean)),
+        "global_variance": float((shift.global_scale**2).sum()),
+        "within_cluster_variance": float(weight @ shift.variance.sum(axis=1)),
+        "val_captions": len(val["cluster"]),
+        "text_to_cluster_accuracy": choice_accuracy(val["text"], val["cluster"], shift.mean),
+        "text_to_cluster_accuracy_by_expected_cosine": expected_choice_accuracy(
+            val["text"], val["cluster"], expected_directions(shift, seed=settings.seed)
+        ),
+        "text_to_cluster_accuracy_by_k": found.by_clusters,
+        "val_cosine": {name: _mean(val[name]) for name in ("picture_text", "picture_mean", "text_mean")},
+        **_scales(found, settings),
+    }
+
+
+def _scales(found: Findings, settings: ShiftSettings) -> dict[str, float | None]:
+    """Return c matched to the data in each way, and the one used.
+
+    Raises:
+        InputError: the recipe asks for the matched one and no caption tells it.
+
+    """
+    shift, train, val = found.parameters, found.pairs, found.judged
+    std = np.sqrt(shift.variance)
+    rows, caption = found.conditioned["rows"].astype(np.float32), found.conditioned["caption"]
+    label = np.unique(caption, return_inverse=True)[1]
+    own, _ = nearest(rows, shift.mean)
+    shared = matched_scale(rows, label, std[own])
+    regressed = regression_scale(
+        (train["picture"], train["text"]), (val["picture"], val["text"]), std[val["cluster"]]
+    )
+    matched = regressed if shared is None else shared
+    if settings.scale == "matched" and matched is None:
+        raise InputError(
+            "shift.scale=matched needs captions that pictures share, or more captions than the vectors have dimensions; "
+            "committed work is safe; set shift.scale to a number"
+        )
+    return {
+        "two_sample_cosine_given_caption": two_sample_cosine(rows, label),
+        "scale_matched_to_captions": shared,
+        "scale_at_most_by_regression": regressed,
+        "scale": matched if settings.scale == "matched" else settings.scale,
+    }
+
+
+def shift_bytes(context: Context, found: Findings, towers: Sequence[str]) -> bytes:
+    """Return shift.safetensors: float32 parameters, global ones too, and what they were made from."""
+    settings: ShiftSettings = context.recipe.shift
+    shift = found.parameters
+    tensors = {
+        "mean": shift.mean.astype(np.float32),
+        "scale": shift.scale.astype(np.float32),
+        "count": shift.count.astype(np.int64),
+        "global_mean": shift.global_mean.astype(np.float32),
+        "global_scale": shift.global_scale.astype(np.float32),
+    }
+    for name in ("factor", "cholesky"):
+        value = getattr(shift, name)
+        if value is not None:
+            tensors[name] = value.astype(np.float32)
+    for name, value in tensors.items():
+        if not np.isfinite(value).all():
+            raise ValueError(f"{name} of the shift parameters holds NaN or infinite values")
+    data = digest({name: manifest.digest for name, manifest in context.inputs.items()})
+    return safetensors_bytes(
+        tensors,
+        {
+            "towers": json.dumps(list(towers)),
+            "normalisation": NORMALISATION,
+            "k": str(settings.num_clusters),
+            "covariance": settings.covariance,
+            "seed": str(settings.seed),
+            "data": data,
+        },
+    )
+
+
+def drawn(refs: Sequence[ShardRef], found: Findings) -> dict[str, bytes]:
+    """Return the figures by name."""
+    sample = found.sample[:MAX_SPECTRUM_ROWS].astype(np.float32)
+    half = len(sample) // 2
+    pairs = np.einsum("nd,nd->n", sample[:half], sample[half : 2 * half])
+    groups = {
+        "picture, its caption (val)": found.judged["picture_text"],
+        "picture, its cluster (val)": found.judged["picture_mean"],
+        "caption, its picture's cluster (val)": found.judged["text_mean"],
+        "two train pictures": pairs,
+    }
+    return {
+        "occupancy": plots.occupancy(found.parameters.count),
+        "spectrum": plots.spectrum(spectrum(sample)),
+        "cosines": plots.cosines(groups),
+        "clusters": plots.contact_sheet(_contacts(refs[:CONTACT_SHARDS], found.parameters)),
+    }
+
+
+def _contacts(refs: Sequence[ShardRef], shift: ShiftParameters) -> list[tuple[str, list[Image.Image]]]:
+    """Return the pictures closest to the means of the largest clusters, out of the first shards."""
+    clusters = np.argsort(-shift.count, kind="stable")[:CONTACT_CLUSTERS].tolist()
+    arguments = {"mean": shift.mean, "clusters": clusters, "number": CONTACT_PICTURES}
+    best: dict[int, list[tuple[float, str]]] = {k: [] for k in clusters}
+    for part in over_shards(closest, refs, arguments):
+        for k, cosine, uid in zip(part["cluster"], part["cosine"], part["uids"], strict=True):
+            best[int(k)].append((-float(cosine), str(uid)))
+    wanted = {k: [uid for _, uid in sorted(found)[:CONTACT_PICTURES]] for k, found in best.items()}
+    stored = _stored(refs, {uid for uids in wanted.values() for uid in uids})
+    return [
+        (
+            f"cluster {k}\n{shift.count[k]} pictures",
+            [decode_stored(stored[uid]) for uid in uids if uid in stored],
+        )
+        for k, uids in wanted.items()
+    ]
+
+
+def _stored(refs: Sequence[ShardRef], uids: set[str]) -> dict[str, bytes]:
+    """Return the encodings of the pictures that are stored; beside vectors made elsewhere there are none."""
+    found = {}
+    for ref in refs:
+        store = Store(ref.root)
+        table = store.read(store.read_shard(ref.download), "images", ["uid", "image"])
+        for row, uid in enumerate(table["uid"].to_pylist()):
+            if uid in uids and table["image"][row].is_valid:
+                found[uid] = table["image"][row].as_py()
+    return found
+
+
+def _dim(store: Store, ref: ShardRef) -> int:
+    schema = pq.read_schema(store.path(store.read_shard(ref.embed), "image_embeddings"))
+    return sum(schema.field(f"{tower}/image").type.list_size for tower in ref.towers)
+
+
+def _mean(values: Float[np.ndarray, "n"]) -> float | None:
+    return float(values.mean()) if len(values) else None

@@ -1,0 +1,1 @@
+"""What inputs hold: URL lists, tars, Parquet, folders and precomputed embeddings, row by row."""

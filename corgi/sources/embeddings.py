@@ -1,0 +1,218 @@
+"""Vectors that were made elsewhere: clip-retrieval's npy beside Parquet, and DataComp's npz beside Parquet, row by row.
+
+Arrays are opened without pickle; what a file's header claims is compared with the rows of the Parquet file first.
+"""
+
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from jaxtyping import Float
+
+from corgi.settings.errors import InputError
+from corgi.sources.identity import canonical_urls, uid_bytes
+from corgi.sources.rows import text_of
+from corgi.sources.sources import IMAGE_VECTORS, METADATA, TEXT_VECTORS
+from corgi.storage.paths import first_line
+from corgi.tables.arrow import pc
+from corgi.tables.schema import given_vectors
+
+_DATACOMP = {"img": "image", "txt": "text"}
+_PART_ROWS = 16_384
+
+
+@dataclass(frozen=True)
+class VectorFile:
+    """One Parquet file and the arrays whose rows are its rows, by column: `<tower>/image`, `<tower>/text`."""
+
+    metadata: Path
+    arrays: dict[str, tuple[Path, str | None]]
+    """A file and, inside an npz, the array's name."""
+
+
+def holds_vectors(place: str) -> bool:
+    """Say whether a place is a folder of vectors in one of the two layouts; opens nothing."""
+    folder = Path(place)
+    return ((folder / METADATA).is_dir() and (folder / IMAGE_VECTORS).is_dir()) or any(folder.glob("*.npz"))
+
+
+def vector_files(folder: str | Path, tower: str = "clip") -> list[VectorFile]:
+    """Return the vectors of a folder: clip-retrieval's `img_emb`, `text_emb`, `metadata`, or DataComp's shards.
+
+    Args:
+        folder: where they lie.
+        tower: name of the tower that made clip-retrieval's vectors; DataComp's carry theirs (`b32`, `l14`).
+
+    Raises:
+        InputError: the folder holds neither.
+
+    """
+    folder = Path(folder)
+    found = _clip_retrieval(folder, tower) if (folder / METADATA).is_dir() else _datacomp(folder)
+    if not found:
+        raise InputError(
+            f"{folder} holds no vectors (metadata/*.parquet with img_emb/*.npy, or *.parquet with *.npz); nothing was started; name another folder"
+        )
+    return found
+
+
+def vector_tables(file: VectorFile) -> Iterator[pa.Table]:
+    """Yield the rows of a file as `given_vectors` tables, vectors scaled to unit norm, in their order.
+
+    Raises:
+        InputError: a file is damaged, holds objects, or has another number of rows than its Parquet file.
+
+    """
+    with _readable(file), pq.ParquetFile(file.metadata) as metadata:
+        arrays = opened_arrays(file)
+        names = [name for name in ("uid", "url", "caption", "text") if name in metadata.schema_arrow.names]
+        start = 0
+        for batch in metadata.iter_batches(_PART_ROWS, columns=names, use_threads=False):
+            stop = start + batch.num_rows
+            parts = {name: array[start:stop] for name, array in arrays.items()}
+            yield _table(batch, parts, str(file.metadata))
+            start = stop
+
+
+def widths(file: VectorFile) -> dict[str, int]:
+    """Return the width of each column's vectors, by the headers alone.
+
+    Raises:
+        InputError: as for `vector_tables`.
+
+    """
+    with _readable(file):
+        num_rows = pq.read_metadata(file.metadata).num_rows
+        return {name: _width(*place, num_rows) for name, place in file.arrays.items()}
+
+
+def opened_arrays(file: VectorFile) -> dict[str, np.ndarray]:
+    """Return each column's vectors as they were written, a row a row of the Parquet file; an npy file is mapped, not read.
+
+    Raises:
+        InputError: as for `vector_tables`.
+
+    """
+    with _readable(file):
+        widths(file)
+        found = {}
+        for name, (path, key) in file.arrays.items():
+            opened = np.load(path, mmap_mode="r" if key is None else None, allow_pickle=False)
+            found[name] = opened if key is None else opened[key]
+        return found
+
+
+def unit_vectors(array: np.ndarray) -> tuple[Float[np.ndarray, "n dim"], Float[np.ndarray, "n"]]:
+    """Return rows at unit norm, and the norms they had; a zero row stays zero, one that is not finite becomes NaN."""
+    wide = np.asarray(array, np.float32)
+    with np.errstate(invalid="ignore"):  # an infinite row becomes NaN, which no table takes
+        norm = np.linalg.norm(wide, axis=1)
+        return wide / np.maximum(norm, np.finfo(np.float32).tiny)[:, None], norm
+
+
+@contextmanager
+def _readable(file: VectorFile) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, pa.ArrowException) as error:
+        raise InputError(
+            f"{file.metadata} and the vectors beside it cannot be read: {first_line(error)}; nothing was started; correct the files"
+        ) from error
+
+
+def _clip_retrieval(folder: Path, tower: str) -> list[VectorFile]:
+    found = []
+    for metadata in sorted((folder / METADATA).glob("metadata_*.parquet")):
+        number = metadata.stem.removeprefix("metadata_")
+        places = {
+            f"{tower}/image": folder / IMAGE_VECTORS / f"img_emb_{number}.npy",
+            f"{tower}/text": folder / TEXT_VECTORS / f"text_emb_{number}.npy",
+        }
+        arrays: dict[str, tuple[Path, str | None]] = {
+            name: (path, None) for name, path in places.items() if path.exists()
+        }
+        if arrays:
+            found.append(VectorFile(metadata, arrays))
+    return found
+
+
+def _datacomp(folder: Path) -> list[VectorFile]:
+    found = []
+    for metadata in sorted(folder.glob("*.parquet")):
+        packed = metadata.with_suffix(".npz")
+        if packed.exists():
+            keys = _array_names(packed)
+            arrays: dict[str, tuple[Path, str | None]] = {
+                f"{key.rpartition('_')[0]}/{_DATACOMP[key.rpartition('_')[2]]}": (packed, key)
+                for key in sorted(keys)
+                if key.rpartition("_")[2] in _DATACOMP
+            }
+            found.append(VectorFile(metadata, arrays))
+    return found
+
+
+def _array_names(packed: Path) -> list[str]:
+    try:
+        with zipfile.ZipFile(packed) as archive:
+            return [name.removesuffix(".npy") for name in archive.namelist()]
+    except (OSError, zipfile.BadZipFile) as error:
+        raise InputError(
+            f"{packed} cannot be read: {first_line(error)}; nothing was started; correct the file"
+        ) from error
+
+
+def _width(path: Path, key: str | None, num_rows: int) -> int:
+    """Return how many numbers a row holds after comparing what the header claims with the rows there must be."""
+    if key is None:
+        with path.open("rb") as member:
+            shape, dtype = _header(member)
+    else:
+        with zipfile.ZipFile(path) as archive, archive.open(f"{key}.npy") as member:
+            shape, dtype = _header(member)
+    _check_shape(shape, dtype, num_rows, path)
+    return shape[1]
+
+
+def _header(member: Any) -> tuple[tuple[int, ...], np.dtype]:
+    version = np.lib.format.read_magic(member)
+    reader: Any = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }[version]
+    shape, _, dtype = reader(member)
+    return shape, dtype
+
+
+def _check_shape(shape: tuple[int, ...], dtype: np.dtype, num_rows: int, path: Path) -> None:
+    if len(shape) != 2 or shape[0] != num_rows or not 1 <= shape[1] <= 16_384 or dtype.kind != "f":
+        raise ValueError(
+            f"{path.name} holds {dtype.name}{list(shape)}, not floats of {num_rows} rows as its Parquet file"
+        )
+
+
+def _table(batch: pa.RecordBatch, arrays: Mapping[str, Float[np.ndarray, "n dim"]], place: str) -> pa.Table:
+    texts = {name: text_of(batch.column(name), name, place) for name in batch.schema.names}
+    nulls = pa.nulls(batch.num_rows, pa.string())
+    urls = texts.get("url", nulls)
+    canonical = canonical_urls(urls)
+    derived = pa.array([digest.hex() for digest in uid_bytes(canonical.cast(pa.binary()).to_pylist())])
+    derived = pc.if_else(pc.equal(canonical, ""), pa.scalar(None, pa.string()), derived)
+    columns: dict[str, pa.Array] = {
+        "uid": pc.coalesce(texts.get("uid", nulls), derived),
+        "url": canonical,
+        "caption": texts.get("caption", texts.get("text", nulls)),
+    }
+    dims = {}
+    for name, array in arrays.items():
+        unit, norm = unit_vectors(array)
+        half = pa.array(unit.astype(np.float16).ravel(), pa.float16())
+        columns[name] = pa.FixedSizeListArray.from_arrays(half, unit.shape[1])
+        columns[f"{name}_norm"] = pa.array(norm, pa.float32())
+        dims[name] = unit.shape[1]
+    return pa.table(columns).cast(given_vectors(dims))

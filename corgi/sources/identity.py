@@ -1,0 +1,99 @@
+"""Who a picture is: its uid, its group's split, its shard. Pure functions of its URL and the seed."""
+
+import hashlib
+from collections.abc import Sequence
+from urllib.parse import quote, urlsplit, urlunsplit
+
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Int32, UInt64
+
+from corgi.tables.arrow import pc
+from corgi.tables.schema import Split
+
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+_SAFE = "/:@!$&'()*+,;=~-._%"
+_LETTERS = r"/:@!$&'()*+,;=~._%A-Za-z0-9-"
+_CANONICAL = rf"^https?://[a-z0-9._-]+/[{_LETTERS}]*(\?[?{_LETTERS}]+)?$"
+"""URLs that are their own canonical form; most of a list are."""
+
+
+def canonical_url(url: str) -> str:
+    """Return the URL as identity sees it: lower-case scheme and host, no default port, no fragment, escapes written once.
+
+    A text that is no URL is its own canonical form, so that its row keeps an identity and is rejected by the fetch.
+    """
+    try:
+        parts = urlsplit(url.strip())
+        port = parts.port
+    except ValueError:
+        return url.strip()
+    if not parts.scheme or not parts.hostname:
+        return url.strip()
+    scheme, host = parts.scheme.lower(), parts.hostname.lower()
+    host = f"[{host}]" if ":" in host else host
+    user = f"{parts.netloc.rpartition('@')[0]}@" if "@" in parts.netloc else ""
+    place = host if port in (None, _DEFAULT_PORTS.get(scheme)) else f"{host}:{port}"
+    path = quote(parts.path or "/", safe=_SAFE, errors="surrogatepass")
+    query = quote(parts.query, safe=_SAFE + "?", errors="surrogatepass")
+    return urlunsplit((scheme, user + place, path, query, ""))
+
+
+def canonical_urls(urls: pa.Array) -> pa.Array:
+    """Return the canonical form of many URLs, null as the empty text; only those that need it are taken apart."""
+    urls = pc.fill_null(urls, "")
+    is_canonical = pc.match_substring_regex(urls, _CANONICAL)
+    if pc.all(is_canonical).as_py():
+        return urls
+    rewritten = [canonical_url(url) for url in urls.filter(pc.invert(is_canonical)).to_pylist()]
+    return pc.replace_with_mask(urls, pc.invert(is_canonical), pa.array(rewritten, pa.string()))
+
+
+def content_url(sha256: str) -> str:
+    """Return the canonical name of a picture that has no URL: that of its content."""
+    return f"urn:sha256:{sha256}"
+
+
+def uid_bytes(urls: Sequence[bytes]) -> list[bytes]:
+    """Return the 16 bytes of the uid of each canonical URL, given as UTF-8."""
+    blake2b = hashlib.blake2b
+    return [blake2b(url, digest_size=16).digest() for url in urls]
+
+
+def uid(canonical: str) -> str:
+    """Return the 128-bit identity, 32 lower hex digits, of a canonical URL."""
+    return hashlib.blake2b(canonical.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
+def shard_of(identity: str, num_shards: int) -> int:
+    """Return the shard of a uid: equal ranges of its leading 64 bits, so that hosts spread and duplicates meet."""
+    return int(identity[:16], 16) * num_shards >> 64
+
+
+def ranges_of(leading: UInt64[np.ndarray, "n"], num_ranges: int) -> Int32[np.ndarray, "n"]:
+    """Return `leading * num_ranges >> 64` of the leading 64 bits of uids, exactly; at most 2^31 ranges."""
+    high, low = leading >> np.uint64(32), leading & np.uint64(0xFFFFFFFF)
+    count = np.uint64(num_ranges)
+    return ((high * count + (low * count >> np.uint64(32))) >> np.uint64(32)).astype(np.int32)
+
+
+def split_of(group: str, seed: int, val_share: float, test_share: float) -> Split:
+    """Return the split of a group by hash(seed, group); a group never straddles two."""
+    place = (
+        int.from_bytes(
+            hashlib.blake2b(f"{seed}:{group}".encode("utf-8", "surrogatepass"), digest_size=8).digest()
+        )
+        / 2**64
+    )
+    if place < test_share:
+        return Split.TEST
+    return Split.VAL if place < test_share + val_share else Split.TRAIN
+
+
+def splits_of(groups: Sequence[bytes], seed: int, val_share: float, test_share: float) -> list[str]:
+    """Return `split_of` of many groups, given as UTF-8."""
+    prefix, blake2b = f"{seed}:".encode(), hashlib.blake2b
+    hashes = b"".join([blake2b(prefix + group, digest_size=8).digest() for group in groups])
+    places = np.frombuffer(hashes, ">u8").astype(np.float64) / 2**64
+    names = np.array([str(split) for split in (Split.TEST, Split.VAL, Split.TRAIN)], object)
+    return names[np.searchsorted([test_share, test_share + val_share], places, side="right")].tolist()

@@ -1,0 +1,193 @@
+"""Rows as every source gives them, before identity: what one row of a list or one sample of a tar says."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from corgi.settings.data import PlanSettings
+from corgi.settings.errors import InputError
+from corgi.tables.arrow import pc
+from corgi.tables.schema import ADDITIONAL, Reason
+
+BATCH_ROWS = 65_536
+ROWS = pa.schema(
+    [
+        (name, pa.string())
+        for name in (
+            "url",
+            "caption",
+            "kind",
+            "group",
+            "uid",
+            "expected_hash",
+            "content",
+            "location",
+            "reason",
+        )
+    ]
+    + [("additional", ADDITIONAL)]
+)
+"""content is the sha256 of a picture that has no url; location where it lies inside its source; see PLAN for the rest."""
+_KINDS = pa.array(["full", "coarse", ""])
+_HASH_DIGITS = {"sha256": 64, "md5": 32}
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The names of the columns a recipe asks for, by what they mean to Corgi."""
+
+    named: dict[str, str]
+    additional: tuple[str, ...]
+    hash_kind: str | None
+
+    @classmethod
+    def of(cls, settings: PlanSettings) -> "Columns":
+        """Return the columns that the settings name; those set to None are left out."""
+        wanted = {
+            "url": settings.url_col,
+            "caption": settings.caption_col,
+            "kind": settings.caption_kind_col,
+            "group": settings.group_col,
+            "uid": settings.uid_col,
+            "expected_hash": settings.verify_hash[0] if settings.verify_hash else None,
+        }
+        named = {name: column for name, column in wanted.items() if column is not None}
+        kind = settings.verify_hash[1] if settings.verify_hash else None
+        return cls(named, settings.save_additional_columns, kind)
+
+    @property
+    def names(self) -> list[str]:
+        """Return every column once, in order."""
+        return list(dict.fromkeys([*self.named.values(), *self.additional]))
+
+    def without(self, meaning: str) -> "Columns":
+        """Return the columns without one of them."""
+        return Columns(
+            {name: column for name, column in self.named.items() if name != meaning},
+            self.additional,
+            self.hash_kind,
+        )
+
+    def rows(self, found: Mapping[str, pa.Array], place: str, **given: pa.Array) -> pa.RecordBatch:
+        """Return ROWS of columns as they were read; `given` are columns that the reader itself writes.
+
+        Raises:
+            InputError: a column is not text, is not UTF-8, or holds a caption kind that is none.
+
+        """
+        texts = {column: text_of(found[column], column, place) for column in self.names}
+        length = len(next(iter([*found.values(), *given.values()])))
+        arrays: dict[str, pa.Array] = {name: texts[column] for name, column in self.named.items()}
+        _check_kinds(arrays.get("kind"), place, self.named.get("kind", ""))
+        reasons = given.get("reason")
+        if "expected_hash" in arrays and self.hash_kind is not None:
+            arrays["expected_hash"], bad = expected_hashes(arrays["expected_hash"], self.hash_kind)
+            why = pc.if_else(bad, pa.scalar(str(Reason.BAD_HASH)), pa.scalar(None, pa.string()))
+            reasons = why if reasons is None else pc.coalesce(reasons, why)
+        arrays |= given
+        if reasons is not None:
+            arrays["reason"] = reasons
+        arrays["additional"] = additional_of({name: texts[name] for name in self.additional}, length)
+        return pa.record_batch([arrays.get(f.name, pa.nulls(length, f.type)) for f in ROWS], schema=ROWS)
+
+    def cells(self, cells: Mapping[str, Any]) -> list[Any]:
+        """Return one row's cells by column, None where a sample lacks one."""
+        return [cells.get(column) for column in self.names]
+
+
+def text_of(array: pa.Array, column: str, place: str) -> pa.Array:
+    """Return a column as text, checked to be UTF-8.
+
+    Raises:
+        InputError: it is neither.
+
+    """
+    try:
+        if pa.types.is_dictionary(array.type):
+            array = array.cast(array.type.value_type)
+        text = array.cast(pa.string())
+        text.validate(full=True)
+    except pa.ArrowException as error:
+        raise InputError(
+            f"{place} cannot be read as a list: column {column!r}: {str(error).splitlines()[0]}; nothing was started; "
+            "store it as UTF-8 text"
+        ) from error
+    return text
+
+
+def expected_hashes(hashes: pa.Array, kind: str) -> tuple[pa.Array, pa.Array]:
+    """Return hashes as `kind:hex`, null where there is none, and which cells hold something else."""
+    plain = pc.utf8_lower(pc.utf8_trim_whitespace(hashes))
+    plain = pc.if_else(pc.equal(plain, ""), pa.scalar(None, pa.string()), plain)
+    plain = pc.replace_substring_regex(plain, f"^{kind}:", "")
+    good = pc.match_substring_regex(plain, f"^[0-9a-f]{{{_HASH_DIGITS[kind]}}}$")
+    named = pc.if_else(good, pc.binary_join_element_wise(kind, plain, ":"), pa.scalar(None, pa.string()))
+    return named, pc.fill_null(pc.invert(good), False)
+
+
+def additional_of(columns: Mapping[str, pa.Array], length: int) -> pa.Array:
+    """Return one map a row of the further columns, null when there are none."""
+    if not columns:
+        return pa.nulls(length, ADDITIONAL)
+    width = len(columns)
+    offsets = pa.array(range(0, width * length + 1, width), pa.int32())
+    keys = pa.array([*columns] * length, pa.string())
+    by_column = pa.concat_arrays(list(columns.values()))
+    order = [column * length + row for row in range(length) for column in range(width)]
+    return pa.MapArray.from_arrays(offsets, keys, by_column.take(pa.array(order, pa.int64())))
+
+
+def columns_of(rows: list[list[Any]], names: list[str], place: str) -> dict[str, pa.Array]:
+    """Return rows of parsed cells as text columns; numbers as they were written, true and false in lower case.
+
+    Raises:
+        InputError: a cell holds a list or an object.
+
+    """
+    found = {}
+    for at, name in enumerate(names):
+        values = [row[at] for row in rows]
+        try:
+            found[name] = pa.array(values, pa.string())
+        except (pa.ArrowException, UnicodeError):
+            found[name] = pa.array([_cell(value, name, place) for value in values], pa.string())
+    return found
+
+
+def chunked(rows: Iterator[Any], size: int = BATCH_ROWS) -> Iterator[list[Any]]:
+    """Yield lists of at most `size` items."""
+    block: list[Any] = []
+    for row in rows:
+        block.append(row)
+        if len(block) == size:
+            yield block
+            block = []
+    if block:
+        yield block
+
+
+def _cell(value: Any, column: str, place: str) -> str | None:
+    if value is None:
+        return None
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list | dict):
+        raise InputError(
+            f"{place} cannot be read as a list: column {column!r} holds lists or objects; nothing was started; store it as text"
+        )
+    # a lone surrogate, which JSON can write and UTF-8 cannot, becomes a question mark
+    return str(value).encode("utf-8", "replace").decode()
+
+
+def _check_kinds(kinds: pa.Array | None, place: str, column: str) -> None:
+    if kinds is None:
+        return
+    wrong = kinds.filter(pc.fill_null(pc.invert(pc.is_in(kinds, value_set=_KINDS)), False))
+    wrong = wrong.drop_null()
+    if len(wrong):
+        raise InputError(
+            f"{place}: caption kind {wrong[0].as_py()!r} is neither full nor coarse; nothing was started; "
+            f"correct column {column!r}"
+        )

@@ -1,0 +1,184 @@
+"""Sources: which files the inputs name, what each is, the digest that names its rows, and its rows."""
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from corgi.settings.data import PlanSettings
+from corgi.settings.errors import InputError
+from corgi.sources.folders import (
+    check_local,
+    folder_digest,
+    folder_rows,
+    image_column,
+    picture_table_rows,
+    pictures_in,
+)
+from corgi.sources.rows import Columns
+from corgi.sources.tars import PICTURE_ENDINGS, tar_rows
+from corgi.sources.url_lists import json_rows, parquet_rows, separated_rows, text_rows
+from corgi.storage.paths import (
+    COMPRESSIONS,
+    ending,
+    expand,
+    first_line,
+    inside,
+    is_folder,
+    open_file,
+    sha256_of,
+    size_of,
+)
+
+FORMATS = {
+    ".parquet": "parquet",
+    ".pq": "parquet",
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".jsonl": "jsonl",
+    ".json": "jsonl",
+    ".ndjson": "jsonl",
+    ".txt": "txt",
+    ".tar": "webdataset",
+}
+HOLD_PICTURES = frozenset({"webdataset", "pictures", "files"})
+"""Formats whose pictures are already there."""
+METADATA, IMAGE_VECTORS, TEXT_VECTORS = "metadata", "img_emb", "text_emb"
+"""Folders of clip-retrieval's output."""
+_PACKED = 4  # what a byte of Parquet or of a compressed text grows to, about
+
+
+@dataclass(frozen=True)
+class Source:
+    """One file or picture folder: where it lies, what it is, and the sha256 that names its rows in every ledger."""
+
+    path: str
+    sha256: str
+    format: str
+
+    @property
+    def meaning(self) -> str:
+        """Return what a plan depends on: the content, and how it is read; not the name."""
+        return f"{self.sha256} {self.format}"
+
+
+def sources(settings: PlanSettings) -> list[Source]:
+    """Return the sources, sorted by digest so that neither names nor order of arguments matter.
+
+    Raises:
+        InputError: no input is named, a file is missing, cannot be read or is of no known kind.
+
+    """
+    if not settings.input:
+        raise InputError(
+            "plan.input names no list; nothing was started; set plan.input=PATH to a list of URLs, tars or a folder of pictures"
+        )
+    found: dict[str, Source] = {}
+    for pattern in settings.input:
+        try:
+            places = expand(pattern)
+            if not places:
+                raise InputError(
+                    f"plan.input: {pattern} does not exist; nothing was started; name an existing list"
+                )
+            for source in itertools.chain.from_iterable(_named(place, settings) for place in places):
+                found.setdefault(source.sha256, source)
+        except (OSError, pa.ArrowException) as error:
+            raise InputError(
+                f"plan.input: {pattern} cannot be read ({first_line(error)}); nothing was started; name a readable list"
+            ) from error
+    return [found[name] for name in sorted(found)]
+
+
+def batches(source: Source, settings: PlanSettings) -> Iterator[pa.RecordBatch]:
+    """Yield a source's rows as ROWS, in its order.
+
+    Raises:
+        InputError: it is not what its name says, or lacks a column.
+
+    """
+    columns = Columns.of(settings)
+    try:
+        yield from _rows(source, columns, settings)
+    except (pa.ArrowException, OSError, EOFError) as error:
+        raise InputError(
+            f"{source.path} cannot be read as a list: {first_line(error)}; nothing was started; correct the file"
+        ) from error
+
+
+def num_bytes_of_rows(source: Source) -> int:
+    """Return about how many bytes a source's rows take, its pictures left out."""
+    if source.format in HOLD_PICTURES:
+        return 0
+    is_packed = source.format == "parquet" or source.path.endswith(tuple(COMPRESSIONS))
+    return size_of(source.path) * (_PACKED if is_packed else 1)
+
+
+def _rows(source: Source, columns: Columns, settings: PlanSettings) -> Iterator[pa.RecordBatch]:
+    if source.format == "parquet":
+        return parquet_rows(source.path, columns)
+    if source.format == "pictures":
+        return picture_table_rows(source.path, columns, source.sha256, settings.image_col)
+    if source.format == "webdataset":
+        return tar_rows(source.path, columns, source.sha256)
+    if source.format == "files":
+        return folder_rows(source.path, columns, source.sha256)
+    if source.format == "jsonl":
+        return json_rows(source.path, columns)
+    if source.format == "txt":
+        return text_rows(source.path, columns)
+    return separated_rows(source.path, columns, source.format)
+
+
+def _named(place: str, settings: PlanSettings) -> Iterator[Source]:
+    """Yield the sources of one path: a file is one; a folder is its tars, else its lists, else its pictures."""
+    if not is_folder(place):
+        kind = _format(place, settings)
+        yield Source(place, sha256_of(place), kind)
+        return
+    files = [] if settings.input_format == "files" else inside(vectors_list(place) or place)
+    tars = [name for name in files if ending(name) == ".tar"]
+    is_collection = not any(ending(name)[1:] in PICTURE_ENDINGS for name in files)
+    lists = [name for name in files if ending(name) in FORMATS and not name.endswith("_stats.json")]
+    chosen = tars or [name for name in lists if ending(name) != ".txt" and is_collection]
+    if chosen:
+        for name in chosen:
+            yield Source(name, sha256_of(name), _format(name, settings))
+        return
+    check_local(place)
+    if not pictures_in(place):
+        raise InputError(
+            f"plan.input: {place} cannot be read: the folder holds no list, tar or picture; nothing was started; name another"
+        )
+    yield Source(place, folder_digest(place), "files")
+
+
+def vectors_list(place: str) -> str | None:
+    """Return the folder of lists beside clip-retrieval's vectors, if a folder holds such."""
+    folder = f"{place.rstrip('/')}/{METADATA}"
+    return folder if is_folder(folder) and is_folder(f"{place.rstrip('/')}/{IMAGE_VECTORS}") else None
+
+
+def _format(place: str, settings: PlanSettings) -> str:
+    wanted = settings.input_format
+    kind = FORMATS.get(ending(place)) if wanted == "auto" else wanted
+    if kind is None or kind == "files" or (kind == "webdataset" and place.endswith((".gz", ".zst"))):
+        raise InputError(
+            f"{place} is no list Corgi reads by its ending; nothing was started; "
+            "use .parquet, .csv, .tsv, .jsonl or .txt (text also .gz or .zst), .tar, or a folder of pictures"
+        )
+    if kind == "parquet" and _holds_pictures(place, settings):
+        return "pictures"
+    return kind
+
+
+def _holds_pictures(place: str, settings: PlanSettings) -> bool:
+    try:
+        with open_file(place) as handle, pq.ParquetFile(handle) as file:
+            return settings.image_col is not None or image_column(file.schema_arrow, None) is not None
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(
+            f"{place} cannot be read as a list: {first_line(error)}; nothing was started; correct the file"
+        ) from error

@@ -1,0 +1,1 @@
+"""Files on disks and in object stores: paths, reading, and publishing by put-if-absent."""

@@ -1,0 +1,24 @@
+"""What a full or failing place of files says."""
+
+import errno
+from pathlib import Path
+from typing import NoReturn
+
+from corgi.settings.errors import StorageError
+
+
+def storage_full(error: OSError, where: Path | str) -> NoReturn:
+    """Turn a refusal to write into one line.
+
+    Raises:
+        StorageError: always.
+
+    """
+    cause = (
+        "no space is left"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT)
+        else f"cannot write ({error.strerror or error})"
+    )
+    raise StorageError(
+        f"{where}: {cause}; committed work is safe; make room or choose another root, then run the same command"
+    ) from error

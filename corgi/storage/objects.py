@@ -1,0 +1,234 @@
+"""An object store as the place of committed tables: s3://, gs:// or az:// through obstore.
+
+Credentials and endpoint come from the environment of the node (AWS_*, GOOGLE_*, AZURE_*), never from a recipe.
+"""
+
+import errno
+import hashlib
+import os
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from functools import wraps
+from pathlib import Path
+from typing import Any, BinaryIO, ParamSpec, TypeVar, cast
+
+from corgi.settings.errors import StorageError
+from corgi.storage.errors import storage_full
+
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
+_BUFFER_BYTES = 16 * 2**20
+
+
+def _as_os_error(call: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
+    """Raise what an object store refuses as FileNotFoundError, FileExistsError or another OSError of one line."""
+
+    @wraps(call)
+    def translated(*arguments: _Arguments.args, **named: _Arguments.kwargs) -> _Result:
+        with _translated():
+            return call(*arguments, **named)
+
+    return translated
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    from obstore import exceptions
+
+    try:
+        yield
+    except exceptions.AlreadyExistsError as error:
+        raise FileExistsError(errno.EEXIST, _line(error)) from error
+    except (exceptions.NotFoundError, FileNotFoundError) as error:
+        raise FileNotFoundError(errno.ENOENT, _line(error)) from error
+    except exceptions.BaseError as error:
+        raise OSError(errno.EIO, _line(error)) from error
+
+
+def _line(error: Exception) -> str:
+    told = str(error).partition("Debug source:")[0].partition(": <?xml")[0]
+    return " ".join(told.split())[:300]
+
+
+class ObjectStorage:
+    """A prefix of a bucket; manifests are published by conditional put, everything else lies under private names."""
+
+    def __init__(self, url: str, cache: Path | None = None, store: Any = None) -> None:
+        """Open the store of a URL, such as s3://bucket/runs/store; `store` is an obstore store given instead.
+
+        Raises:
+            StorageError: no such kind of store, or its settings in the environment are wrong.
+
+        """
+        self.url = url.rstrip("/")
+        self._cache = cache
+        try:
+            with _translated():
+                self._store = store if store is not None else opened(self.url)
+        except (ValueError, OSError) as error:
+            raise StorageError(
+                f"{self.url} cannot be opened ({_line(error)}); nothing was started; give a path or an s3://, gs:// or az:// URL"
+            ) from error
+
+    def locate(self, name: str) -> str:
+        """Return the URL."""
+        return f"{self.url}/{name}"
+
+    def check(self) -> None:
+        """Write a small object twice under one name and see the second refused.
+
+        Raises:
+            StorageError: the store cannot be reached, or lacks conditional put.
+
+        """
+        name = f".probe/{uuid.uuid4().hex}"
+        try:
+            first, second = self._put_new(name, b"1"), self._put_new(name, b"2")
+            self.remove(name)
+        except OSError as error:
+            raise StorageError(
+                f"{self.url} refused a conditional put ({error.strerror or error}); nothing was started; name a reachable store with put-if-absent and credentials in the environment"
+            ) from error
+        if not first or second:
+            raise StorageError(
+                f"{self.url} overwrites what it was told not to (it lacks conditional put), so commits would not be safe; nothing was started; choose another root"
+            )
+
+    @_as_os_error
+    def read(self, name: str) -> bytes:
+        """Return an object's bytes."""
+        return bytes(self._store.get(name).bytes())
+
+    @_as_os_error
+    def measure(self, name: str) -> tuple[int, str]:
+        """Return an object's bytes and sha256, streamed."""
+        size, total = 0, hashlib.sha256()
+        for chunk in self._store.get(name).stream():
+            total.update(chunk)
+            size += len(chunk)
+        return size, total.hexdigest()
+
+    @_as_os_error
+    def size(self, name: str) -> int:
+        """Return an object's bytes."""
+        return int(self._store.head(name)["size"])
+
+    @_as_os_error
+    def names(self, folder: str) -> list[str]:
+        """Return the names directly under a prefix."""
+        found = self._store.list_with_delimiter(f"{folder}/" if folder else None)["objects"]
+        return [str(meta["path"]).rpartition("/")[2] for meta in found]
+
+    @_as_os_error
+    def folders(self, folder: str) -> list[str]:
+        """Return the prefixes directly under a prefix."""
+        found = self._store.list_with_delimiter(f"{folder}/" if folder else None)["common_prefixes"]
+        return sorted(str(prefix).rstrip("/").rpartition("/")[2] for prefix in found)
+
+    @_as_os_error
+    def walk(self, folder: str) -> Iterator[tuple[str, int]]:
+        """Return every object below a prefix, with its bytes."""
+        return iter(
+            [
+                (m["path"], m["size"])
+                for part in self._store.list(f"{folder}/" if folder else None, chunk_size=1000)
+                for m in part
+            ]
+        )
+
+    @contextmanager
+    def create(self, name: str) -> Iterator[BinaryIO]:
+        """Open a new object; it appears whole when the block ends, and not at all when the block raises."""
+        import obstore
+
+        with _translated():
+            writer = obstore.open_writer(self._store, name, buffer_size=_BUFFER_BYTES)
+            yield cast(BinaryIO, writer)
+            writer.close()
+
+    def put_if_absent(self, name: str, data: bytes) -> bool:
+        """Put an object on condition that there is none; an answer lost on the way is recognised by its bytes."""
+        return self._put_new(name, data) or self.read(name) == data
+
+    def _put_new(self, name: str, data: bytes) -> bool:
+        try:
+            with _translated():
+                self._store.put(name, data, mode="create", use_multipart=False)
+        except FileExistsError:
+            return False
+        return True
+
+    def replace(self, name: str, data: bytes) -> None:
+        """Put an object over what was there."""
+        try:
+            with _translated():
+                self._store.put(name, data)
+        except OSError as error:
+            storage_full(error, self.locate(name))
+
+    def remove(self, name: str) -> None:
+        """Delete an object if it is there."""
+        try:
+            with _translated():
+                self._store.delete(name)
+        except FileNotFoundError:
+            return
+
+    def make(self, folder: str) -> None:
+        """Do nothing: an object store has no folders."""
+
+    def sync(self, folder: str) -> None:
+        """Do nothing: an object that was put is durable."""
+
+    def local(self, name: str, sha256: str) -> Path:
+        """Return a copy on this machine, kept under the hash its manifest names; an old copy is checked first."""
+        folder = self._cache or _own_folder()
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"{sha256[:32]}-{name.rpartition('/')[2]}"
+        if path.exists():
+            with path.open("rb") as handle:
+                if hashlib.file_digest(handle, "sha256").hexdigest() == sha256:
+                    return path
+        private = folder / f".{uuid.uuid4().hex}"
+        try:
+            with private.open("wb") as sink, _translated():
+                for chunk in self._store.get(name).stream():
+                    sink.write(chunk)
+            private.replace(path)
+        finally:
+            private.unlink(missing_ok=True)
+        return path
+
+
+def opened(url: str) -> Any:
+    """Return the obstore store of a URL; its credentials and endpoint come from the environment.
+
+    Raises:
+        ValueError, OSError, obstore.exceptions.BaseError: no such kind of store, or its settings are wrong.
+
+    """
+    from obstore.store import from_url
+
+    if url.startswith("file://"):
+        return from_url(url)
+    # Plain HTTP is for a server of one's own, such as MinIO, named by an endpoint that says http.
+    plain = os.environ.get("AWS_ENDPOINT_URL", os.environ.get("AWS_ENDPOINT", "")).startswith("http://")
+    return from_url(
+        url,
+        client_options={"allow_http": plain, "timeout": timedelta(seconds=120)},
+        retry_config={"max_retries": 5, "retry_timeout": timedelta(seconds=60)},
+    )
+
+
+def _own_folder() -> Path:
+    """Return this user's folder for copies; one that another user made is refused."""
+    folder = Path(os.environ.get("CORGI_CACHE") or Path(tempfile.gettempdir()) / f"corgi-{os.getuid()}")
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if folder.stat().st_uid != os.getuid():
+        raise StorageError(
+            f"{folder} belongs to another user; nothing was read; set CORGI_CACHE to a folder of your own"
+        )
+    return folder

@@ -1,0 +1,13 @@
+"""Arrow's compute functions as one name; they are made at import, so type checkers do not know them."""
+
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute
+
+pc: Any = pyarrow.compute
+
+
+def is_in(column: pa.ChunkedArray, names: set[str] | frozenset[str]) -> pa.ChunkedArray:
+    """Return, value by value, whether a column of text names one of `names`."""
+    return pc.is_in(column, value_set=pa.array(sorted(names), pa.string()))

@@ -1,0 +1,1 @@
+r"""Curves and media of a run: metrics.jsonl and W\&B."""

@@ -1,0 +1,63 @@
+"""The heads' objective: draws, dropout, retrieval, and the same layers as open_clip's."""
+
+import numpy as np
+import pytest
+import torch
+
+from corgi.clip.features import frozen_model
+from corgi.clip.projection_heads import Heads, drawn, dropped, retrieval
+from corgi.feeding.noise import Noise
+from corgi.settings.clip import TowerSettings
+
+
+def test_every_caption_of_a_picture_is_drawn_and_no_padding() -> None:
+    text = torch.arange(12, dtype=torch.float32).reshape(2, 3, 2)
+    found = torch.stack(
+        [drawn(text, torch.tensor([2, 3]), torch.full((2,), place)) for place in np.linspace(0, 0.999, 30)]
+    )
+    assert set(found[:, 0, 0].tolist()) == {0.0, 2.0}
+    assert set(found[:, 1, 0].tolist()) == {6.0, 8.0, 10.0}
+
+
+@pytest.mark.law
+def test_dropout_keeps_the_mean_and_depends_on_position_only() -> None:
+    rows = torch.ones(64, 512)
+    noise = Noise(3, torch.arange(64))
+    once = dropped(rows, 0.3, noise, 1)
+    assert (once == 0).float().mean().item() == pytest.approx(0.3, abs=0.01)
+    assert once.mean().item() == pytest.approx(1, abs=0.02)
+    part = dropped(rows[40:], 0.3, Noise(3, torch.arange(40, 64)), 1)
+    torch.testing.assert_close(once[40:], part, atol=0, rtol=0)
+    assert dropped(rows, 0.0, noise, 1) is rows
+
+
+def test_retrieval_counts_ranks_and_ties_count_against() -> None:
+    eye = torch.eye(8)
+    perfect = retrieval(eye, eye)
+    assert perfect["text_to_image_r@1"] == perfect["image_to_text_r@5"] == 1.0
+    wrong = retrieval(eye, eye.roll(1, 0))
+    assert wrong["text_to_image_r@1"] == 0.0
+    same = torch.ones(8, 4) / 2
+    assert retrieval(same, same)["text_to_image_r@5"] == 0.0
+    assert retrieval(eye, eye * torch.nan)["text_to_image_r@1"] == 0.0
+
+
+def test_heads_compute_what_the_assembled_open_clip_model_computes() -> None:
+    settings = TowerSettings(image_size=64, embed_dim=32)
+    model, _, tokenizer = frozen_model(settings)
+    torch.manual_seed(1)
+    heads = Heads(32).eval()
+    mean, scale = torch.randn(1280), torch.rand(1280) + 0.1
+    heads.put_into(model, mean, scale)
+    model.eval()
+    pixels, ids = torch.randn(2, 3, 64, 64), tokenizer(["a dog", "two cats"])
+    with torch.no_grad():
+        image = model.get_submodule("visual.trunk")(pixels)
+        text_tower = model.get_submodule("text")
+        mask = (ids != 0).long()
+        hidden = text_tower.get_submodule("transformer")(input_ids=ids, attention_mask=mask).last_hidden_state
+        text = (hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+        expected = heads((image - mean) / scale, text)
+        found = model(pixels, ids)
+    for a, b in zip(expected, found, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)

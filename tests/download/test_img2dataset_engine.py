@@ -1,0 +1,169 @@
+"""The img2dataset engine: the library really called, every row accounted for."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from corgi.download import img2dataset_engine
+from corgi.download.img2dataset_engine import Img2datasetEngine, rejection_of
+from corgi.download.shard_tables import Outcome
+from corgi.download.stage import NativeEngine, new_engine
+from corgi.imaging.decode import Decoded, decode, decode_stored
+from corgi.settings.data import DownloadSettings
+from corgi.settings.errors import ClusterError
+from corgi.tables.schema import Reason
+from tests.support.fault_server import FaultServer
+from tests.support.pictures import encoded, scene
+
+HOST = "pictures.test"
+REASONS: dict[str, Reason | None] = {
+    "/ok/1.jpg": None,
+    "/ok/2.png": None,
+    "/ok/3.webp": None,
+    "/once/503/4.jpg": None,
+    "/status/404": Reason.HTTP_STATUS,
+    "/noai": Reason.OPTED_OUT,
+    "/wrongtype": Reason.DECODE_FAILED,
+    "/short": Reason.SHORT_BODY,
+    "/bomb/thin": Reason.ASPECT_RATIO,
+    "/halfclose": Reason.CONNECTION,
+}
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[FaultServer]:
+    with FaultServer() as running:
+        yield running
+
+
+def settings_for(server: FaultServer, **changes: Any) -> DownloadSettings:
+    values = {
+        "engine": "img2dataset",
+        "trust_list": True,
+        "image_size": 32,
+        "timeout_s": 20,
+        "retries": 1,
+        "connections": 4,
+        "resolve": [f"{HOST}:80={server.address}"],
+        "allow_private": [server.address],
+        **changes,
+    }
+    return DownloadSettings.model_validate(values)
+
+
+CLEAN = [
+    *(f"http://{HOST}/ok/{seed}.{('jpg', 'png', 'webp')[seed % 3]}?clean" for seed in range(40)),
+    *(f"http://{HOST}/ok/{seed}.jpg?odd" if seed % 2 else f"http://{HOST}/gone/{seed}" for seed in range(10)),
+]
+HOSTILE = [*(f"http://{HOST}{path}" for path in REASONS), "file:///etc/passwd"]
+Outcomes = dict[str, Outcome]
+
+
+@pytest.fixture(scope="module")
+def both(server: FaultServer) -> tuple[Outcomes, Outcomes]:
+    """Return the library's outcomes and ours, by URL, of one list."""
+    found = []
+    for engine in (new_engine(settings_for(server)), NativeEngine(settings_for(server, engine="native"))):
+        server.forget()
+        try:
+            outcomes = engine.outcomes([*HOSTILE, *CLEAN])
+        finally:
+            engine.close()
+        assert len(server.requests) >= len(REASONS) + len(CLEAN)
+        found.append(dict(zip([*HOSTILE, *CLEAN], outcomes, strict=True)))
+    return found[0], found[1]
+
+
+def test_the_library_runs_and_its_words_become_our_reasons(
+    server: FaultServer, both: tuple[Outcomes, Outcomes]
+) -> None:
+    assert isinstance(new_engine(settings_for(server)), Img2datasetEngine)
+    assert [both[0][url].reason for url in HOSTILE] == [*REASONS.values(), Reason.BAD_URL]
+
+
+def test_both_engines_keep_the_same_set(both: tuple[Outcomes, Outcomes]) -> None:
+    for url, their in both[0].items():
+        our = both[1][url]
+        assert (their.picture is None) == (our.picture is None), url
+        if their.picture and our.picture:
+            assert (their.picture.width, their.picture.height, their.picture.sha256) == (
+                our.picture.width,
+                our.picture.height,
+                our.picture.sha256,
+            )
+            assert decode_stored(their.picture.image).size == (their.picture.width, their.picture.height)
+            assert (int(their.picture.phash, 16) ^ int(our.picture.phash, 16)).bit_count() <= 8
+    assert sum(both[0][url].picture is not None for url in CLEAN) == 45
+
+
+def test_the_library_engine_compares_sha256_only(
+    server: FaultServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture = decode(encoded(scene(1)), settings_for(server))
+    assert isinstance(picture, Decoded)
+    found = {row: Outcome(picture=picture) for row in range(4)}
+    monkeypatch.setattr(Img2datasetEngine, "_downloaded", lambda self, asked: found)
+    expected = [None, f"sha256:{picture.sha256}", "sha256:00", "md5:00"]
+    outcomes = Img2datasetEngine(settings_for(server)).outcomes(
+        [f"http://{HOST}/{n}" for n in range(4)], expected
+    )
+    assert [outcome.reason for outcome in outcomes] == [
+        None,
+        None,
+        Reason.HASH_MISMATCH,
+        Reason.HASH_MISMATCH,
+    ]
+
+
+def test_rows_the_library_loses_are_rejected_by_name(
+    server: FaultServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def losing(rows: Any, settings: DownloadSettings) -> Any:
+        return rejection_of("timed out")
+
+    monkeypatch.setattr(img2dataset_engine, "outcome_of", losing)
+    monkeypatch.setattr(Img2datasetEngine, "_downloaded", lambda self, asked: {0: rejection_of("timed out")})
+    found = Img2datasetEngine(settings_for(server)).outcomes(
+        [f"http://{HOST}/ok/1.jpg", f"http://{HOST}/ok/2.jpg"]
+    )
+    assert [outcome.reason for outcome in found] == [Reason.TIMEOUT, Reason.ENGINE]
+
+
+def test_a_library_that_does_not_start_rejects_no_row(
+    server: FaultServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(img2dataset_engine, "_RUN", "raise SystemExit('no such library')")
+    with pytest.raises(ClusterError, match="no such library") as caught:
+        Img2datasetEngine(settings_for(server)).outcomes([f"http://{HOST}/ok/1.jpg"])
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("message", "reason"),
+    [
+        ("HTTP Error 404: Not Found", Reason.HTTP_STATUS),
+        (
+            "HTTP Error 302: The HTTP server returned a redirect error that would lead to an infinite loop.",
+            Reason.TOO_MANY_REDIRECTS,
+        ),
+        ("<urlopen error [Errno -2] Name or service not known>", Reason.DNS),
+        ("<urlopen error [Errno -3] Temporary failure in name resolution>", Reason.DNS),
+        ("<urlopen error [Errno 111] Connection refused>", Reason.CONNECTION),
+        ("The read operation timed out", Reason.TIMEOUT),
+        ("IncompleteRead(10 bytes read, 90 more expected)", Reason.SHORT_BODY),
+        ("image area too large", Reason.TOO_MANY_PIXELS),
+        ("aspect ratio too large", Reason.ASPECT_RATIO),
+        ("something new", Reason.ENGINE),
+    ],
+)
+def test_messages_become_reasons_without_their_numbers(message: str, reason: Reason) -> None:
+    outcome = rejection_of(message)
+    assert outcome.reason == reason
+    assert reason == Reason.HTTP_STATUS or not any(letter.isdigit() for letter in outcome.detail)
+
+
+def test_an_untrusted_list_is_not_handed_to_the_library() -> None:
+    with pytest.raises(ValidationError, match="trust_list"):
+        DownloadSettings(engine="img2dataset")

@@ -1,0 +1,317 @@
+"""Only what failed is fetched again, only touched shards are redone, and what was taken down is gone for good."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from corgi.download.shard_tables import Outcome
+from corgi.flow import command
+from corgi.flow.dag import Context, Stage
+from corgi.imaging.decode import Decoded
+from corgi.sources.identity import canonical_url, uid
+from corgi.tables.manifest import RowCounts
+from corgi.tables.run import Run
+from corgi.tables.schema import Reason
+from corgi.tables.store import ShardTask, Store, table_digest
+from corgi.tables.taken_down import read_taken_down
+from tests.support.tables import png
+
+NUM_ROWS, PER_SHARD = 60, 10
+FAILING = {7: Reason.TIMEOUT, 23: Reason.TIMEOUT, 31: Reason.DNS, 44: Reason.HTTP_STATUS}
+
+
+def url(number: int) -> str:
+    return f"http://site.test/{number}.png"
+
+
+class Site:
+    """The web as an engine sees it: which pictures fail, and which were asked for."""
+
+    def __init__(self) -> None:
+        self.failing = dict(FAILING)
+        self.asked: list[str] = []
+
+    def outcomes(self, urls: Sequence[str], *more: Any) -> list[Outcome]:
+        self.asked += urls
+        return [self._outcome(int(u.rpartition("/")[2].removesuffix(".png"))) for u in urls]
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def _outcome(self, number: int) -> Outcome:
+        if number in self.failing:
+            return Outcome(reason=self.failing[number], detail="as told")
+        data = png(16, 16 + number % 3)
+        names = {f: v for f, v in (("sha256", content(number)), ("phash", "0" * 16), ("mime", "image/png"))}
+        size = {"width": 16, "height": 16, "original_width": 16, "original_height": 16}
+        known = {"image": data, **size, **names, "format": "PNG", "animated": False}
+        fields = {name: known[name] for name in Decoded.__dataclass_fields__}
+        return Outcome(picture=Decoded(**fields), http_status=200, num_bytes=len(data))
+
+
+def content(number: int) -> str:
+    return hashlib.sha256(str(number).encode()).hexdigest()
+
+
+def doubled(context: Context) -> list[ShardTask]:
+    """Stand in for embed: one row a picture, shard by shard."""
+    tasks = context.partitioned()
+    for task in context.pending(tasks):
+        images = context.store.read(context.store.read_shard(task.inputs["download"][0]), "images", ["uid"])
+        with context.store.attempt(task) as attempt:
+            attempt.write_table("image_embeddings", images)
+            attempt.commit(RowCounts(rows_in=images.num_rows, kept=images.num_rows))
+        MADE.append(task.shard)
+    return tasks
+
+
+def model(context: Context) -> list[ShardTask]:
+    """Stand in for a training: it has seen everything and holds no rows."""
+    task = context.task("all")
+    if context.pending([task]):
+        with context.store.attempt(task) as attempt:
+            attempt.write_bytes("prior_shifted", ".safetensors", str(task.inputs).encode())
+            attempt.commit(RowCounts(rows_in=0, kept=0))
+        MADE.append("all")
+    return [task]
+
+
+MADE: list[str] = []
+
+
+def stages(recipe: Any) -> list[Stage]:
+    here = "tests.download.test_revise"
+    listed = {"settings": ("plan",), "fingerprint": "corgi.planning.fingerprint:fingerprint"}
+    return [
+        Stage("plan", "corgi.planning.stage:run", **listed, amend="corgi.planning.revise:revise"),
+        Stage(
+            "download",
+            "corgi.download.stage:run",
+            ("plan",),
+            ("download",),
+            partition="plan",
+            amend="corgi.download.revise:revise",
+        ),
+        Stage("embed", f"{here}:doubled", ("download",), ("embed",), partition="download"),
+        Stage("prior", f"{here}:model", ("embed",), ("prior",)),
+    ]
+
+
+class Flow:
+    """A run over a list of sixty pictures in six shards, in this process."""
+
+    def __init__(self, folder: Path, site: Site, capture: pytest.CaptureFixture[str]) -> None:
+        self.site, self._capture, self.folder = site, capture, folder
+        lines = [f"{url(n)},caption {n}" for n in range(NUM_ROWS)]
+        (folder / "list.csv").write_text("url,caption\n" + "\n".join(lines) + "\n")
+        self.recipe = folder / "recipe.yaml"
+        self.recipe.write_text(
+            f"name: run\nroot: {folder}/runs\n"
+            f"plan: {{input: {folder}/list.csv, number_sample_per_shard: {PER_SHARD}}}\n"
+            "embed: {towers: [{name: rn, model: RN50, pretrained: random}]}\n"
+        )
+        self.said = ""
+
+    def run(self, *arguments: str, code: int = 0) -> list[str]:
+        """Run the command; return the shards that the stages after download made."""
+        MADE.clear()
+        self.site.asked.clear()
+        self._capture.readouterr()
+        found = command.main(
+            stages,
+            lambda run: None,
+            argv=[str(self.recipe), *arguments],
+            canonical="corgi.sources.identity:canonical_url",
+        )
+        out, self.complained = self._capture.readouterr()
+        self.said = out
+        assert found == code, out + self.complained
+        return list(MADE)
+
+    def opened(self) -> Run:
+        return Run.open(self.folder / "runs" / "run")
+
+    def rows(self, stage: str, table: str) -> pa.Table:
+        run = self.opened()
+        return pa.concat_tables([run.store.read(shard, table) for shard in run.shards(stage)])
+
+
+@pytest.fixture
+def flow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[[str], Flow]:
+    from corgi.download import stage as download
+
+    def in_process(maker: str, arguments: dict[str, Any], tasks: Sequence[ShardTask], *_: Any) -> None:
+        shards = download.DownloadShards()
+        for task in tasks:
+            shards.make(task)
+
+    def build(name: str) -> Flow:
+        (tmp_path / name).mkdir()
+        made = Flow(tmp_path / name, Site(), capsys)
+        monkeypatch.setattr(download, "new_engine", lambda *_: made.site)
+        return made
+
+    monkeypatch.setattr(download, "connect", lambda recipe: None)
+    monkeypatch.setattr(download, "make_shards", in_process)
+    monkeypatch.setattr(command.cluster, "shutdown", lambda: None)
+    monkeypatch.setattr(command.signal, "signal", lambda *_: None)
+    return build
+
+
+@pytest.fixture
+def finished(flow: Callable[[str], Flow]) -> Flow:
+    made = flow("one")
+    made.run()
+    return made
+
+
+def shard(number: int) -> str:
+    return f"{int(uid(canonical_url(url(number)))[:16], 16) * 6 >> 64:05d}"
+
+
+def test_a_retry_asks_only_for_what_failed_and_redoes_only_touched_shards(finished: Flow, flow: Any):
+    finished.site.failing = {44: Reason.HTTP_STATUS}
+    made = finished.run("--retry-failed", "reason=timeout,dns")
+    assert sorted(finished.site.asked) == sorted(url(n) for n in (7, 23, 31))
+    assert sorted(made) == sorted({shard(n) for n in (7, 23, 31)} | {"all"})
+    rows = finished.opened().stages()["download"].rows
+    assert rows.rejected == {Reason.HTTP_STATUS: 1}
+    assert finished.opened().stages()["download"].path.endswith("manifest-1.json")
+    fresh = flow("two")
+    fresh.site.failing = {44: Reason.HTTP_STATUS}
+    fresh.run()
+    for stage, table in (("download", "images"), ("download", "captions"), ("embed", "image_embeddings")):
+        assert table_digest(finished.rows(stage, table)) == table_digest(fresh.rows(stage, table))
+    assert ledger(finished) == ledger(fresh)
+    facts = [[s.facts for s in one.opened().shards("download")] for one in (finished, fresh)]
+    assert facts[0] == facts[1]
+
+
+def ledger(flow: Flow) -> str:
+    """Return the ledger's digest; the list's own digest is part of its key, and both lists are the same."""
+    return table_digest(flow.rows("download", "ledger"))
+
+
+def test_a_second_run_after_a_retry_does_nothing(finished: Flow):
+    finished.site.failing = {}
+    finished.run("--retry-failed", "reason=timeout")
+    assert finished.run() == []
+    assert finished.site.asked == []
+    finished.run("--retry-failed", "reason=timeout")
+    assert finished.site.asked == []
+
+
+def test_an_interrupted_retry_goes_on_by_shard(finished: Flow, monkeypatch: pytest.MonkeyPatch):
+    finished.site.failing = {}
+    attempt, made = Store.attempt, []
+
+    def once(self: Store, task: ShardTask) -> Any:
+        if made:
+            raise KeyboardInterrupt
+        made.append(task)
+        return attempt(self, task)
+
+    monkeypatch.setattr(Store, "attempt", once)
+    finished.run("--retry-failed", "reason=timeout,dns,http_status", code=130)
+    first = set(finished.site.asked)
+    monkeypatch.setattr(Store, "attempt", attempt)
+    finished.run("--retry-failed", "reason=timeout,dns,http_status")
+    done = [url(n) for n in FAILING if shard(n) == made[0].shard]
+    assert set(finished.site.asked) == {url(n) for n in FAILING} - set(done)
+    assert set(done) <= first
+    assert finished.opened().stages()["download"].rows.rejected == {}
+
+
+@pytest.mark.parametrize("text", ["timeout", "reason=", "reason=late", "why=timeout"])
+def test_a_wrong_reason_is_one_line(finished: Flow, text: str):
+    finished.run("--retry-failed", text, code=2)
+    assert len(finished.complained.splitlines()) == 1
+    assert "--retry-failed" in finished.complained
+
+
+def test_what_is_taken_down_is_in_no_file_and_stays_out(finished: Flow):
+    names = [uid(canonical_url(url(3))), "HTTP://site.test:80/11.png", content(19)]
+    gone = {uid(canonical_url(url(n))) for n in (3, 11, 19)}
+    (finished.folder / "names.txt").write_text("# by request\n" + "\n".join(names) + "\n")
+    finished.run("--take-down", str(finished.folder / "names.txt"))
+    assert finished.site.asked == []
+    assert "had seen them: prior" in finished.said
+    store = finished.opened().store
+    held = [path for path in store.root.rglob("*.parquet") if mentions(path, gone)]
+    assert held == []
+    assert read_taken_down(store.storage).uids >= gone
+    touched = {shard(n) for n in (3, 11, 19)}
+    assert sorted(finished.run()) == sorted({*touched, "all"})
+    assert finished.site.asked == []
+    plan, download = finished.opened().stages()["plan"].rows, finished.opened().stages()["download"].rows
+    assert plan.rejected == {Reason.TAKEN_DOWN: 3}
+    assert download.rows_in == plan.kept == NUM_ROWS - 3
+    finished.run("--force", "--until", "download")
+    assert url(3) not in finished.site.asked
+    assert [path for path in store.root.rglob("*.parquet") if mentions(path, gone)] == []
+
+
+def test_a_row_that_was_blocked_and_then_taken_down_counts_once(flow: Callable[[str], Flow]) -> None:
+    made = flow("blocked")
+    (made.folder / "blocked.txt").write_text(f"{url(3)}\n{url(5)}\n")
+    blocked = f"plan.block_urls=[{made.folder}/blocked.txt]"
+    made.run(blocked)
+    assert made.opened().stages()["plan"].rows.rejected == {Reason.BLOCKED_URL: 2}
+    (made.folder / "names.txt").write_text(f"{url(3)}\n{url(11)}\n")
+    made.run(blocked, "--take-down", str(made.folder / "names.txt"))
+    rows = made.opened().stages()["plan"].rows
+    assert rows.rejected == {Reason.BLOCKED_URL: 1, Reason.TAKEN_DOWN: 2}
+    assert rows.kept == NUM_ROWS - 3
+    made.run(blocked, "--force", "--until", "plan")
+    assert made.opened().stages()["plan"].rows == rows
+
+
+def mentions(path: Path, uids: set[str]) -> bool:
+    import pyarrow.parquet as pq
+
+    return bool(uids & set(pq.read_table(path, columns=["uid"])["uid"].to_pylist()))
+
+
+def test_bytes_taken_down_are_not_taken_in_again_under_another_url(finished: Flow):
+    (finished.folder / "names.txt").write_text(content(7) + "\n")
+    finished.run("--take-down", str(finished.folder / "names.txt"))
+    finished.site.failing = {}
+    finished.run("--retry-failed", "reason=timeout")
+    rejected = finished.opened().stages()["download"].rows.rejected
+    assert rejected == {Reason.DNS: 1, Reason.HTTP_STATUS: 1, Reason.TAKEN_DOWN: 1}
+
+
+def test_a_take_down_stopped_anywhere_goes_on(finished: Flow, monkeypatch: pytest.MonkeyPatch):
+    (finished.folder / "names.txt").write_text("\n".join(url(n) for n in (3, 11, 19)) + "\n")
+    gone = {uid(canonical_url(url(n))) for n in (3, 11, 19)}
+    close = Store.close
+    for point in range(3):
+        calls = []
+
+        def stop(self: Store, manifest: Any, point: int = point, calls: list[int] = calls) -> Any:
+            calls.append(1)
+            if len(calls) > point:
+                raise KeyboardInterrupt
+            return close(self, manifest)
+
+        monkeypatch.setattr(Store, "close", stop)
+        finished.run("--take-down", str(finished.folder / "names.txt"), code=130 if point < 2 else 0)
+    monkeypatch.setattr(Store, "close", close)
+    finished.run("--take-down", str(finished.folder / "names.txt"))
+    finished.run()
+    store = finished.opened().store
+    assert [path for path in store.root.rglob("*.parquet") if mentions(path, gone)] == []
+    assert finished.opened().stages()["download"].rows.rows_in == NUM_ROWS - 3
+
+
+@pytest.mark.parametrize("text", ["", "not a name\n", "# only words\n"])
+def test_a_file_that_names_nothing_is_one_line(finished: Flow, text: str):
+    (finished.folder / "names.txt").write_text(text)
+    finished.run("--take-down", str(finished.folder / "names.txt"), code=3)
+    assert len(finished.complained.splitlines()) == 1

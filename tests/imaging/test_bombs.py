@@ -1,0 +1,53 @@
+"""Promise 24: fifty bombs are refused, each within 100 ms, and the parent's memory does not notice."""
+
+import asyncio
+import time
+from collections.abc import Callable
+
+import psutil
+
+from corgi.imaging.decode import decode
+from corgi.imaging.header import Rejected, check_header
+from corgi.imaging.pool import DecoderPool
+from corgi.settings.data import DownloadSettings
+from tests.support.hostile_pictures import bombs
+from tests.support.pictures import encoded, scene
+
+SETTINGS = DownloadSettings(image_size=64, decode_processes=1)
+MAX_GROWTH_BYTES = 64 * 2**20
+
+
+def test_fifty_bombs_cost_fifty_rows_and_nothing_else(promise: Callable[[int, str], None]) -> None:
+    made = bombs()
+    pool = DecoderPool(SETTINGS)
+    try:
+        asyncio.run(pool.decode(encoded(scene(1))))
+        before = psutil.Process().memory_info().rss
+        found = [asyncio.run(pool.decode(bomb.data)) for bomb in made]
+        grown = psutil.Process().memory_info().rss - before
+    finally:
+        pool.close()
+    verdicts = [
+        (bomb.name, verdict.reason)
+        for bomb, verdict in zip(made, found, strict=True)
+        if isinstance(verdict, Rejected)
+    ]
+    assert len(verdicts) == len(made) == 50
+    assert not [v for bomb, v in zip(made, verdicts, strict=True) if v[1] not in bomb.reasons]
+    assert grown < MAX_GROWTH_BYTES
+    promise(24, f"{len(verdicts)} of {len(made)} bombs refused, the parent {grown / 2**20:.0f} MiB larger")
+
+
+def test_each_bomb_is_refused_at_once(promise: Callable[[int, str], None]) -> None:
+    """The parent's look at the header, and the child's whole decode, each take less than 100 ms of processor time."""
+    slow, slowest = [], 0.0
+    for bomb in bombs():
+        for judge in (check_header, decode):
+            started = time.process_time()
+            judge(bomb.data, SETTINGS)
+            seconds = time.process_time() - started
+            slowest = max(slowest, seconds)
+            if seconds > 0.1:
+                slow.append((bomb.name, judge.__name__, seconds))
+    assert not slow
+    promise(24, f"header or whole decode of a bomb: at most {slowest * 1e3:.0f} ms of processor time")

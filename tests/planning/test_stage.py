@@ -1,0 +1,297 @@
+"""The plan: every input row exactly once, one row a URL, groups whole, the same tables from the same list."""
+
+import random
+from collections import Counter
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from corgi.flow.dag import Selection
+from corgi.planning import stage as plan_module
+from corgi.settings.errors import InputError, StorageError
+from corgi.sources.identity import canonical_url, shard_of, split_of, uid
+from corgi.tables.schema import PLAN
+from corgi.tables.store import table_digest
+from tests.support.lists import FORMATS, Row, plan_dag, recipe, write_list
+
+
+def rows_of(num_rows: int, seed: int = 0) -> list[Row]:
+    """Return rows with repeated URLs, spellings, captions, groups and holes."""
+    rng = random.Random(seed)
+    rows: list[Row] = []
+    for _ in range(num_rows):
+        number = rng.randrange(num_rows // 2)
+        url = rng.choice(
+            [f"http://A{number % 5}.example/{number}", f"HTTP://a{number % 5}.example:80/{number}#x"]
+        )
+        rows.append(
+            (
+                url,
+                rng.choice([f"word {rng.randrange(9)}", "", "  "]),
+                rng.choice(["full", "coarse", ""]),
+                f"g{number % 7}",
+            )
+        )
+    return rows
+
+
+def plan(root, *lists, **settings):
+    """Run the stage; return its manifest and its table."""
+    dag = plan_dag(recipe(root, *lists, **settings))
+    dag.execute(Selection(), lambda line: None)
+    manifest = dag.run.stages()["plan"]
+    shards = dag.store.shards(manifest)
+    return manifest, [dag.store.read(shard, "plan") for shard in shards], dag
+
+
+def joined(tables) -> list[dict]:
+    return pa.concat_tables(tables).to_pylist()
+
+
+def test_every_format_gives_the_same_plan(tmp_path):
+    tables = {}
+    for ending in FORMATS:
+        source = write_list(tmp_path / ending / f"list.{ending}", rows_of(60))
+        table = pa.concat_tables(plan(tmp_path / ending / "runs", source)[1])
+        tables[ending] = table_digest(table.drop_columns(["sources"]))
+        assert table.schema == PLAN
+    assert len(set(tables.values())) == 1, tables
+
+
+def test_every_input_row_is_there_exactly_once(tmp_path):
+    lists = [
+        write_list(tmp_path / "a.csv", rows_of(90)),
+        write_list(tmp_path / "b.parquet", rows_of(50, seed=1)),
+    ]
+    manifest, tables, dag = plan(tmp_path / "runs", *lists)
+    named = Counter(
+        (source, row)
+        for record in joined(tables)
+        for source, row in zip(record["sources"], record["rows"], strict=True)
+    )
+    sources = {
+        fact["sha256"] for shard in dag.store.shards(manifest) for fact in shard.facts.get("sources", [])
+    }
+    assert set(named.values()) == {1}
+    assert len(named) == 140 == manifest.rows.rows_in == manifest.rows.kept
+    assert sorted(Counter(source for source, _ in named).values()) == [50, 90]
+    assert sources == {source for source, _ in named}
+    for source in sources:
+        numbers = sorted(row for name, row in named if name == source)
+        assert numbers == list(range(len(numbers)))
+
+
+def test_a_row_leads_back_to_its_line_of_the_list(tmp_path):
+    rows = rows_of(40)
+    _, tables, _ = plan(tmp_path / "runs", write_list(tmp_path / "a.csv", rows))
+    for record in joined(tables):
+        assert {canonical_url(rows[number][0] or "") for number in record["rows"]} == {record["url"]}
+        wanted = {(rows[n][1], rows[n][2] or "full") for n in record["rows"] if (rows[n][1] or "").strip()}
+        assert {(caption["caption"], caption["kind"]) for caption in record["captions"]} == wanted
+        assert len(record["captions"]) == len(wanted)
+
+
+def test_one_row_a_url_sorted_and_in_its_shard(tmp_path):
+    rows = rows_of(200)
+    _, tables, _ = plan(tmp_path / "runs", write_list(tmp_path / "a.csv", rows))
+    uids = [record["uid"] for record in joined(tables)]
+    assert sorted(uids) == uids == sorted({uid(canonical_url(row[0] or "")) for row in rows})
+    assert len(tables) == 25
+    for number, table in enumerate(tables):
+        assert {shard_of(identity, 25) for identity in table["uid"].to_pylist()} <= {number}
+
+
+def test_a_row_without_a_url_is_kept_for_the_ledger(tmp_path):
+    rows: list[Row] = [
+        (None, "a", "full", None),
+        ("", "b", "full", None),
+        ("http://a.example/", "c", "full", "g"),
+    ]
+    _, tables, _ = plan(tmp_path / "runs", write_list(tmp_path / "a.parquet", rows))
+    records = {record["url"]: record for record in joined(tables)}
+    assert sorted(records) == ["", "http://a.example/"]
+    assert records[""]["rows"] == [0, 1]
+
+
+def test_groups_never_straddle_splits(tmp_path):
+    _, tables, _ = plan(
+        tmp_path / "runs", write_list(tmp_path / "a.csv", rows_of(300)), val_share=0.3, test_share=0.3
+    )
+    splits: dict[str, set[str]] = {}
+    for record in joined(tables):
+        splits.setdefault(record["group"], set()).add(record["split"])
+        assert record["split"] == split_of(record["group"], 0, 0.3, 0.3)
+    assert len(splits) == 7
+    assert {len(found) for found in splits.values()} == {1}
+    assert len(set.union(*splits.values())) > 1
+
+
+def test_a_group_defaults_to_the_url(tmp_path):
+    _, tables, _ = plan(tmp_path / "runs", write_list(tmp_path / "a.csv", rows_of(40)), group_col=None)
+    assert all(record["group"] == record["url"] for record in joined(tables))
+
+
+def test_facts_count_what_was_planned(tmp_path):
+    manifest, tables, dag = plan(tmp_path / "runs", write_list(tmp_path / "a.csv", rows_of(100)))
+    for shard, table in zip(dag.store.shards(manifest), tables, strict=True):
+        splits = Counter(table["split"].to_pylist())
+        assert shard.facts["urls"] == table.num_rows
+        assert {name: shard.facts[name] for name in ("train", "val", "test")} == {
+            name: splits[name] for name in ("train", "val", "test")
+        }
+
+
+def test_two_runs_give_equal_tables_wherever_the_list_lies(tmp_path):
+    first, tables, _ = plan(tmp_path / "one", write_list(tmp_path / "a.csv", rows_of(100)))
+    second, again, _ = plan(tmp_path / "two", write_list(tmp_path / "elsewhere" / "b.csv", rows_of(100)))
+    assert first.digest == second.digest
+    assert [table_digest(table) for table in tables] == [table_digest(table) for table in again]
+
+
+@pytest.mark.parametrize("changed", ["row", "seed", "shards"])
+def test_another_list_or_setting_is_another_plan(tmp_path, changed):
+    rows = rows_of(100)
+    first, _, _ = plan(tmp_path / "runs", write_list(tmp_path / "a.csv", rows))
+    if changed == "row":
+        rows[50] = ("http://new.example/", None, None, None)
+    other = {"seed": {"seed": 1}, "shards": {"number_sample_per_shard": 50}}.get(changed, {})
+    second, _, _ = plan(tmp_path / "runs", write_list(tmp_path / "b.csv", rows), **other)
+    assert first.key != second.key
+    assert first.digest != second.digest
+
+
+def test_an_interrupted_plan_goes_on_by_shard_and_leaves_no_spill(tmp_path, monkeypatch):
+    source = write_list(tmp_path / "a.csv", rows_of(100))
+    unbroken, _, _ = plan(tmp_path / "unbroken", source)
+    commit, committed = plan_module._commit, []
+
+    def stop_at_five(context, task, rows, lists):
+        if len(committed) == 5:
+            raise KeyboardInterrupt
+        commit(context, task, rows, lists)
+        committed.append(task.shard)
+
+    monkeypatch.setattr(plan_module, "_commit", stop_at_five)
+    with pytest.raises(KeyboardInterrupt):
+        plan(tmp_path / "runs", source)
+    assert not (tmp_path / "runs" / "lists" / "spill").exists()
+    monkeypatch.setattr(plan_module, "_commit", commit)
+    manifest, _, dag = plan(tmp_path / "runs", source)
+    assert manifest.digest == unbroken.digest
+    assert all(shard.path.endswith("manifest-0.json") for shard in dag.store.shards(manifest))
+
+
+def test_many_shards_share_a_bucket(tmp_path, monkeypatch):
+    source = write_list(tmp_path / "a.csv", rows_of(100))
+    first, _, _ = plan(tmp_path / "one", source, number_sample_per_shard=4)
+    for buckets in (3, 64):
+        monkeypatch.setattr(plan_module, "num_buckets", lambda lists, chosen=buckets: chosen)
+        second, tables, _ = plan(tmp_path / str(buckets), source, number_sample_per_shard=4)
+        assert len(tables) == 25
+        assert first.digest == second.digest
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.text(max_size=6), st.text(max_size=6), st.sampled_from(["full", "coarse"]), st.text(max_size=3)
+        ),
+        min_size=1,
+        max_size=30,
+    )
+)
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_rows_are_conserved_whatever_the_list_holds(tmp_path_factory, rows):
+    folder = tmp_path_factory.mktemp("any")
+    manifest, tables, _ = plan(folder / "runs", write_list(folder / "a.parquet", rows))
+    assert manifest.rows.rows_in == len(rows) == sum(len(record["rows"]) for record in joined(tables))
+    assert {record["uid"] for record in joined(tables)} == {uid(canonical_url(row[0])) for row in rows}
+
+
+@pytest.mark.parametrize("ending", FORMATS)
+def test_an_empty_list_is_one_line(tmp_path, ending):
+    with pytest.raises(InputError) as found:
+        plan(tmp_path / "runs", write_list(tmp_path / f"a.{ending}", []))
+    assert "\n" not in str(found.value)
+    assert "nothing was started" in str(found.value)
+
+
+def test_a_list_that_changes_while_it_is_read_is_refused(tmp_path, monkeypatch):
+    source, spill = write_list(tmp_path / "a.csv", rows_of(20)), plan_module.spill
+
+    def change(*arguments):
+        num_rows = spill(*arguments)
+        write_list(source, rows_of(21))
+        return num_rows
+
+    monkeypatch.setattr(plan_module, "spill", change)
+    with pytest.raises(InputError, match="changed while it was read"):
+        plan(tmp_path / "runs", source)
+
+
+def test_a_spill_that_finds_no_room_is_one_line(tmp_path):
+    source = write_list(tmp_path / "a.csv", rows_of(20))
+    (tmp_path / "runs" / "lists").mkdir(parents=True)
+    (tmp_path / "runs" / "lists" / "spill").write_text("in the way")
+    with pytest.raises(StorageError) as found:
+        plan(tmp_path / "runs", source)
+    assert "\n" not in str(found.value)
+
+
+def test_a_given_uid_is_kept_and_shards_stay_those_of_the_url(tmp_path):
+    urls = [f"http://a.example/{n}" for n in range(40)]
+    given = [None if n % 3 == 0 else f"{n * 7919:032x}" for n in range(40)]
+    pq.write_table(pa.table({"url": urls, "id": given}), tmp_path / "a.parquet")
+    bare = {"caption_col": None, "caption_kind_col": None, "group_col": None, "uid_col": "id"}
+    _, tables, _ = plan(tmp_path / "runs", tmp_path / "a.parquet", **bare)
+    wanted = {url: one or uid(url) for url, one in zip(urls, given, strict=True)}
+    assert {row["url"]: row["uid"] for row in joined(tables)} == wanted
+    for shard, table in enumerate(tables):
+        assert table["uid"].to_pylist() == sorted(table["uid"].to_pylist())
+        assert {shard_of(uid(url), len(tables)) for url in table["url"].to_pylist()} <= {shard}
+
+
+@pytest.mark.parametrize(
+    ("given", "line"), [(["x", None], "not 32 lower hex digits"), (["0" * 32, "0" * 32], "names two URLs")]
+)
+def test_a_uid_that_is_none_or_names_two_is_one_line(tmp_path, given, line):
+    pq.write_table(pa.table({"url": ["http://a/1", "http://a/2"], "id": given}), tmp_path / "a.parquet")
+    bare = {"caption_col": None, "caption_kind_col": None, "group_col": None, "uid_col": "id"}
+    with pytest.raises(InputError, match=line) as found:
+        plan(tmp_path / "runs", tmp_path / "a.parquet", **bare)
+    assert "\n" not in str(found.value)
+
+
+def test_a_row_whose_hash_is_none_is_rejected_unless_another_row_has_one(tmp_path):
+    rows = {"url": ["http://a/1", "http://a/2", "http://a/2"], "sha": ["bad", "worse", "A" * 64]}
+    pq.write_table(pa.table(rows), tmp_path / "a.parquet")
+    bare = {"caption_col": None, "caption_kind_col": None, "group_col": None}
+    manifest, tables, _ = plan(
+        tmp_path / "runs", tmp_path / "a.parquet", verify_hash=["sha", "sha256"], **bare
+    )
+    found = {row["url"]: (row["reason"], row["expected_hash"]) for row in joined(tables)}
+    assert found == {"http://a/1": ("bad_hash", None), "http://a/2": (None, f"sha256:{'a' * 64}")}
+    assert (manifest.rows.rows_in, manifest.rows.kept) == (3, 2)
+
+
+def test_rows_cut_into_other_batches_give_the_same_plan(tmp_path, monkeypatch):
+    source = write_list(tmp_path / "a.parquet", rows_of(150))
+    first, _, _ = plan(tmp_path / "one", source)
+    monkeypatch.setattr("corgi.sources.url_lists.BATCH_ROWS", 7)
+    monkeypatch.setattr("corgi.planning.partition._BUFFER_BYTES", 1000)
+    monkeypatch.setattr(plan_module, "num_buckets", lambda lists: 5)
+    second, _, _ = plan(tmp_path / "two", source)
+    assert first.digest == second.digest
+
+
+@pytest.mark.parametrize("setting", ["block_urls", "block_domains", "block_hashes"])
+def test_another_blocklist_is_another_plan(tmp_path, setting):
+    source, listed = write_list(tmp_path / "a.csv", rows_of(10)), tmp_path / "blocked.txt"
+    keys = set()
+    for text in ("0" * 64, "1" * 64):
+        listed.write_text(text)
+        keys.add(plan(tmp_path / "runs", source, **{setting: str(listed)})[0].key)
+    assert len(keys) == 2

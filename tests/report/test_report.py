@@ -1,0 +1,266 @@
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from corgi.report import report
+from corgi.report.funnel import NUM_THUMBNAILS, WORDS
+from corgi.settings.errors import StorageError
+from corgi.tables.manifest import RowCounts
+from corgi.tables.run import Run
+from corgi.tables.schema import Reason
+from tests.support import tables
+
+HOSTILE = "<script>alert('x')</script> & \"quoted\""
+
+
+def page(run: Run) -> str:
+    report.write(run)
+    return (run.folder / "report.html").read_text()
+
+
+def anchors(text: str) -> list[str]:
+    return re.findall(r'<section id="([^"]+)"', text)
+
+
+def model_stage(run: Run, stage: str, facts=None, **files) -> None:
+    rows = RowCounts(rows_in=9, kept=9)
+    tables.commit_stage(run, stage, {"all": tables.Output(rows, {}, files, facts or {})}, ["download"])
+
+
+def log(values: list[float], **more: float) -> bytes:
+    lines = [{"step": 10 * step, "loss": value, **more} for step, value in enumerate(values)]
+    return "\n".join(map(json.dumps, lines)).encode()
+
+
+def section(text: str, anchor: str) -> str:
+    return text.split(f'<section id="{anchor}"')[1].split("</section>")[0]
+
+
+def words_of(html: str) -> str:
+    return " ".join(re.sub(r"<[^>]+>", " ", html).split())
+
+
+def test_an_empty_run_has_a_page_without_sections(tmp_path):
+    assert anchors(page(tables.new_run(tmp_path))) == []
+
+
+def test_it_grows_with_each_stage_and_a_stage_that_is_not_there_has_no_section(tmp_path):
+    pictures = tables.some_pictures()
+    run = tables.new_run(tmp_path)
+    tables.commit_plan(run, pictures)
+    assert anchors(page(run)) == ["funnel", "lineage"]
+    tables.commit_download(run, pictures)
+    assert anchors(page(run)) == ["funnel", "sizes", "pictures", "lineage"]
+    tables.commit_embed(run, pictures)
+    tables.commit_curate(run, pictures, {})
+    assert anchors(page(run)) == ["funnel", "sizes", "pictures", "embed", "curate", "lineage"]
+    for stage in ("shift", "prior", "decoder", "evaluate"):
+        assert stage not in anchors(page(run))
+        model_stage(run, stage)
+        assert stage in anchors(page(run))
+
+
+def test_every_section_is_in_the_table_of_contents(tmp_path):
+    text = page(tables.tiny_run(tmp_path))
+    assert re.findall(r'<li><a href="#([^"]+)"', text) == anchors(text)
+
+
+def test_funnel_numbers_equal_the_manifests(tmp_path):
+    run = tables.tiny_run(tmp_path)
+    words = words_of(section(page(run), "funnel"))
+    for stage, unit in (
+        ("plan", "rows of the list"),
+        ("download", "rows of the list"),
+        ("curate", "pictures"),
+    ):
+        rows = run.stages()[stage].rows
+        assert f"{stage} {unit} {rows.rows_in} {rows.kept} {sum(rows.rejected.values())}" in words
+        for reason, count in rows.rejected.items():
+            assert f"{WORDS[reason]} {count}" in words
+    assert "URLs in the list 15 pictures downloaded 12 pictures embedded 12 pictures used 11" in words
+
+
+def test_splits_count_urls_downloaded_and_used(tmp_path):
+    pictures = [
+        tables.Picture("http://a.test/1", (("one", "full"),), "train"),
+        tables.Picture("http://a.test/2", (("two", "full"),), "test"),
+        tables.Picture("http://a.test/3", (("three", "full"),), "test", Reason.TIMEOUT),
+    ]
+    words = words_of(section(page(tables.tiny_run(tmp_path, pictures, 1)), "funnel"))
+    assert "train 1 1 0 val 0 0 0 test 2 1 1" in words
+
+
+def test_every_reason_has_words():
+    assert set(WORDS) == set(Reason)
+
+
+def test_what_the_data_says_is_never_markup(tmp_path):
+    url = "http://a.test/<img src=x onerror=alert(1)>"
+    pictures = [
+        tables.Picture("http://a.test/kept", ((HOSTILE, "full"),)),
+        tables.Picture("http://a.test/other", (("other", "full"),)),
+        tables.Picture(url, (("lost", "full"),), reason=Reason.HTTP_STATUS),
+    ]
+    run = tables.new_run(tmp_path, plan={"credit": HOSTILE})
+    tables.commit_plan(run, pictures)
+    tables.commit_download(run, pictures)
+    model_stage(
+        run, "evaluate", {HOSTILE: HOSTILE}, metrics=(".json", json.dumps({"notes": [HOSTILE]}).encode())
+    )
+    text = page(run)
+    assert "<script" not in text
+    assert "<img src=x" not in text
+    escaped = "&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt; &amp; &#34;quoted&#34;"
+    assert escaped in section(text, "pictures")
+    assert escaped in section(text, "evaluate")
+    assert escaped in section(text, "credits")
+    assert "http://a.test/&lt;img src=x onerror=alert(1)&gt;" in section(text, "pictures")
+
+
+def test_it_needs_nothing_beside_it(tmp_path):
+    run = tables.tiny_run(tmp_path)
+    model_stage(run, "evaluate", grid=(".png", tables.png()))
+    text = page(run)
+    sources = re.findall(r'(?:src|href)="([^"]*)"', text) + re.findall(r"url\(([^)]*)\)", text)
+    assert sources
+    assert [source for source in sources if not source.startswith(("data:", "#"))] == []
+    assert "@import" not in text
+    assert "<script" not in text
+    assert "default-src 'none'" in text
+
+
+def test_the_same_run_gives_the_same_bytes(tmp_path):
+    run = tables.tiny_run(tmp_path)
+    first = page(run)
+    report.write(Run.open(run.folder))
+    assert (run.folder / "report.html").read_text() == first
+
+
+def test_contact_sheet_shows_used_pictures_only_with_caption_and_split(tmp_path):
+    pictures = tables.some_pictures(60)
+    run = tables.tiny_run(tmp_path, pictures)
+    dropped = pictures[0]
+    cells = re.findall(r"<li>(<span class=\"cell\">.*?)</li>", section(page(run), "pictures"), re.DOTALL)
+    by_caption = {p.captions[0][0]: p for p in pictures if p.reason is None and p is not dropped}
+    assert len(cells) == NUM_THUMBNAILS
+    for cell in cells:
+        caption = re.findall(r'alt="([^"]*)"', cell)[0]
+        assert cell.startswith('<span class="cell"><img src="data:image/jpeg;base64,')
+        split = by_caption[caption].split
+        label = "train" if split == "train" else f"held out, {split}"
+        assert f">{label}</span>" in cell
+
+
+def test_rejected_examples_name_reason_and_url(tmp_path):
+    pictures = tables.some_pictures(4, 12)
+    text = section(page(tables.tiny_run(tmp_path, pictures)), "pictures")
+    shown = re.findall(r'<td class="text">([^<]*)</td><td class="text"><span class="hex">([^<]*)<', text)
+    reasons = {p.url: WORDS[p.reason] for p in pictures if p.reason is not None}
+    reasons[pictures[0].url] = WORDS[Reason.EXACT_DUPLICATE]
+    assert len(shown) == 10
+    assert all(reasons[url] == reason for reason, url in shown)
+    assert text.count("HTTP 404") == 3
+
+
+def test_sizes_and_formats_are_those_of_the_tables(tmp_path):
+    run = tables.tiny_run(tmp_path)
+    words = words_of(section(page(run), "sizes"))
+    stored = sum(e.size for s in run.shards("download") for e in s.files if e.table == "images")
+    assert "image/png 12" in words
+    assert f"{stored / 1000:#.3g} kB" in words
+
+
+def test_metrics_are_tables_by_method_and_steps(tmp_path):
+    run = tables.tiny_run(tmp_path)
+    steps = {"64": {"cosine": 0.25, "frechet": 0.5}, "2": {"cosine": 0.125, "frechet": 1234.5}}
+    metrics = {"prior": {"shifted": steps, "dalle2": steps}, "notes": ["fit, not generalisation"]}
+    model_stage(run, "evaluate", {"pictures": 12345}, metrics=(".json", json.dumps(metrics).encode()))
+    words = words_of(section(page(run), "evaluate"))
+    rows = "2 0.125 {} 64 0.250 0.500"
+    assert f"steps cosine frechet shifted {rows} dalle2 {rows}".replace("{}", "1,234") in words
+    assert "pictures 12,345" in words
+    assert "fit, not generalisation" in words
+
+
+def test_grid_comes_before_the_other_pictures_of_evaluate(tmp_path):
+    run = tables.tiny_run(tmp_path)
+    model_stage(run, "evaluate", curves=(".png", tables.png(8)), grid=(".png", tables.png()))
+    assert re.findall(r"<figcaption>(.*?)</figcaption>", section(page(run), "evaluate")) == ["grid", "curves"]
+
+
+def test_training_curves_have_one_line_a_variant(tmp_path):
+    run = tables.tiny_run(tmp_path)
+    values = [1.0, 0.5, 0.25, 0.2]
+    model_stage(
+        run,
+        "prior",
+        {"parameters": 2_345_678},
+        metrics_shifted=(".jsonl", log(values, lr=1e-3)),
+        metrics_dalle2=(".jsonl", log(values[::-1], lr=1e-3)),
+    )
+    text = section(page(run), "prior")
+    assert text.count("<polyline") == 2
+    assert "shifted 30 0.200 0.00100 dalle2 30 1 0.00100" in words_of(text)
+    assert "2,345,678" in text
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b'{"step": 1}\n', b'{"step": 1, "loss": NaN}\n{"step": 2, "loss": null}\n']
+)
+def test_logs_without_anything_to_draw_do_not_break_the_page(tmp_path, data):
+    run = tables.tiny_run(tmp_path)
+    model_stage(run, "decoder", metrics=(".jsonl", data))
+    text = page(run)
+    assert "decoder" in anchors(text)
+    assert "<polyline" not in section(text, "decoder")
+
+
+def test_lineage_names_keys_digests_manifests_inputs_and_lists(tmp_path):
+    run = tables.tiny_run(tmp_path)
+    text = section(page(run), "lineage")
+    for manifest in run.stages().values():
+        for part in (manifest.key, manifest.digest, manifest.path, manifest.code):
+            assert part in text
+    assert "made from download, embed" in words_of(text)
+    assert "lists/tiny.parquet sha256 " + "5e" * 32 in words_of(text)
+    assert "<summary>The resolved recipe</summary>" in text
+
+
+def test_credits_come_from_the_recipe_and_from_facts_once_each(tmp_path):
+    run = tables.new_run(tmp_path, plan={"credit": "Pictures: A, CC BY-SA 4.0"})
+    tables.commit_plan(run, tables.some_pictures())
+    model = tables.Output(RowCounts(rows_in=0, kept=0), facts={"credit": "Weights: B"})
+    tables.commit_stage(run, "tower", {"a": model, "b": model})
+    assert words_of(section(page(run), "credits")).endswith("Credits Pictures: A, CC BY-SA 4.0 Weights: B")
+
+
+def test_a_changed_table_is_one_line_and_the_old_page_stays(tmp_path):
+    run = tables.tiny_run(tmp_path)
+    before = page(run)
+    shard = run.shards("download")[0]
+    path = run.store.path(shard, "images")
+    path.write_bytes(path.read_bytes()[:-1] + b"\0")
+    with pytest.raises(StorageError, match="sha256"):
+        report.write(run)
+    assert (run.folder / "report.html").read_text() == before
+
+
+def test_only_a_sample_of_a_large_run_is_read_and_the_page_says_so(tmp_path, monkeypatch):
+    run = tables.tiny_run(tmp_path, tables.some_pictures(40), 4)
+    monkeypatch.setattr("corgi.report.committed.MAX_PICTURE_BYTES", 1)
+    text = page(run)
+    assert "first 1 of 4 shards" in text
+    assert "pictures downloaded 40" in words_of(section(text, "funnel"))
+
+
+def test_it_imports_neither_torch_nor_ray():
+    code = "import sys, corgi.report.report; print([m for m in ('torch', 'ray', 'matplotlib') if m in sys.modules])"
+    folder = Path(report.__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"

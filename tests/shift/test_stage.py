@@ -1,0 +1,226 @@
+"""The shift stage's passes without Ray: what each shard says, and what is refused."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from corgi.clip.embed import EmbedShards
+from corgi.flow.dag import Dag
+from corgi.settings.clip import ShiftSettings
+from corgi.settings.errors import InputError
+from corgi.shift import fit
+from corgi.shift import maps as passes
+from corgi.shift import stage as cluster
+from corgi.shift.maps import ShardRef, assigned, closest, conditioned, judged, moments_of, sampled
+from corgi.shift.stage import shard_refs
+from corgi.statistics.clusters import spherical_kmeans
+from corgi.statistics.moments import Moments, merged, pooled
+from corgi.tables.schema import Split
+from tests.support.drawn import dag, run
+
+TINY = {"name": "tiny", "model": "tiny", "pretrained": "random"}
+
+
+@pytest.fixture(scope="module")
+def embedded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Dag, list[ShardRef]]:
+    """Embed and curate the drawn pictures with an untrained tower, in this process."""
+    folder = tmp_path_factory.mktemp("cluster")
+    (folder / "tiny.json").write_text(
+        '{"embed_dim": 16, "vision_cfg": {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 16},'
+        ' "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1}}'
+    )
+    built = dag(folder / "runs", embed={"towers": [{**TINY, "config": str(folder / "tiny.json")}]})
+    run(built, "download")
+    context = built.context(built.stages[1], {"download": built.run.stages()["download"]})
+    maker = EmbedShards([ref.model_dump() for ref in built.recipe.embed.towers])
+    for task in context.partitioned():
+        maker.make(task)
+    run(built, "curate")
+    stages = built.run.stages()
+    context = built.context(built.stages[3], {name: stages[name] for name in ("download", "embed", "curate")})
+    return built, shard_refs(built.store, context.task("all"))
+
+
+def in_process(function, refs, arguments):
+    return (passes.unpack(passes.pack(function(ref, **arguments))) for ref in refs)
+
+
+@pytest.mark.law
+def test_merged_shards_have_the_moments_of_all_rows(embedded: tuple[Dag, list[ShardRef]]) -> None:
+    _, refs = embedded
+    rows = np.concatenate([ref.images(Split.TRAIN)[1] for ref in refs])
+    centroids = rows[:5]
+    parts = [moments_of(part, 5) for part in in_process(assigned, refs, {"centroids": centroids})]
+    whole = Moments.of(rows.astype(np.float64))
+    found = pooled(merged(parts))
+    assert found.count == whole.count == len(rows)
+    np.testing.assert_allclose(found.mean, whole.mean, rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(found.second, whole.second, rtol=1e-6)
+    np.testing.assert_allclose(merged(parts).second, merged(parts[::-1]).second, rtol=1e-12, atol=1e-15)
+
+
+def test_samples_repeat_and_keep_to_their_share(embedded: tuple[Dag, list[ShardRef]]) -> None:
+    _, refs = embedded
+    uids, vectors = refs[0].images(Split.TRAIN)
+    half = sampled(refs[0], 0.5, 3)
+    assert len(half["uids"]) == -(-len(uids) // 2)
+    assert half["uids"].tolist() == sampled(refs[0], 0.5, 3)["uids"].tolist()
+    assert half["uids"].tolist() != sampled(refs[0], 0.5, 4)["uids"].tolist()
+    row = uids.index(str(half["uids"][0]))
+    np.testing.assert_allclose(half["rows"][0], vectors[row], atol=1e-3)
+    assert sampled(refs[0], 1.0, 3)["uids"].tolist() == uids
+
+
+def test_captions_go_with_their_pictures(embedded: tuple[Dag, list[ShardRef]]) -> None:
+    _, refs = embedded
+    uids, vectors = refs[0].images(Split.VAL)
+    found = judged(refs[0], vectors[:3], 1000)
+    rows, _ = refs[0].captions(uids)
+    assert len(found["cluster"]) == len(rows) == sum(int(uid, 16) % 7 != 6 for uid in uids)
+    np.testing.assert_allclose(found["picture_mean"][: int((rows < 3).sum())], 1, atol=1e-5)
+    shared = conditioned(refs[0])
+    pairs = sum(2 for uid in refs[0].images(Split.TRAIN)[0] if int(uid, 16) % 7 != 6)
+    assert len(shared["rows"]) == len(shared["caption"]) == pairs
+
+
+def test_closest_are_sorted_members_of_their_cluster(embedded: tuple[Dag, list[ShardRef]]) -> None:
+    _, refs = embedded
+    mean = refs[0].images(Split.TRAIN)[1][:4]
+    found = closest(refs[0], mean, [2, 0], 3)
+    for k in (2, 0):
+        cosine = found["cosine"][found["cluster"] == k]
+        assert 1 <= len(cosine) <= 3
+        assert (np.diff(cosine) <= 0).all()
+        assert cosine[0] == pytest.approx(1, abs=1e-5)
+
+
+def test_more_clusters_than_pictures_is_one_line(
+    embedded: tuple[Dag, list[ShardRef]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, refs = embedded
+    monkeypatch.setattr(fit, "over_shards", in_process)
+    with pytest.raises(
+        InputError, match=r"shift.num_clusters=4000 is more than the \d+ train pictures"
+    ) as caught:
+        fit.find(refs, ShiftSettings(num_clusters=4000), None, lambda name, arrays: None)
+    assert "\n" not in str(caught.value)
+
+
+def test_vectors_that_are_not_finite_are_refused_by_shard(
+    embedded: tuple[Dag, list[ShardRef]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, refs = embedded
+    monkeypatch.setattr(
+        passes, "concatenated", lambda table, kind, towers: np.full((table.num_rows, 16), np.nan)
+    )
+    with pytest.raises(InputError, match="shard 00001 holds vectors that are not finite or zero"):
+        sampled(refs[1], 1.0, 0)
+
+
+def test_towers_that_differ_between_shards_are_refused(
+    embedded: tuple[Dag, list[ShardRef]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built, _ = embedded
+    seen: list[Path] = []
+
+    def schema(path: Path):
+        seen.append(path)
+        return real(path) if len(seen) == 1 else real(path).remove(3)
+
+    real = cluster.pq.read_schema
+    monkeypatch.setattr(cluster.pq, "read_schema", schema)
+    stages = built.run.stages()
+    context = built.context(built.stages[3], {name: stages[name] for name in ("download", "embed", "curate")})
+    with pytest.raises(InputError, match="different towers"):
+        shard_refs(built.store, context.task("all"))
+
+
+def found_with(refs, monkeypatch, earlier=None, **settings):
+    """Run every pass in this process; return what was found and the sums that were saved."""
+    saved = {}
+    monkeypatch.setattr(fit, "over_shards", in_process)
+    monkeypatch.setattr(
+        fit, "_fitted", lambda rows, k, s: spherical_kmeans(rows, k, s.num_iterations, s.seed, 1)
+    )
+    chosen = ShiftSettings(**{"num_clusters": 3, **settings})
+    found = fit.find(refs, chosen, earlier, saved.__setitem__)
+    return found, saved
+
+
+def earlier_of(found, saved, refs) -> fit.Earlier:
+    def arrays(name):
+        return {key: value for key, value in saved[name].items() if key != "centroid"}
+
+    return fit.Earlier(found.centroids, frozenset(ref.identity for ref in refs), arrays)
+
+
+@pytest.mark.law
+@pytest.mark.parametrize(
+    "settings", [{}, {"covariance": "low_rank", "rank": 3}, {"covariance": "full", "num_clusters": 1}]
+)
+def test_an_update_with_new_shards_is_a_full_recompute(embedded, monkeypatch, settings) -> None:
+    _, refs = embedded
+    chosen = {"measured_clusters": (), **settings}
+    first, saved = found_with(refs[:1], monkeypatch, **chosen)
+    earlier = earlier_of(first, saved, refs[:1])
+    read: list[str] = []
+    monkeypatch.setattr(
+        fit, "assigned", lambda ref, centroids: (read.append(ref.shard), assigned(ref, centroids))[1]
+    )
+    updated, _ = found_with(refs, monkeypatch, earlier, **chosen)
+    assert read == [refs[1].shard]
+    frozen = fit.Earlier(first.centroids, frozenset({"a shard that is gone"}), earlier.arrays)
+    whole, _ = found_with(refs, monkeypatch, frozen, **chosen)
+    assert read[1:] == [ref.shard for ref in refs]
+    for name in ("mean", "scale", "count", "global_mean", "global_scale", "factor", "cholesky"):
+        a, b = getattr(updated.parameters, name), getattr(whole.parameters, name)
+        assert (a is None) == (b is None)
+        if a is not None:
+            tolerance = 1e-9 if a.dtype == np.float64 else 1e-6
+            np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.law
+@pytest.mark.parametrize("covariance", ["diagonal", "low_rank"])
+def test_every_covariance_keeps_the_diagonal_and_repeats_its_bits(embedded, monkeypatch, covariance) -> None:
+    _, refs = embedded
+    found, saved = found_with(refs, monkeypatch, covariance=covariance, rank=4, measured_clusters=(1, 4))
+    again, _ = found_with(refs, monkeypatch, covariance=covariance, rank=4, measured_clusters=(1, 4))
+    plain, _ = found_with(refs, monkeypatch, measured_clusters=())
+    np.testing.assert_array_equal(found.parameters.scale, again.parameters.scale)
+    np.testing.assert_allclose(found.parameters.variance, plain.parameters.variance, rtol=1e-6)
+    if covariance == "low_rank":
+        assert found.parameters.factor is not None
+        assert found.parameters.factor.shape == (3, 16, 4)
+        assert set(saved) == {"clusters", "sketch_all", "sketch_0000"}
+    assert set(found.by_clusters) == {"1", "4"}
+    assert found.by_clusters["1"]["cosine"] == 1
+
+
+def test_uncaptioned_pictures_count_in_moments_and_not_among_captions(embedded, monkeypatch) -> None:
+    _, refs = embedded
+    uids, _ = refs[0].images(Split.TRAIN)
+    silent = uids[0]
+    monkeypatch.setattr(
+        ShardRef, "captioned", lambda self, names: [None if name == silent else name for name in names]
+    )
+    row, _ = refs[0].captions(uids)
+    assert 0 not in row
+    assert silent in refs[0].images(Split.TRAIN)[0]
+
+
+def test_no_caption_and_a_matched_scale_is_one_line(embedded, monkeypatch) -> None:
+    _, refs = embedded
+    found, _ = found_with(refs, monkeypatch, measured_clusters=())
+    alone = np.arange(len(found.conditioned["caption"]))
+    silent = dataclasses.replace(
+        found,
+        conditioned={**found.conditioned, "caption": alone},
+        pairs={k: v[:2] for k, v in found.pairs.items()},
+    )
+    with pytest.raises(InputError, match=r"shift\.scale=matched needs captions"):
+        cluster.summary(silent, ShiftSettings(num_clusters=3, scale="matched"), ["a"])
+    told = cluster.summary(found, ShiftSettings(num_clusters=3, scale="matched"), ["a"])
+    assert told["scale"] == told["scale_matched_to_captions"] > 0
