@@ -156,10 +156,9 @@ class Context:
         return [entry.shard for entry in self.entries(stage)] == wanted
 
 
-def meaning_of(stage: Stage, recipe: Any) -> dict[str, Any]:
-    """Return a stage's settings without the neutral ones: what its keys depend on."""
-    sections: dict[str, Section] = {name: getattr(recipe, name) for name in stage.settings}
-    return {name: section.meaning() for name, section in sections.items()}
+def meaning_of(stage: Stage, recipe: Section) -> dict[str, Any]:
+    """Return what a stage's keys hold of its settings: what can change its result and was asked for."""
+    return recipe.meaning(stage.settings)
 
 
 def outside_of(stage: Stage, recipe: Any) -> Any:

@@ -2,9 +2,12 @@
 
 import hashlib
 import json
+from collections.abc import Iterable
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic.fields import FieldInfo
+from pydantic_core import to_jsonable_python
 
 
 class Section(BaseModel):
@@ -24,21 +27,54 @@ class Section(BaseModel):
                 laid[name] = {**field.default.model_dump(exclude_unset=True), **values[name]}
         return laid
 
-    def meaning(self) -> dict[str, Any]:
-        """Return the settings that can change a result: all but those marked neutral."""
-        kept: dict[str, Any] = {}
-        for name, field in type(self).model_fields.items():
-            extra = field.json_schema_extra
-            if isinstance(extra, dict) and extra.get("neutral"):
-                continue
-            value = getattr(self, name)
-            kept[name] = value.meaning() if isinstance(value, Section) else self.model_dump(mode="json")[name]
-        return kept
+    def meaning(self, names: Iterable[str] | None = None) -> dict[str, Any]:
+        """Return the settings that can change a result, as JSON, of `names` only where given.
+
+        Left out are the neutral ones, and those added later while they ask for what was done before they existed.
+        """
+        fields = type(self).model_fields
+        chosen = list(fields) if names is None else names
+        values = {name: _meaning(getattr(self, name)) for name in chosen if not _is_neutral(fields[name])}
+        return {name: value for name, value in values.items() if not _asks_nothing_new(fields[name], value)}
+
+
+def _meaning(value: Any) -> Any:
+    if isinstance(value, Section):
+        return value.meaning()
+    if isinstance(value, tuple | list):
+        return [_meaning(item) for item in value]
+    if isinstance(value, dict):
+        return {name: _meaning(item) for name, item in value.items()}
+    return to_jsonable_python(value)
+
+
+def _mark(field: FieldInfo, name: str) -> Any:
+    marks = field.json_schema_extra
+    return marks.get(name) if isinstance(marks, dict) else None
+
+
+def _is_neutral(field: FieldInfo) -> bool:
+    return bool(_mark(field, "neutral"))
+
+
+def _asks_nothing_new(field: FieldInfo, meaning: Any) -> bool:
+    marks = _mark(field, "added")
+    return marks is not None and meaning == _meaning(marks["before"])
 
 
 def neutral(default: Any, **constraints: Any) -> Any:
     """Declare a setting that changes speed or place, never a result: it stays out of every key."""
     return Field(default, json_schema_extra={"neutral": True}, **constraints)
+
+
+def added(default: Any, *, since: str, before: Any = ..., **constraints: Any) -> Any:
+    """Declare a setting or section that version `since` added: finished runs keep their keys (docs/decisions/0006).
+
+    It stays out of every key while it has the value `before`, which must mean what was done without it: the default,
+    unless another is named.
+    """
+    marks = {"since": since, "before": default if before is ... else before}
+    return Field(default, json_schema_extra={"added": marks}, **constraints)
 
 
 def digest(value: Any) -> str:

@@ -1,16 +1,27 @@
-"""Sections are frozen, and every field either changes the digest or is documented as neutral."""
+"""Sections are frozen, and every field changes the digest, or is neutral, or was added later and asks for nothing new."""
 
+import re
 from typing import Any, Literal, Union, get_args, get_origin
 
 import pytest
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic import ByteSize, ValidationError
 
-from corgi.settings.clip import CurateSettings, EmbedSettings, ShiftSettings, TowerRef, TowerSettings
-from corgi.settings.data import DownloadSettings, PlanSettings
+from corgi.settings.clip import (
+    CurateSettings,
+    EmbedSettings,
+    HeadRef,
+    ScoreRule,
+    ShiftSettings,
+    TokenRef,
+    TowerRef,
+    TowerSettings,
+)
+from corgi.settings.compare import CompareSettings, ScoreSettings
+from corgi.settings.data import DownloadSettings, FilterSettings, PlanSettings
 from corgi.settings.models import AutoencoderSettings, DecoderSettings, EvaluateSettings, PriorSettings
 from corgi.settings.recipe import ClusterSettings, Recipe
-from corgi.settings.section import Section, digest, neutral
+from corgi.settings.section import Section, added, digest, neutral
 from corgi.settings.training import TrackingSettings, TrainingSettings
 
 TOWER = TowerRef(name="a", model="RN50", pretrained="random")
@@ -28,9 +39,15 @@ SECTIONS: list[Section] = [
     ),
     *(kind() for kind in (AutoencoderSettings, DecoderSettings, EvaluateSettings, TrainingSettings)),
     PriorSettings(training=TrainingSettings(zero_stage=0)),  # a learned shift needs it
+    CompareSettings(),
+    ScoreSettings(),
     ClusterSettings(),
     TrackingSettings(),
+    FilterSettings(),
     TOWER,
+    HeadRef(name="a", tower="own", file="f"),
+    TokenRef(name="a", model="tower:own"),
+    ScoreRule(min=0.5),
 ]
 FIELDS = [(section, name) for section in SECTIONS for name in type(section).model_fields]
 HAND_MADE: dict[tuple[str, str], Any] = {
@@ -60,12 +77,29 @@ HAND_MADE: dict[tuple[str, str], Any] = {
     ("PlanSettings", "block_domains"): ("domains.txt",),
     ("PlanSettings", "block_hashes"): ("hashes.txt",),
     ("ShiftSettings", "measured_clusters"): (3,),
+    ("CompareSettings", "heads"): 8,
+    ("CompareSettings", "width"): 256,
+    ("CompareSettings", "spaces"): ("own",),
+    ("CompareSettings", "arms"): ("ddpm",),
+    ("ScoreSettings", "samplers"): ("ddim",),
+    ("ScoreSettings", "steps"): (3,),
+    ("TokenRef", "name"): "b",
+    ("HeadRef", "name"): "b",
+    ("FilterSettings", "caption_languages"): ("en",),
 }
 
 
+def marks(kind: type[Section], name: str) -> dict[str, Any]:
+    extra = kind.model_fields[name].json_schema_extra
+    return extra if isinstance(extra, dict) else {}
+
+
 def marked_neutral(section: Section, name: str) -> bool:
-    extra = type(section).model_fields[name].json_schema_extra
-    return isinstance(extra, dict) and bool(extra.get("neutral"))
+    return bool(marks(type(section), name).get("neutral"))
+
+
+def marked_added(section: Section, name: str) -> bool:
+    return "added" in marks(type(section), name)
 
 
 def within(field: Any, value: float) -> bool:
@@ -90,8 +124,9 @@ def another(section: Section, name: str) -> Any:
         else (field.annotation,)
     )
     kind: Any = next(k for k in kinds if k is not type(None))
-    if isinstance(value, TrainingSettings):
-        return value.model_copy(update={"num_steps": value.num_steps + 1})
+    if isinstance(value, Section):
+        inner = next(inner for inner in type(value).model_fields if not marked_neutral(value, inner))
+        return changed(value, inner)
     if get_origin(kind) is Literal:
         choices = [choice for choice in get_args(kind) if choice != value]
         return choices[0] if choices else value
@@ -117,10 +152,135 @@ def changed(section: Section, name: str) -> Section:
     ("section", "name"), FIELDS, ids=lambda item: item if isinstance(item, str) else type(item).__name__
 )
 def test_a_field_changes_the_digest_or_is_neutral(section, name):
-    assert (name not in section.meaning()) == marked_neutral(section, name)
+    assert (name not in section.meaning()) == (marked_neutral(section, name) or marked_added(section, name))
     other = changed(section, name)
     if getattr(other, name) != getattr(section, name):  # a choice of one has no other value yet
         assert (digest(section.meaning()) == digest(other.meaning())) == marked_neutral(section, name)
+
+
+def reachable(kind: Any) -> set[type[Section]]:
+    """Return the sections that a type holds, at any depth."""
+    if isinstance(kind, type) and issubclass(kind, Section):
+        return {kind}.union(*(reachable(field.annotation) for field in kind.model_fields.values()))
+    return set().union(*map(reachable, get_args(kind)))
+
+
+def test_every_section_of_a_recipe_is_among_those_tested():
+    assert reachable(Recipe) - {Recipe} == {type(section) for section in SECTIONS}
+
+
+class Reference(Section):
+    """A section in a list, as the first version had it."""
+
+    name: str = "a"
+
+
+class Nested(Section):
+    """A nested section, as the first version had it."""
+
+    steps: int = 3
+
+
+class First(Section):
+    """A section, as the first version had it."""
+
+    size: int = 5
+    mode: Literal["x", "y"] = "x"
+    nested: Nested = Nested(steps=4)
+    given: tuple[Reference, ...] = (Reference(),)
+
+
+class LaterReference(Reference):
+    """The same, with a further setting."""
+
+    limit: int | None = added(None, since="0.2", ge=1)
+
+
+class LaterNested(Nested):
+    """The same, with a further setting."""
+
+    rate: float = added(0.5, since="0.2", gt=0)
+
+
+class Whole(Section):
+    """A section that the first version did not have."""
+
+    rank: int = 8
+    workers: int = neutral(1)
+
+
+class Later(Section):
+    """What `First` became: each kind of thing that can be added."""
+
+    size: int = 5
+    mode: Literal["x", "y", "z"] = "x"
+    nested: LaterNested = LaterNested(steps=4)
+    given: tuple[LaterReference, ...] = (LaterReference(),)
+    extra: bool = added(default=False, since="0.2")
+    names: tuple[str, ...] = added((), since="0.2")
+    mended: int = added(1, since="0.3", before=0)
+    whole: Whole = added(Whole(), since="0.2")
+    optional: Whole | None = added(None, since="0.3")
+
+
+WITHOUT = {"mended": 0}
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {},
+        {"size": 6},
+        {"mode": "y"},
+        {"nested": {"steps": 9}},
+        {"given": [{"name": "b"}, {"name": "c"}]},
+    ],
+)
+def test_what_finished_runs_asked_for_keeps_its_digest(asked):
+    later = Later.model_validate({**asked, **WITHOUT})
+    assert digest(later.meaning()) == digest(First.model_validate(asked).meaning())
+    assert digest(Later.model_validate_json(later.model_dump_json()).meaning()) == digest(later.meaning())
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"mode": "z"},
+        {"mended": 1},
+        {"mended": 2},
+        {"extra": True},
+        {"names": ["a"]},
+        {"nested": {"rate": 0.7}},
+        {"given": [{"limit": 3}]},
+        {"whole": {"rank": 9}},
+        {"optional": {}},
+    ],
+)
+def test_what_an_added_setting_asks_for_changes_the_digest(asked):
+    assert digest(Later.model_validate({**WITHOUT, **asked}).meaning()) != digest(First().meaning())
+
+
+def test_an_added_setting_is_out_by_its_value_not_by_its_silence():
+    asked = {"extra": False, "names": [], "whole": {"rank": 8, "workers": 5}, "nested": {"rate": 0.5}}
+    assert digest(Later.model_validate({**WITHOUT, **asked}).meaning()) == digest(First().meaning())
+    assert digest(Later().meaning()) != digest(First().meaning())  # its default is new behaviour
+
+
+def test_an_added_setting_keeps_its_bounds():
+    with pytest.raises(ValidationError):
+        LaterNested(rate=0)
+
+
+def test_the_meaning_of_named_settings_is_theirs_alone():
+    assert Later().meaning(["size", "whole"]) == {"size": 5}
+    assert Later(whole=Whole(rank=9)).meaning(["whole"]) == {"whole": {"rank": 9}}
+
+
+def test_an_added_setting_names_the_version_that_has_it():
+    for kind in reachable(Recipe):
+        for name in kind.model_fields:
+            since = marks(kind, name).get("added", {}).get("since", "0.2")
+            assert re.fullmatch(r"\d+\.\d+(\.\d+)?", since), f"{kind.__name__}.{name}"
 
 
 def test_the_engine_alone_changes_the_digest():
