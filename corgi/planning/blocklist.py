@@ -13,8 +13,9 @@ import pyarrow.parquet as pq
 
 from corgi.settings.data import PlanSettings
 from corgi.settings.errors import InputError
+from corgi.sources.cells import text_of
 from corgi.sources.identity import canonical_url, uid_bytes
-from corgi.sources.rows import BATCH_ROWS, chunked, text_of
+from corgi.sources.rows import BATCH_ROWS, chunked
 from corgi.sources.url_lists import text_lines
 from corgi.storage.paths import ending, expand, first_line, open_file, sha256_of
 from corgi.tables.schema import Reason

@@ -116,13 +116,15 @@ def _splits(groups: pa.Array, settings: PlanSettings) -> pa.Array:
 
 
 def _captions(rows: pa.Table, offsets: Offsets) -> pa.Array:
-    captions, kinds = _flat(rows["caption"]), _flat(rows["kind"])
+    lists = _flat(rows["captions"])
+    captions, parents = pc.list_flatten(lists), pc.list_parent_indices(lists)
+    kinds = _flat(rows["kind"]).take(parents)
     kinds = pc.if_else(pc.equal(pc.fill_null(kinds, ""), ""), "full", kinds)
     words = pc.fill_null(pc.not_equal(pc.utf8_trim_whitespace(captions), ""), False)
     at = np.flatnonzero(words.to_numpy(zero_copy_only=False))
     codes = captions.take(pa.array(at)).dictionary_encode().indices.to_numpy()
     is_full = pc.equal(kinds, "full").to_numpy(zero_copy_only=False)[at]
-    groups = _groups_of(at, offsets)
+    groups = _groups_of(parents.to_numpy()[at], offsets)
     # a key a (group, caption, kind); its first row stands for all
     keys = np.stack([groups, codes.astype(np.int64) * 2 + is_full], axis=1)
     _, first = np.unique(keys, axis=0, return_index=True) if len(keys) else (None, np.empty(0, np.int64))

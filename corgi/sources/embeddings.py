@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 from jaxtyping import Float
 
 from corgi.settings.errors import InputError
+from corgi.sources.cells import text_of
 from corgi.sources.identity import canonical_urls, uid_bytes
-from corgi.sources.rows import text_of
 from corgi.sources.sources import IMAGE_VECTORS, METADATA, TEXT_VECTORS
 from corgi.storage.paths import first_line
 from corgi.tables.arrow import pc

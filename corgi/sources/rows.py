@@ -1,6 +1,6 @@
 """Rows as every source gives them, before identity: what one row of a list or one sample of a tar says."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +8,8 @@ import pyarrow as pa
 
 from corgi.settings.data import PlanSettings
 from corgi.settings.errors import InputError
+from corgi.sources.captions import CAPTIONS, captions_of
+from corgi.sources.cells import column_of, text_of
 from corgi.tables.arrow import pc
 from corgi.tables.schema import ADDITIONAL, Reason
 
@@ -17,7 +19,6 @@ ROWS = pa.schema(
         (name, pa.string())
         for name in (
             "url",
-            "caption",
             "kind",
             "group",
             "uid",
@@ -27,7 +28,7 @@ ROWS = pa.schema(
             "reason",
         )
     ]
-    + [("additional", ADDITIONAL)]
+    + [("captions", CAPTIONS), ("additional", ADDITIONAL)]
 )
 """content is the sha256 of a picture that has no url; location where it lies inside its source; see PLAN for the rest."""
 _KINDS = pa.array(["full", "coarse", ""])
@@ -74,12 +75,15 @@ class Columns:
         """Return ROWS of columns as they were read; `given` are columns that the reader itself writes.
 
         Raises:
-            InputError: a column is not text, is not UTF-8, or holds a caption kind that is none.
+            InputError: a column is of a wrong type, is not UTF-8, or holds a caption kind that is none.
 
         """
-        texts = {column: text_of(found[column], column, place) for column in self.names}
         length = len(next(iter([*found.values(), *given.values()])))
-        arrays: dict[str, pa.Array] = {name: texts[column] for name, column in self.named.items()}
+        texts = {name: text_of(found[name], name, place) for name in self._texts}
+        arrays = {name: texts[column] for name, column in self.named.items() if name != "caption"}
+        if "caption" in self.named:
+            caption = self.named["caption"]
+            arrays["captions"] = captions_of(found[caption], caption, place)
         _check_kinds(arrays.get("kind"), place, self.named.get("kind", ""))
         reasons = given.get("reason")
         if "expected_hash" in arrays and self.hash_kind is not None:
@@ -92,29 +96,24 @@ class Columns:
         arrays["additional"] = additional_of({name: texts[name] for name in self.additional}, length)
         return pa.record_batch([arrays.get(f.name, pa.nulls(length, f.type)) for f in ROWS], schema=ROWS)
 
-    def cells(self, cells: Mapping[str, Any]) -> list[Any]:
-        """Return one row's cells by column, None where a sample lacks one."""
-        return [cells.get(column) for column in self.names]
+    def read(self, rows: Sequence[Mapping[str, Any]], place: str) -> dict[str, pa.Array]:
+        """Return the columns of parsed rows; a cell that a row lacks is null.
 
+        Raises:
+            InputError: a cell holds a list or an object where it may not.
 
-def text_of(array: pa.Array, column: str, place: str) -> pa.Array:
-    """Return a column as text, checked to be UTF-8.
+        """
+        caption = self.named.get("caption")
+        return {
+            name: column_of([row.get(name) for row in rows], name, place, may_be_lists=name == caption)
+            for name in self.names
+        }
 
-    Raises:
-        InputError: it is neither.
-
-    """
-    try:
-        if pa.types.is_dictionary(array.type):
-            array = array.cast(array.type.value_type)
-        text = array.cast(pa.string())
-        text.validate(full=True)
-    except pa.ArrowException as error:
-        raise InputError(
-            f"{place} cannot be read as a list: column {column!r}: {str(error).splitlines()[0]}; nothing was started; "
-            "store it as UTF-8 text"
-        ) from error
-    return text
+    @property
+    def _texts(self) -> list[str]:
+        """Return the columns that must be text: all but the captions, which may be lists of texts."""
+        texts = (column for name, column in self.named.items() if name != "caption")
+        return list(dict.fromkeys([*texts, *self.additional]))
 
 
 def expected_hashes(hashes: pa.Array, kind: str) -> tuple[pa.Array, pa.Array]:
@@ -139,23 +138,6 @@ def additional_of(columns: Mapping[str, pa.Array], length: int) -> pa.Array:
     return pa.MapArray.from_arrays(offsets, keys, by_column.take(pa.array(order, pa.int64())))
 
 
-def columns_of(rows: list[list[Any]], names: list[str], place: str) -> dict[str, pa.Array]:
-    """Return rows of parsed cells as text columns; numbers as they were written, true and false in lower case.
-
-    Raises:
-        InputError: a cell holds a list or an object.
-
-    """
-    found = {}
-    for at, name in enumerate(names):
-        values = [row[at] for row in rows]
-        try:
-            found[name] = pa.array(values, pa.string())
-        except (pa.ArrowException, UnicodeError):
-            found[name] = pa.array([_cell(value, name, place) for value in values], pa.string())
-    return found
-
-
 def chunked(rows: Iterator[Any], size: int = BATCH_ROWS) -> Iterator[list[Any]]:
     """Yield lists of at most `size` items."""
     block: list[Any] = []
@@ -166,19 +148,6 @@ def chunked(rows: Iterator[Any], size: int = BATCH_ROWS) -> Iterator[list[Any]]:
             block = []
     if block:
         yield block
-
-
-def _cell(value: Any, column: str, place: str) -> str | None:
-    if value is None:
-        return None
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, list | dict):
-        raise InputError(
-            f"{place} cannot be read as a list: column {column!r} holds lists or objects; nothing was started; store it as text"
-        )
-    # a lone surrogate, which JSON can write and UTF-8 cannot, becomes a question mark
-    return str(value).encode("utf-8", "replace").decode()
 
 
 def _check_kinds(kinds: pa.Array | None, place: str, column: str) -> None:

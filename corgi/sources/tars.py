@@ -4,7 +4,6 @@ Only members with a picture's or caption's ending are looked at, and only captio
 """
 
 import hashlib
-import json
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,7 +13,8 @@ from typing import Any
 import pyarrow as pa
 
 from corgi.settings.errors import InputError
-from corgi.sources.rows import Columns, chunked, columns_of
+from corgi.sources.cells import parsed
+from corgi.sources.rows import Columns, chunked
 from corgi.storage.paths import CHUNK_BYTES, first_line, open_file
 from corgi.tables.schema import Reason
 
@@ -93,7 +93,7 @@ class Sample:
 
 def sample_rows(samples: list[Sample], columns: Columns, place: str) -> pa.RecordBatch:
     """Return ROWS of samples."""
-    read = columns_of([columns.cells(sample.cells) for sample in samples], columns.names, place)
+    read = columns.read([sample.cells for sample in samples], place)
     reasons = [None if sample.location else str(Reason.NO_PICTURE) for sample in samples]
     return columns.rows(
         read,
@@ -109,11 +109,16 @@ def cells_of(note: bytes | None, caption: bytes | None, columns: Columns) -> dic
     cells: dict[str, Any] = {}
     if note is not None:
         try:
-            found = json.loads(note, parse_int=str, parse_float=str, parse_constant=str)
+            found = parsed(note)
         except (ValueError, RecursionError):
             found = None
         if isinstance(found, dict):
-            cells = {key: value for key, value in found.items() if not isinstance(value, list | dict)}
+            captions = columns.named.get("caption")
+            cells = {
+                key: value
+                for key, value in found.items()
+                if key == captions or not isinstance(value, list | dict)
+            }
     if caption is not None and "caption" in columns.named:
         cells[columns.named["caption"]] = caption.decode("utf-8", "replace").strip()
     return cells

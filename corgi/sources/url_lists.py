@@ -1,6 +1,5 @@
 """URL lists as they lie there: Parquet, CSV, TSV, JSON lines and plain text, streamed, never loaded whole."""
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,7 +8,8 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from corgi.settings.errors import InputError
-from corgi.sources.rows import BATCH_ROWS, Columns, chunked, columns_of
+from corgi.sources.cells import parsed
+from corgi.sources.rows import BATCH_ROWS, Columns, chunked
 from corgi.storage.paths import CHUNK_BYTES, first_line, open_file, open_stream
 
 MAX_LINE_BYTES = 16 * 2**20
@@ -49,7 +49,7 @@ def json_rows(place: str, columns: Columns) -> Iterator[pa.RecordBatch]:
         missing = [name for name in columns.names if name not in seen]
         if missing:
             raise missing_column(place, missing[0], list(seen))
-        yield columns.rows(columns_of([columns.cells(row) for row in block], columns.names, place), place)
+        yield columns.rows(columns.read(block, place), place)
 
 
 def text_rows(place: str, columns: Columns) -> Iterator[pa.RecordBatch]:
@@ -83,8 +83,7 @@ def missing_column(place: str, column: str, names: list[str]) -> InputError:
 def _objects(place: str) -> Iterator[dict[str, Any]]:
     for number, line in enumerate(text_lines(place)):
         try:
-            # parse_int: a number of a thousand digits is no reason to count, and 007 or 1e5 keep their spelling
-            row = json.loads(line, parse_int=str, parse_float=str, parse_constant=str)
+            row = parsed(line)
         except (ValueError, RecursionError) as error:
             raise _bad_line(place, number, first_line(error)) from error
         if not isinstance(row, dict):

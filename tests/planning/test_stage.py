@@ -1,5 +1,6 @@
 """The plan: every input row exactly once, one row a URL, groups whole, the same tables from the same list."""
 
+import json
 import random
 from collections import Counter
 
@@ -16,6 +17,7 @@ from corgi.sources.identity import canonical_url, shard_of, split_of, uid
 from corgi.tables.schema import PLAN
 from corgi.tables.store import table_digest
 from tests.support.lists import FORMATS, Row, plan_dag, recipe, write_list
+from tests.support.tars import picture, write_tar
 
 
 def rows_of(num_rows: int, seed: int = 0) -> list[Row]:
@@ -92,6 +94,31 @@ def test_a_row_leads_back_to_its_line_of_the_list(tmp_path):
         wanted = {(rows[n][1], rows[n][2] or "full") for n in record["rows"] if (rows[n][1] or "").strip()}
         assert {(caption["caption"], caption["kind"]) for caption in record["captions"]} == wanted
         assert len(record["captions"]) == len(wanted)
+
+
+@pytest.mark.parametrize("source", ["a.parquet", "a.jsonl", "a.tar", "pictures"])
+def test_a_list_of_captions_is_several_captions_of_one_row(tmp_path, source):
+    captions = [["one", "two", "one", " "], None, ["three"]]
+    urls = [f"http://a.example/{number}" for number in range(3)]
+    cells = [{"url": url, "caption": texts} for url, texts in zip(urls, captions, strict=True)]
+    path = tmp_path / source
+    if source == "a.parquet":
+        pq.write_table(pa.table({"url": urls, "caption": captions}), path)
+    elif source == "a.jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in cells))
+    else:
+        members = [(f"{n}.json", json.dumps(row).encode()) for n, row in enumerate(cells)]
+        members += [(f"{n}.jpg", picture(n)) for n in range(3)]
+        if source == "a.tar":
+            write_tar(path, sorted(members))
+        else:
+            path.mkdir()
+            for name, data in members:
+                (path / name).write_bytes(data)
+    manifest, tables, _ = plan(tmp_path / "runs", path, caption_kind_col=None, group_col=None)
+    found = {row["url"]: [one["caption"] for one in row["captions"]] for row in joined(tables)}
+    assert found == dict(zip(urls, [["one", "two"], [], ["three"]], strict=True))
+    assert manifest.rows.rows_in == 3
 
 
 def test_one_row_a_url_sorted_and_in_its_shard(tmp_path):

@@ -9,7 +9,7 @@ import pytest
 
 from corgi.settings.errors import InputError
 from corgi.sources.sources import batches, sources
-from tests.support.lists import FORMATS, Row, recipe, write_list
+from tests.support.lists import FORMATS, Row, only_caption, recipe, write_list
 
 ROWS: list[Row] = [
     ("http://a.example/1", "007", "full", "001"),
@@ -23,10 +23,15 @@ ROWS: list[Row] = [
 def read(*lists, **plan):
     settings = recipe(Path("runs"), *lists, **plan).plan
     return [
-        row
+        {
+            "url": row["url"],
+            "caption": only_caption(row),
+            "kind": row["kind"],
+            "group": row["group"],
+        }
         for source in sources(settings)
         for batch in batches(source, settings)
-        for row in batch.select(["url", "caption", "kind", "group"]).to_pylist()
+        for row in batch.to_pylist()
     ]
 
 

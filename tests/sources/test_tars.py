@@ -71,8 +71,8 @@ def test_members_are_those_that_tarfile_sees(tmp_path_factory, form, sizes, name
 def test_samples_give_captions_columns_and_places(tmp_path):
     path = write_tar(tmp_path / "a.tar", samples(3, url=lambda n: f"http://a/{n}", punsafe=lambda n: n / 2))
     rows = rows_of(path, save_additional_columns=["punsafe"])
-    assert [(row["url"], row["caption"]) for row in rows] == [
-        (f"http://a/{n}", f"picture {n}") for n in range(3)
+    assert [(row["url"], row["captions"]) for row in rows] == [
+        (f"http://a/{n}", [f"picture {n}"]) for n in range(3)
     ]
     assert [dict(row["additional"])["punsafe"] for row in rows] == ["0.0", "0.5", "1.0"]
     assert {row["content"] for row in rows} == {None}
@@ -166,11 +166,9 @@ def test_a_note_too_long_is_no_caption_and_the_row_stays(tmp_path):
     rows = rows_of(
         write_tar(tmp_path / "a.tar", [("a.jpg", picture(1)), ("a.json", long), ("a.txt", b"\xff\xfe")])
     )
-    assert [(row["caption"], row["reason"]) for row in rows] == [("\ufffd\ufffd", None)]
-    assert (
-        rows_of(write_tar(tmp_path / "b.tar", [("a.jpg", picture(1)), ("a.json", long)]))[0]["caption"]
-        is None
-    )
+    assert [(row["captions"], row["reason"]) for row in rows] == [(["\ufffd\ufffd"], None)]
+    rows = rows_of(write_tar(tmp_path / "b.tar", [("a.jpg", picture(1)), ("a.json", long)]))
+    assert rows[0]["captions"] == []
 
 
 @pytest.mark.parametrize("data", [b"", b"no tar", bytes(range(256)) * 4, b"\x1f\x8b" + bytes(600)])

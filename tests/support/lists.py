@@ -39,6 +39,13 @@ def write_list(path: Path, rows: Sequence[Row]) -> Path:
     return path
 
 
+def only_caption(row: dict[str, Any]) -> str | None:
+    """Return the caption of a row that has at most one."""
+    captions = row["captions"] or [None]
+    assert len(captions) == 1
+    return captions[0]
+
+
 def recipe(root: Path, *lists: Path | str, **plan: Any) -> Recipe:
     """Return a recipe that plans lists, with kinds and groups."""
     columns = {"caption_kind_col": "kind", "group_col": "concept", **plan}

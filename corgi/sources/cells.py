@@ -1,0 +1,104 @@
+"""Cells as text: columns of any type that has a spelling, and the values of JSON, whose numbers stay as they are written."""
+
+import json
+from typing import Any
+
+import pyarrow as pa
+
+from corgi.settings.errors import InputError
+from corgi.tables.arrow import pc
+
+
+class Spelling(str):
+    """A number of JSON as it is written, such as 1e5; a text is no Spelling."""
+
+    __slots__ = ()
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Return whether a column's type is text, or bytes that may be text, or holds nothing but null."""
+    if pa.types.is_dictionary(kind):
+        return is_text(kind.value_type)
+    is_bytes = pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+    is_string = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    return is_string or is_bytes or pa.types.is_null(kind)
+
+
+def text_of(array: pa.Array, column: str, place: str) -> pa.Array:
+    """Return a column as text, checked to be UTF-8; NaN and the infinities are null, as a missing cell is.
+
+    Raises:
+        InputError: it is of a type without a spelling, or is not UTF-8.
+
+    """
+    try:
+        if pa.types.is_dictionary(array.type):
+            array = array.cast(array.type.value_type)
+        if pa.types.is_floating(array.type):
+            array = pc.if_else(pc.is_finite(array), array, pa.scalar(None, array.type))
+        text = array.cast(pa.string())
+        text.validate(full=True)
+    except pa.ArrowException as error:
+        raise InputError(
+            f"{place} cannot be read as a list: column {column!r}: {str(error).splitlines()[0]}; nothing was started; "
+            "store it as UTF-8 text"
+        ) from error
+    return text
+
+
+def parsed(text: bytes) -> Any:
+    """Return a JSON value: numbers as they are written, NaN and the infinities as None.
+
+    Raises:
+        ValueError: it is no JSON.
+        RecursionError: it is nested too deeply.
+
+    """
+    # a number of a thousand digits is no reason to count, and 007 or 1e5 keep their spelling
+    return json.loads(text, parse_int=Spelling, parse_float=Spelling, parse_constant=lambda _: None)
+
+
+def column_of(values: list[Any], column: str, place: str, may_be_lists: bool = False) -> pa.Array:
+    """Return parsed values as a column of text, or of lists of text where such are allowed and there is one.
+
+    Args:
+        values: what `parsed` gave; true and false become text in lower case.
+        column: its name, for the error.
+        place: path or URI of the source, for the error.
+        may_be_lists: whether lists of texts are allowed, as they are for captions.
+
+    Raises:
+        InputError: a value is an object or a list that is not allowed.
+
+    """
+    try:
+        return pa.array(values, pa.string())
+    except (pa.ArrowException, UnicodeError):
+        pass
+    if may_be_lists and any(isinstance(value, list) for value in values):
+        lists = [value if isinstance(value, list) else [_cell(value, column, place)] for value in values]
+        checked = [[_element(value, column, place) for value in texts] for texts in lists]
+        return pa.array(checked, pa.list_(pa.string()))
+    return pa.array([_cell(value, column, place) for value in values], pa.string())
+
+
+def _element(value: Any, column: str, place: str) -> str | None:
+    if not isinstance(value, str | None) or isinstance(value, Spelling):
+        raise InputError(
+            f"{place} cannot be read as a list: column {column!r} holds lists of other things than text; nothing was started; "
+            "store it as text or as lists of texts"
+        )
+    return _cell(value, column, place)
+
+
+def _cell(value: Any, column: str, place: str) -> str | None:
+    if value is None:
+        return None
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list | dict):
+        raise InputError(
+            f"{place} cannot be read as a list: column {column!r} holds lists or objects; nothing was started; store it as text"
+        )
+    # a lone surrogate, which JSON can write and UTF-8 cannot, becomes a question mark
+    return str(value).encode("utf-8", "replace").decode()
