@@ -8,8 +8,9 @@ import pyarrow as pa
 
 from corgi.download.shard_tables import Outcome
 from corgi.planning.blocklist import HashBlocklist
+from corgi.tables.arrow import pc
 from corgi.tables.manifest import ShardManifest
-from corgi.tables.schema import Reason
+from corgi.tables.schema import REQUEST_URL, Reason
 from corgi.tables.store import Store
 
 Ask = Callable[[pa.Table], Sequence[Outcome]]
@@ -21,8 +22,8 @@ def outcomes_of(plan: pa.Table, fetch: Ask, read: Ask, blocked: HashBlocklist) -
     """Return one outcome a row of a plan, in order.
 
     Args:
-        plan: PLAN rows.
-        fetch: asks for the URLs of rows.
+        plan: PLAN rows, with or without REQUEST_URL.
+        fetch: asks for the URLs of rows, as they are asked for.
         read: reads the pictures of rows whose `url` column holds their location.
         blocked: content that is refused whoever gave it.
 
@@ -38,7 +39,7 @@ def outcomes_of(plan: pa.Table, fetch: Ask, read: Ask, blocked: HashBlocklist) -
     ):
         if rows:
             part = plan.take(pa.array(np.array(rows, np.int64)))
-            part = part if ask is fetch else _by_location(part)
+            part = _by_request(part) if ask is fetch else _by_location(part)
             found |= dict(zip(rows, (_judged(one, blocked) for one in ask(part)), strict=True))
     return [found[row] for row in range(plan.num_rows)]
 
@@ -48,6 +49,14 @@ def blocked_hashes(store: Store, first: ShardManifest) -> HashBlocklist:
     if all(entry.table != "blocked_hashes" for entry in first.files):
         return HashBlocklist()
     return HashBlocklist.of(store.read(first, "blocked_hashes")["hash"].to_pylist())
+
+
+def _by_request(part: pa.Table) -> pa.Table:
+    """Return rows whose `url` is the one that is asked for."""
+    if REQUEST_URL.name not in part.column_names:
+        return part
+    asked = pc.coalesce(part[REQUEST_URL.name], part["url"])
+    return part.set_column(part.schema.get_field_index("url"), "url", asked)
 
 
 def _by_location(part: pa.Table) -> pa.Table:

@@ -4,15 +4,19 @@ An address is judged after resolving, never by its spelling: `0x7f000001`, `127.
 """
 
 import ipaddress
+import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from yarl import URL
 
 from corgi.settings.errors import SettingsError
+from corgi.sources.identity import escaped
 
 MAX_URL_LENGTH = 8192
 SCHEMES = ("http", "https")
+_PARTS = re.compile(r"[^:/?#]+://([^/?#]*)([^#]*)")
+"""Authority and target of an absolute URL's text."""
 
 _DENIED_V4 = (
     "0.0.0.0/8",  # this network
@@ -159,20 +163,32 @@ def judge(ip: str, port: int, allow_private: Collection[Address] = ()) -> None:
 def parse_url(text: str) -> URL:
     """Return a list's URL, checked for what can be checked without a network.
 
+    Host and port are normalised. The target, path and query, is the text byte for byte, with letters outside ASCII escaped;
+    all of it is the `raw_path` of the URL returned, which requests send as it stands.
+
     Raises:
-        UrlRefusedError: it is not an http or https URL with a host, or it carries credentials, control characters or backslashes.
+        UrlRefusedError: it is not an http or https URL with a host, or it carries credentials, spaces, control characters, or
+            a backslash before its path.
 
     """
     if not text or len(text) > MAX_URL_LENGTH:
         raise UrlRefusedError("empty or too long")
-    if any(ord(letter) <= 0x20 or ord(letter) == 0x7F or letter == "\\" for letter in text):
-        raise UrlRefusedError("space, control character or backslash")
+    if any(ord(letter) <= 0x20 or ord(letter) == 0x7F for letter in text):
+        raise UrlRefusedError("space or control character")
     try:
         url = URL(text)
         host, port = url.host, url.port
+        target = escaped(_target(text))
     except (ValueError, UnicodeError):
         raise UrlRefusedError("not a URL") from None
-    return _checked(url, host, port)
+    return _checked(url, host, port).with_path(target or "/", encoded=True)
+
+
+def _target(text: str) -> str:
+    parts = _PARTS.match(text)
+    if parts is not None and "\\" in parts[1]:
+        raise UrlRefusedError("backslash in the host")
+    return "" if parts is None else parts[2]
 
 
 def _checked(url: URL, host: str | None, port: int | None) -> URL:

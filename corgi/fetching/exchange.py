@@ -18,8 +18,9 @@ import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
-from corgi.fetching.address import AddressRefusedError, Guard
+from corgi.fetching.address import AddressRefusedError, Guard, UrlRefusedError
 from corgi.fetching.host_slots import Breaker
+from corgi.fetching.redirect import redirected
 from corgi.fetching.response import (
     OVERLOADED,
     BoundedBody,
@@ -79,7 +80,7 @@ class Exchange:
             async with self._opened().get(url, allow_redirects=False, headers=headers) as response:
                 is_heard = response.status not in OVERLOADED
                 if response.status in _REDIRECTS:
-                    return _location(response)
+                    return _location(url, response)
                 return await use(response)
         except (aiohttp.ClientError, OSError, ValueError) as error:
             if isinstance(error, TimeoutError) and not isinstance(error, aiohttp.ClientError):
@@ -268,14 +269,11 @@ def _new_session(settings: DownloadSettings) -> aiohttp.ClientSession:
     )
 
 
-def _location(response: aiohttp.ClientResponse) -> URL:
+def _location(asked: URL, response: aiohttp.ClientResponse) -> URL:
     try:
-        place = URL(response.headers["Location"])
-        if place.scheme and not place.host:
-            raise ValueError("a scheme without a host is no place")
-        return response.url.join(place)
-    except (KeyError, ValueError):
-        raise StopError(Fetched(reason=Reason.BAD_URL, detail="redirect: no usable Location")) from None
+        return redirected(asked, response.headers.get("Location", ""))
+    except UrlRefusedError as error:
+        raise StopError(Fetched(reason=Reason.BAD_URL, detail=f"redirect: {error}")) from None
 
 
 def _fault(error: BaseException) -> StopError:

@@ -136,7 +136,7 @@ class Fetcher:
                 self._gate.give(url.host or "")
             if isinstance(answer, Fetched):
                 return answer
-            url = _redirected(answer)
+            url = answer
         raise _too_many_redirects()
 
     async def _obey_robots(self, url: URL) -> None:
@@ -144,9 +144,11 @@ class Fetcher:
         rules = await self._robots.of(
             str(origin), functools.partial(self._load_robots, origin / "robots.txt")
         )
-        refusal = rules.refusal(url.raw_path_qs, self.settings.disallowed_content_usage)
-        if refusal is not None:
-            raise opted_out(refusal)
+        usage = self.settings.disallowed_content_usage
+        for target in _spellings(url):
+            refusal = rules.refusal(target, usage)
+            if refusal is not None:
+                raise opted_out(refusal)
 
     async def _load_robots(self, url: URL) -> RobotsTxt:
         """Return a site's rules, none when it says that it has no robots.txt.
@@ -186,7 +188,7 @@ class Fetcher:
                     self._gate.give(url.host or "")
             if isinstance(answer, bytes):
                 return answer
-            url = _redirected(answer)
+            url = answer
         raise _too_many_redirects()
 
 
@@ -197,11 +199,9 @@ def _parsed(url: str) -> URL | Fetched:
         return Fetched(reason=Reason.BAD_URL, detail=str(error))
 
 
-def _redirected(url: URL) -> URL:
-    try:
-        return parse_url(str(url))
-    except UrlRefusedError as error:
-        raise StopError(Fetched(reason=Reason.BAD_URL, detail=f"redirect: {error}")) from None
+def _spellings(url: URL) -> tuple[str, str]:
+    """Return the target as it is asked for, and with dots resolved and needless escapes undone, as many servers read it."""
+    return url.raw_path_qs, URL(str(url)).raw_path_qs
 
 
 def _too_many_redirects() -> StopError:

@@ -10,7 +10,7 @@ from corgi.settings.data import PlanSettings
 from corgi.settings.errors import InputError
 from corgi.sources.identity import splits_of
 from corgi.tables.arrow import pc
-from corgi.tables.schema import PLAN
+from corgi.tables.schema import PLAN, REQUEST_URL
 
 Offsets = Int[np.ndarray, "urls_plus_one"]
 _CAPTIONS = PLAN.field("captions").type
@@ -20,7 +20,8 @@ def merged(rows: pa.Table, names: pa.Array, settings: PlanSettings, blocklist: B
     """Return the PLAN table of a shard's rows, sorted by uid.
 
     Captions are distinct and in the order of their rows; a URL listed under several groups takes the smallest; of other
-    cells the first that is not null counts.
+    cells the first that is not null counts. A URL is asked for as its first row writes it; the column that says so is
+    there only where a row of the shard needs it, so that the plans of all other lists stay what they were.
 
     Args:
         rows: SPILL rows of the shard, in any order.
@@ -58,6 +59,9 @@ def merged(rows: pa.Table, names: pa.Array, settings: PlanSettings, blocklist: B
         "reason": _reasons(rows["reason"], offsets, url, digests[starts], firsts, blocklist),
     }
     table = pa.table([plan[name] for name in PLAN.names], schema=PLAN)
+    request_url = rows["request_url"].take(pa.array(starts))
+    if request_url.null_count < len(starts):
+        table = table.append_column(REQUEST_URL, request_url)
     if firsts["uid"].null_count == len(starts):
         return table
     _check_distinct(table["uid"])

@@ -10,14 +10,16 @@ from jaxtyping import UInt64
 
 from corgi.settings.data import PlanSettings
 from corgi.settings.errors import InputError
-from corgi.sources.identity import canonical_urls, content_url, ranges_of, uid_bytes
+from corgi.sources.identity import canonical_urls, content_url, ranges_of, request_urls, uid_bytes
 from corgi.sources.rows import ROWS
 from corgi.sources.sources import Source, batches, num_bytes_of_rows
 from corgi.tables.arrow import pc
+from corgi.tables.schema import REQUEST_URL
 
 SPILL = pa.schema(
     [("digest", pa.binary(16)), ("source", pa.int32()), ("row", pa.int64())]
     + [f for f in ROWS if f.name != "content"]
+    + [REQUEST_URL]
 )
 """A row of a source: the hash of its canonical URL, where it stands (`source` counts the sorted sources), what it says."""
 MAX_BUCKETS = 256
@@ -58,7 +60,8 @@ def identified(source: Source, at: int, settings: PlanSettings) -> Iterator[pa.T
     """Yield a source's rows with canonical URLs and their hashes; a picture without a URL is named by its content."""
     first_row = 0
     for batch in batches(source, settings):
-        urls = canonical_urls(_named(batch))
+        named = _named(batch)
+        urls = canonical_urls(named)
         rows = pa.array(np.arange(first_row, first_row + batch.num_rows))
         _check_uids(batch.column("uid"), source, first_row)
         columns = {name: batch.column(name) for name in batch.schema.names} | {
@@ -66,6 +69,7 @@ def identified(source: Source, at: int, settings: PlanSettings) -> Iterator[pa.T
             "source": pa.array(np.full(batch.num_rows, at, np.int32)),
             "row": rows,
             "url": urls,
+            "request_url": request_urls(named, urls),
         }
         yield pa.table([columns[name] for name in SPILL.names], schema=SPILL)
         first_row += batch.num_rows

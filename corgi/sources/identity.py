@@ -1,6 +1,7 @@
 """Who a picture is: its uid, its group's split, its shard. Pure functions of its URL and the seed."""
 
 import hashlib
+import string
 from collections.abc import Sequence
 from urllib.parse import quote, urlsplit, urlunsplit
 
@@ -23,6 +24,30 @@ def canonical_url(url: str) -> str:
 
     A text that is no URL is its own canonical form, so that its row keeps an identity and is rejected by the fetch.
     """
+    return _spelled(url, _SAFE)
+
+
+def request_url(url: str) -> str:
+    """Return the URL that is asked for: path and query as the list writes them, but for blanks and what is not ASCII.
+
+    Servers that sign their URLs compare them byte for byte. Scheme, host and port are those of the canonical form, and a
+    fragment is never sent.
+    """
+    spelled = _spelled(url, string.punctuation)
+    has_empty_query = url.strip().partition("#")[0].endswith("?") and not spelled.endswith("?")
+    return f"{spelled}?" if has_empty_query else spelled
+
+
+def escaped(text: str) -> str:
+    """Return a part of a URL as a request writes it: blanks and bytes outside ASCII escaped, all else as it stands.
+
+    Bytes of a header that are not UTF-8 are surrogates in the text and are escaped as the bytes that they were.
+    """
+    return quote(text, safe=string.punctuation, errors="surrogateescape")
+
+
+def _spelled(url: str, safe: str) -> str:
+    """Return the canonical form with the letters of `safe` left as they are in path and query."""
     try:
         parts = urlsplit(url.strip())
         port = parts.port
@@ -33,10 +58,10 @@ def canonical_url(url: str) -> str:
     scheme, host = parts.scheme.lower(), parts.hostname.lower()
     host = f"[{host}]" if ":" in host else host
     user = f"{parts.netloc.rpartition('@')[0]}@" if "@" in parts.netloc else ""
-    place = host if port in (None, _DEFAULT_PORTS.get(scheme)) else f"{host}:{port}"
-    path = quote(parts.path or "/", safe=_SAFE, errors="surrogatepass")
-    query = quote(parts.query, safe=_SAFE + "?", errors="surrogatepass")
-    return urlunsplit((scheme, user + place, path, query, ""))
+    authority = host if port in (None, _DEFAULT_PORTS.get(scheme)) else f"{host}:{port}"
+    path = quote(parts.path or "/", safe=safe, errors="surrogatepass")
+    query = quote(parts.query, safe=safe + "?", errors="surrogatepass")
+    return urlunsplit((scheme, user + authority, path, query, ""))
 
 
 def canonical_urls(urls: pa.Array) -> pa.Array:
@@ -47,6 +72,16 @@ def canonical_urls(urls: pa.Array) -> pa.Array:
         return urls
     rewritten = [canonical_url(url) for url in urls.filter(pc.invert(is_canonical)).to_pylist()]
     return pc.replace_with_mask(urls, pc.invert(is_canonical), pa.array(rewritten, pa.string()))
+
+
+def request_urls(urls: pa.Array, canonical: pa.Array) -> pa.Array:
+    """Return the URL that is asked for where it is not the canonical one, else null."""
+    is_rewritten = pc.fill_null(pc.not_equal(urls, canonical), False)
+    if not pc.any(is_rewritten).as_py():
+        return pa.nulls(len(urls), pa.string())
+    asked = pa.array([request_url(url) for url in urls.filter(is_rewritten).to_pylist()], pa.string())
+    asked = pc.replace_with_mask(canonical, is_rewritten, asked)
+    return pc.if_else(pc.equal(asked, canonical), pa.scalar(None, pa.string()), asked)
 
 
 def content_url(sha256: str) -> str:

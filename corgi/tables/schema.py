@@ -85,6 +85,12 @@ inside its source, and only the plan writes it; reason is why the row is rejecte
 columns named by save_additional_columns. Each is null where there is none.
 """
 
+REQUEST_URL = pa.field("request_url", pa.string())
+"""A further column of those plan shards that need it: the URL that is asked for, null where `url` itself is.
+
+`url` is canonical and names the row; a server may compare what it is asked for with the list's own text byte for byte.
+"""
+
 BLOCKED_HASHES = pa.schema([("hash", pa.string())])
 """Content that is refused, beside the plan's first shard: `sha256:HEX`, `md5:HEX` or `phash:HEX`, sorted."""
 

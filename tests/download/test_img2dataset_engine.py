@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from pydantic import ValidationError
@@ -13,6 +14,7 @@ from corgi.download.stage import NativeEngine, new_engine
 from corgi.imaging.decode import Decoded, decode, decode_stored
 from corgi.settings.data import DownloadSettings
 from corgi.settings.errors import ClusterError
+from corgi.sources.identity import canonical_url, request_url
 from corgi.tables.schema import Reason
 from tests.support.fault_server import FaultServer
 from tests.support.pictures import encoded, scene
@@ -96,6 +98,43 @@ def test_both_engines_keep_the_same_set(both: tuple[Outcomes, Outcomes]) -> None
             assert decode_stored(their.picture.image).size == (their.picture.width, their.picture.height)
             assert (int(their.picture.phash, 16) ^ int(our.picture.phash, 16)).bit_count() <= 8
     assert sum(both[0][url].picture is not None for url in CLEAN) == 45
+
+
+SIGNED = {
+    "/signed/a%2Cb.jpg": None,
+    "/signed/a%3Ab%40c%2fd%7E%27.jpg": None,
+    "/signed/a,b'(c)~|[d]{e}^`\"<>.jpg": None,
+    "/signed/q.jpg?u=http%3A%2F%2Fcdn%2Fx.jpg&s=a%2Bb%3D": None,
+    "/signed/q.jpg?a[]=1+2|3&;": None,
+    "/signed/q.jpg?": None,
+    "/signed/x/../y/./z;": None,
+    "/signed//100%natural\\.jpg": None,
+    "/signed/a b.jpg?c d": "/signed/a%20b.jpg?c%20d",
+    "/signed/写真.jpg?é#part": "/signed/%E5%86%99%E7%9C%9F.jpg?%C3%A9",
+}
+"""Listed targets, and the bytes to be asked for where they are others."""
+
+
+def test_native_keeps_every_row_of_a_site_that_compares_request_lines_byte_for_byte(
+    server: FaultServer,
+) -> None:
+    server.signed = {listed if asked is None else asked for listed, asked in SIGNED.items()}
+    places = [
+        target for target in sorted(server.signed) if "/../" not in target
+    ]  # a Location's dots are resolved
+    jumps = [f"/redirect-to?u={quote(quote(target, safe=''), safe='')}" for target in places]
+    listed = [f"http://{HOST}{target}" for target in [*SIGNED, *jumps]]
+    kept: dict[str, set[str]] = {}
+    for engine in ("native", "img2dataset"):
+        made = new_engine(settings_for(server, engine=engine, retries=0))
+        try:
+            outcomes = made.outcomes([request_url(url) for url in listed])
+        finally:
+            made.close()
+        kept[engine] = {url for url, one in zip(listed, outcomes, strict=True) if one.picture is not None}
+    assert kept["native"] == set(listed)
+    assert kept["img2dataset"] <= kept["native"]
+    assert any(canonical_url(url) != request_url(url) for url in kept["img2dataset"])
 
 
 def test_the_library_engine_compares_sha256_only(

@@ -2,6 +2,8 @@
 
 import contextlib
 import ipaddress
+import string
+import urllib.request
 
 import pytest
 from hypothesis import given
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 
 from corgi.fetching.address import AddressRefusedError, Guard, UrlRefusedError, judge, parse_url
 from corgi.settings.errors import SettingsError
+from corgi.sources.identity import request_url
 
 HOSTILE = [
     "0.0.0.0", "10.0.0.1", "100.64.0.1", "100.100.100.200", "127.0.0.1", "127.255.255.254", "168.63.129.16", "169.254.169.254",
@@ -111,6 +114,19 @@ def test_texts_that_are_no_web_url_are_refused(text: str) -> None:
 )
 def test_web_urls_pass(text: str) -> None:
     assert parse_url(text).host
+
+
+@given(st.text(string.ascii_letters + string.digits + string.punctuation, max_size=40))
+def test_law_the_target_of_a_url_is_its_text_byte_for_byte(text: str) -> None:
+    target = f"/{text.partition('#')[0]}"
+    assert parse_url(f"http://a.test{target}").raw_path_qs == target
+    assert parse_url(request_url(f"HTTP://A.test:80/{text}")).raw_path_qs == target
+
+
+@given(st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=40))
+def test_law_what_is_asked_for_is_what_the_standard_library_asks_for(text: str) -> None:
+    url = request_url(f"http://a.test/{text}")
+    assert parse_url(url).raw_path_qs == urllib.request.Request(url).selector
 
 
 @given(st.text(max_size=60))

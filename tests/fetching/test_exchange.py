@@ -97,6 +97,18 @@ def test_each_redirect_is_one_request_and_the_sixth_is_not_made(server: FaultSer
     assert "/ok/1.jpg" not in server.requests
 
 
+def test_every_hop_asks_for_the_text_it_was_given(server: FaultServer) -> None:
+    signed = "/signed/a%2Cb%27%7E|x//c;?u=http%3A%2F%2Fd%2F&s=a%2Bb%3D+[]"
+    server.signed, start = {signed}, "/redirect-to?u="
+    first, second = start + quote(quote(start + quote(quote(signed)))), start + quote(quote(signed))
+    try:
+        server.forget()
+        (fetched,) = fetch_each(settings_for(server), [server.url(first)])
+        assert (fetched.reason, server.requests) == (None, [first, second, signed])
+    finally:
+        server.signed = set()
+
+
 def test_connections_are_kept_and_bounded(server: FaultServer) -> None:
     server.forget()
     found = fetch_each(
@@ -372,6 +384,16 @@ def test_a_redirect_is_judged_by_the_robots_txt_of_its_own_site(server: FaultSer
         settings = settings_for(server, obey_robots_txt=True, allow_private=[server.address, closed.address])
         (fetched,) = fetch_each(settings, [server.url(f"/redirect-to?u={quote(closed.url('/ok/1.jpg'))}")])
         assert (fetched.reason, len(closed.requests)) == (Reason.OPTED_OUT, 0)
+
+
+def test_both_spellings_of_a_target_are_judged_by_robots_txt(server: FaultServer) -> None:
+    server.robots = (200, "User-agent: *\nDisallow: /ok/\nDisallow: /signed/a%3Ab")
+    try:
+        targets = ["/x/../ok/1.jpg", "/%6Fk/1.jpg", "/signed/a%3Ab", "/noise/1.jpg"]
+        found = fetch_each(settings_for(server, obey_robots_txt=True), [server.url(path) for path in targets])
+        assert [fetched.reason for fetched in found] == [Reason.OPTED_OUT] * 3 + [Reason.TOO_LARGE]
+    finally:
+        server.robots = (404, "")
 
 
 def test_a_host_is_never_asked_more_than_its_slots_and_others_do_not_wait() -> None:

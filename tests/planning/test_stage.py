@@ -14,7 +14,7 @@ from corgi.flow.dag import Selection
 from corgi.planning import stage as plan_module
 from corgi.settings.errors import InputError, StorageError
 from corgi.sources.identity import canonical_url, shard_of, split_of, uid
-from corgi.tables.schema import PLAN
+from corgi.tables.schema import PLAN, REQUEST_URL
 from corgi.tables.store import table_digest
 from tests.support.lists import FORMATS, Row, plan_dag, recipe, write_list
 from tests.support.tars import picture, write_tar
@@ -61,6 +61,19 @@ def test_every_format_gives_the_same_plan(tmp_path):
         tables[ending] = table_digest(table.drop_columns(["sources"]))
         assert table.schema == PLAN
     assert len(set(tables.values())) == 1, tables
+
+
+def test_a_url_is_asked_for_as_its_first_row_writes_it(tmp_path):
+    listed = ["http://a.test/x|y", "http://a.test/x%7Cy", "http://a.test/p%7Cq", "HTTP://A.test/p|q#f"]
+    source = write_list(tmp_path / "list.csv", [(url, "", "full", "") for url in listed])
+    (table,) = plan(tmp_path / "runs", source)[1]
+    assert table.schema == PLAN.append(REQUEST_URL)
+    asked = dict(zip(table["url"].to_pylist(), table["request_url"].to_pylist(), strict=True))
+    assert asked == {"http://a.test/x%7Cy": "http://a.test/x|y", "http://a.test/p%7Cq": None}
+    other = write_list(tmp_path / "other.csv", [(url, "", "full", "") for url in listed[1:3]])
+    (plain,) = plan(tmp_path / "others", other)[1]
+    assert plain.schema == PLAN
+    assert table["uid"].equals(plain["uid"])
 
 
 def test_every_input_row_is_there_exactly_once(tmp_path):

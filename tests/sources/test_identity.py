@@ -12,6 +12,8 @@ from corgi.sources.identity import (
     canonical_url,
     canonical_urls,
     ranges_of,
+    request_url,
+    request_urls,
     shard_of,
     split_of,
     splits_of,
@@ -57,6 +59,32 @@ ANY_TEXT = st.one_of(URLS, st.text(max_size=40), st.text(max_size=20).map("http:
 )
 def test_canonical_url(url, canonical):
     assert canonical_url(url) == canonical
+
+
+@pytest.mark.parametrize(
+    ("url", "asked"),
+    [
+        ("http://a.test/a|b.jpg?x[]={1}", "http://a.test/a|b.jpg?x[]={1}"),
+        ("http://a.test/a%2Cb%2fc%7E.jpg?s=a%2Bb+c", "http://a.test/a%2Cb%2fc%7E.jpg?s=a%2Bb+c"),
+        ("  http://a.test/a b\t", "http://a.test/a%20b"),
+        ("HTTP://A.test:80/é?q=ü#part", "http://a.test/%C3%A9?q=%C3%BC"),
+        ("http://a.test/a?#part", "http://a.test/a?"),
+        ("http://a.test/x/../a//b\\c;", "http://a.test/x/../a//b\\c;"),
+        ("http://a.test?q=/#", "http://a.test/?q=/"),
+        ("no url?", "no url?"),
+    ],
+)
+def test_a_request_is_the_listed_text_but_for_blanks_and_letters_outside_ascii(url, asked):
+    assert request_url(url) == asked
+
+
+@given(st.lists(ANY_TEXT))
+def test_law_requests_of_many_urls_are_each_one_alone_and_name_the_same_row(urls):
+    texts = pa.array([url.encode("utf-8", "replace").decode() for url in urls], pa.string())
+    asked = request_urls(texts, canonical_urls(texts)).to_pylist()
+    for url, found in zip(texts.to_pylist(), asked, strict=True):
+        assert found == (request_url(url) if request_url(url) != canonical_url(url) else None)
+        assert canonical_url(request_url(url)) == canonical_url(url)
 
 
 def test_a_uid_is_the_same_for_ever():

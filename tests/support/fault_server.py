@@ -4,9 +4,9 @@
 /gzip/<seed>.jpg  /gzipbomb  /brotli  /redirect/<n>  /redirect-to?u=  /status/<code>?retry_after=  /once/<code>/<seed>.jpg
 /reset/<bytes sent>  /halfclose  /headers/<kB>  /noai  /robots?v=  /wrongtype  /empty  /truncated  /bomb/<kind>  /flip
 /garbage  /chunked/<seed>.jpg  /raw/<name of tests/support/hostile.py>  /split/<the same>  /wait/<ms>/<seed>.jpg  /silence  /slowheaders  /endlessheaders  /manyheaders/<n>
-/interim/<n>  /interimflood  /endlesschunked  /extra/<seed>.jpg  /content-usage?v=  /encoded/<kind>  /body/<kind>`
+/signed/<any>  /interim/<n>  /interimflood  /endlesschunked  /extra/<seed>.jpg  /content-usage?v=  /encoded/<kind>  /body/<kind>`
 
-`server.robots` says what `/robots.txt` is answered with: (status, text), "stall" or "reset"; 404 to begin with. Such requests
+`/signed/` is 403 unless `server.signed` holds the request's target byte for byte. `server.robots` says what `/robots.txt` is answered with: (status, text), "stall" or "reset"; 404 to begin with. Such requests
 are counted in `robots_requests` only. Several servers on several loopback addresses are several hosts.
 """
 
@@ -101,6 +101,7 @@ class FaultServer:
         self.user_agents: set[str] = set()
         self.robots: tuple[int, str] | str = (404, "")
         self.robots_requests = 0
+        self.signed: set[str] = set()
         self.starts: dict[str, list[float]] = {}
         self.most_by_host: Counter[str] = Counter()
         self._by_host: Counter[str] = Counter()
@@ -274,6 +275,13 @@ async def _redirect(server: FaultServer, exchange: Exchange) -> None:
 
 async def _redirect_to(server: FaultServer, exchange: Exchange) -> None:
     await exchange.answer(b"", 302, f"Location: {unquote(exchange.query['u'])}")
+
+
+async def _signed(server: FaultServer, exchange: Exchange) -> None:
+    if exchange.target in server.signed:
+        await exchange.answer(picture(1))
+    else:
+        await exchange.answer(b"signature does not match", 403)
 
 
 async def _status(server: FaultServer, exchange: Exchange) -> None:
@@ -472,6 +480,7 @@ HANDLERS: dict[str, Handler] = {
     "brotli": _brotli,
     "redirect": _redirect,
     "redirect-to": _redirect_to,
+    "signed": _signed,
     "status": _status,
     "once": _once,
     "reset": _reset,
