@@ -8,7 +8,6 @@ What is not an option of this page (--recipe, --pictures, --port, --work) goes t
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import signal
 import subprocess
@@ -80,7 +79,7 @@ def _run_flow(options: argparse.Namespace, url_list: Path, site: Site, for_flow:
         f"plan.input={url_list}",
         f'download.resolve=["{HOST}:80={site.address}"]',
         f'download.allow_private=["{site.address}"]',
-        f"plan.credit={json.dumps(CREDIT)}",
+        f"plan.credit={CREDIT}",
         *for_flow,
     ]
     # The flow holds the lifeline too: were this process killed alone, the site would not vanish under the fetchers.

@@ -1,10 +1,9 @@
 """A whole recipe: one section a stage, read from YAML and `key.path=value`, or refused with one line."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from pydantic import Field, ValidationError, field_validator, model_validator
 from yaml import YAMLError
 
@@ -15,6 +14,7 @@ from corgi.settings.errors import SettingsError
 from corgi.settings.models import AutoencoderSettings, DecoderSettings, EvaluateSettings, PriorSettings
 from corgi.settings.section import Section, neutral
 from corgi.settings.training import TrackingSettings
+from corgi.settings.values import read_file, read_override, section_of, typed
 
 
 class ClusterSettings(Section):
@@ -169,36 +169,54 @@ class Recipe(Section):
         return scratch
 
 
-def load(path: str | Path, overrides: list[str] | None = None) -> Recipe:
+def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """Return the recipe in a YAML file with `key.path=value` overrides merged in before validation.
 
     Raises:
         SettingsError: the file cannot be read, or a key or value is not allowed; the line names its path.
 
     """
-    try:
-        tree = OmegaConf.load(path)
-        merged = OmegaConf.merge(tree, OmegaConf.from_dotlist(_checked(overrides or [])))
-        values = OmegaConf.to_container(merged, resolve=True)
-    except FileNotFoundError:
-        raise SettingsError(
-            f"recipe {path} does not exist; nothing was started; name a YAML file such as those in pipelines/recipes"
-        ) from None
-    except YAMLError as error:
-        raise SettingsError(
-            f"recipe {path} is not YAML: {_one_line(error)}; nothing was started; correct the file"
-        ) from error
-    except (OmegaConfBaseException, OSError, ValueError, AttributeError, TypeError) as error:
-        raise SettingsError(
-            f"recipe {path} cannot be read: {_one_line(error)}; nothing was started; correct the file"
-        ) from error
+    values = _values_of(path)
+    for override in _checked(overrides):
+        name, _, text = override.partition("=")
+        value = read_override(name, text, Recipe)
+        for part in reversed(name.split(".")):
+            value = {part: value}
+        values = _merged(values, value)
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
         raise SettingsError(_explain(error)) from error
 
 
-def _checked(overrides: list[str]) -> list[str]:
+def _values_of(path: str | Path) -> dict[str, Any]:
+    try:
+        values = typed("", read_file(path), Recipe)
+    except FileNotFoundError:
+        raise SettingsError(
+            f"recipe {path} does not exist; nothing was started; name a YAML file such as those in pipelines/recipes"
+        ) from None
+    except (YAMLError, OSError, ValueError, RecursionError) as error:
+        raise SettingsError(
+            f"recipe {path} cannot be read: {_one_line(error)}; nothing was started; correct the file"
+        ) from error
+    if values is not None and not isinstance(values, dict):
+        raise SettingsError(
+            f"recipe {path} holds no settings; nothing was started; name a file of `key: value` lines"
+        )
+    return values or {}
+
+
+def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Return settings laid over others: sections are merged, every other value takes the place of the one below."""
+    merged = dict(below)
+    for name, value in above.items():
+        under = merged.get(name)
+        merged[name] = _merged(under, value) if isinstance(under, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _checked(overrides: Sequence[str]) -> Sequence[str]:
     for override in overrides:
         if "=" not in override:
             raise SettingsError(
@@ -230,10 +248,5 @@ def _names_beside(place: tuple[int | str, ...]) -> list[str]:
     section: type[Section] = Recipe
     for part in place[:-1]:
         if isinstance(part, str):
-            annotation = section.model_fields[part].annotation
-            section = next(
-                kind
-                for kind in (annotation, *get_args(annotation))
-                if isinstance(kind, type) and issubclass(kind, Section)
-            )
+            section = section_of(section.model_fields[part].annotation) or section
     return list(section.model_fields)

@@ -124,7 +124,15 @@ def test_a_missing_recipe_is_one_line(tmp_path):
 
 @pytest.mark.parametrize(
     "data",
-    [b"a: [", b"\xff\xfe\x00", b"- a\n- b", b"5", b"a: !!python/object/apply:os.getpid []", b"a: ${b}"],
+    [
+        b"a: [",
+        b"\xff\xfe\x00",
+        b"- a\n- b",
+        b"5",
+        b"a: !!python/object/apply:os.getpid []",
+        b"a: &b [*b",
+        b"a: 1\na: 2",
+    ],
 )
 def test_what_is_no_recipe_is_one_line(tmp_path, data):
     path = tmp_path / "bad.yaml"
