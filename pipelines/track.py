@@ -6,7 +6,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from corgi.settings.errors import CorgiError
-from corgi.tracking.tracker import sync_offline
+from corgi.tracking.offline import sync_offline
 
 
 def main(arguments: list[str]) -> int:

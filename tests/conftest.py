@@ -15,7 +15,7 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # Ray's node warns on screen about a disk over 95 % full, between the lines these tests count; a full disk is no defect.
 os.environ["RAY_local_fs_capacity_threshold"] = "1"  # noqa: SIM112 - so Ray spells it
-os.environ["WANDB_MODE"] = "offline"
+os.environ["WANDB_MODE"] = "disabled"
 os.environ.pop("RAY_ADDRESS", None)
 os.environ["PYTHONPATH"] = os.pathsep.join([HOME, *filter(None, [os.environ.get("PYTHONPATH")])])
 sys.path.insert(0, HOME)

@@ -19,9 +19,8 @@ from corgi.flow.shards import Pool, make_shards
 from corgi.settings.compare import CompareSettings, ScoreSettings
 from corgi.tables.manifest import RowCounts, ShardManifest
 from corgi.tables.store import ShardTask, Store
+from corgi.tracking.tracked_run import Shown, TrackedRun
 from corgi.tracking.tracker import Tracker
-from corgi.training.objective import Shown
-from corgi.training.training import Training
 
 MEASURES = ("frechet", "mmd", "two_sample_cosine", "cosine", "R@1", "R@10")
 FEW_STEPS, MANY_STEPS = 4, 64
@@ -70,18 +69,13 @@ def _track(context: Context, task: ShardTask) -> None:
         name: np.asarray(Image.open(context.store.path(made, f"plot_{name}")).convert("RGB"))
         for name in context.recipe.compare.spaces
     }
-    training = Training(
-        name="comparison",
-        folder=str(context.work_folder(task) / "tracking"),
-        objective="",
-        arguments={},
-        settings=context.recipe.compare.training,
-        tracking=context.recipe.tracking,
-        group=context.run.folder.name,
-        seed=context.recipe.compare.seed,
-    )
-    training.path.mkdir(parents=True, exist_ok=True)
-    tracker = Tracker(training, 0)
+    config = {
+        "settings": context.recipe.compare.model_dump(mode="json"),
+        "seed": context.recipe.compare.seed,
+    }
+    folder = context.work_folder(task) / "tracking"
+    tracked = TrackedRun("comparison", folder, context.run.folder.name, context.recipe.tracking, config)
+    tracker = Tracker(tracked, 0)
     tracker.show(1, Shown(pictures=plots, tables={"scores": rows}))
     tracker.commit()
     tracker.finish()

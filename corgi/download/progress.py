@@ -7,8 +7,9 @@ from typing import Any
 
 from corgi.download.stats import DOWNLOAD_REASONS
 from corgi.tables.schema import Reason
-from corgi.tracking.tracker import Tracker, is_online
-from corgi.training.training import Training
+from corgi.tracking.environment import mode_here, with_environment
+from corgi.tracking.tracked_run import TrackedRun
+from corgi.tracking.tracker import Tracker
 
 
 class Progress:
@@ -17,22 +18,14 @@ class Progress:
     def __init__(self, recipe: Any, folder: Path, num_committed: int) -> None:
         """Go on after the shards that were committed before.
 
-        W&B is fed where a key is set, or where the recipe asks for an offline run; metrics.jsonl is always written.
+        W&B is fed where a key is set, or where the recipe or WANDB_MODE asks for an offline run; metrics.jsonl is always written.
         """
-        tracking = recipe.tracking
-        if tracking.mode == "auto" and not is_online(tracking.mode):
+        tracking = with_environment(recipe.tracking)
+        if tracking.mode == "auto" and mode_here(tracking) == "offline":
             tracking = tracking.model_copy(update={"mode": "disabled"})
-        tracked = Training(
-            name="download",
-            folder=str(folder / "download"),
-            objective="corgi.download.stage:run",
-            arguments={},
-            settings=recipe.download,
-            tracking=tracking,
-            group=recipe.name,
-            seed=recipe.seed,
-        )
-        self._tracker = Tracker(tracked, num_committed)
+        config = {"settings": recipe.download.model_dump(mode="json"), "seed": recipe.seed}
+        run = TrackedRun("download", folder / "download", recipe.name, tracking, config)
+        self._tracker = Tracker(run, num_committed)
         self._step = num_committed
         self._started = monotonic()
         self._reasons: Counter[str] = Counter()

@@ -101,9 +101,20 @@ class TrainingSettings(Section):
 
 
 class TrackingSettings(Section):
-    """Weights & Biases: offline when no key is set, never a prompt."""
+    """Weights & Biases: offline when no key is set, never a prompt.
+
+    What a recipe leaves open is taken from W&B's own environment variables and settings files.
+    """
 
     project: str = "corgi"
-    """W&B project."""
+    """W&B project; where none is named, WANDB_PROJECT comes before this default."""
     mode: Literal["auto", "online", "offline", "disabled"] = "auto"
-    """auto: online when WANDB_API_KEY or a netrc entry is there, offline otherwise."""
+    """auto: what WANDB_MODE says; where it does not forbid it, online if there is a key (WANDB_API_KEY, netrc), else offline. The other modes hold whatever WANDB_MODE says."""
+    entity: str = neutral("")
+    """W&B user or team; empty: WANDB_ENTITY, else the key's own."""
+    group: str = neutral("")
+    """Group of the W&B runs; empty: WANDB_RUN_GROUP, else the name of the pipeline run."""
+    tags: tuple[str, ...] = neutral(())
+    """Tags of the W&B runs; empty: WANDB_TAGS."""
+    server: str = neutral("")
+    """Address of the W&B server; empty: WANDB_BASE_URL, else W&B's own."""

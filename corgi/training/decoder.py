@@ -20,8 +20,8 @@ from corgi.settings.models import DecoderSettings
 from corgi.tables.manifest import RowCounts, ShardManifest
 from corgi.tables.schema import Split
 from corgi.tables.store import ShardTask, Store
+from corgi.tracking.tracked_run import Shown
 from corgi.training.autoencoder import load_autoencoder
-from corgi.training.objective import Shown
 from corgi.training.trainer import final_weights, train
 from corgi.training.training import Training
 

@@ -105,7 +105,7 @@ class _Loop:
             self._restore(found)
             self.probe.compare(self.engine, found, self.settings.precision)
         if rank() == 0:
-            self.tracker = tracking.Tracker(self.training, self.step)
+            self.tracker = tracking.Tracker(self.training.tracked, self.step)
             how = " after conversion" if universal else ""
             self._say(f"from step {self.step} of {self.settings.num_steps}{how}, {world_size()} workers")
 

@@ -1,14 +1,13 @@
 """What a model's training must say; the loop does the rest."""
 
-from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
-import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from corgi.feeding.feed import Rows
 from corgi.feeding.noise import Noise
+from corgi.tracking.tracked_run import Shown
 
 
 class Objective(Protocol):
@@ -31,16 +30,6 @@ class Objective(Protocol):
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         """Return figures on val; called on rank 0 only, with the averaged weights in fp32."""
         ...
-
-
-@dataclass(frozen=True)
-class Shown:
-    """What a training shows beside its figures: pictures by name, values whose distribution is of interest, tables."""
-
-    pictures: dict[str, UInt8[np.ndarray, "height width 3"]] = field(default_factory=dict)
-    histograms: dict[str, Float[np.ndarray, "values"]] = field(default_factory=dict)
-    tables: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
-    """Rows by name, all of one table with the same keys."""
 
 
 @runtime_checkable

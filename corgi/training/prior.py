@@ -25,7 +25,7 @@ from corgi.settings.training import TrackingSettings
 from corgi.tables.manifest import RowCounts, ShardManifest
 from corgi.tables.schema import Split
 from corgi.tables.store import ShardTask, Store
-from corgi.training.objective import Shown
+from corgi.tracking.tracked_run import Shown
 from corgi.training.shift_table import shift_scale, shift_table
 from corgi.training.similarity import similarities
 from corgi.training.trainer import final_weights, train

@@ -1,5 +1,6 @@
 """The driver's side: one Ray Train worker group runs the unfinished trainings in turn."""
 
+import dataclasses
 import json
 import logging
 import os
@@ -18,6 +19,7 @@ from corgi.settings import errors
 from corgi.settings.errors import ClusterError, CorgiError
 from corgi.settings.training import TrainingSettings
 from corgi.tables.store import write_file
+from corgi.tracking.environment import with_environment
 from corgi.training.checkpoint import final_facts, final_weights, is_finished
 from corgi.training.training import Training
 
@@ -48,7 +50,11 @@ def train(trainings: Sequence[Training], recipe: Any) -> None:
         ClusterError: the workers could not be started, or died more often than `max_failures`.
 
     """
-    unfinished = [training for training in trainings if not is_finished(training)]
+    unfinished = [
+        dataclasses.replace(training, tracking=with_environment(training.tracking))
+        for training in trainings
+        if not is_finished(training)
+    ]
     if not unfinished:
         return
     connect(recipe)

@@ -8,6 +8,7 @@ from typing import Any
 
 from corgi.settings.section import digest
 from corgi.settings.training import TrackingSettings, TrainingSettings
+from corgi.tracking.tracked_run import TrackedRun
 
 
 @dataclass(frozen=True)
@@ -37,9 +38,19 @@ class Training:
         return Path(self.folder)
 
     @property
+    def tracked(self) -> TrackedRun:
+        """Return what the tracker must know of this training."""
+        config = {
+            "settings": self.settings.model_dump(mode="json"),
+            "seed": self.seed,
+            "key": digest(self.arguments),
+        }
+        return TrackedRun(self.name, self.path, self.group, self.tracking, config)
+
+    @property
     def metrics_file(self) -> Path:
-        """Return where the metric lines lie, one JSON object a line, without seconds: a resumed run repeats them."""
-        return self.path / "metrics.jsonl"
+        """Return the file of the metric lines."""
+        return self.tracked.metrics_file
 
     @property
     def meaning(self) -> str:

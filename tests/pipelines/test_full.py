@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -39,6 +38,7 @@ SMALL = [
     "shift.num_clusters=3",
     "evaluate.grid_rows=2",
     "evaluate.min_word_pictures=2",
+    "tracking.mode=offline",
 ]
 
 pytestmark = [pytest.mark.flow, pytest.mark.timeout(420)]
@@ -142,11 +142,9 @@ def test_each_training_left_metric_lines_without_gap_or_double_and_an_offline_wa
 
 
 def test_a_second_run_starts_nothing(finished):
-    started = time.monotonic()
     again = _script("demo.py", *finished[1])
     assert again.returncode == 0
     assert "0 stages ran" in again.stdout
-    assert time.monotonic() - started < 20
 
 
 def test_generate_paints_the_same_picture_for_the_same_seed(finished, tmp_path):

@@ -52,6 +52,7 @@ SECTIONS: list[Section] = [
 FIELDS = [(section, name) for section in SECTIONS for name in type(section).model_fields]
 HAND_MADE: dict[tuple[str, str], Any] = {
     ("EmbedSettings", "towers"): (TOWER,),
+    ("TrackingSettings", "tags"): ("tag",),
     ("PlanSettings", "input"): ("other.csv",),
     ("EmbedSettings", "input"): ("pictures",),
     ("DownloadSettings", "resolve"): ("a:80=127.0.0.1:81",),

@@ -1,8 +1,7 @@
-import dataclasses
 import json
 import logging
 import sys
-import time
+import threading
 import types
 from pathlib import Path
 from typing import Any
@@ -10,19 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from corgi.settings.errors import ClusterError
 from corgi.settings.training import TrackingSettings
-from corgi.tracking.tracker import Tracker, _mode, run_id, sync_offline
-from corgi.training.objective import Shown
-from corgi.training.training import Training
-from tests.support.offline import await_exit, offline_steps
-from tests.support.tiny_training import tiny_training
+from corgi.tracking import offline
+from corgi.tracking.tracked_run import Shown, TrackedRun
+from corgi.tracking.tracker import Tracker
+from corgi.tracking.wandb_sender import run_id
+from tests.support.offline import offline_steps
 
 
-def tracked(tmp_path: Path, mode: str = "offline") -> Training:
-    return dataclasses.replace(
-        tiny_training(tmp_path), tracking=TrackingSettings.model_validate({"mode": mode})
-    )
+def tracked(tmp_path: Path, mode: str = "offline") -> TrackedRun:
+    tracking = TrackingSettings.model_validate({"mode": mode})
+    return TrackedRun("tiny", tmp_path, "tests", tracking, {"seed": 5})
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
@@ -30,19 +27,19 @@ def lines(path: Path) -> list[dict[str, Any]]:
 
 
 def test_resume_leaves_neither_gap_nor_double(tmp_path: Path) -> None:
-    training = tracked(tmp_path, "disabled")
-    tracker = Tracker(training, 0)
+    run = tracked(tmp_path, "disabled")
+    tracker = Tracker(run, 0)
     for step in (2, 4, 6, 8):
         tracker.log(step, {"loss": 1.0 / step}, {"samples_per_s": 3.0})
-    with training.metrics_file.open("a") as handle:
+    with run.metrics_file.open("a") as handle:
         handle.write('{"step": 10, "lo')
-    tracker = Tracker(training, 4)
+    tracker = Tracker(run, 4)
     for step in (6, 8, 10):
         tracker.log(step, {"loss": 1.0 / step}, {"samples_per_s": 4.0})
     tracker.finish()
-    assert [line["step"] for line in lines(training.metrics_file)] == [2, 4, 6, 8, 10]
+    assert [line["step"] for line in lines(run.metrics_file)] == [2, 4, 6, 8, 10]
     assert [line["samples_per_s"] for line in lines(tmp_path / "timings.jsonl")] == [3.0, 3.0, 4.0, 4.0, 4.0]
-    assert "samples_per_s" not in training.metrics_file.read_text()
+    assert "samples_per_s" not in run.metrics_file.read_text()
 
 
 def test_values_that_are_not_finite_are_null(tmp_path: Path) -> None:
@@ -52,13 +49,11 @@ def test_values_that_are_not_finite_are_null(tmp_path: Path) -> None:
 
 
 def test_offline_attempts_are_one_run_whose_steps_continue(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.delenv("WANDB_API_KEY", raising=False)
-    monkeypatch.setenv("NETRC", str(tmp_path / "no-netrc"))
-    training = tracked(tmp_path, "auto")
+    run = tracked(tmp_path)
     for start in (0, 4):  # the first attempt dies after step 6, its last checkpoint is that of step 4
-        tracker = Tracker(training, start)
+        tracker = Tracker(run, start)
         for step in (start + 2, start + 4):
             tracker.log(step, {"loss": 0.5})
         picture = np.full((4, 6, 3), start, np.uint8)
@@ -68,11 +63,9 @@ def test_offline_attempts_are_one_run_whose_steps_continue(
         tracker.finish()
     folders = sorted((tmp_path / "wandb").glob("[0-9]*/wandb/offline-run-*"))
     assert [folder.parents[1].name for folder in folders] == ["0000", "0001"]
-    assert all(folder.name.endswith(run_id(training)) for folder in folders)
-    for folder in folders:
-        await_exit(folder)
+    assert all(folder.name.endswith(run_id(run)) for folder in folders)
     assert [offline_steps(folder) for folder in folders] == [[2, 4], [6, 8]]
-    assert [line["step"] for line in lines(training.metrics_file)] == [2, 4, 6, 8, 10]
+    assert [line["step"] for line in lines(run.metrics_file)] == [2, 4, 6, 8, 10]
     assert sorted(path.name for path in (tmp_path / "pictures").iterdir()) == [
         "000000004-grid.png",
         "000000008-grid.png",
@@ -81,82 +74,56 @@ def test_offline_attempts_are_one_run_whose_steps_continue(
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
-def test_lines_that_an_attempt_never_handed_over_are_in_the_next_ones_folder(tmp_path: Path) -> None:
+def test_lines_that_an_attempt_never_handed_over_are_in_the_next_ones_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An attempt killed in its first second may leave a folder without W&B's file."""
-    training = tracked(tmp_path)
+    monkeypatch.setattr(offline, "_QUIET_S", 0.5)
+    run = tracked(tmp_path)
     for start in (0, 4, 8):
-        tracker = Tracker(training, start)
+        tracker = Tracker(run, start)
         for step in (start + 2, start + 4):
             tracker.log(step, {"loss": 1.0 / step}, {"samples_per_s": 2.0})
         tracker.commit()
         tracker.finish()
         folder = max((tmp_path / "wandb").glob("[0-9]*/wandb/offline-run-*"))
-        await_exit(folder)
         if start == 0:
             next(folder.glob("run-*.wandb")).unlink()
     folders = sorted((tmp_path / "wandb").glob("[0-9]*/wandb/offline-run-*"))[1:]
     assert [offline_steps(folder) for folder in folders] == [[2, 4, 6, 8], [10, 12]]
 
 
-@pytest.mark.parametrize("opened", [False, True])
-def test_a_server_that_hangs_costs_the_end_two_percent_or_a_few_seconds(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opened: bool
-) -> None:
-    import threading
-
-    release = threading.Event()
-    hanging = types.SimpleNamespace(
-        define_metric=lambda *_, **__: None, log=lambda *_, **__: release.wait(20), step=0
-    )
-    fake_wandb(monkeypatch, lambda **_: hanging if opened else release.wait(20))
-    monkeypatch.setattr("corgi.tracking.tracker._FINISH_LEAST_S", 0.5)
-    tracker = Tracker(tracked(tmp_path, "online"), 0)
-    tracker.log(1, {"loss": 1.0})
-    time.sleep(0.1)
-    start = time.perf_counter()
-    tracker.finish()
-    waited = time.perf_counter() - start
-    release.set()
-    assert (0.4 < waited < 1.5) if opened else waited < 0.2
-
-
-def test_offline_folders_are_sent_in_the_order_of_the_attempts(
+def test_what_an_earlier_attempt_writes_late_is_not_sent_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for number in (1, 0, 10, 2):
-        (tmp_path / f"prior/wandb/{number:04d}/wandb/offline-run-x-{number}").mkdir(parents=True)
-    (tmp_path / "prior" / "wandb.json").write_text('{"id": "abc"}')
-    sent: list[list[str]] = []
+    """W&B's service may write the first attempt's last block after the second one has looked at its file."""
+    run = tracked(tmp_path)
+    attempt(run, 0)
+    written = next(tmp_path.glob("wandb/0000/wandb/offline-run-*/run-*.wandb"))
+    whole = written.read_bytes()
+    written.write_bytes(whole[: len(whole) // 3])
+    assert offline_steps(written.parent) == []
+    polls: list[float] = []
 
-    def taken(command: list[str], **_: Any) -> Any:
-        sent.append(command)
-        return types.SimpleNamespace(
-            returncode=0 if len(sent) < 6 else 1, stderr="denied: canary-77", stdout=""
-        )
+    def late(seconds: float) -> None:
+        polls.append(seconds)
+        if len(polls) == 2:
+            written.write_bytes(whole)
 
-    monkeypatch.setattr("corgi.tracking.tracker.subprocess.run", taken)
-    monkeypatch.setenv("WANDB_API_KEY", "canary-77")
-    assert sync_offline(tmp_path) == 4
-    assert [command[-1][-6:].rpartition("-")[2] for command in sent] == ["0", "1", "2", "10"]
-    assert all("--id" in command and "abc" in command and "canary-77" not in command for command in sent)
-    sync_offline(tmp_path / "nothing")
-    with pytest.raises(ClusterError, match="was not taken by W&B") as caught:
-        sync_offline(tmp_path)
-    assert "canary-77" not in str(caught.value)
+    monkeypatch.setattr(offline, "sleep", late)
+    attempt(run, 4)
+    assert len(polls) >= 2, "nothing was late: the test shows nothing"
+    monkeypatch.undo()
+    second = next(tmp_path.glob("wandb/0001/wandb/offline-run-*"))
+    assert offline.await_exit(tmp_path / "wandb/0001", 30)
+    assert offline_steps(written.parent) == [2, 4]
+    assert offline_steps(second) == [6, 8]
 
 
-def test_without_a_key_auto_is_offline_and_never_asks(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("WANDB_API_KEY", raising=False)
-    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    assert _mode("auto") == "offline"
-    (tmp_path / "netrc").write_text("machine api.wandb.ai login user password canary\n")
-    assert _mode("auto") == "online"
-    assert _mode("disabled") == "disabled"
-    (tmp_path / "netrc").unlink()
-    monkeypatch.setenv("WANDB_API_KEY", "canary")
-    assert _mode("auto") == "online"
+def test_the_file_of_a_finished_attempt_is_complete(tmp_path: Path) -> None:
+    attempt(tracked(tmp_path), 0)
+    written = next(tmp_path.glob("wandb/0000/wandb/offline-run-*/run-*.wandb"))
+    assert offline.messages(written)[-1].WhichOneof("record_type") in ("exit", "footer", "final")
 
 
 def fake_wandb(monkeypatch: pytest.MonkeyPatch, init: Any) -> None:
@@ -187,17 +154,33 @@ def test_a_tracker_that_raises_costs_one_warning_without_the_key(
     )
 
 
-def test_a_tracker_that_hangs_holds_nothing_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import threading
-
+@pytest.mark.parametrize("opened", [False, True])
+def test_a_tracker_that_hangs_holds_nothing_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opened: bool
+) -> None:
+    """The run ends while W&B still hangs: only afterwards is it let go."""
     release = threading.Event()
-    fake_wandb(monkeypatch, lambda **_: release.wait(20))
-    monkeypatch.setattr("corgi.tracking.tracker._FINISH_TIMEOUT_S", 0.2)
-    tracker = Tracker(tracked(tmp_path), 0)
-    start = time.perf_counter()
-    for step in range(1, 2001):
-        tracker.log(step, {"loss": 1.0})
-    tracker.finish()
-    assert time.perf_counter() - start < 5
+    hanging = types.SimpleNamespace(
+        define_metric=lambda *_, **__: None, log=lambda *_, **__: release.wait(), step=0
+    )
+    fake_wandb(monkeypatch, lambda **_: hanging if opened else release.wait())
+    monkeypatch.setattr("corgi.tracking.wandb_sender._FINISH_TIMEOUT_S", 0.2)
+    for mode in ("offline", "online"):
+        folder = tmp_path / mode
+        tracker = Tracker(tracked(folder, mode), 0)
+        for step in range(1, 2001):
+            tracker.log(step, {"loss": 1.0})
+        tracker.commit()
+        tracker.finish()
+        assert not release.is_set()
+        assert len(lines(folder / "metrics.jsonl")) == 2000
     release.set()
-    assert len(lines(tmp_path / "metrics.jsonl")) == 2000
+
+
+def attempt(run: TrackedRun, start: int) -> None:
+    """Log two lines after `start` and finish."""
+    tracker = Tracker(run, start)
+    for step in (start + 2, start + 4):
+        tracker.log(step, {"loss": 0.5})
+    tracker.commit()
+    tracker.finish()

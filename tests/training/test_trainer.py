@@ -9,7 +9,7 @@ import pytest
 
 from corgi.settings.errors import ClusterError, InputError
 from corgi.settings.training import TrackingSettings
-from corgi.tracking.tracker import run_id
+from corgi.tracking.wandb_sender import run_id
 from corgi.training.checkpoint import final_facts
 from corgi.training.trainer import _tell, final_weights, train
 from corgi.training.training import Training
@@ -45,7 +45,7 @@ def test_a_killed_worker_changes_nothing(ray_local: None, tmp_path: Path) -> Non
     assert final_facts(whole)["steps"] == 12
     runs = list((killed.path / "wandb").glob("[0-9]*/wandb/offline-run-*"))
     assert runs
-    assert all(run.name.endswith(run_id(killed)) for run in runs)
+    assert all(run.name.endswith(run_id(killed.tracked)) for run in runs)
     assert not (whole.path / "ray").exists()
 
 

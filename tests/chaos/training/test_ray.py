@@ -14,11 +14,12 @@ import ray
 from ray.cluster_utils import Cluster
 
 from corgi.settings.training import TrackingSettings
-from corgi.tracking.tracker import run_id
+from corgi.tracking.offline import await_exit
+from corgi.tracking.wandb_sender import run_id
 from corgi.training.checkpoint import final_weights
 from corgi.training.trainer import train
 from corgi.training.training import Training
-from tests.support.offline import await_exit, offline_steps
+from tests.support.offline import offline_steps
 from tests.support.tiny_training import tiny_training
 from tests.support.workers import run_workers
 
@@ -183,8 +184,8 @@ def test_ten_restarts_are_one_run_in_every_file(ray_local: None, tmp_path: Path,
     told = {line for path in tmp_path.glob("ids-killed.*") for line in path.read_text().splitlines()}
     assert told == {line for path in tmp_path.glob("ids-whole.*") for line in path.read_text().splitlines()}
     folders = sorted((killed.path / "wandb").glob("[0-9]*/wandb/offline-run-*"))
-    assert all(path.name.endswith(run_id(killed)) for path in folders)
-    await_exit(folders[-1])
+    assert all(path.name.endswith(run_id(killed.tracked)) for path in folders)
+    await_exit(folders[-1].parents[1], 30)
     steps = [step for path in folders for step in offline_steps(path)]
     expected = sorted(curve(killed))
     assert sorted(set(steps)) == expected, "a step is missing from the W&B run"
