@@ -44,23 +44,38 @@ def test_three_fetchers_share_the_slots_of_a_host() -> None:
     assert asyncio.run(run())["h"] == 4
 
 
-def test_a_fetcher_that_dies_gives_way_when_its_lease_ends() -> None:
-    async def run() -> float:
-        lessor = Counting(lease_s=0.5)
+class Clocked(Counting):
+    """Reads its time from `now`, which the test moves on."""
+
+    def __init__(self, lease_s: float) -> None:
+        super().__init__(lease_s)
+        self.now = 0.0
+
+    async def ask(self, ask: Ask) -> Answer:
+        self.asks += 1
+        await asyncio.sleep(0)
+        return self.book.ask(ask, self.now)
+
+
+def test_a_fetcher_that_dies_gives_way_when_its_lease_ends_and_not_before() -> None:
+    async def run() -> None:
+        lessor = Clocked(lease_s=0.5)
         dead, alive = HostGate(lessor, 2, 0.0), HostGate(lessor, 2, 0.0)
         await dead.take("h")
         await dead.take("h")
         assert dead._task is not None
         dead._task.cancel()  # as a process that ends: it neither renews nor releases
-        started = asyncio.get_running_loop().time()
-        async with asyncio.timeout(5):
-            await alive.take("h")
-        waited = asyncio.get_running_loop().time() - started
+        waiting, asks = asyncio.create_task(alive.take("h")), lessor.asks
+        async with asyncio.timeout(20):
+            while lessor.asks < asks + 2:
+                await asyncio.sleep(0.01)
+            assert not waiting.done()
+            lessor.now = 0.6
+            await waiting
         alive.give("h")
         await alive.release()
-        return waited
 
-    assert 0.3 < asyncio.run(run()) < 3
+    asyncio.run(run())
 
 
 def test_slots_once_leased_are_used_without_asking() -> None:

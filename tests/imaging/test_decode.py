@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import time
 from collections.abc import Callable
 
 import numpy as np
@@ -99,6 +98,9 @@ def test_bombs_are_refused_unread(data: bytes) -> None:
     found = check_header(data, PLAIN)
     assert isinstance(found, Rejected)
     assert found.reason == Reason.TOO_MANY_PIXELS
+    head = check_header(data[:64], PLAIN)
+    assert isinstance(head, Rejected)
+    assert head.reason == Reason.TOO_MANY_PIXELS
 
 
 def test_limits_are_inclusive_and_named() -> None:
