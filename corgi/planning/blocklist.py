@@ -16,7 +16,7 @@ from corgi.settings.errors import InputError
 from corgi.sources.cells import text_of
 from corgi.sources.identity import canonical_url, uid_bytes
 from corgi.sources.rows import BATCH_ROWS, chunked
-from corgi.sources.url_lists import text_lines
+from corgi.sources.text import filled_lines
 from corgi.storage.paths import ending, expand, first_line, open_file, sha256_of
 from corgi.tables.schema import Reason
 
@@ -151,7 +151,10 @@ def _entries(patterns: tuple[str, ...], setting: str) -> Iterator[str]:
     for place in _places(patterns, setting):
         try:
             yield from filter(None, _texts(place))
-        except (OSError, pa.ArrowException, UnicodeDecodeError, EOFError) as error:
+        except InputError as error:
+            error.args = (f"plan.{setting}: {error}",)
+            raise
+        except (OSError, pa.ArrowException, EOFError) as error:
             raise InputError(
                 f"plan.{setting}: {place} cannot be read ({first_line(error)}); nothing was started; correct the list"
             ) from error
@@ -159,8 +162,7 @@ def _entries(patterns: tuple[str, ...], setting: str) -> Iterator[str]:
 
 def _texts(place: str) -> Iterator[str]:
     if ending(place) not in (".parquet", ".pq"):
-        for line in text_lines(place):
-            yield line.decode()
+        yield from filled_lines(place)
         return
     with open_file(place) as handle, pq.ParquetFile(handle) as file:
         for batch in file.iter_batches(BATCH_ROWS, columns=[file.schema_arrow.names[0]]):

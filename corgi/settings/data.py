@@ -4,7 +4,9 @@ from typing import Annotated, Literal
 
 from pydantic import ByteSize, Field, field_validator, model_validator
 
-from corgi.settings.section import Section, neutral
+from corgi.settings.section import Section, added, neutral
+
+Quoting = Literal["none", "csv"]
 
 
 class PlanSettings(Section):
@@ -14,6 +16,8 @@ class PlanSettings(Section):
     """Sources, by path or URI (`s3://bucket/list-*.parquet`), globs allowed: URL lists (Parquet, CSV, TSV, JSON lines, each text also .gz or .zst; plain text), img2dataset folders, webdataset tars, Parquet with pictures inside, picture folders. Their contents are part of every key, their names are not."""
     input_format: Literal["auto", "parquet", "csv", "tsv", "jsonl", "txt", "webdataset", "files"] = "auto"
     """What every input is; `auto` reads it from endings and columns."""
+    quoting: Quoting | None = added(None, since="0.2")
+    """What a quotation mark means in CSV and TSV: `csv`: it may enclose a cell, which then holds separators and line ends; `none`: it is text; None: `csv` for CSV, `none` for TSV."""
     url_col: str = "url"
     """Column that holds the URL."""
     caption_col: str | None = "caption"

@@ -46,7 +46,7 @@ def text_of(array: pa.Array, column: str, place: str) -> pa.Array:
     return text
 
 
-def parsed(text: bytes) -> Any:
+def parsed(text: str | bytes) -> Any:
     """Return a JSON value: numbers as they are written, NaN and the infinities as None.
 
     Raises:

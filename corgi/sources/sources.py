@@ -18,8 +18,9 @@ from corgi.sources.folders import (
     pictures_in,
 )
 from corgi.sources.rows import Columns
+from corgi.sources.separated import separated_rows
 from corgi.sources.tars import PICTURE_ENDINGS, tar_rows
-from corgi.sources.url_lists import json_rows, parquet_rows, separated_rows, text_rows
+from corgi.sources.url_lists import json_rows, parquet_rows, text_rows
 from corgi.storage.paths import (
     COMPRESSIONS,
     ending,
@@ -129,7 +130,7 @@ def _rows(source: Source, columns: Columns, settings: PlanSettings) -> Iterator[
         return json_rows(source.path, columns)
     if source.format == "txt":
         return text_rows(source.path, columns)
-    return separated_rows(source.path, columns, source.format)
+    return separated_rows(source.path, columns, source.format, settings.quoting)
 
 
 def _named(place: str, settings: PlanSettings) -> Iterator[Source]:

@@ -1,20 +1,16 @@
-"""URL lists as they lie there: Parquet, CSV, TSV, JSON lines and plain text, streamed, never loaded whole."""
+"""URL lists as they are stored: Parquet, JSON lines and plain text, streamed, never loaded whole."""
 
 from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from corgi.settings.errors import InputError
 from corgi.sources.cells import parsed
 from corgi.sources.rows import BATCH_ROWS, Columns, chunked
-from corgi.storage.paths import CHUNK_BYTES, first_line, open_file, open_stream
-
-MAX_LINE_BYTES = 16 * 2**20
-_BOM = b"\xef\xbb\xbf"
-_DELIMITERS = {"csv": ",", "tsv": "\t"}
+from corgi.sources.text import filled_lines
+from corgi.storage.paths import first_line, open_file
 
 
 def parquet_rows(place: str, columns: Columns) -> Iterator[pa.RecordBatch]:
@@ -23,21 +19,6 @@ def parquet_rows(place: str, columns: Columns) -> Iterator[pa.RecordBatch]:
         check_columns(place, file.schema_arrow, columns)
         for batch in file.iter_batches(BATCH_ROWS, columns=columns.names, use_threads=False):
             yield columns.rows({name: batch.column(name) for name in columns.names}, place)
-
-
-def separated_rows(place: str, columns: Columns, format: str) -> Iterator[pa.RecordBatch]:
-    """Yield the rows of a CSV or TSV list; every cell is text, so that a caption such as 007 stays as it is."""
-    parse = pa_csv.ParseOptions(delimiter=_DELIMITERS[format], newlines_in_values=True)
-    read = pa_csv.ReadOptions(use_threads=False, block_size=CHUNK_BYTES)
-    with open_stream(place) as stream, pa_csv.open_csv(stream, read, parse) as header:
-        check_columns(place, header.schema, columns)
-    as_text = pa_csv.ConvertOptions(
-        column_types=dict.fromkeys(columns.names, pa.string()), include_columns=columns.names
-    )
-    with open_stream(place) as stream, pa_csv.open_csv(stream, read, parse, as_text) as reader:
-        for batch in reader:
-            if batch.num_rows:
-                yield columns.rows({name: batch.column(name) for name in columns.names}, place)
 
 
 def json_rows(place: str, columns: Columns) -> Iterator[pa.RecordBatch]:
@@ -53,21 +34,37 @@ def json_rows(place: str, columns: Columns) -> Iterator[pa.RecordBatch]:
 
 
 def text_rows(place: str, columns: Columns) -> Iterator[pa.RecordBatch]:
-    """Yield the rows of a text that holds one URL a line and nothing else; blank lines are no rows."""
-    for block in chunked(text_lines(place)):
-        urls = pa.array(block, pa.binary())
-        only = Columns({"url": "url"}, (), None)
-        yield only.rows({"url": urls}, place)
+    """Yield the rows of a text that holds one URL per line; what follows a tab is its caption.
+
+    Raises:
+        InputError: a line has more than one tab, or the text is not UTF-8.
+
+    """
+    names = ["url", "caption"] if "caption" in columns.named else ["url"]
+    only = Columns({name: name for name in names}, (), None)
+    cells = (_cells_of_line(line, row, place) for row, line in enumerate(filled_lines(place)))
+    for block in chunked(cells):
+        yield only.rows({name: pa.array([row[name] for row in block], pa.string()) for name in names}, place)
 
 
 def check_columns(place: str, schema: pa.Schema, columns: Columns) -> None:
-    """Refuse a list that lacks a column, or whose column is of a foreign type."""
+    """Raise InputError where a list lacks a column, has it twice, or its column is of a foreign type."""
+    check_names(place, schema.names, columns)
     for column in columns.names:
-        if column not in schema.names:
-            raise missing_column(place, column, schema.names)
         if isinstance(schema.field(column).type, pa.BaseExtensionType):
             raise InputError(
                 f"{place}: column {column!r} is of an extension type; nothing was started; store it as plain text"
+            )
+
+
+def check_names(place: str, names: list[str], columns: Columns) -> None:
+    """Raise InputError where a column is not among the names, or more than once."""
+    for column in columns.names:
+        if column not in names:
+            raise missing_column(place, column, names)
+        if names.count(column) > 1:
+            raise InputError(
+                f"{place} has {names.count(column)} columns {column!r}; nothing was started; rename all but one"
             )
 
 
@@ -80,8 +77,18 @@ def missing_column(place: str, column: str, names: list[str]) -> InputError:
     )
 
 
+def _cells_of_line(line: str, row: int, place: str) -> dict[str, str | None]:
+    if line.count("\t") > 1:
+        raise InputError(
+            f"{place} cannot be read as a list: row {row}: more than a URL, a tab and a caption; nothing was started; "
+            "name it .tsv and give it a header"
+        )
+    url, _, caption = line.partition("\t")
+    return {"url": url.rstrip(), "caption": caption or None}
+
+
 def _objects(place: str) -> Iterator[dict[str, Any]]:
-    for number, line in enumerate(text_lines(place)):
+    for number, line in enumerate(filled_lines(place)):
         try:
             row = parsed(line)
         except (ValueError, RecursionError) as error:
@@ -95,21 +102,3 @@ def _bad_line(place: str, number: int, what: str) -> InputError:
     return InputError(
         f"{place} cannot be read as a list: row {number}: {what}; nothing was started; write one JSON object a line"
     )
-
-
-def text_lines(place: str) -> Iterator[bytes]:
-    """Yield the lines of a text that are not blank, without their ends."""
-    rest, is_start = b"", True
-    with open_stream(place) as stream:
-        while chunk := stream.read(CHUNK_BYTES):
-            if is_start:
-                chunk, is_start = chunk.removeprefix(_BOM), False
-            *lines, rest = (rest + chunk).split(b"\n")
-            if len(rest) > MAX_LINE_BYTES:
-                raise InputError(
-                    f"{place} cannot be read as a list: a line is longer than {MAX_LINE_BYTES >> 20} MiB; nothing was started; "
-                    "write one row a line"
-                )
-            yield from filter(None, map(bytes.strip, lines))
-    if rest.strip():
-        yield rest.strip()

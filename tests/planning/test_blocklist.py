@@ -90,6 +90,13 @@ def test_a_list_that_is_missing_or_unreadable_is_one_line(tmp_path, setting):
         assert "\n" not in str(found.value)
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_every_line_end_ends_an_entry(tmp_path, end):
+    (tmp_path / "a.txt").write_bytes(end.join(["a.example", "", "b.example"]).encode())
+    found = Blocklist.of(PlanSettings.model_validate({"block_domains": str(tmp_path / "a.txt")}))
+    assert found.domains == {"a.example", "b.example"}
+
+
 def test_parquet_and_text_say_the_same(tmp_path):
     lines = [f"http://a.example/{n}" for n in range(5)]
     (tmp_path / "a.txt").write_text("\n".join(lines))

@@ -18,6 +18,14 @@ ROWS: list[Row] = [
     ("http://a.example/4", "two\nlines\tand a tab", "full", "2020-01-01"),
     ("http://a.example/5", "naïve ☃", "full", "NA"),
 ]
+ROWS_OF_TSV: list[Row] = [
+    (url, caption.translate({9: " ", 10: " "}), kind, group) for url, caption, kind, group in ROWS if caption
+]
+"""The same without what a TSV cannot hold."""
+
+
+def rows_for(ending: str) -> list[Row]:
+    return ROWS_OF_TSV if ending == "tsv" else ROWS
 
 
 def read(*lists, **plan):
@@ -46,8 +54,8 @@ def refused(*lists, **plan) -> str:
 
 @pytest.mark.parametrize("ending", FORMATS)
 def test_cells_are_text_exactly_as_written(tmp_path, ending):
-    rows = read(write_list(tmp_path / f"list.{ending}", ROWS))
-    assert [tuple(row.values()) for row in rows] == ROWS
+    rows = read(write_list(tmp_path / f"list.{ending}", rows_for(ending)))
+    assert [tuple(row.values()) for row in rows] == rows_for(ending)
 
 
 @pytest.mark.parametrize("ending", FORMATS)
@@ -59,7 +67,7 @@ def test_a_column_that_looks_like_numbers_or_dates_is_still_text(tmp_path, endin
 
 @pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl"])
 def test_compressed_text_is_read(tmp_path, ending):
-    plain = write_list(tmp_path / f"list.{ending}", ROWS)
+    plain = write_list(tmp_path / f"list.{ending}", rows_for(ending))
     packed = tmp_path / f"packed.{ending}.gz"
     packed.write_bytes(gzip.compress(plain.read_bytes()))
     assert read(packed) == read(plain)
@@ -78,6 +86,17 @@ def test_a_json_column_that_starts_with_a_long_run_of_nulls_is_text(tmp_path):
     ]
     captions = [row["caption"] for row in read(write_list(tmp_path / "list.jsonl", rows))]
     assert captions == [row[1] for row in rows]
+
+
+@pytest.mark.parametrize("column", ["url", "caption"])
+def test_two_columns_of_one_name_are_one_line_unless_they_are_not_read(tmp_path, column):
+    arrays = [pa.array(["http://a.example/1"]), pa.array(["x"]), pa.array(["http://a.example/1"])]
+    table = pa.Table.from_arrays(arrays, ["url", "caption", column])
+    pq.write_table(table, tmp_path / "a.parquet")
+    bare = {"caption_kind_col": None, "group_col": None}
+    assert f"2 columns {column!r}" in refused(tmp_path / "a.parquet", **bare)
+    if column == "caption":
+        assert len(read(tmp_path / "a.parquet", caption_col=None, **bare)) == 1
 
 
 def test_dictionary_and_large_strings_are_text(tmp_path):
@@ -131,14 +150,16 @@ def test_an_unknown_ending(tmp_path):
     [("url_col", "link"), ("caption_col", "text"), ("caption_kind_col", "sort"), ("group_col", "base")],
 )
 def test_a_missing_column_is_named_beside_those_there_are(tmp_path, ending, setting, value):
-    line = refused(write_list(tmp_path / f"list.{ending}", ROWS), **{setting: value})
+    line = refused(write_list(tmp_path / f"list.{ending}", rows_for(ending)), **{setting: value})
     assert f"no column {value!r} (it has url, caption, kind, concept)" in line
     assert f"plan.{setting}" in line
 
 
 @pytest.mark.parametrize("ending", FORMATS)
 def test_an_unknown_caption_kind_is_named(tmp_path, ending):
-    line = refused(write_list(tmp_path / f"list.{ending}", [*ROWS, ("http://a.example/6", "x", "ful", "g")]))
+    line = refused(
+        write_list(tmp_path / f"list.{ending}", [*rows_for(ending), ("http://a.example/6", "x", "ful", "g")])
+    )
     assert "caption kind 'ful' is neither full nor coarse" in line
 
 

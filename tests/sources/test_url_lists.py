@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from corgi.settings.errors import InputError
-from corgi.sources import url_lists as lists
+from corgi.sources import text
 from corgi.sources.sources import batches, sources
 from tests.support.lists import FORMATS, only_caption, recipe, write_list
 
@@ -46,6 +46,8 @@ def rows_of(path: Path, **plan) -> list[dict]:
 )
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_text_survives_every_format_and_compression(tmp_path_factory, ending, compression, rows):
+    if ending == "tsv":  # which cannot hold them
+        rows = [tuple(cell.translate({9: " ", 10: " "}) for cell in row) for row in rows]
     folder = tmp_path_factory.mktemp("list")
     found = rows_of(packed(write_list(folder / f"list.{ending}", rows), compression))
     assert [(row["url"], only_caption(row), row["kind"], row["group"]) for row in found] == rows
@@ -67,6 +69,56 @@ def test_a_text_is_one_url_a_line(tmp_path_factory, compression, urls):
 def test_a_text_with_windows_line_ends_and_a_mark_of_its_encoding(tmp_path):
     (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfhttp://a/1\r\nhttp://a/2\r\n")
     assert [row["url"] for row in rows_of(tmp_path / "a.txt")] == ["http://a/1", "http://a/2"]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("name", ["a.txt", "a.csv", "a.tsv", "a.jsonl"])
+def test_every_line_end_ends_a_row(tmp_path, name, end):
+    urls = [f"http://a/{number}" for number in range(3)]
+    lines = [json.dumps({"url": url}) for url in urls] if name == "a.jsonl" else urls
+    header = ["url"] if name in ("a.csv", "a.tsv") else []
+    for last in ("", end):
+        (tmp_path / name).write_bytes((end.join([*header, *lines]) + last).encode())
+        found = rows_of(tmp_path / name, caption_col=None, caption_kind_col=None, group_col=None)
+        assert [row["url"] for row in found] == urls
+
+
+@given(
+    st.lists(st.sampled_from(["http://a/1", '{"url": 1}', "", " ", "\t", '"', "{}"])),
+    st.sampled_from(["\n", "\r\n", "\r"]),
+)
+@settings(max_examples=60, deadline=None)
+def test_rows_of_text_and_json_lines_are_the_lines_that_are_not_blank(tmp_path_factory, lines, end):
+    folder = tmp_path_factory.mktemp("list")
+    bare = {"caption_col": None, "caption_kind_col": None, "group_col": None}
+    objects = ['{"url": "http://a/0"}', *(line for line in lines if line != '"' and "http" not in line)]
+    for name, content in (("a.txt", lines), ("a.jsonl", objects)):
+        (folder / name).write_bytes(end.join(content).encode())
+        with (folder / name).open() as file:
+            assert len(rows_of(folder / name, **bare)) == sum(bool(line.strip()) for line in file)
+
+
+def test_what_follows_a_tab_in_a_text_is_the_caption(tmp_path):
+    (tmp_path / "a.txt").write_text("http://a/1\ta caption\nhttp://a/2\nhttp://a/3 \t\n")
+    found = [(row["url"], only_caption(row)) for row in rows_of(tmp_path / "a.txt")]
+    assert found == [("http://a/1", "a caption"), ("http://a/2", None), ("http://a/3", None)]
+    urls = [(row["url"], only_caption(row)) for row in rows_of(tmp_path / "a.txt", caption_col=None)]
+    assert urls == [("http://a/1", None), ("http://a/2", None), ("http://a/3", None)]
+
+
+def test_two_tabs_in_a_text_are_one_line(tmp_path):
+    (tmp_path / "a.txt").write_text("http://a/0\nhttp://a/1\ta caption\t0.3\n")
+    with pytest.raises(InputError, match="row 1: more than a URL, a tab and a caption"):
+        rows_of(tmp_path / "a.txt")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+@pytest.mark.parametrize("name", ["a.txt", "a.csv", "a.tsv", "a.jsonl", "a.txt.gz"])
+def test_utf_16_is_named(tmp_path, name, encoding):
+    data = "url,caption\nhttp://a/1,x\n".encode(encoding)
+    (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+    with pytest.raises(InputError, match=f"{encoding[:6].upper()}, not UTF-8"):
+        rows_of(tmp_path / name)
 
 
 @pytest.mark.parametrize("name", ["a.txt", "a.csv", "a.tsv", "a.jsonl", "a.parquet"])
@@ -125,8 +177,8 @@ def test_a_line_that_is_no_object_is_one_line(tmp_path, line):
 
 
 def test_a_line_without_end_is_refused_before_it_fills_the_memory(tmp_path, monkeypatch):
-    monkeypatch.setattr(lists, "MAX_LINE_BYTES", 2**20)
-    monkeypatch.setattr(lists, "CHUNK_BYTES", 2**18)
+    monkeypatch.setattr(text, "MAX_LINE_BYTES", 2**20)
+    monkeypatch.setattr(text, "CHUNK_BYTES", 2**18)
     body = io.BytesIO()
     with gzip.open(body, "wb") as sink:
         for _ in range(8):

@@ -32,10 +32,12 @@ def write_list(path: Path, rows: Sequence[Row]) -> Path:
         pq.write_table(pa.table(columns), path)
     elif path.suffix == ".jsonl":
         path.write_text("".join(json.dumps(dict(zip(COLUMNS, row, strict=True))) + "\n" for row in rows))
+    elif path.suffix == ".tsv":  # no quoting: a cell holds neither tabs nor line ends
+        lines = ["\t".join(cell or "" for cell in row) for row in (COLUMNS, *rows)]
+        path.write_text("".join(f"{line}\n" for line in lines), newline="")
     else:
         with path.open("w", newline="") as sink:
-            writer = csv.writer(sink, delimiter="\t" if path.suffix == ".tsv" else ",")
-            writer.writerows([COLUMNS, *([cell or "" for cell in row] for row in rows)])
+            csv.writer(sink).writerows([COLUMNS, *([cell or "" for cell in row] for row in rows)])
     return path
 
 

@@ -1,0 +1,79 @@
+"""Text files as lines: streamed, bounded in length, UTF-8, whatever ends a line."""
+
+import codecs
+import io
+import string
+from collections.abc import Iterator
+
+from corgi.settings.errors import InputError
+from corgi.storage.paths import CHUNK_BYTES, open_stream
+
+MAX_LINE_BYTES = 16 * 2**20
+_OTHER_MARKS = {
+    codecs.BOM_UTF32_LE: "UTF-32",
+    codecs.BOM_UTF32_BE: "UTF-32",
+    codecs.BOM_UTF16_LE: "UTF-16",
+    codecs.BOM_UTF16_BE: "UTF-16",
+}
+"""Byte order marks of other encodings than UTF-8, the longer ones first: UTF-32's begins with UTF-16's."""
+
+
+def lines(place: str) -> Iterator[str]:
+    r"""Yield a text's lines with their ends, which are \n, \r\n or a lone \r; UTF-8's byte order mark is left out.
+
+    Args:
+        place: path or URI, decompressed as its ending says.
+
+    Raises:
+        InputError: it is not UTF-8, or a line is longer than MAX_LINE_BYTES.
+
+    """
+    rest, line_number = b"", 1
+    with open_stream(place) as stream:
+        while chunk := stream.read(CHUNK_BYTES):
+            if line_number == 1 and not rest:
+                _check_encoding(chunk, place)
+                chunk = chunk.removeprefix(codecs.BOM_UTF8)
+            block = rest + chunk
+            # a \r at the end may be the first half of \r\n
+            end = max(block.rfind(b"\n"), block.rfind(b"\r", 0, -1)) + 1
+            whole, rest = _decoded_lines(block[:end], line_number, place), block[end:]
+            if len(rest) > MAX_LINE_BYTES:
+                raise InputError(
+                    f"{place} cannot be read as a list: line {line_number + len(whole)} is longer than {MAX_LINE_BYTES >> 20} MiB; "
+                    "nothing was started; write one row per line"
+                )
+            line_number += len(whole)
+            yield from whole
+    yield from _decoded_lines(rest, line_number, place)
+
+
+def filled_lines(place: str) -> Iterator[str]:
+    """Yield the lines of a text that are not blank, without their ends and the white space around them.
+
+    Raises:
+        InputError: as for `lines`.
+
+    """
+    return filter(None, (line.strip(string.whitespace) for line in lines(place)))
+
+
+def _decoded_lines(block: bytes, first_line: int, place: str) -> list[str]:
+    try:
+        # bytes.splitlines, unlike str.splitlines, knows these three ends only; so does this
+        return list(io.StringIO(block.decode(), newline=""))
+    except UnicodeDecodeError as error:
+        before = len(list(io.StringIO(block[: error.start].decode() + "x", newline="")))
+        raise InputError(
+            f"{place} cannot be read as a list: line {first_line + before - 1} is not UTF-8; nothing was started; store it as UTF-8 text"
+        ) from error
+
+
+def _check_encoding(start: bytes, place: str) -> None:
+    found = next((name for mark, name in _OTHER_MARKS.items() if start.startswith(mark)), None)
+    if found is None and b"\0\0" in (start[0:4:2], start[1:4:2]):  # letters of UTF-16 without a mark
+        found = "UTF-16"
+    if found is not None:
+        raise InputError(
+            f"{place} cannot be read as a list: it is {found}, not UTF-8; nothing was started; convert it: iconv -f {found} -t UTF-8"
+        )
