@@ -98,7 +98,7 @@ def test_bombs_are_refused_unread(data: bytes) -> None:
     found = check_header(data, PLAIN)
     assert isinstance(found, Rejected)
     assert found.reason == Reason.TOO_MANY_PIXELS
-    head = check_header(data[:64], PLAIN)
+    head = check_header(data[:256], PLAIN)
     assert isinstance(head, Rejected)
     assert head.reason == Reason.TOO_MANY_PIXELS
 
