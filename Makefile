@@ -15,19 +15,20 @@ export PATH := $(BIN):$(PATH)
 venv: $(STAMP)
 
 $(STAMP):
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock "setuptools>=77"
-	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -c requirements.lock -e ".[demo,dev]"
-	$(BIN)/python -m pip check
-	rm -f $(abspath $(VENV))/.corgi-*
-	touch $@
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV), a few minutes; log: $(VENV)/install.log"
+	@{ $(BIN)/python -m pip install --disable-pip-version-check -c requirements.lock "setuptools>=77" \
+	   && $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -c requirements.lock -e ".[demo,dev]" \
+	   && $(BIN)/python -m pip check; } > $(VENV)/install.log 2>&1 || { tail -n 20 $(VENV)/install.log >&2; exit 1; }
+	@rm -f $(abspath $(VENV))/.corgi-*
+	@touch $@
 
 demo: $(STAMP)
-	$(BIN)/python pipelines/demo.py
+	@$(BIN)/python pipelines/demo.py
 
 smoke: $(STAMP)
-	rm -rf runs/smoke
-	$(BIN)/python pipelines/demo.py --pictures 300 --port 8047 --work runs/smoke/site --recipe pipelines/recipes/smoke.yaml
+	@rm -rf runs/smoke
+	@$(BIN)/python pipelines/demo.py --pictures 300 --port 8047 --work runs/smoke/site --recipe pipelines/recipes/smoke.yaml
 
 # Shifted diffusion against its baselines, on the demo's tables; `compare-quick` is the ten-minute part of it.
 compare: $(STAMP)

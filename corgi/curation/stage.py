@@ -10,7 +10,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Bool, Float, Int, UInt64
-from tqdm import tqdm
 
 from corgi.curation.dedup import (
     SemanticRule,
@@ -22,6 +21,7 @@ from corgi.curation.dedup import (
 )
 from corgi.curation.domains import capped, registered_domains
 from corgi.download.rules import placeholders
+from corgi.flow import screen
 from corgi.flow.dag import Context
 from corgi.settings.clip import CurateSettings, ScoreRule
 from corgi.settings.errors import InputError
@@ -51,12 +51,12 @@ def run(context: Context) -> list[ShardTask]:
     rows = load_rows(context.store, context.shards("download"), embedded, context.recipe.curate)
     verdict = judge(rows, context.recipe.curate)
     start = 0
-    for task, count in tqdm(
-        zip(tasks, rows.counts, strict=True), desc="curate", unit="shard", mininterval=1.0
-    ):
-        if task.shard in pending:
-            _commit(context.store, task, rows, verdict, slice(start, start + count))
-        start += count
+    with screen.bar("curate", len(tasks), "shard") as bar:
+        for num_made, (task, count) in enumerate(zip(tasks, rows.counts, strict=True), 1):
+            if task.shard in pending:
+                _commit(context.store, task, rows, verdict, slice(start, start + count))
+            start += count
+            bar.reach(num_made)
     return tasks
 
 

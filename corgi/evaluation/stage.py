@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from PIL import Image
-from tqdm import tqdm
 
 from corgi.evaluation.grid import GridRow, paint_grid
 from corgi.evaluation.measured import Pictures, encoded_pictures, load_pictures
@@ -64,21 +63,16 @@ class Evaluate:
         shards = {name: [store.read_shard(path) for path in paths] for name, paths in task.inputs.items()}
         settings = EvaluateSettings.model_validate(task.settings["evaluate"])
         measured = Measured(store, shards, settings)
-        with tqdm(total=4, desc="evaluate", unit="part") as bar:
-            metrics: dict[str, Any] = {"retrieval": measured.tower()}
-            bar.update()
-            metrics |= {
-                "prior": measured.priors(),
-                "references": measured.references(),
-                "words": measured.word_truth(),
-            }
-            bar.update()
-            decoded = {split: measured.decoded(split) for split in LABELS}
-            metrics["decoder"] = {LABELS[split]: decoded[split].metrics for split in LABELS}
-            bar.update()
-            grid = paint_grid([row for split in LABELS for row in decoded[split].rows])
-            metrics["notes"] = NOTES
-            bar.update()
+        metrics: dict[str, Any] = {
+            "retrieval": measured.tower(),
+            "prior": measured.priors(),
+            "references": measured.references(),
+            "words": measured.word_truth(),
+        }
+        decoded = {split: measured.decoded(split) for split in LABELS}
+        metrics["decoder"] = {LABELS[split]: decoded[split].metrics for split in LABELS}
+        grid = paint_grid([row for split in LABELS for row in decoded[split].rows])
+        metrics["notes"] = NOTES
         buffer = io.BytesIO()
         grid.save(buffer, "PNG")
         rows = len(measured.pictures.uid)

@@ -6,6 +6,7 @@ import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 
+from corgi.flow import screen
 from corgi.settings import errors
 from corgi.settings.errors import ClusterError, CorgiError
 
@@ -17,9 +18,11 @@ class Aside:
     """The process: it commits the stage's tables and closes the stage; the run's own files stay with who started it."""
 
     def __init__(self, stage: str, command: Sequence[str], environment: Mapping[str, str]) -> None:
-        """Start it, out of reach of the terminal's Ctrl-C, which `stop` hands on once."""
+        """Start it, out of reach of the terminal's Ctrl-C, which `stop` hands on once; its own error is seen on this screen."""
         self._stage = stage
-        self._process = subprocess.Popen(command, env={**os.environ, **environment}, start_new_session=True)
+        self._process = subprocess.Popen(
+            command, env={**os.environ, **environment}, stderr=screen.errors_fd(), start_new_session=True
+        )
 
     def join(self) -> None:
         """Wait for its end.

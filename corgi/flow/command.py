@@ -5,17 +5,19 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from corgi.flow import amend, cluster, inspect
+from corgi.flow import amend, cluster, inspect, screen
 from corgi.flow.aside import end_with
 from corgi.flow.code import code_digest, git_commit
 from corgi.flow.context import resolve
 from corgi.flow.dag import Dag, Selection, Stage, open_dag
 from corgi.flow.follow import follow
 from corgi.flow.locks import held
+from corgi.flow.screen import Screen
 from corgi.settings.errors import SettingsError
 from corgi.settings.recipe import load
 from corgi.storage.disk import is_object_store
@@ -110,15 +112,29 @@ def _aside_command(arguments: argparse.Namespace, stage: str, force: bool) -> li
 def _make_aside(dag: Dag, arguments: argparse.Namespace) -> int:
     _stop_on_sigterm()
     end_with(arguments.aside)
-    if arguments.ahead:
-        follow(dag, arguments.only)
-    else:
-        dag.make_alone(arguments.only, arguments.force)
+    with screen.beside(), _cluster_left():
+        if arguments.ahead:
+            follow(dag, arguments.only)
+        else:
+            dag.make_alone(arguments.only, arguments.force)
     return 0
+
+
+@contextmanager
+def _cluster_left() -> Iterator[None]:
+    """Leave the cluster before the screen is given back: what Ray says to that belongs into the log."""
+    try:
+        yield
+    finally:
+        cluster.shutdown()
 
 
 def _stop_on_sigterm() -> None:
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+
+
+def _log_of(run: Run) -> Path:
+    return run.folder / "logs" / f"{time.strftime('%Y-%m-%dT%H-%M-%S')}-{os.getpid()}.log"
 
 
 def _check_root(recipe: Any) -> None:
@@ -141,30 +157,33 @@ def _act(dag: Dag, selection: Selection, arguments: argparse.Namespace, canonica
     if arguments.verify:
         return _print(inspect.verify(dag.run))
     _stop_on_sigterm()
-    started = time.monotonic()
-
-    def say(line: str) -> None:
-        print(f"[{time.monotonic() - started:6.1f} s] {line}", flush=True)
-
     asked = _asked(arguments, canonical)  # a wrong file or reason is refused before anything is held
-    with held(dag.run.folder):
-        if asked:
-            inspect.require(dag.run)
-        dag.run.note(
-            name=dag.recipe.name,
-            recipe=dag.recipe.model_dump(mode="json"),
-            order=[stage.name for stage in dag.stages],
-            code=code_digest(),
-            commit=git_commit(),
-        )
-        if isinstance(asked, TakenDown):
-            amend.take_down_rows(dag, asked, say)
-            return 0
-        if asked:
-            amend.retry_failed(dag, asked, say)
-        ran = dag.execute(selection, say)
-    _print_results(dag.run, ran, time.monotonic() - started)
+    log = _log_of(dag.run)
+    with held(dag.run.folder), screen.opened(log) as shown, _cluster_left():
+        shown.line(f"log: {_shortest(log)}")
+        _run(dag, selection, asked, shown)
     return 0
+
+
+def _run(dag: Dag, selection: Selection, asked: TakenDown | tuple[str, ...], shown: Screen) -> None:
+    started = time.monotonic()
+    if asked:
+        inspect.require(dag.run)
+    dag.run.note(
+        name=dag.recipe.name,
+        recipe=dag.recipe.model_dump(mode="json"),
+        order=[stage.name for stage in dag.stages],
+        code=code_digest(),
+        commit=git_commit(),
+    )
+    if isinstance(asked, TakenDown):
+        amend.take_down_rows(dag, asked, shown.say)
+        return
+    if asked:
+        amend.retry_failed(dag, asked, shown.say)
+    ran = dag.execute(selection, shown.say)
+    for line in _results(dag.run, ran, time.monotonic() - started):
+        shown.line(line)
 
 
 def _asked(arguments: argparse.Namespace, canonical: str | None) -> TakenDown | tuple[str, ...]:
@@ -198,9 +217,13 @@ def _print_plan(dag: Dag, selection: Selection) -> int:
     return 0
 
 
-def _print_results(run: Run, ran: int, seconds: float) -> None:
-    print(f"{run.name}: {ran} stages ran, the rest was done before, {seconds:.1f} s")
+def _results(run: Run, ran: int, seconds: float) -> Iterator[str]:
+    yield f"{run.name}: {ran} stages ran, the rest was done before, {seconds:.1f} s"
     for name in ("report.html", "samples/grid.png", "metrics.json"):
         place = run.published(name)
         if place is not None:
-            print(f"  {place if is_object_store(place) else os.path.relpath(place)}")
+            yield f"  {place if is_object_store(place) else _shortest(place)}"
+
+
+def _shortest(path: str | Path) -> str:
+    return min(os.path.relpath(path), os.path.abspath(path), key=len)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from corgi.flow import screen
 from corgi.flow.aside import Aside
 from corgi.flow.code import code_digest, git_commit
 from corgi.flow.context import Context, Stage, outside_of, resolve, stage_key
@@ -236,7 +237,7 @@ class Dag:
     ) -> StageManifest:
         """Run a stage's body, close the stage, point the run at it; a follower makes its shards meanwhile."""
         stage = context.stage
-        say(f"{stage.name}: runs")
+        screen.current().begin(f"{stage.name}: runs")
         if before is None:
             self.run.forget(self.following(stage))
         with ExitStack() as held:

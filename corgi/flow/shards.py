@@ -9,10 +9,13 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Protocol
 
-from tqdm import tqdm
-
+from corgi.flow import screen
 from corgi.tables.manifest import ShardManifest
 from corgi.tables.store import ShardTask
+
+_OWN_CHILDREN = {"env_vars": {"RAY_kill_child_processes_on_worker_exit": "false"}}
+"""A maker ends its own children as its actor ends. Ray would kill them before, and Python's resource tracker with them, to
+whose successor the names of the decoders' semaphores are unknown; children also end by themselves when an actor is killed."""
 
 
 class Maker(Protocol):
@@ -62,18 +65,18 @@ def make_shards(
         compute=ActorPoolStrategy(size=min(pool.num_actors, len(tasks))),
         num_cpus=pool.cpus,
         num_gpus=pool.gpus or None,
+        runtime_env=_OWN_CHILDREN,
     )
     num_rows, num_kept, started = 0, 0, time.monotonic()
-    with tqdm(total=len(tasks), desc=label, unit="shard", mininterval=1.0) as bar:
-        for made in dataset.iter_rows():
+    with screen.bar(label, len(tasks), "shard") as bar:
+        for num_made, made in enumerate(dataset.iter_rows(), 1):
             row = {**made, "rejected": json.loads(made["rejected"])}
             on_shard(row)
             num_rows, num_kept = num_rows + row["rows_in"], num_kept + row["kept"]
             rate = num_rows / max(time.monotonic() - started, 1e-9)
-            bar.set_postfix_str(
-                f"{num_kept / max(num_rows, 1):.1%} of {num_rows} rows kept, {rate:.0f} rows/s", refresh=False
+            bar.reach(
+                num_made, f"{num_kept / max(num_rows, 1):.1%} of {num_rows} rows kept, {rate:.0f} rows/s"
             )
-            bar.update()
 
 
 def make_arriving(
@@ -89,7 +92,7 @@ def make_arriving(
     import ray
     from ray.util import ActorPool
 
-    kind = ray.remote(num_cpus=pool.cpus, num_gpus=pool.gpus)(ShardMaker)
+    kind = ray.remote(num_cpus=pool.cpus, num_gpus=pool.gpus, runtime_env=_OWN_CHILDREN)(ShardMaker)
     actors: Any = ActorPool([kind.remote(maker, arguments) for _ in range(pool.num_actors)])
     more, in_hand = True, 0
     while more or in_hand:

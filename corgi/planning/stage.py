@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from tqdm import tqdm
 
+from corgi.flow import screen
 from corgi.flow.dag import Context
 from corgi.planning.blocklist import Blocklist, digests, hashes
 from corgi.planning.merge import merged
@@ -85,12 +85,14 @@ def _check_rows(num_rows: int, lists: list[Source], settings: PlanSettings) -> N
 def _commit_all(context: Context, pending: list[ShardTask], found: Pass, blocklist: Blocklist) -> None:
     waiting = {int(task.shard): task for task in pending}
     names = pa.array([source.sha256 for source in found.lists], pa.string())
-    with tqdm(total=len(pending), desc="plan", unit="shard", mininterval=1.0) as bar:
+    num_made = 0
+    with screen.bar("plan", len(pending), "shard") as bar:
         for shard, rows in by_shard(found):
             if shard in waiting:
                 table = merged(rows, names, context.recipe.plan, blocklist)
                 _commit(context, waiting[shard], table, found.lists)
-                bar.update()
+                num_made += 1
+                bar.reach(num_made)
 
 
 def by_shard(found: Pass) -> Iterator[tuple[int, pa.Table]]:

@@ -10,8 +10,8 @@ from jaxtyping import Float
 from PIL import Image
 from safetensors.torch import load_file, save
 from torch import Tensor
-from tqdm import tqdm
 
+from corgi.flow import screen
 from corgi.flow.cluster import connect
 from corgi.flow.dag import Context
 from corgi.flow.shards import Pool, make_shards
@@ -120,13 +120,15 @@ def _fit(context: Context, task: ShardTask) -> None:
 def _train_pictures(context: Context, settings: AutoencoderSettings) -> list[Tensor]:
     loaded = []
     pairs = list(zip(context.shards("download"), context.shards("curate"), strict=True))
-    for images, selection in tqdm(pairs, desc="autoencoder fit", unit="shard", mininterval=1.0):
-        kept = _kept(context.store, images.path, selection.path)
-        train = kept.filter(pc.field("split") == Split.TRAIN.value)
-        if train.num_rows:
-            loaded.append(square_pictures(train["image"], settings.image_size))
-        if sum(map(len, loaded)) >= settings.max_fit_rows:
-            break
+    with screen.bar("autoencoder fit", len(pairs), "shard") as bar:
+        for num_read, (images, selection) in enumerate(pairs, 1):
+            kept = _kept(context.store, images.path, selection.path)
+            train = kept.filter(pc.field("split") == Split.TRAIN.value)
+            if train.num_rows:
+                loaded.append(square_pictures(train["image"], settings.image_size))
+            if sum(map(len, loaded)) >= settings.max_fit_rows:
+                break
+            bar.reach(num_read)
     if not loaded:
         raise InputError(
             "no train picture is left to fit the autoencoder on; tables are safe; loosen the filters or name a longer list"

@@ -22,6 +22,7 @@ from corgi.tables.store import write_file
 from corgi.tracking.environment import with_environment
 from corgi.training.checkpoint import final_facts, final_weights, is_finished
 from corgi.training.training import Training
+from corgi.training.watch import watched
 
 __all__ = ["final_facts", "final_weights", "train", "train_worker"]
 
@@ -106,7 +107,8 @@ def _run(trainings: tuple[Training, ...]) -> None:
     scratch.mkdir(parents=True, exist_ok=True)
     interrupted = signal.getsignal(signal.SIGINT)
     try:
-        _trainer(job, attempt, scratch).fit()
+        with watched(trainings):
+            _trainer(job, attempt, scratch).fit()
     except SystemExit as stop:  # Ray Train answers Ctrl-C by leaving with code 0, as if all were done
         raise KeyboardInterrupt from stop
     except TrainingFailedError as error:

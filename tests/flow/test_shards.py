@@ -2,8 +2,14 @@
 
 import dataclasses
 import json
+import multiprocessing
+import time
+from multiprocessing import resource_tracker
+from pathlib import Path
 
-from corgi.flow.shards import ShardMaker, make_shards, read_task
+import pytest
+
+from corgi.flow.shards import Pool, ShardMaker, make_arriving, make_shards, read_task
 from corgi.settings.errors import InputError
 from corgi.tables.manifest import ShardManifest
 from corgi.tables.store import ShardTask, Store
@@ -43,3 +49,41 @@ def test_a_worker_commits_and_returns_names(tmp_path):
 
 def test_nothing_pending_starts_nothing():
     make_shards("no.such.module:Maker", {}, [], label="nothing", pool=None)  # pyright: ignore[reportArgumentType]
+
+
+class Keeper(Maker):
+    """Commit a shard while a child and a named semaphore are held, as decoders hold them; note at the end whether both are whole."""
+
+    def __init__(self, note: str) -> None:
+        super().__init__(refuse=False)
+        context = multiprocessing.get_context("forkserver")
+        self.note, self.lock = Path(note), context.RLock()
+        self.child = context.Process(target=time.sleep, args=(60,), daemon=True)
+        self.child.start()
+
+    def close(self) -> None:
+        tracker = vars(resource_tracker._resource_tracker)["_pid"]
+        state = Path(f"/proc/{tracker}/stat").read_text().rpartition(")")[2].split()[0]
+        self.note.write_text(f"{self.child.is_alive()} {state != 'Z'}")
+        self.child.kill()
+        self.child.join()
+
+
+def await_text(path: Path) -> str:
+    end = time.monotonic() + 30
+    while not (path.exists() and path.read_text()):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    return path.read_text()
+
+
+@pytest.mark.flow
+def test_a_maker_ends_its_children_before_ray_does(ray_local, tmp_path):
+    """Ray kills the children of a worker that ends, and Python's resource tracker with them: its successor complained of each name."""
+    one, two = (task(str(tmp_path), shard) for shard in (1, 2))
+    maker = "tests.flow.test_shards:Keeper"
+    make_shards(maker, {"note": str(tmp_path / "made")}, [one], Pool(), "numbers")
+    assert await_text(tmp_path / "made") == "True True"
+    tasks = iter([([two], False)])
+    make_arriving(maker, {"note": str(tmp_path / "arrived")}, lambda: next(tasks), Pool())
+    assert await_text(tmp_path / "arrived") == "True True"

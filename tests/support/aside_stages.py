@@ -1,9 +1,10 @@
 """Four toy stages without Ray, two of which do not need each other: numbers -> left, right -> total.
 
 `python -m tests.support.aside_stages RECIPE ...` runs them, left beside right. Files in the root steer the bodies: `meet` (left and right
-each wait for the other), `refuse` and `hang` (the name of a stage), `full` (the cluster has no room). `made.txt` has a line a stage.
+each wait for the other), `refuse` and `hang` (the name of a stage), `full` (the cluster has no room), `chatter` (each prints on both streams). `made.txt` has a line a stage.
 """
 
+import os
 import sys
 import time
 from pathlib import Path
@@ -42,6 +43,9 @@ def make(context: Context) -> list[ShardTask]:
     """Commit one row, after what the files of the root ask for."""
     root, name = Path(context.recipe.root), context.stage.name
     (root / f"{name}.here").touch()
+    if (root / "chatter").exists():
+        print(f"chatter of {name} on stdout")
+        os.write(2, f"chatter of {name} on stderr\n".encode())
     if _steer(root, "refuse") == name:
         raise InputError(f"{name} is odd; nothing is lost; hand in an even one")
     if _steer(root, "hang") == name:

@@ -1,0 +1,59 @@
+"""How far trainings are, on the screen of the process that started them: read from the metric lines their workers write."""
+
+import json
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from corgi.flow import screen
+from corgi.training.training import Training
+
+_EVERY_S = 2.0
+_TAIL_BYTES = 16 * 1024
+"""Of a metric file's end: several of its longest lines."""
+
+
+@contextmanager
+def watched(trainings: Sequence[Training]) -> Iterator[None]:
+    """Show one bar over the steps of trainings that follow each other, while the block waits for them."""
+    total = sum(training.settings.num_steps for training in trainings)
+    more = f" and {len(trainings) - 1} after it" if len(trainings) > 1 else ""
+    ended = threading.Event()
+    with screen.bar(trainings[0].name + more, total, "step") as bar:
+        thread = threading.Thread(target=_follow, args=(trainings, bar, ended), name="watch", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+
+
+def _follow(trainings: Sequence[Training], bar: screen.Bar, ended: threading.Event) -> None:
+    while not ended.wait(_EVERY_S):
+        bar.reach(*reached(trainings))
+
+
+def reached(trainings: Sequence[Training]) -> tuple[int, str]:
+    """Return the steps that trainings have taken in all, and the name (where there are several) and the loss of the one at work."""
+    steps, told = 0, list[str]()
+    for training in trainings:
+        line = _last_line(training.metrics_file)
+        steps += int(line.get("step", 0))
+        if line:
+            loss = line.get("loss")
+            told = [training.name] if len(trainings) > 1 else []
+            told += [f"loss {loss:.4f}"] if loss is not None else []
+    return steps, ", ".join(told)
+
+
+def _last_line(path: Path) -> dict[str, float]:
+    """Return the last whole metric line, nothing where there is none yet or the file cannot be read from here."""
+    try:
+        with path.open("rb") as handle:
+            handle.seek(max(0, path.stat().st_size - _TAIL_BYTES))
+            lines = handle.read().decode(errors="replace").split("\n")[:-1]
+        return json.loads(lines[-1]) if lines else {}
+    except (OSError, ValueError):
+        return {}
