@@ -53,6 +53,7 @@ def separated_rows(
     """
     records = _records(place, _DELIMITERS[format], quoting or _QUOTING[format])
     header = next(records, [])
+    _check_quoted_header(place, header, columns)
     check_names(place, header, columns)
     index_of = {name: header.index(name) for name in columns.names}
     num_cells = num_quoted = 0
@@ -70,6 +71,14 @@ def separated_rows(
             place,
             num_quoted,
             num_cells,
+        )
+
+
+def _check_quoted_header(place: str, header: list[str], columns: Columns) -> None:
+    name = next((name for name in columns.names if name not in header and f'"{name}"' in header), None)
+    if name is not None:
+        raise InputError(
+            f"{place}: the name of column {name!r} is within quotation marks; nothing was started; set plan.quoting=csv"
         )
 
 

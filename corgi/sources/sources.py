@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,6 +17,7 @@ from corgi.sources.folders import (
     picture_table_rows,
     pictures_in,
 )
+from corgi.sources.revision import revision
 from corgi.sources.rows import Columns
 from corgi.sources.separated import separated_rows
 from corgi.sources.tars import PICTURE_ENDINGS, tar_rows
@@ -58,11 +59,13 @@ class Source:
     path: str
     sha256: str
     format: str
+    revision: str = ""
+    """Version that reads such a list otherwise than those before; empty: all read it alike."""
 
     @property
     def meaning(self) -> str:
         """Return what a plan depends on: the content, and how it is read; not the name."""
-        return f"{self.sha256} {self.format}"
+        return f"{self.sha256} {self.format} {self.revision}".rstrip()
 
 
 def sources(settings: PlanSettings) -> list[Source]:
@@ -85,12 +88,16 @@ def sources(settings: PlanSettings) -> list[Source]:
                     f"plan.input: {pattern} does not exist; nothing was started; name an existing list"
                 )
             for source in itertools.chain.from_iterable(_named(place, settings) for place in places):
-                found.setdefault(source.sha256, source)
+                found.setdefault(source.sha256, _revised(source, settings))
         except (OSError, pa.ArrowException) as error:
             raise InputError(
                 f"plan.input: {pattern} cannot be read ({first_line(error)}); nothing was started; name a readable list"
             ) from error
     return [found[name] for name in sorted(found)]
+
+
+def _revised(source: Source, settings: PlanSettings) -> Source:
+    return replace(source, revision=revision(source.path, source.format, source.sha256, settings))
 
 
 def batches(source: Source, settings: PlanSettings) -> Iterator[pa.RecordBatch]:

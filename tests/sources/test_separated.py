@@ -157,5 +157,11 @@ def test_a_tsv_read_with_quoting_has_cells_without_marks(tmp_path):
     assert rows_of(path, quoting="csv") == [("http://a/0", "two\nlines")]
 
 
+def test_a_quoted_header_names_the_setting(tmp_path):
+    path = written(tmp_path / "a.tsv", '"url"\t"caption"\n"http://a/0"\t"x"\n')
+    assert "set plan.quoting=csv" in refused(path)
+    assert rows_of(path, quoting="csv") == [("http://a/0", "x")]
+
+
 def test_an_empty_list_says_that_it_has_no_header(tmp_path):
     assert "no column 'url'" in refused(written(tmp_path / "a.csv", ""))
