@@ -13,10 +13,10 @@ from torch import Tensor
 from corgi.clip.references import model_shard, tower_refs
 from corgi.clip.tokens import TokenEncoder, token_encoder
 from corgi.clip.towers import Tower, load_tower
+from corgi.inference.prompts import check_prompts
 from corgi.models.picture_decoder import PictureDecoder
 from corgi.models.text_prior import Sampling, TextPrior
 from corgi.settings.clip import EmbedSettings, TokenRef
-from corgi.settings.errors import InputError
 from corgi.settings.models import DecoderSettings, PriorSettings
 from corgi.tables.manifest import ShardManifest
 from corgi.tables.run import Run
@@ -58,9 +58,15 @@ class Generator:
     """Encoder of the words the prior reads; None for a prior without words."""
 
     def generate(self, caption: str, n: int = 1, seed: int = 0) -> list[Image.Image]:
-        """Return n pictures of a caption; picture i depends on the caption and seed + i alone."""
-        if n < 1:
-            raise InputError(f"n={n} asks for no picture; nothing was written; ask for at least one")
+        """Return n pictures of a caption; picture i depends on the caption and seed + i alone.
+
+        Words beyond what the text encoders read are cut off.
+
+        Raises:
+            InputError: the caption has no words, n is less than one, or a seed is outside 0..2^63-1.
+
+        """
+        check_prompts([caption], n, seed)
         seeds = range(seed, seed + n)
         text = self.text_embedding([caption]).repeat(n, 1)
         words = self.word_encodings([caption])

@@ -46,6 +46,14 @@ def test_more_candidates_are_never_further_from_the_text():
     assert ((four * text).sum(-1) >= (one * text).sum(-1) - 1e-6).all()
 
 
+def test_the_last_seeds_may_be_asked_for():
+    prior, text = _prior("soft"), F.normalize(torch.randn(3, 8), dim=-1)
+    seeds = [2**63 - 1, 2**63 - 2, 0]
+    drawn = prior.sample(text[:1].repeat(3, 1), seeds, Sampling(4, num_candidates=3))
+    assert torch.isfinite(drawn).all()
+    assert not torch.equal(drawn[0], drawn[1])
+
+
 def _spied(prior: TextPrior) -> dict[str, list]:
     """Record the calls of the network: captions read, and clusters of every evaluation."""
     seen: dict[str, list] = {"read": [], "clusters": []}

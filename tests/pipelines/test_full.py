@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
+from corgi.inference.prompts import file_name
 from corgi.tables.run import Run
 from tests.support.ports import free_port
 
@@ -153,6 +154,8 @@ def test_generate_paints_the_same_picture_for_the_same_seed(finished, tmp_path):
             "generate.py",
             str(finished[0]),
             "red heart",
+            "赤い心 " * 100,
+            "red heart",
             "--n",
             "2",
             "--seed",
@@ -162,12 +165,11 @@ def test_generate_paints_the_same_picture_for_the_same_seed(finished, tmp_path):
             timeout_s=120,
         )
         assert done.returncode == 0, done.stderr
-        assert len(done.stdout.splitlines()) == 2
-    for name in ("red-heart-3.png", "red-heart-4.png"):
-        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
-    assert (tmp_path / "a" / "red-heart-3.png").read_bytes() != (
-        tmp_path / "a" / "red-heart-4.png"
-    ).read_bytes()
+        assert len(done.stdout.splitlines()) == 4  # a caption that is named twice is painted once
+    names = [file_name("red heart", seed) for seed in (3, 4)]
+    first, second = ([(tmp_path / folder / name).read_bytes() for name in names] for folder in ("a", "b"))
+    assert first == second
+    assert first[0] != first[1]
 
 
 def test_lineage_leads_back_to_the_list(finished):
