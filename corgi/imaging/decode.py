@@ -20,7 +20,7 @@ from PIL import Image, ImageOps
 
 from corgi.imaging.colour import srgb_transform, to_srgb
 from corgi.imaging.header import Header, Rejected, check_header, check_size
-from corgi.imaging.metadata import Metadata, read_metadata
+from corgi.imaging.metadata import Metadata, png_of_pixels_only, read_metadata
 from corgi.settings.data import DownloadSettings
 from corgi.tables.schema import Reason
 
@@ -213,6 +213,8 @@ def _uncommon(
     data: bytes, header: Header, metadata: Metadata, settings: DownloadSettings
 ) -> tuple[Pixels, Size] | Rejected:
     """Return the upright, resized BGR pixels and the upright original's size of any picture that Pillow reads."""
+    if header.format == "PNG":
+        data = png_of_pixels_only(data)
     Image.MAX_IMAGE_PIXELS = None  # the size was and is judged here, by max_pixels
     with _silence(), Image.open(io.BytesIO(data), formats=(header.format,)) as opened:
         refused = check_size(*opened.size, settings)  # Pillow may see another size than the header claims

@@ -1,12 +1,13 @@
 """The two facts of a picture's metadata that change its pixels: its orientation and its colour profile.
 
-Everything else that a file carries is never read. Metadata built to exhaust a reader is a reason to refuse the file.
+Everything else that a file carries, texts of any size above all, is never read. Metadata built to exhaust a reader is a reason
+to refuse the file.
 """
 
 import zlib
 from dataclasses import dataclass
 
-from corgi.imaging.formats import jpeg_segments, png_chunks, riff_chunks
+from corgi.imaging.formats import MalformedError, jpeg_segments, png_chunks, riff_chunks
 from corgi.imaging.header import Rejected
 from corgi.tables.schema import Reason
 
@@ -16,6 +17,9 @@ MAX_DIRECTORIES = 16
 _APP1, _APP2 = 0xE1, 0xE2
 _EXIF, _ICC = b"Exif\x00\x00", b"ICC_PROFILE\x00"
 _ORIENTATION = 0x0112
+_PNG_PIXELS = frozenset({b"IHDR", b"PLTE", b"tRNS", b"acTL", b"fcTL", b"IDAT", b"fdAT"})
+"""PNG chunks that say what the pixels are; everything else is text, profile, or a hint that no reader here takes."""
+_PNG_END = b"\x00\x00\x00\x00IEND\xaeB`\x82"
 _FURTHER_DIRECTORIES = frozenset({0x8769, 0x8825, 0xA005, 0x014A})
 """EXIF tags that hold the place of a further directory: Exif, GPS, interoperability, sub-pictures."""
 
@@ -44,6 +48,28 @@ def read_metadata(data: bytes, format_name: str) -> Metadata | Rejected:
         return Metadata(orientation_of(exif) if exif else 1, profile or None)
     except HostileError as error:
         return Rejected(Reason.BAD_METADATA, str(error))
+    except MalformedError as error:
+        return Rejected(Reason.DECODE_FAILED, str(error))
+
+
+def png_of_pixels_only(data: bytes) -> bytes:
+    """Return a PNG with the chunks that make its pixels alone.
+
+    Pillow unpacks every text before it gives the picture, and refuses the file where one is over 1 MiB. The chunks are copied
+    as they are, so that a cut or broken one stays so.
+
+    Raises:
+        MalformedError: too many chunks.
+
+    """
+    parts = [data[:8]]
+    for kind, place, length in png_chunks(data):
+        if kind == b"IEND":
+            parts.append(_PNG_END)
+            break
+        if kind in _PNG_PIXELS:
+            parts.append(data[place - 8 : place + length + 4])
+    return b"".join(parts)
 
 
 def orientation_of(exif: bytes) -> int:

@@ -6,11 +6,12 @@ from collections.abc import Callable
 
 import psutil
 
-from corgi.imaging.decode import decode
+from corgi.imaging.decode import Decoded, decode
 from corgi.imaging.header import Rejected, check_header
+from corgi.imaging.metadata import png_of_pixels_only
 from corgi.imaging.pool import DecoderPool
 from corgi.settings.data import DownloadSettings
-from tests.support.hostile_pictures import bombs
+from tests.support.hostile_pictures import bombs, stuffed
 from tests.support.pictures import encoded, scene
 
 SETTINGS = DownloadSettings(image_size=64, decode_processes=1)
@@ -36,6 +37,22 @@ def test_fifty_bombs_cost_fifty_rows_and_nothing_else(promise: Callable[[int, st
     assert not [v for bomb, v in zip(made, verdicts, strict=True) if v[1] not in bomb.reasons]
     assert grown < MAX_GROWTH_BYTES
     promise(24, f"{len(verdicts)} of {len(made)} bombs refused, the parent {grown / 2**20:.0f} MiB larger")
+
+
+def test_an_honest_picture_is_kept_whatever_texts_it_carries() -> None:
+    for mebibytes in (0, 3, 9):
+        for name, data in stuffed(mebibytes).items():
+            found = decode(data, SETTINGS)
+            assert isinstance(found, Decoded), (mebibytes, name, found)
+            assert (found.original_width, found.original_height) == scene(1).size
+
+
+def test_no_reader_sees_the_texts_of_a_png() -> None:
+    plain = encoded(scene(1), "PNG")
+    assert png_of_pixels_only(plain) == plain
+    for name, data in stuffed(3).items():
+        if name.startswith("png"):
+            assert png_of_pixels_only(data) == plain, name
 
 
 def test_each_bomb_is_refused_at_once(promise: Callable[[int, str], None]) -> None:

@@ -5,7 +5,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from PIL import Image, ImageCms
+from PIL import ImageCms
 
 from corgi.tables.schema import Reason
 from tests.support.pictures import encoded, jpeg_lie, png_bomb, scene
@@ -114,8 +114,8 @@ def _structures() -> Iterator[Bomb]:
     head = b"GIF89a" + struct.pack("<HHBBB", 9, 9, 0, 0, 0)
     yield Bomb("gif of a million blocks", head + b"\x21\xfe\x00" * 1_000_000, cut)
     yield Bomb("jpeg of a million segments", b"\xff\xd8" + b"\xff\xfe\x00\x02" * 1_000_000, cut)
-    text = png_chunk(b"zTXt", b"a\x00\x00" + _zeros(80))
-    yield Bomb("png text of 80 MB", _with_chunk(text, picture=Image.new("P", (9, 9))), cut)
+    empty = encoded(scene(1), "PNG")[:33] + png_chunk(b"IDAT", b"") * 1_000_000
+    yield Bomb("png of a million empty parts of its pixels", empty, cut)
 
 
 def png_lie(width: int, height: int) -> bytes:
@@ -139,8 +139,38 @@ def png_chunk(kind: bytes, body: bytes) -> bytes:
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
 
-def _with_chunk(chunk: bytes, picture: Image.Image | None = None) -> bytes:
-    data = encoded(picture or scene(1), "PNG")
+def stuffed(num_mebibytes: int) -> dict[str, bytes]:
+    """Return honest pictures of every format, each with texts of this size that no reader needs."""
+    size = num_mebibytes * 2**20
+    zeros, plain = _zeros(num_mebibytes), b"x" * size
+    chunks = {
+        "tEXt": b"parameters\x00" + plain,
+        "zTXt": b"parameters\x00\x00" + zeros,
+        "iTXt": b"parameters\x00\x00\x00\x00\x00" + plain,
+        "packed iTXt": b"parameters\x00\x01\x00\x00\x00" + zeros,
+    }
+    texts = {name: png_chunk(name[-4:].encode(), body) for name, body in chunks.items()}
+    texts["a text named as a setting"] = png_chunk(b"tEXt", b"transparency\x00" + plain)
+    png, jpeg, cmyk = (encoded(scene(1), "PNG"), encoded(scene(1)), encoded(scene(1).convert("CMYK")))
+    end = len(png) - 12
+    found = {f"png {name}": png[:33] + chunk + png[33:] for name, chunk in texts.items()}
+    found |= {f"png {name} behind the pixels": png[:end] + chunk + png[end:] for name, chunk in texts.items()}
+    for marker in (0xE1, 0xE4, 0xED, 0xFE):
+        segments = (b"\xff" + bytes([marker]) + (65_535).to_bytes(2) + bytes(65_533)) * (size // 65_533 + 1)
+        found[f"jpeg {marker:02x}"] = jpeg[:2] + segments + jpeg[2:]
+        found[f"cmyk jpeg {marker:02x}"] = cmyk[:2] + segments + cmyk[2:]
+    for kind in ("exif", "xmp"):
+        found[f"webp {kind}"] = encoded(scene(1), "WEBP", **{kind: plain})
+        found[f"clear webp {kind}"] = encoded(scene(1).convert("RGBA"), "WEBP", **{kind: plain})
+    comment = (b"\xff" + b"x" * 255) * (size // 256)
+    gif = encoded(scene(1), "GIF")
+    table = 13 + (3 << ((gif[10] & 7) + 1))
+    found["gif comment"] = gif[:table] + b"\x21\xfe" + comment + b"\x00" + gif[table:]
+    return found
+
+
+def _with_chunk(chunk: bytes) -> bytes:
+    data = encoded(scene(1), "PNG")
     return data[:33] + chunk + data[33:]
 
 
