@@ -14,6 +14,7 @@ import torch
 from huggingface_hub import constants as hub
 from jaxtyping import Float, Int, UInt8
 from open_clip.hf_model import HFTextEncoder
+from open_clip.tokenizer import SimpleTokenizer
 from PIL import Image
 from safetensors import SafetensorError
 from torch import Tensor, nn
@@ -21,6 +22,7 @@ from torchvision.transforms import Normalize, ToTensor
 from torchvision.transforms.functional import pil_to_tensor
 
 from corgi.clip.backbones import PACKAGE_PREFIX, package_path
+from corgi.clip.bounded_tokens import BoundedTokenizer
 from corgi.clip.references import tower_refs
 from corgi.settings.clip import TowerRef
 from corgi.settings.errors import InputError
@@ -174,6 +176,8 @@ def build_model(ref: TowerRef) -> tuple[nn.Module, Any, Any]:
                 name, pretrained=None if untrained else ref.pretrained, pretrained_text=False, **overrides
             )
             tokenizer = open_clip.get_tokenizer(name)
+            if isinstance(tokenizer, SimpleTokenizer):
+                tokenizer = BoundedTokenizer(tokenizer)
     except _LOAD_ERRORS as error:
         raise InputError(_refusal(ref, error)) from error
     return model, preprocess, tokenizer

@@ -1,0 +1,106 @@
+"""open_clip's tokenizer, the same ids in time n log n.
+
+Its own merging takes time quadratic in the length of a word, and keeps every word it ever met.
+"""
+
+import heapq
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from typing import cast
+
+import torch
+from open_clip.tokenizer import SimpleTokenizer
+
+Pair = tuple[str, ...]
+WORD_END = "</w>"
+_CACHED_WORDS = 2**16
+_CACHED_LETTERS = 64
+
+
+class BoundedTokenizer(SimpleTokenizer):
+    """The same ids as open_clip's SimpleTokenizer; nothing is merged behind the last token that is kept."""
+
+    def __init__(self, whole: SimpleTokenizer) -> None:
+        """Take over the vocabulary and the settings of a tokenizer."""
+        vars(self).update(vars(whole))
+        self._special = {self.decoder[token] for token in self.all_special_ids}
+        self._known: dict[str, list[str]] = {}
+        entries = [entry.removesuffix(WORD_END) for entry in self.encoder]
+        self._neighbours = {entry[at : at + 2] for entry in entries for at in range(len(entry) - 1)}
+
+    def __call__(self, texts: str | Sequence[str], context_length: int | None = None) -> torch.LongTensor:
+        """Return token ids [n, length], zero behind the end-of-text token; texts that are too long are cut."""
+        texts = [texts] if isinstance(texts, str) else list(texts)
+        if self.reduction_fn is not None:  # chooses among all tokens
+            return super().__call__(texts, context_length)
+        length = context_length or self.context_length
+        assert length, "a context length is needed"
+        ids = torch.zeros(len(texts), length, dtype=torch.long)
+        for row, text in enumerate(texts):
+            found = [self.sot_token_id, *islice(self._tokens(text), length - 1)]
+            found = [*found[: length - 1], self.eot_token_id]
+            ids[row, : len(found)] = torch.tensor(found)
+        return cast("torch.LongTensor", ids)
+
+    def encode(self, text: str) -> list[int]:
+        """Return every token of a text, without the special ones around them."""
+        return list(self._tokens(text))
+
+    def _tokens(self, text: str) -> Iterator[int]:
+        for found in self.pat.finditer(self.clean_fn(text)):
+            word = "".join(self.byte_encoder[byte] for byte in found[0].encode("utf-8"))
+            for token in self._short(word) if len(word) <= _CACHED_LETTERS else self._long(word):
+                yield self.encoder[token]
+
+    def _short(self, word: str) -> list[str]:
+        if word not in self._known:
+            if len(self._known) >= _CACHED_WORDS:
+                self._known.clear()
+            is_special = word in self._special
+            self._known[word] = [word] if is_special else merged(_symbols(word), self.bpe_ranks)
+        return self._known[word]
+
+    def _long(self, word: str) -> Iterator[str]:
+        """Yield a word's tokens; letters that no entry of the vocabulary holds side by side are never merged."""
+        symbols, start = _symbols(word), 0
+        for at in range(1, len(word)):
+            if word[at - 1 : at + 1] not in self._neighbours:
+                yield from merged(symbols[start:at], self.bpe_ranks)
+                start = at
+        yield from merged(symbols[start:], self.bpe_ranks)
+
+
+def _symbols(word: str) -> list[str]:
+    return [*word[:-1], word[-1] + WORD_END]
+
+
+def merged(symbols: Sequence[str], ranks: Mapping[Pair, int]) -> list[str]:
+    """Return a word's symbols after byte-pair merging: all pairs of the lowest rank, left to right, until none is left.
+
+    A heap holds the places of pairs by rank, and symbols are a linked list, so that each merge looks at its neighbours only.
+    """
+    found, end = list(symbols), len(symbols)
+    after, before = list(range(1, end + 1)), list(range(-1, end - 1))
+
+    def rank_at(place: int) -> int | None:
+        return ranks.get((found[place], found[after[place]])) if after[place] < end else None
+
+    places = [(rank, place) for place in range(end) if (rank := rank_at(place)) is not None]
+    heapq.heapify(places)
+    while places:
+        lowest = places[0][0]
+        same = []
+        while places and places[0][0] == lowest:
+            same.append(heapq.heappop(places)[1])
+        for place in same:
+            if not found[place] or rank_at(place) != lowest:
+                continue  # a neighbour took one of the two
+            right = after[place]
+            found[place], found[right], after[place] = found[place] + found[right], "", after[right]
+            if after[place] < end:
+                before[after[place]] = place
+            for changed in (before[place], place):
+                rank = rank_at(changed) if changed >= 0 else None
+                if rank is not None:
+                    heapq.heappush(places, (rank, changed))
+    return [symbol for symbol in found if symbol]
