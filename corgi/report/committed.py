@@ -5,6 +5,7 @@ identities, that is a fair sample, and `is_sampled` says so.
 """
 
 import json
+from collections import Counter
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,10 @@ class Committed:
     def total(self, stage: str, fact: str) -> int:
         """Return the sum over shards of one number among their facts."""
         return sum(int(shard.facts.get(fact, 0)) for shard in self.shards(stage))
+
+    def counts(self, stage: str, fact: str) -> Counter[str]:
+        """Return the sums over shards of counts among their facts; empty where they hold none."""
+        return sum((Counter(shard.facts.get(fact) or {}) for shard in self.shards(stage)), Counter())
 
     @cached_property
     def sample(self) -> tuple[str, ...]:

@@ -94,7 +94,10 @@ class Sizes:
     """How large the pictures were and are."""
 
     original: charts.Chart | None
-    formats: list[charts.Bar]
+    served: list[charts.Bar]
+    """Formats in which kept pictures came, by the download's own facts; none where it did not fetch."""
+    kept_as: list[charts.Bar]
+    """Types in which they are stored."""
     received: str
     stored: str
     stored_each: str
@@ -148,15 +151,20 @@ def sizes(run: Committed) -> Sizes | None:
     if table is None or not table.num_rows:
         return None
     longer = [max(row.values()) for row in table.select(["original_width", "original_height"]).to_pylist()]
-    formats = Counter(mime or "unknown" for mime in table["mime"].to_pylist())
+    kept_as = Counter(mime or "unknown" for mime in table["mime"].to_pylist())
     received, total = run.total("download", "bytes"), run.num_bytes("download", "images")
     return Sizes(
         charts.histogram("Longer side of the original", {"pictures": longer}, "px"),
-        charts.bars(dict(sorted(formats.items(), key=lambda item: (-item[1], item[0])))),
+        _most_frequent_first(run.counts("download", "formats")),
+        _most_frequent_first(kept_as),
         charts.byte_size(received) if received else "",
         charts.byte_size(total),
         charts.byte_size(total / max(1, run.num_rows("download", "images"))),
     )
+
+
+def _most_frequent_first(counts: Counter[str]) -> list[charts.Bar]:
+    return charts.bars(dict(sorted(counts.items(), key=lambda item: (-item[1], item[0]))))
 
 
 def contact_sheet(run: Committed) -> list[Thumbnail]:

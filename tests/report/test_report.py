@@ -2,6 +2,7 @@ import json
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -170,8 +171,21 @@ def test_sizes_and_formats_are_those_of_the_tables(tmp_path):
     run = tables.tiny_run(tmp_path)
     words = words_of(section(page(run), "sizes"))
     stored = sum(e.size for s in run.shards("download") for e in s.files if e.table == "images")
-    assert "image/png 12" in words
+    assert "Stored as image/png 12" in words
+    served = sum((Counter(shard.facts["formats"]) for shard in run.shards("download")), Counter())
+    assert len(served) == 3
+    ordered = sorted(served.items(), key=lambda item: (-item[1], item[0]))
+    assert f"Formats served {' '.join(f'{name} {number}' for name, number in ordered)} Stored as" in words
     assert f"{stored / 1000:#.3g} kB" in words
+
+
+def test_a_download_that_does_not_tell_formats_shows_what_is_stored(tmp_path):
+    run, pictures = tables.new_run(tmp_path), tables.some_pictures()
+    tables.commit_plan(run, pictures)
+    tables.commit_download(run, pictures, tells_formats=False)
+    words = words_of(section(page(run), "sizes"))
+    assert "Formats served" not in words
+    assert "Stored as image/png 12" in words
 
 
 def test_metrics_are_tables_by_method_and_steps(tmp_path):

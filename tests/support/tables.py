@@ -125,8 +125,10 @@ def commit_plan(run: Run, pictures: Sequence[Picture], num_shards: int = 2) -> S
     return commit_stage(run, "plan", outputs)
 
 
-def commit_download(run: Run, pictures: Sequence[Picture], num_shards: int = 2) -> StageManifest:
-    """Commit images, captions and ledger; a ledger row a caption, at least one a picture."""
+def commit_download(
+    run: Run, pictures: Sequence[Picture], num_shards: int = 2, tells_formats: bool = True
+) -> StageManifest:
+    """Commit images, captions and ledger; a ledger row per caption, at least one per picture."""
     outputs = {}
     for shard, part in _shards(pictures, num_shards).items():
         kept = [p for p in part if p.reason is None]
@@ -142,7 +144,9 @@ def commit_download(run: Run, pictures: Sequence[Picture], num_shards: int = 2) 
             ),
             "ledger": pa.Table.from_pylist(ledger, schema=schema.LEDGER),
         }
-        outputs[shard] = Output(counts, tables)
+        served = Counter(("JPEG", "PNG", "WEBP")[int(p.uid, 16) % 3] for p in kept)
+        facts = {"formats": dict(sorted(served.items()))} if tells_formats else {}
+        outputs[shard] = Output(counts, tables, facts=facts)
     return commit_stage(run, "download", outputs, ["plan"])
 
 
