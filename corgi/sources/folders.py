@@ -10,9 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from corgi.settings.errors import InputError
+from corgi.sources.cells import text_of
 from corgi.sources.rows import Columns, chunked
 from corgi.sources.tars import MAX_NOTE_BYTES, PICTURE_ENDINGS, Sample, cells_of, sample_rows
-from corgi.sources.url_lists import check_columns
+from corgi.sources.url_lists import check_columns, check_names
 from corgi.storage.paths import is_local, open_file, sha256_of
 from corgi.tables.arrow import pc
 from corgi.tables.schema import Reason
@@ -61,7 +62,12 @@ def image_column(schema: pa.Schema, wanted: str | None) -> str | None:
     """Return the column of a Parquet file that holds encoded pictures, or None for a list of URLs."""
     names = IMAGE_COLUMNS if wanted is None else (wanted,)
     return next(
-        (name for name in names if name in schema.names and _holds_bytes(schema.field(name).type)), None
+        (
+            name
+            for name in names
+            if name in schema.names and _holds_bytes(schema.types[schema.names.index(name)])
+        ),
+        None,
     )
 
 
@@ -78,6 +84,7 @@ def picture_table_rows(
         if columns.named.get("url") not in file.schema_arrow.names:
             columns = columns.without("url")
         check_columns(place, file.schema_arrow, columns)
+        check_names(place, file.schema_arrow.names, [column])
         for group in range(file.num_row_groups):
             row = 0
             parts = file.iter_batches(
@@ -98,7 +105,8 @@ def _picture_rows(
 ) -> pa.RecordBatch:
     sha256, group, first_row, column = at
     pictures = encoded_of(batch.column(column))
-    urls = batch.column(columns.named["url"]).cast(pa.string()).to_pylist() if "url" in columns.named else []
+    url_column = columns.named.get("url")
+    urls = text_of(batch.column(url_column), url_column, place).to_pylist() if url_column else []
     locations: list[str | None] = []
     contents: list[str | None] = []
     for number, picture in enumerate(pictures):

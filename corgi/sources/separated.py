@@ -54,7 +54,7 @@ def separated_rows(
     records = _records(place, _DELIMITERS[format], quoting or _QUOTING[format])
     header = next(records, [])
     _check_quoted_header(place, header, columns)
-    check_names(place, header, columns)
+    check_names(place, header, columns.names)
     index_of = {name: header.index(name) for name in columns.names}
     num_cells = num_quoted = 0
     for block in _blocks(records):

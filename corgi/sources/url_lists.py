@@ -1,6 +1,6 @@
 """URL lists as they are stored: Parquet, JSON lines and plain text, streamed, never loaded whole."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -49,7 +49,7 @@ def text_rows(place: str, columns: Columns) -> Iterator[pa.RecordBatch]:
 
 def check_columns(place: str, schema: pa.Schema, columns: Columns) -> None:
     """Raise InputError where a list lacks a column, has it twice, or its column is of a foreign type."""
-    check_names(place, schema.names, columns)
+    check_names(place, schema.names, columns.names)
     for column in columns.names:
         if isinstance(schema.field(column).type, pa.BaseExtensionType):
             raise InputError(
@@ -57,9 +57,9 @@ def check_columns(place: str, schema: pa.Schema, columns: Columns) -> None:
             )
 
 
-def check_names(place: str, names: list[str], columns: Columns) -> None:
-    """Raise InputError where a column is not among the names, or more than once."""
-    for column in columns.names:
+def check_names(place: str, names: list[str], wanted: Sequence[str]) -> None:
+    """Raise InputError where a column that is wanted is not among the names of a list, or more than once."""
+    for column in wanted:
         if column not in names:
             raise missing_column(place, column, names)
         if names.count(column) > 1:
