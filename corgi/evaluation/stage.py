@@ -119,7 +119,7 @@ class Measured:
 
     def priors(self) -> dict[str, Any]:
         """Return every variant's measures by sampler steps."""
-        settings = PriorSettings.model_validate(self.shards["prior"][0].settings["prior"])
+        settings = PriorSettings.recorded(self.shards["prior"][0].settings["prior"])
         return {
             variant: self._prior(
                 load_prior(self.store, self.shards["prior"][0], self.shards["shift"][0], variant), settings

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from corgi.flow.code import code_digest
+from corgi.flow.earlier import Earlier
 from corgi.flow.locks import held
 from corgi.settings.section import Section, digest
 from corgi.tables.manifest import ShardEntry, ShardManifest, StageManifest
@@ -21,7 +22,9 @@ class Stage:
     """One step from committed tables to committed tables.
 
     `body`, `fingerprint` and `amend` are `module:function`, imported only when needed: finished work must be
-    recognised without importing Ray or torch. `version` is raised by hand when equal input would give other output.
+    recognised without importing Ray or torch. `version` is raised by hand when equal input would give other output. `parts`, a
+    `module:function` of the recipe, returns a version for each part of the stage that the recipe touches, raised when only
+    what touches that part would come out otherwise: 0 to begin with, which no key holds (docs/decisions/0007).
     `amend(context, tasks)` makes the next generation of committed shards from the one before (corgi/flow/amend.py).
     `along` names the stage with which this one runs when only that one is asked for. `aside`, a `module:function` of the
     recipe, is given where a stage may run beside later ones that do not need it: it returns the environment of the
@@ -37,6 +40,7 @@ class Stage:
     version: int = 1
     partition: str | None = None
     fingerprint: str | None = None
+    parts: str | None = None
     amend: str | None = None
     cost: str | None = None
     along: str | None = None
@@ -62,6 +66,8 @@ class Context:
     force: bool = False
     locks: ExitStack = field(default_factory=ExitStack)
     outside: Any = None
+    parts: dict[str, int] = field(default_factory=dict)
+    earlier: Earlier | None = None
 
     def shards(self, stage: str) -> list[ShardManifest]:
         """Return an input's shard manifests in order."""
@@ -81,7 +87,7 @@ class Context:
         chosen = {name: self.entries(name) for name in self.inputs} if inputs is None else inputs
         meaning = {
             "stage": self.stage.name,
-            "version": self.stage.version,
+            "version": version_of(self.stage, self.parts),
             "settings": self._meaning,
             "shard": shard,
             "inputs": {name: [m.digest for m in manifests] for name, manifests in chosen.items()},
@@ -99,6 +105,7 @@ class Context:
             settings=self.settings,
             inputs={name: tuple(m.path for m in manifests) for name, manifests in chosen.items()},
             payload=payload or {},
+            earlier=self.earlier.of(shard) if self.earlier else (),
         )
 
     @cached_property
@@ -166,12 +173,25 @@ def outside_of(stage: Stage, recipe: Any) -> Any:
     return resolve(stage.fingerprint)(recipe) if stage.fingerprint else None
 
 
-def stage_key(stage: Stage, recipe: Any, inputs: dict[str, StageManifest], outside: Any) -> str:
+def parts_of(stage: Stage, recipe: Any) -> dict[str, int]:
+    """Return the versions of a stage's parts that a recipe touches."""
+    return resolve(stage.parts)(recipe) if stage.parts else {}
+
+
+def version_of(stage: Stage, parts: dict[str, int]) -> Any:
+    """Return a stage's version as keys hold it: beside its own the raised ones of its parts, where there are any."""
+    raised = {part: number for part, number in parts.items() if number}
+    return [stage.version, raised] if raised else stage.version
+
+
+def stage_key(
+    stage: Stage, recipe: Any, inputs: dict[str, StageManifest], outside: Any, parts: dict[str, int]
+) -> str:
     """Return the key of a stage over its inputs."""
     return digest(
         {
             "stage": stage.name,
-            "version": stage.version,
+            "version": version_of(stage, parts),
             "settings": meaning_of(stage, recipe),
             "inputs": {name: found.digest for name, found in inputs.items()},
             "outside": outside,

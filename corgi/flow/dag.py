@@ -13,7 +13,8 @@ from typing import Any
 from corgi.flow import screen
 from corgi.flow.aside import Aside
 from corgi.flow.code import code_digest, git_commit
-from corgi.flow.context import Context, Stage, outside_of, resolve, stage_key
+from corgi.flow.context import Context, Stage, outside_of, parts_of, resolve, stage_key
+from corgi.flow.earlier import Earlier
 from corgi.settings.errors import InputError, SettingsError, StorageError
 from corgi.storage.disk import is_object_store
 from corgi.tables.manifest import RowCounts, ShardEntry, StageManifest
@@ -211,7 +212,7 @@ class Dag:
             return None
         say(f"{stage.name}: runs beside what follows")
         if before is None:
-            self.run.forget(needing)
+            self.run.supersede(needing)
         return Aside(stage.name, self.aside_command(stage.name, context.force), environment)
 
     def _joined(self, context: Context, aside: Aside, say: Callable[[str], None]) -> StageManifest:
@@ -239,7 +240,7 @@ class Dag:
         stage = context.stage
         screen.current().begin(f"{stage.name}: runs")
         if before is None:
-            self.run.forget(self.following(stage))
+            self.run.supersede(self.following(stage))
         with ExitStack() as held:
             beside = self._start_follower(follower, say, held)
             done = self.close(context, resolve(stage.body)(context))
@@ -267,10 +268,13 @@ class Dag:
     ) -> Context:
         """Return what a stage's body would be given over these closed inputs."""
         inputs = {name: closed[name] for name in stage.inputs}
-        outside = outside_of(stage, self.recipe)
-        key = stage_key(stage, self.recipe, inputs, outside)
+        outside, parts = outside_of(stage, self.recipe), parts_of(stage, self.recipe)
+        key = stage_key(stage, self.recipe, inputs, outside, parts)
         held = locks or ExitStack()
-        return Context(stage, self.recipe, self.store, self.run, inputs, key, force, held, outside)
+        earlier = Earlier(self.run, stage.name, self.recipe, stage.settings)
+        return Context(
+            stage, self.recipe, self.store, self.run, inputs, key, force, held, outside, parts, earlier
+        )
 
     def _step(self, stage: Stage, closed: dict[str, StageManifest]) -> Step:
         context = self.context(stage, closed)
@@ -297,7 +301,7 @@ class Dag:
                     f"{task.stage} ended without committing shard {task.shard}; other shards are safe; run the same command again"
                 )
             shard = self.store.read_shard(paths[task.key])
-            entries.append(ShardEntry(shard=shard.shard, path=shard.path, digest=shard.digest))
+            entries.append(ShardEntry.of(shard))
             rows = rows + shard.rows
         manifest = StageManifest(
             stage=context.stage.name,
@@ -309,6 +313,8 @@ class Dag:
             inputs={name: found.path for name, found in context.inputs.items()},
             shards=tuple(entries),
             rows=rows,
+            parts=context.parts,
+            outside=context.outside,
         )
         return self.store.close(manifest)
 

@@ -65,7 +65,7 @@ class _Source:
         for key, path in paths.items():
             if key not in self._entries or self._entries[key].path != path:
                 shard = store.read_shard(path)
-                self._entries[key] = ShardEntry(shard=shard.shard, path=shard.path, digest=shard.digest)
+                self._entries[key] = ShardEntry.of(shard)
         so_far = self._closed_so_far([self._entries[key] for key in self._wanted if key in paths])
         return replace(self._stage, inputs={**self._stage.inputs, self._before.stage.name: so_far})
 

@@ -48,7 +48,7 @@ def export_prior(run_folder: str | Path, out: str | Path, variant: str | None = 
     """
     run = Run.open(run_folder)
     prior, shift = run.shards("prior")[0], run.shards("shift")[0]
-    settings = PriorSettings.model_validate(prior.settings["prior"])
+    settings = PriorSettings.recorded(prior.settings["prior"])
     chosen = settings.variants[0] if variant is None else variant
     if chosen not in settings.variants:
         raise InputError(

@@ -119,9 +119,9 @@ def load(folder: str | Path) -> Generator:
 def assemble(store: Store, shards: Mapping[str, Sequence[ShardManifest]]) -> Generator:
     """Return the generator made of committed shards, by stage."""
     prior, decoder, autoencoder = shards["prior"][0], shards["decoder"][0], shards["autoencoder"][0]
-    embed = EmbedSettings.model_validate(shards["embed"][0].settings["embed"])
+    embed = EmbedSettings.recorded(shards["embed"][0].settings["embed"])
     own = model_shard(shards["tower"]) if "tower" in shards else None
-    settings = PriorSettings.model_validate(prior.settings["prior"])
+    settings = PriorSettings.recorded(prior.settings["prior"])
     towers = tuple(load_tower(ref) for ref in tower_refs(store, embed, own))
     encoder = words_of(shards["embed"][0], settings)
     ref = next((ref for ref in embed.tokens if ref.name == encoder), None)
@@ -133,7 +133,7 @@ def assemble(store: Store, shards: Mapping[str, Sequence[ShardManifest]]) -> Gen
             settings.sample_steps, settings.sampler, settings.guidance, settings.num_candidates
         ),
         decoder=load_decoder(store, decoder, autoencoder),
-        decoder_settings=DecoderSettings.model_validate(decoder.settings["decoder"]),
+        decoder_settings=DecoderSettings.recorded(decoder.settings["decoder"]),
     )
 
 

@@ -3,11 +3,22 @@
 import hashlib
 import json
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
 from pydantic_core import to_jsonable_python
+
+_RECORDED = {"recorded": True}
+"""Validation context of settings that an earlier version may have written."""
 
 
 class Section(BaseModel):
@@ -17,15 +28,41 @@ class Section(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _lay_over_the_default(cls, values: Any) -> Any:
+    def _lay_over_the_default(cls, values: Any, info: ValidationInfo) -> Any:
         """Let a nested section hold differences only: the rest stays as this class sets it, not as its own class does."""
         if not isinstance(values, dict):
             return values
+        if info.context is _RECORDED:
+            return _before(cls) | values
         laid = dict(values)
         for name, field in cls.model_fields.items():
             if isinstance(field.default, Section) and isinstance(values.get(name), dict):
                 laid[name] = {**field.default.model_dump(exclude_unset=True), **values[name]}
         return laid
+
+    @classmethod
+    def recorded(cls, values: dict[str, Any]) -> Self:
+        """Return settings as this or an earlier version wrote them: what they do not name was not there yet.
+
+        Raises:
+            pydantic.ValidationError: they hold a setting or value that is there no more.
+
+        """
+        return cls.model_validate(values, context=_RECORDED)
+
+    @classmethod
+    def recorded_meaning(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Return the meaning of some of the sections of this class as this or an earlier version wrote them.
+
+        Sections that cannot be read any more stay as they are written, so that they equal none of today's.
+        """
+        found = {}
+        for name, told in values.items():
+            field = cls.model_fields.get(name)
+            read = told if field is None else _read(field, told)
+            if field is None or not (_is_neutral(field) or _asks_nothing_new(field, read)):
+                found[name] = read
+        return found
 
     def meaning(self, names: Iterable[str] | None = None) -> dict[str, Any]:
         """Return the settings that can change a result, as JSON, of `names` only where given.
@@ -46,6 +83,21 @@ def _meaning(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _meaning(item) for name, item in value.items()}
     return to_jsonable_python(value)
+
+
+def _read(field: FieldInfo, told: Any) -> Any:
+    """Return the meaning of a field's value as an earlier version wrote it."""
+    kind: Any = field.annotation
+    try:
+        return _meaning(TypeAdapter(kind).validate_python(told, context=_RECORDED))
+    except ValidationError:
+        return told
+
+
+def _before(kind: type[Section]) -> dict[str, Any]:
+    """Return the added settings of a section with the values that mean what was done before they existed."""
+    marks = {name: _mark(field, "added") for name, field in kind.model_fields.items()}
+    return {name: added["before"] for name, added in marks.items() if added is not None}
 
 
 def _mark(field: FieldInfo, name: str) -> Any:

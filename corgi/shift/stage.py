@@ -88,7 +88,7 @@ def earlier_run(settings: ShiftSettings, towers: Sequence[str]) -> Earlier | Non
     if settings.update is None:
         return None
     store, manifest = shift_of(settings.update)
-    before = ShiftSettings.model_validate(manifest.settings["shift"])
+    before = ShiftSettings.recorded(manifest.settings["shift"])
     for name in ("num_clusters", "covariance", "rank", "seed"):
         if getattr(before, name) != getattr(settings, name):
             raise InputError(

@@ -24,7 +24,8 @@ VECTOR_ROW_GROUP_ROWS = 10_000
 class ShardTask:
     """All that a worker needs to make one shard: plain data, names only.
 
-    `inputs` maps each upstream stage to the paths, relative to the store, of the shard manifests read.
+    `inputs` maps each upstream stage to the paths, relative to the store, of the shard manifests read. `earlier` holds, as (key,
+    digest), what was committed of this shard under other keys: equal content keeps that name.
     """
 
     root: str
@@ -36,6 +37,7 @@ class ShardTask:
     settings: dict[str, Any]
     inputs: dict[str, tuple[str, ...]] = field(default_factory=dict)
     payload: dict[str, Any] = field(default_factory=dict)
+    earlier: tuple[tuple[str, str], ...] = ()
 
     @property
     def folder(self) -> str:
@@ -100,7 +102,7 @@ class Attempt:
             files=tuple(self._files),
             rows=rows,
             facts=facts or {},
-        )
+        ).named_by(task.earlier)
         path = publish(self.storage, task.folder, sealed(manifest))
         self._committed = True
         if timings:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from corgi.settings.errors import StorageError
+from corgi.settings.recipe import Recipe
 from corgi.storage.disk import open_storage
 from corgi.tables.generations import generation
 from corgi.tables.manifest import ShardManifest, StageManifest
@@ -50,7 +51,7 @@ def run_facts(store: Store) -> dict[str, dict[str, Any]]:
         if name == "store" or "run.json" not in root.names(name):
             continue
         try:
-            found[name] = {"stages": {}, **json.loads(root.read(f"{name}/run.json"))}
+            found[name] = {"stages": {}, "former": {}, **json.loads(root.read(f"{name}/run.json"))}
         except (ValueError, TypeError):
             raise StorageError(
                 f"{root.locate(f'{name}/run.json')} is damaged; nothing was removed; remove that run's folder or run its recipe again"
@@ -68,12 +69,15 @@ def readable_shards(store: Store, paths: Iterable[str]) -> Iterator[ShardManifes
 
 
 def unreferenced(store: Store) -> dict[str, int]:
-    """Return, with their bytes, the files that no run refers to and no unfinished stage of a run will take up again."""
+    """Return, with their bytes, the files that no run refers to and no unfinished stage of a run will take up again.
+
+    What a run had before an unfinished stage is referred to until that stage is complete.
+    """
     contents, runs = Contents.of(store), run_facts(store)
     kept: set[str] = set()
     shard_paths: set[str] = set()
     for facts in runs.values():
-        for stage, entry in facts["stages"].items():
+        for stage, entry in (*facts["stages"].items(), *facts["former"].items()):
             manifest = store.stage(stage, entry["key"])
             if manifest is not None:
                 kept.add(manifest.path)
@@ -113,11 +117,17 @@ def _open_stages(facts: dict[str, Any]) -> set[str]:
 
 def _is_unfinished(manifest: ShardManifest, runs: Iterable[dict[str, Any]]) -> bool:
     """Say whether some run has not completed this shard's stage and would make the shard with the same settings."""
+    told = manifest.settings
     return any(
-        manifest.stage in _open_stages(facts)
-        and all(facts.get("recipe", {}).get(name) == told for name, told in manifest.settings.items())
+        manifest.stage in _open_stages(facts) and _ask_the_same(told, facts.get("recipe", {}))
         for facts in runs
     )
+
+
+def _ask_the_same(told: dict[str, Any], recipe: dict[str, Any]) -> bool:
+    """Return whether a recipe asks for what settings of this or an earlier version asked for."""
+    asked = {name: recipe.get(name) for name in told}
+    return asked == told or Recipe.recorded_meaning(asked) == Recipe.recorded_meaning(told)
 
 
 def referring_stages(store: Store, removed: set[str], contents: Contents) -> list[StageManifest]:

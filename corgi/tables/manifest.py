@@ -1,6 +1,7 @@
 """What a commit says: files with sizes and hashes, rows by reason, settings and inputs."""
 
 import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self, TypeVar
 
@@ -73,20 +74,35 @@ class ShardManifest(_Placed):
     files: tuple[FileEntry, ...]
     rows: RowCounts
     facts: dict[str, Any] = {}
+    origin: str = ""
+    """Key under which the same content was first made; empty: this one."""
+
+    @property
+    def named(self) -> str:
+        """Return the key that the digest holds."""
+        return self.origin or self.key
 
     @property
     def digest(self) -> str:
-        """Name the content: what it was made from and what came out, not where or by which attempt."""
+        """Name the content: what it was first made from and what came out, not where or by which attempt."""
         files = sorted((entry.table, entry.sha256) for entry in self.files)
         return digest(
             {
                 "stage": self.stage,
                 "shard": self.shard,
-                "key": self.key,
+                "key": self.named,
                 "files": files,
                 "rows": self.rows.model_dump(mode="json"),
             }
         )
+
+    def named_by(self, earlier: Iterable[Sequence[str]]) -> Self:
+        """Return the manifest under the name of the first of `earlier`, as (key, digest), that has the same content, if any."""
+        for key, found in earlier:
+            same = self.model_copy(update={"origin": "" if key == self.key else key})
+            if same.digest == found:
+                return same
+        return self
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +112,17 @@ class ShardEntry:
     shard: str
     path: str
     digest: str
+    origin: str = ""
+
+    @classmethod
+    def of(cls, manifest: ShardManifest) -> Self:
+        """Return the entry of a committed shard."""
+        return cls(manifest.shard, manifest.path, manifest.digest, manifest.origin)
+
+    @property
+    def named(self) -> str:
+        """Return the key that the digest holds."""
+        return self.origin or self.path.split("/")[1]
 
 
 class StageManifest(_Placed):
@@ -110,6 +137,10 @@ class StageManifest(_Placed):
     inputs: dict[str, str]
     shards: tuple[ShardEntry, ...]
     rows: RowCounts
+    parts: dict[str, int] | None = None
+    """Versions of the parts that the recipe touched; None in manifests of 0.1, where every one was 0."""
+    outside: Any = None
+    """What the key holds of files outside the store; None in manifests of 0.1."""
 
     @property
     def digest(self) -> str:

@@ -11,6 +11,8 @@ from corgi.storage.errors import storage_full
 from corgi.tables.manifest import ShardManifest, StageManifest
 from corgi.tables.store import Store
 
+_FORMER = "former"
+
 
 class Run:
     """A named run under a root; it owns no table, it points at committed ones."""
@@ -53,9 +55,9 @@ class Run:
     def facts(self) -> dict[str, Any]:
         """Return run.json: the resolved recipe and, by stage, the manifest's path, key and digest."""
         try:
-            return {"stages": {}, **json.loads(self.storage.read("run.json"))}
+            return {"stages": {}, _FORMER: {}, **json.loads(self.storage.read("run.json"))}
         except FileNotFoundError:
-            return {"stages": {}}
+            return {"stages": {}, _FORMER: {}}
         except (ValueError, TypeError):
             raise StorageError(
                 f"{self.storage.locate('run.json')} is damaged; tables and models are safe; remove it and run the same command"
@@ -70,19 +72,39 @@ class Run:
             self._write({**facts, **values})
 
     def record(self, stage: str, manifest: StageManifest) -> None:
-        """Point the run at a stage's manifest."""
+        """Point the run at a stage's manifest; what it pointed at before is former no more."""
         facts = self.facts
         entry = {"path": manifest.path, "key": manifest.key, "digest": manifest.digest}
-        if facts["stages"].get(stage) != entry:
-            facts["stages"][stage] = entry
-            self._write(facts)
+        former = {name: told for name, told in facts[_FORMER].items() if name != stage}
+        if facts["stages"].get(stage) != entry or former != facts[_FORMER]:
+            self._write({**facts, "stages": {**facts["stages"], stage: entry}, _FORMER: former})
+
+    def supersede(self, stages: Sequence[str]) -> None:
+        """Stop pointing at stages whose results are about to be replaced, so that a run never mixes two recipes.
+
+        They are former stages until new ones are recorded: what is equal in them is recognised, and `--gc` leaves it.
+        """
+        facts = self.facts
+        leaving = {name: entry for name, entry in facts["stages"].items() if name in stages}
+        self._keep(facts, stages, {**facts[_FORMER], **leaving})
 
     def forget(self, stages: Sequence[str]) -> None:
-        """Stop pointing at stages whose results are about to be replaced, so that a run never mixes two recipes."""
+        """Stop pointing at stages for good."""
         facts = self.facts
-        kept = {name: entry for name, entry in facts["stages"].items() if name not in stages}
-        if kept != facts["stages"]:
-            self._write({**facts, "stages": kept})
+        self._keep(
+            facts, stages, {name: entry for name, entry in facts[_FORMER].items() if name not in stages}
+        )
+
+    def former(self, stage: str) -> StageManifest | None:
+        """Return what this run last had of a stage, whether or not it is about to be replaced."""
+        facts = self.facts
+        entry = facts["stages"].get(stage) or facts[_FORMER].get(stage)
+        return None if entry is None else self.store.stage(stage, entry["key"])
+
+    def _keep(self, facts: dict[str, Any], leaving: Sequence[str], former: dict[str, Any]) -> None:
+        kept = {name: entry for name, entry in facts["stages"].items() if name not in leaving}
+        if kept != facts["stages"] or former != facts[_FORMER]:
+            self._write({**facts, "stages": kept, _FORMER: former})
 
     def stages(self) -> dict[str, StageManifest]:
         """Return the stages this run points at, in the order they were recorded."""

@@ -71,6 +71,10 @@ class Store:
         found = newest(self.storage, f"{stage}/closed/{key}")
         return None if found is None else self.read_stage(found)
 
+    def closed_keys(self, stage: str) -> list[str]:
+        """Return the keys under which a stage was ever closed, sorted."""
+        return sorted(self.storage.folders(f"{stage}/closed"))
+
     def committed(self, stage: str, keys: list[str]) -> dict[str, str]:
         """Return the newest manifest's path of each of these shard keys that has one; no manifest is opened."""
         if len(keys) <= 64 or not is_object_store(self.location):

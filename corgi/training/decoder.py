@@ -88,7 +88,7 @@ def process_of(settings: DecoderSettings, latent_dim: int) -> ShiftedDiffusion:
 
 def load_decoder(store: Store, decoder: ShardManifest, model: ShardManifest) -> PictureDecoder:
     """Return a trained decoder ready to paint, from committed and verified weights."""
-    settings = DecoderSettings.model_validate(decoder.settings["decoder"])
+    settings = DecoderSettings.recorded(decoder.settings["decoder"])
     autoencoder = load_autoencoder(store, model)
     state = load_file(store.path(decoder, "decoder"))
     table = ShiftTable.from_state(

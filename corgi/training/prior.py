@@ -119,7 +119,7 @@ def choice_of(settings: PriorSettings, variant: str, c: float) -> ClusterChoice:
 
 def load_prior(store: Store, prior: ShardManifest, shift: ShardManifest, variant: str) -> TextPrior:
     """Return a trained prior ready to sample, from committed and verified weights."""
-    settings = PriorSettings.model_validate(prior.settings["prior"])
+    settings = PriorSettings.recorded(prior.settings["prior"])
     table = shift_table(store, shift, variant)
     network = network_of(settings, table, variant)
     network.load_state_dict(load_file(store.path(prior, f"prior_{variant}")))

@@ -37,7 +37,7 @@ def words_of(embedded: ShardManifest, settings: PriorSettings) -> str | None:
     """Return the name of the text encoder a prior reads words of, None for a prior without words."""
     if not settings.num_text_tokens:
         return None
-    stored = EmbedSettings.model_validate(embedded.settings.get("embed", {})).tokens
+    stored = EmbedSettings.recorded(embedded.settings.get("embed", {})).tokens
     return settings.text_encoder or (stored[0].name if stored else "")
 
 

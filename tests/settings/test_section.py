@@ -267,6 +267,25 @@ def test_an_added_setting_is_out_by_its_value_not_by_its_silence():
     assert digest(Later().meaning()) != digest(First().meaning())  # its default is new behaviour
 
 
+def test_what_an_earlier_version_recorded_means_what_was_done_then():
+    first = First(size=6).model_dump(mode="json")
+    assert Later.recorded(first).mended == 0  # not its default, which is new behaviour
+    assert digest(Later.recorded(first).meaning()) == digest(First(size=6).meaning())
+    again = Later.recorded(Later(mended=1, extra=True).model_dump(mode="json"))
+    assert again == Later(mended=1, extra=True)
+    with pytest.raises(ValidationError):
+        Later.recorded({**first, "gone": 1})
+
+
+def test_recorded_sections_are_compared_by_meaning():
+    told = First().model_dump(mode="json")
+    was = Later.recorded_meaning(told)
+    assert was == Later(mended=0).meaning()
+    assert was == Later.recorded_meaning({**told, "whole": {"rank": 8, "workers": 7}})
+    assert was != Later.recorded_meaning({**told, "whole": {"rank": 9, "workers": 1}})
+    assert Later.recorded_meaning({"size": "unreadable", "gone": 1}) == {"size": "unreadable", "gone": 1}
+
+
 def test_an_added_setting_keeps_its_bounds():
     with pytest.raises(ValidationError):
         LaterNested(rate=0)

@@ -1,0 +1,51 @@
+"""What earlier commits of a stage held, so that content which comes out again keeps its name."""
+
+from functools import cached_property
+
+from corgi.settings.errors import StorageError
+from corgi.settings.section import Section
+from corgi.tables.manifest import StageManifest
+from corgi.tables.run import Run
+
+
+class Earlier:
+    """The shards of a stage as every closed manifest of it under the root lists them, those of this run first.
+
+    A stage made again under another key (a raised version, another spelling of the list) often has the same content. Its shards
+    are then named by the key they were first made under, so that keys made from their digests stay, and with them all later work.
+    The settings must be the same too, since later stages read some of them beside the tables.
+    """
+
+    def __init__(self, run: Run, stage: str, recipe: Section, settings: tuple[str, ...]) -> None:
+        """Name the stage and its sections of the recipe; the store is asked when the first shard is."""
+        self._run, self._stage = run, stage
+        self._recipe, self._settings = recipe, settings
+
+    def of(self, shard: str) -> tuple[tuple[str, str], ...]:
+        """Return a shard's commits as (key it is named by, digest), best first."""
+        return tuple(self._commits.get(shard, ()))
+
+    @cached_property
+    def _commits(self) -> dict[str, dict[tuple[str, str], None]]:
+        found: dict[str, dict[tuple[str, str], None]] = {}
+        for manifest in self._closed():
+            for entry in manifest.shards:
+                found.setdefault(entry.shard, {})[entry.named, entry.digest] = None
+        return found
+
+    def _closed(self) -> list[StageManifest]:
+        own = self._run.former(self._stage)
+        keys = self._run.store.closed_keys(self._stage)
+        if own is not None:
+            keys.sort(key=lambda key: key != own.key)
+        found = []
+        for key in keys:
+            try:
+                found.append(self._run.store.stage(self._stage, key))
+            except StorageError:  # a damaged manifest is nobody's
+                continue
+        return [manifest for manifest in found if manifest is not None and self._is_asked(manifest)]
+
+    def _is_asked(self, manifest: StageManifest) -> bool:
+        was = type(self._recipe).recorded_meaning(manifest.settings)
+        return was == self._recipe.meaning(self._settings)
