@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from corgi.flow.address import check_address
 from corgi.settings import errors
 from corgi.settings.errors import ClusterError, CorgiError
 
@@ -53,6 +54,17 @@ def has_room(recipe: Any, cpus: float, gpus: float) -> bool:
     return cpus + FREE_CPUS <= have.get("CPU", 0) and gpus <= have.get("GPU", 0)
 
 
+def check() -> None:
+    """Make sure that the cluster of RAY_ADDRESS answers, where it names one.
+
+    Raises:
+        ClusterError: it does not.
+
+    """
+    if address := os.environ.get("RAY_ADDRESS"):
+        check_address(address)
+
+
 def connect(recipe: Any) -> None:
     """Join the cluster of RAY_ADDRESS, or start a local Ray that ends with this process.
 
@@ -64,6 +76,7 @@ def connect(recipe: Any) -> None:
 
     if ray.is_initialized():
         return
+    check()
     quiet: dict[str, Any] = {
         "logging_level": logging.WARNING,
         "log_to_driver": True,

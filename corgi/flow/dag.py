@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from corgi.flow import screen
+from corgi.flow import cluster, screen
 from corgi.flow.aside import Aside
 from corgi.flow.code import code_digest, git_commit
 from corgi.flow.context import Context, Stage, outside_of, parts_of, resolve, stage_key
@@ -120,6 +120,7 @@ class Dag:
                     done = self.store.stage(stage.name, context.key)
                     if stage.name in selected and (done is None or context.force):
                         if ran == 0:
+                            cluster.check()
                             self.store.storage.check()
                         ran += 1
                         aside = self._started(context, done, selected, say)

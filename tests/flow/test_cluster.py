@@ -59,6 +59,7 @@ def test_a_cluster_that_is_not_there_is_one_line(monkeypatch):
     import ray
 
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    monkeypatch.setattr("corgi.flow.cluster.check_address", lambda address: None)
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
 
     def refuse(**_):

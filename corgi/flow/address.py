@@ -1,0 +1,124 @@
+"""The address of a Ray cluster, tried before Ray is asked: Ray waits for minutes for a cluster that does not answer."""
+
+import socket
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import closing
+from threading import Thread
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from corgi.settings.errors import ClusterError
+
+if TYPE_CHECKING:
+    import grpc
+
+CONNECTION_TIMEOUT_S = 5.0
+ANSWER_TIMEOUT_S = 10.0
+"""Longest waits for a connection, its name being looked up included, and for an answer over it."""
+_UNANSWERED = "accepts connections and does not answer"
+
+
+def check_address(address: str) -> None:
+    """Make sure that a cluster answers at an address such as RAY_ADDRESS holds: `host:port`, `ray://host:port`, auto or local.
+
+    Raises:
+        ClusterError: nothing answers there in time, or what answers is no Ray cluster; the line says which.
+
+    """
+    if address == "local":
+        return
+    if address.startswith(("http://", "https://")):
+        raise ClusterError(
+            f"RAY_ADDRESS={address} is the address of a dashboard, which only takes jobs; committed work is safe; run the same command through `ray job submit --working-dir . --`, or set RAY_ADDRESS to the head's host:port"
+        )
+    found = _of_this_machine() if address == "auto" else address
+    reason = _failure(found.removeprefix("ray://"), is_client=found.startswith("ray://"))
+    if reason:
+        named = address if found == address else f"{address} ({found})"
+        raise ClusterError(
+            f"the Ray cluster of RAY_ADDRESS={named} {reason}; committed work is safe; start the cluster or correct RAY_ADDRESS, or unset it to use this machine alone, and run the same command"
+        )
+
+
+def _of_this_machine() -> str:
+    from ray._private.services import canonicalize_bootstrap_address
+
+    try:
+        found = canonicalize_bootstrap_address("auto")
+    except ConnectionError:
+        found = None
+    if found is None:
+        raise ClusterError(
+            "RAY_ADDRESS=auto finds no Ray cluster on this machine; committed work is safe; start one with `ray start --head`, or unset RAY_ADDRESS, and run the same command"
+        )
+    return found
+
+
+def _failure(address: str, is_client: bool) -> str:
+    """Return what is wrong at `host:port`, or an empty text."""
+    try:
+        parts = urlsplit(f"//{address}")
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host = port = None
+    if not host or not port:
+        return "is not host:port"
+    try:
+        _within(CONNECTION_TIMEOUT_S, lambda: _connect(host, port))
+    except TimeoutError:
+        return f"cannot be reached: no connection in {CONNECTION_TIMEOUT_S:.0f} s"
+    except OSError as error:
+        return f"cannot be reached: {error.strerror or error}"
+    return _answer(f"[{host}]:{port}" if ":" in host else f"{host}:{port}", is_client)
+
+
+def _connect(host: str, port: int) -> None:
+    socket.create_connection((host, port), CONNECTION_TIMEOUT_S).close()
+
+
+def _answer(address: str, is_client: bool) -> str:
+    """Ask a head, or the server of Ray clients, for a first answer; return what is wrong with it, or an empty text."""
+    import grpc
+    from ray._private.grpc_utils import init_grpc_channel
+    from ray.core.generated.gcs_service_pb2 import GetClusterIdRequest
+    from ray.core.generated.gcs_service_pb2_grpc import NodeInfoGcsServiceStub
+
+    channel: Any = init_grpc_channel(address)
+    with closing(channel):
+        try:
+            if is_client:
+                grpc.channel_ready_future(channel).result(ANSWER_TIMEOUT_S)
+            else:
+                ask = NodeInfoGcsServiceStub(channel).GetClusterId
+                ask(GetClusterIdRequest(), timeout=ANSWER_TIMEOUT_S, wait_for_ready=True)
+        except grpc.FutureTimeoutError:
+            return _UNANSWERED
+        except grpc.RpcError as error:
+            return _meaning(error)
+    return ""
+
+
+def _meaning(error: "grpc.RpcError") -> str:
+    import grpc
+
+    assert isinstance(error, grpc.Call)
+    if error.code() == grpc.StatusCode.DEADLINE_EXCEEDED:
+        return _UNANSWERED
+    if error.code() == grpc.StatusCode.UNIMPLEMENTED:
+        return "is not the port of a Ray head, which is 6379 as a rule"
+    return f"answers with an error: {' '.join(str(error.details()).split())[:200]}"
+
+
+def _within(timeout_s: float, work: Callable[[], None]) -> None:
+    """Wait for a call; one that takes longer is left behind, since looking a name up cannot be interrupted."""
+    done: Future[None] = Future()
+
+    def run() -> None:
+        try:
+            done.set_result(work())
+        except OSError as error:
+            done.set_exception(error)
+
+    Thread(target=run, daemon=True).start()
+    done.result(timeout_s)
