@@ -81,17 +81,18 @@ def _answer(address: str, is_client: bool) -> str:
     """Ask a head, or the server of Ray clients, for a first answer; return what is wrong with it, or an empty text."""
     import grpc
     from ray._private.grpc_utils import init_grpc_channel
-    from ray.core.generated.gcs_service_pb2 import GetClusterIdRequest
+    from ray.core.generated import gcs_service_pb2
     from ray.core.generated.gcs_service_pb2_grpc import NodeInfoGcsServiceStub
 
     channel: Any = init_grpc_channel(address)
+    messages: Any = gcs_service_pb2  # protobuf makes its classes when it is imported
     with closing(channel):
         try:
             if is_client:
                 grpc.channel_ready_future(channel).result(ANSWER_TIMEOUT_S)
             else:
                 ask = NodeInfoGcsServiceStub(channel).GetClusterId
-                ask(GetClusterIdRequest(), timeout=ANSWER_TIMEOUT_S, wait_for_ready=True)
+                ask(messages.GetClusterIdRequest(), timeout=ANSWER_TIMEOUT_S, wait_for_ready=True)
         except grpc.FutureTimeoutError:
             return _UNANSWERED
         except grpc.RpcError as error:
