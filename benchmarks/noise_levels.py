@@ -107,23 +107,8 @@ def reached_s(points: list[tuple[float, float]], goal: float) -> float:
     return float("inf")
 
 
-def main() -> int:
-    """Print and keep the ratio, and draw both curves."""
-    parser = argparse.ArgumentParser(description="Time noise levels.")
-    parser.add_argument("--run", default="runs/openmoji", help="a run of make demo")
-    parser.add_argument("--seconds", type=float, default=40.0, help="seconds of training each")
-    arguments = parser.parse_args()
-    train, held_out = pairs_of(Run.open(arguments.run))
-    curves = {levels: curve(train, held_out, levels, arguments.seconds) for levels in LEVELS}
-    figures = Figures("noise_levels", "torch")
-    best = min(value for _, value in curves[1])
-    one_s = reached_s(curves[1], best)
-    figures.add("lowest_loss_k1", best, "")
-    figures.add("lowest_loss_k4", min(value for _, value in curves[4]), "")
-    figures.add("k1_reaches_its_lowest_after", one_s, "s")
-    figures.add("k4_reaches_that_after", reached_s(curves[4], best), "s")
-    figures.add("time_to_equal_loss_k4_over_k1", reached_s(curves[4], best) / one_s, "x", "<=0.6")
-    figures.write()
+def draw(curves: dict[int, list[tuple[float, float]]]) -> None:
+    """Draw the loss of each number of levels over the seconds of training."""
     figure = Figure(figsize=(6, 3.6), dpi=110, layout="constrained")
     axes = figure.subplots()
     for levels, points in curves.items():
@@ -132,6 +117,26 @@ def main() -> int:
     axes.set_ylabel("held-out x0 error")
     axes.legend(frameon=False)
     figure.savefig(PLOT)
+
+
+def main() -> int:
+    """Print and keep the ratio, and draw both curves."""
+    parser = argparse.ArgumentParser(description="Time noise levels.")
+    parser.add_argument("--run", default="runs/openmoji", help="a run of make demo")
+    parser.add_argument("--seconds", type=float, default=40.0, help="seconds of training each")
+    arguments = parser.parse_args()
+    figures = Figures("noise_levels", "torch")
+    train, held_out = pairs_of(Run.open(arguments.run))
+    curves = {levels: curve(train, held_out, levels, arguments.seconds) for levels in LEVELS}
+    best = min(value for _, value in curves[1])
+    one_s = reached_s(curves[1], best)
+    figures.add("lowest_loss_k1", best, "")
+    figures.add("lowest_loss_k4", min(value for _, value in curves[4]), "")
+    figures.add("k1_reaches_its_lowest_after", one_s, "s")
+    figures.add("k4_reaches_that_after", reached_s(curves[4], best), "s")
+    figures.add("time_to_equal_loss_k4_over_k1", reached_s(curves[4], best) / one_s, "x", "<=0.6")
+    if figures.write():
+        draw(curves)
     return 0
 
 

@@ -24,7 +24,7 @@ import torch.multiprocessing as mp
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from benchmarks.figures import Figures, alternated
+from benchmarks.figures import Figures, alternated, ratios
 from corgi.feeding.noise import Noise
 from corgi.settings.training import TrackingSettings, TrainingSettings
 from corgi.training.loop import train_loop
@@ -167,7 +167,7 @@ def main() -> None:
         for side, rate in zip(sides, rates[1:], strict=True):
             name = f"loop_over_ddp_{mflop:g}mflop_{precision}_stage{side['stage']}"
             goal = f">={GOAL_RATIO}" if mflop >= 100 and side["stage"] == 0 else ""
-            figures.add(name, rate / rates[0], "ratio", goal)
+            figures.add_rounds(name, ratios(rate, rates[0]), "ratio", goal)
     figures.add("checkpoint_stall_demo_interval", demo_stall(), "share", f"<={GOAL_STALL}")
     figures.write()
 
