@@ -94,7 +94,7 @@ class Sizes:
     """How large the pictures were and are."""
 
     original: charts.Chart | None
-    served: list[charts.Bar]
+    received_as: list[charts.Bar]
     """Formats in which kept pictures came, by the download's own facts; none where it did not fetch."""
     kept_as: list[charts.Bar]
     """Types in which they are stored."""

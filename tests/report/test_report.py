@@ -175,7 +175,7 @@ def test_sizes_and_formats_are_those_of_the_tables(tmp_path):
     served = sum((Counter(shard.facts["formats"]) for shard in run.shards("download")), Counter())
     assert len(served) == 3
     ordered = sorted(served.items(), key=lambda item: (-item[1], item[0]))
-    assert f"Formats served {' '.join(f'{name} {number}' for name, number in ordered)} Stored as" in words
+    assert f"Formats received {' '.join(f'{name} {number}' for name, number in ordered)} Stored as" in words
     assert f"{stored / 1000:#.3g} kB" in words
 
 
@@ -184,7 +184,7 @@ def test_a_download_that_does_not_tell_formats_shows_what_is_stored(tmp_path):
     tables.commit_plan(run, pictures)
     tables.commit_download(run, pictures, tells_formats=False)
     words = words_of(section(page(run), "sizes"))
-    assert "Formats served" not in words
+    assert "Formats received" not in words
     assert "Stored as image/png 12" in words
 
 
