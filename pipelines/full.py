@@ -37,6 +37,7 @@ def pictures(recipe: Any) -> list[Stage]:
             ("download",),
             partition="plan",
             version=4,
+            parts="corgi.download.parts:parts",
             amend="corgi.download.revise:revise",
             along=along,
         ),
@@ -48,6 +49,7 @@ def pictures(recipe: Any) -> list[Stage]:
             ("embed",),
             partition="download",
             fingerprint="corgi.clip.references:fingerprint",
+            parts="corgi.clip.references:parts",
             version=2,
             follow="corgi.clip.embed:follow",
             room="corgi.clip.embed:room",
@@ -75,6 +77,7 @@ def given() -> list[Stage]:
             ("embed",),
             partition="download",
             fingerprint="corgi.clip.references:given_fingerprint",
+            parts="corgi.clip.references:given_parts",
         ),
     ]
 
@@ -87,6 +90,7 @@ def planned(along: str | None) -> Stage:
         settings=("plan",),
         version=2,
         fingerprint="corgi.planning.fingerprint:fingerprint",
+        parts="corgi.planning.fingerprint:parts",
         amend="corgi.planning.revise:revise",
         along=along,
     )

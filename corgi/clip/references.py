@@ -7,12 +7,15 @@ from typing import Any
 
 from corgi.settings.clip import EmbedSettings, TowerRef
 from corgi.settings.errors import InputError
+from corgi.settings.recipe import Recipe
 from corgi.sources.embeddings import VectorFile, holds_vectors, vector_files
 from corgi.storage.paths import sha256_of
 from corgi.tables.manifest import ShardManifest
 from corgi.tables.run import Run
 from corgi.tables.store import Store
 
+PART_VERSIONS = {"own tower": 0, "named towers": 0, "heads": 0, "tokens": 0, "npy": 0, "npz": 0}
+"""Raised when what touches that part comes out otherwise: all other vectors stay (docs/decisions/0007)."""
 OWN_TOWER, TRAINED, GIVEN_TOWER = "own", "trained", "clip"
 
 
@@ -77,6 +80,25 @@ def given_fingerprint(recipe: Any) -> dict[str, str]:
     paths = {path for file in given_files(recipe.embed) for path, _ in file.arrays.values()}
     hashes = sorted(sha256_of(str(path)) for path in paths)
     return {f"array {number}": text for number, text in enumerate(hashes)} | fingerprint(recipe)
+
+
+def parts(recipe: Recipe) -> dict[str, int]:
+    """Return the versions of the parts of embed that a recipe touches."""
+    settings = recipe.embed
+    touched = {
+        "own tower": not settings.towers or any(ref.pretrained == TRAINED for ref in settings.towers),
+        "named towers": any(ref.pretrained != TRAINED for ref in settings.towers),
+        "heads": bool(settings.heads),
+        "tokens": bool(settings.tokens),
+    }
+    return {name: PART_VERSIONS[name] for name, is_touched in touched.items() if is_touched}
+
+
+def given_parts(recipe: Recipe) -> dict[str, int]:
+    """Return the versions of the formats of vectors made elsewhere, and of their scores."""
+    paths = [path for file in given_files(recipe.embed) for path, _ in file.arrays.values()]
+    touched = [*sorted({path.suffix[1:] for path in paths}), *(["heads"] if recipe.embed.heads else [])]
+    return {name: PART_VERSIONS[name] for name in touched}
 
 
 def earlier_shift(recipe: Any) -> dict[str, str]:

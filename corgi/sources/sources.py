@@ -87,8 +87,9 @@ def sources(settings: PlanSettings) -> list[Source]:
                 raise InputError(
                     f"plan.input: {pattern} does not exist; nothing was started; name an existing list"
                 )
-            for source in itertools.chain.from_iterable(_named(place, settings) for place in places):
-                found.setdefault(source.sha256, _revised(source, settings))
+            for path, kind in itertools.chain.from_iterable(_named(place, settings) for place in places):
+                sha256 = folder_digest(path) if kind == "files" else sha256_of(path)
+                found.setdefault(sha256, _revised(Source(path, sha256, kind), settings))
         except (OSError, pa.ArrowException) as error:
             raise InputError(
                 f"plan.input: {pattern} cannot be read ({first_line(error)}); nothing was started; name a readable list"
@@ -140,11 +141,21 @@ def _rows(source: Source, columns: Columns, settings: PlanSettings) -> Iterator[
     return separated_rows(source.path, columns, source.format, settings.quoting)
 
 
-def _named(place: str, settings: PlanSettings) -> Iterator[Source]:
-    """Yield the sources of one path: a file is one; a folder is its tars, else its lists, else its pictures."""
+def formats(settings: PlanSettings) -> set[str]:
+    """Return the formats of the sources that are there; nothing is hashed.
+
+    Raises:
+        InputError: a file is of no known kind.
+
+    """
+    places = itertools.chain.from_iterable(map(expand, settings.input))
+    return {kind for place in places for _, kind in _named(place, settings)}
+
+
+def _named(place: str, settings: PlanSettings) -> Iterator[tuple[str, str]]:
+    """Yield path and format of one path's sources: a file is one; a folder is its tars, else its lists, else its pictures."""
     if not is_folder(place):
-        kind = _format(place, settings)
-        yield Source(place, sha256_of(place), kind)
+        yield place, _format(place, settings)
         return
     files = [] if settings.input_format == "files" else inside(vectors_list(place) or place)
     tars = [name for name in files if ending(name) == ".tar"]
@@ -153,14 +164,14 @@ def _named(place: str, settings: PlanSettings) -> Iterator[Source]:
     chosen = tars or [name for name in lists if ending(name) != ".txt" and is_collection]
     if chosen:
         for name in chosen:
-            yield Source(name, sha256_of(name), _format(name, settings))
+            yield name, _format(name, settings)
         return
     check_local(place)
     if not pictures_in(place):
         raise InputError(
             f"plan.input: {place} cannot be read: the folder holds no list, tar or picture; nothing was started; name another"
         )
-    yield Source(place, folder_digest(place), "files")
+    yield place, "files"
 
 
 def vectors_list(place: str) -> str | None:

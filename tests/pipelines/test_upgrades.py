@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from corgi.flow.dag import Dag, Selection, open_dag
+from corgi.planning import fingerprint
 from corgi.settings.recipe import load
 from pipelines.full import stages
 
@@ -77,6 +78,23 @@ def test_the_command_says_so_and_imports_neither_ray_nor_torch(folder):
 )
 def test_what_is_asked_otherwise_is_not_taken_for_done(folder, override):
     assert override.partition(".")[0] in redone(opened(folder, override))
+
+
+def test_a_raised_format_makes_the_plan_again_and_asks_for_no_picture_again(folder, monkeypatch):
+    monkeypatch.setitem(fingerprint.FORMAT_VERSIONS, "csv", 1)
+    assert "plan" not in redone(opened(folder))  # its list is Parquet
+    monkeypatch.setitem(fingerprint.FORMAT_VERSIONS, "parquet", 1)
+    dag = opened(folder)
+    before = dag.run.stages()["plan"]
+    assert "plan" in redone(dag)
+    said: list[str] = []
+    assert dag.execute(Selection(), said.append) == 1
+    assert [line for line in said if line.endswith("done before")] == [
+        f"{stage.name}: done before" for stage in dag.stages[1:]
+    ]
+    after = dag.run.stages()["plan"]
+    assert (after.digest, after.parts) == (before.digest, {"parquet": 1})
+    assert after.key != before.key
 
 
 def test_another_list_is_not_taken_for_done(folder):
