@@ -31,6 +31,15 @@ def promise(request: pytest.FixtureRequest) -> Callable[[int, str], None]:
     return recorder(request.node.nodeid)
 
 
+@pytest.fixture
+def unchecked() -> Iterator[None]:
+    """Leave shapes unchecked in a test with a long learning loop."""
+    from tests.support.shapes import unchecked
+
+    with unchecked():
+        yield
+
+
 @pytest.fixture(scope="session")
 def ray_local() -> Iterator[None]:
     """Start a Ray of four logical CPUs on this machine, once for all tests."""

@@ -18,7 +18,7 @@ MIN_SNR_CAP = 5.0
 """Cap of min-SNR weighting (Hang et al. 2023)."""
 
 
-def loss_weight(schedule: Schedule, t: Int[Tensor, "batch"], name: WeightName) -> Float[Tensor, "batch"]:
+def loss_weight(schedule: Schedule, t: Int[Tensor, "*batch"], name: WeightName) -> Float[Tensor, "*batch"]:
     """Weight of the x0 loss at t >= 1, float64 (eq. 13).
 
     uniform: 1. one_minus_abar: 1-abar_t, the reference's (1 + SNR)^-1. snr: SNR_t, the plain eps loss.

@@ -5,7 +5,7 @@ One signature for all: (denoise, process, cluster, noise, steps). `noise(draw)` 
 """
 
 from collections.abc import Callable, Sequence
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ Noise = Callable[[int], Tensor]
 """Standard normal noise [batch, dim] by the number of the draw."""
 
 
+@runtime_checkable
 class Denoise(Protocol):
     """A network as the samplers see it: (z_t, original t in 1..T, cluster) -> estimate of z_0."""
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -50,32 +50,32 @@ class Schedule:
             raise ValueError("timesteps must have one entry per beta")
 
     @classmethod
-    def from_betas(cls, betas: Float[Tensor, "steps"]) -> Self:
+    def from_betas(cls, betas: Float[Tensor, "steps"]) -> "Schedule":
         """Build a schedule from beta_1..beta_T."""
         padded = torch.cat([betas.new_zeros(1, dtype=torch.float64), betas.to(torch.float64)])
         return cls(padded, torch.arange(len(padded), device=betas.device))
 
     @classmethod
-    def linear(cls, num_steps: int = 1000, beta_start: float = 1e-4, beta_end: float = 2e-2) -> Self:
+    def linear(cls, num_steps: int = 1000, beta_start: float = 1e-4, beta_end: float = 2e-2) -> "Schedule":
         """Build the linear schedule (Ho et al. 2020): beta_t from 1e-4 to 2e-2."""
         return cls.from_betas(torch.linspace(beta_start, beta_end, num_steps, dtype=torch.float64))
 
     @classmethod
-    def cosine(cls, num_steps: int = 1000, offset: float = 0.008, max_beta: float = 0.999) -> Self:
+    def cosine(cls, num_steps: int = 1000, offset: float = 0.008, max_beta: float = 0.999) -> "Schedule":
         """Build the cosine schedule (Nichol and Dhariwal 2021): abar_t ~ cos^2, betas capped."""
         time = torch.arange(num_steps + 1, dtype=torch.float64) / num_steps
         alpha_bar = torch.cos((time + offset) / (1 + offset) * torch.pi / 2) ** 2
         return cls.from_betas((1 - alpha_bar[1:] / alpha_bar[:-1]).clamp(max=max_beta))
 
     @classmethod
-    def named(cls, name: str, num_steps: int = 1000) -> Self:
+    def named(cls, name: str, num_steps: int = 1000) -> "Schedule":
         """Build the schedule of that name, one of `SCHEDULE_NAMES`; ValueError for another name."""
         if name not in SCHEDULE_NAMES:
             raise ValueError(f"schedule {name!r} is not one of {', '.join(SCHEDULE_NAMES)}")
         base = cls.linear(num_steps) if name.startswith("linear") else cls.cosine(num_steps)
         return base.zero_terminal_snr() if name.endswith("zero_snr") else base
 
-    def zero_terminal_snr(self) -> Self:
+    def zero_terminal_snr(self) -> "Schedule":
         """Rescale sqrt(abar) linearly so that abar_T = 0 exactly and abar_1 stays (Lin et al. 2024).
 
         z_T is then pure N(mu, Sigma). Use it with x0- or v-prediction: eps-prediction divides by sqrt(abar_T).
@@ -121,7 +121,7 @@ class Schedule:
         """SNR_t = abar_t / (1 - abar_t); infinite at t = 0."""
         return self.alpha_bar / self.one_minus_alpha_bar
 
-    def to(self, device: torch.device | str) -> Self:
+    def to(self, device: torch.device | str) -> "Schedule":
         """Return the schedule with its tables on that device."""
         return type(self)(self.betas.to(device), self.timesteps.to(device))
 
@@ -147,7 +147,7 @@ class Schedule:
         span, gaps = self.num_steps - 1, num_steps - 1
         return [1 + (2 * i * span + gaps) // (2 * gaps) for i in range(num_steps)]
 
-    def respace(self, num_steps: int) -> Self:
+    def respace(self, num_steps: int) -> "Schedule":
         """Keep num_steps timesteps and recompute beta'_i = 1 - abar_i / abar_{i-1}, hence s' too (eq. 6)."""
         kept = torch.tensor([0, *self.kept_timesteps(num_steps)], device=self.betas.device)
         betas = self.jump(kept[1:], kept[:-1]).beta

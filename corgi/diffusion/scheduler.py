@@ -5,7 +5,7 @@ diffusers loop drive the native samplers. diffusers counts timesteps 0..T-1, Cor
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal, Self, cast
+from typing import Any, Literal, cast
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -152,7 +152,7 @@ class ShiftedDiffusionScheduler(SchedulerMixin, ConfigMixin):
         self._process: ShiftedDiffusion | None = None
         self._previous = self._previous_by_timestep()
 
-    def set_table(self, table: ShiftTable) -> Self:
+    def set_table(self, table: ShiftTable) -> "ShiftedDiffusionScheduler":
         """Set (mu, Sigma) and return the scheduler."""
         self._process = ShiftedDiffusion(table, self.schedule)
         return self

@@ -5,7 +5,7 @@ One implementation serves every baseline: only the table differs.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -56,17 +56,19 @@ class ShiftTable(nn.Module):
         self.register_load_state_dict_post_hook(_after_load)
 
     @classmethod
-    def ddpm(cls, dim: int, dtype: torch.dtype = torch.float32) -> Self:
+    def ddpm(cls, dim: int, dtype: torch.dtype = torch.float32) -> "ShiftTable":
         """Ordinary diffusion: (0, I)."""
         return cls(torch.zeros(1, dim, dtype=dtype), torch.ones(1, dim, dtype=dtype))
 
     @classmethod
-    def dalle2(cls, dim: int, dtype: torch.dtype = torch.float32) -> Self:
+    def dalle2(cls, dim: int, dtype: torch.dtype = torch.float32) -> "ShiftTable":
         """DALL-E 2 style for unit-norm data: (0, I/d), the same as scaling the data by sqrt(d)."""
         return cls(torch.zeros(1, dim, dtype=dtype), torch.full((1, dim), dim**-0.5, dtype=dtype))
 
     @classmethod
-    def standardised(cls, mean: Float[Tensor, "dim"], std: Float[Tensor, "dim"], floor: float = 1e-3) -> Self:
+    def standardised(
+        cls, mean: Float[Tensor, "dim"], std: Float[Tensor, "dim"], floor: float = 1e-3
+    ) -> "ShiftTable":
         """Global standardisation: (mu_g, diag sigma_g^2), the minimal shift and the honest control."""
         return cls.clusters(mean[None], std[None], floor=floor)
 
@@ -78,18 +80,20 @@ class ShiftTable(nn.Module):
         c: float = 1.0,
         floor: float = 1e-3,
         count: Int[Tensor, "k"] | None = None,
-    ) -> Self:
+    ) -> "ShiftTable":
         """Corgi: one (mu_k, diag (c std_k)^2) per cluster; `floor` (of the median std) lifts dead dimensions."""
         return cls(mean, c * scale.clamp(min=floor * float(scale.median())), count=count)
 
     @classmethod
-    def from_covariance(cls, mean: Float[Tensor, "k dim"], covariance: Float[Tensor, "k dim dim"]) -> Self:
+    def from_covariance(
+        cls, mean: Float[Tensor, "k dim"], covariance: Float[Tensor, "k dim dim"]
+    ) -> "ShiftTable":
         """Build the full form from positive definite covariances (for k = 1 and for tests)."""
         scale = torch.diagonal(covariance, dim1=-2, dim2=-1).sqrt()
         return cls(mean, scale, cholesky=torch.linalg.cholesky(covariance))
 
     @classmethod
-    def from_state(cls, state: Mapping[str, Tensor]) -> Self:
+    def from_state(cls, state: Mapping[str, Tensor]) -> "ShiftTable":
         """Rebuild a table from its state dict or from the tensors of a shift file; all checks apply."""
         optional = {name: state.get(name) for name in ("factor", "cholesky", "count")}
         return cls(state["mean"], state["scale"], **optional)
@@ -166,7 +170,7 @@ class ShiftTable(nn.Module):
         for name, value in (("_relative", relative), ("_forward", forward), ("_inverse", inverse)):
             self.register_buffer(name, value.to(self.factor.dtype), persistent=False)
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "ShiftTable":
         """Follow device moves only: a bf16 cast of the network would store mu with 8 bits."""
 
         def move(tensor: Tensor) -> Tensor:

@@ -1,12 +1,13 @@
 """The space the decoder paints in: pictures <-> standardised latents. Linear today, one interface for all."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 
+@runtime_checkable
 class Autoencoder(Protocol):
     """What the decoder needs of a latent space."""
 

@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from corgi.diffusion.guidance import guided
@@ -12,14 +13,29 @@ from corgi.diffusion.loss import to_x0
 from corgi.diffusion.samplers import Denoise, ddim, philox_noise
 from corgi.diffusion.shifted import ShiftedDiffusion
 from corgi.models.autoencoder import Autoencoder
-from corgi.models.denoiser import LatentDenoiser
+
+
+@runtime_checkable
+class Denoiser(Protocol):
+    """A network that answers v for a noisy latent and an image embedding; rows with `drop_mask` see the null embedding."""
+
+    def __call__(
+        self,
+        z_t: Float[Tensor, "batch latent"],
+        t: Int[Tensor, "batch"],
+        embedding: Float[Tensor, "batch dim"],
+        drop_mask: Bool[Tensor, "batch"],
+        /,
+    ) -> Float[Tensor, "batch latent"]:
+        """Return the predicted v."""
+        ...
 
 
 @dataclass(frozen=True)
 class PictureDecoder:
     """p(x | z): latent diffusion conditioned on a CLIP image embedding."""
 
-    network: LatentDenoiser
+    network: Denoiser
     process: ShiftedDiffusion
     autoencoder: Autoencoder
 

@@ -5,7 +5,7 @@ are therefore the same in every step, candidate and noise level: sampling comput
 draws several noise levels over one caption (z_t of shape [batch, levels, dim]).
 """
 
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -28,7 +28,7 @@ class Prefix(NamedTuple):
     memory: tuple[Memory, ...]
     """Keys and values of every block; empty without a causal mask, where the caption sees the noise."""
 
-    def expand(self, batch: int) -> Self:
+    def expand(self, batch: int) -> "Prefix":
         """Repeat a prefix of one caption for a whole batch."""
         return type(self)(
             self.tokens.expand(batch, -1, -1), tuple(memory.expand(batch) for memory in self.memory)
@@ -140,7 +140,7 @@ class Prior(nn.Module):
         prefix: Prefix,
         z_t: Float[Tensor, "batch *levels dim"],
         t: Int[Tensor, "batch *levels"],
-        cluster: Int[Tensor, "batch *levels"],
+        cluster: Int[Tensor, "batch"] | Int[Tensor, "batch levels"],
     ) -> Float[Tensor, "batch *levels dim"]:
         """Answer as `forward` does, for captions already read; `cluster` may differ between levels."""
         return self._answer(z_t, t, cluster, prefix)

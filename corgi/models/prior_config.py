@@ -1,7 +1,7 @@
 """The sizes of a prior, and its number of parameters, without building it: this module imports no torch."""
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 FEED_FORWARD_RATIO = 4
 SUFFIX_TOKENS = ("time", "noisy embedding", "query")
@@ -56,7 +56,7 @@ class PriorConfig:
             raise ValueError(f"prediction {self.prediction!r} is not one of x0, eps, v")
 
     @classmethod
-    def preset(cls, name: str, **overrides: Any) -> Self:
+    def preset(cls, name: str, **overrides: Any) -> "PriorConfig":
         """Return a named size, with fields overridden; ValueError for a name outside `PRESETS`.
 
         tiny: CPU demo. base: one small GPU. 1.1B and 1.4B: the released "small" and "large" (docs/method.md).

@@ -1,6 +1,6 @@
 """Transformer blocks whose keys and values can be kept: pre-norm RMSNorm, SDPA, GEGLU, positions only if asked for."""
 
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -18,11 +18,11 @@ class Memory(NamedTuple):
     key: Float[Tensor, "batch heads length head_dim"]
     value: Float[Tensor, "batch heads length head_dim"]
 
-    def joined(self, other: Self) -> Self:
+    def joined(self, other: "Memory") -> "Memory":
         """Return both, these first."""
         return type(self)(torch.cat([self.key, other.key], 2), torch.cat([self.value, other.value], 2))
 
-    def expand(self, batch: int) -> Self:
+    def expand(self, batch: int) -> "Memory":
         """Repeat a memory of one row without copying it."""
         return type(self)(self.key.expand(batch, -1, -1, -1), self.value.expand(batch, -1, -1, -1))
 

@@ -6,7 +6,6 @@ where k full matrices would cost k * dim^2. The leading eigenpairs come back by 
 """
 
 from dataclasses import dataclass
-from typing import Self
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -33,7 +32,7 @@ class Sketches:
         cluster: Int[np.ndarray, "n"],
         clusters: range,
         basis: Float[np.ndarray, "dim width"],
-    ) -> Self:
+    ) -> "Sketches":
         """Return the sketches of the rows of some clusters, one a cluster of the range."""
         dim, width = basis.shape
         found = cls.empty(len(clusters), dim, width)
@@ -47,11 +46,11 @@ class Sketches:
         return found
 
     @classmethod
-    def empty(cls, num_sets: int, dim: int, width: int) -> Self:
+    def empty(cls, num_sets: int, dim: int, width: int) -> "Sketches":
         """Return the sketches of no rows: the neutral element of `merge`."""
         return cls(np.zeros(num_sets, np.int64), np.zeros((num_sets, dim)), np.zeros((num_sets, dim, width)))
 
-    def merge(self, other: Self, basis: Float[np.ndarray, "dim width"]) -> Self:
+    def merge(self, other: "Sketches", basis: Float[np.ndarray, "dim width"]) -> "Sketches":
         """Return the sketches of both sets of rows together (Chan's formula times the basis)."""
         count = self.count + other.count
         share = other.count / np.maximum(count, 1)

@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import reduce
-from typing import Self
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -21,7 +20,7 @@ class Moments:
     second: Float[np.ndarray, "*sets dim"] | Float[np.ndarray, "dim dim"]
 
     @classmethod
-    def of(cls, rows: Float[np.ndarray, "n dim"], full: bool = False) -> Self:
+    def of(cls, rows: Float[np.ndarray, "n dim"], full: bool = False) -> "Moments":
         """Return the moments of one set of rows; `full` keeps the whole [dim, dim] second moment."""
         mean = rows.mean(axis=0, dtype=np.float64) if len(rows) else np.zeros(rows.shape[1])
         centred = rows - mean
@@ -42,9 +41,9 @@ class Moments:
         count = np.maximum(self.count, 1).astype(np.float64)
         return self.second / count.reshape(count.shape + (1,) * (self.second.ndim - count.ndim))
 
-    def merge(self, other: Self) -> Self:
+    def merge(self, other: "Moments") -> "Moments":
         """Return the moments of both sets of rows together (Chan, Golub & LeVeque 1979)."""
-        count = self.count + other.count
+        count = np.asarray(self.count + other.count)
         delta = other.mean - self.mean
         share = (other.count / np.maximum(count, 1))[..., None]
         weight = (self.count * share[..., 0])[..., None]
@@ -80,5 +79,6 @@ def merged(parts: Iterable[Moments]) -> Moments:
 def pooled(clusters: Moments) -> Moments:
     """Return the diagonal moments of all clusters' rows together."""
     return merged(
-        Moments(clusters.count[k], clusters.mean[k], clusters.second[k]) for k in range(len(clusters.count))
+        Moments(np.asarray(clusters.count[k]), clusters.mean[k], clusters.second[k])
+        for k in range(len(clusters.count))
     )

@@ -23,6 +23,7 @@ from corgi.diffusion.scheduler import (
     trained_betas,
 )
 from corgi.diffusion.shifted import ShiftedDiffusion, ShiftTable
+from tests.support.shapes import REFUSED
 
 CLUSTER = torch.tensor([0, 1, 2, 1, 0])
 Draws = Callable[[int], Callable[[int], Tensor]]
@@ -196,5 +197,5 @@ def test_shifted_scheduler_refuses_what_it_cannot_do(table: ShiftTable, draws: D
         scheduler.step(draws(5)(0), 5, draws(5)(0), CLUSTER)
     refused: dict[str, Any] = {"prediction_type": "score", "sampler": "euler", "variance": "huge", "eta": 2.0}
     for name, value in refused.items():
-        with pytest.raises(ValueError, match=name):
+        with pytest.raises(REFUSED, match=name):
             ShiftedDiffusionScheduler(**{name: value})

@@ -36,7 +36,7 @@ class _Oracle(nn.Module):
 def test_law_17_an_oracle_ends_at_its_picture_whatever_the_seed_and_guidance():
     process, autoencoder = _parts()
     latent = torch.randn(1, LATENT)
-    decoder = PictureDecoder(_Oracle(process, latent), process, autoencoder)  # pyright: ignore[reportArgumentType]
+    decoder = PictureDecoder(_Oracle(process, latent), process, autoencoder)
     painted = decoder.sample(torch.zeros(3, DIM), [0, 1, 2], steps=7, guidance=2.0)
     expected = to_bytes(autoencoder.decode(latent))
     assert painted.shape == (3, SIDE, SIDE, 3)

@@ -26,7 +26,7 @@ def test_planted_mixture_is_recovered_within_five_percent() -> None:
     label = generator.integers(0, 4, 12_000)
     rows = mean[label] + scale[label] * generator.normal(size=(12_000, 8))
     index, _ = nearest(rows, spherical_kmeans(rows / np.linalg.norm(rows, axis=1, keepdims=True), 4))
-    found = shift_parameters(cluster_moments(rows, index, 4), shrinkage_count=0, floor_share=1e-3)
+    found = shift_parameters(cluster_moments(rows, index, 4), shrinkage_count=0.0, floor_share=1e-3)
     mine = [index[label == k][0] for k in range(4)]
     assert sorted(mine) == [0, 1, 2, 3]
     np.testing.assert_allclose(found.mean[mine], mean, rtol=0.05)
@@ -39,7 +39,7 @@ def test_shrinkage_moves_variance_by_its_formula() -> None:
     rows = np.random.default_rng(1).normal(size=(60, 3)) * [1, 2, 3]
     cluster = np.repeat([0, 1], [50, 10])
     parts = cluster_moments(rows, cluster, 2)
-    found = shift_parameters(parts, shrinkage_count=100, floor_share=1e-6)
+    found = shift_parameters(parts, shrinkage_count=100.0, floor_share=1e-6)
     whole = Moments.of(rows).variance
     expected = (10 * rows[50:].var(axis=0) + 100 * whole) / 110
     np.testing.assert_allclose(found.scale[1] ** 2, expected, rtol=1e-12)
@@ -67,11 +67,11 @@ def test_empty_and_single_row_clusters_and_dead_dimensions(shrinkage_count: floa
 
 def test_refuses_no_rows_equal_rows_and_nan() -> None:
     with pytest.raises(ValueError, match="no rows"):
-        shift_parameters(cluster_moments(np.zeros((0, 3)), np.zeros(0, int), 2), 1, 0.1)
+        shift_parameters(cluster_moments(np.zeros((0, 3)), np.zeros(0, int), 2), 1.0, 0.1)
     with pytest.raises(ValueError, match="equal"):
-        shift_parameters(cluster_moments(np.ones((5, 3)), np.zeros(5, int), 2), 1, 0.1)
+        shift_parameters(cluster_moments(np.ones((5, 3)), np.zeros(5, int), 2), 1.0, 0.1)
     with pytest.raises(ValueError, match="NaN"):
-        shift_parameters(cluster_moments(np.full((5, 3), np.nan), np.zeros(5, int), 2), 1, 0.1)
+        shift_parameters(cluster_moments(np.full((5, 3), np.nan), np.zeros(5, int), 2), 1.0, 0.1)
 
 
 def test_choice_accuracy_counts_agreement() -> None:
