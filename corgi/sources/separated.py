@@ -4,12 +4,12 @@ TSV of the web has no quoting as a rule: a caption may begin with a quotation ma
 """
 
 import csv
-import logging
 import string
 from collections.abc import Iterator
 
 import pyarrow as pa
 
+from corgi.flow import screen
 from corgi.settings.data import Quoting
 from corgi.settings.errors import InputError
 from corgi.sources.rows import BATCH_ROWS, Columns
@@ -17,7 +17,6 @@ from corgi.sources.text import lines
 from corgi.sources.url_lists import check_names
 from corgi.tables.arrow import pc
 
-_log = logging.getLogger(__name__)
 MAX_CELL_CHARS = 2**20
 MAX_CELL_LINES = 1_000
 MAX_QUOTED_SHARE = 0.01
@@ -65,12 +64,9 @@ def separated_rows(
         num_quoted += sum(map(_num_quoted, cells.values()))
         yield columns.rows(cells, place)
     if quoting is None and _QUOTING[format] == "none" and num_quoted > MAX_QUOTED_SHARE * num_cells:
-        _log.warning(
-            "%s: %d of %d cells begin and end with a quotation mark, which is kept as text; "
-            "set plan.quoting=csv where it is quoting, plan.quoting=none to silence this line",
-            place,
-            num_quoted,
-            num_cells,
+        screen.current().say(
+            f"{place}: {num_quoted} of {num_cells} cells begin and end with a quotation mark, which is kept as text; "
+            "set plan.quoting=csv where it is quoting, plan.quoting=none to silence this line"
         )
 
 

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import logging
 from pathlib import Path
 
 import pytest
@@ -142,14 +141,14 @@ def test_what_pythons_module_writes_is_read_back(tmp_path_factory, rows, end):
     [(0, None, 0), (1, None, 0), (5, None, 1), (5, "none", 0), (5, "csv", 0)],
 )
 def test_a_tsv_with_quoted_cells_is_one_warning_that_names_the_setting(
-    tmp_path, caplog, num_quoted, quoting, num_lines
+    tmp_path, capsys, num_quoted, quoting, num_lines
 ):
     rows = [f"http://a/{n}\t" + ('"two words"' if n < num_quoted else 'a "word"') for n in range(100)]
     path = written(tmp_path / "a.tsv", "\n".join(["url\tcaption", *rows]))
-    with caplog.at_level(logging.WARNING):
-        assert len(rows_of(path, quoting=quoting)) == 100
-    assert len(caplog.records) == num_lines
-    assert all("plan.quoting=csv" in record.getMessage() for record in caplog.records)
+    assert len(rows_of(path, quoting=quoting)) == 100
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == num_lines
+    assert all("plan.quoting=csv" in line and str(path) in line for line in lines)
 
 
 def test_a_tsv_read_with_quoting_has_cells_without_marks(tmp_path):
