@@ -212,6 +212,8 @@ def _print_plan(dag: Dag, selection: Selection) -> int:
                 else ""
             )
         print(f"{step.stage.name:<12} {state}")
+        if step.reasons:
+            print(f"{'':<12}   redone because: {'; '.join(step.reasons)}")
         for line in step.stage.cost_lines(dag.recipe) if step.done is None else ():
             print(f"{'':<12}   {line}")
     return 0

@@ -15,6 +15,7 @@ from corgi.flow.aside import Aside
 from corgi.flow.code import code_digest, git_commit
 from corgi.flow.context import Context, Stage, outside_of, parts_of, resolve, stage_key
 from corgi.flow.earlier import Earlier
+from corgi.flow.reasons import reasons, reasons_to_come
 from corgi.settings.errors import InputError, SettingsError, StorageError
 from corgi.storage.disk import is_object_store
 from corgi.tables.manifest import RowCounts, ShardEntry, StageManifest
@@ -66,6 +67,8 @@ class Step:
     done: StageManifest | None
     shards_done: int = 0
     shards_all: int | None = None
+    reasons: tuple[str, ...] = ()
+    """Why it is to be made again, where this run has finished it before."""
 
 
 @dataclass
@@ -86,14 +89,16 @@ class Dag:
         steps = []
         selected = {stage.name for stage in selection.of(self.stages)}
         for stage in self.stages:
-            if any(name not in closed for name in stage.inputs):
-                steps.append(Step(stage, None, None))
+            missing = [name for name in stage.inputs if name not in closed]
+            if missing:
+                why = reasons_to_come(self.run, stage, self.recipe, missing)
+                steps.append(Step(stage, None, None, reasons=tuple(why)))
                 continue
             step = self._step(stage, closed)
             if step.done is not None and not (selection.force and stage.name in selected):
                 closed[stage.name] = step.done
             elif step.done is not None:
-                step = Step(stage, step.key, None)
+                step = Step(stage, step.key, None, reasons=("--force",))
             steps.append(step)
         return [step for step in steps if step.stage.name in selected]
 
@@ -280,12 +285,14 @@ class Dag:
     def _step(self, stage: Stage, closed: dict[str, StageManifest]) -> Step:
         context = self.context(stage, closed)
         done = self.store.stage(stage.name, context.key)
-        if done is not None or stage.partition is None:
-            return Step(
-                stage, context.key, done, len(done.shards) if done else 0, len(done.shards) if done else None
-            )
+        if done is not None:
+            return Step(stage, context.key, done, len(done.shards), len(done.shards))
+        why = tuple(reasons(self.run, context))
+        if stage.partition is None:
+            return Step(stage, context.key, None, reasons=why)
         tasks = context.partitioned()
-        return Step(stage, context.key, None, len(tasks) - len(context.pending(tasks)), len(tasks))
+        made = len(tasks) - len(context.pending(tasks))
+        return Step(stage, context.key, None, made, len(tasks), why)
 
     def close(self, context: Context, tasks: Sequence[ShardTask]) -> StageManifest:
         """Publish a stage's manifest over the newest generation of every shard.
