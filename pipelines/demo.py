@@ -21,6 +21,7 @@ from corgi.demo.openmoji import CREDIT, catalogue, subset
 from corgi.demo.raster import FOLDER_NAME, rasterise
 from corgi.demo.site import DEFAULT_PORT, Site
 from corgi.demo.url_list import HOST, write_url_list
+from corgi.flow.output import until_closed
 from corgi.settings.errors import CorgiError
 
 PIPELINES = Path(__file__).resolve().parent
@@ -105,7 +106,7 @@ def _is_in_foreground() -> bool:
 
 if __name__ == "__main__":
     try:
-        sys.exit(main(sys.argv[1:]))
+        sys.exit(until_closed(lambda: main(sys.argv[1:])))
     except CorgiError as error:
         print(f"demo: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

@@ -9,6 +9,7 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from corgi.flow.output import until_closed
 from corgi.inference.prompts import check_prompts, file_name
 from corgi.settings.errors import CorgiError, InputError
 from corgi.storage.errors import storage_full
@@ -70,4 +71,4 @@ def _save(picture: Image.Image, path: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(until_closed(main))

@@ -5,6 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from corgi.flow.output import until_closed
 from corgi.settings.errors import CorgiError
 from corgi.tracking.offline import sync_offline
 
@@ -26,4 +27,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(until_closed(lambda: main(sys.argv[1:])))

@@ -17,6 +17,7 @@ from corgi.flow.context import resolve
 from corgi.flow.dag import Dag, Selection, Stage, open_dag
 from corgi.flow.follow import follow
 from corgi.flow.locks import held
+from corgi.flow.output import until_closed
 from corgi.flow.screen import Screen
 from corgi.settings.errors import SettingsError
 from corgi.settings.recipe import load
@@ -39,7 +40,15 @@ def main(
     `stages` gives the DAG of a recipe; `only` fixes the stage of a script that runs one; `canonical`, as `module:function`,
     writes a URL the way tables do.
     """
-    arguments = _parse(argv, only)
+    return until_closed(lambda: _main(stages, after_stage, _parse(argv, only), canonical))
+
+
+def _main(
+    stages: Callable[[Any], Sequence[Stage]],
+    after_stage: Callable[[Run], None],
+    arguments: argparse.Namespace,
+    canonical: str | None,
+) -> int:
     try:
         recipe = load(arguments.recipe, arguments.overrides)
         _check_root(recipe)
@@ -149,6 +158,7 @@ def _act(dag: Dag, selection: Selection, arguments: argparse.Namespace, canonica
     if arguments.gc:
         return _print(inspect.collect(dag, arguments.plan))
     if arguments.plan:
+        dag.recipe.require(selection.with_inputs(dag.stages))
         return _print_plan(dag, selection)
     if arguments.status:
         return _print(inspect.status(dag.run))
@@ -158,6 +168,8 @@ def _act(dag: Dag, selection: Selection, arguments: argparse.Namespace, canonica
         return _print(inspect.verify(dag.run))
     _stop_on_sigterm()
     asked = _asked(arguments, canonical)  # a wrong file or reason is refused before anything is held
+    if not isinstance(asked, TakenDown):
+        dag.recipe.require(selection.with_inputs(dag.stages))
     log = _log_of(dag.run)
     with held(dag.run.folder), screen.opened(log) as shown, _cluster_left():
         shown.line(f"log: {_shortest(log)}")

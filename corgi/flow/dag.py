@@ -57,6 +57,13 @@ class Selection:
             )
         return list(stages[start:end])
 
+    def with_inputs(self, stages: Sequence[Stage]) -> set[str]:
+        """Return the names of the selected stages and of all they are made from."""
+        needed = {stage.name for stage in self.of(stages)}
+        for stage in reversed(stages):
+            needed |= set(stage.inputs) if stage.name in needed else set()
+        return needed
+
 
 @dataclass(frozen=True)
 class Step:

@@ -1,6 +1,6 @@
 """A whole recipe: one section a stage, read from YAML and `key.path=value`, or refused with one line."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -95,17 +95,7 @@ class Recipe(Section):
         return {**values, "plan": {**planned, "input": given}}
 
     @model_validator(mode="after")
-    def _some_tower(self) -> "Recipe":
-        if self.tower is None and not self.embed.towers and not self.embed.input:
-            raise ValueError(
-                "embed.towers is empty and no tower section trains one: name at least one CLIP model"
-            )
-        return self
-
-    @model_validator(mode="after")
     def _names_are_known(self) -> "Recipe":
-        if self.tower is None and any(ref.pretrained == "trained" for ref in self.embed.towers):
-            raise ValueError("embed.towers asks for the trained tower and no tower section trains one")
         towers = {ref.name for ref in self.embed.towers} or {"own"}
         asked = [ref.tower for ref in self.embed.heads]
         asked += [
@@ -120,13 +110,13 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _words_are_encoded(self) -> "Recipe":
-        if not self.prior.num_text_tokens:
+        if not self.prior.num_text_tokens or not self.embed.tokens:
             return self
         names = [ref.name for ref in self.embed.tokens]
         wanted = self.prior.text_encoder
-        if not names or (wanted is None and len(names) > 1) or (wanted is not None and wanted not in names):
+        if (wanted is None and len(names) > 1) or (wanted is not None and wanted not in names):
             raise ValueError(
-                f"prior.num_text_tokens={self.prior.num_text_tokens} reads word encodings, and prior.text_encoder must name one of embed.tokens: {', '.join(names) or 'there is none'}"
+                f"prior.num_text_tokens={self.prior.num_text_tokens} reads word encodings, and prior.text_encoder must name one of embed.tokens: {', '.join(names)}"
             )
         return self
 
@@ -145,6 +135,34 @@ class Recipe(Section):
                 f"evaluate.steps={self.evaluate.steps} must be at most prior.num_timesteps={self.prior.num_timesteps}"
             )
         return self
+
+    def require(self, stages: Collection[str]) -> None:
+        """Make sure that nothing is missing without which one of these stages cannot run; other stages' settings may stay empty.
+
+        Raises:
+            SettingsError: something is missing; the line names the stage and the setting.
+
+        """
+        for stage, missing in self._missing():
+            if stage in stages:
+                raise SettingsError(
+                    f"{stage} cannot run: {missing}; nothing was started; set it, or ask only for stages that do not need it (--until, --only)"
+                )
+
+    def _missing(self) -> Iterator[tuple[str, str]]:
+        """Yield stages and the settings they lack."""
+        if self.tower is None and not self.embed.towers and not self.embed.input:
+            yield (
+                "embed",
+                "embed.towers is empty and no tower section trains one: name at least one CLIP model",
+            )
+        if self.tower is None and any(ref.pretrained == "trained" for ref in self.embed.towers):
+            yield "embed", "embed.towers asks for the trained tower and no tower section trains one"
+        if self.prior.num_text_tokens and not self.embed.tokens:
+            yield (
+                "prior",
+                f"prior.num_text_tokens={self.prior.num_text_tokens} reads word encodings and embed.tokens is empty",
+            )
 
     @field_validator("name")
     @classmethod

@@ -1,5 +1,6 @@
 """A recipe: differences in YAML, overrides before validation, one line for whatever is wrong."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -88,7 +89,6 @@ def test_an_unknown_key_names_its_path_and_what_there_is(recipe_file, override, 
         ("prior.sample_steps=2000", "prior: sample_steps 2000 must be at most num_timesteps 1000"),
         ("prior.training.betas=[0.9,2]", "prior.training.betas.1=2: "),
         ("evaluate.steps=[2,2000]", "evaluate.steps=(2, 2000) must be at most prior.num_timesteps=1000"),
-        ("embed.towers=[]", "embed.towers is empty"),
         ("download.engine=img2dataset", "download: engine img2dataset guards neither addresses nor bytes"),
         ("download.resolve=[nowhere]", "download.resolve.0='nowhere': "),
         ("plan.seed=-1", "plan.seed=-1: "),
@@ -151,3 +151,24 @@ def test_a_malformed_override_is_one_line(recipe_file, overrides):
 
 def test_one_list_may_be_given_without_brackets(recipe_file):
     assert load(recipe_file(), ["plan.input=a.csv"]).plan.input == ("a.csv",)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "stage", "said"),
+    [
+        (["embed.towers=[]"], "embed", "embed cannot run: embed.towers is empty"),
+        (
+            ["embed.towers=[{name: own, model: own, pretrained: trained}]"],
+            "embed",
+            "asks for the trained tower",
+        ),
+        (["prior.num_text_tokens=8"], "prior", "prior.num_text_tokens=8 reads word encodings"),
+    ],
+)
+def test_what_is_missing_is_asked_for_by_the_stage_that_needs_it(recipe_file, overrides, stage, said):
+    recipe = load(recipe_file(), overrides)
+    recipe.require({"plan", "download", "tower"})
+    with pytest.raises(SettingsError, match=re.escape(said)) as refused:
+        recipe.require({"plan", stage})
+    assert "\n" not in str(refused.value)
+    load(recipe_file()).require({"plan", stage})
