@@ -249,14 +249,17 @@ class NativeEngine:
         if fetched.body is None:
             return Outcome(reason=fetched.reason, detail=fetched.detail, **told)
         found = self._refused(fetched.body) or await self._decoders.decode(fetched.body)
+        if not isinstance(found, Rejected):  # a header that only Pillow reads was not judged before
+            size = found.original_width, found.original_height
+            found = check_picture(*size, len(fetched.body), self._rules) or found
         if isinstance(found, Rejected):
             return Outcome(reason=found.reason, detail=found.detail, **told)
         return Outcome(picture=found, **told)
 
     def _refused(self, body: bytes) -> Rejected | None:
-        """Return why a body is not worth a decoder, by its header alone."""
+        """Return why a body is not worth a decoder, by its header alone; None where only a decoder can tell."""
         header = check_header(body, self._settings)
-        if isinstance(header, Rejected):
+        if header is None or isinstance(header, Rejected):
             return header
         return check_picture(header.width, header.height, len(body), self._rules)
 

@@ -19,7 +19,7 @@ from jaxtyping import UInt8
 from PIL import Image, ImageOps
 
 from corgi.imaging.colour import srgb_transform, to_srgb
-from corgi.imaging.header import Header, Rejected, check_header, check_size
+from corgi.imaging.header import Header, Rejected, check_claim, check_header, check_size, sniff
 from corgi.imaging.metadata import Metadata, png_of_pixels_only, read_metadata
 from corgi.settings.data import DownloadSettings
 from corgi.tables.schema import Reason
@@ -65,13 +65,13 @@ class Decoded:
 
 def decode(data: bytes, settings: DownloadSettings) -> Decoded | Rejected:
     """Return the stored picture made of a body, or why there is none; no input raises."""
-    header = check_header(data, settings)
-    if isinstance(header, Rejected):
-        return header
-    metadata = read_metadata(data, header.format)
-    if isinstance(metadata, Rejected):
-        return metadata
     try:
+        header = check_header(data, settings) or _opened_header(data, settings)
+        if isinstance(header, Rejected):
+            return header
+        metadata = read_metadata(data, header.format)
+        if isinstance(metadata, Rejected):
+            return metadata
         return _decode(data, header, metadata, settings)
     except MemoryError:
         return OUT_OF_MEMORY
@@ -121,6 +121,26 @@ def target_sizes(size: Size, mode: str, side: int, only_if_bigger: bool = False)
     scale = side / deciding
     inner = (max(1, round(size[0] * scale)), max(1, round(size[1] * scale)))
     return inner, (side, side) if mode in ("center_crop", "border") else inner
+
+
+def _opened_header(data: bytes, settings: DownloadSettings) -> Header | Rejected:
+    """Return the header that Pillow reads, of a format whose structure is not read here."""
+    Image.MAX_IMAGE_PIXELS = None  # the size is judged here, by max_pixels
+    format_name = sniff(data) or ""
+    with _silence(), Image.open(io.BytesIO(data), formats=(format_name,)) as opened:
+        width, height = opened.size
+        frames = _num_frames(opened, settings.max_frames)
+    return check_claim(Header(format_name, width, height, frames), settings)
+
+
+def _num_frames(opened: Image.Image, most: int) -> int:
+    """Return how many frames a picture has; of more than `most`, one more than that."""
+    number = 1
+    with contextlib.suppress(EOFError):
+        while number <= most:
+            opened.seek(number)
+            number += 1
+    return number
 
 
 def _decode(

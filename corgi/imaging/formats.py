@@ -1,4 +1,4 @@
-"""Size, frames and layout of each picture format, read from the file's structure without decoding any pixel.
+"""Size, frames and layout of the web's picture formats, read from the file's structure without decoding any pixel.
 
 Pure Python over bytes in bounds. Every walk is bounded by MAX_PARTS, so that a file made of nothing but tiny parts costs
 milliseconds; what lies outside the bytes reads as the end of the file.
@@ -17,8 +17,6 @@ _JPEG_ENDS = frozenset({0xD9, 0xDA})
 _PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _DEFLATE_RATIO = 1032
 _JPEG_PIXELS_PER_BYTE = 1024
-_TIFF_WIDTH, _TIFF_HEIGHT = 0x0100, 0x0101
-_TIFF_SHORT, _TIFF_LONG = 3, 4
 
 
 class MalformedError(Exception):
@@ -209,68 +207,6 @@ def _webp_still(data: bytes, place: int, is_lossless: bool) -> Claim | None:
     return Claim((bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1, is_plain=not bits >> 28 & 1)
 
 
-def _bmp(data: bytes) -> Claim | None:
-    if len(data) < 26:
-        return None
-    if _little(data, 14, 4) == 12:
-        return Claim(_little(data, 18, 2), _little(data, 20, 2))
-    height = int.from_bytes(data[22:26], "little", signed=True)
-    return Claim(_little(data, 18, 4), abs(height))
-
-
-def _tiff(data: bytes) -> Claim | None:
-    order = "little" if data[:2] == b"II" else "big"
-
-    def number(place: int, size: int) -> int:
-        return int.from_bytes(data[place : place + size], order)
-
-    found: dict[int, int] = {}
-    place, seen = number(4, 4), set[int]()
-    while 0 < place < len(data) - 2:
-        if place in seen or len(seen) > MAX_PARTS:
-            raise MalformedError("TIFF whose pages loop")
-        num_entries = number(place, 2)
-        for entry in (
-            range(place + 2, min(place + 2 + 12 * num_entries, len(data) - 11), 12) if not seen else ()
-        ):
-            size = {_TIFF_SHORT: 2, _TIFF_LONG: 4}.get(number(entry + 2, 2))
-            if size:
-                found.setdefault(number(entry, 2), number(entry + 8, size))
-        seen.add(place)
-        place = number(place + 2 + 12 * num_entries, 4)
-    if not {_TIFF_WIDTH, _TIFF_HEIGHT} <= found.keys():
-        return None
-    return Claim(found[_TIFF_WIDTH], found[_TIFF_HEIGHT], max(1, len(seen)))
-
-
-def _avif(data: bytes) -> Claim | None:
-    """Take the largest of the sizes that the file's properties name; a sequence counts as two frames."""
-    sizes = [
-        (int.from_bytes(data[place + 4 : place + 8]), int.from_bytes(data[place + 8 : place + 12]))
-        for place in _boxes(data, 0, len(data), (b"meta", b"iprp", b"ipco", b"ispe"))
-    ]
-    if not sizes:
-        return None
-    width, height = max(sizes, key=lambda size: size[0] * size[1])
-    return Claim(width, height, 2 if data[8:12] == b"avis" else 1)
-
-
-def _boxes(data: bytes, start: int, end: int, path: tuple[bytes, ...]) -> Iterator[int]:
-    """Yield the place of the content of each ISO box under a path."""
-    for _ in range(MAX_PARTS):
-        if start + 8 > end:
-            return
-        length = int.from_bytes(data[start : start + 4]) or end - start
-        if data[start + 4 : start + 8] == path[0]:
-            content = start + (12 if path[0] == b"meta" else 8)
-            if len(path) == 1:
-                yield content
-            else:
-                yield from _boxes(data, content, min(end, start + length), path[1:])
-        start += max(8, length)
-    raise MalformedError("AVIF of too many boxes")
-
-
 def _little(data: bytes, place: int, size: int) -> int:
     return int.from_bytes(data[place : place + size], "little")
 
@@ -280,8 +216,5 @@ READERS: dict[str, Callable[[bytes], Claim | None]] = {
     "PNG": _png,
     "GIF": _gif,
     "WEBP": _webp,
-    "BMP": _bmp,
-    "TIFF": _tiff,
-    "AVIF": _avif,
 }
 """By Pillow's name of the format: what its bytes claim, None when there is no size."""

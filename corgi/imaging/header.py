@@ -3,28 +3,38 @@
 A 30,000 x 30,000 bomb is refused for the price of reading its header.
 """
 
+import re
 from dataclasses import dataclass
 
 from corgi.imaging.formats import READERS, MalformedError
 from corgi.settings.data import DownloadSettings
 from corgi.tables.schema import Reason
 
-_KNOWN_OTHERS = (
+PILLOW_JUDGES = frozenset({"BMP", "TIFF", "AVIF"})
+"""Formats whose headers are read by Pillow alone, in the bounded children."""
+_MAGICS = (
+    (b"\xff\xd8\xff", "JPEG"),
+    (b"\x89PNG\r\n\x1a\n", "PNG"),
+    (b"GIF87a", "GIF"),
+    (b"GIF89a", "GIF"),
     (b"BM", "BMP"),
     (b"II*\x00", "TIFF"),
     (b"MM\x00*", "TIFF"),
+    (b"\xff\x0a", "JXL"),
+    (b"\x00\x00\x00\x0cJXL \r\n\x87\n", "JXL"),
+    (b"\xff\x4f\xff\x51", "JPEG2000"),
+    (b"\x00\x00\x00\x0cjP  \r\n\x87\n", "JPEG2000"),
     (b"\x00\x00\x01\x00", "ICO"),
     (b"8BPS", "PSD"),
     (b"%PDF", "PDF"),
 )
-_BRANDS = {
-    b"avif": "AVIF",
-    b"avis": "AVIF",
-    b"heic": "HEIF",
-    b"heix": "HEIF",
-    b"mif1": "HEIF",
-    b"msf1": "HEIF",
-}
+"""First bytes and the format they belong to, by Pillow's name where Pillow has one."""
+_PPM = re.compile(rb"P[1-6]\s+(?:#[^\n]*\n\s*)*\d+\s|P[Ff]\s+\d+\s|P7\nWIDTH ")
+_AVIF_BRANDS = frozenset({b"avif", b"avis"})
+_HEIF_BRANDS = frozenset(
+    {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"mif2", b"msf1"}
+)
+_MAX_BRANDS_BYTES = 1024
 
 
 @dataclass(frozen=True)
@@ -68,14 +78,19 @@ def read_header(data: bytes) -> Header | Rejected:
     return Header(format_name, claim.width, claim.height, claim.frames, claim.is_plain, claim.channels)
 
 
-def check_header(data: bytes, settings: DownloadSettings) -> Header | Rejected:
-    """Return the header of a body that may be decoded, or why it may not."""
+def check_header(data: bytes, settings: DownloadSettings) -> Header | Rejected | None:
+    """Return the header of a body that may be decoded, or why it may not; None where Pillow must judge."""
     format_name = sniff(data)
     if format_name is not None and format_name not in settings.formats:
         return Rejected(Reason.FORMAT_NOT_ALLOWED, format_name)
+    if format_name in PILLOW_JUDGES:
+        return None
     header = read_header(data)
-    if isinstance(header, Rejected):
-        return header
+    return header if isinstance(header, Rejected) else check_claim(header, settings)
+
+
+def check_claim(header: Header, settings: DownloadSettings) -> Header | Rejected:
+    """Return a header, or why the size or the frames that it claims are refused."""
     if header.frames > settings.max_frames:
         return Rejected(Reason.TOO_MANY_FRAMES, "by its header")
     return check_size(header.width, header.height, settings) or header
@@ -93,18 +108,23 @@ def check_size(width: int, height: int, settings: DownloadSettings) -> Rejected 
 
 
 def sniff(data: bytes) -> str | None:
-    """Return the Pillow name of a body's format, or None when it is no picture known here."""
-    if data.startswith(b"\xff\xd8\xff"):
-        return "JPEG"
-    if data.startswith(b"\x89PNG\r\n\x1a\n"):
-        return "PNG"
-    if data.startswith((b"GIF87a", b"GIF89a")):
-        return "GIF"
+    """Return the format of a body, by Pillow's name where Pillow has one, or None when it is no picture known here."""
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "WEBP"
-    if data[4:8] == b"ftyp" and data[8:12] in _BRANDS:
-        return _BRANDS[data[8:12]]
-    return next((name for magic, name in _KNOWN_OTHERS if data.startswith(magic)), None)
+    if data[4:8] == b"ftyp":
+        return _of_brands(data)
+    if _PPM.match(data[:512]):
+        return "PPM"
+    return next((name for magic, name in _MAGICS if data.startswith(magic)), None)
+
+
+def _of_brands(data: bytes) -> str | None:
+    """Return AVIF or HEIF by the brands of an ISO file; a general brand such as mif1 leaves it to the further ones."""
+    end = min(int.from_bytes(data[:4]), _MAX_BRANDS_BYTES)
+    brands = {data[place : place + 4] for place in (8, *range(16, end - 3, 4))}
+    if brands & _AVIF_BRANDS:
+        return "AVIF"
+    return "HEIF" if brands & _HEIF_BRANDS else None
 
 
 def _claim(data: bytes) -> str:

@@ -12,6 +12,7 @@ from corgi.settings.data import PlanSettings
 from corgi.settings.errors import InputError
 from corgi.sources.identity import canonical_urls, content_url, ranges_of, request_urls, uid_bytes
 from corgi.sources.rows import ROWS
+from corgi.sources.samples import Tally
 from corgi.sources.sources import Source, batches, num_bytes_of_rows
 from corgi.tables.arrow import pc
 from corgi.tables.schema import REQUEST_URL
@@ -33,14 +34,19 @@ def num_buckets(lists: list[Source]) -> int:
     return min(MAX_BUCKETS, 1 + expected // BUCKET_BYTES)
 
 
-def spill(lists: list[Source], settings: PlanSettings, folder: Path, buckets: int) -> int:
-    """Write every row of the sources to the file of its bucket, equal ranges of the hash; return how many rows there are."""
+def spill(
+    lists: list[Source], settings: PlanSettings, folder: Path, buckets: int, tallies: list[Tally]
+) -> int:
+    """Write every row of the sources to the file of its bucket, equal ranges of the hash; return how many rows there are.
+
+    What of a source is no row is counted in its tally, one per source.
+    """
     num_rows = 0
     with ExitStack() as stack:
         writers = [stack.enter_context(pa.ipc.new_file(folder / f"{at:03d}", SPILL)) for at in range(buckets)]
         parts: list[pa.Table] = []
         for at, source in enumerate(lists):
-            for part in identified(source, at, settings):
+            for part in identified(source, at, settings, tallies[at]):
                 num_rows += part.num_rows
                 parts.append(part)
                 if sum(held.nbytes for held in parts) > _BUFFER_BYTES:
@@ -56,10 +62,12 @@ def spilled(folder: Path, bucket: int) -> pa.Table:
         return reader.read_all()
 
 
-def identified(source: Source, at: int, settings: PlanSettings) -> Iterator[pa.Table]:
+def identified(
+    source: Source, at: int, settings: PlanSettings, tally: Tally | None = None
+) -> Iterator[pa.Table]:
     """Yield a source's rows with canonical URLs and their hashes; a picture without a URL is named by its content."""
     first_row = 0
-    for batch in batches(source, settings):
+    for batch in batches(source, settings, tally):
         named = _named(batch)
         urls = canonical_urls(named)
         rows = pa.array(np.arange(first_row, first_row + batch.num_rows))

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +23,7 @@ from corgi.settings.data import PlanSettings
 from corgi.settings.errors import InputError
 from corgi.settings.section import digest
 from corgi.sources.identity import ranges_of
+from corgi.sources.samples import Tally
 from corgi.sources.sources import Source, sources
 from corgi.storage.errors import storage_full
 from corgi.tables.arrow import pc
@@ -34,9 +36,13 @@ _MAX_SHARDS = 65_536
 
 @dataclass(frozen=True)
 class Pass:
-    """What one pass over the sources left: private files by ranges of the hash, and how many rows they hold."""
+    """What one pass over the sources left: private files by ranges of the hash, and how many rows they hold.
+
+    tallies count, per source, what of it is no row.
+    """
 
     lists: list[Source]
+    tallies: list[Tally]
     folder: Path
     num_buckets: int
     num_shards: int
@@ -58,13 +64,14 @@ def run(context: Context) -> list[ShardTask]:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         buckets = num_buckets(lists)
-        num_rows = spill(lists, settings, folder, buckets)
+        tallies = [Tally() for _ in lists]
+        num_rows = spill(lists, settings, folder, buckets, tallies)
         _check_rows(num_rows, lists, settings)
         num_shards = min(_MAX_SHARDS, -(-num_rows // settings.number_sample_per_shard))
         meaning = {"sources": [source.meaning for source in lists], "blocked": blocked}
         payload = {"content": digest(meaning), "num_shards": num_shards}
         tasks = [context.task(f"{shard:05d}", payload) for shard in range(num_shards)]
-        found = Pass(lists, folder, buckets, num_shards)
+        found = Pass(lists, tallies, folder, buckets, num_shards)
         _commit_all(context, context.pending(tasks), found, blocklist)
     except OSError as error:
         storage_full(error, folder)
@@ -90,7 +97,7 @@ def _commit_all(context: Context, pending: list[ShardTask], found: Pass, blockli
         for shard, rows in by_shard(found):
             if shard in waiting:
                 table = merged(rows, names, context.recipe.plan, blocklist)
-                _commit(context, waiting[shard], table, found.lists)
+                _commit(context, waiting[shard], table, found)
                 num_made += 1
                 bar.reach(num_made)
 
@@ -110,19 +117,24 @@ def by_shard(found: Pass) -> Iterator[tuple[int, pa.Table]]:
         done = whole
 
 
-def _commit(context: Context, task: ShardTask, table: pa.Table, lists: list[Source]) -> None:
+def _commit(context: Context, task: ShardTask, table: pa.Table, found: Pass) -> None:
     rows_in = pc.sum(pc.list_value_length(table["sources"])).as_py() or 0
     table = without(table, read_taken_down(context.store.storage))
     splits = Counter(table["split"].to_pylist())
     facts = {"urls": table.num_rows, **{split: splits[split] for split in ("train", "val", "test")}}
     is_first = int(task.shard) == 0
     if is_first:  # every shard's manifest would otherwise name every file of the list
-        facts["sources"] = [
-            {"sha256": source.sha256, "path": source.path, "format": source.format} for source in lists
-        ]
+        facts["sources"] = list(map(_source_facts, found.lists, found.tallies))
     with context.store.attempt(task) as attempt:
         attempt.write_table("plan", table)
         blocked = sorted(set(hashes(context.recipe.plan))) if is_first else []
         if blocked:
             attempt.write_table("blocked_hashes", pa.table([blocked], schema=BLOCKED_HASHES))
         attempt.commit(planned_rows(table, rows_in), facts)
+
+
+def _source_facts(source: Source, tally: Tally) -> dict[str, Any]:
+    """Return what a source is, and how much of it is no row where there is such."""
+    facts = {"sha256": source.sha256, "path": source.path, "format": source.format}
+    left_out = {name: number for name, number in sorted(tally.items()) if number}
+    return {**facts, **({"left_out": left_out} if left_out else {})}

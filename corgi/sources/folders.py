@@ -1,9 +1,11 @@
 """Pictures that are already there: folders with captions beside them, and Parquet files with pictures inside."""
 
 import hashlib
+import itertools
 import os
 import stat
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,51 +13,92 @@ import pyarrow.parquet as pq
 
 from corgi.settings.errors import InputError
 from corgi.sources.cells import text_of
+from corgi.sources.metadata import METADATA_FILES, columns_in, named_pictures, naming_column
 from corgi.sources.rows import Columns, chunked
-from corgi.sources.tars import MAX_NOTE_BYTES, PICTURE_ENDINGS, Sample, cells_of, sample_rows
+from corgi.sources.samples import (
+    MAX_NOTE_BYTES,
+    NOTE_ENDINGS,
+    Notes,
+    Sample,
+    Tally,
+    cells_of,
+    checked,
+    has_url,
+    is_picture,
+    is_stranger,
+    laid_over,
+    last_ending,
+    sample_rows,
+    without_identity,
+)
 from corgi.sources.url_lists import check_columns, check_names
 from corgi.storage.paths import is_local, open_file, sha256_of
 from corgi.tables.arrow import pc
 from corgi.tables.schema import Reason
 
 IMAGE_COLUMNS = ("jpg", "png", "webp", "image")
-_NOTES = ("json", "txt")
 _ROWS_AT_ONCE = 256
 
 
-def pictures_in(folder: str) -> list[str]:
-    """Return the pictures of a folder and those below it, as paths inside it, sorted; linked folders are not entered.
+@dataclass(frozen=True)
+class Contents:
+    """What a folder of pictures holds, as paths inside it.
+
+    pictures are sorted; notes are the captions and JSON beside them; metadata are Hugging Face's files that name pictures;
+    num_hidden counts the pictures whose names begin with a dot and those that macOS left.
+    """
+
+    pictures: list[str]
+    notes: Notes[str]
+    metadata: list[str]
+    num_hidden: int
+
+    def beside(self, picture: str) -> list[str]:
+        """Return the notes that a picture takes."""
+        found = (self.notes.beside(picture, ending) for ending in NOTE_ENDINGS)
+        return [note for note in found if note is not None]
+
+
+def contents_of(folder: str, columns: Columns) -> Contents:
+    """Return what a folder and those below it hold; linked folders are not entered.
 
     Raises:
-        InputError: a name is not UTF-8.
+        InputError: a name is not UTF-8, or a metadata file cannot be read.
 
     """
-    found = []
-    for base, _, names in os.walk(folder):
-        for name in names:
-            if name.rpartition(".")[2].lower() in PICTURE_ENDINGS and not name.startswith("."):
-                path = Path(base, name)
-                _check_name(path)
-                if _is_file(path):
-                    found.append(path.relative_to(folder).as_posix())
-    return sorted(found)
+    files = sorted(_files(folder))
+    hidden = [path for path in files if is_stranger(path) or path.rpartition("/")[2].startswith(".")]
+    shown = sorted(set(files).difference(hidden))
+    notes: Notes[str] = Notes()
+    for path in shown:
+        notes.put(path, path)
+    return Contents(
+        pictures=[path for path in shown if is_picture(path)],
+        notes=notes,
+        metadata=[path for path in shown if naming_column(str(Path(folder, path)), columns)],
+        num_hidden=sum(map(is_picture, hidden)),
+    )
 
 
-def folder_digest(folder: str) -> str:
-    """Return the sha256 that names a folder's content: every picture, and what lies beside it, by name and content."""
-    digest = hashlib.sha256()
-    for name in pictures_in(folder):
-        for part in (name, *(_beside(name, ending) for ending in _NOTES)):
-            path = Path(folder, part)
-            if part == name or _is_file(path):
-                digest.update(f"{part}\0{sha256_of(str(path))}\n".encode())
+def folder_digest(folder: str, columns: Columns) -> str:
+    """Return the sha256 that names a folder's content: every picture, and what is beside it, by name and content."""
+    digest, contents = hashlib.sha256(), contents_of(folder, columns)
+    parts = (part for name in contents.pictures for part in (name, *contents.beside(name)))
+    for part in itertools.chain(parts, contents.metadata):
+        digest.update(f"{part}\0{sha256_of(str(Path(folder, part)))}\n".encode())
     return digest.hexdigest()
 
 
-def folder_rows(folder: str, columns: Columns, sha256: str) -> Iterator[pa.RecordBatch]:
-    """Yield a row a picture; `x.txt` beside `x.jpg` is its caption, `x.json` its further columns."""
-    for names in chunked(iter(pictures_in(folder)), _ROWS_AT_ONCE):
-        yield sample_rows([_sample(folder, name, columns, sha256) for name in names], columns, folder)
+def folder_rows(folder: str, columns: Columns, sha256: str, tally: Tally) -> Iterator[pa.RecordBatch]:
+    """Yield a row per picture, then one per picture that a metadata file names and that is not there.
+
+    `x.txt` beside `x.jpg` is its caption, `x.json` its further columns.
+    """
+    contents = contents_of(folder, columns)
+    known = [name for file in contents.metadata for name in columns_in(str(Path(folder, file)))]
+    samples = _samples(folder, contents, columns, sha256, tally)
+    for block in chunked(checked(samples, columns, folder, known), _ROWS_AT_ONCE):
+        yield sample_rows(block, columns, folder)
 
 
 def image_column(schema: pa.Schema, wanted: str | None) -> str | None:
@@ -127,22 +170,45 @@ def _picture_rows(
     )
 
 
-def _sample(folder: str, name: str, columns: Columns, sha256: str) -> Sample:
-    note, caption = (_note(Path(folder, _beside(name, ending))) for ending in _NOTES)
-    cells = cells_of(note, caption, columns)
-    has_url = str(cells.get(columns.named.get("url", "")) or "").strip() != ""
-    content = None if has_url else sha256_of(str(Path(folder, name)))
-    return Sample(cells, f"{sha256}/{name}", content)
+def _samples(
+    folder: str, contents: Contents, columns: Columns, sha256: str, tally: Tally
+) -> Iterator[Sample]:
+    named = named_pictures(folder, contents.metadata, columns)
+    shared = contents.notes.shared(contents.pictures, "json")
+    tally["strangers"] += contents.num_hidden
+    for picture in contents.pictures:
+        note, caption = (contents.notes.beside(picture, ending) for ending in NOTE_ENDINGS)
+        cells = cells_of(_note(folder, note, tally), _note(folder, caption, tally), columns, tally)
+        cells = without_identity(cells, columns) if note in shared else cells
+        tally["pictures_unnamed"] += bool(contents.metadata) and picture not in named
+        cells = laid_over(named.pop(picture, {}), cells)
+        content = None if has_url(cells, columns) else sha256_of(str(Path(folder, picture)))
+        yield Sample(cells, f"{sha256}/{picture}", content)
+    for name in sorted(named):
+        missing = hashlib.sha256(f"{sha256}/{name}".encode("utf-8", "replace")).hexdigest()
+        yield Sample(named[name], None, None if has_url(named[name], columns) else missing)
 
 
-def _note(path: Path) -> bytes | None:
-    if not _is_file(path) or path.stat().st_size > MAX_NOTE_BYTES:
+def _note(folder: str, name: str | None, tally: Tally) -> bytes | None:
+    if name is None:
+        return None
+    path = Path(folder, name)
+    if path.stat().st_size > MAX_NOTE_BYTES:
+        tally["notes_unreadable"] += 1
         return None
     return path.read_bytes()
 
 
-def _beside(name: str, ending: str) -> str:
-    return f"{name.rpartition('.')[0]}.{ending}"
+def _files(folder: str) -> Iterator[str]:
+    """Yield the regular files that matter, as paths inside the folder."""
+    for base, _, names in os.walk(folder):
+        for name in names:
+            if not (is_picture(name) or last_ending(name) in NOTE_ENDINGS or name in METADATA_FILES):
+                continue
+            path = Path(base, name)
+            _check_name(path)
+            if _is_file(path):
+                yield path.relative_to(folder).as_posix()
 
 
 def _is_file(path: Path) -> bool:

@@ -1,17 +1,24 @@
-"""Which lists version 0.2 reads otherwise than 0.1: their plans are made again, those of all other lists stay."""
+"""Which sources version 0.2 reads otherwise than 0.1: their plans are made again, those of all others stay."""
 
 import functools
+import itertools
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from corgi.settings.data import PlanSettings
+from corgi.sources.cells import parsed
+from corgi.sources.folders import contents_of
 from corgi.sources.rows import Columns
+from corgi.sources.samples import MAX_NOTE_BYTES, first_stem, is_picture, is_stranger, last_ending
+from corgi.sources.tars import Member, Tar, grouped, open_tar
 from corgi.storage.paths import CHUNK_BYTES, open_file, open_stream
 
 REVISION = "0.2"
+_PICTURES_OF_0_1 = frozenset({"jpg", "jpeg", "png", "webp", "gif"})
 _OVERLAP_BYTES = len(b"Infinity") - 1
 
 
@@ -25,8 +32,13 @@ def revision(place: str, format: str, sha256: str, settings: PlanSettings) -> st
         settings: which of its columns are read, and how.
 
     """
+    named = Columns.of(settings).named
     if format in ("parquet", "pictures"):
         is_other = _has_float_cells(place, settings)
+    elif format == "webdataset":
+        is_other = _is_other_tar(place, sha256, named.get("caption"))
+    elif format == "files":
+        is_other = _is_other_folder(place, settings)
     elif settings.quoting is None:
         is_other = _is_read_otherwise(place, format, sha256)
     else:  # the setting itself is in the key
@@ -79,3 +91,52 @@ def _chunks(place: str) -> Iterator[bytes]:
     with open_stream(place) as stream:
         while chunk := stream.read(CHUNK_BYTES):
             yield chunk
+
+
+@functools.lru_cache(maxsize=65_536)
+def _is_other_tar(place: str, sha256: str, caption: str | None) -> bool:
+    """Return whether a tar's samples, its pictures or what their JSON says of captions differ from what 0.1 made of it."""
+    with open_tar(place) as tar:
+        first, second = itertools.tee(tar.members())
+        before = (list(group) for _, group in itertools.groupby(first, key=lambda one: first_stem(one.name)))
+        return any(
+            group != now or _is_other_sample(tar, now, caption)
+            for group, now in itertools.zip_longest(before, grouped(second))
+        )
+
+
+def _is_other_sample(tar: Tar, group: list[Member], caption: str | None) -> bool:
+    """Return whether 0.1 saw other pictures among neighbours (one at most), or other captions in their JSON."""
+    pictures = [one.name for one in group if is_picture(one.name)]
+    seen = [
+        one.name for one in group if one.name[len(first_stem(one.name)) + 1 :].lower() in _PICTURES_OF_0_1
+    ]
+    if pictures != seen[:1] or any(is_stranger(one.name) for one in group):
+        return True
+    is_blank = any(one.size == 0 and last_ending(one.name) == "txt" for one in group)
+    notes = [one for one in group if last_ending(one.name) == "json" and one.size <= MAX_NOTE_BYTES]
+    return any(_is_other_note(tar.read(one), caption, is_blank) for one in notes)
+
+
+def _is_other_folder(place: str, settings: PlanSettings) -> bool:
+    """Return whether the JSON of a folder says other captions, or names a URL for several pictures; all else is in its digest."""
+    columns = Columns.of(settings)
+    contents = contents_of(place, columns)
+    shared = contents.notes.shared(contents.pictures, "json")
+    for note in (path for (_, ending), path in contents.notes.items() if ending == "json"):
+        data = Path(place, note).read_bytes() if Path(place, note).stat().st_size <= MAX_NOTE_BYTES else b""
+        text = contents.notes.beside(note, "txt")
+        is_blank = text is not None and Path(place, text).stat().st_size == 0
+        if note in shared or _is_other_note(data, columns.named.get("caption"), is_blank):
+            return True
+    return False
+
+
+def _is_other_note(note: bytes, caption: str | None, is_blank: bool) -> bool:
+    """Return whether JSON has lists of captions or constants, or, where the text beside it is blank, a caption of its own."""
+    try:
+        found = parsed(note)
+    except (ValueError, RecursionError):
+        return False
+    value = found.get(caption) if isinstance(found, dict) else None
+    return _holds_a_constant(note) or isinstance(value, list | dict) or bool(is_blank and value)

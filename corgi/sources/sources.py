@@ -11,16 +11,18 @@ from corgi.settings.data import PlanSettings
 from corgi.settings.errors import InputError
 from corgi.sources.folders import (
     check_local,
+    contents_of,
     folder_digest,
     folder_rows,
     image_column,
     picture_table_rows,
-    pictures_in,
 )
+from corgi.sources.metadata import naming_column
 from corgi.sources.revision import revision
 from corgi.sources.rows import Columns
+from corgi.sources.samples import Tally, is_picture, is_stranger
 from corgi.sources.separated import separated_rows
-from corgi.sources.tars import PICTURE_ENDINGS, tar_rows
+from corgi.sources.tars import tar_rows
 from corgi.sources.url_lists import json_rows, parquet_rows, text_rows
 from corgi.storage.paths import (
     COMPRESSIONS,
@@ -29,6 +31,7 @@ from corgi.storage.paths import (
     first_line,
     inside,
     is_folder,
+    is_local,
     open_file,
     sha256_of,
     size_of,
@@ -45,6 +48,7 @@ FORMATS = {
     ".txt": "txt",
     ".tar": "webdataset",
 }
+_LISTS = FORMATS.keys() - {".txt", ".tar"}
 HOLD_PICTURES = frozenset({"webdataset", "pictures", "files"})
 """Formats whose pictures are already there."""
 METADATA, IMAGE_VECTORS, TEXT_VECTORS = "metadata", "img_emb", "text_emb"
@@ -88,7 +92,7 @@ def sources(settings: PlanSettings) -> list[Source]:
                     f"plan.input: {pattern} does not exist; nothing was started; name an existing list"
                 )
             for path, kind in itertools.chain.from_iterable(_named(place, settings) for place in places):
-                sha256 = folder_digest(path) if kind == "files" else sha256_of(path)
+                sha256 = folder_digest(path, Columns.of(settings)) if kind == "files" else sha256_of(path)
                 found.setdefault(sha256, _revised(Source(path, sha256, kind), settings))
         except (OSError, pa.ArrowException) as error:
             raise InputError(
@@ -101,8 +105,8 @@ def _revised(source: Source, settings: PlanSettings) -> Source:
     return replace(source, revision=revision(source.path, source.format, source.sha256, settings))
 
 
-def batches(source: Source, settings: PlanSettings) -> Iterator[pa.RecordBatch]:
-    """Yield a source's rows as ROWS, in its order.
+def batches(source: Source, settings: PlanSettings, tally: Tally | None = None) -> Iterator[pa.RecordBatch]:
+    """Yield a source's rows as ROWS, in its order; count in `tally` what of it is no row.
 
     Raises:
         InputError: it is not what its name says, or lacks a column.
@@ -110,7 +114,7 @@ def batches(source: Source, settings: PlanSettings) -> Iterator[pa.RecordBatch]:
     """
     columns = Columns.of(settings)
     try:
-        yield from _rows(source, columns, settings)
+        yield from _rows(source, columns, settings, Tally() if tally is None else tally)
     except (pa.ArrowException, OSError, EOFError) as error:
         raise InputError(
             f"{source.path} cannot be read as a list: {first_line(error)}; nothing was started; correct the file"
@@ -125,15 +129,15 @@ def num_bytes_of_rows(source: Source) -> int:
     return size_of(source.path) * (_PACKED if is_packed else 1)
 
 
-def _rows(source: Source, columns: Columns, settings: PlanSettings) -> Iterator[pa.RecordBatch]:
+def _rows(source: Source, columns: Columns, settings: PlanSettings, tally: Tally) -> Iterator[pa.RecordBatch]:
     if source.format == "parquet":
         return parquet_rows(source.path, columns)
     if source.format == "pictures":
         return picture_table_rows(source.path, columns, source.sha256, settings.image_col)
     if source.format == "webdataset":
-        return tar_rows(source.path, columns, source.sha256)
+        return tar_rows(source.path, columns, source.sha256, tally)
     if source.format == "files":
-        return folder_rows(source.path, columns, source.sha256)
+        return folder_rows(source.path, columns, source.sha256, tally)
     if source.format == "jsonl":
         return json_rows(source.path, columns)
     if source.format == "txt":
@@ -159,19 +163,29 @@ def _named(place: str, settings: PlanSettings) -> Iterator[tuple[str, str]]:
         return
     files = [] if settings.input_format == "files" else inside(vectors_list(place) or place)
     tars = [name for name in files if ending(name) == ".tar"]
-    is_collection = not any(ending(name)[1:] in PICTURE_ENDINGS for name in files)
-    lists = [name for name in files if ending(name) in FORMATS and not name.endswith("_stats.json")]
-    chosen = tars or [name for name in lists if ending(name) != ".txt" and is_collection]
+    chosen = tars or _lists(files, settings, without_metadata=is_local(place))
     if chosen:
-        for name in chosen:
-            yield name, _format(name, settings)
+        yield from ((name, _format(name, settings)) for name in chosen)
         return
-    check_local(place)
-    if not pictures_in(place):
+    if is_local(place) and contents_of(place, Columns.of(settings)).pictures:
+        yield place, "files"
+        return
+    chosen = _lists(files, settings)
+    if not chosen:
+        check_local(place)
         raise InputError(
             f"plan.input: {place} cannot be read: the folder holds no list, tar or picture; nothing was started; name another"
         )
-    yield place, "files"
+    yield from ((name, _format(name, settings)) for name in chosen)
+
+
+def _lists(files: list[str], settings: PlanSettings, without_metadata: bool = False) -> list[str]:
+    """Return the lists among a folder's files, none where pictures are beside them; metadata of pictures is no list."""
+    if any(is_picture(name) and not is_stranger(name) for name in files):
+        return []
+    columns = Columns.of(settings)
+    lists = [name for name in files if ending(name) in _LISTS and not name.endswith("_stats.json")]
+    return [name for name in lists if not (without_metadata and naming_column(name, columns))]
 
 
 def vectors_list(place: str) -> str | None:

@@ -1,29 +1,41 @@
-"""Webdataset tars, read as they lie there: headers are walked, nothing is unpacked, followed or unpickled.
+"""Webdataset tars, read where they are: tarfile walks the headers, nothing is unpacked, followed or unpickled.
 
 Only members with a picture's or caption's ending are looked at, and only captions are read, within a bound.
 """
 
+import contextlib
 import hashlib
+import io
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Any
 
 import pyarrow as pa
 
 from corgi.settings.errors import InputError
-from corgi.sources.cells import parsed
 from corgi.sources.rows import Columns, chunked
+from corgi.sources.samples import (
+    MAX_NOTE_BYTES,
+    NOTE_ENDINGS,
+    Notes,
+    Sample,
+    Tally,
+    cells_of,
+    checked,
+    first_stem,
+    has_url,
+    is_picture,
+    is_stranger,
+    sample_rows,
+    without_identity,
+)
 from corgi.storage.paths import CHUNK_BYTES, first_line, open_file
-from corgi.tables.schema import Reason
 
-PICTURE_ENDINGS = ("jpg", "jpeg", "png", "webp", "gif")
-MAX_NOTE_BYTES = 2**20
-"""Longest caption, metadata or extended header that is read; a longer caption is none, a longer header is an error."""
-_BLOCK = tarfile.BLOCKSIZE
-_DATA_TYPES = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE)
 _SAMPLE_ROWS = 1024
+_BUFFER_BYTES = 2**18  # on object storage each read is a request
+_DAMAGE = (tarfile.TarError, ValueError, OverflowError, RecursionError, LookupError)
+"""What tarfile raises at a header that no honest writer makes."""
 
 
 @dataclass(frozen=True)
@@ -35,190 +47,184 @@ class Member:
     size: int
 
     @property
-    def key(self) -> str:
-        """Return what the members of one sample share: the name up to the first dot after the last slash."""
-        folder, slash, name = self.name.rpartition("/")
-        return folder + slash + name.partition(".")[0]
+    def key(self) -> str | None:
+        """Return what the members of one sample share, as webdataset's library sees it: the name up to its first dot.
 
-    @property
-    def ending(self) -> str:
-        """Return what follows that dot, lower case."""
-        return self.name.rpartition("/")[2].partition(".")[2].lower()
-
-
-def members(handle: Any, place: str) -> Iterator[Member]:
-    """Yield a tar's regular members in order; links, devices, folders and sparse files are stepped over.
-
-    Raises:
-        InputError: a header is not a tar's, or the file ends inside a member.
-
-    """
-    size, offset = handle.size(), 0
-    name, length = None, None
-    while offset + _BLOCK <= size:
-        header = _header(handle, offset, place)
-        if header is None:
-            return
-        start = offset + _BLOCK
-        stored = header.size if length is None or header.type in _EXTENDING else length
-        if not 0 <= stored <= size - start:
-            raise _broken(place, offset, "a member is longer than the file")
-        offset = start + -(-stored // _BLOCK) * _BLOCK
-        if header.type in _EXTENDING:
-            name, length = _extended(handle, header, start, place, (name, length))
-            continue
-        if header.type in _DATA_TYPES and not (header.name or "").endswith("/"):
-            yield Member(name or header.name, start, stored)
-        name, length = None, None
-    if offset < size or size == 0:
-        raise _broken(place, offset, "the file ends inside a member" if size else "the file is empty")
+        None for a name without a dot, or before whose first dot there is nothing: the library passes over it.
+        """
+        key = first_stem(self.name)
+        name = self.name.rpartition("/")[2]
+        is_hidden = name.startswith(".")
+        return None if "." not in name or not key or (is_hidden and "." in key) else key
 
 
-def tar_rows(place: str, columns: Columns, sha256: str) -> Iterator[pa.RecordBatch]:
-    """Yield a row a sample: neighbouring members of one key. A sample without a picture is a row with that reason."""
+class _Headers:
+    """A tar as tarfile sees it: of each member's headers at most MAX_NOTE_BYTES are read."""
+
+    def __init__(self, file: io.BufferedReader) -> None:
+        self._file, self.left = file, MAX_NOTE_BYTES
+        self.seek, self.tell = file.seek, file.tell
+
+    def read(self, size: int) -> bytes:
+        if not 0 <= size <= self.left:
+            raise tarfile.ReadError(f"an extended header is longer than {MAX_NOTE_BYTES >> 20} MiB")
+        self.left -= size
+        return self._file.read(size)
+
+
+class Tar:
+    """A tar that is open for reading, through one buffer for headers and members."""
+
+    def __init__(self, handle: Any, place: str) -> None:
+        """Take an open file; `place` is its path or URI, for the errors."""
+        self._file, self._place = io.BufferedReader(handle, _BUFFER_BYTES), place
+        self._size = self._file.seek(0, io.SEEK_END)
+        self._file.seek(0)
+
+    def members(self) -> Iterator[Member]:
+        """Yield the regular members in order; links, devices, folders and sparse files are stepped over.
+
+        Raises:
+            InputError: a header is not a tar's, or the file ends inside a member.
+
+        """
+        headers, archive = _Headers(self._file), None
+        end = 0
+        while archive is None or end < self._size:
+            headers.left = MAX_NOTE_BYTES
+            try:
+                archive = archive or tarfile.TarFile(fileobj=headers, encoding="utf-8", errors="replace")  # type: ignore[arg-type]
+                info = archive.next()
+            except _DAMAGE as error:
+                raise self._broken(end, first_line(error)) from error
+            if info is None:
+                return self._check_end(archive.offset)
+            vars(archive)["members"], archive.pax_headers = [], {}  # both would grow with the tar
+            self._check(info, archive.offset)
+            end = archive.offset
+            if info.isreg() and not info.issparse() and not info.name.endswith("/"):
+                yield Member(info.name, info.offset_data, info.size)
+
+    def read(self, member: Member) -> bytes:
+        """Return a member's bytes."""
+        self._file.seek(member.offset)
+        return self._file.read(member.size)
+
+    def sha256(self, member: Member) -> str:
+        """Return the sha256 of a member's bytes, lower hex, a part of it in memory at a time."""
+        digest, left = hashlib.sha256(), member.size
+        self._file.seek(member.offset)
+        while left > 0 and (chunk := self._file.read(min(CHUNK_BYTES, left))):
+            digest.update(chunk)
+            left -= len(chunk)
+        return digest.hexdigest()
+
+    def detach(self) -> None:
+        """Leave the file open to whoever opened it."""
+        self._file.detach()
+
+    def _check(self, info: tarfile.TarInfo, end: int) -> None:
+        """Refuse what tarfile lets pass: sizes that are none, negative, or larger than the file."""
+        written = info.pax_headers.get("size", "0")
+        if not written.isdecimal():
+            raise self._broken(info.offset, "an extended header's size is no number")
+        blocks = -(-self._size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+        is_outside = info.isreg() and not info.issparse() and info.offset_data + info.size > self._size
+        if info.size < 0 or not info.offset_data <= end <= blocks or is_outside:
+            raise self._broken(info.offset, "a member is longer than the file")
+
+    def _check_end(self, offset: int) -> None:
+        """Refuse a tar that tarfile takes for ended though its next block is a broken header."""
+        self._file.seek(offset)
+        block = self._file.read(tarfile.BLOCKSIZE)
+        if block.count(0) < len(block) or 0 < len(block) < tarfile.BLOCKSIZE:
+            raise self._broken(offset, "the file ends inside a member, or a header is no header")
+
+    def _broken(self, offset: int, what: str) -> InputError:
+        return InputError(
+            f"{self._place} cannot be read as a tar: {what} (at byte {offset}); nothing was started; "
+            "make it again or leave it out"
+        )
+
+
+@contextlib.contextmanager
+def open_tar(place: str) -> Iterator[Tar]:
+    """Open a tar by its path or URI."""
     with open_file(place) as handle:
-        samples = (list(found) for _, found in groupby(members(handle, place), key=lambda member: member.key))
-        for block in chunked((_sample(handle, sample, columns, sha256) for sample in samples), _SAMPLE_ROWS):
+        tar = Tar(handle, place)
+        try:
+            yield tar
+        finally:
+            tar.detach()
+
+
+def tar_rows(place: str, columns: Columns, sha256: str, tally: Tally) -> Iterator[pa.RecordBatch]:
+    """Yield a row per picture, and one per sample without a picture; count in `tally` what is no row."""
+    with open_tar(place) as tar:
+        groups = grouped(_members(tar, tally))
+        found = (sample for group in groups for sample in _samples(tar, group, columns, sha256, tally))
+        for block in chunked(checked(found, columns, place), _SAMPLE_ROWS):
             yield sample_rows(block, columns, place)
 
 
-@dataclass(frozen=True)
-class Sample:
-    """What lies beside a picture that is already there."""
+def grouped(members: Iterable[Member]) -> Iterator[list[Member]]:
+    """Yield the members of each sample: neighbours of one key; a member without a key is by itself and parts nobody."""
+    group: list[Member] = []
+    alone: list[Member] = []
+    for member in members:
+        if member.key is None:
+            alone.append(member)
+        elif group and member.key == group[0].key:
+            group.append(member)
+        else:
+            yield from _parted(group, alone)
+            group, alone = [member], []
+    yield from _parted(group, alone)
 
-    cells: dict[str, Any]
-    location: str | None
-    content: str | None
+
+def _parted(group: list[Member], alone: list[Member]) -> Iterator[list[Member]]:
+    if group:
+        yield group
+    yield from ([member] for member in alone)
 
 
-def sample_rows(samples: list[Sample], columns: Columns, place: str) -> pa.RecordBatch:
-    """Return ROWS of samples."""
-    read = columns.read([sample.cells for sample in samples], place)
-    reasons = [None if sample.location else str(Reason.NO_PICTURE) for sample in samples]
-    return columns.rows(
-        read,
-        place,
-        location=pa.array([sample.location for sample in samples], pa.string()),
-        content=pa.array([sample.content for sample in samples], pa.string()),
-        reason=pa.array(reasons, pa.string()),
+def _members(tar: Tar, tally: Tally) -> Iterator[Member]:
+    for member in tar.members():
+        if is_stranger(member.name):
+            tally["strangers"] += 1
+        else:
+            yield member
+
+
+def _samples(tar: Tar, group: list[Member], columns: Columns, sha256: str, tally: Tally) -> Iterator[Sample]:
+    notes: Notes[Member] = Notes()
+    for member in group:
+        notes.put(member.name, member)
+    pictures = [member for member in group if is_picture(member.name)]
+    if not pictures:
+        yield Sample(_cells(tar, notes, group[0].name, columns, tally), None, _no_content(group, sha256))
+        return
+    names = [picture.name for picture in pictures]
+    shared = notes.shared(names, "json")
+    tally["notes_without_picture"] += len(
+        set(notes.values()) - {notes.beside(name, ending) for name in names for ending in NOTE_ENDINGS}
     )
+    for picture in pictures:
+        cells = _cells(tar, notes, picture.name, columns, tally)
+        if notes.beside(picture.name, "json") in shared:
+            cells = without_identity(cells, columns)
+        content = None if has_url(cells, columns) else tar.sha256(picture)
+        yield Sample(cells, f"{sha256}/{picture.offset}:{picture.size}", content)
 
 
-def cells_of(note: bytes | None, caption: bytes | None, columns: Columns) -> dict[str, Any]:
-    """Return the cells that a sample's JSON and text give; what is no JSON object, or no UTF-8, says nothing."""
-    cells: dict[str, Any] = {}
-    if note is not None:
-        try:
-            found = parsed(note)
-        except (ValueError, RecursionError):
-            found = None
-        if isinstance(found, dict):
-            captions = columns.named.get("caption")
-            cells = {
-                key: value
-                for key, value in found.items()
-                if key == captions or not isinstance(value, list | dict)
-            }
-    if caption is not None and "caption" in columns.named:
-        cells[columns.named["caption"]] = caption.decode("utf-8", "replace").strip()
-    return cells
+def _cells(tar: Tar, notes: Notes[Member], name: str, columns: Columns, tally: Tally) -> dict[str, Any]:
+    found = [notes.beside(name, ending) for ending in NOTE_ENDINGS]
+    short = [member if member and member.size <= MAX_NOTE_BYTES else None for member in found]
+    tally["notes_unreadable"] += short.count(None) - found.count(None)
+    note, caption = (tar.read(member) if member else None for member in short)
+    return cells_of(note, caption, columns, tally)
 
 
-def _sample(handle: Any, sample: list[Member], columns: Columns, sha256: str) -> Sample:
-    by_ending: dict[str, Member] = {}
-    for member in sample:
-        by_ending.setdefault(member.ending, member)
-    picture = next((member for member in sample if member.ending in PICTURE_ENDINGS), None)
-    notes = [by_ending.get(ending) for ending in ("json", "txt")]
-    note, caption = (
-        _read(handle, member) if member is not None and member.size <= MAX_NOTE_BYTES else None
-        for member in notes
-    )
-    cells = cells_of(note, caption, columns)
-    if picture is None:
-        return Sample(cells, None, _no_content(sample, sha256))
-    has_url = str(cells.get(columns.named.get("url", "")) or "").strip() != ""
-    content = None if has_url else _sha256(handle, picture)
-    return Sample(cells, f"{sha256}/{picture.offset}:{picture.size}", content)
-
-
-def _no_content(sample: list[Member], sha256: str) -> str:
+def _no_content(group: list[Member], sha256: str) -> str:
     """Return an identity for a sample without a picture, so that it stays one row of the ledger."""
-    return hashlib.sha256(f"{sha256}/{sample[0].offset}".encode()).hexdigest()
-
-
-def _read(handle: Any, member: Member) -> bytes:
-    handle.seek(member.offset)
-    return handle.read(member.size)
-
-
-def _sha256(handle: Any, member: Member) -> str:
-    digest, left = hashlib.sha256(), member.size
-    handle.seek(member.offset)
-    while left > 0 and (chunk := handle.read(min(CHUNK_BYTES, left))):
-        digest.update(chunk)
-        left -= len(chunk)
-    return digest.hexdigest()
-
-
-_EXTENDING = (
-    tarfile.GNUTYPE_LONGNAME,
-    tarfile.GNUTYPE_LONGLINK,
-    tarfile.XHDTYPE,
-    tarfile.SOLARIS_XHDTYPE,
-    tarfile.XGLTYPE,
-)
-
-
-def _header(handle: Any, offset: int, place: str) -> tarfile.TarInfo | None:
-    handle.seek(offset)
-    block = handle.read(_BLOCK)
-    if block.count(0) == _BLOCK:
-        return None
-    try:
-        return tarfile.TarInfo.frombuf(block, "utf-8", "replace")
-    except (tarfile.HeaderError, ValueError, OverflowError) as error:
-        raise _broken(place, offset, first_line(error)) from error
-
-
-def _extended(
-    handle: Any, header: tarfile.TarInfo, start: int, place: str, known: tuple[str | None, int | None]
-) -> tuple[str | None, int | None]:
-    """Return the name and size that a GNU or pax header gives to the next member; everything else in it is ignored."""
-    if header.size > MAX_NOTE_BYTES:
-        raise _broken(place, start, f"an extended header is longer than {MAX_NOTE_BYTES >> 20} MiB")
-    handle.seek(start)
-    data = handle.read(header.size)
-    if header.type == tarfile.GNUTYPE_LONGNAME:
-        return data.rstrip(b"\0").decode("utf-8", "replace"), known[1]
-    if header.type in (tarfile.GNUTYPE_LONGLINK, tarfile.XGLTYPE):
-        return known
-    records = _pax(data)
-    try:
-        size = int(records[b"size"]) if b"size" in records else known[1]
-    except ValueError as error:
-        raise _broken(place, start, "an extended header's size is no number") from error
-    path = records.get(b"path")
-    return path.decode("utf-8", "replace") if path else known[0], size
-
-
-def _pax(data: bytes) -> dict[bytes, bytes]:
-    """Return the `length key=value` records of a pax header, up to the first that is none."""
-    records: dict[bytes, bytes] = {}
-    while data:
-        digits, space, _ = data.partition(b" ")
-        if not space or not digits.isdigit() or len(digits) > 7:
-            break
-        length = int(digits)
-        record, data = data[len(digits) + 1 : length], data[length:]
-        key, equals, value = record.rstrip(b"\n").partition(b"=")
-        if length <= len(digits) + 1 or not equals:
-            break
-        records[key] = value
-    return records
-
-
-def _broken(place: str, offset: int, what: str) -> InputError:
-    return InputError(
-        f"{place} cannot be read as a tar: {what} (at byte {offset}); nothing was started; make it again or leave it out"
-    )
+    return hashlib.sha256(f"{sha256}/{group[0].offset}".encode()).hexdigest()

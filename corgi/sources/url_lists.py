@@ -24,7 +24,7 @@ def parquet_rows(place: str, columns: Columns) -> Iterator[pa.RecordBatch]:
 def json_rows(place: str, columns: Columns) -> Iterator[pa.RecordBatch]:
     """Yield the rows of a list of JSON objects, one a line; numbers stay as they are written."""
     seen: dict[str, None] = {}
-    for block in chunked(_objects(place)):
+    for block in chunked(objects(place)):
         for row in block:
             seen |= dict.fromkeys(row)
         missing = [name for name in columns.names if name not in seen]
@@ -71,7 +71,7 @@ def check_names(place: str, names: list[str], wanted: Sequence[str]) -> None:
 def missing_column(place: str, column: str, names: list[str]) -> InputError:
     """Return the line for a column that is not there."""
     return InputError(
-        f"{place} has no column {column!r} (it has {', '.join(names)}); nothing was started; "
+        f"{place} has no column {column!r} (it has {', '.join(names) or 'none'}); nothing was started; "
         "set plan.url_col, plan.caption_col, plan.caption_kind_col or plan.group_col (null: the list has none), "
         "plan.uid_col, plan.verify_hash or plan.save_additional_columns"
     )
@@ -87,7 +87,13 @@ def _cells_of_line(line: str, row: int, place: str) -> dict[str, str | None]:
     return {"url": url.rstrip(), "caption": caption or None}
 
 
-def _objects(place: str) -> Iterator[dict[str, Any]]:
+def objects(place: str) -> Iterator[dict[str, Any]]:
+    """Yield the objects of a text that holds one JSON object per line.
+
+    Raises:
+        InputError: a line is no object.
+
+    """
     for number, line in enumerate(filled_lines(place)):
         try:
             row = parsed(line)

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,11 @@ from corgi.imaging.pool import DecoderPool
 from corgi.settings.data import DownloadSettings
 from corgi.settings.errors import InputError
 from corgi.settings.recipe import Recipe
-from corgi.sources.folders import folder_digest
 from corgi.sources.identity import content_url, uid
 from corgi.sources.sources import sources
 from corgi.tables.schema import Reason
 from tests.support.lists import PLAN
+from tests.support.pictures import encoded, scene
 from tests.support.tars import picture, samples, write_tar
 
 TOWER = {"name": "rn", "model": "RN50", "pretrained": "random"}
@@ -75,6 +76,11 @@ def folder_of(path: Path, num: int) -> Path:
         (path / f"{number}.jpg").write_bytes(picture(number))
         (path / f"{number}.txt").write_text(f"picture {number}\n")
     return path
+
+
+def digest_of(folder: Path) -> str:
+    (source,) = sources(recipe_of(folder.parent, folder).plan)
+    return source.sha256
 
 
 def source_of(kind: str, folder: Path) -> Path:
@@ -134,7 +140,7 @@ def test_an_img2dataset_folder_keeps_its_urls_and_accounts_for_its_failures(tmp_
 @pytest.mark.parametrize("url", ["file:///etc/passwd", "{sha}/0:10", "../../etc/passwd", "{sha}/x.jpg"])
 def test_a_url_is_never_a_location(tmp_path, url):
     folder = folder_of(tmp_path / "pictures", 1)
-    bad = url.format(sha=folder_digest(str(folder)))
+    bad = url.format(sha=digest_of(folder))
     (tmp_path / "a.jsonl").write_text(json.dumps({"url": bad, "location": bad, "caption": "x"}))
     _, tables = downloaded(recipe_of(tmp_path / "runs", tmp_path / "a.jsonl", folder))
     by_uid = {row["uid"]: row for row in tables["ledger"]}
@@ -150,6 +156,58 @@ def test_bodies_of_hostile_sources_cost_one_row_each(tmp_path):
     reasons = sorted(row["reason"] for row in tables["ledger"] if row["reason"])
     assert reasons == ["not_an_image", "not_an_image", "too_large"]
     assert len(tables["images"]) == 3
+
+
+AWKWARD = {
+    "shot.2024.0.jpg": picture(1),
+    "shot.2024.0.txt": b"dots",
+    "shot.2024.1.jpg": picture(2),
+    "._shot.2024.1.jpg": b"\x00\x05\x16\x07",
+    "0.left.JPG": picture(3),
+    "0.right.jpg": picture(4),
+    "0.TXT": b"both",
+    "deep.er/a.bmp": encoded(scene(5), "BMP"),
+    "deep.er/b.avif": encoded(scene(6), "AVIF"),
+    "deep.er/c.tiff": encoded(scene(7), "TIFF"),
+    "deep.er/d.jp2": encoded(scene(8), "JPEG2000"),
+    "deep.er/e.ppm": encoded(scene(9), "PPM"),
+    "deep.er/f.jxl": b"\xff\x0a" + bytes(64),
+    "deep.er/g.heic": b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic" + bytes(64),
+    "h.jpg": b"<html>",
+    ".DS_Store": b"x",
+}
+
+
+@pytest.mark.parametrize("kind", ["tar", "folder"])
+@pytest.mark.parametrize("formats", [["JPEG"], ["JPEG", "BMP", "TIFF", "AVIF"]])
+def test_every_picture_of_a_tar_or_folder_is_kept_or_rejected_with_a_reason(tmp_path, kind, formats):
+    source = tmp_path / "a.tar"
+    if kind == "tar":
+        write_tar(source, list(AWKWARD.items()))
+    else:
+        source = tmp_path / "a"
+        for name, data in AWKWARD.items():
+            (source / name).parent.mkdir(parents=True, exist_ok=True)
+            (source / name).write_bytes(data)
+    dag, tables = downloaded(recipe_of(tmp_path / "runs", source, download={"formats": formats}))
+    reasons = Counter(row["reason"] or row["status"] for row in tables["ledger"])
+    assert reasons == {"kept": 3 + len(formats), "format_not_allowed": 8 - len(formats), "not_an_image": 1}
+    assert Counter(row["caption"] for row in tables["captions"]) == {"dots": 1, "both": 2}
+    (facts,) = dag.run.shards("plan")[0].facts["sources"]
+    assert facts["left_out"] == {"strangers": 2 if kind == "tar" else 1}
+
+
+def test_rules_on_the_size_hold_for_formats_that_only_pillow_reads(tmp_path):
+    pictures = [
+        (f"{n}.{one}", encoded(scene(n, 96, 64), one)) for n, one in enumerate(("BMP", "TIFF", "AVIF"))
+    ]
+    chosen = recipe_of(
+        tmp_path / "runs",
+        write_tar(tmp_path / "a.tar", pictures),
+        download={"formats": ["BMP", "TIFF", "AVIF"], "filter": {"min_side": 65}},
+    )
+    _, tables = downloaded(chosen)
+    assert {row["reason"] for row in tables["ledger"]} == {"too_small"}
 
 
 def test_the_same_url_in_a_list_and_a_tar_is_not_fetched(tmp_path):
@@ -236,14 +294,14 @@ def test_a_location_outside_its_source_gives_no_bytes(tmp_path):
 
 def test_a_folder_is_named_by_what_it_holds(tmp_path):
     first, second = folder_of(tmp_path / "a", 3), folder_of(tmp_path / "b", 3)
-    assert folder_digest(str(first)) == folder_digest(str(second))
-    before = folder_digest(str(second))
+    assert digest_of(first) == digest_of(second)
+    before = digest_of(second)
     (second / "1.txt").write_text("other words")
-    assert folder_digest(str(second)) != before
+    assert digest_of(second) != before
     (second / "1.txt").write_text("picture 1\n")
-    assert folder_digest(str(second)) == before
+    assert digest_of(second) == before
     (second / "1.jpg").rename(second / "7.jpg")
-    assert folder_digest(str(second)) != before
+    assert digest_of(second) != before
 
 
 def test_pipes_hidden_files_and_other_kinds_are_no_pictures(tmp_path):

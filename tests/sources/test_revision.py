@@ -16,6 +16,7 @@ from corgi.settings.errors import InputError
 from corgi.sources import revision as module
 from corgi.sources.sources import batches, sources
 from tests.support.lists import only_caption
+from tests.support.tars import write_tar
 
 
 def revision_of(path, **plan) -> str:
@@ -97,3 +98,51 @@ def test_without_another_key_the_rows_are_those_that_0_1_read(tmp_path_factory, 
     assert [(row["url"], only_caption(row)) for row in read] == [
         (row["url"], row["caption"]) for row in before
     ]
+
+
+NOTED = json.dumps({"caption": "words", "url": "http://a/1"}).encode()
+ORDINARY = [
+    ("0.jpg", b"0"),
+    ("0.json", NOTED),
+    ("0.txt", b"words"),
+    ("1.npy", b"x"),
+    ("2.PNG", b"2"),
+    ("README", b"x"),
+]
+
+
+@pytest.mark.parametrize(
+    ("further", "is_read_otherwise"),
+    [
+        ([], False),
+        ([("3.jpg", b"3"), ("3.cls", b"7")], False),
+        ([("3.json", b'{"caption": "no picture"}')], False),
+        ([("shot.1.jpg", b"3")], True),
+        ([("3.jpg", b"3"), ("3.png", b"4")], True),
+        ([("3.bmp", b"3")], True),
+        ([("._3.jpg", b"3")], True),
+        ([("3.jpg", b"3"), ("README", b"x"), ("3.txt", b"x")], True),
+        ([("3.jpg", b"3"), ("3.json", b'{"caption": ["one", "two"]}')], True),
+        ([("3.jpg", b"3"), ("3.json", b'{"caption": NaN}')], True),
+        ([("3.jpg", b"3"), ("3.json", NOTED), ("3.txt", b"")], True),
+    ],
+)
+def test_only_tars_that_are_read_otherwise_have_another_key(tmp_path, further, is_read_otherwise):
+    path = write_tar(tmp_path / "a.tar", [*ORDINARY, *further])
+    assert revision_of(path) == ("0.2" if is_read_otherwise else "")
+
+
+@pytest.mark.parametrize(
+    ("further", "is_read_otherwise"),
+    [
+        ([], False),
+        ([("3.jpg", b"3"), ("3.json", b'{"caption": ["one", "two"]}')], True),
+        ([("3.jpg", b"3"), ("3.json", b'{"caption": NaN}')], True),
+        ([("3.jpg", b"3"), ("3.png", b"4"), ("3.json", NOTED)], True),
+        ([("3.jpg", b"3"), ("3.json", NOTED), ("3.txt", b"")], True),
+    ],
+)
+def test_only_folders_that_are_read_otherwise_have_another_key(tmp_path, further, is_read_otherwise):
+    for name, data in [*ORDINARY, *further]:
+        (tmp_path / name).write_bytes(data)
+    assert revision_of(tmp_path, input_format="files") == ("0.2" if is_read_otherwise else "")

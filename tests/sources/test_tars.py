@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from corgi.settings.data import PlanSettings
 from corgi.settings.errors import InputError
 from corgi.sources.rows import Columns
-from corgi.sources.tars import MAX_NOTE_BYTES, members, tar_rows
+from corgi.sources.samples import MAX_NOTE_BYTES, Tally
+from corgi.sources.tars import Tar, tar_rows
 from corgi.storage.paths import open_file
 from tests.support.tars import end, picture, samples, special, write_tar
 
@@ -26,24 +27,21 @@ NAME = st.text(st.sampled_from("abc/._ü"), min_size=1, max_size=300)
 
 def rows_of(path: Path, **plan) -> list[dict]:
     columns = Columns.of(PlanSettings.model_validate({"input": str(path), **plan}))
-    return [row for batch in tar_rows(str(path), columns, "5e" * 32) for row in batch.to_pylist()]
+    return [row for batch in tar_rows(str(path), columns, "5e" * 32, Tally()) for row in batch.to_pylist()]
 
 
 def walked(data: bytes):
-    return list(members(_Handle(data), "hostile.tar"))
+    return list(Tar(_Handle(data), "hostile.tar").members())
 
 
 class _Handle(io.BytesIO):
-    """Bytes with the size that Arrow's files have; reads are counted."""
+    """Bytes whose reads are counted."""
 
-    largest = 0
+    total = 0
 
-    def size(self) -> int:
-        return len(self.getbuffer())
-
-    def read(self, size: int | None = -1) -> bytes:
-        type(self).largest = max(self.largest, size or 0)
-        return super().read(size)
+    def readinto(self, buffer) -> int:
+        type(self).total += len(buffer)
+        return super().readinto(buffer)
 
 
 def refused(data: bytes) -> str:
@@ -64,7 +62,7 @@ def test_members_are_those_that_tarfile_sees(tmp_path_factory, form, sizes, name
     with tarfile.open(path) as archive:
         expected = [(info.name, info.offset_data, info.size) for info in archive]
     with open_file(str(path)) as handle:
-        found = [(member.name, member.offset, member.size) for member in members(handle, str(path))]
+        found = [(member.name, member.offset, member.size) for member in Tar(handle, str(path)).members()]
     assert [(one.rstrip("/"), *rest) for one, *rest in found] == [(one, *rest) for one, *rest in expected]
 
 
@@ -129,9 +127,9 @@ def test_no_path_of_a_tar_is_ever_opened_or_made(tmp_path):
 @pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.XGLTYPE])
 def test_a_huge_extended_header_is_refused_unread(kind):
     data = special("x", kind, 64 * 2**20) + bytes(64 * 2**20) + end()
-    _Handle.largest = 0
+    _Handle.total = 0
     assert "longer than" in refused(data)
-    assert _Handle.largest <= MAX_NOTE_BYTES
+    assert _Handle.total <= MAX_NOTE_BYTES
 
 
 @pytest.mark.parametrize("size", [2**33 - 1, 2**62, 4096])
@@ -192,6 +190,60 @@ def test_any_damage_is_a_line_or_rows(tmp_path_factory, data):
     (folder / "b.tar").write_bytes(body)
     with contextlib.suppress(InputError):
         assert all(row["location"] or row["reason"] for row in rows_of(folder / "b.tar"))
+
+
+def test_a_broken_header_is_a_line_and_never_the_end_of_the_tar(tmp_path):
+    """tarfile takes it for the end, and every picture behind it would be lost without a word."""
+    body = bytearray(write_tar(tmp_path / "a.tar", samples(3), tarfile.GNU_FORMAT).read_bytes())
+    at = body.index(b"00001.jpg")
+    for place in (at, at + 100, at + 148):
+        broken = bytearray(body)
+        broken[place] ^= 0x55
+        assert "cannot be read as a tar" in refused(bytes(broken))
+
+
+def test_bytes_behind_the_end_are_not_read(tmp_path):
+    body = write_tar(tmp_path / "a.tar", samples(1)).read_bytes()
+    assert walked(body + b"whatever" * 512) == walked(body)
+
+
+def test_a_last_member_without_its_padding_is_read(tmp_path):
+    body = write_tar(tmp_path / "a.tar", [("a.jpg", picture(1))], tarfile.GNU_FORMAT).read_bytes()
+    (member,) = walked(body)
+    assert walked(body[: member.offset + member.size]) == [member]
+    assert "longer than the file" in refused(body[: member.offset + member.size - 1])
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.XGLTYPE])
+def test_endless_extended_headers_are_refused_within_the_bound(kind):
+    """A chain of small headers costs no more than one large one, and no recursion of any depth."""
+    body = b"18 comment=hello!\n"
+    chain = (special("x", kind, len(body)) + body.ljust(512, b"\0")) * 20_000
+    _Handle.total = 0
+    refused(chain + special("a.jpg", tarfile.REGTYPE) + end())
+    assert _Handle.total <= 4 * MAX_NOTE_BYTES
+
+
+def test_global_headers_do_not_pile_up(tmp_path):
+    """Each may be as long as the bound; only one is held at a time."""
+    value = b"x" * 500_000
+    parts = []
+    for number in range(24):
+        record = b" key%d=%s\n" % (number, value)
+        record = b"%d%s" % (len(record) + 6, record)
+        padded = record.ljust(-(-len(record) // 512) * 512, b"\0")
+        parts += [
+            special("x", tarfile.XGLTYPE, len(record)),
+            padded,
+            special(f"{number}.jpg", tarfile.REGTYPE),
+        ]
+    data = b"".join(parts) + end()
+    tracemalloc.start()
+    try:
+        assert len(walked(data)) == 24
+        assert tracemalloc.get_traced_memory()[1] < len(data) + 6 * 2**20
+    finally:
+        tracemalloc.stop()
 
 
 def test_memory_does_not_grow_with_the_pictures(tmp_path):

@@ -1,0 +1,172 @@
+"""Samples: a picture with the captions and JSON beside it, by the one rule of names that tars and folders share."""
+
+import itertools
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+import pyarrow as pa
+
+from corgi.sources.cells import parsed
+from corgi.sources.rows import Columns
+from corgi.sources.url_lists import missing_column
+from corgi.tables.schema import Reason
+
+PICTURE_ENDINGS = frozenset(
+    {"jpg", "jpeg", "jpe", "jfif", "png", "apng", "webp", "gif", "bmp", "dib", "tif", "tiff", "avif"}
+    | {"heic", "heif", "jxl", "jp2", "j2k", "ppm", "pgm", "pbm", "pnm", "ico"}
+)
+"""Endings of pictures, whether their format may be decoded or not: that is judged by their bytes, with a reason."""
+NOTE_ENDINGS = ("json", "txt")
+MAX_NOTE_BYTES = 2**20
+"""Longest caption, metadata or extended header that is read; a longer caption is none, a longer header is an error."""
+_SHOWN_NAMES = 20
+_DEFAULT_NAMES = {"url": "url", "caption": "caption"}
+"""Columns that pictures need not have as long as nobody gives them another name."""
+
+Tally = Counter[str]
+"""How many members of a source are no rows, by what they are."""
+_Note = TypeVar("_Note")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What lies beside a picture that is already there; without a location there is no picture."""
+
+    cells: dict[str, Any]
+    location: str | None
+    content: str | None
+
+
+def is_stranger(path: str) -> bool:
+    """Return whether a path is no member of a set: what macOS leaves beside files."""
+    *folders, name = path.split("/")
+    return name.startswith("._") or name == ".DS_Store" or "__MACOSX" in folders
+
+
+def is_picture(path: str) -> bool:
+    """Return whether a path has a picture's ending, in upper or lower case."""
+    return last_ending(path) in PICTURE_ENDINGS
+
+
+def last_ending(path: str) -> str:
+    """Return what follows the last dot of a name, lower case; nothing where there is no dot."""
+    _, dot, ending = path.rpartition("/")[2].rpartition(".")
+    return ending.lower() if dot else ""
+
+
+def stem(path: str) -> str:
+    """Return a path without its last ending."""
+    folder, slash, name = path.rpartition("/")
+    return folder + slash + (name.rpartition(".")[0] or name)
+
+
+def first_stem(path: str) -> str:
+    """Return a path up to the first dot of its name."""
+    folder, slash, name = path.rpartition("/")
+    return folder + slash + name.partition(".")[0]
+
+
+class Notes(dict[tuple[str, str], _Note]):
+    """Captions and JSON by (path without its last ending, ending)."""
+
+    def put(self, path: str, note: _Note) -> None:
+        """Add a note; of several with one path the first counts."""
+        if last_ending(path) in NOTE_ENDINGS:
+            self.setdefault((stem(path), last_ending(path)), note)
+
+    def beside(self, picture: str, ending: str) -> _Note | None:
+        """Return the note of a picture: that of its own name without the last ending, else of its name up to the first dot."""
+        own = self.get((stem(picture), ending))
+        return self.get((first_stem(picture), ending)) if own is None else own
+
+    def shared(self, pictures: Iterable[str], ending: str) -> set[_Note]:
+        """Return the notes that more than one of the pictures takes."""
+        taken = Counter(note for note in (self.beside(one, ending) for one in pictures) if note is not None)
+        return {note for note, number in taken.items() if number > 1}
+
+
+def cells_of(note: bytes | None, caption: bytes | None, columns: Columns, tally: Tally) -> dict[str, Any]:
+    """Return the cells that a sample's JSON and text give; what is no JSON object says nothing and is counted.
+
+    A text that is not blank takes the place of the JSON's caption.
+    """
+    cells: dict[str, Any] = {}
+    if note is not None:
+        try:
+            found = parsed(note)
+        except (ValueError, RecursionError):
+            found = None
+        cells = found if isinstance(found, dict) else {}
+        tally["notes_unreadable"] += not isinstance(found, dict)
+    if caption is not None and "caption" in columns.named:
+        text = caption.decode("utf-8", "replace").strip()
+        if text or columns.named["caption"] not in cells:
+            cells[columns.named["caption"]] = text
+    return cells
+
+
+def laid_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the cells of both; of two for one column the one above counts, unless it is empty."""
+    said = {name: value for name, value in above.items() if value not in (None, "") or name not in below}
+    return {**below, **said}
+
+
+def without_identity(cells: Mapping[str, Any], columns: Columns) -> dict[str, Any]:
+    """Return the cells of JSON that several pictures share: its URL, uid and hash can be those of none of them."""
+    names = {columns.named.get(name) for name in ("url", "uid", "expected_hash")}
+    return {name: value for name, value in cells.items() if name not in names}
+
+
+def has_url(cells: Mapping[str, Any], columns: Columns) -> bool:
+    """Return whether cells name the URL that a picture has."""
+    return str(cells.get(columns.named.get("url", "")) or "").strip() != ""
+
+
+def checked(
+    samples: Iterable[Sample], columns: Columns, place: str, known: Iterable[str] = ()
+) -> Iterator[Sample]:
+    """Yield the samples with the cells that the columns name; `known` are columns that the source has in any case.
+
+    Raises:
+        InputError: afterwards, when none of the samples has a column that is named.
+
+    """
+    names, is_empty = dict.fromkeys(known), True
+    missing = {name: None for name in columns.names if name not in names}
+    for sample in samples:
+        is_empty = False
+        for name in sample.cells:
+            missing.pop(name, None)
+        if len(names) < _SHOWN_NAMES:
+            names |= dict.fromkeys(itertools.islice(sample.cells, _SHOWN_NAMES))
+        yield replace(sample, cells={name: sample.cells.get(name) for name in columns.names})
+    if not is_empty:
+        missing = [name for name in missing if not _may_be_missing(name, columns, bool(names))]
+        if missing:
+            raise missing_column(place, missing[0], list(names))
+
+
+def _may_be_missing(name: str, columns: Columns, has_cells: bool) -> bool:
+    """Return whether pictures may lack a column: the URL by its default name, a caption by its own where nothing lies beside."""
+    if name in columns.additional:
+        return False
+    meanings = [meaning for meaning, column in columns.named.items() if column == name]
+    return all(
+        _DEFAULT_NAMES.get(meaning) == name and not (meaning == "caption" and has_cells)
+        for meaning in meanings
+    )
+
+
+def sample_rows(samples: list[Sample], columns: Columns, place: str) -> pa.RecordBatch:
+    """Return ROWS of samples."""
+    read = columns.read([sample.cells for sample in samples], place)
+    reasons = [None if sample.location else str(Reason.NO_PICTURE) for sample in samples]
+    return columns.rows(
+        read,
+        place,
+        location=pa.array([sample.location for sample in samples], pa.string()),
+        content=pa.array([sample.content for sample in samples], pa.string()),
+        reason=pa.array(reasons, pa.string()),
+    )
