@@ -28,14 +28,20 @@ def require(run: Run) -> None:
 
 
 def status(run: Run) -> Iterator[str]:
-    """Yield one line a complete stage: shards, rows in, kept and rejected."""
+    """Yield one line per complete stage: shards, rows in, kept and rejected, bytes; then what `--gc` would free."""
     require(run)
     for name, manifest in run.stages().items():
         rows = manifest.rows
         yield (
             f"{name:<12} {len(manifest.shards):>5} shards  {rows.rows_in:>9} in  {rows.kept:>9} kept  "
-            f"{sum(rows.rejected.values()):>9} rejected  {manifest.key}"
+            f"{sum(rows.rejected.values()):>9} rejected  {_num_bytes(run, manifest):>14} bytes  {manifest.key}"
         )
+    garbage = unreferenced(run.store)
+    yield f"--gc would free {sum(garbage.values())} bytes in {len(garbage)} files that no run under this root refers to"
+
+
+def _num_bytes(run: Run, manifest: StageManifest) -> int:
+    return sum(entry.size for shard in run.store.each_shard(manifest) for entry in shard.files)
 
 
 def lineage(run: Run, of: str | None = None) -> Iterator[str]:

@@ -72,6 +72,30 @@ def test_gc_shows_first_and_removes_only_what_no_run_refers_to(finished):
     assert finished.made() == []
 
 
+def test_status_tells_the_bytes_of_each_stage_and_what_gc_would_free(finished):
+    assert finished.run("download.image_size=64") == 0
+    assert finished.run() == 0  # what the other setting made is nobody's now
+    store, run = finished.root / "store", finished.opened()
+    listed = {
+        name: sum(
+            run.store.path(shard, entry.table).stat().st_size for shard in shards for entry in shard.files
+        )
+        for name, shards in ((name, run.shards(name)) for name in run.stages())
+    }
+    assert finished.run("--status") == 0
+    *stages, last = finished.said.splitlines()
+    assert {line.split()[0]: int(re.findall(r"(\d+) bytes", line)[0]) for line in stages} == listed
+    assert min(listed.values()) > 0
+    told = [int(number) for number in re.findall(r"\d+", last)]
+    before = sum(path.stat().st_size for path in store.rglob("*") if path.is_file())
+    assert finished.run("--gc") == 0
+    freed = before - sum(path.stat().st_size for path in store.rglob("*") if path.is_file())
+    assert told == [freed, int(finished.said.split()[-4])]
+    assert freed > 0
+    assert finished.run("--status") == 0
+    assert finished.said.splitlines()[-1].startswith("--gc would free 0 bytes in 0 files")
+
+
 def test_gc_leaves_what_an_unfinished_run_will_take_up(toy):
     toy.steer(stop="squares 2")
     assert toy.run() == 130
