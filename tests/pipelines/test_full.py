@@ -1,6 +1,7 @@
 """The real flow, every stage and engine, on a few pictures over HTTP; then what a user does with the run."""
 
 import json
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -10,7 +11,9 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
+from corgi.flow import inspect
 from corgi.inference.prompts import file_name
+from corgi.report import report
 from corgi.tables.run import Run
 from tests.support.ports import free_port
 
@@ -101,6 +104,32 @@ def test_no_uid_is_doubled_and_every_kept_picture_is_embedded(finished):
     assert len(set(images)) == len(images)
     assert embedded["uid"].to_pylist() == images
     assert embedded.schema.field("own/image").type == pa.list_(pa.float16(), 256)
+
+
+def test_every_prefix_of_the_flow_has_its_report_status_and_lineage(finished, tmp_path):
+    """As the run is after each of its stages: the same tables, and a run.json that names the first of them only."""
+    facts = json.loads((finished[0] / "run.json").read_text())
+    names = list(facts["stages"])
+    (tmp_path / "store").symlink_to(finished[0].parent / "store")
+    for length in range(len(names) + 1):
+        folder = tmp_path / f"first-{length}"
+        folder.mkdir()
+        first = {name: facts["stages"][name] for name in names[:length]}
+        (folder / "run.json").write_text(json.dumps({**facts, "stages": first}))
+        run = Run.open(folder)
+        shown = re.findall(r'<section id="([^"]+)"', report.render(run))
+        assert [name for name in shown if name in names] == [
+            name for name in names[:length] if name not in ("plan", "download")
+        ]
+        assert ("funnel" in shown, "pictures" in shown, "lineage" in shown) == (
+            length > 0,
+            length > 1,
+            length > 0,
+        )
+        assert [line.split()[0] for line in inspect.status(run)] == names[:length]
+        assert [
+            line.split(":")[0] for line in inspect.lineage(run) if not line.startswith((" ", "run "))
+        ] == names[:length]
 
 
 def test_nothing_held_out_is_learned_from(finished):
