@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from corgi.flow import inspect
 from corgi.report import report
 from corgi.report.funnel import NUM_THUMBNAILS, WORDS
 from corgi.settings.errors import StorageError
@@ -63,6 +64,22 @@ def test_it_grows_with_each_stage_and_a_stage_that_is_not_there_has_no_section(t
         assert stage not in anchors(page(run))
         model_stage(run, stage)
         assert stage in anchors(page(run))
+
+
+@pytest.mark.parametrize("num_rejected", [0, 3])
+@pytest.mark.parametrize("num_shards", [1, 2])
+def test_no_row_and_no_row_kept_have_a_page_after_each_stage(tmp_path, num_rejected, num_shards):
+    none = tables.some_pictures(0, num_rejected)
+    run = tables.new_run(tmp_path)
+    tables.commit_plan(run, none, num_shards)
+    assert anchors(page(run)) == ["funnel", "lineage"]
+    tables.commit_download(run, none, num_shards)
+    assert "pictures" not in anchors(page(run))
+    tables.commit_embed(run, none, num_shards)
+    tables.commit_curate(run, none, {}, num_shards)
+    assert anchors(page(run)) == ["funnel", "embed", "curate", "lineage"]
+    assert len(list(inspect.status(run))) == 4
+    assert any(line.startswith("curate: ") for line in inspect.lineage(run))
 
 
 def test_every_section_is_in_the_table_of_contents(tmp_path):
