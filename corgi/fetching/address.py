@@ -15,6 +15,7 @@ from corgi.sources.identity import escaped
 
 MAX_URL_LENGTH = 8192
 SCHEMES = ("http", "https")
+_BLANK_OR_CONTROL = re.compile(r"[\x00-\x20\x7f]")
 _PARTS = re.compile(r"[^:/?#]+://([^/?#]*)([^#]*)")
 """Authority and target of an absolute URL's text."""
 
@@ -173,7 +174,7 @@ def parse_url(text: str) -> URL:
     """
     if not text or len(text) > MAX_URL_LENGTH:
         raise UrlRefusedError("empty or too long")
-    if any(ord(letter) <= 0x20 or ord(letter) == 0x7F for letter in text):
+    if _BLANK_OR_CONTROL.search(text):
         raise UrlRefusedError("space or control character")
     try:
         url = URL(text)

@@ -124,10 +124,13 @@ async def _chunks(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
 
     The client tells its parser's error to who waits for a head, not to who reads a body: that one looks for it.
     """
-    while True:
+    content = response.content
+    while (
+        content.exception() is not None or not content.at_eof()
+    ):  # a deadline costs more than a body already here
         try:
             async with asyncio.timeout(LOOK_EVERY_S):
-                chunk = await response.content.readany()
+                chunk = await content.readany()
         except TimeoutError:
             continue
         except RuntimeError as error:  # what the client says of reading on where its parser gave up

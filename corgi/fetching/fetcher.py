@@ -144,8 +144,10 @@ class Fetcher:
         rules = await self._robots.of(
             str(origin), functools.partial(self._load_robots, origin / "robots.txt")
         )
+        if rules.is_empty:
+            return
         usage = self.settings.disallowed_content_usage
-        for target in _spellings(url):
+        for target in dict.fromkeys(_spellings(url)):
             refusal = rules.refusal(target, usage)
             if refusal is not None:
                 raise opted_out(refusal)

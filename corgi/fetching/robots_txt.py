@@ -74,6 +74,11 @@ class RobotsTxt:
         )
 
     @property
+    def is_empty(self) -> bool:
+        """Return whether there is no rule at all, as on most sites."""
+        return not self.rules and not self.usages
+
+    @property
     def weight(self) -> int:
         """Return how much of a cache this takes, in rules."""
         return 1 + len(self.rules) + len(self.usages)

@@ -101,3 +101,10 @@ def test_a_hostile_text_costs_bounded_time() -> None:
         assert len(rules.rules) <= MAX_RULES
         rules.refusal("/" + "a" * 8000, USAGE)
     assert time.process_time() - started < 5
+
+
+def test_only_a_text_without_any_rule_for_us_is_empty():
+    assert RobotsTxt().is_empty
+    assert RobotsTxt.parse(b"User-agent: other\nDisallow: /\n", "corgi").is_empty
+    assert not RobotsTxt.parse(b"User-agent: *\nDisallow: /a\n", "corgi").is_empty
+    assert not RobotsTxt.parse(b"User-agent: *\nContent-Usage: train-ai=n\n", "corgi").is_empty
