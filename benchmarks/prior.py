@@ -106,6 +106,9 @@ class LoopObjective:
         """Return the rows."""
         return self.shape.rows_of()
 
+    def place(self, device: torch.device) -> None:
+        """Hold nothing that has a device."""
+
     def loss(self, model: Any, batch: dict[str, Tensor], noise: Any) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss."""
         return self.shape.loss(model, batch, self.levels), {}

@@ -60,6 +60,9 @@ class BenchObjective:
         """Return the rows."""
         return BenchRows()
 
+    def place(self, device: torch.device) -> None:
+        """Hold nothing that has a device."""
+
     def loss(self, model: Any, batch: dict[str, Tensor], noise: Noise) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the mean squared error."""
         return (model(batch["x"]) - batch["x"]).square().mean(), {}

@@ -81,7 +81,11 @@ class HeadsObjective:
 
     def standardised(self, image: Tensor) -> Float[Tensor, "batch 1280"]:
         """Return image features in units of their spread on train, so that no few channels decide."""
-        return (image.float() - self.mean.to(image.device)) / self.scale.to(image.device)
+        return (image.float() - self.mean) / self.scale
+
+    def place(self, device: torch.device) -> None:
+        """Move the features' mean and spread to a device."""
+        self.mean, self.scale = self.mean.to(device), self.scale.to(device)
 
     def model(self) -> Heads:
         """Build untrained heads."""
@@ -112,7 +116,8 @@ class HeadsObjective:
         images, texts = one_a_group(rows)
         if not len(images):
             return {}
-        image, text, _ = model(self.standardised(torch.from_numpy(images)), torch.from_numpy(texts).float())
+        image, text = (torch.from_numpy(values).to(self.mean.device) for values in (images, texts))
+        image, text, _ = model(self.standardised(image), text.float())
         return {f"val/{name}": value for name, value in retrieval(image, text).items()}
 
 

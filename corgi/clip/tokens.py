@@ -13,7 +13,8 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModel, AutoTokenizer, T5EncoderModel
 
 from corgi.clip.backbones import PACKAGE_PREFIX, package_path
-from corgi.clip.towers import Tower, device_name
+from corgi.clip.towers import Tower
+from corgi.models.device import given_device
 from corgi.settings.clip import TokenRef
 from corgi.settings.errors import InputError
 from corgi.tables.schema import vector
@@ -53,7 +54,7 @@ class HuggingFaceEncoder:
                 f"text encoder {ref.name} ({ref.model}) cannot be loaded: {' '.join(str(error).split())[:200]}; nothing was embedded; "
                 f"downloads are kept in {hub.HF_HUB_CACHE}; without network set its model to a local folder"
             ) from error
-        self._model.to(device_name())
+        self._model.to(given_device())
         self._max_tokens = ref.max_tokens
 
     @torch.no_grad()

@@ -24,6 +24,7 @@ from torchvision.transforms.functional import pil_to_tensor
 from corgi.clip.backbones import PACKAGE_PREFIX, package_path
 from corgi.clip.bounded_tokens import BoundedTokenizer
 from corgi.clip.references import tower_refs
+from corgi.models.device import given_device
 from corgi.settings.clip import TowerRef
 from corgi.settings.errors import InputError
 from corgi.settings.section import digest
@@ -157,12 +158,7 @@ def load_tower(ref: TowerRef, precision: str = "fp32") -> Tower:
 
     """
     model, preprocess, tokenizer = build_model(ref)
-    return Tower(ref.name, model.to(device_name()), preprocess, tokenizer, precision)
-
-
-def device_name() -> str:
-    """Return where this process computes: the GPU it was given, else the CPU."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    return Tower(ref.name, model.to(given_device()), preprocess, tokenizer, precision)
 
 
 def build_model(ref: TowerRef) -> tuple[nn.Module, Any, Any]:

@@ -17,6 +17,7 @@ from corgi.feeding.noise import Noise
 from corgi.feeding.rows import EmbeddedShards, PriorRows
 from corgi.flow.cluster import connect
 from corgi.flow.dag import Context
+from corgi.models.device import given_device
 from corgi.models.text_prior import TextPrior
 from corgi.settings.compare import CompareSettings
 from corgi.tables.manifest import RowCounts
@@ -106,10 +107,10 @@ class ArmObjective(PriorObjective):
         return SpaceRows(PriorRows(self.shards, split), self.space)
 
     def prior(self, weights: dict[str, Tensor]) -> TextPrior:
-        """Return the trained arm, ready to sample."""
+        """Return the trained arm, ready to sample on the given device."""
         network = network_of(self.settings, self.table, self.variant)
         network.load_state_dict(weights)
-        return TextPrior(network.eval(), self.process, self.choice)
+        return TextPrior(network.eval(), self.process, self.choice).to(given_device())
 
 
 class OnePassObjective(ArmObjective):

@@ -50,7 +50,8 @@ def run(context: Context) -> list[ShardTask]:
     pending = context.pending(tasks)
     if pending:
         connect(context.recipe)
-        make_shards("corgi.comparison.scores:Scores", {}, pending, Pool(settings.num_actors), "scores")
+        pool = Pool(settings.num_actors, gpus=settings.gpus_per_actor)
+        make_shards("corgi.comparison.scores:Scores", {}, pending, pool, "scores")
     return tasks
 
 
@@ -136,10 +137,10 @@ class Judge:
     def score(self, prior: TextPrior, sampling: Sampling) -> dict[str, Any]:
         """Return how it was sampled and every measure: held-out captions by pair, coarse words by distribution."""
         text, image = self.held_out
-        sampled = prior.sample(_tensor(text), range(len(text)), sampling).numpy()
+        sampled = prior.sample(_tensor(text), range(len(text)), sampling).cpu().numpy()
         each = self.settings.samples_per_caption
         words = np.repeat(np.stack([word for word, _ in self.words]), each, axis=0)
-        drawn = prior.sample(_tensor(words), range(len(words)), sampling).numpy()
+        drawn = prior.sample(_tensor(words), range(len(words)), sampling).cpu().numpy()
         return {
             "sampler": sampling.sampler,
             "steps": sampling.steps,

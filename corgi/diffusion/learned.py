@@ -42,7 +42,7 @@ class LearnedShift(nn.Module):
 
     def table(self) -> ShiftTable:
         """Return the present (mu, Sigma) without gradient."""
-        return ShiftTable(self.mean.detach(), self.scale.detach(), count=self.get_buffer("count"))
+        return ShiftTable.snapshot(self.mean.detach(), self.scale.detach(), self.get_buffer("count"))
 
 
 def similarity_loss(

@@ -26,14 +26,16 @@ def loss_weight(schedule: Schedule, t: Int[Tensor, "*batch"], name: WeightName) 
     """
     if name not in get_args(WeightName):
         raise ValueError(f"loss weight {name!r} is not one of {', '.join(get_args(WeightName))}")
+    if name == "uniform":
+        return torch.ones_like(t, dtype=torch.float64)
     tables = {
-        "uniform": torch.ones_like(schedule.betas),
         "one_minus_abar": schedule.one_minus_alpha_bar,
-        "snr": schedule.snr(),
-        "min_snr": schedule.snr().clamp(max=MIN_SNR_CAP),
+        "snr": schedule.snr,
+        "min_snr": schedule.snr,
         "p2": schedule.alpha_bar,
     }
-    return tables[name].to(t.device)[t]
+    weight = tables[name].to(t.device)[t]
+    return weight.clamp(max=MIN_SNR_CAP) if name == "min_snr" else weight
 
 
 def squared_error(

@@ -67,7 +67,7 @@ def ancestral(
     def step(z_0: Tensor, z_t: Tensor, t: Tensor, s: Tensor) -> Gaussian:
         return ancestral_step(process, z_0, z_t, (t, s), cluster, variance)
 
-    return _run(denoise, process, cluster, noise, _pairs(process, steps), step)
+    return _run(denoise, process, cluster, noise, _pairs(process, steps), step, is_noisy=True)
 
 
 def ddim(
@@ -89,7 +89,7 @@ def ddim(
     def step(z_0: Tensor, z_t: Tensor, t: Tensor, s: Tensor) -> Gaussian:
         return ddim_step(process, z_0, z_t, (t, s), cluster, eta)
 
-    return _run(denoise, process, cluster, noise, _pairs(process, steps), step)
+    return _run(denoise, process, cluster, noise, _pairs(process, steps), step, is_noisy=eta > 0)
 
 
 def ancestral_step(
@@ -144,8 +144,12 @@ def _run(
     noise: Noise,
     pairs: list[tuple[int, int]],
     step: Step,
+    is_noisy: bool,
 ) -> Tensor:
-    """Walk the chain; the network alone runs under the caller's autocast."""
+    """Walk the chain; the network alone runs under the caller's autocast.
+
+    `is_noisy` says whether every step but the last adds noise: to look at the variances would make the host wait in each.
+    """
     first = noise(0)
     dtype = torch.promote_types(first.dtype, torch.float32)
     with torch.autocast(first.device.type, enabled=False):
@@ -155,6 +159,5 @@ def _run(
         z_0 = denoise(z, process.schedule.timesteps.to(cluster.device)[index_t], cluster).to(dtype)
         with torch.autocast(first.device.type, enabled=False):
             law = step(z_0, z, index_t, index_s)
-            noisy = s > 0 and bool((law.variance > 0).any())
-            z = process.draw(law, noise(draw).to(dtype), cluster) if noisy else law.mean
+            z = process.draw(law, noise(draw).to(dtype), cluster) if is_noisy and s > 0 else law.mean
     return z

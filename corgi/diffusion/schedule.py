@@ -1,5 +1,6 @@
 """Noise schedules: float64 tables indexed by the timestep t = 0..T, with abar_0 = 1."""
 
+import copy
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -9,6 +10,16 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 SCHEDULE_NAMES = ("linear", "cosine", "linear_zero_snr", "cosine_zero_snr")
+_TABLES = (
+    "betas",
+    "timesteps",
+    "log_alpha_bar",
+    "alpha_bar",
+    "one_minus_alpha_bar",
+    "pull",
+    "shift",
+    "snr",
+)
 
 
 class Jump(NamedTuple):
@@ -117,13 +128,16 @@ class Schedule:
         """s_t / mu = 1 - sqrt(1 - beta_t) (eq. 1)."""
         return -torch.expm1(0.5 * torch.log1p(-self.betas))
 
+    @cached_property
     def snr(self) -> Float[Tensor, "length"]:
         """SNR_t = abar_t / (1 - abar_t); infinite at t = 0."""
         return self.alpha_bar / self.one_minus_alpha_bar
 
     def to(self, device: torch.device | str) -> "Schedule":
-        """Return the schedule with its tables on that device."""
-        return type(self)(self.betas.to(device), self.timesteps.to(device))
+        """Return the schedule with its tables on that device, moved as they are: computed again they would differ in the last bits."""
+        moved = copy.copy(self)
+        moved.__dict__.update({name: getattr(self, name).to(device) for name in _TABLES})
+        return moved
 
     def jump(self, t: Int[Tensor, "*batch"], s: Int[Tensor, "*batch"]) -> Jump:
         """Coefficients of q(z_s | z_t, z_0) for 0 <= s < t (eq. 5).

@@ -56,6 +56,18 @@ class ShiftTable(nn.Module):
         self.register_load_state_dict_post_hook(_after_load)
 
     @classmethod
+    def snapshot(
+        cls, mean: Float[Tensor, "k dim"], scale: Float[Tensor, "k dim"], count: Int[Tensor, "k"]
+    ) -> "ShiftTable":
+        """Hold a diagonal table unchecked and uncopied, for values known to be finite: a check in every step makes the host wait for the GPU."""
+        table = cls.__new__(cls)
+        nn.Module.__init__(table)
+        tensors = {"mean": mean, "scale": scale, "factor": None, "cholesky": None, "count": count}
+        for name, value in tensors.items():
+            table.register_buffer(name, value)
+        return table
+
+    @classmethod
     def ddpm(cls, dim: int, dtype: torch.dtype = torch.float32) -> "ShiftTable":
         """Ordinary diffusion: (0, I)."""
         return cls(torch.zeros(1, dim, dtype=dtype), torch.ones(1, dim, dtype=dtype))
@@ -233,6 +245,10 @@ class ShiftedDiffusion:
     table: ShiftTable
     schedule: Schedule
 
+    def to(self, device: torch.device | str) -> "ShiftedDiffusion":
+        """Return the process on that device; the table itself is moved."""
+        return type(self)(self.table.to(device), self.schedule.to(device))
+
     def transition(
         self, z_prev: Float[Tensor, "batch dim"], t: Int[Tensor, "batch"], cluster: Int[Tensor, "batch"]
     ) -> Gaussian:
@@ -300,15 +316,22 @@ class ShiftedDiffusion:
 
 
 def choose_cluster(text: Float[Tensor, "batch dim"], mean: Float[Tensor, "k dim"]) -> Int[Tensor, "batch"]:
-    """kappa(y) = argmax_i cos(mu_i, y), the lowest index on ties (eq. 11); ValueError on NaN."""
-    cosine = F.normalize(text.double(), dim=-1) @ F.normalize(mean.double(), dim=-1).mT
-    if not bool(cosine.isfinite().all()):
-        raise ValueError("text embeddings or cluster means hold NaN or infinite values")
-    return first_largest(cosine)
+    """kappa(y) = argmax_i cos(mu_i, y), the lowest index on ties (eq. 11).
+
+    A row with NaN gets the last cluster: `check_finite` refuses it, and makes the host wait for a GPU.
+    """
+    return first_largest(F.normalize(text.double(), dim=-1) @ F.normalize(mean.double(), dim=-1).mT)
+
+
+def check_finite(text: Float[Tensor, "batch dim"]) -> None:
+    """Refuse text embeddings that no cluster can be chosen for: ValueError on NaN or infinite values."""
+    if not bool(text.isfinite().all()):
+        raise ValueError("text embeddings hold NaN or infinite values")
 
 
 def first_largest(score: Float[Tensor, "batch n"]) -> Int[Tensor, "batch"]:
-    """Index of the largest score of each row; the lowest index among scores equal within `COSINE_TIE`."""
-    index = torch.arange(score.shape[1], device=score.device).expand_as(score)
+    """Index of the largest score of each row; the lowest index among scores equal within `COSINE_TIE`, the last for NaN."""
+    last = score.shape[1] - 1
+    index = torch.arange(last + 1, device=score.device).expand_as(score)
     best = score >= score.amax(dim=1, keepdim=True) - COSINE_TIE
-    return index.masked_fill(~best, score.shape[1]).amin(dim=1)
+    return index.masked_fill(~best, last).amin(dim=1)

@@ -50,7 +50,8 @@ def run(context: Context) -> list[ShardTask]:
     pending = context.pending([task])
     if pending:
         connect(context.recipe)
-        make_shards("corgi.evaluation.stage:Evaluate", {}, pending, Pool(cpus=2.0), "evaluate")
+        pool = Pool(cpus=2.0, gpus=context.recipe.evaluate.gpus)
+        make_shards("corgi.evaluation.stage:Evaluate", {}, pending, pool, "evaluate")
     return [task]
 
 
@@ -191,7 +192,7 @@ class Measured:
         for steps in self.settings.steps:
             sampling = Sampling(steps, settings.sampler, settings.guidance)
             seeds = [self.settings.seed + n for n in range(len(text))]
-            sampled = prior.sample(text, seeds, sampling, words).numpy()
+            sampled = prior.sample(text, seeds, sampling, words).cpu().numpy()
             measures[str(steps)] = {
                 "cosine": paired_cosine(sampled, image),
                 **retrieval(sampled, image),
@@ -208,12 +209,13 @@ class Measured:
             np.stack([self.pictures.word_text[rows[0]] for rows in self.words.values()]), each, axis=0
         )
         words = self.generator.word_encodings(list(self.words))
-        sampled = prior.sample(
+        drawn = prior.sample(
             self._tensor(text),
             [self.settings.seed + n for n in range(len(text))],
             sampling,
             None if words is None else words.repeat_interleave(each, 0),
-        ).numpy()
+        )
+        sampled = drawn.cpu().numpy()
         groups = list(sampled.reshape(len(self.words), each, -1))
         return {
             "two_sample_cosine": two_sample_cosine(groups),
@@ -248,10 +250,8 @@ class Measured:
     def _round_trip(self, pictures: list[Image.Image]) -> list[Image.Image]:
         autoencoder = self.generator.decoder.autoencoder
         squares = torch.stack([square(picture, autoencoder.image_size) for picture in pictures])
-        return [
-            Image.fromarray(np.asarray(pixels))
-            for pixels in to_bytes(autoencoder.decode(autoencoder.encode(squares)))
-        ]
+        decoded = autoencoder.decode(autoencoder.encode(squares.to(self.generator.decoder.device)))
+        return [Image.fromarray(np.asarray(pixels)) for pixels in to_bytes(decoded).cpu()]
 
     @staticmethod
     def _tensor(array: np.ndarray) -> torch.Tensor:

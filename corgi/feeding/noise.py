@@ -26,7 +26,7 @@ class Noise:
         self.seed = seed
         self.device = torch.device(device)
         self.positions = positions.to(self.device)
-        self._counters = positions.cpu().numpy().astype(np.uint64)
+        self._counters = np.array(positions.tolist(), np.uint64)
 
     def normal(self, shape: tuple[int, ...], draw: int) -> Float[Tensor, "batch *shape"]:
         """Return standard normal values, fp32."""

@@ -93,7 +93,7 @@ class Generator:
         pixels = self.decoder.sample(
             embedding, shifted, self.decoder_settings.sample_steps, self.decoder_settings.guidance
         )
-        return [Image.fromarray(np.asarray(picture)) for picture in pixels]
+        return [Image.fromarray(np.asarray(picture)) for picture in pixels.cpu()]
 
 
 def load(folder: str | Path) -> Generator:

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from corgi.diffusion.guidance import best_of, guide
+from corgi.diffusion.shifted import check_finite
 
 
 @dataclass
@@ -105,6 +106,7 @@ class ShiftedPriorPipeline(DiffusionPipeline):
         choice, table = model.choice, model.shift_table
         if table.num_clusters == 1:
             return torch.zeros(len(text), dtype=torch.int64, device=text.device)
+        check_finite(text)
         learned = choice.is_learned
         scores = model.network.choice_logits(text) if learned else choice.scores(text, table)
         place = None

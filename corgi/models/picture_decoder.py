@@ -39,6 +39,11 @@ class PictureDecoder:
     process: ShiftedDiffusion
     autoencoder: Autoencoder
 
+    @property
+    def device(self) -> torch.device:
+        """Return where it paints."""
+        return self.process.table.mean.device
+
     @torch.no_grad()
     def sample(
         self,
@@ -47,7 +52,8 @@ class PictureDecoder:
         steps: int = 20,
         guidance: float = 1.5,
     ) -> UInt8[Tensor, "batch side side 3"]:
-        """Paint one picture an embedding by DDIM; row i depends on its embedding and seeds[i] alone."""
+        """Paint one picture an embedding by DDIM, on the decoder's device; row i depends on its embedding and seeds[i] alone."""
+        embedding = embedding.to(self.device)
         cluster = torch.zeros(len(embedding), dtype=torch.int64, device=embedding.device)
         noise = philox_noise(seeds, self.process.table.dim, embedding.device)
         denoise = guided(self._denoiser(embedding, False), self._denoiser(embedding, True), guidance)

@@ -13,7 +13,7 @@ from corgi.diffusion.choice import ClusterChoice, choice_places
 from corgi.diffusion.guidance import best_of, guided
 from corgi.diffusion.loss import to_x0
 from corgi.diffusion.samplers import Denoise, ancestral, ddim, philox_noise
-from corgi.diffusion.shifted import ShiftedDiffusion
+from corgi.diffusion.shifted import ShiftedDiffusion, check_finite
 from corgi.models.prior import Prefix, Prior
 
 CANDIDATE_STRIDE = 1_000_003
@@ -52,8 +52,16 @@ class TextPrior:
     def __post_init__(self) -> None:
         """Let a prior that learned its shift sample with what it learned."""
         if self.network_shift is not None:
-            table = self.network_shift.table().to(self.process.table.mean.device)
-            object.__setattr__(self, "process", replace(self.process, table=table))
+            object.__setattr__(self, "process", replace(self.process, table=self.network_shift.table()))
+
+    @property
+    def device(self) -> torch.device:
+        """Return where it samples."""
+        return self.process.table.mean.device
+
+    def to(self, device: torch.device | str) -> "TextPrior":
+        """Return the prior on that device; network and table themselves are moved."""
+        return replace(self, network=self.network.to(device), process=self.process.to(device))
 
     @property
     def network_shift(self) -> Any:
@@ -66,11 +74,12 @@ class TextPrior:
     ) -> Int[Tensor, "batch"]:
         """Return kappa(y) by the rule in force (eq. 11, 21, 22); zero where there is one cluster.
 
-        A rule that draws needs one seed a caption.
+        A rule that draws needs one seed a caption. ValueError when a caption's embedding is not finite.
         """
         table = self.process.table
         if table.num_clusters == 1:
             return torch.zeros(len(text), dtype=torch.int64, device=text.device)
+        check_finite(text)
         learned = self.choice.is_learned
         scores = self.network.choice_logits(text) if learned else self.choice.scores(text, table)
         place = None if seeds is None else choice_places(seeds, text.device)
@@ -84,7 +93,9 @@ class TextPrior:
         sampling: Sampling,
         encodings: Float[Tensor, "batch words encoding_dim"] | None = None,
     ) -> Float[Tensor, "batch dim"]:
-        """Draw one unit-norm image embedding a caption; row i depends on its text and seeds[i] alone."""
+        """Draw one unit-norm image embedding a caption, on the prior's device; row i depends on its text and seeds[i] alone."""
+        text = text.to(self.device)
+        encodings = None if encodings is None else encodings.to(self.device)
         count = sampling.num_candidates
         each = [seed + CANDIDATE_STRIDE * n for seed in seeds for n in range(count)]
         cluster = self.cluster(text.repeat_interleave(count, 0), each)

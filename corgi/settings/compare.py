@@ -118,3 +118,5 @@ class ScoreSettings(Section):
     """Temperature of the softmax-average reference."""
     num_actors: int = neutral(2, ge=1, le=1024)
     """Processes that score."""
+    gpus_per_actor: float = neutral(0.0, ge=0)
+    """GPUs Ray reserves for each of them."""

@@ -177,3 +177,5 @@ class EvaluateSettings(Section):
     """Temperature of the softmax-average reference."""
     seed: int = Field(default=0, ge=0, lt=2**32)
     """Seed of the draws."""
+    gpus: float = neutral(0.0, ge=0)
+    """GPUs Ray reserves for the evaluation."""

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
-from corgi.diffusion.shifted import choose_cluster
+from corgi.diffusion.shifted import check_finite, choose_cluster
 from corgi.statistics.clusters import nearest
 from corgi.statistics.low_rank import shrinkage_weight
 from corgi.statistics.moments import Moments, cluster_moments, pooled
@@ -73,9 +73,9 @@ def choice_accuracy(
     """Return the share of captions whose cluster (largest cosine to mu_k) is their picture's; None without rows."""
     if not len(text):
         return None
-    chosen = choose_cluster(
-        torch.from_numpy(np.asarray(text, np.float64)), torch.from_numpy(np.asarray(mean, np.float64))
-    )
+    captions = torch.from_numpy(np.asarray(text, np.float64))
+    check_finite(captions)
+    chosen = choose_cluster(captions, torch.from_numpy(np.asarray(mean, np.float64)))
     return float((chosen.numpy() == picture_cluster).mean())
 
 

@@ -15,6 +15,7 @@ from corgi.feeding.rows import DecoderRows, EmbeddedShards, vector_moments
 from corgi.flow.cluster import connect
 from corgi.flow.dag import Context
 from corgi.models.denoiser import DenoiserConfig, LatentDenoiser, perturb_embedding
+from corgi.models.device import given_device
 from corgi.models.picture_decoder import PictureDecoder, to_bytes
 from corgi.settings.models import DecoderSettings
 from corgi.tables.manifest import RowCounts, ShardManifest
@@ -87,7 +88,7 @@ def process_of(settings: DecoderSettings, latent_dim: int) -> ShiftedDiffusion:
 
 
 def load_decoder(store: Store, decoder: ShardManifest, model: ShardManifest) -> PictureDecoder:
-    """Return a trained decoder ready to paint, from committed and verified weights."""
+    """Return a trained decoder ready to paint on the given device, from committed and verified weights."""
     settings = DecoderSettings.recorded(decoder.settings["decoder"])
     autoencoder = load_autoencoder(store, model)
     state = load_file(store.path(decoder, "decoder"))
@@ -100,7 +101,8 @@ def load_decoder(store: Store, decoder: ShardManifest, model: ShardManifest) -> 
     )
     network = network_of(settings, autoencoder.latent_dim, table)
     network.load_state_dict(state)
-    return PictureDecoder(network.eval(), process_of(settings, autoencoder.latent_dim), autoencoder)
+    process, device = process_of(settings, autoencoder.latent_dim), given_device()
+    return PictureDecoder(network.eval().to(device), process.to(device), autoencoder.to(device))
 
 
 class DecoderObjective:
@@ -128,6 +130,10 @@ class DecoderObjective:
         )
         self.process = process_of(self.settings, self.latent_dim)
 
+    def place(self, device: torch.device) -> None:
+        """Move the embeddings' mean and scale and the process to a device."""
+        self.table, self.process = self.table.to(device), self.process.to(device)
+
     def model(self) -> nn.Module:
         """Build the untrained network."""
         return network_of(self.settings, self.latent_dim, self.table)
@@ -146,7 +152,7 @@ class DecoderObjective:
         batch = self._val()
         if not batch:
             return {}
-        noise = Noise(self.settings.seed, torch.arange(len(batch["image"])))
+        noise = Noise(self.settings.seed, torch.arange(len(batch["image"])), self.table.mean.device)
         t = noise.integers(1, self.process.schedule.num_steps + 1, TIMESTEP)
         with torch.no_grad():
             return {"loss": float(self._error(model.eval(), batch, noise, t, augment=False).mean())}
@@ -158,20 +164,21 @@ class DecoderObjective:
             return Shown()
         assert isinstance(model, LatentDenoiser)
         store = Store(self.root)
-        autoencoder = load_autoencoder(store, store.read_shard(self.autoencoder))
+        autoencoder = load_autoencoder(store, store.read_shard(self.autoencoder)).to(batch["latent"].device)
         painter = PictureDecoder(model.eval(), self.process, autoencoder)
         seeds = range(len(batch["image"]))
         painted = painter.sample(batch["image"], seeds, self.settings.sample_steps, self.settings.guidance)
         rows = [to_bytes(autoencoder.decode(batch["latent"])), painted]
         grid = torch.cat([torch.cat(list(row), dim=1) for row in rows], dim=0)
-        return Shown(pictures={"samples": grid.numpy()})
+        return Shown(pictures={"samples": grid.cpu().numpy()})
 
     def _val(self) -> dict[str, Tensor]:
         """Return the kept val pictures' `image` and `latent`; empty when there is none."""
         rows = DecoderRows(self.shards, self.latents, Split.VAL)
         loaded = [rows.load(unit) for unit in range(len(rows.counts)) if rows.counts[unit]]
         names = ("image", "latent") if loaded else ()
-        return {name: torch.from_numpy(np.concatenate([unit[name] for unit in loaded])) for name in names}
+        columns = {name: np.concatenate([unit[name] for unit in loaded]) for name in names}
+        return {name: torch.from_numpy(values).to(self.table.mean.device) for name, values in columns.items()}
 
     def _error(
         self, model: Any, batch: dict[str, Tensor], noise: Noise, t: Tensor, augment: bool = True

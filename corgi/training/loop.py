@@ -78,6 +78,7 @@ class _Loop:
         self.objective: Objective = training.build()
         torch.manual_seed(training.seed)
         model = self.objective.model().to(self.device)
+        self.objective.place(self.device)
         self.ema = Ema(model, self.settings.ema_decay, keeper=rank() == 0)
         rows = self.objective.rows()
         self.probe = Probe(self.objective, rows, training.seed, self.device)

@@ -2,6 +2,7 @@
 
 from typing import Any, Protocol, runtime_checkable
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -15,6 +16,10 @@ class Objective(Protocol):
 
     def model(self) -> nn.Module:
         """Return fresh weights; the loop seeds torch before."""
+        ...
+
+    def place(self, device: torch.device) -> None:
+        """Move what loss and evaluation read besides the model and the batch to a device."""
         ...
 
     def rows(self) -> Rows:

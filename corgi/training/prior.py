@@ -18,6 +18,7 @@ from corgi.feeding.noise import Noise
 from corgi.feeding.rows import EmbeddedShards, PriorRows
 from corgi.flow.cluster import connect
 from corgi.flow.dag import Context
+from corgi.models.device import given_device
 from corgi.models.prior import Prior, PriorConfig
 from corgi.models.text_prior import Sampling, TextPrior
 from corgi.settings.models import PriorSettings
@@ -118,13 +119,14 @@ def choice_of(settings: PriorSettings, variant: str, c: float) -> ClusterChoice:
 
 
 def load_prior(store: Store, prior: ShardManifest, shift: ShardManifest, variant: str) -> TextPrior:
-    """Return a trained prior ready to sample, from committed and verified weights."""
+    """Return a trained prior ready to sample on the given device, from committed and verified weights."""
     settings = PriorSettings.recorded(prior.settings["prior"])
     table = shift_table(store, shift, variant)
     network = network_of(settings, table, variant)
     network.load_state_dict(load_file(store.path(prior, f"prior_{variant}")))
     process = ShiftedDiffusion(table, Schedule.named(settings.schedule, settings.num_timesteps))
-    return TextPrior(network.eval(), process, choice_of(settings, variant, shift_scale(shift)))
+    made = TextPrior(network.eval(), process, choice_of(settings, variant, shift_scale(shift)))
+    return made.to(given_device())
 
 
 class Drawn(NamedTuple):
@@ -154,6 +156,10 @@ class PriorObjective:
         schedule = Schedule.named(self.settings.schedule, self.settings.num_timesteps)
         self.process = ShiftedDiffusion(self.table, schedule)
         self.encoder = words_of(store.read_shard(inputs["embed"][0]), self.settings)
+
+    def place(self, device: torch.device) -> None:
+        """Move (mu, Sigma) and the schedule to a device."""
+        self.process = self.process.to(device)
 
     def model(self) -> nn.Module:
         """Build the untrained network."""
@@ -299,7 +305,10 @@ class PriorObjective:
         found = first_rows(self.split(Split.VAL), max_rows)
         if not found:
             return {}
-        loaded = {name: torch.from_numpy(dense(values[:max_rows])) for name, values in found.items()}
+        device = self.table.mean.device
+        loaded = {
+            name: torch.from_numpy(dense(values[:max_rows])).to(device) for name, values in found.items()
+        }
         loaded["text"] = loaded["full"][:, 0]
         if self.encoder is not None:
             words = loaded["full_words"][:, :1].float()

@@ -53,4 +53,4 @@ def pick(
 ) -> Float[Tensor, "batch *dims"]:
     """Return the caption at a place in 0..1 among the first `count` of each row."""
     index = (place * count).long().clamp(max=captions.shape[1] - 1)
-    return captions[torch.arange(len(captions)), index]
+    return captions[torch.arange(len(captions), device=captions.device), index]

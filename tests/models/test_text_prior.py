@@ -141,3 +141,11 @@ def test_a_learned_shift_is_what_the_prior_samples_with():
     again = TextPrior(prior.network, prior.process)
     torch.testing.assert_close(again.process.table.mean, prior.process.table.mean + 1)
     torch.testing.assert_close(again.process.table.scale, prior.process.table.scale / torch.e)
+
+
+@pytest.mark.parametrize("rule", ["text", "monte_carlo", "soft"])
+def test_a_caption_that_is_not_finite_is_refused(rule: ChoiceRule) -> None:
+    text = torch.ones(2, 8)
+    text[1, 3] = torch.nan
+    with pytest.raises(ValueError, match="NaN"):
+        _prior(rule).sample(text, range(2), Sampling(2))

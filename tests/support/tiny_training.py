@@ -76,6 +76,9 @@ class TinyObjective:
         self.dim, self.dropout, self.log, self.fault, self.bad = dim, dropout, log, fault, bad
         self.depth, self.pause_s = depth, pause_s
 
+    def place(self, device: torch.device) -> None:
+        """All it reads comes with the batch."""
+
     def model(self) -> nn.Module:
         return Net(self.dim, self.dropout, self.depth)
 

@@ -1,67 +1,37 @@
 """The decoder's objective: the v error on latents, the embedding dropped and perturbed as the recipe says."""
 
-import pyarrow as pa
 import pytest
 import torch
 from safetensors.torch import save
 
 from corgi.diffusion.loss import from_x0
 from corgi.feeding.noise import Noise
-from corgi.models.autoencoder import LinearAutoencoder
 from corgi.models.picture_decoder import PictureDecoder, to_bytes
-from corgi.settings.models import DecoderSettings
-from corgi.tables import schema
 from corgi.tables.manifest import RowCounts
 from corgi.tables.run import Run
 from corgi.training.decoder import DROP, DecoderObjective, load_decoder
-from tests.support.tables import DIM, Output, commit_stage, tiny_run
-
-SIDE, LATENT = 4, 6
-SETTINGS = DecoderSettings(width=16, depth=1, num_timesteps=50, sample_steps=5)
-
-
-def _autoencoder() -> LinearAutoencoder:
-    torch.manual_seed(0)
-    components = torch.linalg.qr(torch.randn(3 * SIDE * SIDE, LATENT)).Q.mT
-    return LinearAutoencoder(torch.full((3 * SIDE * SIDE,), 0.5), components, torch.ones(LATENT))
+from tests.support.objectives import (
+    DECODER,
+    SIDE,
+    decoder_objective,
+    decoder_run,
+    every_row,
+    linear_autoencoder,
+)
+from tests.support.tables import DIM, Output, commit_stage
 
 
 @pytest.fixture
 def run(tmp_path) -> Run:
-    run = tiny_run(tmp_path)
-    state = {name: value.contiguous() for name, value in _autoencoder().state_dict().items()}
-    files = {"autoencoder": (".safetensors", save(state))}
-    outputs = {"model": Output(RowCounts(rows_in=1, kept=1), files=files)}
-    for shard in run.shards("download"):
-        images = run.store.read(shard, "images", ["uid", "split"]).to_pylist()
-        rows = [{**row, "latent": [float(n % 3 - 1)] * LATENT} for n, row in enumerate(images)]
-        table = pa.Table.from_pylist(rows, schema=schema.latents(LATENT))
-        outputs[shard.shard] = Output(RowCounts(rows_in=len(rows), kept=len(rows)), {"latents": table})
-    commit_stage(run, "autoencoder", outputs, ["download"])
-    return run
-
-
-def _objective(run: Run, **changes: float) -> DecoderObjective:
-    paths = {
-        stage: [shard.path for shard in run.shards(stage)] for stage in ("embed", "curate", "autoencoder")
-    }
-    settings = SETTINGS.model_copy(update=changes).model_dump(mode="json")
-    root = str(run.store.root.parent)
-    model, *latents = paths["autoencoder"]
-    return DecoderObjective(root, paths["embed"], paths["curate"], model, latents, settings)
+    return decoder_run(tmp_path)
 
 
 def _batch(objective: DecoderObjective, times: int = 1) -> dict[str, torch.Tensor]:
-    rows = objective.rows()
-    units = [rows.load(unit) for unit, count in enumerate(rows.counts) if count]
-    return {
-        name: torch.cat([torch.from_numpy(unit[name]) for unit in units]).repeat(times, 1)
-        for name in units[0]
-    }
+    return {name: value.repeat(times, 1) for name, value in every_row(objective.rows()).items()}
 
 
 def test_eq_16_an_oracle_of_v_has_no_loss_and_silence_has_the_mean_square_of_v(run):
-    objective = _objective(run)
+    objective = decoder_objective(run)
     batch = _batch(objective)
     noise = Noise(0, torch.arange(len(batch["image"])))
     targets = []
@@ -76,7 +46,7 @@ def test_eq_16_an_oracle_of_v_has_no_loss_and_silence_has_the_mean_square_of_v(r
 
 
 def test_the_embedding_is_dropped_with_the_recipes_probability_and_perturbed_by_its_share(run):
-    objective = _objective(run, embedding_drop_prob=0.25, conditioning_noise=0.5)
+    objective = decoder_objective(run, embedding_drop_prob=0.25, conditioning_noise=0.5)
     batch = _batch(objective, times=400)
     noise = Noise(0, torch.arange(len(batch["image"])))
     seen = {}
@@ -94,16 +64,16 @@ def test_the_embedding_is_dropped_with_the_recipes_probability_and_perturbed_by_
 
 
 def test_evaluate_repeats_itself_and_perturbs_nothing(run):
-    objective = _objective(run, conditioning_noise=0.9, embedding_drop_prob=0.9)
+    objective = decoder_objective(run, conditioning_noise=0.9, embedding_drop_prob=0.9)
     torch.manual_seed(0)
     model = objective.model()
     torch.nn.init.normal_(model.output.weight)  # pyright: ignore[reportArgumentType, reportAttributeAccessIssue]
-    assert objective.evaluate(model) == objective.evaluate(model) == _objective(run).evaluate(model)
+    assert objective.evaluate(model) == objective.evaluate(model) == decoder_objective(run).evaluate(model)
 
 
 def test_val_pictures_are_shown_above_what_is_painted_for_them(run):
     """The grid repeats itself, holds the val latents decoded, and is what the committed decoder would paint."""
-    objective = _objective(run)
+    objective = decoder_objective(run)
     torch.manual_seed(0)
     model = objective.model()
     torch.nn.init.normal_(model.output.weight)  # pyright: ignore[reportArgumentType, reportAttributeAccessIssue]
@@ -112,9 +82,9 @@ def test_val_pictures_are_shown_above_what_is_painted_for_them(run):
     val = objective._val()
     count = len(val["image"])
     assert grid.shape == (2 * SIDE, count * SIDE, 3)
-    known = to_bytes(_autoencoder().decode(val["latent"]))
-    painter = PictureDecoder(model, objective.process, _autoencoder())  # pyright: ignore[reportArgumentType]
-    painted = painter.sample(val["image"], range(count), SETTINGS.sample_steps, SETTINGS.guidance)
+    known = to_bytes(linear_autoencoder().decode(val["latent"]))
+    painter = PictureDecoder(model, objective.process, linear_autoencoder())  # pyright: ignore[reportArgumentType]
+    painted = painter.sample(val["image"], range(count), DECODER.sample_steps, DECODER.guidance)
     for place in range(count):
         column = grid[:, place * SIDE : (place + 1) * SIDE]
         assert (column[:SIDE] == known[place].numpy()).all()
@@ -122,11 +92,11 @@ def test_val_pictures_are_shown_above_what_is_painted_for_them(run):
 
 
 def test_a_decoder_comes_back_from_its_commit_and_paints_the_same(run):
-    objective = _objective(run)
+    objective = decoder_objective(run)
     torch.manual_seed(1)
     model = objective.model()
     state = {name: value.contiguous() for name, value in model.state_dict().items()}
-    settings = {"decoder": SETTINGS.model_dump(mode="json")}
+    settings = {"decoder": DECODER.model_dump(mode="json")}
     output = Output(
         RowCounts(rows_in=1, kept=1), files={"decoder": (".safetensors", save(state))}, settings=settings
     )

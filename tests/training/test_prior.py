@@ -2,10 +2,8 @@
 
 import subprocess
 import sys
-from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import torch
 from safetensors.torch import save
@@ -22,76 +20,33 @@ from corgi.settings.models import PriorSettings
 from corgi.settings.recipe import Recipe
 from corgi.tables.manifest import RowCounts
 from corgi.tables.run import Run
-from corgi.tables.schema import Split, caption_tokens
+from corgi.tables.schema import Split
 from corgi.tables.vectors import concatenated
-from corgi.training.prior import EPS, TIMESTEP, PriorObjective, load_prior
+from corgi.training.prior import EPS, TIMESTEP, load_prior
 from corgi.training.shift_table import table_of
 from corgi.training.words import check_words
-from tests.support.tables import DIM, Output, commit_stage, tiny_run
-
-SETTINGS = PriorSettings(width=32, depth=1, heads=2, num_timesteps=50, coarse_caption_share=0.5)
-
-
-def _shift() -> dict[str, torch.Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    mean = torch.nn.functional.normalize(torch.randn(3, DIM, generator=generator), dim=-1)
-    return {
-        "mean": mean,
-        "scale": torch.full((3, DIM), 0.2),
-        "count": torch.tensor([4, 4, 4]),
-        "global_mean": mean.mean(0),
-        "global_scale": torch.full((DIM,), 0.3),
-    }
+from tests.support.objectives import (
+    PRIOR,
+    WITH_WORDS,
+    WORD_WIDTH,
+    add_words,
+    every_row,
+    prior_objective,
+    prior_run,
+    shift_parameters,
+    word_state,
+)
+from tests.support.tables import DIM, Output, commit_stage
 
 
 @pytest.fixture
 def run(tmp_path) -> Run:
-    run = tiny_run(tmp_path)
-    files = {"shift": (".safetensors", save(_shift()))}
-    output = Output(RowCounts(rows_in=9, kept=9), files=files, settings={"shift": {"scale": 2.0}})
-    commit_stage(run, "shift", {"all": output}, ["embed", "curate"])
-    return run
-
-
-def _objective(run: Run, variant: str = "shifted", **changes) -> PriorObjective:
-    inputs = {stage: [shard.path for shard in run.shards(stage)] for stage in ("embed", "curate", "shift")}
-    return PriorObjective(
-        str(run.store.root.parent),
-        inputs,
-        variant,
-        SETTINGS.model_copy(update=changes).model_dump(mode="json"),
-    )
-
-
-ENCODER, WORD_WIDTH = "words", 6
-WITH_WORDS: dict[str, Any] = {"num_text_tokens": 4, "encoding_dim": WORD_WIDTH}
-EMBED_SETTINGS = {"embed": {"tokens": [{"name": ENCODER, "model": "package:x"}]}}
-
-
-def _word_state(uid: str, ordinal: int) -> np.ndarray:
-    """Return token states that say whose they are: every token holds the caption's own number."""
-    length = 1 + (int(uid[:4], 16) + ordinal) % 6
-    number = 1 + int(uid[:4], 16) % 97 + 100 * ordinal
-    return np.full((length, WORD_WIDTH), number, np.float16)
-
-
-def _add_words(run: Run) -> None:
-    """Commit the embeddings again, with token states of each caption."""
-    outputs = {}
-    for shard in run.shards("embed"):
-        tables = {name: run.store.read(shard, name) for name in ("image_embeddings", "caption_embeddings")}
-        named = tables["caption_embeddings"].select(["uid", "ordinal"])
-        states = [_word_state(row["uid"], row["ordinal"]).tolist() for row in named.to_pylist()]
-        schema = caption_tokens({ENCODER: WORD_WIDTH})
-        column = pa.array(states, schema.field(f"{ENCODER}/tokens").type)
-        tables["caption_tokens"] = pa.table([*named.columns, column], schema=schema)
-        outputs[shard.shard] = Output(shard.rows, tables, settings=EMBED_SETTINGS)
-    commit_stage(run, "embed", outputs, ["download"])
+    return prior_run(tmp_path)
 
 
 def test_words_follow_their_captions_through_order_batches_and_padding(run: Run) -> None:
-    _add_words(run)
-    objective = _objective(run, **WITH_WORDS)
+    add_words(run)
+    objective = prior_objective(run, **WITH_WORDS)
     rows = objective.rows()
     feed = Feed(rows, Order(rows.counts, 0, 16), 7, (0, 1))
     seen = 0
@@ -107,7 +62,7 @@ def test_words_follow_their_captions_through_order_batches_and_padding(run: Run)
                 for (uid, ordinal), vector in _captions(run).items()
                 if np.allclose(vector, text[row], atol=1e-6)
             }
-            expected = _word_state(*chosen)[:4]
+            expected = word_state(*chosen)[:4]
             assert torch.equal(words[row, : len(expected)], torch.from_numpy(expected).float())
             assert not words[row, len(expected) :].any()
             seen += 1
@@ -125,8 +80,8 @@ def _captions(run: Run) -> dict[tuple[str, int], np.ndarray]:
 
 
 def test_a_prior_with_words_trains_evaluates_and_reads_them(run: Run) -> None:
-    _add_words(run)
-    objective = _objective(run, **WITH_WORDS)
+    add_words(run)
+    objective = prior_objective(run, **WITH_WORDS)
     model = objective.model()
     batch = Feed(objective.rows(), Order(objective.rows().counts, 0, 16), 8, (0, 1)).batch(0)
     loss, _ = objective.loss(model, batch.columns, Noise(0, batch.positions))
@@ -142,8 +97,8 @@ def test_a_prior_with_words_trains_evaluates_and_reads_them(run: Run) -> None:
 )
 def test_words_that_were_not_encoded_are_refused_before_anything_is_trained(run: Run, has, change) -> None:
     if has:
-        _add_words(run)
-    settings = SETTINGS.model_copy(update={**WITH_WORDS, **change})
+        add_words(run)
+    settings = PRIOR.model_copy(update={**WITH_WORDS, **change})
     stage = Stage("prior", "corgi.training.prior:run", ("embed", "curate", "shift"), ("prior",))
     inputs = {name: run.stages()[name] for name in stage.inputs}
     context = Context(stage, None, run.store, run, inputs, "key")
@@ -164,27 +119,21 @@ def test_a_recipe_whose_words_nobody_encodes_is_refused() -> None:
             Recipe.model_validate(recipe)
 
 
-def _batch(objective: PriorObjective) -> dict[str, torch.Tensor]:
-    rows = objective.rows()
-    units = [rows.load(unit) for unit, count in enumerate(rows.counts) if count]
-    return {name: torch.cat([torch.from_numpy(unit[name]) for unit in units]) for name in units[0]}
-
-
 def test_variants_differ_in_mu_and_sigma_only(run):
-    shift = _shift()
+    shift = shift_parameters()
     shifted = table_of("shifted", shift, 2.0)
     assert torch.equal(shifted.mean, shift["mean"])
     torch.testing.assert_close(shifted.scale, 2 * shift["scale"])
     assert torch.equal(table_of("standardised", shift, 2.0).scale[0], shift["global_scale"])
     assert torch.equal(table_of("ddpm", shift, 2.0).scale, torch.ones(1, DIM))
     torch.testing.assert_close(table_of("dalle2", shift, 2.0).scale, torch.full((1, DIM), DIM**-0.5))
-    torch.testing.assert_close(_objective(run).table.scale, shifted.scale)
+    torch.testing.assert_close(prior_objective(run).table.scale, shifted.scale)
 
 
 @pytest.mark.parametrize("variant", ["shifted", "standardised", "dalle2", "ddpm"])
 def test_eq_14_the_loss_is_the_weighted_squared_distance(run, variant):
-    objective = _objective(run, variant)
-    batch = _batch(objective)
+    objective = prior_objective(run, variant)
+    batch = every_row(objective.rows())
     noise = Noise(3, torch.arange(len(batch["image"])))
     seen = {}
 
@@ -204,8 +153,11 @@ def test_eq_14_the_loss_is_the_weighted_squared_distance(run, variant):
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
 def test_coarse_captions_are_drawn_with_the_recipes_share(run, share):
-    objective = _objective(run, coarse_caption_share=share)
-    batch = {name: value.repeat(400, *[1] * (value.ndim - 1)) for name, value in _batch(objective).items()}
+    objective = prior_objective(run, coarse_caption_share=share)
+    batch = {
+        name: value.repeat(400, *[1] * (value.ndim - 1))
+        for name, value in every_row(objective.rows()).items()
+    }
     drawn = objective.caption(batch, Noise(0, torch.arange(len(batch["image"]))))
     is_coarse = (drawn == batch["coarse"][:, 0]).all(-1)
     assert torch.where(is_coarse, True, (drawn == batch["full"][:, 0]).all(-1)).all()
@@ -213,8 +165,8 @@ def test_coarse_captions_are_drawn_with_the_recipes_share(run, share):
 
 
 def test_a_picture_without_a_coarse_caption_always_gives_its_full_one(run):
-    objective = _objective(run, coarse_caption_share=1.0)
-    batch = _batch(objective)
+    objective = prior_objective(run, coarse_caption_share=1.0)
+    batch = every_row(objective.rows())
     batch["num_coarse"] = torch.zeros_like(batch["num_coarse"])
     assert torch.equal(
         objective.caption(batch, Noise(0, torch.arange(len(batch["image"])))), batch["full"][:, 0]
@@ -222,7 +174,7 @@ def test_a_picture_without_a_coarse_caption_always_gives_its_full_one(run):
 
 
 def test_law_22_a_prior_comes_back_from_its_commit_with_its_spread(run):
-    objective = _objective(run)
+    objective = prior_objective(run)
     torch.manual_seed(1)
     network = objective.model().eval()
     assert isinstance(network, Prior)
@@ -231,12 +183,12 @@ def test_law_22_a_prior_comes_back_from_its_commit_with_its_spread(run):
         "prior_shifted": (".safetensors", save({k: v.contiguous() for k, v in network.state_dict().items()}))
     }
     output = Output(
-        RowCounts(rows_in=1, kept=1), files=files, settings={"prior": SETTINGS.model_dump(mode="json")}
+        RowCounts(rows_in=1, kept=1), files=files, settings={"prior": PRIOR.model_dump(mode="json")}
     )
     commit_stage(run, "prior", {"all": output}, ["shift"])
     loaded = load_prior(run.store, run.shards("prior")[0], run.shards("shift")[0], "shifted")
     assert torch.equal(loaded.process.table.scale, objective.table.scale)
-    text = _batch(objective)["full"][:1, 0].repeat(64, 1)
+    text = every_row(objective.rows())["full"][:1, 0].repeat(64, 1)
     sampled = loaded.sample(text, range(64), Sampling(4))
     assert torch.equal(sampled, TextPrior(network, objective.process).sample(text, range(64), Sampling(4)))
     assert float(sampled.std(0).mean()) > 1e-3
@@ -244,7 +196,7 @@ def test_law_22_a_prior_comes_back_from_its_commit_with_its_spread(run):
 
 def test_evaluate_gives_the_cosines_of_dalle2_pytorch_under_its_names(run):
     """Against numpy on what the prior samples; the rows of val are its own."""
-    objective = _objective(run)
+    objective = prior_objective(run)
     torch.manual_seed(0)
     model = objective.model()
     assert isinstance(model, Prior)
@@ -272,8 +224,8 @@ def test_evaluate_gives_the_cosines_of_dalle2_pytorch_under_its_names(run):
 @pytest.mark.parametrize("changes", [{}, {"prediction": "v"}, {"causal": False}], ids=str)
 def test_four_noise_levels_a_caption_are_the_mean_of_four_losses(run, changes):
     """K = 4: the loss is that of the same caption with each of its levels as a batch of its own."""
-    objective = _objective(run, noise_levels_per_caption=4, text_drop_prob=0.5, **changes)
-    batch = _batch(objective)
+    objective = prior_objective(run, noise_levels_per_caption=4, text_drop_prob=0.5, **changes)
+    batch = every_row(objective.rows())
     torch.manual_seed(1)
     model = objective.model()
     assert isinstance(model, Prior)
@@ -296,7 +248,7 @@ def test_four_noise_levels_a_caption_are_the_mean_of_four_losses(run, changes):
 
 def test_each_of_a_captions_noise_levels_is_uniform_over_all_timesteps(run):
     """Every timestep of 1..T is as likely at every level, and the levels lie a quarter of the way apart."""
-    objective = _objective(run, noise_levels_per_caption=4)
+    objective = prior_objective(run, noise_levels_per_caption=4)
     t = objective._timesteps(Noise(0, torch.arange(20_000)))
     for level in range(4):
         counts = torch.bincount(t[:, level], minlength=51)[1:]
@@ -309,9 +261,9 @@ def test_each_of_a_captions_noise_levels_is_uniform_over_all_timesteps(run):
 @pytest.mark.parametrize("rule", ["learned", "learned_soft"])
 def test_eq_23_the_head_learns_the_pictures_own_cluster(run, rule):
     """Its cross entropy is added, the chain uses the picture's cluster, and the trunk gets no gradient of it."""
-    changes = {"cluster_choice": rule, "training": SETTINGS.training.model_copy(update={"zero_stage": 0})}
-    objective = _objective(run, **changes)
-    batch = _batch(objective)
+    changes = {"cluster_choice": rule, "training": PRIOR.training.model_copy(update={"zero_stage": 0})}
+    objective = prior_objective(run, **changes)
+    batch = every_row(objective.rows())
     torch.manual_seed(1)
     model = objective.model()
     assert isinstance(model, Prior)
@@ -328,9 +280,9 @@ def test_eq_23_the_head_learns_the_pictures_own_cluster(run, rule):
 
 def test_eq_19_and_20_the_learned_shift_has_its_two_losses_and_no_other_gradient(run):
     """The x0 loss alone gives (mu, Sigma) no gradient: it would shrink the noise."""
-    changes = {"learned_shift": True, "training": SETTINGS.training.model_copy(update={"zero_stage": 0})}
-    objective = _objective(run, **changes)
-    batch = _batch(objective)
+    changes = {"learned_shift": True, "training": PRIOR.training.model_copy(update={"zero_stage": 0})}
+    objective = prior_objective(run, **changes)
+    batch = every_row(objective.rows())
     torch.manual_seed(1)
     model = objective.model()
     assert isinstance(model, Prior)
@@ -349,7 +301,7 @@ def test_eq_19_and_20_the_learned_shift_has_its_two_losses_and_no_other_gradient
 
 
 def test_the_cosines_shown_are_those_whose_mean_is_reported(run):
-    objective = _objective(run)
+    objective = prior_objective(run)
     torch.manual_seed(1)
     model = objective.model()
     [cosines] = objective.show(model).histograms.values()
@@ -375,9 +327,9 @@ def test_settings_that_cannot_work_are_refused():
 def test_low_rank_factors_of_the_shift_reach_the_table():
     """Sigma = c^2 (diag scale^2 + F F^T)."""
     factor = torch.randn(3, DIM, 2)
-    table = table_of("shifted", {**_shift(), "factor": factor}, 2.0)
+    table = table_of("shifted", {**shift_parameters(), "factor": factor}, 2.0)
     root = table.apply_L(torch.eye(DIM), torch.zeros(DIM, dtype=torch.int64)).mT
-    expected = 4 * (torch.diag(_shift()["scale"][0] ** 2) + factor[0] @ factor[0].mT)
+    expected = 4 * (torch.diag(shift_parameters()["scale"][0] ** 2) + factor[0] @ factor[0].mT)
     torch.testing.assert_close(root @ root.mT, expected, rtol=1e-4, atol=1e-4)
 
 

@@ -1,0 +1,136 @@
+"""Samplers and models on fake CUDA tensors: nothing is mixed, and no step of a chain makes the host wait."""
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from corgi.diffusion.choice import ChoiceRule, ClusterChoice
+from corgi.diffusion.samplers import ancestral, ddim, philox_noise
+from corgi.diffusion.schedule import Schedule
+from corgi.diffusion.scheduler import WhitenedScheduler, trained_betas
+from corgi.diffusion.shifted import ShiftedDiffusion, ShiftTable
+from corgi.models.autoencoder import LinearAutoencoder
+from corgi.models.denoiser import DenoiserConfig, LatentDenoiser
+from corgi.models.picture_decoder import PictureDecoder
+from corgi.models.prior import Prior, PriorConfig
+from corgi.models.text_prior import Sampling, TextPrior
+from tests.support.fake_cuda import CUDA, Watch, fake_cuda, to_cuda
+
+DIM, ROWS = 8, 5
+
+
+def table_of(form: str = "diagonal") -> ShiftTable:
+    torch.manual_seed(0)
+    mean, scale = F.normalize(torch.randn(3, DIM), dim=-1), torch.full((3, DIM), 0.2)
+    if form == "low rank":
+        return ShiftTable(mean, scale, factor=0.1 * torch.randn(3, DIM, 2))
+    if form == "full":
+        return ShiftTable.from_covariance(mean, 0.04 * torch.eye(DIM).repeat(3, 1, 1))
+    return ShiftTable.clusters(mean, scale)
+
+
+def syncs_of_a_chain(watch: Watch, prior: TextPrior, steps: int, **options: Any) -> int:
+    watch.syncs.clear()
+    found = prior.sample(torch.zeros(ROWS, DIM, device=CUDA), range(ROWS), Sampling(steps, **options))
+    assert found.device.type == "cuda"
+    return watch.syncs.total()
+
+
+@pytest.mark.parametrize("form", ["diagonal", "low rank", "full"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"sampler": "ancestral_small"},
+        {"sampler": "ddim"},
+        {"sampler": "ddim", "eta": 0.5},
+        {"guidance": 2.0, "num_candidates": 3},
+    ],
+    ids=str,
+)
+def test_a_prior_is_sampled_without_a_wait_per_step(form: str, options: dict[str, Any]) -> None:
+    table = table_of(form)
+    network = Prior(PriorConfig(dim=DIM, text_dim=DIM, width=16, depth=2, heads=2, cluster_token=True), table)
+    process = ShiftedDiffusion(table, Schedule.linear(100))
+    with fake_cuda() as watch:
+        prior = TextPrior(to_cuda(network.eval()), process.to(CUDA))
+        few, many = (syncs_of_a_chain(watch, prior, steps, **options) for steps in (2, 8))
+    assert few == many <= 1, watch.syncs  # one look for NaN among the captions, whatever the number of steps
+
+
+@pytest.mark.parametrize("rule", ["text", "monte_carlo", "soft", "learned", "learned_soft"])
+def test_every_rule_chooses_on_the_device(rule: ChoiceRule) -> None:
+    table = table_of()
+    config = PriorConfig(dim=DIM, text_dim=DIM, width=16, depth=1, heads=2, choice_clusters=3)
+    network, process = Prior(config, table).eval(), ShiftedDiffusion(table, Schedule.linear(100))
+    with fake_cuda():
+        prior = TextPrior(to_cuda(network), process.to(CUDA), ClusterChoice(rule, num_draws=8))
+        assert prior.cluster(torch.zeros(ROWS, DIM, device=CUDA), range(ROWS)).device.type == "cuda"
+
+
+def test_a_picture_is_painted_on_the_device() -> None:
+    table = ShiftTable.ddpm(DIM)
+    decoder = LatentDenoiser(DenoiserConfig(6, DIM, 16, 1), table).eval()
+    autoencoder = LinearAutoencoder(torch.zeros(48), torch.ones(6, 48), torch.ones(6))
+    process = ShiftedDiffusion(ShiftTable.ddpm(6), Schedule.named("cosine_zero_snr", 100))
+    with fake_cuda() as watch:
+        painter = PictureDecoder(to_cuda(decoder), process.to(CUDA), to_cuda(autoencoder))
+        watch.syncs.clear()
+        found = painter.sample(torch.zeros(ROWS, DIM, device=CUDA), range(ROWS), 4)
+    assert found.device.type == "cuda"
+    assert watch.syncs.total() == 0, watch.syncs
+
+
+def test_dpm_solver_steps_on_the_device() -> None:
+    """diffusers plans its chain with numpy, outside the fake GPU; the steps run inside."""
+    from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
+
+    schedule, table = Schedule.linear(100), table_of()
+    solver = DPMSolverMultistepScheduler(
+        num_train_timesteps=100, trained_betas=trained_betas(schedule), prediction_type="sample"
+    )
+    whitened = WhitenedScheduler(solver, table)
+    whitened.set_timesteps(4)
+    solver.set_begin_index(0)
+    with fake_cuda():
+        table.to(CUDA)
+        z, cluster = torch.zeros(ROWS, DIM, device=CUDA), torch.zeros(ROWS, dtype=torch.int64, device=CUDA)
+        for tau in (99, 74, 50, 25):
+            z = whitened.step(z, tau, z, cluster)
+    assert z.device.type == "cuda"
+
+
+def test_a_process_moves_as_it_was_computed() -> None:
+    """Tables of a schedule are the same numbers on every device: they are moved, not computed again."""
+    schedule = Schedule.named("cosine_zero_snr", 50)
+    moved = schedule.to("cpu")
+    for name in ("log_alpha_bar", "alpha_bar", "one_minus_alpha_bar", "pull", "shift"):
+        assert name in moved.__dict__
+        assert torch.equal(getattr(moved, name), getattr(schedule, name))
+    process = ShiftedDiffusion(table_of(), schedule)
+    with fake_cuda():
+        found = process.to(CUDA)
+        assert {value.device.type for value in vars(found.schedule).values()} == {"cuda"}
+        cluster, t = (
+            torch.zeros(ROWS, dtype=torch.int64, device=CUDA),
+            torch.ones(ROWS, dtype=torch.int64, device=CUDA),
+        )
+        for sampler in (ancestral, ddim):
+            z = sampler(lambda z, *_: z, found, cluster, philox_noise(range(ROWS), DIM, CUDA), 3)
+            assert z.device.type == "cuda"
+        assert found.posterior(z, z, t, t - 1, cluster).mean.device.type == "cuda"
+
+
+def test_everything_of_a_prior_moves_with_it() -> None:
+    """`to` leaves no table, schedule or weight behind; the meta device stands for a GPU."""
+    table = table_of()
+    config = PriorConfig(dim=DIM, text_dim=DIM, width=16, depth=1, heads=2, learned_shift=True)
+    prior = TextPrior(Prior(config, table), ShiftedDiffusion(table, Schedule.linear(100))).to("meta")
+    tensors = [
+        *prior.network.state_dict().values(),
+        *prior.process.table.state_dict().values(),
+        *vars(prior.process.schedule).values(),
+    ]
+    assert {value.device.type for value in tensors} == {"meta"}

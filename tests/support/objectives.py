@@ -1,0 +1,117 @@
+"""The objectives of prior and decoder over the tables of a tiny run."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from corgi.feeding.feed import Rows
+from corgi.models.autoencoder import LinearAutoencoder
+from corgi.settings.models import DecoderSettings, PriorSettings
+from corgi.tables import schema
+from corgi.tables.manifest import RowCounts
+from corgi.tables.run import Run
+from corgi.tables.schema import caption_tokens
+from corgi.training.decoder import DecoderObjective
+from corgi.training.prior import PriorObjective
+from tests.support.tables import DIM, Output, commit_stage, tiny_run
+
+PRIOR = PriorSettings(width=32, depth=1, heads=2, num_timesteps=50, coarse_caption_share=0.5)
+DECODER = DecoderSettings(width=16, depth=1, num_timesteps=50, sample_steps=5)
+SIDE, LATENT = 4, 6
+ENCODER, WORD_WIDTH = "words", 6
+WITH_WORDS: dict[str, Any] = {"num_text_tokens": 4, "encoding_dim": WORD_WIDTH}
+EMBED_SETTINGS = {"embed": {"tokens": [{"name": ENCODER, "model": "package:x"}]}}
+
+
+def shift_parameters() -> dict[str, Tensor]:
+    """Return what the shift stage commits, of three clusters."""
+    generator = torch.Generator().manual_seed(0)
+    mean = torch.nn.functional.normalize(torch.randn(3, DIM, generator=generator), dim=-1)
+    return {
+        "mean": mean,
+        "scale": torch.full((3, DIM), 0.2),
+        "count": torch.tensor([4, 4, 4]),
+        "global_mean": mean.mean(0),
+        "global_scale": torch.full((DIM,), 0.3),
+    }
+
+
+def prior_run(root: Path) -> Run:
+    """Return a run that is ready to train a prior."""
+    run = tiny_run(root)
+    files = {"shift": (".safetensors", save(shift_parameters()))}
+    output = Output(RowCounts(rows_in=9, kept=9), files=files, settings={"shift": {"scale": 2.0}})
+    commit_stage(run, "shift", {"all": output}, ["embed", "curate"])
+    return run
+
+
+def prior_objective(run: Run, variant: str = "shifted", **changes: Any) -> PriorObjective:
+    """Return the objective of a variant, its settings changed."""
+    inputs = {stage: [shard.path for shard in run.shards(stage)] for stage in ("embed", "curate", "shift")}
+    settings = PRIOR.model_copy(update=changes).model_dump(mode="json")
+    return PriorObjective(str(run.store.root.parent), inputs, variant, settings)
+
+
+def word_state(uid: str, ordinal: int) -> np.ndarray:
+    """Return token states that say whose they are: every token holds the caption's own number."""
+    length = 1 + (int(uid[:4], 16) + ordinal) % 6
+    number = 1 + int(uid[:4], 16) % 97 + 100 * ordinal
+    return np.full((length, WORD_WIDTH), number, np.float16)
+
+
+def add_words(run: Run) -> None:
+    """Commit the embeddings again, with token states of each caption."""
+    outputs = {}
+    for shard in run.shards("embed"):
+        tables = {name: run.store.read(shard, name) for name in ("image_embeddings", "caption_embeddings")}
+        named = tables["caption_embeddings"].select(["uid", "ordinal"])
+        states = [word_state(row["uid"], row["ordinal"]).tolist() for row in named.to_pylist()]
+        layout = caption_tokens({ENCODER: WORD_WIDTH})
+        column = pa.array(states, layout.field(f"{ENCODER}/tokens").type)
+        tables["caption_tokens"] = pa.table([*named.columns, column], schema=layout)
+        outputs[shard.shard] = Output(shard.rows, tables, settings=EMBED_SETTINGS)
+    commit_stage(run, "embed", outputs, ["download"])
+
+
+def linear_autoencoder() -> LinearAutoencoder:
+    """Return a small orthogonal autoencoder."""
+    torch.manual_seed(0)
+    components = torch.linalg.qr(torch.randn(3 * SIDE * SIDE, LATENT)).Q.mT
+    return LinearAutoencoder(torch.full((3 * SIDE * SIDE,), 0.5), components, torch.ones(LATENT))
+
+
+def decoder_run(root: Path) -> Run:
+    """Return a run that is ready to train a decoder."""
+    run = tiny_run(root)
+    state = {name: value.contiguous() for name, value in linear_autoencoder().state_dict().items()}
+    files = {"autoencoder": (".safetensors", save(state))}
+    outputs = {"model": Output(RowCounts(rows_in=1, kept=1), files=files)}
+    for shard in run.shards("download"):
+        images = run.store.read(shard, "images", ["uid", "split"]).to_pylist()
+        rows = [{**row, "latent": [float(n % 3 - 1)] * LATENT} for n, row in enumerate(images)]
+        table = pa.Table.from_pylist(rows, schema=schema.latents(LATENT))
+        outputs[shard.shard] = Output(RowCounts(rows_in=len(rows), kept=len(rows)), {"latents": table})
+    commit_stage(run, "autoencoder", outputs, ["download"])
+    return run
+
+
+def decoder_objective(run: Run, **changes: Any) -> DecoderObjective:
+    """Return the decoder's objective, its settings changed."""
+    stages = ("embed", "curate", "autoencoder")
+    paths = {stage: [shard.path for shard in run.shards(stage)] for stage in stages}
+    settings = DECODER.model_copy(update=changes).model_dump(mode="json")
+    root = str(run.store.root.parent)
+    model, *latents = paths["autoencoder"]
+    return DecoderObjective(root, paths["embed"], paths["curate"], model, latents, settings)
+
+
+def every_row(rows: Rows) -> dict[str, Tensor]:
+    """Return all rows of all units by column, lists left out."""
+    units = [rows.load(unit) for unit, count in enumerate(rows.counts) if count]
+    dense = [name for name, values in units[0].items() if values.dtype != object]
+    return {name: torch.cat([torch.from_numpy(unit[name]) for unit in units]) for name in dense}
