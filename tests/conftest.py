@@ -13,6 +13,9 @@ HOME = str(Path(__file__).resolve().parents[1])
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# One thread per process: bits repeat, and threads of small products do not wait for each other on a busy machine, where
+# they once took a test from 20 seconds to more than 180.
+os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = "1"
 # Ray's node warns on screen about a disk over 95 % full, between the lines these tests count; a full disk is no defect.
 os.environ["RAY_local_fs_capacity_threshold"] = "1"  # noqa: SIM112 - so Ray spells it
 os.environ["WANDB_MODE"] = "disabled"
