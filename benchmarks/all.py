@@ -31,7 +31,7 @@ class Benchmark:
 ALL = {
     "plan": Benchmark("plan", 3),
     "store": Benchmark("store", 2),
-    "download": Benchmark("download", 15, needs="nginx"),
+    "download": Benchmark("download", 19, needs="nginx"),
     "statistics": Benchmark("shift_statistics", 4),
     "embed": Benchmark("embed", 8, needs="a run of make demo"),
     "overlap": Benchmark("overlap", 7, needs="a run of make demo"),
