@@ -36,7 +36,7 @@ def run(context: Context) -> list[ShardTask]:
     if not pending:
         return tasks
     arguments, pool, sized = _prepared(context)
-    make_shards("corgi.clip.embed:EmbedShards", arguments, sized(pending), pool, "embed")
+    make_shards(EmbedShards, arguments, sized(pending), pool, "embed")
     return tasks
 
 
@@ -48,7 +48,7 @@ def follow(context: Context, arriving: Arriving) -> None:
         tasks, more = arriving()
         return sized(tasks), more
 
-    make_arriving("corgi.clip.embed:EmbedShards", arguments, ready, pool)
+    make_arriving(EmbedShards, arguments, ready, pool)
 
 
 def room(recipe: Any) -> dict[str, str] | None:

@@ -56,7 +56,7 @@ def run(context: Context) -> list[ShardTask]:
         "settings": absolute(settings).model_dump(mode="json"),
     }
     pool = Pool(settings.num_actors, settings.cpus_per_actor)
-    make_shards("corgi.clip.precomputed:GivenShards", arguments, pending, pool, "embed")
+    make_shards(GivenShards, arguments, pending, pool, "embed")
     return tasks
 
 

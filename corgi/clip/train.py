@@ -7,7 +7,7 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from corgi.clip import backbones
-from corgi.clip.features import FeatureRows, feature_task, frozen_model
+from corgi.clip.features import FeatureRows, FeatureShards, feature_task, frozen_model
 from corgi.clip.projection_heads import HeadsObjective
 from corgi.flow.cluster import connect
 from corgi.flow.dag import Context
@@ -43,9 +43,7 @@ def run(context: Context) -> list[ShardTask]:
     if pending:
         connect(context.recipe)
         arguments = {"settings": settings.model_dump(mode="json")}
-        make_shards(
-            "corgi.clip.features:FeatureShards", arguments, pending, Pool(settings.num_actors), "features"
-        )
+        make_shards(FeatureShards, arguments, pending, Pool(settings.num_actors), "features")
     if context.pending([model]):
         connect(context.recipe)
         _commit_model(context, model, _training(context, model, features))
@@ -58,7 +56,7 @@ def _training(context: Context, model: ShardTask, features: list[ShardTask]) -> 
     return Training(
         name="tower",
         folder=str(context.work_folder(model)),
-        objective="corgi.clip.projection_heads:HeadsObjective",
+        objective=HeadsObjective,
         arguments={
             "root": model.root,
             "features": [shard.path for shard in committed if shard is not None],

@@ -52,7 +52,7 @@ def _train(context: Context, pending: Sequence[ShardTask]) -> None:
     trainings = [_training(context, task) for task in pending]
     train(trainings, context.recipe)
     for task, training in zip(pending, trainings, strict=True):
-        objective: ArmObjective = training.build()
+        objective = training.build()
         rows = sum(objective.rows().counts)
         facts = {**task.payload, "parameters": sum(p.numel() for p in objective.model().parameters())}
         with context.store.attempt(task) as attempt:
@@ -66,7 +66,7 @@ def _training(context: Context, task: ShardTask) -> Training:
     return Training(
         name=f"compare-{task.shard}",
         folder=str(context.work_folder(task) / "training"),
-        objective=f"corgi.comparison.contest:{'OnePassObjective' if arm.one_pass else 'ArmObjective'}",
+        objective=OnePassObjective if arm.one_pass else ArmObjective,
         arguments={
             "root": task.root,
             "inputs": {name: list(paths) for name, paths in task.inputs.items()},

@@ -51,7 +51,7 @@ def run(context: Context) -> list[ShardTask]:
     if pending:
         connect(context.recipe)
         pool = Pool(settings.num_actors, gpus=settings.gpus_per_actor)
-        make_shards("corgi.comparison.scores:Scores", {}, pending, pool, "scores")
+        make_shards(Scores, {}, pending, pool, "scores")
     return tasks
 
 

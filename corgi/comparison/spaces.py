@@ -85,7 +85,7 @@ def run(context: Context) -> list[ShardTask]:
     pending = context.pending(tasks)
     if pending:
         connect(context.recipe)
-        make_shards("corgi.comparison.spaces:Spaces", {}, pending, Pool(settings.num_actors), "spaces")
+        make_shards(Spaces, {}, pending, Pool(settings.num_actors), "spaces")
     return tasks
 
 

@@ -56,7 +56,7 @@ def run(context: Context) -> list[ShardTask]:
     pending = context.pending([task])
     if pending:
         connect(context.recipe)
-        make_shards("corgi.comparison.stage:Comparison", {}, pending, Pool(), "comparison")
+        make_shards(Comparison, {}, pending, Pool(), "comparison")
         _track(context, task)
     return [task]
 

@@ -31,7 +31,7 @@ def run(context: Context) -> list[ShardTask]:
         settings: DownloadSettings = context.recipe.download
         connect(context.recipe)
         pool = Pool(settings.num_actors, settings.cpus_per_actor)
-        make_shards("corgi.download.precomputed:ListedShards", {}, pending, pool, "download")
+        make_shards(ListedShards, {}, pending, pool, "download")
     return tasks
 
 

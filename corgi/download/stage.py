@@ -68,7 +68,7 @@ def fetch_shards(context: Context, pending: Sequence[ShardTask]) -> None:
     if is_shared:
         open_book()
     try:
-        make_shards("corgi.download.stage:DownloadShards", arguments, pending, pool, "download", progress)
+        make_shards(DownloadShards, arguments, pending, pool, "download", progress)
     finally:
         progress.finish()
         if is_shared:

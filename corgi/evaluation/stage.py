@@ -51,7 +51,7 @@ def run(context: Context) -> list[ShardTask]:
     if pending:
         connect(context.recipe)
         pool = Pool(cpus=2.0, gpus=context.recipe.evaluate.gpus)
-        make_shards("corgi.evaluation.stage:Evaluate", {}, pending, pool, "evaluate")
+        make_shards(Evaluate, {}, pending, pool, "evaluate")
     return [task]
 
 

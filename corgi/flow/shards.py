@@ -1,7 +1,6 @@
 """Shards through Ray Data: one call makes and commits one shard, and passes only its name on."""
 
 import dataclasses
-import importlib
 import json
 import logging
 import time
@@ -21,7 +20,7 @@ whose successor the names of the decoders' semaphores are unknown; children also
 class Maker(Protocol):
     """A worker's object: built once an actor, called once a shard."""
 
-    def make(self, task: ShardTask) -> ShardManifest:
+    def make(self, task: ShardTask, /) -> ShardManifest:
         """Do one shard's work and commit it."""
         ...
 
@@ -36,14 +35,14 @@ class Pool:
 
 
 def make_shards(
-    maker: str,
+    maker: Callable[..., Maker],
     arguments: dict[str, Any],
     tasks: Sequence[ShardTask],
     pool: Pool,
     label: str,
     on_shard: Callable[[dict[str, Any]], None] = lambda row: None,
 ) -> None:
-    """Run `module:Class(**arguments).make(task)` for every task on a Ray Data actor pool, with progress on screen.
+    """Run `maker(**arguments).make(task)` for every task on a Ray Data actor pool, with progress on screen.
 
     `on_shard` is called with shard, rows_in, kept and rejected (rows by reason) of each shard as it is done.
     """
@@ -80,7 +79,7 @@ def make_shards(
 
 
 def make_arriving(
-    maker: str,
+    maker: Callable[..., Maker],
     arguments: dict[str, Any],
     arriving: Callable[[], tuple[Sequence[ShardTask], bool]],
     pool: Pool,
@@ -111,10 +110,9 @@ def make_arriving(
 class ShardMaker:
     """Ray Data's callable class around a Maker."""
 
-    def __init__(self, maker: str, arguments: dict[str, Any]) -> None:
-        """Import and build the maker inside the actor."""
-        module, _, name = maker.partition(":")
-        self._maker: Maker = getattr(importlib.import_module(module), name)(**arguments)
+    def __init__(self, maker: Callable[..., Maker], arguments: dict[str, Any]) -> None:
+        """Build the maker inside the actor; a class comes there by its name."""
+        self._maker = maker(**arguments)
 
     def __del__(self) -> None:
         """Close what the maker holds open; Ray Data drops this object when its actor ends."""
@@ -137,4 +135,5 @@ def read_task(text: str) -> ShardTask:
     """Return the task written as JSON."""
     values = json.loads(str(text))
     values["inputs"] = {name: tuple(paths) for name, paths in values["inputs"].items()}
+    values["earlier"] = tuple(map(tuple, values["earlier"]))
     return ShardTask(**values)

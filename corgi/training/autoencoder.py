@@ -45,7 +45,7 @@ def run(context: Context) -> list[ShardTask]:
     pending = context.pending(tasks)
     if pending:
         connect(context.recipe)
-        make_shards("corgi.training.autoencoder:EncodeShards", {}, pending, Pool(), "latents")
+        make_shards(EncodeShards, {}, pending, Pool(), "latents")
     return [model, *tasks]
 
 

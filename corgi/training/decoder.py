@@ -43,7 +43,7 @@ def run(context: Context) -> list[ShardTask]:
     training = Training(
         name="decoder",
         folder=str(context.work_folder(task) / "decoder"),
-        objective="corgi.training.decoder:DecoderObjective",
+        objective=DecoderObjective,
         arguments={
             "root": task.root,
             "embed": list(task.inputs["embed"]),

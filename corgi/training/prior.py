@@ -332,7 +332,7 @@ def _training(
     return Training(
         name=f"prior-{variant}",
         folder=folder,
-        objective="corgi.training.prior:PriorObjective",
+        objective=PriorObjective,
         arguments={
             "root": task.root,
             "inputs": {k: list(v) for k, v in task.inputs.items()},

@@ -1,14 +1,15 @@
 """One training as plain data: what the driver sends to the workers."""
 
-import importlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from corgi.settings.section import digest
 from corgi.settings.training import TrackingSettings, TrainingSettings
 from corgi.tracking.tracked_run import TrackedRun
+
+if TYPE_CHECKING:
+    from corgi.training.objective import Objective
 
 
 @dataclass(frozen=True)
@@ -16,12 +17,12 @@ class Training:
     """What to train, where its checkpoints lie, and how it is tracked.
 
     `name` names the tracker's run; `folder` is absolute and shared by all workers; `objective` is
-    `module:Class`, built in each worker with `arguments` (JSON); `group` is the pipeline run's name.
+    built in each worker with `arguments` (JSON); `group` is the pipeline run's name.
     """
 
     name: str
     folder: str
-    objective: str
+    objective: "type[Objective]"
     arguments: dict[str, Any]
     settings: TrainingSettings
     tracking: TrackingSettings
@@ -60,7 +61,8 @@ class Training:
     def meaning_at(self, zero_stage: int) -> str:
         """Return the meaning the same training has at another ZeRO stage."""
         settings = {**self.settings.meaning(), "zero_stage": zero_stage}
-        return digest({"objective": self.objective, "seed": self.seed, "settings": settings})
+        named = f"{self.objective.__module__}:{self.objective.__qualname__}"
+        return digest({"objective": named, "seed": self.seed, "settings": settings})
 
     @property
     def remote_name(self) -> str:
@@ -71,8 +73,6 @@ class Training:
             return "/".join(parts[last + 1 :])
         return f"{self.group}/{self.name}-{self.meaning}"
 
-    def build(self) -> Any:
+    def build(self) -> "Objective":
         """Return the objective, built with its arguments."""
-        module, _, name = self.objective.partition(":")
-        maker: Callable[..., Any] = getattr(importlib.import_module(module), name)
-        return maker(**self.arguments)
+        return self.objective(**self.arguments)

@@ -28,7 +28,9 @@ VIT = {"name": "b32", "model": "ViT-B-32", "pretrained": "random"}
 def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Call the same makers with the same plain arguments, without a Ray of their own."""
 
-    def make(maker: str, arguments: dict[str, Any], tasks: Sequence[ShardTask], *_: object) -> None:
+    def make(
+        maker: type[shards.Maker], arguments: dict[str, Any], tasks: Sequence[ShardTask], *_: object
+    ) -> None:
         called = shards.ShardMaker(maker, arguments)
         for task in tasks:
             called._maker.make(task)

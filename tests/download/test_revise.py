@@ -146,7 +146,7 @@ def flow(
 ) -> Callable[[str], Flow]:
     from corgi.download import stage as download
 
-    def in_process(maker: str, arguments: dict[str, Any], tasks: Sequence[ShardTask], *_: Any) -> None:
+    def in_process(maker: type, arguments: dict[str, Any], tasks: Sequence[ShardTask], *_: Any) -> None:
         shards = download.DownloadShards()
         for task in tasks:
             shards.make(task)

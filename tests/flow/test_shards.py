@@ -33,13 +33,16 @@ class Maker:
 
 def test_a_task_survives_the_way_to_a_worker(tmp_path):
     one = dataclasses.replace(
-        task(str(tmp_path), 3), inputs={"plan": ("a", "b")}, payload={"n": [1, {"x": None}]}
+        task(str(tmp_path), 3),
+        inputs={"plan": ("a", "b")},
+        payload={"n": [1, {"x": None}]},
+        earlier=(("key", "digest"),),
     )
     assert read_task(json.dumps(dataclasses.asdict(one))) == one
 
 
 def test_a_worker_commits_and_returns_names(tmp_path):
-    maker = ShardMaker("tests.flow.test_shards:Maker", {"refuse": False})
+    maker = ShardMaker(Maker, {"refuse": False})
     tasks = [task(str(tmp_path), shard) for shard in (1, 2)]
     made = maker({"task": [json.dumps(dataclasses.asdict(one)) for one in tasks]})
     rejected = [json.dumps({"timeout": number}) for number in (1, 2)]
@@ -48,7 +51,7 @@ def test_a_worker_commits_and_returns_names(tmp_path):
 
 
 def test_nothing_pending_starts_nothing():
-    make_shards("no.such.module:Maker", {}, [], label="nothing", pool=None)  # pyright: ignore[reportArgumentType]
+    make_shards(Maker, {}, [], Pool(), "nothing")
 
 
 class Keeper(Maker):
@@ -81,9 +84,8 @@ def await_text(path: Path) -> str:
 def test_a_maker_ends_its_children_before_ray_does(ray_local, tmp_path):
     """Ray kills the children of a worker that ends, and Python's resource tracker with them: its successor complained of each name."""
     one, two = (task(str(tmp_path), shard) for shard in (1, 2))
-    maker = "tests.flow.test_shards:Keeper"
-    make_shards(maker, {"note": str(tmp_path / "made")}, [one], Pool(), "numbers")
+    make_shards(Keeper, {"note": str(tmp_path / "made")}, [one], Pool(), "numbers")
     assert await_text(tmp_path / "made") == "True True"
     tasks = iter([([two], False)])
-    make_arriving(maker, {"note": str(tmp_path / "arrived")}, lambda: next(tasks), Pool())
+    make_arriving(Keeper, {"note": str(tmp_path / "arrived")}, lambda: next(tasks), Pool())
     assert await_text(tmp_path / "arrived") == "True True"

@@ -140,7 +140,7 @@ def tiny_training(
     return Training(
         name=name,
         folder=str(folder),
-        objective="tests.support.tiny_training:TinyObjective",
+        objective=TinyObjective,
         arguments=arguments or {},
         settings=TrainingSettings(**values),
         tracking=TrackingSettings(mode="disabled"),

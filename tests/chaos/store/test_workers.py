@@ -56,7 +56,7 @@ def contents(root: Path) -> dict[str, str]:
 def make(root: Path, actors: int) -> float:
     root.mkdir(exist_ok=True)
     started = time.monotonic()
-    make_shards("tests.chaos.store.test_workers:SlowShards", {}, tasks(root), Pool(actors), "toy")
+    make_shards(SlowShards, {}, tasks(root), Pool(actors), "toy")
     return time.monotonic() - started
 
 
