@@ -60,7 +60,7 @@ def pictures(recipe: Any) -> list[Stage]:
 def given() -> list[Stage]:
     """Return the stages from vectors made elsewhere to the same tables: nothing is fetched, no tower runs."""
     return [
-        planned("embed"),
+        planned("embed", "corgi.clip.vector_inputs:checked_fingerprint"),
         Stage(
             "download",
             "corgi.download.precomputed:run",
@@ -82,14 +82,14 @@ def given() -> list[Stage]:
     ]
 
 
-def planned(along: str | None) -> Stage:
+def planned(along: str | None, fingerprint: str = "corgi.planning.fingerprint:fingerprint") -> Stage:
     """Return the stage that gives rows identities, splits and shards."""
     return Stage(
         "plan",
         "corgi.planning.stage:run",
         settings=("plan",),
         version=2,
-        fingerprint="corgi.planning.fingerprint:fingerprint",
+        fingerprint=fingerprint,
         parts="corgi.planning.fingerprint:parts",
         amend="corgi.planning.revise:revise",
         along=along,

@@ -1,6 +1,5 @@
 """The embed stage over vectors made elsewhere: each planned row's vectors, found by where its list has it."""
 
-import json
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -13,13 +12,14 @@ import pyarrow.parquet as pq
 from corgi.clip.embed import Vectors, embedded_tables, scored
 from corgi.clip.references import absolute, given_files
 from corgi.clip.scores import checked_heads
+from corgi.clip.vector_inputs import check_vectors
 from corgi.clip.vectors import is_good
 from corgi.flow.cluster import connect
 from corgi.flow.dag import Context
 from corgi.flow.shards import Pool, make_shards
-from corgi.settings.clip import EmbedSettings, TowerRef
+from corgi.settings.clip import EmbedSettings
 from corgi.settings.errors import InputError
-from corgi.sources.embeddings import VectorFile, opened_arrays, unit_vectors, widths
+from corgi.sources.embeddings import VectorFile, opened_arrays, unit_vectors
 from corgi.storage.paths import sha256_of
 from corgi.tables.manifest import RowCounts, ShardManifest
 from corgi.tables.schema import Reason
@@ -41,16 +41,12 @@ def run(context: Context) -> list[ShardTask]:
     if not pending:
         return tasks
     settings: EmbedSettings = context.recipe.embed
-    if settings.tokens:
-        raise InputError(
-            "embed.tokens are computed from captions by a text encoder, and embed.input names vectors; nothing was started; "
-            "leave embed.tokens empty"
-        )
-    files = given_files(settings)
-    dims = check_widths(files, settings.towers)
+    dims, files = check_vectors(settings), given_files(settings)
+    places = {sha256_of(str(file.metadata)): _told(file) for file in files}
+    check_lists(context.shards("plan"), places)
     connect(context.recipe)
     arguments = {
-        "places": {sha256_of(str(file.metadata)): _told(file) for file in files},
+        "places": places,
         "dims": dims,
         "caption_col": context.recipe.plan.caption_col,
         "settings": absolute(settings).model_dump(mode="json"),
@@ -60,41 +56,19 @@ def run(context: Context) -> list[ShardTask]:
     return tasks
 
 
-def check_widths(files: Sequence[VectorFile], towers: Sequence[TowerRef]) -> dict[str, int]:
-    """Return each tower's width after comparing every file with the others and with the models that the recipe names.
+def check_lists(plan: Sequence[ShardManifest], places: Mapping[str, Any]) -> None:
+    """Compare the lists that were planned with those that have vectors.
 
     Raises:
-        InputError: a tower has no image vectors, vectors are of several widths, or not of the width of the tower's model.
+        InputError: a list changed since it was planned.
 
     """
-    models = {ref.name: ref for ref in towers}
-    names = sorted(models) or sorted({name.rpartition("/")[0] for name in files[0].arrays})
-    dims: dict[str, tuple[int, str]] = {}
-    for file in files:
-        found = widths(file)
-        for name in names:
-            if f"{name}/image" not in found:
-                held = ", ".join(sorted({column.rpartition("/")[0] for column in found}))
-                raise InputError(
-                    f"{file.metadata}: no image vectors of tower {name!r} beside it (there are {held}); nothing was started; "
-                    "name in embed.towers the towers that made them"
-                )
-        for column, dim in sorted(found.items()):
-            tower = column.rpartition("/")[0]
-            known, place = dims.setdefault(tower, (dim, f"{file.metadata} ({column})"))
-            if dim != known:
-                raise InputError(
-                    f"{file.metadata}: {column} is {dim} numbers wide and {place} is {known}; nothing was started; "
-                    "give vectors of one model"
-                )
-    for name, ref in models.items():
-        expected = _width_of(ref)
-        if expected is not None and expected != dims[name][0]:
+    planned = {source["sha256"]: source["path"] for shard in plan[:1] for source in shard.facts["sources"]}
+    for sha256, path in planned.items():
+        if sha256 not in places:
             raise InputError(
-                f"{dims[name][1]}: vectors of tower {name!r} are {dims[name][0]} numbers wide, those of {ref.model} {expected}; "
-                "nothing was started; name in embed.towers the model that made them"
+                f"{path} changed since it was planned; committed work is safe; run the same command again"
             )
-    return {name: dims[name][0] for name in names}
 
 
 class GivenShards:
@@ -221,16 +195,6 @@ def _arrays(file: VectorFile) -> dict[str, np.ndarray]:
 @lru_cache(maxsize=8)
 def _captions(metadata: Path, column: str) -> pa.ChunkedArray:
     return pq.read_table(metadata, columns=[column], partitioning=None)[column].cast(pa.string())  # pyright: ignore[reportArgumentType]
-
-
-def _width_of(ref: TowerRef) -> int | None:
-    """Return the width of a model's vectors as its config says; None for a model that open_clip has no config of."""
-    if ref.config is not None:
-        return int(json.loads(Path(ref.config).read_text())["embed_dim"])
-    import open_clip
-
-    config: dict[str, Any] | None = open_clip.get_model_config(ref.model)
-    return None if config is None else int(config["embed_dim"])
 
 
 def _told(file: VectorFile) -> dict[str, Any]:

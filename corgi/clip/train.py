@@ -13,11 +13,12 @@ from corgi.flow.cluster import connect
 from corgi.flow.dag import Context
 from corgi.flow.shards import Pool, make_shards
 from corgi.settings.clip import TowerSettings
-from corgi.settings.errors import SettingsError
+from corgi.settings.errors import InputError, SettingsError
 from corgi.tables.manifest import RowCounts
 from corgi.tables.schema import Split
 from corgi.tables.store import ShardTask
 from corgi.training.checkpoint import final_weights
+from corgi.training.data_checks import check_val_rows
 from corgi.training.trainer import train
 from corgi.training.training import Training
 
@@ -29,6 +30,7 @@ def run(context: Context) -> list[ShardTask]:
     since the last checkpoint.
 
     Raises:
+        InputError: fewer than two train pictures have a caption, or no val picture to rank checkpoints by.
         SettingsError: micro-batches are asked for, which would change the contrastive loss.
 
     """
@@ -72,13 +74,20 @@ def _training(context: Context, model: ShardTask, features: list[ShardTask]) -> 
 def _commit_model(context: Context, task: ShardTask, training: Training) -> None:
     """Train the heads, put them into the open_clip model and commit it as config and checkpoint."""
     settings: TowerSettings = context.recipe.tower
+    rows = FeatureRows(training.arguments["root"], training.arguments["features"], Split.TRAIN)
+    if sum(rows.counts) < 2:
+        raise InputError(
+            f"{sum(rows.counts)} train pictures have a full caption, and a CLIP tower learns from at least two; committed work is safe; "
+            "name plan.caption_col, or a pretrained model in embed.towers"
+        )
+    val = FeatureRows(training.arguments["root"], training.arguments["features"], Split.VAL)
+    check_val_rows(val, settings.training)
     train([training], context.recipe)
     objective = HeadsObjective(**training.arguments)
     heads = objective.model().eval()
     heads.load_state_dict(load_file(final_weights(training)))
     model, _, _ = frozen_model(settings)
     heads.put_into(model, objective.mean, objective.scale)
-    rows = FeatureRows(training.arguments["root"], training.arguments["features"], Split.TRAIN)
     facts = {**objective.evaluate(heads), "train_pictures": sum(rows.counts), "packages": backbones.facts()}
     with context.store.attempt(task) as attempt:
         attempt.write_bytes("config", ".json", _json(backbones.portable_config(settings)))

@@ -30,6 +30,7 @@ from corgi.statistics.shift import ShiftParameters, choice_accuracy, matched_sca
 from corgi.tables.manifest import RowCounts, ShardManifest
 from corgi.tables.schema import Split
 from corgi.tables.store import ShardTask, Store
+from corgi.training.data_checks import check_spread
 
 FLOOR_SHARE = 1e-3
 _IMAGE, _TEXT = 0, 1
@@ -112,6 +113,7 @@ def statistics(
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Return for each k mean, scale, count and matched c, the low-rank roots asked for, and what is worth telling."""
     image, text, word = _coarse(train)
+    check_spread(image)
     arrays: dict[str, np.ndarray] = {}
     facts: dict[str, Any] = {"norm of the mean": float(np.linalg.norm(image.mean(0)))}
     for k in cluster_counts(settings):

@@ -146,9 +146,12 @@ def reasons(rejected: dict[Reason, int]) -> list[charts.Bar]:
 
 
 def sizes(run: Committed) -> Sizes | None:
-    """Return what is known of the pictures' sizes, or None before any is kept."""
+    """Return what is known of the pictures' sizes; None before any is kept, and of vectors made elsewhere."""
     table = _images(run)
-    if table is None or not table.num_rows:
+    if table is None:
+        return None
+    table = table.filter(pc.field("original_width").is_valid())
+    if not table.num_rows:
         return None
     longer = [max(row.values()) for row in table.select(["original_width", "original_height"]).to_pylist()]
     kept_as = Counter(mime or "unknown" for mime in table["mime"].to_pylist())

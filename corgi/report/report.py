@@ -149,10 +149,11 @@ def _sections(run: Committed) -> Iterable[Section]:
         yield Section(
             "sizes", "Sizes", "The pictures as they were found, and what is stored of them.", "sizes", sizes
         )
+    if sizes is not None or (funnel.examples(run)):
         yield Section(
             "pictures",
             "Pictures",
-            "Drawn at random, once and for all.",
+            "Drawn at random, once and for all." if sizes is not None else "",
             "sheet",
             (funnel.contact_sheet(run), funnel.examples(run)),
         )

@@ -37,6 +37,7 @@ from corgi.statistics.low_rank import (
 from corgi.statistics.moments import Moments, merged
 from corgi.statistics.shift import ShiftParameters, choice_by_clusters, shift_parameters
 from corgi.tables.store import Store
+from corgi.training.data_checks import check_spread
 
 CONTACT_SHARDS = 4
 """Shards whose pictures and captions stand for all where every shard would be too many."""
@@ -116,6 +117,7 @@ def _sample(refs: Sequence[ShardRef], settings: ShiftSettings) -> Float[np.ndarr
         raise InputError(
             f"shift.num_clusters={settings.num_clusters} is more than the {len(sample)} train pictures k-means is fitted on; committed work is safe; lower it"
         )
+    check_spread(sample)
     return sample
 
 

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from corgi.clip.references import TRAINED
+from corgi.clip.vector_inputs import check_vectors
 from corgi.settings.clip import ShiftSettings, TowerRef
 from corgi.settings.errors import SettingsError
+from corgi.sources.embeddings import holds_vectors
 
 BLOCK_BYTES = 64 * 2**20
 """Sketches of the clusters of one pass, bytes."""
@@ -84,8 +86,10 @@ def plan_lines(recipe: Any) -> list[str]:
 
 def embedding_dim(recipe: Any) -> int | None:
     """Return the width of the recipe's concatenated towers from their configs alone; None where one is not known here."""
+    if any(map(holds_vectors, recipe.embed.input)):
+        return sum(check_vectors(recipe.embed).values())
     if not recipe.embed.towers:
-        return recipe.tower.embed_dim
+        return recipe.tower.embed_dim if recipe.tower is not None else None
     dims = [
         recipe.tower.embed_dim if ref.pretrained == TRAINED else _tower_dim(ref)
         for ref in recipe.embed.towers

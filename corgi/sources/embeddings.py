@@ -18,8 +18,8 @@ from jaxtyping import Float
 from corgi.settings.errors import InputError
 from corgi.sources.cells import text_of
 from corgi.sources.identity import canonical_urls, uid_bytes
-from corgi.sources.sources import IMAGE_VECTORS, METADATA, TEXT_VECTORS
-from corgi.storage.paths import first_line
+from corgi.sources.sources import FORMATS, IMAGE_VECTORS, METADATA, TEXT_VECTORS
+from corgi.storage.paths import ending, first_line
 from corgi.tables.arrow import pc
 from corgi.tables.schema import given_vectors
 
@@ -128,33 +128,62 @@ def _readable(file: VectorFile) -> Iterator[None]:
 
 def _clip_retrieval(folder: Path, tower: str) -> list[VectorFile]:
     found = []
-    for metadata in sorted((folder / METADATA).glob("metadata_*.parquet")):
+    for metadata in _lists(folder / METADATA):
         number = metadata.stem.removeprefix("metadata_")
-        places = {
+        paths = {
             f"{tower}/image": folder / IMAGE_VECTORS / f"img_emb_{number}.npy",
             f"{tower}/text": folder / TEXT_VECTORS / f"text_emb_{number}.npy",
         }
-        arrays: dict[str, tuple[Path, str | None]] = {
-            name: (path, None) for name, path in places.items() if path.exists()
-        }
-        if arrays:
-            found.append(VectorFile(metadata, arrays))
+        _check_pair(metadata, paths[f"{tower}/image"])
+        found.append(
+            VectorFile(metadata, {name: (path, None) for name, path in paths.items() if path.exists()})
+        )
+    for kind in (IMAGE_VECTORS, TEXT_VECTORS):
+        for array in sorted((folder / kind).glob("*.npy")):
+            number = array.stem.removeprefix(f"{kind}_")
+            _check_pair(array, folder / METADATA / f"metadata_{number}.parquet")
     return found
 
 
 def _datacomp(folder: Path) -> list[VectorFile]:
+    packs = sorted(folder.glob("*.npz"))
     found = []
-    for metadata in sorted(folder.glob("*.parquet")):
+    for metadata in _lists(folder) if packs else ():
         packed = metadata.with_suffix(".npz")
-        if packed.exists():
-            keys = _array_names(packed)
-            arrays: dict[str, tuple[Path, str | None]] = {
-                f"{key.rpartition('_')[0]}/{_DATACOMP[key.rpartition('_')[2]]}": (packed, key)
-                for key in sorted(keys)
-                if key.rpartition("_")[2] in _DATACOMP
-            }
-            found.append(VectorFile(metadata, arrays))
+        _check_pair(metadata, packed)
+        arrays: dict[str, tuple[Path, str | None]] = {
+            f"{key.rpartition('_')[0]}/{_DATACOMP[key.rpartition('_')[2]]}": (packed, key)
+            for key in sorted(_array_names(packed))
+            if key.rpartition("_")[2] in _DATACOMP
+        }
+        found.append(VectorFile(metadata, arrays))
+    for packed in packs:
+        _check_pair(packed, packed.with_suffix(".parquet"))
     return found
+
+
+def _lists(folder: Path) -> list[Path]:
+    """Return the Parquet lists of a folder, all of which the plan reads.
+
+    Raises:
+        InputError: there is a list of another format, whose rows no vectors can belong to.
+
+    """
+    listed = [path for path in sorted(folder.iterdir()) if ending(path.name) in FORMATS and path.is_file()]
+    found = [path for path in listed if path.suffix != ".txt" and not path.name.endswith("_stats.json")]
+    for path in found:
+        if path.suffix != ".parquet":
+            raise InputError(
+                f"{path}: vectors are listed in Parquet, and this is another list beside them; nothing was started; move it elsewhere"
+            )
+    return found
+
+
+def _check_pair(path: Path, partner: Path) -> None:
+    if not partner.exists():
+        raise InputError(
+            f"{path} has no {partner.name} in {partner.parent}; nothing was started; add that file or move this one elsewhere"
+        )
 
 
 def _array_names(packed: Path) -> list[str]:

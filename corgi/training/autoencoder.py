@@ -17,11 +17,11 @@ from corgi.flow.dag import Context
 from corgi.flow.shards import Pool, make_shards
 from corgi.imaging.decode import decode_stored
 from corgi.models.autoencoder import LinearAutoencoder, fit_linear
-from corgi.settings.errors import InputError
 from corgi.settings.models import AutoencoderSettings
 from corgi.tables.manifest import RowCounts, ShardManifest
 from corgi.tables.schema import Split, latents
 from corgi.tables.store import ShardTask, Store
+from corgi.training.data_checks import check_pictures_differ
 
 ENCODE_BATCH = 512
 
@@ -129,10 +129,7 @@ def _train_pictures(context: Context, settings: AutoencoderSettings) -> list[Ten
             if sum(map(len, loaded)) >= settings.max_fit_rows:
                 break
             bar.reach(num_read)
-    if not loaded:
-        raise InputError(
-            "no train picture is left to fit the autoencoder on; tables are safe; loosen the filters or name a longer list"
-        )
+    check_pictures_differ(loaded)
     return loaded
 
 

@@ -135,11 +135,16 @@ def _tower_dim(model: str, config: str | None) -> int | None:
     spec = importlib.util.find_spec("open_clip")
     if config is None and (spec is None or spec.origin is None):
         return None
-    own = Path(spec.origin).parent / "model_configs" / f"{model}.json" if spec and spec.origin else None
+    own = (
+        Path(spec.origin).parent / "model_configs" / f"{model.replace('/', '-')}.json"
+        if spec and spec.origin
+        else None
+    )
     path = Path(config) if config is not None else own
     if path is None or not path.is_file():
         return None
-    return int(json.loads(path.read_text())["embed_dim"])
+    config_of_model = json.loads(path.read_text())
+    return int(config_of_model.get("model_cfg", config_of_model)["embed_dim"])
 
 
 def _caption_products(config: PriorConfig) -> int:

@@ -23,6 +23,7 @@ from corgi.tables.schema import Split
 from corgi.tables.store import ShardTask, Store
 from corgi.tracking.tracked_run import Shown
 from corgi.training.autoencoder import load_autoencoder
+from corgi.training.data_checks import check_decoder_rows, check_val_rows
 from corgi.training.trainer import final_weights, train
 from corgi.training.training import Training
 
@@ -33,13 +34,21 @@ SHOWN_PICTURES = 8
 
 
 def run(context: Context) -> list[ShardTask]:
-    """Train the decoder and commit its averaged weights and metric lines."""
-    shards = context.shards("autoencoder")
-    model, latents = shards[0], shards[1:]
+    """Train the decoder and commit its averaged weights and metric lines.
+
+    Raises:
+        InputError: no train picture is selected, or no val picture to rank checkpoints by.
+
+    """
+    model, *latents = context.shards("autoencoder")
     task = context.task("all", {"model": model.path, "latents": [manifest.path for manifest in latents]})
     if not context.pending([task]):
         return [task]
     settings: DecoderSettings = context.recipe.decoder
+    shards = EmbeddedShards(task.root, task.inputs["embed"], task.inputs["curate"])
+    rows = DecoderRows(shards, task.payload["latents"], Split.TRAIN)
+    check_decoder_rows(rows)
+    check_val_rows(DecoderRows(shards, task.payload["latents"], Split.VAL), settings.training)
     training = Training(
         name="decoder",
         folder=str(context.work_folder(task) / "decoder"),
@@ -62,11 +71,6 @@ def run(context: Context) -> list[ShardTask]:
     with context.store.attempt(task) as attempt:
         attempt.write_bytes("decoder", ".safetensors", final_weights(training).read_bytes())
         attempt.write_bytes("metrics", ".jsonl", training.metrics_file.read_bytes())
-        rows = DecoderRows(
-            EmbeddedShards(task.root, task.inputs["embed"], task.inputs["curate"]),
-            task.payload["latents"],
-            Split.TRAIN,
-        )
         parameters = sum(value.numel() for value in load_file(final_weights(training)).values())
         attempt.commit(
             RowCounts(rows_in=sum(rows.counts), kept=sum(rows.counts)),

@@ -27,6 +27,7 @@ from corgi.tables.manifest import RowCounts, ShardManifest
 from corgi.tables.schema import Split
 from corgi.tables.store import ShardTask, Store
 from corgi.tracking.tracked_run import Shown
+from corgi.training.data_checks import check_prior_rows, check_val_rows
 from corgi.training.shift_table import shift_scale, shift_table
 from corgi.training.similarity import similarities
 from corgi.training.trainer import final_weights, train
@@ -46,7 +47,8 @@ def run(context: Context) -> list[ShardTask]:
     """Train every variant in one worker group and commit their averaged weights and metric lines.
 
     Raises:
-        SettingsError: the recipe asks for word encodings.
+        InputError: no selected train picture has a caption to learn from, or no val picture one to rank checkpoints by.
+        SettingsError: the recipe asks for word encodings that were not made.
 
     """
     task = context.task("all")
@@ -54,6 +56,9 @@ def run(context: Context) -> list[ShardTask]:
         return [task]
     settings: PriorSettings = context.recipe.prior
     check_words(context, settings)
+    rows = PriorRows(embedded_shards(task), Split.TRAIN)
+    check_prior_rows(rows, embedded_shards(task))
+    check_val_rows(PriorRows(embedded_shards(task), Split.VAL), settings.training)
     work = context.work_folder(task)
     trainings = [
         _training(
@@ -67,7 +72,6 @@ def run(context: Context) -> list[ShardTask]:
         for variant, training in zip(settings.variants, trainings, strict=True):
             attempt.write_bytes(f"prior_{variant}", ".safetensors", final_weights(training).read_bytes())
             attempt.write_bytes(f"metrics_{variant}", ".jsonl", training.metrics_file.read_bytes())
-        rows = PriorRows(embedded_shards(task), Split.TRAIN)
         first = settings.variants[0]
         table = shift_table(context.store, context.shards("shift")[0], first)
         facts = {

@@ -4,7 +4,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from corgi.feeding.rows import MAX_CAPTIONS, DecoderRows, EmbeddedShards, PriorRows, vector_moments
+from corgi.feeding.rows import (
+    MAX_CAPTIONS,
+    DecoderRows,
+    EmbeddedShards,
+    PriorRows,
+    vector_moments,
+)
 from corgi.tables import schema
 from corgi.tables.manifest import RowCounts
 from corgi.tables.run import Run

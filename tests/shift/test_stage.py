@@ -108,6 +108,19 @@ def test_more_clusters_than_pictures_is_one_line(
     assert "\n" not in str(caught.value)
 
 
+def test_pictures_that_are_all_the_same_are_one_line(
+    embedded: tuple[Dag, list[ShardRef]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, refs = embedded
+    monkeypatch.setattr(fit, "over_shards", in_process)
+    monkeypatch.setattr(
+        passes, "concatenated", lambda table, kind, towers: np.full((table.num_rows, 16), 0.25, np.float32)
+    )
+    with pytest.raises(InputError, match="train pictures have one and the same embedding") as caught:
+        fit.find(refs, ShiftSettings(num_clusters=2), None, lambda name, arrays: None)
+    assert "\n" not in str(caught.value)
+
+
 def test_vectors_that_are_not_finite_are_refused_by_shard(
     embedded: tuple[Dag, list[ShardRef]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

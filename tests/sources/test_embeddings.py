@@ -138,3 +138,45 @@ def test_a_damaged_npz_is_one_line(tmp_path):
 
 def test_a_folder_without_vectors_is_one_line(tmp_path):
     assert "holds no vectors" in refused(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("gone", "told"),
+    [
+        ("metadata/metadata_1.parquet", "img_emb_1.npy has no metadata_1.parquet"),
+        ("img_emb/img_emb_1.npy", "metadata_1.parquet has no img_emb_1.npy"),
+    ],
+)
+def test_a_list_without_vectors_and_vectors_without_a_list_are_one_line(tmp_path, gone, told):
+    clip_retrieval(tmp_path)
+    (tmp_path / gone).unlink()
+    assert told in refused(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("gone", "told"), [("b.npz", "b.parquet has no b.npz"), ("b.parquet", "b.npz has no")]
+)
+def test_datacomps_files_go_in_pairs(tmp_path, gone, told):
+    datacomp(tmp_path)
+    for ending in ("npz", "parquet"):
+        (tmp_path / f"b.{ending}").write_bytes((tmp_path / f"abc.{ending}").read_bytes())
+    (tmp_path / gone).unlink()
+    assert told in refused(tmp_path)
+
+
+def test_text_vectors_may_be_missing_and_a_stray_one_is_one_line(tmp_path):
+    clip_retrieval(tmp_path)
+    (tmp_path / "text_emb" / "text_emb_1.npy").unlink()
+    assert [sorted(file.arrays) for file in vector_files(tmp_path, "b32")] == [
+        ["b32/image", "b32/text"],
+        ["b32/image"],
+    ]
+    np.save(tmp_path / "text_emb" / "text_emb_7.npy", np.zeros((5, DIM), np.float16))
+    assert "text_emb_7.npy has no metadata_7.parquet" in refused(tmp_path)
+
+
+def test_another_list_beside_the_vectors_is_one_line(tmp_path):
+    """The plan would read it, and no vectors belong to its rows."""
+    clip_retrieval(tmp_path)
+    (tmp_path / "metadata" / "more.csv").write_text("url\nhttp://a.example/x\n")
+    assert "more.csv: vectors are listed in Parquet" in refused(tmp_path)

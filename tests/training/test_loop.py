@@ -12,7 +12,7 @@ from corgi.settings.errors import InputError
 from corgi.training.checkpoint import final_facts
 from corgi.training.loop import train_loop
 from corgi.training.training import Training
-from tests.support.tiny_training import tiny_training
+from tests.support.tiny_training import TinyRows, tiny_training
 from tests.support.workers import run_workers
 
 STAGES = [(stage, precision) for precision in ("fp32", "bf16") for stage in (0, 1, 2, 3)]
@@ -179,3 +179,11 @@ def test_timings_hold_percentiles_memory_and_rates(root: Path) -> None:
         assert line["tflops_per_worker"] > 0
         assert 0 <= line["data_wait_share"] <= 1
         assert 0 <= line["checkpoint_share"] <= 1
+
+
+def test_no_row_to_train_on_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    training = tiny_training(tmp_path)
+    monkeypatch.setattr("tests.support.tiny_training.TinyObjective.rows", lambda self: TinyRows((0, 0)))
+    monkeypatch.setattr("corgi.training.loop.prepare_process", lambda settings: None)
+    with pytest.raises(InputError, match="there are no training rows"):
+        train_loop(training)

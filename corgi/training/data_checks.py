@@ -1,0 +1,94 @@
+"""Whether there is something to learn from, asked on the driver before any worker starts."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float
+from torch import Tensor
+
+from corgi.feeding.feed import Rows
+from corgi.feeding.rows import DecoderRows, EmbeddedShards, PriorRows
+from corgi.settings.errors import InputError
+from corgi.settings.training import TrainingSettings
+from corgi.tables.schema import Split
+
+_NO_PICTURE = "no train picture is selected, so nothing can be learnt; committed work is safe; loosen curate or name a longer list"
+
+
+def check_prior_rows(rows: PriorRows, shards: EmbeddedShards) -> None:
+    """Compare the rows a prior can learn from with the pictures that were selected for it.
+
+    Raises:
+        InputError: there is no row; the line says what is missing.
+
+    """
+    if sum(rows.counts):
+        return
+    num_selected = sum(int(shards.keep(unit, Split.TRAIN).sum()) for unit in range(len(shards.embed)))
+    if not num_selected:
+        raise InputError(_NO_PICTURE)
+    num_allowed = sum(
+        int((shards.keep(unit, Split.TRAIN) & shards.captioned(unit)).sum())
+        for unit in range(len(shards.embed))
+    )
+    if not num_allowed:
+        raise InputError(
+            f"the selection lets none of {num_selected} train pictures' captions be learnt from; committed work is safe; raise curate.caption_share"
+        )
+    raise InputError(
+        f"none of the {num_allowed} train pictures has a full caption with a vector, and a prior learns from captions; committed work is safe; "
+        "name plan.caption_col, or give captions or text vectors"
+    )
+
+
+def check_decoder_rows(rows: DecoderRows) -> None:
+    """Compare the rows a decoder can learn from with none.
+
+    Raises:
+        InputError: there is no row.
+
+    """
+    if not sum(rows.counts):
+        raise InputError(_NO_PICTURE)
+
+
+def check_val_rows(rows: Rows, settings: TrainingSettings) -> None:
+    """Compare what ranks the checkpoints with the val rows it is measured on.
+
+    Raises:
+        InputError: the best checkpoints are to be kept and there is no val row.
+
+    """
+    if settings.keep_best and not sum(rows.counts):
+        raise InputError(
+            f"training.keep_best={settings.keep_best} ranks checkpoints by val, and no val row can be measured; committed work is safe; "
+            "set it to 0, raise plan.val_share or name a longer list"
+        )
+
+
+def check_pictures_differ(pictures: Sequence[Float[Tensor, "n 3 side side"]]) -> None:
+    """Compare the train pictures that an autoencoder is fitted on with the first of them.
+
+    Raises:
+        InputError: there are no two different ones.
+
+    """
+    if not any(bool((part != pictures[0][0]).any()) for part in pictures):
+        raise InputError(
+            f"the autoencoder is fitted on train pictures that differ, and {sum(map(len, pictures))} are left without two different ones; "
+            "tables are safe; loosen the filters or name a longer list"
+        )
+
+
+def check_spread(embeddings: Float[np.ndarray, "n dim"]) -> None:
+    """Compare the train pictures' embeddings with the first of them.
+
+    Raises:
+        InputError: there is one embedding only.
+
+    """
+    if not (embeddings != embeddings[:1]).any():
+        raise InputError(
+            f"the {len(embeddings)} train pictures have one and the same embedding, so there is no spread to measure or to learn; "
+            "committed work is safe; name a longer list or loosen curate"
+        )

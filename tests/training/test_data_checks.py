@@ -1,0 +1,100 @@
+"""A training with nothing to learn from is one line that says what is missing, before any worker starts."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from corgi.feeding.rows import DecoderRows, EmbeddedShards, PriorRows
+from corgi.settings.errors import InputError
+from corgi.settings.training import TrainingSettings
+from corgi.tables import schema
+from corgi.tables.manifest import RowCounts
+from corgi.tables.run import Run
+from corgi.tables.schema import Split
+from corgi.training.data_checks import (
+    check_decoder_rows,
+    check_pictures_differ,
+    check_prior_rows,
+    check_spread,
+    check_val_rows,
+)
+from tests.support.tables import Output, Picture, commit_stage, tiny_run
+
+
+def _shards(run: Run) -> EmbeddedShards:
+    paths = {stage: tuple(shard.path for shard in run.shards(stage)) for stage in ("embed", "curate")}
+    return EmbeddedShards(str(run.store.root.parent), paths["embed"], paths["curate"])
+
+
+def _latents(run: Run) -> list[str]:
+    outputs = {}
+    for shard in run.shards("download"):
+        rows = [
+            {**row, "latent": [0.0] * 4}
+            for row in run.store.read(shard, "images", ["uid", "split"]).to_pylist()
+        ]
+        table = pa.Table.from_pylist(rows, schema=schema.latents(4))
+        outputs[shard.shard] = Output(RowCounts(rows_in=len(rows), kept=len(rows)), {"latents": table})
+    commit_stage(run, "autoencoder", outputs, ["download"])
+    return [shard.path for shard in run.shards("autoencoder")]
+
+
+@pytest.mark.parametrize(
+    ("captions", "split", "told"),
+    [
+        ((), "train", "none of the 9 train pictures has a full caption"),
+        ((("word", "coarse"),), "train", "none of the 9 train pictures has a full caption"),
+        ((("a full one", "full"),), "val", "no train picture is selected"),
+    ],
+)
+def test_nothing_to_learn_from_is_one_line_that_says_what_is_missing(tmp_path, captions, split, told):
+    run = tiny_run(tmp_path, [Picture(f"http://p.test/{n}", captions, split) for n in range(10)])
+    shards = _shards(run)
+    with pytest.raises(InputError, match=told) as caught:
+        check_prior_rows(PriorRows(shards, Split.TRAIN), shards)
+    assert "\n" not in str(caught.value)
+    rows = DecoderRows(shards, _latents(run), Split.TRAIN)
+    if split == "train":
+        check_decoder_rows(rows)
+    else:
+        with pytest.raises(InputError, match=told):
+            check_decoder_rows(rows)
+
+
+def test_captions_that_the_selection_keeps_back_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        EmbeddedShards, "captioned", lambda self, unit: np.zeros(len(self.image_table(unit)), bool)
+    )
+    shards = _shards(tiny_run(tmp_path))
+    with pytest.raises(InputError, match=r"captions be learnt from; .*; raise curate\.caption_share"):
+        check_prior_rows(PriorRows(shards, Split.TRAIN), shards)
+
+
+def test_the_best_checkpoints_need_val_rows(tmp_path: Path) -> None:
+    captions = (("a full one", "full"),)
+    shards = _shards(tiny_run(tmp_path, [Picture(f"http://p.test/{n}", captions) for n in range(5)]))
+    rows = PriorRows(shards, Split.VAL)
+    check_val_rows(rows, TrainingSettings())
+    with pytest.raises(InputError, match=r"training\.keep_best=2 ranks checkpoints by val"):
+        check_val_rows(rows, TrainingSettings(keep_best=2, eval_every_steps=1))
+
+
+@pytest.mark.parametrize("num_rows", [1, 20])
+def test_one_embedding_has_no_spread(num_rows: int) -> None:
+    rows = np.full((num_rows, 4), 0.5, np.float32)
+    with pytest.raises(InputError, match=f"the {num_rows} train pictures have one and the same embedding"):
+        check_spread(rows)
+    check_spread(np.eye(4, dtype=np.float32)[:2])
+
+
+@pytest.mark.parametrize("sizes", [(), (1,), (3, 2)])
+def test_an_autoencoder_needs_two_different_pictures(sizes: tuple[int, ...]) -> None:
+    parts = [torch.full((size, 3, 4, 4), 0.5) for size in sizes]
+    with pytest.raises(InputError, match=f"{sum(sizes)} are left without two different ones"):
+        check_pictures_differ(parts)
+    check_pictures_differ([torch.full((1, 3, 4, 4), 0.5), torch.full((1, 3, 4, 4), 0.25)])
