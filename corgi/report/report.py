@@ -149,7 +149,7 @@ def _sections(run: Committed) -> Iterable[Section]:
         yield Section(
             "sizes", "Sizes", "The pictures as they were found, and what is stored of them.", "sizes", sizes
         )
-    if sizes is not None or (funnel.examples(run)):
+    if sizes is not None or funnel.examples(run):
         yield Section(
             "pictures",
             "Pictures",
