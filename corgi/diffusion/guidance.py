@@ -5,8 +5,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from corgi.diffusion.samplers import Denoise
 from corgi.diffusion.shifted import first_largest
+from corgi.diffusion.steps import Denoise
 
 
 def guide(

@@ -1,10 +1,12 @@
-"""Native samplers: ancestral and DDIM, free of Sigma^-1, in at least float32 whatever autocast says.
+"""Samplers: ancestral and DDIM, native and free of Sigma^-1, in at least float32 whatever autocast says; DPM-Solver++ of diffusers.
 
-One signature for all: (denoise, process, cluster, noise, steps). `noise(draw)` returns the standard normal
+`SAMPLERS` names them for the settings. One signature for all: (denoise, process, cluster, noise, steps). `noise(draw)` returns the standard normal
 [batch, dim] of that draw: draw 0 is the start, draw i the i-th step. Its dtype is the dtype of the chain.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -13,21 +15,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from corgi.diffusion.shifted import Gaussian, ShiftedDiffusion
-
-Noise = Callable[[int], Tensor]
-"""Standard normal noise [batch, dim] by the number of the draw."""
-
-
-@runtime_checkable
-class Denoise(Protocol):
-    """A network as the samplers see it: (z_t, original t in 1..T, cluster) -> estimate of z_0."""
-
-    def __call__(
-        self, z_t: Float[Tensor, "batch dim"], t: Int[Tensor, "batch"], cluster: Int[Tensor, "batch"], /
-    ) -> Float[Tensor, "batch dim"]:
-        """Estimate z_0."""
-        ...
-
+from corgi.diffusion.steps import Denoise, Noise, ancestral_step, ddim_step
+from corgi.names import SamplerName
 
 Step = Callable[[Tensor, Tensor, Tensor, Tensor], Gaussian]
 """(z_0 estimate, z_t, t, s) -> law of z_s."""
@@ -92,37 +81,57 @@ def ddim(
     return _run(denoise, process, cluster, noise, _pairs(process, steps), step, is_noisy=eta > 0)
 
 
-def ancestral_step(
-    process: ShiftedDiffusion,
-    z_0: Float[Tensor, "batch dim"],
-    z_t: Float[Tensor, "batch dim"],
-    t_s: tuple[Int[Tensor, "batch"], Int[Tensor, "batch"]],
-    cluster: Int[Tensor, "batch"],
-    variance: Literal["large", "small"],
-) -> Gaussian:
-    """Law of z_s in one ancestral jump t -> s (eq. 8)."""
-    if variance not in ("large", "small"):
-        raise ValueError(f"variance must be large or small, got {variance!r}")
-    law = process.posterior(z_0, z_t, *t_s, cluster)
-    if variance == "small":
-        return law
-    return law._replace(variance=process.schedule.jump(*t_s).beta.to(z_t.dtype))
+def dpm_solver(
+    denoise: Denoise, process: ShiftedDiffusion, cluster: Int[Tensor, "batch"], noise: Noise, steps: int = 8
+) -> Float[Tensor, "batch dim"]:
+    """Sample z_0 by diffusers' DPM-Solver++ 2M on whitened data (eq. 10); its last step is of first order, which few steps need."""
+    # 3 s of processor time, which every training worker would pay for a sampler it may never use
+    from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
+
+    from corgi.diffusion.scheduler import WhitenedScheduler, trained_betas
+
+    solver = DPMSolverMultistepScheduler(
+        num_train_timesteps=process.schedule.num_steps,
+        trained_betas=trained_betas(process.schedule),
+        prediction_type="sample",
+    )
+    start = noise(0)
+    return WhitenedScheduler(solver, process.table).sample(denoise, cluster, lambda _: start, steps)
 
 
-def ddim_step(
-    process: ShiftedDiffusion,
-    z_0: Float[Tensor, "batch dim"],
-    z_t: Float[Tensor, "batch dim"],
-    t_s: tuple[Int[Tensor, "batch"], Int[Tensor, "batch"]],
-    cluster: Int[Tensor, "batch"],
-    eta: float,
-) -> Gaussian:
-    """Law of z_s in one DDIM jump t -> s (eq. 9)."""
-    t, s = t_s
-    mean, variance_s = process.marginal(z_0, s, cluster)
-    added = eta**2 * process.schedule.jump(t, s).posterior_variance.to(z_t.dtype)
-    kept = (variance_s - added).clamp(min=0).sqrt()[:, None]
-    return Gaussian(mean + kept * process.scaled_noise(z_0, z_t, t, cluster), added)
+@runtime_checkable
+class Sample(Protocol):
+    """The signature of every sampler."""
+
+    def __call__(
+        self,
+        denoise: Denoise,
+        process: ShiftedDiffusion,
+        cluster: Int[Tensor, "batch"],
+        noise: Noise,
+        steps: int,
+        /,
+    ) -> Float[Tensor, "batch dim"]:
+        """Sample z_0 in that many steps."""
+        ...
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """A sampler by its name in the settings, and the step of `ShiftedDiffusionScheduler` that stands for it in an exported prior."""
+
+    sample: Sample
+    exported_step: Literal["ancestral", "ddim"] = "ancestral"
+    exported_variance: Literal["large", "small"] = "large"
+
+
+SAMPLERS: Mapping[SamplerName, Sampler] = {
+    "ancestral": Sampler(ancestral),
+    "ancestral_small": Sampler(partial(ancestral, variance="small"), exported_variance="small"),
+    "ddim": Sampler(ddim, "ddim"),
+    "dpm++": Sampler(dpm_solver, "ddim"),  # of the same order of steps
+}
+"""Every sampler that a setting can name."""
 
 
 def _pairs(process: ShiftedDiffusion, steps: int | Sequence[int]) -> list[tuple[int, int]]:

@@ -14,9 +14,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from corgi.diffusion.loss import Parameterisation, to_x0
-from corgi.diffusion.samplers import Denoise, Noise, ancestral_step, ddim_step
 from corgi.diffusion.schedule import Schedule
 from corgi.diffusion.shifted import Gaussian, ShiftedDiffusion, ShiftTable
+from corgi.diffusion.steps import Denoise, Noise, ancestral_step, ddim_step
 
 PREDICTIONS: dict[str, Parameterisation] = {"sample": "x0", "epsilon": "eps", "v_prediction": "v"}
 """diffusers' name of a parameterisation -> ours."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from safetensors import safe_open
 
+from corgi.diffusion.samplers import SAMPLERS
 from corgi.diffusion.schedule import Schedule
 from corgi.diffusion.scheduler import PREDICTIONS, ShiftedDiffusionScheduler
 from corgi.inference.prior_model import PriorModel, TableShape
@@ -188,15 +189,14 @@ def _defined(tree: ast.Module) -> Iterable[str]:
 def _scheduler(prior: TextPrior, sampling: Sampling, schedule: str) -> ShiftedDiffusionScheduler:
     """Return the native sampler nearest to the recipe's; DPM-Solver++ runs as DDIM here, of the same order of steps."""
     names = {kind: name for name, kind in PREDICTIONS.items()}
-    solver = sampling.sampler in ("ddim", "dpm++")
+    sampler = SAMPLERS[sampling.sampler]
     steps: Schedule = prior.process.schedule
     return ShiftedDiffusionScheduler(
         num_train_timesteps=steps.num_steps,
         beta_schedule=schedule,
         prediction_type=names[prior.network.config.prediction],
-        sampler="ddim" if solver else "ancestral",
-        variance="small" if sampling.sampler == "ancestral_small" else "large",
-        eta=sampling.eta if solver else 0.0,
+        sampler=sampler.exported_step,
+        variance=sampler.exported_variance,
     )
 
 

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from corgi.diffusion.guidance import guided
 from corgi.diffusion.loss import to_x0
-from corgi.diffusion.samplers import Denoise, ddim, philox_noise
+from corgi.diffusion.samplers import ddim, philox_noise
 from corgi.diffusion.shifted import ShiftedDiffusion
+from corgi.diffusion.steps import Denoise
 from corgi.models.autoencoder import Autoencoder
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,29 +12,24 @@ from torch import Tensor
 from corgi.diffusion.choice import ClusterChoice, choice_places
 from corgi.diffusion.guidance import best_of, guided
 from corgi.diffusion.loss import to_x0
-from corgi.diffusion.samplers import Denoise, ancestral, ddim, philox_noise
+from corgi.diffusion.samplers import SAMPLERS, philox_noise
 from corgi.diffusion.shifted import ShiftedDiffusion, check_finite
+from corgi.diffusion.steps import Denoise
 from corgi.models.prior import Prefix, Prior
+from corgi.names import SamplerName
 
 CANDIDATE_STRIDE = 1_000_003
 """Seeds of one caption's candidates lie this far apart, so that they meet no other caption's seeds."""
 
-SamplerName = Literal["ancestral", "ancestral_small", "ddim", "dpm++"]
-
 
 @dataclass(frozen=True)
 class Sampling:
-    """How to sample: the sampler, its steps, guidance scale and candidates per caption.
-
-    ancestral adds the large variance, ancestral_small the small one; dpm++ is DPM-Solver++ 2M of diffusers on
-    whitened data; `eta` belongs to ddim.
-    """
+    """How to sample: the sampler, its steps, guidance scale and candidates per caption."""
 
     steps: int = 8
     sampler: SamplerName = "ancestral"
     guidance: float = 1.0
     num_candidates: int = 1
-    eta: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -128,23 +123,5 @@ class TextPrior:
 
     def _chain(self, denoise: Denoise, cluster: Tensor, seeds: Sequence[int], sampling: Sampling) -> Tensor:
         noise = philox_noise(seeds, self.process.table.dim, cluster.device)
-        if sampling.sampler == "dpm++":
-            return self._solved(denoise, cluster, noise(0), sampling.steps)
-        if sampling.sampler == "ddim":
-            return ddim(denoise, self.process, cluster, noise, sampling.steps, sampling.eta)
-        variance = "large" if sampling.sampler == "ancestral" else "small"
-        return ancestral(denoise, self.process, cluster, noise, sampling.steps, variance)
-
-    def _solved(self, denoise: Denoise, cluster: Tensor, start: Tensor, steps: int) -> Tensor:
-        """Run DPM-Solver++ 2M; its last step is of first order, which few steps need."""
-        # 3 s of processor time, which every training worker would pay for a sampler it may never use
-        from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
-
-        from corgi.diffusion.scheduler import WhitenedScheduler, trained_betas
-
-        solver = DPMSolverMultistepScheduler(
-            num_train_timesteps=self.process.schedule.num_steps,
-            trained_betas=trained_betas(self.process.schedule),
-            prediction_type="sample",
-        )
-        return WhitenedScheduler(solver, self.process.table).sample(denoise, cluster, lambda _: start, steps)
+        sample = SAMPLERS[sampling.sampler].sample
+        return sample(denoise, self.process, cluster, noise, sampling.steps)

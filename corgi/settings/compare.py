@@ -4,6 +4,7 @@ from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
+from corgi.names import SamplerName
 from corgi.settings.section import Section, neutral
 from corgi.settings.training import TrainingSettings
 
@@ -98,7 +99,7 @@ class CompareSettings(Section):
 class ScoreSettings(Section):
     """How the arms are judged; changing it trains nothing again."""
 
-    samplers: tuple[Literal["ancestral", "ancestral_small", "ddim", "dpm++"], ...] = Field(
+    samplers: tuple[SamplerName, ...] = Field(
         default=("ancestral", "ancestral_small", "ddim", "dpm++"), min_length=1
     )
     """Samplers each diffusion arm is judged with."""

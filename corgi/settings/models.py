@@ -4,6 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from corgi.names import NEED_SIGNAL, SamplerName
 from corgi.settings.section import Section, neutral
 from corgi.settings.training import TrainingSettings
 
@@ -63,7 +64,7 @@ class PriorSettings(Section):
     """Probability of training without the text."""
     sample_steps: int = Field(default=8, ge=1)
     """Sampler steps of generate."""
-    sampler: Literal["ancestral", "ancestral_small", "ddim", "dpm++"] = "ancestral"
+    sampler: SamplerName = "ancestral"
     """Sampler of generate; ancestral has the large variance, dpm++ is DPM-Solver++ 2M."""
     num_candidates: int = Field(default=1, ge=1, le=64)
     """Candidates drawn per picture, the one closest to the text kept."""
@@ -94,8 +95,10 @@ class PriorSettings(Section):
             raise ValueError(
                 "prediction eps is undefined where abar_T = 0: take x0 or v, or another schedule"
             )
-        if self.sampler == "dpm++" and self.schedule.endswith("zero_snr"):
-            raise ValueError("sampler dpm++ needs abar_T > 0: take ancestral or ddim, or another schedule")
+        if self.sampler in NEED_SIGNAL and self.schedule.endswith("zero_snr"):
+            raise ValueError(
+                f"sampler {self.sampler} needs abar_T > 0: take ancestral or ddim, or another schedule"
+            )
         alone = self.learned_shift or self.cluster_choice.startswith("learned")
         if alone and self.training.zero_stage != 0:
             raise ValueError("a learned shift or cluster choice needs training.zero_stage=0")

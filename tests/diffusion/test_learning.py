@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from corgi.diffusion.loss import WeightName, loss_weight
-from corgi.diffusion.samplers import Denoise, ancestral
+from corgi.diffusion.samplers import ancestral
 from corgi.diffusion.schedule import Schedule
 from corgi.diffusion.shifted import ShiftedDiffusion, ShiftTable
+from corgi.diffusion.steps import Denoise
 from tests.support.shapes import unchecked
 
 SEEDS, CAPTIONS, DIM, WIDTH, NUM_STEPS = 3, 4, 3, 64, 400

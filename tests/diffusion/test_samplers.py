@@ -2,15 +2,18 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from corgi.diffusion import samplers
 from corgi.diffusion.samplers import ancestral, ddim, philox_noise
 from corgi.diffusion.schedule import Schedule
 from corgi.diffusion.shifted import ShiftedDiffusion, ShiftTable
+from corgi.names import NEED_SIGNAL, SamplerName
 from tests.support.shapes import REFUSED
 
 SAMPLERS = {
@@ -376,3 +379,24 @@ def test_a_rows_noise_is_philox_of_its_seed_and_draw_whatever_was_drawn_before()
         for row, seed in zip(rows, (3, 2**40, 3), strict=True):
             own = np.random.Generator(np.random.Philox(key=[seed, draw]))
             np.testing.assert_array_equal(row, own.standard_normal(5, dtype=np.float32))
+
+
+def test_settings_offer_the_samplers_that_are_registered() -> None:
+    assert tuple(samplers.SAMPLERS) == get_args(SamplerName)
+    assert set(samplers.SAMPLERS) >= NEED_SIGNAL
+
+
+@pytest.mark.law
+@pytest.mark.parametrize("name", samplers.SAMPLERS)
+@pytest.mark.parametrize("steps", [1, 4, 27])
+def test_law_every_registered_sampler_ends_where_the_network_says(
+    name: SamplerName, steps: int, table: ShiftTable, linear: Schedule, draws: Draws
+) -> None:
+    """A network sure of z_0 is believed: each chain ends there, whatever the table, start and noise."""
+    truth = draws(5)(7)
+
+    def sure(z: Tensor, t: Tensor, cluster: Tensor) -> Tensor:
+        return truth.to(z.dtype)
+
+    ended = samplers.SAMPLERS[name].sample(sure, ShiftedDiffusion(table, linear), CLUSTER, draws(5), steps)
+    close(ended, truth, 1e-5)

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 
 from corgi.diffusion.choice import ChoiceRule, ClusterChoice
 from corgi.diffusion.loss import from_x0
+from corgi.diffusion.samplers import SAMPLERS
 from corgi.diffusion.schedule import Schedule
 from corgi.diffusion.shifted import ShiftedDiffusion, ShiftTable
 from corgi.models.prior import Prior, PriorConfig
@@ -87,7 +88,7 @@ def test_captions_are_read_once_whatever_the_steps_and_candidates():
     assert [len(cluster) for cluster in seen["clusters"]] == [12] * 40
 
 
-@pytest.mark.parametrize("sampler", ["ancestral", "ancestral_small", "ddim", "dpm++"])
+@pytest.mark.parametrize("sampler", SAMPLERS)
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
 def test_reading_captions_once_changes_no_sample(sampler, guidance):
     prior, text = _prior(), F.normalize(torch.randn(3, 8), dim=-1)
@@ -113,7 +114,7 @@ def test_every_parameterisation_samples_what_it_says(kind):
         return flat.view_as(z_t)
 
     prior.network.denoise = oracle  # pyright: ignore[reportAttributeAccessIssue]
-    for sampler in ("ancestral", "ancestral_small", "ddim", "dpm++"):
+    for sampler in SAMPLERS:
         sampled = prior.sample(text, range(4), Sampling(4, sampler))
         torch.testing.assert_close(sampled, truth, atol=1e-4, rtol=0)
 

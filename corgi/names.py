@@ -1,0 +1,9 @@
+"""Closed vocabularies that settings offer and a registry beside the code fills: each name is typed, and known without importing torch."""
+
+from typing import Literal
+
+SamplerName = Literal["ancestral", "ancestral_small", "ddim", "dpm++"]
+"""Filled by `corgi.diffusion.samplers.SAMPLERS`."""
+
+NEED_SIGNAL: frozenset[SamplerName] = frozenset({"dpm++"})
+"""Samplers that need abar_T > 0: no schedule of zero terminal SNR."""
