@@ -6,38 +6,23 @@ found") show only over the whole set: a shard counts equal bodies here, the cura
 """
 
 import functools
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from corgi.imaging.header import Rejected
-from corgi.settings.data import FilterSettings
+from corgi.settings.data import FilterSettings, PresetName
 from corgi.tables.schema import Reason
 
 MOST_REPEATED = 100
 """Repeated bodies that a shard's facts name at most."""
 
 
-@dataclass(frozen=True)
-class Rules:
-    """Limits with every preset resolved; 0 and () mean no limit. Fields as in FilterSettings."""
-
-    min_caption_chars: int = 0
-    max_caption_chars: int = 0
-    min_caption_words: int = 0
-    max_caption_words: int = 0
-    caption_languages: tuple[str, ...] = ()
-    min_language_score: float = 0.0
-    keep_without_caption: bool = True
-    min_side: int = 0
-    max_aspect_ratio: float = 0.0
-    min_bytes: int = 0
-
-
-PRESETS: dict[str, Rules] = {
-    "none": Rules(),
-    "datacomp_basic": Rules(
+PRESETS: Mapping[PresetName, FilterSettings] = {
+    "none": FilterSettings(),
+    "datacomp_basic": FilterSettings(
         min_caption_chars=6,
         min_caption_words=3,
         caption_languages=("en",),
@@ -45,95 +30,129 @@ PRESETS: dict[str, Rules] = {
         min_side=200,
         max_aspect_ratio=3.0,
     ),
-    "laion": Rules(min_caption_chars=5, keep_without_caption=False, min_bytes=5_000),
+    "laion": FilterSettings(min_caption_chars=5, keep_without_caption=False, min_bytes=5_000),
 }
 """datacomp_basic: DataComp's basic filter (English, over 2 words and over 5 characters, 200 px, 3:1), its detector replaced by
 py3langid. laion: what LAION-400M asked before any score (5 characters, 5 kB)."""
 
 
+class Original(NamedTuple):
+    """What the rules see of a picture: its size as received, px, and its bytes where they are known."""
+
+    width: int
+    height: int
+    num_bytes: int | None
+
+
+Subject = TypeVar("Subject", str, Original)
+
+
 @dataclass(frozen=True)
-class CaptionRule:
-    """One rule about a caption: the setting that switches it on, its reason, and whether a caption keeps it."""
+class Rule(Generic[Subject]):
+    """One rule about a caption or a picture: the setting that switches it on, its reason, and whether a subject keeps it."""
 
     setting: str
     reason: Reason
-    holds: Callable[[str, Rules], bool]
+    holds: Callable[[Subject, FilterSettings], bool]
+    detail: str = ""
+    """What the ledger says of it; the setting unless given."""
 
-    def is_on(self, rules: Rules) -> bool:
-        """Whether the rules set it."""
-        return bool(getattr(rules, self.setting))
+    def breaks(self, subject: Subject, rules: FilterSettings) -> bool:
+        """Return whether the rules set it and a caption or picture does not keep it."""
+        return bool(getattr(rules, self.setting)) and not self.holds(subject, rules)
 
-
-def has_enough_chars(caption: str, rules: Rules) -> bool:
-    """Whether a caption has at least `min_caption_chars` characters, outer white space aside."""
-    return len(caption.strip()) >= rules.min_caption_chars
-
-
-def has_not_too_many_chars(caption: str, rules: Rules) -> bool:
-    """Whether a caption has at most `max_caption_chars` characters, outer white space aside."""
-    return len(caption.strip()) <= rules.max_caption_chars
+    def rejected(self) -> Rejected:
+        """Return the verdict on what breaks it."""
+        return Rejected(self.reason, self.detail or self.setting)
 
 
-def has_enough_words(caption: str, rules: Rules) -> bool:
-    """Whether a caption has at least `min_caption_words` words between white space."""
-    return len(caption.split()) >= rules.min_caption_words
+def has_enough_chars(caption: str, rules: FilterSettings) -> bool:
+    """Return whether a caption has at least `min_caption_chars` characters, outer white space aside."""
+    return len(caption.strip()) >= (rules.min_caption_chars or 0)
 
 
-def has_not_too_many_words(caption: str, rules: Rules) -> bool:
-    """Whether a caption has at most `max_caption_words` words between white space."""
-    return len(caption.split()) <= rules.max_caption_words
+def has_not_too_many_chars(caption: str, rules: FilterSettings) -> bool:
+    """Return whether a caption has at most `max_caption_chars` characters, outer white space aside."""
+    return len(caption.strip()) <= (rules.max_caption_chars or math.inf)
 
 
-def is_in_a_wanted_language(caption: str, rules: Rules) -> bool:
-    """Whether a caption is in one of `caption_languages`, with a probability of at least `min_language_score`."""
+def has_enough_words(caption: str, rules: FilterSettings) -> bool:
+    """Return whether a caption has at least `min_caption_words` words between white space."""
+    return len(caption.split()) >= (rules.min_caption_words or 0)
+
+
+def has_not_too_many_words(caption: str, rules: FilterSettings) -> bool:
+    """Return whether a caption has at most `max_caption_words` words between white space."""
+    return len(caption.split()) <= (rules.max_caption_words or math.inf)
+
+
+def is_in_a_wanted_language(caption: str, rules: FilterSettings) -> bool:
+    """Return whether a caption is in one of `caption_languages`, with a probability of at least `min_language_score`."""
     language, score = language_of(caption)
-    return language in rules.caption_languages and score >= rules.min_language_score
+    return language in (rules.caption_languages or ()) and score >= (rules.min_language_score or 0)
 
 
-CAPTION_RULES: tuple[CaptionRule, ...] = (
-    CaptionRule("min_caption_chars", Reason.CAPTION_LENGTH, has_enough_chars),
-    CaptionRule("max_caption_chars", Reason.CAPTION_LENGTH, has_not_too_many_chars),
-    CaptionRule("min_caption_words", Reason.CAPTION_LENGTH, has_enough_words),
-    CaptionRule("max_caption_words", Reason.CAPTION_LENGTH, has_not_too_many_words),
-    CaptionRule("caption_languages", Reason.CAPTION_LANGUAGE, is_in_a_wanted_language),
+CAPTION_RULES: Sequence[Rule[str]] = (
+    Rule("min_caption_chars", Reason.CAPTION_LENGTH, has_enough_chars),
+    Rule("max_caption_chars", Reason.CAPTION_LENGTH, has_not_too_many_chars),
+    Rule("min_caption_words", Reason.CAPTION_LENGTH, has_enough_words),
+    Rule("max_caption_words", Reason.CAPTION_LENGTH, has_not_too_many_words),
+    Rule("caption_languages", Reason.CAPTION_LANGUAGE, is_in_a_wanted_language),
 )
 """In the order they are asked: the first that a caption breaks is its reason, the language, which costs most, comes last."""
 
 
-def rules_of(settings: FilterSettings) -> Rules:
-    """Return the preset's rules with the settings' own in their place."""
-    preset = PRESETS[settings.preset]
-    values = {name: getattr(settings, name) for name in Rules.__dataclass_fields__}
-    return Rules(**{name: getattr(preset, name) if v is None else v for name, v in values.items()})
+def has_enough_bytes(original: Original, rules: FilterSettings) -> bool:
+    """Return whether a picture came in at least `min_bytes` bytes, where they are known."""
+    return original.num_bytes is None or original.num_bytes >= (rules.min_bytes or 0)
 
 
-def broken_rule(caption: str, rules: Rules) -> CaptionRule | None:
+def has_large_enough_sides(original: Original, rules: FilterSettings) -> bool:
+    """Return whether the shorter side has at least `min_side` px."""
+    return min(original.width, original.height) >= (rules.min_side or 0)
+
+
+def is_not_too_thin(original: Original, rules: FilterSettings) -> bool:
+    """Return whether the longer side is at most `max_aspect_ratio` times the shorter."""
+    shorter, longer = sorted((original.width, original.height))
+    return longer <= (rules.max_aspect_ratio or math.inf) * shorter
+
+
+PICTURE_RULES: Sequence[Rule[Original]] = (
+    Rule("min_bytes", Reason.TOO_FEW_BYTES, has_enough_bytes),
+    Rule("min_side", Reason.TOO_SMALL, has_large_enough_sides),
+    Rule("max_aspect_ratio", Reason.ASPECT_RATIO, is_not_too_thin, "max_aspect_ratio of the filter"),
+)
+"""In the order they are asked."""
+
+
+def rules_of(settings: FilterSettings) -> FilterSettings:
+    """Return the preset's rules with the settings' own in their place; a rule that neither sets is None."""
+    own = settings.model_dump(exclude={"preset"}, exclude_none=True)
+    return PRESETS[settings.preset].model_copy(update=own)
+
+
+def broken_rule(caption: str, rules: FilterSettings) -> Rule[str] | None:
     """Return the first rule that a caption breaks, or None."""
-    return next(
-        (rule for rule in CAPTION_RULES if rule.is_on(rules) and not rule.holds(caption, rules)), None
-    )
+    return next((rule for rule in CAPTION_RULES if rule.breaks(caption, rules)), None)
 
 
-def check_captions(captions: Sequence[str], rules: Rules) -> Rejected | None:
+def check_captions(captions: Sequence[str], rules: FilterSettings) -> Rejected | None:
     """Return why a row with these captions, as the list gives them, is not worth a request, or None."""
-    if rules.keep_without_caption:
+    if rules.keep_without_caption in (None, True):
         return None
     broken = [broken_rule(caption, rules) for caption in captions]
     if None in broken:
         return None
     first = next((rule for rule in broken if rule is not None), None)
-    return Rejected(first.reason, first.setting) if first else Rejected(Reason.NO_CAPTION, "none in the list")
+    return first.rejected() if first else Rejected(Reason.NO_CAPTION, "none in the list")
 
 
-def check_picture(width: int, height: int, num_bytes: int | None, rules: Rules) -> Rejected | None:
+def check_picture(width: int, height: int, num_bytes: int | None, rules: FilterSettings) -> Rejected | None:
     """Return why a picture of an original size, px, and bytes is left out, or None; unknown bytes pass."""
-    if num_bytes is not None and num_bytes < rules.min_bytes:
-        return Rejected(Reason.TOO_FEW_BYTES, "min_bytes")
-    if min(width, height) < rules.min_side:
-        return Rejected(Reason.TOO_SMALL, "min_side")
-    if rules.max_aspect_ratio and max(width, height) > rules.max_aspect_ratio * min(width, height):
-        return Rejected(Reason.ASPECT_RATIO, "max_aspect_ratio of the filter")
-    return None
+    original = Original(width, height, num_bytes)
+    broken = next((rule for rule in PICTURE_RULES if rule.breaks(original, rules)), None)
+    return broken.rejected() if broken else None
 
 
 def language_of(text: str) -> tuple[str, float]:

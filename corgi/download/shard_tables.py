@@ -7,8 +7,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from corgi.download.rules import PRESETS, Rules, broken_rule, repeated
+from corgi.download.rules import PRESETS, broken_rule, repeated
 from corgi.imaging.decode import Decoded
+from corgi.settings.data import FilterSettings
 from corgi.tables.manifest import RowCounts
 from corgi.tables.schema import CAPTIONS, IMAGES, LEDGER, Reason
 
@@ -49,7 +50,9 @@ class ShardTables:
     facts: dict[str, Any]
 
 
-def shard_tables(plan: pa.Table, outcomes: Sequence[Outcome], rules: Rules = PRESETS["none"]) -> ShardTables:
+def shard_tables(
+    plan: pa.Table, outcomes: Sequence[Outcome], rules: FilterSettings = PRESETS["none"]
+) -> ShardTables:
     """Return the tables of a plan's shard and the outcomes of its rows, in the plan's order.
 
     A ledger row stands for one row of the list; list rows that name one URL share its outcome. Captions that break a rule

@@ -14,7 +14,7 @@ from corgi.download.carried import amended, commit_tables, to_fetch
 from corgi.download.local import LocalReader, Places, places_of
 from corgi.download.planned import blocked_hashes, outcomes_of
 from corgi.download.progress import Progress
-from corgi.download.rules import Rules, check_captions, check_picture, rules_of
+from corgi.download.rules import check_captions, check_picture, rules_of
 from corgi.download.shard_tables import Outcome, shard_tables
 from corgi.download.stats import shard_stats
 from corgi.fetching.address import Guard
@@ -29,7 +29,7 @@ from corgi.flow.shards import Pool, make_shards
 from corgi.imaging.header import Rejected, check_header
 from corgi.imaging.pool import BATCH_BYTES, DecoderPool
 from corgi.planning.blocklist import HashBlocklist
-from corgi.settings.data import DownloadSettings
+from corgi.settings.data import DownloadSettings, FilterSettings
 from corgi.tables.manifest import ShardManifest
 from corgi.tables.store import ShardTask, Store
 
@@ -154,7 +154,7 @@ class DownloadShards:
         return self._blocked
 
 
-def filtered_outcomes(engine: Engine, plan: pa.Table, rules: Rules) -> list[Outcome]:
+def filtered_outcomes(engine: Engine, plan: pa.Table, rules: FilterSettings) -> list[Outcome]:
     """Return one outcome a row of the plan: rows whose captions rule them out are not asked for."""
     rejected = [check_captions(_texts(captions), rules) for captions in plan["captions"].to_pylist()]
     wanted = plan.filter(pa.array([verdict is None for verdict in rejected], pa.bool_()))
@@ -172,7 +172,7 @@ def _texts(captions: list[dict[str, str]] | None) -> list[str]:
     return [entry["caption"] for entry in captions or ()]
 
 
-def _judged(outcome: Outcome, rules: Rules) -> Outcome:
+def _judged(outcome: Outcome, rules: FilterSettings) -> Outcome:
     """Return the outcome after the rules about pictures."""
     picture = outcome.picture
     if picture is None:

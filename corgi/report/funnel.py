@@ -21,50 +21,6 @@ NUM_EXAMPLES = 3
 _THUMBNAIL_PX = 144
 _BATCH_ROWS = 32
 
-WORDS: dict[Reason, str] = {
-    Reason.TAKEN_DOWN: "taken down on request",
-    Reason.BAD_URL: "not a URL that can be fetched",
-    Reason.BAD_HASH: "its expected hash is not a hash",
-    Reason.NO_PICTURE: "its source holds no picture there",
-    Reason.BLOCKED_URL: "its URL is on a blocklist",
-    Reason.BLOCKED_DOMAIN: "its domain is on a blocklist",
-    Reason.BLOCKED_HASH: "its content is on a blocklist",
-    Reason.BLOCKED_ADDRESS: "address outside the public internet",
-    Reason.DNS: "host name not found",
-    Reason.CONNECTION: "no connection, or it broke",
-    Reason.HOST_UNAVAILABLE: "its host failed too often",
-    Reason.TIMEOUT: "no whole answer in time",
-    Reason.TOO_MANY_REDIRECTS: "too many redirects",
-    Reason.HTTP_STATUS: "the server said no (HTTP status)",
-    Reason.TOO_LARGE: "file larger than allowed",
-    Reason.SHORT_BODY: "body shorter than announced",
-    Reason.OPTED_OUT: "the site refuses this use",
-    Reason.HASH_MISMATCH: "not the content that was listed",
-    Reason.NOT_AN_IMAGE: "not a picture",
-    Reason.FORMAT_NOT_ALLOWED: "picture format not allowed",
-    Reason.TOO_MANY_PIXELS: "more pixels than allowed",
-    Reason.TOO_MANY_FRAMES: "more frames than allowed",
-    Reason.BAD_METADATA: "metadata larger or deeper than any picture needs",
-    Reason.ASPECT_RATIO: "too long and thin",
-    Reason.TOO_SMALL: "too small",
-    Reason.DECODE_FAILED: "damaged picture",
-    Reason.DECODER_CRASH: "the decoder crashed on it",
-    Reason.DECODE_TIMEOUT: "decoding took too long",
-    Reason.TOO_FEW_BYTES: "fewer bytes than asked for",
-    Reason.NO_CAPTION: "no caption worth keeping",
-    Reason.CAPTION_LENGTH: "caption too short or too long",
-    Reason.CAPTION_LANGUAGE: "caption in another language",
-    Reason.ENGINE: "given up by img2dataset",
-    Reason.PLACEHOLDER: "the same bytes under many URLs",
-    Reason.EXACT_DUPLICATE: "same bytes as another picture",
-    Reason.PERCEPTUAL_DUPLICATE: "looks the same as another picture",
-    Reason.SEMANTIC_DUPLICATE: "shows the same as another picture",
-    Reason.DOMAIN_CAP: "its domain holds its share already",
-    Reason.LOW_SIMILARITY: "caption and picture do not match",
-    Reason.LOW_SCORE: "a score below what was asked",
-    Reason.BAD_VECTOR: "its embedding is zero or not a number",
-}
-
 
 @dataclass(frozen=True)
 class Passage:
@@ -142,7 +98,7 @@ def funnel(run: Committed) -> Funnel:
 def reasons(rejected: dict[Reason, int]) -> list[charts.Bar]:
     """Return the bars of rejected rows, in plain words, most frequent first."""
     ordered = sorted(rejected.items(), key=lambda item: (-item[1], item[0]))
-    return charts.bars({WORDS[reason]: count for reason, count in ordered if count})
+    return charts.bars({reason.text: count for reason, count in ordered if count})
 
 
 def sizes(run: Committed) -> Sizes | None:
@@ -190,7 +146,7 @@ def examples(run: Committed) -> list[Example]:
         if seen[row[0]] <= NUM_EXAMPLES:
             chosen.append(row)
     urls = _urls(run, {uid for _, uid, _ in chosen})
-    return [Example(WORDS[Reason(reason)], urls.get(uid, uid), detail) for reason, uid, detail in chosen]
+    return [Example(Reason(reason).text, urls.get(uid, uid), detail) for reason, uid, detail in chosen]
 
 
 def similarities(run: Committed) -> charts.Chart | None:

@@ -7,6 +7,7 @@ from pydantic import ByteSize, Field, field_validator, model_validator
 from corgi.settings.section import Section, added, neutral
 
 Quoting = Literal["none", "csv"]
+PresetName = Literal["none", "datacomp_basic", "laion"]
 
 
 class PlanSettings(Section):
@@ -62,7 +63,7 @@ class PlanSettings(Section):
 class FilterSettings(Section):
     """Per-row rules, judged before any GPU. A rule left at None is as the preset says; 0 or an empty list switches it off."""
 
-    preset: Literal["none", "datacomp_basic", "laion"] = "none"
+    preset: PresetName = "none"
     """Rules to start from: DataComp's basic filter, or what LAION-400M asked of a row."""
     min_caption_chars: int | None = Field(default=None, ge=0)
     """Characters a caption has at least, outer white space aside."""

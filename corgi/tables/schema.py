@@ -2,54 +2,63 @@
 
 from collections.abc import Iterable
 from enum import StrEnum
+from typing import Self
 
 import pyarrow as pa
 
 
 class Reason(StrEnum):
-    """Why a row is not in the next table; there is no other."""
+    """Why a row is not in the next table; there is no other. Each has the text by which the report names it."""
 
-    TAKEN_DOWN = "taken_down"
-    BAD_URL = "bad_url"
-    BAD_HASH = "bad_hash"
-    NO_PICTURE = "no_picture"
-    BLOCKED_URL = "blocked_url"
-    BLOCKED_DOMAIN = "blocked_domain"
-    BLOCKED_HASH = "blocked_hash"
-    BLOCKED_ADDRESS = "blocked_address"
-    DNS = "dns"
-    CONNECTION = "connection"
-    HOST_UNAVAILABLE = "host_unavailable"
-    TIMEOUT = "timeout"
-    TOO_MANY_REDIRECTS = "too_many_redirects"
-    HTTP_STATUS = "http_status"
-    TOO_LARGE = "too_large"
-    SHORT_BODY = "short_body"
-    OPTED_OUT = "opted_out"
-    HASH_MISMATCH = "hash_mismatch"
-    NOT_AN_IMAGE = "not_an_image"
-    FORMAT_NOT_ALLOWED = "format_not_allowed"
-    TOO_MANY_PIXELS = "too_many_pixels"
-    TOO_MANY_FRAMES = "too_many_frames"
-    BAD_METADATA = "bad_metadata"
-    ASPECT_RATIO = "aspect_ratio"
-    TOO_SMALL = "too_small"
-    DECODE_FAILED = "decode_failed"
-    DECODER_CRASH = "decoder_crash"
-    DECODE_TIMEOUT = "decode_timeout"
-    TOO_FEW_BYTES = "too_few_bytes"
-    NO_CAPTION = "no_caption"
-    CAPTION_LENGTH = "caption_length"
-    CAPTION_LANGUAGE = "caption_language"
-    ENGINE = "engine"
-    PLACEHOLDER = "placeholder"
-    EXACT_DUPLICATE = "exact_duplicate"
-    PERCEPTUAL_DUPLICATE = "perceptual_duplicate"
-    SEMANTIC_DUPLICATE = "semantic_duplicate"
-    DOMAIN_CAP = "domain_cap"
-    LOW_SIMILARITY = "low_similarity"
-    LOW_SCORE = "low_score"
-    BAD_VECTOR = "bad_vector"
+    text: str
+
+    def __new__(cls, value: str, text: str) -> Self:
+        """Make the reason that tables store as `value`."""
+        reason = str.__new__(cls, value)
+        reason._value_, reason.text = value, text
+        return reason
+
+    TAKEN_DOWN = "taken_down", "taken down on request"
+    BAD_URL = "bad_url", "not a URL that can be fetched"
+    BAD_HASH = "bad_hash", "its expected hash is not a hash"
+    NO_PICTURE = "no_picture", "its source holds no picture there"
+    BLOCKED_URL = "blocked_url", "its URL is on a blocklist"
+    BLOCKED_DOMAIN = "blocked_domain", "its domain is on a blocklist"
+    BLOCKED_HASH = "blocked_hash", "its content is on a blocklist"
+    BLOCKED_ADDRESS = "blocked_address", "address outside the public internet"
+    DNS = "dns", "host name not found"
+    CONNECTION = "connection", "no connection, or it broke"
+    HOST_UNAVAILABLE = "host_unavailable", "its host failed too often"
+    TIMEOUT = "timeout", "no whole answer in time"
+    TOO_MANY_REDIRECTS = "too_many_redirects", "too many redirects"
+    HTTP_STATUS = "http_status", "the server said no (HTTP status)"
+    TOO_LARGE = "too_large", "file larger than allowed"
+    SHORT_BODY = "short_body", "body shorter than announced"
+    OPTED_OUT = "opted_out", "the site refuses this use"
+    HASH_MISMATCH = "hash_mismatch", "not the content that was listed"
+    NOT_AN_IMAGE = "not_an_image", "not a picture"
+    FORMAT_NOT_ALLOWED = "format_not_allowed", "picture format not allowed"
+    TOO_MANY_PIXELS = "too_many_pixels", "more pixels than allowed"
+    TOO_MANY_FRAMES = "too_many_frames", "more frames than allowed"
+    BAD_METADATA = "bad_metadata", "metadata larger or deeper than any picture needs"
+    ASPECT_RATIO = "aspect_ratio", "too long and thin"
+    TOO_SMALL = "too_small", "too small"
+    DECODE_FAILED = "decode_failed", "damaged picture"
+    DECODER_CRASH = "decoder_crash", "the decoder crashed on it"
+    DECODE_TIMEOUT = "decode_timeout", "decoding took too long"
+    TOO_FEW_BYTES = "too_few_bytes", "fewer bytes than asked for"
+    NO_CAPTION = "no_caption", "no caption worth keeping"
+    CAPTION_LENGTH = "caption_length", "caption too short or too long"
+    CAPTION_LANGUAGE = "caption_language", "caption in another language"
+    ENGINE = "engine", "given up by img2dataset"
+    PLACEHOLDER = "placeholder", "the same bytes under many URLs"
+    EXACT_DUPLICATE = "exact_duplicate", "same bytes as another picture"
+    PERCEPTUAL_DUPLICATE = "perceptual_duplicate", "looks the same as another picture"
+    SEMANTIC_DUPLICATE = "semantic_duplicate", "shows the same as another picture"
+    DOMAIN_CAP = "domain_cap", "its domain holds its share already"
+    LOW_SIMILARITY = "low_similarity", "caption and picture do not match"
+    LOW_SCORE = "low_score", "a score below what was asked"
+    BAD_VECTOR = "bad_vector", "its embedding is zero or not a number"
 
 
 class Split(StrEnum):

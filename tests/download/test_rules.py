@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any, get_args
 
 import pyarrow as pa
 import pytest
@@ -11,8 +12,9 @@ from pydantic import ValidationError
 
 from corgi.download.rules import (
     CAPTION_RULES,
+    PICTURE_RULES,
     PRESETS,
-    Rules,
+    Original,
     broken_rule,
     check_captions,
     check_picture,
@@ -23,7 +25,7 @@ from corgi.download.rules import (
 from corgi.download.shard_tables import Outcome, shard_tables
 from corgi.download.stage import filtered_outcomes
 from corgi.imaging.decode import Decoded
-from corgi.settings.data import FilterSettings
+from corgi.settings.data import FilterSettings, PresetName
 from corgi.tables.schema import PLAN, Reason
 
 
@@ -73,7 +75,7 @@ def test_a_preset_gives_way_to_single_rules_and_zero_switches_one_off() -> None:
     )
     assert (changed.min_side, changed.caption_languages, changed.min_caption_words) == (0, (), 2)
     assert changed.max_aspect_ratio == basic.max_aspect_ratio
-    assert rules_of(FilterSettings()) == Rules()
+    assert rules_of(FilterSettings()) == FilterSettings()
     with pytest.raises(ValidationError):
         FilterSettings.model_validate({"preset": "best"})
 
@@ -81,19 +83,19 @@ def test_a_preset_gives_way_to_single_rules_and_zero_switches_one_off() -> None:
 @pytest.mark.parametrize(
     ("caption", "rules", "setting"),
     [
-        ("a dog", Rules(min_caption_chars=5), None),
-        ("  dog  ", Rules(min_caption_chars=5), "min_caption_chars"),
-        ("", Rules(min_caption_chars=1), "min_caption_chars"),
-        ("abcdef", Rules(max_caption_chars=5), "max_caption_chars"),
-        ("abcde ", Rules(max_caption_chars=5), None),
-        ("a small dog", Rules(min_caption_words=3), None),
-        ("a dog", Rules(min_caption_words=3), "min_caption_words"),
-        ("a b c d", Rules(max_caption_words=3), "max_caption_words"),
-        ("dog", Rules(min_caption_chars=9, min_caption_words=2), "min_caption_chars"),
-        ("anything", Rules(), None),
+        ("a dog", FilterSettings(min_caption_chars=5), None),
+        ("  dog  ", FilterSettings(min_caption_chars=5), "min_caption_chars"),
+        ("", FilterSettings(min_caption_chars=1), "min_caption_chars"),
+        ("abcdef", FilterSettings(max_caption_chars=5), "max_caption_chars"),
+        ("abcde ", FilterSettings(max_caption_chars=5), None),
+        ("a small dog", FilterSettings(min_caption_words=3), None),
+        ("a dog", FilterSettings(min_caption_words=3), "min_caption_words"),
+        ("a b c d", FilterSettings(max_caption_words=3), "max_caption_words"),
+        ("dog", FilterSettings(min_caption_chars=9, min_caption_words=2), "min_caption_chars"),
+        ("anything", FilterSettings(), None),
     ],
 )
-def test_each_length_rule_names_itself(caption: str, rules: Rules, setting: str | None) -> None:
+def test_each_length_rule_names_itself(caption: str, rules: FilterSettings, setting: str | None) -> None:
     rule = broken_rule(caption, rules)
     assert (rule.setting if rule else None) == setting
     assert rule is None or rule.reason == Reason.CAPTION_LENGTH
@@ -109,7 +111,7 @@ def test_each_length_rule_names_itself(caption: str, rules: Rules, setting: str 
     ],
 )
 def test_the_language_rule_knows_languages(caption: str, kept: bool) -> None:
-    rules = Rules(caption_languages=("en",))
+    rules = FilterSettings(caption_languages=("en",))
     rule = broken_rule(caption, rules)
     assert (rule is None) == kept
     assert rule is None or rule.reason == Reason.CAPTION_LANGUAGE
@@ -130,12 +132,12 @@ def test_the_language_rule_knows_languages(caption: str, kept: bool) -> None:
 def test_picture_rules_are_inclusive_and_named(
     size: tuple[int, int], num_bytes: int | None, reason: Reason | None
 ) -> None:
-    found = check_picture(*size, num_bytes, Rules(min_side=200, max_aspect_ratio=3, min_bytes=5_000))
+    found = check_picture(*size, num_bytes, FilterSettings(min_side=200, max_aspect_ratio=3, min_bytes=5_000))
     assert (found.reason if found else None) == reason
 
 
 def test_rows_without_a_caption_worth_keeping_are_not_even_asked_for() -> None:
-    rules = Rules(min_caption_chars=5, keep_without_caption=False)
+    rules = FilterSettings(min_caption_chars=5, keep_without_caption=False)
     plan = plan_of([["a good one"], ["bad"], ["bad", "a good one"], []])
     site = Site()
     outcomes = filtered_outcomes(site, plan, rules)
@@ -151,7 +153,7 @@ def test_rows_without_a_caption_worth_keeping_are_not_even_asked_for() -> None:
 
 
 def test_by_default_a_picture_outlives_its_captions() -> None:
-    rules = Rules(min_caption_chars=5)
+    rules = FilterSettings(min_caption_chars=5)
     plan = plan_of([["bad"], []])
     tables = shard_tables(plan, filtered_outcomes(Site(), plan, rules), rules)
     assert (tables.images.num_rows, tables.captions.num_rows, tables.rows.kept) == (2, 0, 2)
@@ -159,21 +161,21 @@ def test_by_default_a_picture_outlives_its_captions() -> None:
 
 def test_pictures_that_break_a_rule_are_ledger_rows_with_its_reason() -> None:
     plan = plan_of([["a caption"]])
-    outcomes = filtered_outcomes(Site(), plan, Rules(min_side=301))
+    outcomes = filtered_outcomes(Site(), plan, FilterSettings(min_side=301))
     assert [(o.picture, o.reason, o.http_status) for o in outcomes] == [(None, Reason.TOO_SMALL, 200)]
 
 
 @given(
     st.lists(st.lists(st.text(max_size=12), max_size=3), min_size=1, max_size=12),
     st.builds(
-        Rules,
+        FilterSettings,
         min_caption_chars=st.integers(0, 6),
         max_caption_words=st.integers(0, 3),
         keep_without_caption=st.booleans(),
         min_side=st.sampled_from([0, 300, 301]),
     ),
 )
-def test_rows_in_are_kept_or_rejected_with_a_reason(captions: list[list[str]], rules: Rules) -> None:
+def test_rows_in_are_kept_or_rejected_with_a_reason(captions: list[list[str]], rules: FilterSettings) -> None:
     plan = plan_of(captions)
     tables = shard_tables(plan, filtered_outcomes(Site(), plan, rules), rules)
     ledger = tables.ledger.to_pylist()
@@ -185,12 +187,27 @@ def test_rows_in_are_kept_or_rejected_with_a_reason(captions: list[list[str]], r
     assert all(check_captions([text], rules) is None for text in tables.captions["caption"].to_pylist())
 
 
-def test_every_rule_belongs_to_a_setting_and_every_preset_is_a_choice() -> None:
-    fields = set(FilterSettings.model_fields)
-    assert {rule.setting for rule in CAPTION_RULES} <= fields
-    assert set(Rules.__dataclass_fields__) == fields - {"preset"}
-    for preset in PRESETS:
-        assert rules_of(FilterSettings.model_validate({"preset": preset})) == PRESETS[preset]
+def test_every_rule_belongs_to_a_setting_and_every_setting_to_a_rule() -> None:
+    rules = {rule.setting for rule in (*CAPTION_RULES, *PICTURE_RULES)}
+    assert set(FilterSettings.model_fields) == rules | {
+        "preset",
+        "min_language_score",
+        "keep_without_caption",
+    }
+
+
+def test_every_preset_is_a_choice() -> None:
+    assert tuple(PRESETS) == get_args(PresetName)
+    for name, preset in PRESETS.items():
+        assert rules_of(FilterSettings(preset=name)) == preset
+
+
+@pytest.mark.parametrize("rule", [*CAPTION_RULES, *PICTURE_RULES], ids=lambda rule: rule.setting)
+def test_no_rule_is_asked_where_it_is_not_set(rule: Any) -> None:
+    hopeless = "" if rule in CAPTION_RULES else Original(1, 1000, 0)
+    for off in (None, 0, ()):
+        rules = FilterSettings().model_copy(update={rule.setting: off})
+        assert not rule.breaks(hopeless, rules)
 
 
 def test_placeholders_are_bodies_under_many_urls() -> None:
