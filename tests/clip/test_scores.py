@@ -57,5 +57,5 @@ def test_a_head_of_an_unknown_tower_and_two_of_one_name_are_refused(tmp_path) ->
     ):
         path.write_text(f"name: r\nembed: {embed}\n".replace("'", '"'))
         with pytest.raises(SettingsError, match=word):
-            load(path)
+            load(path).require(["embed"])
     assert Recipe.model_validate({"name": "r", "embed": {"towers": [tower]}}).embed.heads == ()
