@@ -23,8 +23,9 @@ from corgi.settings.data import PlanSettings
 from corgi.settings.errors import InputError
 from corgi.settings.section import digest
 from corgi.sources.identity import ranges_of
-from corgi.sources.samples import Tally
+from corgi.sources.samples import MEANINGS, Tally
 from corgi.sources.sources import Source, sources
+from corgi.sources.unread import unread
 from corgi.storage.errors import storage_full
 from corgi.tables.arrow import pc
 from corgi.tables.schema import BLOCKED_HASHES
@@ -67,6 +68,7 @@ def run(context: Context) -> list[ShardTask]:
         tallies = [Tally() for _ in lists]
         num_rows = spill(lists, settings, folder, buckets, tallies)
         _check_rows(num_rows, lists, settings)
+        _tell_left_out(settings, tallies)
         num_shards = min(_MAX_SHARDS, -(-num_rows // settings.number_sample_per_shard))
         meaning = {"sources": [source.meaning for source in lists], "blocked": blocked}
         payload = {"content": digest(meaning), "num_shards": num_shards}
@@ -87,6 +89,16 @@ def _check_rows(num_rows: int, lists: list[Source], settings: PlanSettings) -> N
         )
     if sources(settings) != lists:
         raise InputError("plan.input changed while it was read; nothing is lost; run the same command again")
+
+
+def _tell_left_out(settings: PlanSettings, tallies: list[Tally]) -> None:
+    """Show what of the input is not read, a line per folder, and what of the sources is no row, in one line."""
+    for folder in unread(settings):
+        screen.current().say(folder.line())
+    left_out = +sum(tallies, Tally())
+    if left_out:
+        parts = [f"{MEANINGS[name]} ({number})" for name, number in sorted(left_out.items())]
+        screen.current().say(f"plan: beside the rows: {', '.join(parts)}")
 
 
 def _commit_all(context: Context, pending: list[ShardTask], found: Pass, blocklist: Blocklist) -> None:

@@ -1,6 +1,7 @@
 """Cells as text: columns of any type that has a spelling, and the values of JSON, whose numbers stay as they are written."""
 
 import json
+from collections import Counter
 from typing import Any
 
 import pyarrow as pa
@@ -13,6 +14,10 @@ class Spelling(str):
     """A number of JSON as it is written, such as 1e5; a text is no Spelling."""
 
     __slots__ = ()
+
+
+class Doubled:
+    """What stands for the values of a name that an object of JSON has more than once."""
 
 
 def is_text(kind: pa.DataType) -> bool:
@@ -47,7 +52,7 @@ def text_of(array: pa.Array, column: str, place: str) -> pa.Array:
 
 
 def parsed(text: str | bytes) -> Any:
-    """Return a JSON value: numbers as they are written, NaN and the infinities as None.
+    """Return a JSON value: numbers as they are written, NaN and the infinities as None, values of a doubled name as Doubled.
 
     Raises:
         ValueError: it is no JSON.
@@ -55,7 +60,13 @@ def parsed(text: str | bytes) -> Any:
 
     """
     # a number of a thousand digits is no reason to count, and 007 or 1e5 keep their spelling
-    return json.loads(text, parse_int=Spelling, parse_float=Spelling, parse_constant=lambda _: None)
+    return json.loads(
+        text,
+        parse_int=Spelling,
+        parse_float=Spelling,
+        parse_constant=lambda _: None,
+        object_pairs_hook=_object,
+    )
 
 
 def column_of(values: list[Any], column: str, place: str, may_be_lists: bool = False) -> pa.Array:
@@ -68,7 +79,7 @@ def column_of(values: list[Any], column: str, place: str, may_be_lists: bool = F
         may_be_lists: whether lists of texts are allowed, as they are for captions.
 
     Raises:
-        InputError: a value is an object or a list that is not allowed.
+        InputError: a value is an object or a list that is not allowed, or one of several of its name.
 
     """
     try:
@@ -80,6 +91,14 @@ def column_of(values: list[Any], column: str, place: str, may_be_lists: bool = F
         checked = [[_element(value, column, place) for value in texts] for texts in lists]
         return pa.array(checked, pa.list_(pa.string()))
     return pa.array([_cell(value, column, place) for value in values], pa.string())
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        counts = Counter(name for name, _ in pairs)
+        found |= {name: Doubled() for name, count in counts.items() if count > 1}
+    return found
 
 
 def _element(value: Any, column: str, place: str) -> str | None:
@@ -96,6 +115,10 @@ def _cell(value: Any, column: str, place: str) -> str | None:
         return None
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, Doubled):
+        raise InputError(
+            f"{place} cannot be read as a list: an object has {column!r} more than once; nothing was started; keep one of them"
+        )
     if isinstance(value, list | dict):
         raise InputError(
             f"{place} cannot be read as a list: column {column!r} holds lists or objects; nothing was started; store it as text"

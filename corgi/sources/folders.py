@@ -24,10 +24,10 @@ from corgi.sources.samples import (
     cells_of,
     checked,
     has_url,
+    is_note,
     is_picture,
     is_stranger,
     laid_over,
-    last_ending,
     sample_rows,
     without_identity,
 )
@@ -44,12 +44,14 @@ _ROWS_AT_ONCE = 256
 class Contents:
     """What a folder of pictures holds, as paths inside it.
 
-    pictures are sorted; notes are the captions and JSON beside them; metadata are Hugging Face's files that name pictures;
-    num_hidden counts the pictures whose names begin with a dot and those that macOS left.
+    pictures are sorted; notes are the captions and JSON, num_notes how many there are, two of one name counted twice;
+    metadata are Hugging Face's files that name pictures; num_hidden counts the pictures whose names begin with a dot and
+    those that macOS left.
     """
 
     pictures: list[str]
     notes: Notes[str]
+    num_notes: int
     metadata: list[str]
     num_hidden: int
 
@@ -75,6 +77,7 @@ def contents_of(folder: str, columns: Columns) -> Contents:
     return Contents(
         pictures=[path for path in shown if is_picture(path)],
         notes=notes,
+        num_notes=sum(map(is_note, shown)),
         metadata=[path for path in shown if naming_column(str(Path(folder, path)), columns)],
         num_hidden=sum(map(is_picture, hidden)),
     )
@@ -176,6 +179,7 @@ def _samples(
     named = named_pictures(folder, contents.metadata, columns)
     shared = contents.notes.shared(contents.pictures, "json")
     tally["strangers"] += contents.num_hidden
+    tally["notes_without_picture"] += contents.num_notes - len(contents.notes.taken_by(contents.pictures))
     for picture in contents.pictures:
         note, caption = (contents.notes.beside(picture, ending) for ending in NOTE_ENDINGS)
         cells = cells_of(_note(folder, note, tally), _note(folder, caption, tally), columns, tally)
@@ -203,7 +207,7 @@ def _files(folder: str) -> Iterator[str]:
     """Yield the regular files that matter, as paths inside the folder."""
     for base, _, names in os.walk(folder):
         for name in names:
-            if not (is_picture(name) or last_ending(name) in NOTE_ENDINGS or name in METADATA_FILES):
+            if not (is_picture(name) or is_note(name) or name in METADATA_FILES):
                 continue
             path = Path(base, name)
             _check_name(path)
@@ -212,7 +216,7 @@ def _files(folder: str) -> Iterator[str]:
 
 
 def _is_file(path: Path) -> bool:
-    """Say whether a path is a regular file, itself or behind a link; a pipe or device is none."""
+    """Return whether a path is a regular file, itself or behind a link; a pipe or device is none."""
     try:
         return stat.S_ISREG(path.stat().st_mode)
     except OSError:

@@ -87,10 +87,12 @@ def _rows(place: str, columns: Columns) -> Iterator[tuple[str, dict[str, Any]]]:
         return
     read = _csv(place) if place.endswith(".csv") else objects(place)
     try:
-        for row in _parquet(place, naming, columns) if place.endswith(".parquet") else read:
+        rows = _parquet(place, naming, columns) if place.endswith(".parquet") else read
+        for number, row in enumerate(rows):
             name = row.get(naming)
-            if isinstance(name, str) and name.strip():
-                yield name, {column: row[column] for column in columns.names if column in row}
+            if not isinstance(name, str) or not name.strip():
+                raise ValueError(f"row {number} names no picture in column {naming!r}")
+            yield name, {column: row[column] for column in columns.names if column in row}
     except _UNREADABLE as error:
         raise _unreadable(place, error) from error
 

@@ -111,7 +111,9 @@ def _is_other_sample(tar: Tar, group: list[Member], caption: str | None) -> bool
     seen = [
         one.name for one in group if one.name[len(first_stem(one.name)) + 1 :].lower() in _PICTURES_OF_0_1
     ]
-    if pictures != seen[:1] or any(is_stranger(one.name) for one in group):
+    if pictures != seen[:1] or any(
+        is_stranger(one.name) or last_ending(one.name) == "caption" for one in group
+    ):
         return True
     is_blank = any(one.size == 0 and last_ending(one.name) == "txt" for one in group)
     notes = [one for one in group if last_ending(one.name) == "json" and one.size <= MAX_NOTE_BYTES]

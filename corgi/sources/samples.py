@@ -19,6 +19,8 @@ PICTURE_ENDINGS = frozenset(
 )
 """Endings of pictures, whether their format may be decoded or not: that is judged by their bytes, with a reason."""
 NOTE_ENDINGS = ("json", "txt")
+_SPELLINGS = {"json": ("json",), "txt": ("txt", "caption")}
+"""Endings under which a note is stored; of two beside one picture the first counts."""
 MAX_NOTE_BYTES = 2**20
 """Longest caption, metadata or extended header that is read; a longer caption is none, a longer header is an error."""
 _SHOWN_NAMES = 20
@@ -27,6 +29,13 @@ _DEFAULT_NAMES = {"url": "url", "caption": "caption"}
 
 Tally = Counter[str]
 """How many members of a source are no rows, by what they are."""
+MEANINGS = {
+    "strangers": "files of macOS and hidden pictures, left out",
+    "notes_unreadable": "captions or JSON too long or unreadable, left out",
+    "notes_without_picture": "captions or JSON without a picture, left out",
+    "pictures_unnamed": "pictures that no metadata names, kept",
+}
+"""What the names of a tally mean, for the screen."""
 _Note = TypeVar("_Note")
 
 
@@ -68,18 +77,37 @@ def first_stem(path: str) -> str:
     return folder + slash + name.partition(".")[0]
 
 
+def is_note(path: str) -> bool:
+    """Return whether a path has the ending of a caption or of JSON, in upper or lower case."""
+    return any(last_ending(path) in spellings for spellings in _SPELLINGS.values())
+
+
 class Notes(dict[tuple[str, str], _Note]):
     """Captions and JSON by (path without its last ending, ending)."""
 
     def put(self, path: str, note: _Note) -> None:
         """Add a note; of several with one path the first counts."""
-        if last_ending(path) in NOTE_ENDINGS:
+        if is_note(path):
             self.setdefault((stem(path), last_ending(path)), note)
 
     def beside(self, picture: str, ending: str) -> _Note | None:
-        """Return the note of a picture: that of its own name without the last ending, else of its name up to the first dot."""
-        own = self.get((stem(picture), ending))
-        return self.get((first_stem(picture), ending)) if own is None else own
+        """Return the note of a picture: that of its own name without the last ending, else of its name up to the first dot.
+
+        Args:
+            picture: path of the picture.
+            ending: one of NOTE_ENDINGS; a caption may also end in `.caption`.
+
+        """
+        for name in (stem(picture), first_stem(picture)):
+            for spelling in _SPELLINGS[ending]:
+                if (name, spelling) in self:
+                    return self[name, spelling]
+        return None
+
+    def taken_by(self, pictures: Iterable[str]) -> set[_Note]:
+        """Return the notes that one or more of the pictures take."""
+        found = (self.beside(picture, ending) for picture in pictures for ending in NOTE_ENDINGS)
+        return {note for note in found if note is not None}
 
     def shared(self, pictures: Iterable[str], ending: str) -> set[_Note]:
         """Return the notes that more than one of the pictures takes."""

@@ -91,7 +91,7 @@ def sources(settings: PlanSettings) -> list[Source]:
                 raise InputError(
                     f"plan.input: {pattern} does not exist; nothing was started; name an existing list"
                 )
-            for path, kind in itertools.chain.from_iterable(_named(place, settings) for place in places):
+            for path, kind in itertools.chain.from_iterable(sources_in(place, settings) for place in places):
                 sha256 = folder_digest(path, Columns.of(settings)) if kind == "files" else sha256_of(path)
                 found.setdefault(sha256, _revised(Source(path, sha256, kind), settings))
         except (OSError, pa.ArrowException) as error:
@@ -153,11 +153,16 @@ def formats(settings: PlanSettings) -> set[str]:
 
     """
     places = itertools.chain.from_iterable(map(expand, settings.input))
-    return {kind for place in places for _, kind in _named(place, settings)}
+    return {kind for place in places for _, kind in sources_in(place, settings)}
 
 
-def _named(place: str, settings: PlanSettings) -> Iterator[tuple[str, str]]:
-    """Yield path and format of one path's sources: a file is one; a folder is its tars, else its lists, else its pictures."""
+def sources_in(place: str, settings: PlanSettings) -> Iterator[tuple[str, str]]:
+    """Yield path and format of one path's sources: a file is one; a folder is its tars, else its lists, else its pictures.
+
+    Raises:
+        InputError: a file is of no known kind, or a folder holds none.
+
+    """
     if not is_folder(place):
         yield place, _format(place, settings)
         return
@@ -174,7 +179,8 @@ def _named(place: str, settings: PlanSettings) -> Iterator[tuple[str, str]]:
     if not chosen:
         check_local(place)
         raise InputError(
-            f"plan.input: {place} cannot be read: the folder holds no list, tar or picture; nothing was started; name another"
+            f"plan.input: {place} cannot be read: the folder holds no list, tar or picture; nothing was started; "
+            "name another, or text lists by a glob such as *.txt"
         )
     yield from ((name, _format(name, settings)) for name in chosen)
 

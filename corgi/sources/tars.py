@@ -25,6 +25,7 @@ from corgi.sources.samples import (
     checked,
     first_stem,
     has_url,
+    is_note,
     is_picture,
     is_stranger,
     sample_rows,
@@ -206,9 +207,8 @@ def _samples(tar: Tar, group: list[Member], columns: Columns, sha256: str, tally
         return
     names = [picture.name for picture in pictures]
     shared = notes.shared(names, "json")
-    tally["notes_without_picture"] += len(
-        set(notes.values()) - {notes.beside(name, ending) for name in names for ending in NOTE_ENDINGS}
-    )
+    num_notes = sum(is_note(member.name) for member in group)
+    tally["notes_without_picture"] += num_notes - len(notes.taken_by(names))
     for picture in pictures:
         cells = _cells(tar, notes, picture.name, columns, tally)
         if notes.beside(picture.name, "json") in shared:

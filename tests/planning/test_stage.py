@@ -134,6 +134,26 @@ def test_a_list_of_captions_is_several_captions_of_one_row(tmp_path, source):
     assert manifest.rows.rows_in == 3
 
 
+def test_what_of_a_mixture_is_no_row_is_told_on_the_screen(tmp_path, capsys):
+    folder = tmp_path / "mixed"
+    folder.mkdir()
+    write_tar(
+        folder / "0.tar", [("0.jpg", picture(1)), ("._0.jpg", b"x"), ("0.txt", b"x"), ("0.b.txt", b"y")]
+    )
+    write_list(folder / "urls.csv", rows_of(4))
+    (folder / "below").mkdir()
+    (folder / "below" / "1.jpg").write_bytes(picture(1))
+    bare = {"caption_kind_col": None, "group_col": None}
+    plan(tmp_path / "runs", folder, **bare)
+    first, second = capsys.readouterr().out.splitlines()[1:3]
+    assert f"plan.input: {folder}: not read are lists (1), pictures (1), such as {folder}/" in first
+    assert second.endswith(
+        "beside the rows: captions or JSON without a picture, left out (1), files of macOS and hidden pictures, left out (1)"
+    )
+    plan(tmp_path / "again", folder / "0.tar", folder / "urls.csv", **bare)
+    assert "not read" not in capsys.readouterr().out
+
+
 def test_one_row_a_url_sorted_and_in_its_shard(tmp_path):
     rows = rows_of(200)
     _, tables, _ = plan(tmp_path / "runs", write_list(tmp_path / "a.csv", rows))

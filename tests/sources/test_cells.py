@@ -33,6 +33,20 @@ def test_a_list_or_object_is_one_line(value):
         column_of(["text", value], "cell", "list")
 
 
+@pytest.mark.parametrize("may_be_lists", [True, False])
+@pytest.mark.parametrize("other", ['{"a": ["x"]}', '{"a": "x"}', "{}"])
+def test_a_name_that_an_object_has_twice_is_one_line_where_it_is_read(may_be_lists, other):
+    rows = [parsed(text) for text in ('{"a": "x", "b": 1, "a": "y"}', other)]
+    assert [row.get("b") for row in rows] == ["1", None]
+    if other == '{"a": ["x"]}' and not may_be_lists:
+        rows.pop()
+    with pytest.raises(InputError) as found:
+        column_of([row.get("a") for row in rows], "a", "list.jsonl", may_be_lists=may_be_lists)
+    assert "list.jsonl" in str(found.value)
+    assert "has 'a' more than once" in str(found.value)
+    assert "\n" not in str(found.value)
+
+
 def test_a_lone_surrogate_becomes_a_question_mark_inside_a_list_too():
     assert column_of(["\ud800"], "cell", "list").to_pylist() == ["?"]
     assert column_of([["\ud800"], "b"], "cell", "list", may_be_lists=True).to_pylist() == [["?"], ["b"]]

@@ -177,6 +177,9 @@ def test_a_column_that_neither_file_nor_json_has_is_an_error(tmp_path, ending):
         ("metadata.csv", b"file_name,text\n0.jpg,\xff\n"),
         ("metadata.jsonl", b'{"file_name": "0.jpg"\n'),
         ("metadata.jsonl", b'{"file_name": "0.jpg", "text": {"en": "x"}}\n'),
+        ("metadata.jsonl", b'{"file_name": "0.jpg", "text": "x"}\n{"text": "y"}\n'),
+        ("metadata.jsonl", b'{"file_name": "0.jpg", "file_name": "1.jpg", "text": "x"}\n'),
+        ("metadata.csv", b"file_name,text\n ,x\n"),
         ("metadata.parquet", b"no parquet"),
     ],
 )

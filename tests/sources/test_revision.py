@@ -125,6 +125,7 @@ ORDINARY = [
         ([("3.jpg", b"3"), ("3.json", b'{"caption": ["one", "two"]}')], True),
         ([("3.jpg", b"3"), ("3.json", b'{"caption": NaN}')], True),
         ([("3.jpg", b"3"), ("3.json", NOTED), ("3.txt", b"")], True),
+        ([("3.jpg", b"3"), ("3.caption", b"words")], True),
     ],
 )
 def test_only_tars_that_are_read_otherwise_have_another_key(tmp_path, further, is_read_otherwise):

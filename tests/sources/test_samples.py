@@ -13,6 +13,7 @@ from webdataset.tariterators import group_by_keys, tar_file_expander
 
 from corgi.settings.data import PlanSettings
 from corgi.settings.errors import InputError
+from corgi.sources.samples import Tally
 from corgi.sources.sources import batches, sources
 from tests.support.tars import write_tar
 
@@ -183,6 +184,49 @@ def test_an_own_caption_comes_before_that_of_the_sample(tmp_path, kind):
 def test_a_blank_text_does_not_take_the_place_of_the_caption_in_json(tmp_path, kind):
     members = [("0.jpg", b"0"), ("0.json", b'{"caption": "words"}'), ("0.txt", b" \n")]
     assert [row["captions"] for row in rows_of(written(kind, tmp_path, members))] == [["words"]]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("notes", "captions"),
+    [
+        ({"0.caption": b"words"}, ["words"]),
+        ({"0.CAPTION": b"words"}, ["words"]),
+        ({"0.caption": b"other", "0.txt": b"words"}, ["words"]),
+        ({"0.caption": b"words", "0.json": b'{"caption": "from JSON"}'}, ["words"]),
+    ],
+)
+def test_a_caption_may_be_in_a_file_that_ends_so(tmp_path, kind, notes, captions):
+    members = [("0.jpg", b"0"), *notes.items()]
+    assert [row["captions"] for row in rows_of(written(kind, tmp_path, members))] == [captions]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_column_that_an_object_has_twice_is_one_line_and_another_is_not(tmp_path, kind):
+    members = [("0.jpg", b"0"), ("0.json", b'{"caption": "x", "id": 1, "id": 2, "caption": "y"}')]
+    place = written(kind, tmp_path, members)
+    assert "has 'caption' more than once" in refused(place)
+    assert len(rows_of(place, caption_col=None)) == 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("notes", "number"),
+    [
+        (["0.txt"], 0),
+        (["0.txt", "0.json"], 0),
+        (["0.txt", "0.TXT"], 1),
+        (["0.txt", "0.caption"], 1),
+        (["0.a.txt", "0.b.json", "0.txt"], 2),
+    ],
+)
+def test_captions_that_no_picture_takes_are_counted(tmp_path, kind, notes, number):
+    chosen = PlanSettings(
+        input=(str(written(kind, tmp_path, [("0.jpg", b"0"), *((name, b"{}") for name in notes)])),)
+    )
+    [source], tally = sources(chosen), Tally()
+    assert sum(batch.num_rows for batch in batches(source, chosen, tally)) == 1
+    assert tally["notes_without_picture"] == number
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -1,0 +1,88 @@
+"""What a folder holds besides the sources that are read of it: counted, so that a mixture loses nothing without a word."""
+
+import itertools
+import os
+from collections import Counter
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+
+from corgi.settings.data import PlanSettings
+from corgi.sources.metadata import naming_column
+from corgi.sources.rows import Columns
+from corgi.sources.samples import is_picture, is_stranger
+from corgi.sources.sources import FORMATS, sources_in, vectors_list
+from corgi.storage.paths import ending, expand, inside, is_folder, is_local
+
+_TEXT_LISTS = frozenset({".txt", ".json"})
+"""Endings of lists that are captions and JSON where there are pictures."""
+_PACKED = (".bz2", ".xz", ".zip", ".7z", ".rar", ".tgz")
+
+
+@dataclass(frozen=True)
+class Unread:
+    """What of one folder is not read: how many tars, lists, pictures and packed files, and the first of them by name."""
+
+    folder: str
+    counts: Counter[str]
+    first: str
+
+    def line(self) -> str:
+        """Return the line that says so, and what to do about it."""
+        what = ", ".join(f"{kind} ({number})" for kind, number in sorted(self.counts.items()))
+        return (
+            f"plan.input: {self.folder}: not read are {what}, such as {self.first}; the plan is made of the rest; "
+            "name all of them in plan.input, or say by plan.input_format what the folder holds"
+        )
+
+
+def unread(settings: PlanSettings) -> Iterator[Unread]:
+    """Yield the folders of the input of which something is not read; what plan.input_format names is chosen knowingly."""
+    if settings.input_format != "auto":
+        return
+    places = list(dict.fromkeys(itertools.chain.from_iterable(map(expand, settings.input))))
+    read = {path for place in places for path, _ in sources_in(place, settings)}
+    for place in filter(is_folder, places):
+        if vectors_list(place) is None and (found := _unread_in(place, read, Columns.of(settings))):
+            yield found
+
+
+def _unread_in(place: str, read: Collection[str], columns: Columns) -> Unread | None:
+    """Return what of a folder is neither read nor goes with what is read; texts and JSON beside pictures are no lists."""
+    beside_tars = {path.removesuffix(".tar") for path in read if path.endswith(".tar")}
+    of_pictures = tuple(f"{path.rstrip('/')}/" for path in read if is_folder(path))
+    has_pictures, found, texts = place in read, Counter[str](), Counter[str]()
+    firsts: dict[str, str] = {}
+    for path in filter(lambda path: path not in read, _files(place)):
+        kind = _kind(path)
+        is_of_pictures = path.startswith(of_pictures) and (kind == "pictures" or naming_column(path, columns))
+        if kind is None or is_of_pictures or path.rpartition(".")[0] in beside_tars:
+            continue
+        has_pictures = has_pictures or kind == "pictures"
+        (texts if ending(path) in _TEXT_LISTS else found)[kind] += 1
+        firsts.setdefault(ending(path), path)
+    if not has_pictures:
+        found += texts
+    first = next((path for end, path in firsts.items() if not (has_pictures and end in _TEXT_LISTS)), "")
+    return Unread(place, found, first) if found else None
+
+
+def _kind(path: str) -> str | None:
+    """Return what a file is by its name; None where it can be no source."""
+    if is_stranger(path) or os.path.basename(path).startswith(".") or path.endswith("_stats.json"):
+        return None
+    if is_picture(path):
+        return "pictures"
+    if path.lower().endswith(_PACKED):
+        return "packed files"
+    if ending(path) == ".tar":
+        return "tars"
+    return "lists" if ending(path) in FORMATS else None
+
+
+def _files(place: str) -> Iterator[str]:
+    """Yield the files of a folder, with those of the folders below it where it is on a disk."""
+    if not is_local(place):
+        yield from inside(place)
+        return
+    for base, _, names in os.walk(place.rstrip("/") or "/"):
+        yield from (f"{base}/{name}" for name in names)
