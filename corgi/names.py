@@ -7,3 +7,9 @@ SamplerName = Literal["ancestral", "ancestral_small", "ddim", "dpm++"]
 
 NEED_SIGNAL: frozenset[SamplerName] = frozenset({"dpm++"})
 """Samplers that need abar_T > 0: no schedule of zero terminal SNR."""
+
+NetworkName = Literal["mlp"]
+"""Filled by `corgi.models.networks.NETWORKS`."""
+
+LatentSpaceName = Literal["linear"]
+"""Filled by `corgi.models.autoencoder.LATENT_SPACES`."""

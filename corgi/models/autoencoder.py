@@ -1,29 +1,32 @@
-"""The space the decoder paints in: pictures <-> standardised latents. Linear today, one interface for all."""
+"""The space the decoder paints in: pictures <-> standardised latents. `LATENT_SPACES` names the kinds for the settings."""
 
-from typing import Protocol, runtime_checkable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from corgi.names import LatentSpaceName
 
-@runtime_checkable
-class Autoencoder(Protocol):
-    """What the decoder needs of a latent space."""
+
+class Autoencoder(nn.Module, ABC):
+    """What the decoder needs of a latent space. Its state dict holds the arguments that build it again."""
 
     image_size: int
     latent_dim: int
 
+    @abstractmethod
     def encode(self, pictures: Float[Tensor, "batch 3 side side"]) -> Float[Tensor, "batch latent"]:
         """Return latents of about zero mean and unit variance; pictures hold 0..1."""
-        ...
 
+    @abstractmethod
     def decode(self, latents: Float[Tensor, "batch latent"]) -> Float[Tensor, "batch 3 side side"]:
         """Return pictures in 0..1."""
-        ...
 
 
-class LinearAutoencoder(nn.Module):
+class LinearAutoencoder(Autoencoder):
     """Principal components: x = mean + (latent * scale) components, each latent standardised by its own scale."""
 
     mean: Float[Tensor, "pixels"]
@@ -64,3 +67,16 @@ def fit_linear(pictures: Float[Tensor, "batch 3 side side"], latent_dim: int, se
     fitted = PCA(kept, svd_solver="randomized", random_state=seed).fit(flat)
     scale = torch.from_numpy(fitted.explained_variance_.clip(min=1e-12)).sqrt()
     return LinearAutoencoder(torch.from_numpy(fitted.mean_), torch.from_numpy(fitted.components_), scale)
+
+
+@dataclass(frozen=True)
+class LatentSpace:
+    """A kind of latent space: how it is fitted to pictures, and the class its state rebuilds."""
+
+    fit: Callable[[Float[Tensor, "batch 3 side side"], int, int], Autoencoder]
+    """(pictures, latent_dim, seed) -> fitted autoencoder."""
+    autoencoder: Callable[..., Autoencoder]
+
+
+LATENT_SPACES: Mapping[LatentSpaceName, LatentSpace] = {"linear": LatentSpace(fit_linear, LinearAutoencoder)}
+"""Every latent space that a recipe can name."""

@@ -24,8 +24,6 @@ class DenoiserConfig:
     """Number of residual blocks."""
     hidden_ratio: int = 2
     """Hidden width of a block over `width`."""
-    noise_level: bool = False
-    """Whether the network is told how noisy its embedding is."""
 
     def __post_init__(self) -> None:
         """Refuse sizes that no network has."""
@@ -76,7 +74,6 @@ class LatentDenoiser(nn.Module):
         self.time = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
         self.embedding = nn.Linear(config.embedding_dim, width)
         self.null_embedding = nn.Parameter(torch.zeros(width))
-        self.noise = nn.Linear(width, width) if config.noise_level else None
         self.blocks = nn.ModuleList(ResidualBlock(width, config.hidden_ratio) for _ in range(config.depth))
         self.norm = nn.LayerNorm(width)
         self.output = nn.Linear(width, config.latent_dim)
@@ -89,7 +86,6 @@ class LatentDenoiser(nn.Module):
         t: Int[Tensor, "batch"],
         embedding: Float[Tensor, "batch embedding_dim"],
         drop_mask: Bool[Tensor, "batch"] | None = None,
-        noise_level: Float[Tensor, "batch"] | None = None,
     ) -> Float[Tensor, "batch latent_dim"]:
         """Predict v, in float32 at least.
 
@@ -98,32 +94,23 @@ class LatentDenoiser(nn.Module):
             t: timestep 1..T of the full schedule.
             embedding: image embedding, standardised inside.
             drop_mask: True where the embedding is replaced by the learned null.
-            noise_level: share s in 0..1 of `perturb_embedding`; None means 0.
 
         """
         dtype = self.output.weight.dtype
-        condition = self._condition(t, embedding, drop_mask, noise_level)
+        condition = self._condition(t, embedding, drop_mask)
         hidden = self.input(latent.to(dtype))
         for block in self.blocks:
             hidden = block(hidden, condition)
         return self.output(self.norm(hidden)).to(torch.promote_types(latent.dtype, torch.float32))
 
-    def _condition(
-        self, t: Tensor, embedding: Tensor, drop_mask: Tensor | None, noise_level: Tensor | None
-    ) -> Tensor:
-        """silu(time + embedding or null + noise level), [batch, width]."""
+    def _condition(self, t: Tensor, embedding: Tensor, drop_mask: Tensor | None) -> Tensor:
+        """silu(time + embedding or null), [batch, width]."""
         dtype, width = self.output.weight.dtype, self.config.width
         standardised = self.embedding_table.whiten(embedding, torch.zeros_like(t))
         image = self.embedding(standardised.to(dtype))
         if drop_mask is not None:
             image = torch.where(drop_mask[:, None], self.null_embedding, image)
-        condition = self.time(sinusoidal_embedding(t, width).to(dtype)) + image
-        if self.noise is not None:
-            level = torch.zeros(len(t), device=t.device) if noise_level is None else noise_level
-            condition = condition + self.noise(sinusoidal_embedding(1000 * level, width).to(dtype))
-        elif noise_level is not None:
-            raise ValueError("this denoiser was built without a noise level input")
-        return nn.functional.silu(condition)
+        return nn.functional.silu(self.time(sinusoidal_embedding(t, width).to(dtype)) + image)
 
 
 def perturb_embedding(

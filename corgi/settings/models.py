@@ -4,8 +4,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from corgi.names import NEED_SIGNAL, SamplerName
-from corgi.settings.section import Section, neutral
+from corgi.names import NEED_SIGNAL, LatentSpaceName, NetworkName, SamplerName
+from corgi.settings.section import Section, added, neutral
 from corgi.settings.training import TrainingSettings
 
 
@@ -108,7 +108,7 @@ class PriorSettings(Section):
 class AutoencoderSettings(Section):
     """The space in which the decoder paints."""
 
-    kind: Literal["linear"] = "linear"
+    kind: LatentSpaceName = "linear"
     """linear: principal components of the pictures."""
     image_size: int = Field(default=64, ge=8, le=1024)
     """Side of the decoded picture, px."""
@@ -131,6 +131,8 @@ class AutoencoderSettings(Section):
 class DecoderSettings(Section):
     """The decoder: CLIP image embedding -> latents, by diffusion."""
 
+    network: NetworkName = added("mlp", since="0.2")
+    """mlp: residual blocks on the flat latent."""
     width: int = Field(default=640, ge=16)
     """Width of the residual blocks."""
     depth: int = Field(default=4, ge=1)

@@ -16,7 +16,7 @@ from corgi.flow.cluster import connect
 from corgi.flow.dag import Context
 from corgi.flow.shards import Pool, make_shards
 from corgi.imaging.decode import decode_stored
-from corgi.models.autoencoder import LinearAutoencoder, fit_linear
+from corgi.models.autoencoder import LATENT_SPACES, Autoencoder
 from corgi.settings.models import AutoencoderSettings
 from corgi.tables.manifest import RowCounts, ShardManifest
 from corgi.tables.schema import Split, latents
@@ -77,9 +77,10 @@ class EncodeShards:
             return attempt.commit(RowCounts(rows_in=table.num_rows, kept=table.num_rows))
 
 
-def load_autoencoder(store: Store, model: ShardManifest) -> LinearAutoencoder:
+def load_autoencoder(store: Store, model: ShardManifest) -> Autoencoder:
     """Return the fitted autoencoder from its committed weights."""
-    return LinearAutoencoder(**load_file(store.path(model, "autoencoder")))
+    settings = AutoencoderSettings.recorded(model.settings["autoencoder"])
+    return LATENT_SPACES[settings.kind].autoencoder(**load_file(store.path(model, "autoencoder")))
 
 
 def square_pictures(encoded: pa.ChunkedArray, side: int) -> Float[Tensor, "batch 3 side side"]:
@@ -103,7 +104,8 @@ def _fit(context: Context, task: ShardTask) -> None:
     pictures = torch.cat(list(_train_pictures(context, settings)))
     generator = torch.Generator().manual_seed(settings.seed)
     chosen = torch.randperm(len(pictures), generator=generator)[: settings.max_fit_rows].sort().values
-    autoencoder = fit_linear(pictures[chosen], settings.latent_dim, settings.seed)
+    space = LATENT_SPACES[settings.kind]
+    autoencoder = space.fit(pictures[chosen], settings.latent_dim, settings.seed)
     explained = _explained(autoencoder, pictures[chosen[:ENCODE_BATCH]])
     with context.store.attempt(task) as attempt:
         state: dict[str, Any] = {name: value.contiguous() for name, value in autoencoder.state_dict().items()}
@@ -139,7 +141,7 @@ def _kept(store: Store, images: str, selection: str) -> pa.Table:
     return table.filter(pc.field("uid").isin(chosen.filter(chosen["keep"])["uid"].combine_chunks()))
 
 
-def _explained(autoencoder: LinearAutoencoder, pictures: Tensor) -> float:
+def _explained(autoencoder: Autoencoder, pictures: Tensor) -> float:
     """Return the share of the pictures' variance that a round trip keeps."""
     error = (autoencoder.decode(autoencoder.encode(pictures)) - pictures).square().mean()
     return round(float(1 - error / (pictures - pictures.mean(0)).square().mean()), 4)

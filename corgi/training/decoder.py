@@ -14,9 +14,10 @@ from corgi.feeding.noise import Noise
 from corgi.feeding.rows import DecoderRows, EmbeddedShards, vector_moments
 from corgi.flow.cluster import connect
 from corgi.flow.dag import Context
-from corgi.models.denoiser import DenoiserConfig, LatentDenoiser, perturb_embedding
+from corgi.models.denoiser import perturb_embedding
 from corgi.models.device import given_device
-from corgi.models.picture_decoder import PictureDecoder, to_bytes
+from corgi.models.networks import NETWORKS, NetworkSizes
+from corgi.models.picture_decoder import Denoiser, PictureDecoder, to_bytes
 from corgi.settings.models import DecoderSettings
 from corgi.tables.manifest import RowCounts, ShardManifest
 from corgi.tables.schema import Split
@@ -79,9 +80,9 @@ def run(context: Context) -> list[ShardTask]:
     return [task]
 
 
-def network_of(settings: DecoderSettings, latent_dim: int, table: ShiftTable) -> LatentDenoiser:
-    """Build an untrained denoiser; `table` standardises its image embedding."""
-    return LatentDenoiser(DenoiserConfig(latent_dim, table.dim, settings.width, settings.depth), table)
+def network_of(settings: DecoderSettings, latent_dim: int, table: ShiftTable) -> nn.Module:
+    """Build the untrained network that the settings name; `table` standardises its image embedding."""
+    return NETWORKS[settings.network](NetworkSizes(latent_dim, settings.width, settings.depth), table)
 
 
 def process_of(settings: DecoderSettings, latent_dim: int) -> ShiftedDiffusion:
@@ -106,7 +107,9 @@ def load_decoder(store: Store, decoder: ShardManifest, model: ShardManifest) -> 
     network = network_of(settings, autoencoder.latent_dim, table)
     network.load_state_dict(state)
     process, device = process_of(settings, autoencoder.latent_dim), given_device()
-    return PictureDecoder(network.eval().to(device), process.to(device), autoencoder.to(device))
+    network = network.eval().to(device)
+    assert isinstance(network, Denoiser)
+    return PictureDecoder(network, process.to(device), autoencoder.to(device))
 
 
 class DecoderObjective:
@@ -166,7 +169,7 @@ class DecoderObjective:
         batch = {name: value[:SHOWN_PICTURES] for name, value in self._val().items()}
         if not batch:
             return Shown()
-        assert isinstance(model, LatentDenoiser)
+        assert isinstance(model, Denoiser)
         store = Store(self.root)
         autoencoder = load_autoencoder(store, store.read_shard(self.autoencoder)).to(batch["latent"].device)
         painter = PictureDecoder(model.eval(), self.process, autoencoder)

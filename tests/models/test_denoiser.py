@@ -77,16 +77,6 @@ def test_embeddings_are_standardised_by_the_table_inside() -> None:
     assert torch.equal(plain(**raw), model(**raw))
 
 
-def test_noise_level_is_an_input_only_when_asked_for() -> None:
-    """None means 0; another level changes the answer; a network without the input refuses it."""
-    model, inputs, level = build(noise_level=True), batch(), torch.tensor([0.0, 0.2, 0.7])
-    plain, noisy = model(**inputs), model(**inputs, noise_level=level)
-    torch.testing.assert_close(noisy[0], plain[0])
-    assert bool(((noisy - plain)[1:].abs().amax(dim=1) > 1e-5).all())
-    with pytest.raises(ValueError, match="without a noise level"):
-        build()(**inputs, noise_level=level)
-
-
 @torch.no_grad()
 def test_half_precision_answers_in_float32() -> None:
     """bf16 weights, fp32 answer, close to the fp32 network."""

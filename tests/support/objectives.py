@@ -90,7 +90,8 @@ def decoder_run(root: Path) -> Run:
     run = tiny_run(root)
     state = {name: value.contiguous() for name, value in linear_autoencoder().state_dict().items()}
     files = {"autoencoder": (".safetensors", save(state))}
-    outputs = {"model": Output(RowCounts(rows_in=1, kept=1), files=files)}
+    settings = {"autoencoder": {"kind": "linear"}}
+    outputs = {"model": Output(RowCounts(rows_in=1, kept=1), files=files, settings=settings)}
     for shard in run.shards("download"):
         images = run.store.read(shard, "images", ["uid", "split"]).to_pylist()
         rows = [{**row, "latent": [float(n % 3 - 1)] * LATENT} for n, row in enumerate(images)]

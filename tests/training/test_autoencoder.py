@@ -44,7 +44,8 @@ def test_latents_are_those_of_the_kept_pictures_in_uid_order(tmp_path):
     run = tiny_run(tmp_path)
     autoencoder = fit_linear(torch.rand(20, 3, 8, 8, generator=torch.Generator().manual_seed(0)), 5, seed=0)
     state = {name: value.contiguous() for name, value in autoencoder.state_dict().items()}
-    model = Output(RowCounts(rows_in=1, kept=1), files={"autoencoder": (".safetensors", save(state))})
+    files = {"autoencoder": (".safetensors", save(state))}
+    model = Output(RowCounts(rows_in=1, kept=1), files=files, settings={"autoencoder": {"kind": "linear"}})
     commit_stage(run, "model", {"model": model})
     kept_in_all = 0
     for images, selection in zip(run.shards("download"), run.shards("curate"), strict=True):

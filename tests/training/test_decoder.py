@@ -6,6 +6,7 @@ from safetensors.torch import save
 
 from corgi.diffusion.loss import from_x0
 from corgi.feeding.noise import Noise
+from corgi.models.denoiser import LatentDenoiser
 from corgi.models.picture_decoder import PictureDecoder, to_bytes
 from corgi.tables.manifest import RowCounts
 from corgi.tables.run import Run
@@ -102,6 +103,7 @@ def test_a_decoder_comes_back_from_its_commit_and_paints_the_same(run):
     )
     commit_stage(run, "decoder", {"all": output}, ["autoencoder"])
     loaded = load_decoder(run.store, run.shards("decoder")[0], run.shards("autoencoder")[0])
+    assert isinstance(loaded.network, LatentDenoiser)
     torch.testing.assert_close(loaded.network.embedding_table.mean, objective.table.mean)
     painted = loaded.sample(torch.randn(2, DIM), [0, 1], steps=3)
     assert painted.shape == (2, SIDE, SIDE, 3)
