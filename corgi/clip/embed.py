@@ -22,6 +22,7 @@ from corgi.clip.vectors import column, concatenated, is_good, matrix
 from corgi.flow.cluster import connect, environment_beside
 from corgi.flow.dag import Context
 from corgi.flow.follow import Arriving
+from corgi.flow.placement import selector
 from corgi.flow.shards import Pool, make_arriving, make_shards
 from corgi.settings.clip import EmbedSettings, TowerRef
 from corgi.tables.manifest import RowCounts, ShardManifest
@@ -87,7 +88,9 @@ def _measured(root: str, towers: list[dict[str, Any]], settings: EmbedSettings, 
     """Return the batch size of a worker's device, which may be of another kind than the driver's."""
     import ray
 
-    measure: Any = ray.remote(num_cpus=pool.cpus, num_gpus=pool.gpus)(measured_batch_size)
+    measure: Any = ray.remote(num_cpus=pool.cpus, num_gpus=pool.gpus, label_selector=selector(pool.gpus))(
+        measured_batch_size
+    )
     return ray.get(measure.remote(root, towers, settings.precision))
 
 

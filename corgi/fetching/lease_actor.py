@@ -5,6 +5,7 @@ import time
 from typing import Any
 
 from corgi.fetching.lease_table import Answer, Ask, HostBook
+from corgi.flow.placement import selector
 from corgi.settings.errors import ClusterError
 
 NAME = "corgi-host-book-1"
@@ -75,7 +76,8 @@ def open_book() -> Any:
     import ray
 
     options = {"name": NAME, "namespace": NAMESPACE, "get_if_exists": True, "lifetime": "detached"}
-    return ray.remote(num_cpus=0, max_restarts=-1)(BookKeeper).options(**options).remote()
+    kind = ray.remote(num_cpus=0, max_restarts=-1, label_selector=selector(0))(BookKeeper)
+    return kind.options(**options).remote()
 
 
 def close_book() -> None:

@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import Any, Protocol
 
 from corgi.flow import screen
+from corgi.flow.placement import selector
 from corgi.tables.manifest import ShardManifest
 from corgi.tables.store import ShardTask
 
@@ -56,6 +57,7 @@ def make_shards(
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.max_errored_blocks = 0
+    context.execution_options.label_selector = selector(pool.gpus) or None
     rows = [{"task": json.dumps(dataclasses.asdict(task))} for task in tasks]
     dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
         ShardMaker,
@@ -91,7 +93,12 @@ def make_arriving(
     import ray
     from ray.util import ActorPool
 
-    kind = ray.remote(num_cpus=pool.cpus, num_gpus=pool.gpus, runtime_env=_OWN_CHILDREN)(ShardMaker)
+    kind = ray.remote(
+        num_cpus=pool.cpus,
+        num_gpus=pool.gpus,
+        label_selector=selector(pool.gpus),
+        runtime_env=_OWN_CHILDREN,
+    )(ShardMaker)
     actors: Any = ActorPool([kind.remote(maker, arguments) for _ in range(pool.num_actors)])
     more, in_hand = True, 0
     while more or in_hand:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from corgi.flow.placement import selector
 from corgi.settings.clip import ShiftSettings
 from corgi.settings.errors import InputError
 from corgi.shift.maps import (
@@ -126,7 +127,7 @@ def _fitted(
 ) -> Float[np.ndarray, "k dim"]:
     import ray
 
-    fit: Any = ray.remote(num_cpus=settings.num_threads)(spherical_kmeans)
+    fit: Any = ray.remote(num_cpus=settings.num_threads, label_selector=selector(0))(spherical_kmeans)
     return ray.get(
         fit.remote(sample, num_clusters, settings.num_iterations, settings.seed, settings.num_threads)
     )

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from jaxtyping import Float, Int
 
 from corgi.clip.vectors import concatenated
+from corgi.flow.placement import selector
 from corgi.settings.errors import InputError
 from corgi.settings.section import digest
 from corgi.statistics.clusters import nearest
@@ -217,6 +218,7 @@ def over_shards(function: Any, refs: Sequence[ShardRef], arguments: dict[str, An
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.execution_options.preserve_order = True
+    context.execution_options.label_selector = selector(0)
     shared = ray.put(arguments)
     rows = [{"position": position} for position in range(len(refs))]
     by_position = ray.put(list(refs))

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from corgi.flow.cluster import cause, connect, is_of_this_command
+from corgi.flow.placement import selector
 from corgi.settings import errors
 from corgi.settings.errors import ClusterError, CorgiError
 from corgi.settings.training import TrainingSettings
@@ -150,7 +151,10 @@ def _trainer(job: _Job, attempt: str, scratch: Path) -> Any:
             backend="nccl" if settings.use_gpu else "gloo", timeout_s=int(settings.collective_timeout_s)
         ),
         scaling_config=ScalingConfig(
-            num_workers=workers, use_gpu=settings.use_gpu, resources_per_worker=resources
+            num_workers=workers,
+            use_gpu=settings.use_gpu,
+            resources_per_worker=resources,
+            label_selector=selector(settings.use_gpu) or None,
         ),
         run_config=RunConfig(
             name=attempt,

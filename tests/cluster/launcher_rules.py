@@ -1,8 +1,11 @@
 """What Ray's validation of a launcher file does not look at, as rules that return what is wrong."""
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
+from tests.cluster import group_rules
+from tests.cluster.group_rules import Group
 from tests.cluster.versions import image_tag, locked_ray_version, strings
 
 SHARED_FOLDER = "/mnt/corgi"
@@ -13,7 +16,7 @@ def faults(config: dict[str, Any]) -> list[str]:
     """Return one line per broken rule of a prepared launcher config."""
     found = [*_commands(config), *_network(config), *_container(config)]
     if config["provider"]["type"] != "local":
-        found += [*_node_types(config)]
+        found += [*_node_types(config), *group_rules.faults(_groups(config))]
     return found
 
 
@@ -25,11 +28,19 @@ def _commands(config: dict[str, Any]) -> Iterator[str]:
         for command in starts:
             if "RAY_AUTH_MODE=token ray start" not in command:
                 yield f"{name} starts Ray without RAY_AUTH_MODE=token"
-            if name.startswith("head") and not _head_is_empty(config, command):
-                yield "the head offers CPUs or GPUs"
+            if name.startswith("head"):
+                yield from _head(config, command)
     commands = [line for key, lines in config.items() if key.endswith("_commands") for line in lines]
     if any("pip install" in line or "ray-wheels" in line for line in commands):
         yield "a command installs packages over the image's"
+
+
+def _head(config: dict[str, Any], start: str) -> Iterator[str]:
+    if not _head_is_empty(config, start):
+        yield "the head offers CPUs or GPUs"
+    given_up_s = re.search(r"RAY_AUTOSCALER_PENDING_NODE_IDLE_TIMEOUT_S=(\d+)", start)
+    if config["provider"]["type"] != "local" and (not given_up_s or not 60 <= int(given_up_s[1]) <= 900):
+        yield "nodes that start and are not wanted any more are not given up within 60 to 900 s"
 
 
 def _head_is_empty(config: dict[str, Any], start: str) -> bool:
@@ -83,12 +94,27 @@ def _node_types(config: dict[str, Any]) -> Iterator[str]:
             continue
         if kind == "aws" and not node["node_config"].get("IamInstanceProfile"):
             yield f"{name} has no IamInstanceProfile"
-        if node["resources"].get("GPU", 0) and not on_spot:
-            yield f"{name} has GPUs but is not on spot"
         if node["min_workers"] != 0:
             yield f"{name} costs money when idle"
         if not node["min_workers"] <= node["max_workers"] <= config["max_workers"]:
             yield f"{name}: min_workers <= max_workers <= {config['max_workers']} does not hold"
+
+
+def _groups(config: dict[str, Any]) -> list[Group]:
+    kind = config["provider"]["type"]
+    return [
+        Group(
+            name=name,
+            cpus=node["resources"].get("CPU", 0),
+            gpus=node["resources"].get("GPU", 0),
+            labels=node.get("labels") or {},
+            priority=node.get("priority"),
+            idle_timeout_s=node.get("idle_timeout_s"),
+            is_spot=_is_spot(kind, node["node_config"]),
+            is_head=name == config["head_node_type"],
+        )
+        for name, node in config["available_node_types"].items()
+    ]
 
 
 def _is_spot(kind: str, node_config: dict[str, Any]) -> bool:

@@ -85,6 +85,14 @@ def _gpu(job: dict[str, Any]) -> dict[str, Any]:
     return next(group for group in _cluster(job)["workerGroupSpecs"] if group["groupName"] == "gpu-spot")
 
 
+def _cpu(job: dict[str, Any]) -> dict[str, Any]:
+    return next(group for group in _cluster(job)["workerGroupSpecs"] if group["groupName"] == "cpu-data")
+
+
+def _options(job: dict[str, Any]) -> dict[str, Any]:
+    return _cluster(job)["autoscalerOptions"]
+
+
 def _pod(group: Callable[[dict[str, Any]], dict[str, Any]]) -> Callable[[dict[str, Any]], dict[str, Any]]:
     return lambda job: group(job)["template"]["spec"]
 
@@ -155,6 +163,7 @@ def test_kuberays_crd_refuses_the_same_mistakes(upstream: Draft202012Validator) 
         assert messages(upstream, job), key
 
 
+DROP = object()
 BREAKS = [
     (_cluster, "rayVersion", "2.59.0", "is not the lock's"),
     (_container(_gpu), "image", "corgi:2.59.0", "different images"),
@@ -189,8 +198,38 @@ BREAKS = [
     (_gpu, "minReplicas", 1, "does not hold"),
     (_gpu, "maxReplicas", -1, "does not hold"),
     (_limits, "nvidia.com/gpu", 8, "GPU requests differ"),
+    (_cluster, "rayVersion", DROP, "rayVersion is missing"),
+    (_cluster, "authOptions", DROP, "authOptions.mode is not token"),
+    (_spec, "preRunningDeadlineSeconds", DROP, "preRunningDeadlineSeconds is missing"),
+    (_options, "idleTimeoutSeconds", 0, "autoscalerOptions.idleTimeoutSeconds is below 60"),
+    (_options, "env", [], "RAY_AUTOSCALER_PENDING_NODE_IDLE_TIMEOUT_S of the autoscaler is not 60"),
+    (
+        _container(_head),
+        "env",
+        [{"name": "RAY_enable_autoscaler_v2", "value": "1"}],
+        "the autoscaler's version is given twice",
+    ),
+    (_pod(_head), "restartPolicy", "Always", "head has restartPolicy Always"),
+    (_pod(_gpu), "restartPolicy", "OnFailure", "gpu-spot has restartPolicy OnFailure"),
+    (_head, "resources", {"CPU": "0"}, "head has resources twice"),
+    (_gpu, "rayStartParams", {"labels": "corgi/work=gpu"}, "which the operator refuses"),
+    (_gpu, "labels", DROP, "gpu-spot has no label corgi/work"),
+    (_gpu, "labels", {"corgi/work": "gpus", "ray.io/market-type": "spot"}, "unknown label corgi/work=gpus"),
+    (_gpu, "labels", {"corgi/work": "cpu", "ray.io/market-type": "spot"}, "for CPU work and has GPUs"),
+    (_gpu, "priority", 0, "gpu-spot is on spot and does not come before gpu-on-demand"),
+    (_cpu, "priority", 5, "cpu-data has a priority and no twin"),
+    (_cpu, "idleTimeoutSeconds", 0, "cpu-data is idle 0 s"),
+    (_gpu, "replicas", 9, "does not hold"),
     (_limits, "memory", "8Gi", "above its limit"),
-    (_pod(_gpu), "terminationGracePeriodSeconds", 5, "for a last checkpoint"),
+    (_pod(_gpu), "terminationGracePeriodSeconds", 100, "ends after 100 s, before its drain of 100 s"),
+    (_pod(_gpu), "terminationGracePeriodSeconds", DROP, "ends after 30 s, before its drain of 100 s"),
+    (
+        _container(_gpu),
+        "env",
+        [{"name": "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S", "value": "75"}],
+        "a drain of 75 s is too short for a look, a step and a checkpoint, 75 s",
+    ),
+    (_container(_gpu), "env", [], "a drain of 30 s is too short"),
     (_pod(_gpu), "tolerations", [], "does not tolerate"),
     (_pod(_gpu), "volumes", [], "are not what is mounted"),
     (_container(_gpu), "volumeMounts", [], "shared memory is no memory volume"),
@@ -204,7 +243,10 @@ def test_our_rules_refuse(
     part: Callable[[dict[str, Any]], dict[str, Any]], key: str, value: Any, fault: str
 ) -> None:
     job = load("rayjob.yaml")
-    part(job)[key] = value
+    if value is DROP:
+        del part(job)[key]
+    else:
+        part(job)[key] = value
     found = rayjob_rules.faults(job, claims())
     assert any(fault in line for line in found), found
 
@@ -225,6 +267,40 @@ def test_our_rules_refuse_a_secret_nobody_makes(reference: dict[str, Any], fault
 
 def test_our_rules_refuse_a_claim_nobody_declares() -> None:
     assert any("declared nowhere" in line for line in rayjob_rules.faults(load("rayjob.yaml"), set()))
+
+
+CHOICES = ["submissionMode: SidecarMode", "labels: {kueue", "annotations: {kueue"]
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_choices_in_comments_keep_schema_and_rules(choice: str, schema: Draft202012Validator) -> None:
+    job = chosen(choice)
+    assert messages(schema, job) == []
+    assert rayjob_rules.faults(job, claims()) == []
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_choices_in_comments_pass_kuberays_crd(choice: str, upstream: Draft202012Validator) -> None:
+    assert messages(upstream, chosen(choice)) == []
+
+
+def chosen(choice: str) -> dict[str, Any]:
+    """Return the job with one of its commented choices taken."""
+    text = (CLUSTER / "kuberay" / "rayjob.yaml").read_text()
+    assert text.count(f"# {choice}") == 1
+    text = text.replace("\n  submissionMode: K8sJobMode", "").replace(f"# {choice}", choice)
+    if "SidecarMode" not in choice:
+        text = text.replace("\nspec:\n", "\nspec:\n  submissionMode: K8sJobMode\n", 1)
+    return yaml.safe_load(text)
+
+
+def test_head_is_not_evicted_and_workers_may_be() -> None:
+    budget = load("disruption.yaml")
+    assert (budget["apiVersion"], budget["kind"]) == ("policy/v1", "PodDisruptionBudget")
+    assert budget["spec"]["maxUnavailable"] == 0
+    selected = dict(budget["spec"]["selector"]["matchLabels"])
+    assert selected.pop("ray.io/node-type") == "head", "the operator labels pods head or worker"
+    assert selected.items() <= _head(load("rayjob.yaml"))["template"]["metadata"]["labels"].items()
 
 
 def test_volume_can_be_written_by_every_pod() -> None:
