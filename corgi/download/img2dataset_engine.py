@@ -1,4 +1,4 @@
-"""The img2dataset engine: the library itself run for one shard, its output told in our words, every row accounted for.
+"""The img2dataset engine: the library run for one shard, its output mapped to our outcomes, every row accounted for.
 
 The library guards neither addresses nor bytes, so it runs only on lists the user trusts. It runs in a process of its own
 because it installs a signal handler and swaps the standard streams.
@@ -20,15 +20,16 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from corgi.download.shard_tables import Outcome
+from corgi.download.planned import Outcome
 from corgi.fetching.address import UrlRefusedError, parse_url, resolved_pairs
-from corgi.imaging.decode import STORED_MIMES, Decoded, decode_stored, phash_of
+from corgi.imaging.decode import STORED_MIMES, StoredImage, decode_stored, phash_of
 from corgi.settings.data import DownloadSettings
 from corgi.settings.errors import ClusterError
+from corgi.tables.rejection import Rejection
 from corgi.tables.schema import Reason
 
 # The library starts two processes that would each import it again, and loads torch and Ray without using them here:
-# forks of one process without those take a third of the processor time, which each shard pays.
+# forks of one process without them take a third of the CPU time, which every shard pays.
 _RUN = """
 import json, multiprocessing, multiprocessing.context, sys
 new_context = multiprocessing.get_context
@@ -82,39 +83,38 @@ class Img2datasetEngine:
     def outcomes(
         self, urls: Sequence[str], expected_hashes: Sequence[str | None] | None = None
     ) -> list[Outcome]:
-        """Return one outcome a URL, in order; rows that the library lost are rejected with reason `engine`.
+        """Return one outcome per URL, in order; rows that the library lost are rejected with reason `engine`.
 
-        Expected hashes are compared here, sha256 only: the library computes one kind of hash a run.
+        Expected hashes are compared here, sha256 only: the library computes one kind of hash per run.
 
         Raises:
             ClusterError: the library ended without any output.
 
         """
-        found: dict[int, Outcome] = {}
-        asked: dict[int, str] = {}
+        outcomes: dict[int, Outcome] = {}
+        requested: dict[int, str] = {}
         for row, url in enumerate(urls):
             try:
-                asked[row] = self._resolved(url)
+                requested[row] = self._resolved(url)
             except UrlRefusedError as error:
-                found[row] = Outcome(reason=Reason.BAD_URL, detail=str(error))
-        if asked:
-            found |= self._downloaded(asked)
-        lost = Outcome(reason=Reason.ENGINE, detail="lost by the library")
-        outcomes = [found.get(row, lost) for row in range(len(urls))]
+                outcomes[row] = Rejection(Reason.BAD_URL, str(error))
+        if requested:
+            outcomes |= self._downloaded(requested)
+        lost = Rejection(Reason.ENGINE, "lost by the library")
         expected = expected_hashes or [None] * len(urls)
-        return [_verified(outcome, wanted) for outcome, wanted in zip(outcomes, expected, strict=True)]
+        return [_verified(outcomes.get(row, lost), digest) for row, digest in enumerate(expected)]
 
     def _resolved(self, url: str) -> str:
         parsed = parse_url(url)
         mapped = resolved_pairs(self._settings.resolve).get((parsed.host or "", parsed.port or 0))
         return url if mapped is None else str(parsed.with_host(mapped[0]).with_port(mapped[1]))
 
-    def _downloaded(self, asked: dict[int, str]) -> dict[int, Outcome]:
+    def _downloaded(self, requested: dict[int, str]) -> dict[int, Outcome]:
         with tempfile.TemporaryDirectory(prefix="corgi-img2dataset-") as folder:
             urls = Path(folder) / "urls.parquet"
-            pq.write_table(pa.table({"url": list(asked.values()), _ROW: list(asked)}), urls)
-            options = library_options(self._settings, urls, Path(folder) / "out", len(asked))
-            last_line = _run_library(options, Path(folder), self._limit_s(len(asked)))
+            pq.write_table(pa.table({"url": list(requested.values()), _ROW: list(requested)}), urls)
+            options = library_options(self._settings, urls, Path(folder) / "out", len(requested))
+            last_line = _run_library(options, Path(folder), self._limit_s(len(requested)))
             outputs = sorted((Path(folder) / "out").glob("*.parquet"))
             if not outputs:
                 raise ClusterError(
@@ -130,7 +130,7 @@ class Img2datasetEngine:
 
 
 def library_options(settings: DownloadSettings, urls: Path, output: Path, num_urls: int) -> dict[str, Any]:
-    """Return the library's arguments that mean what our settings say."""
+    """Return the library's arguments that correspond to our settings."""
     is_png = settings.encode_format == "png"
     return {
         "url_list": str(urls),
@@ -161,11 +161,11 @@ def library_options(settings: DownloadSettings, urls: Path, output: Path, num_ur
 
 
 def outcome_of(row: dict[str, Any], settings: DownloadSettings) -> Outcome:
-    """Return the outcome that one row of the library's output tells."""
+    """Return the outcome of one row of the library's output."""
     if row["status"] != "success":
         return rejection_of(row["error_message"] or "")
     data = row[settings.encode_format]
-    picture = Decoded(
+    return StoredImage(
         image=data,
         width=row["width"],
         height=row["height"],
@@ -176,32 +176,29 @@ def outcome_of(row: dict[str, Any], settings: DownloadSettings) -> Outcome:
         mime=STORED_MIMES[settings.encode_format],
         format="not told by the library",
     )
-    return Outcome(picture=picture)
 
 
 def _verified(outcome: Outcome, expected: str | None) -> Outcome:
-    if outcome.picture is None or not expected:
+    if isinstance(outcome, Rejection) or not expected:
         return outcome
     name, _, digest = expected.strip().lower().partition(":")
     if name != "sha256":
-        return Outcome(reason=Reason.HASH_MISMATCH, detail="this engine compares sha256 only")
-    if digest != outcome.picture.sha256:
-        return Outcome(reason=Reason.HASH_MISMATCH, detail="sha256 differs")
+        return Rejection(Reason.HASH_MISMATCH, "this engine compares sha256 only")
+    if digest != outcome.sha256:
+        return Rejection(Reason.HASH_MISMATCH, "sha256 differs")
     return outcome
 
 
-def rejection_of(message: str) -> Outcome:
+def rejection_of(message: str) -> Rejection:
     """Return the reason behind one of the library's error messages, its details reduced to a template."""
     lowered = message.lower()
     known = next(((text, reason) for text, reason in _MESSAGES if text in lowered), None)
     status = _HTTP_ERROR.search(message)
     if known is not None:
-        return Outcome(reason=known[1], detail=known[0])
+        return Rejection(known[1], known[0])
     if status is not None:
-        return Outcome(
-            reason=Reason.HTTP_STATUS, detail=f"HTTP status {status[1]}", http_status=int(status[1])
-        )
-    return Outcome(reason=Reason.ENGINE, detail="message of the library that is not known")
+        return Rejection(Reason.HTTP_STATUS, f"HTTP status {status[1]}", http_status=int(status[1]))
+    return Rejection(Reason.ENGINE, "message of the library that is not known")
 
 
 def _run_library(options: dict[str, Any], folder: Path, limit_s: float) -> str:

@@ -1,72 +1,95 @@
-"""A shard's rows by what the plan says of them: settled already, pictures that are there, URLs to ask for."""
+"""One outcome per row of a plan: settled by the plan, read from an input, or fetched from the web."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
 
-from corgi.download.shard_tables import Outcome
+from corgi.download.checks import RowChecks
+from corgi.imaging.decode import StoredImage
 from corgi.planning.blocklist import HashBlocklist
 from corgi.tables.arrow import pc
 from corgi.tables.manifest import ShardManifest
+from corgi.tables.rejection import Rejection
 from corgi.tables.schema import REQUEST_URL, Reason
 from corgi.tables.store import Store
 
-Ask = Callable[[pa.Table], Sequence[Outcome]]
-"""What turns the `url` column of some rows of a plan into outcomes, in order."""
+Outcome = StoredImage | Rejection
 _SETTLED = "settled by the plan"
 
 
-def outcomes_of(plan: pa.Table, fetch: Ask, read: Ask, blocked: HashBlocklist) -> list[Outcome]:
-    """Return one outcome a row of a plan, in order.
+class Engine(Protocol):
+    """Turns URLs, or locations in an input, into outcomes."""
+
+    def outcomes(
+        self, urls: Sequence[str], expected_hashes: Sequence[str | None] | None = None
+    ) -> list[Outcome]:
+        """Return one outcome per URL, in order; a body without the expected hash (`sha256:hex`) is rejected."""
+        ...
+
+    def close(self) -> None:
+        """Close connections and end child processes."""
+        ...
+
+
+def outcomes_of(plan: pa.Table, web: Engine, inputs: Engine, checks: RowChecks) -> list[Outcome]:
+    """Return one outcome per row of a plan, in order.
 
     Args:
         plan: PLAN rows, with or without REQUEST_URL.
-        fetch: asks for the URLs of rows, as they are asked for.
-        read: reads the pictures of rows whose `url` column holds their location.
-        blocked: content that is refused whoever gave it.
+        web: fetches the rows that have a URL only.
+        inputs: reads the rows whose image is in an input, by their location.
+        checks: the rules, the same for both.
 
     """
     reasons, locations = plan["reason"].to_pylist(), plan["location"].to_pylist()
-    found: dict[int, Outcome] = {
-        row: Outcome(reason=Reason(reason), detail=_SETTLED) for row, reason in enumerate(reasons) if reason
+    outcomes: dict[int, Outcome] = {
+        row: Rejection(Reason(reason), _SETTLED) for row, reason in enumerate(reasons) if reason
     }
-    open_rows = [row for row in range(plan.num_rows) if row not in found]
-    for rows, ask in (
-        ([row for row in open_rows if locations[row] is None], fetch),
-        ([row for row in open_rows if locations[row] is not None], read),
+    unsettled = [row for row in range(plan.num_rows) if row not in outcomes]
+    for rows, engine in (
+        ([row for row in unsettled if locations[row] is None], web),
+        ([row for row in unsettled if locations[row] is not None], inputs),
     ):
         if rows:
             part = plan.take(pa.array(np.array(rows, np.int64)))
-            part = _by_request(part) if ask is fetch else _by_location(part)
-            found |= dict(zip(rows, (_judged(one, blocked) for one in ask(part)), strict=True))
-    return [found[row] for row in range(plan.num_rows)]
+            urls = _request_urls(part) if engine is web else part["location"]
+            outcomes |= dict(zip(rows, checked_outcomes(engine, part, urls, checks), strict=True))
+    return [outcomes[row] for row in range(plan.num_rows)]
+
+
+def checked_outcomes(
+    engine: Engine, plan: pa.Table, urls: pa.ChunkedArray, checks: RowChecks
+) -> list[Outcome]:
+    """Return one outcome per row of a plan whose URLs or locations are `urls`; every rule is asked here or in the engine."""
+    outcomes = [checks.before_request(_texts(captions)) for captions in plan["captions"].to_pylist()]
+    requested = pa.array([outcome is None for outcome in outcomes], pa.bool_())
+    targets = urls.filter(requested).to_pylist()
+    results = iter(engine.outcomes(targets, _expected_hashes(plan.filter(requested))) if targets else ())
+    return [_checked(next(results), checks) if outcome is None else outcome for outcome in outcomes]
 
 
 def blocked_hashes(store: Store, first: ShardManifest) -> HashBlocklist:
-    """Return the refused content that the plan keeps beside its first shard."""
+    """Return the blocked hashes that the plan stores with its first shard."""
     if all(entry.table != "blocked_hashes" for entry in first.files):
         return HashBlocklist()
     return HashBlocklist.of(store.read(first, "blocked_hashes")["hash"].to_pylist())
 
 
-def _by_request(part: pa.Table) -> pa.Table:
-    """Return rows whose `url` is the one that is asked for."""
-    if REQUEST_URL.name not in part.column_names:
-        return part
-    asked = pc.coalesce(part[REQUEST_URL.name], part["url"])
-    return part.set_column(part.schema.get_field_index("url"), "url", asked)
+def _checked(outcome: Outcome, checks: RowChecks) -> Outcome:
+    return outcome if isinstance(outcome, Rejection) else checks.after_decoding(outcome)
 
 
-def _by_location(part: pa.Table) -> pa.Table:
-    return part.set_column(part.schema.get_field_index("url"), "url", part["location"])
+def _request_urls(plan: pa.Table) -> pa.ChunkedArray:
+    if REQUEST_URL.name not in plan.column_names:
+        return plan["url"]
+    return pc.coalesce(plan[REQUEST_URL.name], plan["url"])
 
 
-def _judged(outcome: Outcome, blocked: HashBlocklist) -> Outcome:
-    picture = outcome.picture
-    if picture is None or not blocked.kinds:
-        return outcome
-    if blocked.holds([f"sha256:{picture.sha256}", f"phash:{picture.phash}"]).any():
-        return replace(outcome, picture=None, reason=Reason.BLOCKED_HASH, detail="listed in block_hashes")
-    return outcome
+def _texts(captions: list[dict[str, str]] | None) -> list[str]:
+    return [entry["caption"] for entry in captions or ()]
+
+
+def _expected_hashes(plan: pa.Table) -> list[str | None] | None:
+    return plan["expected_hash"].to_pylist() if "expected_hash" in plan.column_names else None

@@ -1,4 +1,4 @@
-"""The download stage of a run over vectors made elsewhere: planned rows become rows of `images` without a picture."""
+"""The download stage of a run over precomputed embeddings: planned rows become rows of `images` without an image."""
 
 from collections.abc import Sequence
 
@@ -6,21 +6,23 @@ import pyarrow as pa
 
 from corgi.download import revise
 from corgi.download.carried import amended, commit_tables
+from corgi.download.planned import Outcome
 from corgi.download.rules import check_captions, rules_of
-from corgi.download.shard_tables import Outcome, ShardTables, shard_tables
+from corgi.download.shard_tables import ShardTables, shard_tables
 from corgi.flow.cluster import connect
 from corgi.flow.dag import Context
 from corgi.flow.shards import Pool, make_shards
-from corgi.imaging.decode import Decoded
+from corgi.imaging.decode import StoredImage
 from corgi.settings.data import DownloadSettings
 from corgi.settings.errors import InputError
 from corgi.tables.manifest import ShardManifest
+from corgi.tables.rejection import Rejection
 from corgi.tables.schema import IMAGES, Reason
 from corgi.tables.store import ShardTask, Store
 
 _NAMED = ("uid", "url", "group", "split", "additional")
 _FACTS = ("planned", "kept", "rejected", "captions_left_out")
-_ELSEWHERE = Decoded(b"", 0, 0, 0, 0, "", "", "", "")
+_ELSEWHERE = StoredImage(b"", 0, 0, 0, 0, "", "", "", "")
 
 
 def run(context: Context) -> list[ShardTask]:
@@ -39,7 +41,7 @@ def amend(context: Context, tasks: Sequence[ShardTask]) -> None:
     """Publish shards without the rows taken down.
 
     Raises:
-        InputError: rows are to be fetched again, and none ever was.
+        InputError: rows are to be fetched again, and none was ever fetched.
 
     """
     if any("retry" in task.payload["amend"] for task in tasks):
@@ -50,33 +52,29 @@ def amend(context: Context, tasks: Sequence[ShardTask]) -> None:
 
 
 class ListedShards:
-    """Make shards of `images` that name what vectors stand for; every column that a picture would fill is null."""
+    """Make shards of `images` with one row per vector; every column about the image itself is null."""
 
     def make(self, task: ShardTask) -> ShardManifest:
-        """Judge the captions of one shard of the plan and commit its rows."""
+        """Check the captions of one shard of the plan and commit its rows."""
         store = Store(task.root)
         rules = rules_of(DownloadSettings.model_validate(task.settings["download"]).filter)
         (path,) = task.inputs["plan"]
         plan = store.read(store.read_shard(path), "plan")
-        outcomes = []
+        outcomes: list[Outcome] = []
         for reason, captions in zip(plan["reason"].to_pylist(), plan["captions"].to_pylist(), strict=True):
-            broken = check_captions([entry["caption"] for entry in captions or ()], rules)
-            if reason:
-                outcomes.append(Outcome(reason=Reason(reason), detail="settled by the plan"))
-            elif broken:
-                outcomes.append(Outcome(reason=broken.reason, detail=broken.detail))
-            else:
-                outcomes.append(Outcome(picture=_ELSEWHERE))
-        tables = amended(store, task, _without_pictures(shard_tables(plan, outcomes, rules)))
+            settled = Rejection(Reason(reason), "settled by the plan") if reason else None
+            rejection = settled or check_captions([entry["caption"] for entry in captions or ()], rules)
+            outcomes.append(rejection or _ELSEWHERE)
+        tables = amended(store, task, _without_images(shard_tables(plan, outcomes, rules)))
         with store.attempt(task) as attempt:
             return commit_tables(attempt, tables)
 
 
-def _without_pictures(found: ShardTables) -> ShardTables:
-    images = found.images
+def _without_images(tables: ShardTables) -> ShardTables:
+    images = tables.images
     columns = [
         images[field.name] if field.name in _NAMED else pa.nulls(images.num_rows, field.type)
         for field in IMAGES
     ]
-    facts = {name: found.facts[name] for name in _FACTS}
-    return ShardTables(pa.table(columns, schema=IMAGES), found.captions, found.ledger, found.rows, facts)
+    facts = {name: tables.facts[name] for name in _FACTS}
+    return ShardTables(pa.table(columns, schema=IMAGES), tables.captions, tables.ledger, tables.rows, facts)

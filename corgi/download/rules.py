@@ -1,8 +1,8 @@
-"""Which rows are worth keeping: named rules over captions and pictures, with the presets people know.
+"""The filter: rules about captions and images, and the well-known presets.
 
-A caption that breaks a rule is left out; a picture left without one is kept or not as `keep_without_caption` says. Rules
-about pictures look at the original's size and bytes. Every refusal has one reason of the schema. Placeholders ("image not
-found") show only over the whole set: a shard counts equal bodies here, the curate stage quarantines the frequent ones.
+A caption that breaks a rule is left out; `keep_without_caption` decides whether an image without captions is kept. Rules
+about images use the size and bytes of the original. Every rejection has one reason of the schema. Placeholders ("image not
+found") are visible only over the whole set: a shard counts equal bodies here, and curate quarantines the frequent ones.
 """
 
 import functools
@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from corgi.imaging.header import Rejected
 from corgi.settings.data import FilterSettings, PresetName
+from corgi.tables.rejection import Rejection
 from corgi.tables.schema import Reason
 
 MOST_REPEATED = 100
@@ -33,11 +33,11 @@ PRESETS: Mapping[PresetName, FilterSettings] = {
     "laion": FilterSettings(min_caption_chars=5, keep_without_caption=False, min_bytes=5_000),
 }
 """datacomp_basic: DataComp's basic filter (English, over 2 words and over 5 characters, 200 px, 3:1), its detector replaced by
-py3langid. laion: what LAION-400M asked before any score (5 characters, 5 kB)."""
+py3langid. laion: LAION-400M's rules before any score (5 characters, 5 kB)."""
 
 
 class Original(NamedTuple):
-    """What the rules see of a picture: its size as received, px, and its bytes where they are known."""
+    """What the rules know of an image: its size as received, px, and its bytes, None if unknown."""
 
     width: int
     height: int
@@ -49,21 +49,21 @@ Subject = TypeVar("Subject", str, Original)
 
 @dataclass(frozen=True)
 class Rule(Generic[Subject]):
-    """One rule about a caption or a picture: the setting that switches it on, its reason, and whether a subject keeps it."""
+    """One rule about a caption or an image: the setting that switches it on, its reason, and whether a subject satisfies it."""
 
     setting: str
     reason: Reason
     holds: Callable[[Subject, FilterSettings], bool]
     detail: str = ""
-    """What the ledger says of it; the setting unless given."""
+    """The detail in the ledger; the setting unless given."""
 
     def breaks(self, subject: Subject, rules: FilterSettings) -> bool:
-        """Return whether the rules set it and a caption or picture does not keep it."""
+        """Return whether the rule is set and a caption or image does not satisfy it."""
         return bool(getattr(rules, self.setting)) and not self.holds(subject, rules)
 
-    def rejected(self) -> Rejected:
-        """Return the verdict on what breaks it."""
-        return Rejected(self.reason, self.detail or self.setting)
+    def rejection(self) -> Rejection:
+        """Return the rejection of what breaks it."""
+        return Rejection(self.reason, self.detail or self.setting)
 
 
 def has_enough_chars(caption: str, rules: FilterSettings) -> bool:
@@ -99,11 +99,11 @@ CAPTION_RULES: Sequence[Rule[str]] = (
     Rule("max_caption_words", Reason.CAPTION_LENGTH, has_not_too_many_words),
     Rule("caption_languages", Reason.CAPTION_LANGUAGE, is_in_a_wanted_language),
 )
-"""In the order they are asked: the first that a caption breaks is its reason, the language, which costs most, comes last."""
+"""In the order of checking: the first broken rule is the reason. The language costs most and comes last."""
 
 
 def has_enough_bytes(original: Original, rules: FilterSettings) -> bool:
-    """Return whether a picture came in at least `min_bytes` bytes, where they are known."""
+    """Return whether an image was received in at least `min_bytes` bytes; unknown bytes pass."""
     return original.num_bytes is None or original.num_bytes >= (rules.min_bytes or 0)
 
 
@@ -118,16 +118,16 @@ def is_not_too_thin(original: Original, rules: FilterSettings) -> bool:
     return longer <= (rules.max_aspect_ratio or math.inf) * shorter
 
 
-PICTURE_RULES: Sequence[Rule[Original]] = (
+IMAGE_RULES: Sequence[Rule[Original]] = (
     Rule("min_bytes", Reason.TOO_FEW_BYTES, has_enough_bytes),
     Rule("min_side", Reason.TOO_SMALL, has_large_enough_sides),
     Rule("max_aspect_ratio", Reason.ASPECT_RATIO, is_not_too_thin, "max_aspect_ratio of the filter"),
 )
-"""In the order they are asked."""
+"""In the order of checking."""
 
 
 def rules_of(settings: FilterSettings) -> FilterSettings:
-    """Return the preset's rules with the settings' own in their place; a rule that neither sets is None."""
+    """Return the preset's rules, overridden by the settings that are set; a rule set by neither is None."""
     own = settings.model_dump(exclude={"preset"}, exclude_none=True)
     return PRESETS[settings.preset].model_copy(update=own)
 
@@ -137,22 +137,22 @@ def broken_rule(caption: str, rules: FilterSettings) -> Rule[str] | None:
     return next((rule for rule in CAPTION_RULES if rule.breaks(caption, rules)), None)
 
 
-def check_captions(captions: Sequence[str], rules: FilterSettings) -> Rejected | None:
-    """Return why a row with these captions, as the list gives them, is not worth a request, or None."""
+def check_captions(captions: Sequence[str], rules: FilterSettings) -> Rejection | None:
+    """Return why a row with these captions, as listed, is not requested, or None."""
     if rules.keep_without_caption in (None, True):
         return None
     broken = [broken_rule(caption, rules) for caption in captions]
     if None in broken:
         return None
     first = next((rule for rule in broken if rule is not None), None)
-    return first.rejected() if first else Rejected(Reason.NO_CAPTION, "none in the list")
+    return first.rejection() if first else Rejection(Reason.NO_CAPTION, "none in the list")
 
 
-def check_picture(width: int, height: int, num_bytes: int | None, rules: FilterSettings) -> Rejected | None:
-    """Return why a picture of an original size, px, and bytes is left out, or None; unknown bytes pass."""
+def check_image(width: int, height: int, num_bytes: int | None, rules: FilterSettings) -> Rejection | None:
+    """Return why an image of this original size, px, and bytes is rejected, or None; unknown bytes pass."""
     original = Original(width, height, num_bytes)
-    broken = next((rule for rule in PICTURE_RULES if rule.breaks(original, rules)), None)
-    return broken.rejected() if broken else None
+    broken = next((rule for rule in IMAGE_RULES if rule.breaks(original, rules)), None)
+    return broken.rejection() if broken else None
 
 
 def language_of(text: str) -> tuple[str, float]:
@@ -163,14 +163,14 @@ def language_of(text: str) -> tuple[str, float]:
 
 @functools.cache
 def _identifier() -> Any:
-    """Load the detector, whose model lies in its package, once a process."""
+    """Load the detector, whose model is stored in its package, once per process."""
     from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
     return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
 
 
 def repeated(hashes: Iterable[str]) -> dict[str, int]:
-    """Return how often each body that came from more than one URL came, the most frequent ones first."""
+    """Return how often each body appears that came from more than one URL, the most frequent first."""
     counts = Counter(hashes)
     often = sorted((item for item in counts.items() if item[1] > 1), key=lambda item: (-item[1], item[0]))
     return dict(often[:MOST_REPEATED])

@@ -1,4 +1,4 @@
-"""What became of each planned URL, and the three tables a shard makes of it."""
+"""The three tables of a download shard, from the outcomes of its planned rows."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -7,11 +7,13 @@ from typing import Any
 
 import pyarrow as pa
 
+from corgi.download.planned import Outcome
 from corgi.download.rules import PRESETS, broken_rule, repeated
-from corgi.imaging.decode import Decoded
+from corgi.imaging.decode import StoredImage
 from corgi.settings.data import FilterSettings
 from corgi.tables.manifest import RowCounts
-from corgi.tables.schema import CAPTIONS, IMAGES, LEDGER, Reason
+from corgi.tables.rejection import Rejection
+from corgi.tables.schema import CAPTIONS, IMAGES, LEDGER
 
 _CHUNK_ROWS = 500
 KEPT, REJECTED = "kept", "rejected"
@@ -29,19 +31,8 @@ _IMAGE_FIELDS = (
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """A picture, or the reason there is none; status and bytes are None where the engine does not tell."""
-
-    picture: Decoded | None = None
-    reason: Reason | None = None
-    detail: str = ""
-    http_status: int | None = None
-    num_bytes: int | None = None
-
-
-@dataclass(frozen=True)
 class ShardTables:
-    """The tables of one shard, every one sorted by its key, with their row counts and the report's facts."""
+    """The tables of one shard, each sorted by its key, with their row counts and the facts for the report."""
 
     images: pa.Table
     captions: pa.Table
@@ -55,15 +46,15 @@ def shard_tables(
 ) -> ShardTables:
     """Return the tables of a plan's shard and the outcomes of its rows, in the plan's order.
 
-    A ledger row stands for one row of the list; list rows that name one URL share its outcome. Captions that break a rule
+    There is one ledger row per row of the list; rows of the same URL share its outcome. Captions that break a rule
     are left out and counted; the others keep their ordinals.
     """
     rows = sorted(zip(plan.to_pylist(), outcomes, strict=True), key=lambda row: row[0]["uid"])
     ledger = sorted(
         (entry for row in rows for entry in _ledger(*row)), key=lambda entry: (entry["source"], entry["row"])
     )
-    images = [_image(row, outcome.picture) for row, outcome in rows if outcome.picture is not None]
-    listed = [entry for row, outcome in rows if outcome.picture is not None for entry in _captions(row)]
+    images = [_image(row, outcome) for row, outcome in rows if isinstance(outcome, StoredImage)]
+    listed = [entry for row, outcome in rows if isinstance(outcome, StoredImage) for entry in _captions(row)]
     broken = [broken_rule(entry["caption"], rules) for entry in listed]
     captions = [entry for entry, rule in zip(listed, broken, strict=True) if rule is None]
     left_out = Counter(rule.setting for rule in broken if rule is not None)
@@ -77,18 +68,19 @@ def shard_tables(
 
 
 def _images_table(images: list[dict[str, Any]]) -> pa.Table:
-    """Return the table in chunks: one buffer of all pictures would be copied each time it grows."""
+    """Return the table in chunks: a single buffer of all images would be copied each time it grows."""
     starts = range(0, len(images), _CHUNK_ROWS)
     chunks = [pa.Table.from_pylist(images[start : start + _CHUNK_ROWS], schema=IMAGES) for start in starts]
     return pa.concat_tables([IMAGES.empty_table(), *chunks])
 
 
 def _ledger(row: dict[str, Any], outcome: Outcome) -> list[dict[str, Any]]:
+    rejection = outcome if isinstance(outcome, Rejection) else None
     verdict = {
         "uid": row["uid"],
-        "status": KEPT if outcome.picture is not None else REJECTED,
-        "reason": outcome.reason,
-        "detail": outcome.detail or None,
+        "status": REJECTED if rejection else KEPT,
+        "reason": rejection.reason if rejection else None,
+        "detail": (rejection.detail or None) if rejection else None,
         "http_status": outcome.http_status,
         "bytes": outcome.num_bytes,
     }
@@ -98,9 +90,9 @@ def _ledger(row: dict[str, Any], outcome: Outcome) -> list[dict[str, Any]]:
     ]
 
 
-def _image(row: dict[str, Any], picture: Decoded) -> dict[str, Any]:
+def _image(row: dict[str, Any], image: StoredImage) -> dict[str, Any]:
     named = {name: row[name] for name in ("uid", "url", "group", "split", "additional")}
-    return {**named, **{name: getattr(picture, name) for name in _IMAGE_FIELDS}}
+    return {**named, **{name: getattr(image, name) for name in _IMAGE_FIELDS}}
 
 
 def _captions(row: dict[str, Any]) -> list[dict[str, Any]]:
@@ -123,23 +115,24 @@ def _counts(ledger: Sequence[dict[str, Any]]) -> RowCounts:
 
 
 def _facts(outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    """Return what the report shows of a shard, counted in pictures, not in list rows."""
-    pictures = [outcome.picture for outcome in outcomes if outcome.picture is not None]
+    """Return the facts of a shard for the report, counted in URLs, not in list rows."""
+    images = [outcome for outcome in outcomes if isinstance(outcome, StoredImage)]
+    rejections = [outcome for outcome in outcomes if isinstance(outcome, Rejection)]
     return {
         "planned": len(outcomes),
-        "kept": len(pictures),
-        "rejected": _sorted(Counter(str(outcome.reason) for outcome in outcomes if outcome.picture is None)),
+        "kept": len(images),
+        "rejected": _sorted(Counter(str(rejection.reason) for rejection in rejections)),
         "bytes": sum(outcome.num_bytes or 0 for outcome in outcomes),
-        "stored_bytes": sum(len(picture.image) for picture in pictures),
-        "formats": _sorted(Counter(picture.format for picture in pictures)),
-        "animated": sum(bool(picture.animated) for picture in pictures),
-        "repeated_sha256": repeated(picture.sha256 for picture in pictures),
-        "original_shorter_side_up_to_px": _sorted(Counter(_octave(picture) for picture in pictures)),
+        "stored_bytes": sum(len(image.image) for image in images),
+        "formats": _sorted(Counter(image.format for image in images)),
+        "animated": sum(bool(image.animated) for image in images),
+        "repeated_sha256": repeated(image.sha256 for image in images),
+        "original_shorter_side_up_to_px": _sorted(Counter(_octave(image) for image in images)),
     }
 
 
-def _octave(picture: Decoded) -> str:
-    side = min(picture.original_width, picture.original_height)
+def _octave(image: StoredImage) -> str:
+    side = min(image.original_width, image.original_height)
     return f"{1 << max(0, side - 1).bit_length():05d}"
 
 

@@ -1,6 +1,6 @@
-"""A shard's statistics in img2dataset's words: counts, seconds and a status dictionary, with our own reasons beside them.
+"""A shard's statistics in img2dataset's words: counts, seconds and a status dictionary, and our own reasons.
 
-Seconds live here and nowhere else: the file lies beside the shard's manifest, outside all digests.
+Seconds are stored only here: the file is next to the shard's manifest and enters no digest.
 """
 
 from collections import Counter
@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from http.client import responses
 from typing import Any
 
-from corgi.download.shard_tables import Outcome
+from corgi.download.planned import Outcome
+from corgi.tables.rejection import Rejection
 from corgi.tables.schema import Reason
 
 DOWNLOAD_REASONS = frozenset(
@@ -58,13 +59,12 @@ _DETAILS: dict[tuple[Reason, str], str] = {
 
 
 def status_string(outcome: Outcome) -> str:
-    """Return what img2dataset's status dictionary says of an outcome; our own reason where that library has no word."""
-    if outcome.picture is not None:
+    """Return img2dataset's status string for an outcome; our own reason where that library has none."""
+    if not isinstance(outcome, Rejection):
         return "success"
     if outcome.reason == Reason.HTTP_STATUS:
         status = outcome.http_status or 0
         return f"HTTP Error {status}: {responses.get(status, '')}"
-    assert outcome.reason is not None
     known = _STRINGS.get(outcome.reason, str(outcome.reason))
     return _DETAILS.get((outcome.reason, outcome.detail), known)
 
@@ -74,8 +74,8 @@ def shard_stats(outcomes: Sequence[Outcome], start_time: float, end_time: float)
 
     count = successes + failed_to_download + failed_to_resize; `reasons` counts ours.
     """
-    failed = [outcome for outcome in outcomes if outcome.picture is None]
-    num_undelivered = sum(outcome.reason in DOWNLOAD_REASONS for outcome in failed)
+    failed = [outcome for outcome in outcomes if isinstance(outcome, Rejection)]
+    num_undelivered = sum(rejection.reason in DOWNLOAD_REASONS for rejection in failed)
     num_bytes = sum(outcome.num_bytes or 0 for outcome in outcomes)
     duration = max(end_time - start_time, 1e-9)
     return {
@@ -87,7 +87,7 @@ def shard_stats(outcomes: Sequence[Outcome], start_time: float, end_time: float)
         "start_time": start_time,
         "end_time": end_time,
         "status_dict": dict(Counter(status_string(outcome) for outcome in outcomes).most_common()),
-        "reasons": dict(Counter(str(outcome.reason) for outcome in failed).most_common()),
+        "reasons": dict(Counter(str(rejection.reason) for rejection in failed).most_common()),
         "bytes": num_bytes,
         "img_per_sec": len(outcomes) / duration,
         "bytes_per_sec": num_bytes / duration,

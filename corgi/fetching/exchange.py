@@ -1,4 +1,4 @@
-"""The guarded fetch: one URL costs bounded time and bytes, and reaches no address that was not judged.
+"""The guarded fetch: one URL costs bounded time and bytes, and connects to no address that was not checked.
 
 The only module that contacts hosts named in data.
 """
@@ -23,14 +23,15 @@ from corgi.fetching.host_slots import Breaker
 from corgi.fetching.redirect import redirected
 from corgi.fetching.response import (
     OVERLOADED,
+    AttemptError,
+    Body,
     BoundedBody,
-    Fetched,
-    StopError,
-    check_answer,
+    check_response,
 )
 from corgi.fetching.robots_txt import MAX_TEXT_BYTES
 from corgi.settings.data import DownloadSettings
 from corgi.settings.errors import ClusterError, SettingsError
+from corgi.tables.rejection import Rejection
 from corgi.tables.schema import Reason
 
 MAX_HEADER_BYTES = 16 * 1024
@@ -42,11 +43,11 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _ACCEPT = "image/webp,image/png,image/jpeg,image/gif,image/*;q=0.8,*/*;q=0.5"
 
 
-_Found = TypeVar("_Found")
+_Result = TypeVar("_Result")
 
 
 class Exchange:
-    """Ask hosts, one request at a time each: one TLS context, kept-alive connections, one name cache, one breaker.
+    """Send single requests: one TLS context, kept-alive connections, one name cache, one circuit breaker.
 
     Use it inside one event loop; `close` it there.
     """
@@ -64,17 +65,17 @@ class Exchange:
             await session.close()
 
     async def get(
-        self, url: URL, use: Callable[[aiohttp.ClientResponse], Awaitable[_Found]], is_last: bool = False
-    ) -> _Found | URL:
-        """Return what `use` makes of one answer, or where the answer says to look.
+        self, url: URL, use: Callable[[aiohttp.ClientResponse], Awaitable[_Result]], is_last: bool = False
+    ) -> _Result | URL:
+        """Return what `use` makes of one response, or the URL to which the response redirects.
 
         Raises:
-            StopError: the answer is of no use, or the host was given up.
+            AttemptError: the response cannot be used, or the host is paused after faults.
 
         """
         site, began, is_heard = f"{url.host}:{url.port}", monotonic(), False
         if not self._breaker.allows(site, began):
-            raise StopError(Fetched(reason=Reason.HOST_UNAVAILABLE, detail="given up after faults in a row"))
+            raise AttemptError(Rejection(Reason.HOST_UNAVAILABLE, "given up after faults in a row"))
         headers = {"Connection": "close"} if is_last else None
         try:
             async with self._opened().get(url, allow_redirects=False, headers=headers) as response:
@@ -86,7 +87,7 @@ class Exchange:
             if isinstance(error, TimeoutError) and not isinstance(error, aiohttp.ClientError):
                 raise  # the deadline of the whole exchange
             stop = _fault(error)
-            is_heard = is_heard or stop.outcome not in _NOBODY
+            is_heard = is_heard or stop.rejection not in _UNREACHABLE
             raise stop from error
         except asyncio.CancelledError:
             is_heard = is_heard or monotonic() - began < self._settings.timeout_s / 2
@@ -104,25 +105,24 @@ class Exchange:
         return self._session
 
 
-async def read_picture(response: aiohttp.ClientResponse, settings: DownloadSettings) -> Fetched:
-    """Return an answer's body, decoded, once it is whole.
+async def read_body(response: aiohttp.ClientResponse, settings: DownloadSettings) -> Body:
+    """Return the whole body of a response, content encoding removed.
 
     Raises:
-        StopError: the head of the answer refuses, or the body is too large or broken.
+        AttemptError: the status or headers do not allow reading it, or the body is too large or broken.
 
     """
-    check_answer(response.status, response.headers, settings)
+    check_response(response.status, response.headers, settings)
     body = BoundedBody(int(settings.max_bytes), response.headers.get("Content-Encoding", ""))
     async for chunk in _chunks(response):
         body.add(chunk)
-    data = body.whole()
-    return Fetched(body=data, http_status=response.status, num_bytes=len(data))
+    return Body(body.whole(), response.status)
 
 
 async def _chunks(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
-    """Yield a body as it comes in.
+    """Yield a body as it arrives.
 
-    The client tells its parser's error to who waits for a head, not to who reads a body: that one looks for it.
+    The client raises a parser error to a reader of headers, not to a reader of the body, so the error is looked for here.
     """
     content = response.content
     while (
@@ -133,7 +133,7 @@ async def _chunks(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
                 chunk = await content.readany()
         except TimeoutError:
             continue
-        except RuntimeError as error:  # what the client says of reading on where its parser gave up
+        except RuntimeError as error:  # the client's error for reading on after its parser failed
             raise _broken() from error
         if not chunk:
             return
@@ -141,14 +141,14 @@ async def _chunks(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
 
 
 async def read_robots(response: aiohttp.ClientResponse) -> bytes:
-    """Return a robots.txt as far as it is read.
+    """Return a robots.txt, cut at the longest length that is parsed.
 
     Raises:
-        StopError: the status is not 200.
+        AttemptError: the status is not 200.
 
     """
     if response.status != 200:
-        check_answer(response.status, response.headers, DownloadSettings())
+        check_response(response.status, response.headers, DownloadSettings())
     text = bytearray()
     async for chunk in _chunks(response):
         text += chunk
@@ -158,10 +158,10 @@ async def read_robots(response: aiohttp.ClientResponse) -> bytes:
 
 
 class GuardedResolver(AbstractResolver):
-    """Resolve names, after the recipe's own pairs, to addresses that were judged; refuse a name that has none."""
+    """Resolve names, after the recipe's own pairs, to allowed addresses; refuse a name that has none."""
 
     def __init__(self, guard: Guard) -> None:
-        """Remember the recipe's exceptions; names are looked up in threads of its own, since a slow one blocks its thread."""
+        """Keep the recipe's exceptions; names are looked up in a thread pool of their own, because a slow look-up blocks its thread."""
         self._guard = guard
         self._threads = ThreadPoolExecutor(DNS_THREADS, thread_name_prefix="dns")
         self._nameless: OrderedDict[str, float] = OrderedDict()
@@ -169,16 +169,16 @@ class GuardedResolver(AbstractResolver):
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
-        """Return the judged addresses of a host.
+        """Return the allowed addresses of a host.
 
         Raises:
             AddressRefusedError: every address it has is refused.
 
         """
-        found = await self._look_up(host, port, family)
+        addresses = await self._look_up(host, port, family)
         allowed: list[ResolveResult] = []
         refusal = AddressRefusedError("no numeric address")
-        for address, number in found:
+        for address, number in addresses:
             try:
                 self._guard.judge(address, number)
             except AddressRefusedError as error:
@@ -199,7 +199,7 @@ class GuardedResolver(AbstractResolver):
         return allowed
 
     async def close(self) -> None:
-        """Give the threads back."""
+        """End the threads."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def _look_up(self, host: str, port: int, family: int) -> list[tuple[str, int]]:
@@ -222,7 +222,7 @@ class GuardedResolver(AbstractResolver):
 
 @functools.cache
 def tls_context(ca_file: str | None = None) -> ssl.SSLContext:
-    """Return the process's one TLS context: building one costs more than decoding a picture.
+    """Return the process's one TLS context: building one costs more than decoding an image.
 
     Raises:
         SettingsError: the file of further CA certificates cannot be read.
@@ -242,14 +242,14 @@ def tls_context(ca_file: str | None = None) -> ssl.SSLContext:
 def _new_session(settings: DownloadSettings) -> aiohttp.ClientSession:
     guard = Guard.of(settings.allow_private, settings.resolve)
 
-    def judged_socket(info: Any) -> socket.socket:
+    def checked_socket(info: Any) -> socket.socket:
         family, kind, protocol, _, address = info
         guard.judge(
             str(address[0]), int(address[1])
-        )  # the very address dialled: a literal never meets the resolver
-        dialled = socket.socket(family, kind, protocol)
-        dialled.setblocking(False)
-        return dialled
+        )  # the address that is connected to: a literal address never passes the resolver
+        connecting = socket.socket(family, kind, protocol)
+        connecting.setblocking(False)
+        return connecting
 
     connector = aiohttp.TCPConnector(
         limit=settings.connections,
@@ -257,7 +257,7 @@ def _new_session(settings: DownloadSettings) -> aiohttp.ClientSession:
         ssl=tls_context(settings.ca_file),
         ttl_dns_cache=DNS_CACHE_S,
         dns_cache_max_size=DNS_CACHE_NAMES,
-        socket_factory=judged_socket,
+        socket_factory=checked_socket,
     )
     return aiohttp.ClientSession(
         connector=connector,
@@ -272,15 +272,15 @@ def _new_session(settings: DownloadSettings) -> aiohttp.ClientSession:
     )
 
 
-def _location(asked: URL, response: aiohttp.ClientResponse) -> URL:
+def _location(url: URL, response: aiohttp.ClientResponse) -> URL:
     try:
-        return redirected(asked, response.headers.get("Location", ""))
+        return redirected(url, response.headers.get("Location", ""))
     except UrlRefusedError as error:
-        raise StopError(Fetched(reason=Reason.BAD_URL, detail=f"redirect: {error}")) from None
+        raise AttemptError(Rejection(Reason.BAD_URL, f"redirect: {error}")) from None
 
 
-def _fault(error: BaseException) -> StopError:
-    """Return the outcome of an exception of the client; its text may hold addresses and is not kept."""
+def _fault(error: BaseException) -> AttemptError:
+    """Return the rejection for an exception of the client, whose text may hold addresses and is not kept."""
     causes = list(_causes(error))
     if any(isinstance(cause, OSError) and cause.errno in (errno.EMFILE, errno.ENFILE) for cause in causes):
         raise ClusterError(
@@ -288,23 +288,21 @@ def _fault(error: BaseException) -> StopError:
         ) from error
     refused = next((cause for cause in causes if isinstance(cause, AddressRefusedError)), None)
     if refused is not None:
-        return StopError(Fetched(reason=Reason.BLOCKED_ADDRESS, detail=str(refused)))
+        return AttemptError(Rejection(Reason.BLOCKED_ADDRESS, str(refused)))
     lookup = next((cause for cause in causes if isinstance(cause, socket.gaierror)), None)
     if lookup is not None:
-        return StopError(
-            Fetched(reason=Reason.DNS, detail="name has no address"), lookup.errno == socket.EAI_AGAIN
-        )
+        return AttemptError(Rejection(Reason.DNS, "name has no address"), lookup.errno == socket.EAI_AGAIN)
     if any(isinstance(cause, UnicodeError) for cause in causes):
-        return StopError(Fetched(reason=Reason.BAD_URL, detail="host is no name"))
-    for kinds, outcome, is_passing in _FAULTS:
+        return AttemptError(Rejection(Reason.BAD_URL, "host is no name"))
+    for kinds, rejection, is_transient in _FAULTS:
         if any(isinstance(cause, kinds) for cause in causes):
-            return StopError(outcome, is_passing)
+            return AttemptError(rejection, is_transient)
     return _broken()
 
 
-def _broken() -> StopError:
-    """Return the outcome of an answer that is not HTTP; the bytes may be left over from an answer before it."""
-    return StopError(Fetched(reason=Reason.CONNECTION, detail="broken HTTP answer"), is_passing=True)
+def _broken() -> AttemptError:
+    """Return the rejection of a response that is not HTTP; the bytes may be left over from the previous response."""
+    return AttemptError(Rejection(Reason.CONNECTION, "broken HTTP answer"), is_transient=True)
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -315,36 +313,36 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-_FAULTS: tuple[tuple[tuple[type[BaseException], ...], Fetched, bool], ...] = (
+_FAULTS: tuple[tuple[tuple[type[BaseException], ...], Rejection, bool], ...] = (
     (
         (aiohttp.ClientConnectorCertificateError, ssl.SSLCertVerificationError),
-        Fetched(reason=Reason.CONNECTION, detail="certificate refused"),
+        Rejection(Reason.CONNECTION, "certificate refused"),
         False,
     ),
-    ((ssl.SSLError,), Fetched(reason=Reason.CONNECTION, detail="TLS failed"), False),
-    ((aiohttp.ServerTimeoutError,), Fetched(reason=Reason.TIMEOUT, detail="no connection in time"), True),
-    ((ConnectionRefusedError,), Fetched(reason=Reason.CONNECTION, detail="refused"), False),
+    ((ssl.SSLError,), Rejection(Reason.CONNECTION, "TLS failed"), False),
+    ((aiohttp.ServerTimeoutError,), Rejection(Reason.TIMEOUT, "no connection in time"), True),
+    ((ConnectionRefusedError,), Rejection(Reason.CONNECTION, "refused"), False),
     (
         (aiohttp.ClientPayloadError,),
-        Fetched(reason=Reason.SHORT_BODY, detail="closed before the end", http_status=200),
+        Rejection(Reason.SHORT_BODY, "closed before the end", http_status=200),
         True,
     ),
-    ((ConnectionError,), Fetched(reason=Reason.CONNECTION, detail="reset"), True),
+    ((ConnectionError,), Rejection(Reason.CONNECTION, "reset"), True),
     (
         (aiohttp.ServerDisconnectedError,),
-        Fetched(reason=Reason.CONNECTION, detail="closed without an answer"),
+        Rejection(Reason.CONNECTION, "closed without an answer"),
         True,
     ),
-    ((aiohttp.ClientConnectorError,), Fetched(reason=Reason.CONNECTION, detail="no route"), False),
-    ((aiohttp.InvalidURL,), Fetched(reason=Reason.BAD_URL, detail="not a URL"), False),
+    ((aiohttp.ClientConnectorError,), Rejection(Reason.CONNECTION, "no route"), False),
+    ((aiohttp.InvalidURL,), Rejection(Reason.BAD_URL, "not a URL"), False),
 )
-_NOBODY = (
-    Fetched(reason=Reason.CONNECTION, detail="refused"),
-    Fetched(reason=Reason.CONNECTION, detail="reset"),
-    Fetched(reason=Reason.CONNECTION, detail="closed without an answer"),
-    Fetched(reason=Reason.CONNECTION, detail="no route"),
-    Fetched(reason=Reason.CONNECTION, detail="TLS failed"),
-    Fetched(reason=Reason.CONNECTION, detail="certificate refused"),
-    Fetched(reason=Reason.TIMEOUT, detail="no connection in time"),
+_UNREACHABLE = (
+    Rejection(Reason.CONNECTION, "refused"),
+    Rejection(Reason.CONNECTION, "reset"),
+    Rejection(Reason.CONNECTION, "closed without an answer"),
+    Rejection(Reason.CONNECTION, "no route"),
+    Rejection(Reason.CONNECTION, "TLS failed"),
+    Rejection(Reason.CONNECTION, "certificate refused"),
+    Rejection(Reason.TIMEOUT, "no connection in time"),
 )
-"""Faults of a host as a whole, which the breaker counts."""
+"""Faults of the host as a whole, which the breaker counts."""

@@ -1,4 +1,4 @@
-"""Fetch many URLs politely: deadlines, attempts, redirects, robots.txt and slots of hosts around each guarded exchange."""
+"""Fetch many URLs politely: deadlines, attempts, redirects, robots.txt and host slots around each guarded exchange."""
 
 import asyncio
 import functools
@@ -11,14 +11,15 @@ from typing import Self
 from yarl import URL
 
 from corgi.fetching.address import UrlRefusedError, parse_url
-from corgi.fetching.exchange import Exchange, read_picture, read_robots
+from corgi.fetching.exchange import Exchange, read_body, read_robots
 from corgi.fetching.host_slots import HostGate, Lessor, LocalLessor
-from corgi.fetching.response import Fetched, StopError, backoff_s, check_hash, opted_out
+from corgi.fetching.response import AttemptError, Body, backoff_s, check_hash, opted_out
 from corgi.fetching.robots import product_of
 from corgi.fetching.robots_cache import RobotsCache
 from corgi.fetching.robots_txt import RobotsTxt
 from corgi.fetching.scheduler import Turns, rolling
 from corgi.settings.data import DownloadSettings
+from corgi.tables.rejection import Rejection
 from corgi.tables.schema import Reason
 
 MAX_REDIRECTS = 5
@@ -52,41 +53,40 @@ class Fetcher:
         await self._gate.release()
         await self._exchange.close()
 
-    async def fetch(self, url: str, expected_hash: str | None = None) -> Fetched:
-        """Return a URL's body or the reason there is none, as `fetch_all` does for many."""
+    async def fetch(self, url: str, expected_hash: str | None = None) -> Body | Rejection:
+        """Return a URL's body or its rejection, as `fetch_all` does for many."""
         async with aclosing(self.fetch_all([url], [expected_hash])) as window:
-            async for _, fetched in window:
-                return fetched
+            async for _, result in window:
+                return result
         raise AssertionError("a window yields every URL")
 
     async def fetch_all(
         self, urls: Sequence[str], expected_hashes: Sequence[str | None] | None = None
-    ) -> AsyncGenerator[tuple[int, Fetched], None]:
-        """Yield (index, outcome) of every URL as each ends, with at most `connections` in flight.
+    ) -> AsyncGenerator[tuple[int, Body | Rejection], None]:
+        """Yield (index, body or rejection) of every URL as each ends, with at most `connections` in flight.
 
         A URL costs at most `timeout_s`: redirects, robots.txt, further attempts and the waits between them included, but
-        not its wait for a slot of its host. A slow host holds its own places, no others; a slow consumer holds new requests
-        back. An expected hash is written `sha256:hex` or `md5:hex`.
+        not its wait for a slot of its host. A slow host occupies its own slots only; a slow consumer delays new requests. An expected hash is written `sha256:hex` or `md5:hex`.
 
         Raises:
-            ClusterError: the book of host slots does not answer, or no file can be opened any more.
+            ClusterError: the lease actor does not respond, or no more files can be opened.
 
         """
         targets = [_parsed(url) for url in urls]
-        hosts = [None if isinstance(target, Fetched) else target.host for target in targets]
+        hosts = [None if isinstance(target, Rejection) else target.host for target in targets]
 
-        async def one(index: int, is_last: bool) -> Fetched:
+        async def one(index: int, is_last: bool) -> Body | Rejection:
             target = targets[index]
-            if isinstance(target, Fetched):
+            if isinstance(target, Rejection):
                 return target
-            found = await self._within_deadline(target, is_last)
+            result = await self._within_deadline(target, is_last)
             expected = expected_hashes[index] if expected_hashes else None
-            if found.body is not None and expected:
+            if isinstance(result, Body) and expected:
                 try:
-                    check_hash(found.body, expected)
-                except StopError as stop:
-                    return stop.outcome
-            return found
+                    check_hash(result.data, expected)
+                except AttemptError as error:
+                    return error.rejection
+            return result
 
         async with aclosing(
             rolling(Turns(hosts, self._gate), self._gate, one, self.settings.connections)
@@ -94,9 +94,9 @@ class Fetcher:
             async for item in window:
                 yield item
 
-    async def _within_deadline(self, target: URL, is_last: bool) -> Fetched:
-        """Return the outcome of one URL, whose host's slot is held and given back here."""
-        last: Fetched | None = None
+    async def _within_deadline(self, target: URL, is_last: bool) -> Body | Rejection:
+        """Return the body of one URL or its rejection; the caller holds a slot of its host, which is given back here."""
+        last: Rejection | None = None
         try:
             async with asyncio.timeout(self.settings.timeout_s) as deadline:
                 for attempt in range(self.settings.retries + 1):
@@ -104,15 +104,15 @@ class Fetcher:
                         await self._take(target, deadline)
                     try:
                         return await self._follow(target, deadline, is_last)
-                    except StopError as stop:
-                        last = stop.outcome
-                        if not stop.is_passing or attempt == self.settings.retries:
+                    except AttemptError as error:
+                        last = error.rejection
+                        if not error.is_transient or attempt == self.settings.retries:
                             return last
-                        wait_s = max(stop.retry_after_s, backoff_s(attempt))
+                        wait_s = max(error.retry_after_s, backoff_s(attempt))
                     await asyncio.sleep(wait_s)
         except TimeoutError:
             pass
-        return last or Fetched(reason=Reason.TIMEOUT, detail="no whole answer within timeout_s")
+        return last or Rejection(Reason.TIMEOUT, "no whole answer within timeout_s")
 
     async def _take(self, url: URL, deadline: asyncio.Timeout) -> None:
         """Wait for a slot of a URL's host with the deadline standing still."""
@@ -122,21 +122,21 @@ class Fetcher:
         await self._gate.take(url.host or "")
         deadline.reschedule(loop.time() + left_s)
 
-    async def _follow(self, url: URL, deadline: asyncio.Timeout, is_last: bool) -> Fetched:
-        """Follow a URL to its body; a slot is held for each host while it is asked, and none when this ends."""
-        read = functools.partial(read_picture, settings=self.settings)
+    async def _follow(self, url: URL, deadline: asyncio.Timeout, is_last: bool) -> Body:
+        """Follow a URL to its body; a slot is held for each host during its request, and none when this ends."""
+        read = functools.partial(read_body, settings=self.settings)
         for hop in range(MAX_REDIRECTS + 1):
             if hop:
                 await self._take(url, deadline)
             try:
                 if self.settings.obey_robots_txt:
                     await self._obey_robots(url)
-                answer = await self._exchange.get(url, read, is_last)
+                result = await self._exchange.get(url, read, is_last)
             finally:
                 self._gate.give(url.host or "")
-            if isinstance(answer, Fetched):
-                return answer
-            url = answer
+            if isinstance(result, Body):
+                return result
+            url = result
         raise _too_many_redirects()
 
     async def _obey_robots(self, url: URL) -> None:
@@ -153,65 +153,65 @@ class Fetcher:
                 raise opted_out(refusal)
 
     async def _load_robots(self, url: URL) -> RobotsTxt:
-        """Return a site's rules, none when it says that it has no robots.txt.
+        """Return a site's rules, none when it has no robots.txt.
 
         Raises:
-            StopError: its server or the way to it is broken.
+            AttemptError: its server or the way to it is broken.
 
         """
-        outcome = Fetched(reason=Reason.TIMEOUT, detail="no whole answer in time")
+        rejection = Rejection(Reason.TIMEOUT, "no whole answer in time")
         try:
             async with asyncio.timeout(self.settings.timeout_s / 2):
                 for attempt in range(self.settings.retries + 1):
                     try:
                         text = await self._robots_text(url)
                         return RobotsTxt.parse(text, product_of(self.settings.user_agent))
-                    except StopError as stop:
-                        outcome = stop.outcome
-                        if _has_no_robots(outcome):
+                    except AttemptError as error:
+                        rejection = error.rejection
+                        if _has_no_robots(rejection):
                             return RobotsTxt()
-                        if not stop.is_passing:
+                        if not error.is_transient:
                             break
-                        await asyncio.sleep(max(stop.retry_after_s, backoff_s(attempt)))
+                        await asyncio.sleep(max(error.retry_after_s, backoff_s(attempt)))
         except TimeoutError:
             pass
-        raise StopError(replace(outcome, detail=f"robots.txt: {outcome.detail}"))
+        raise AttemptError(replace(rejection, detail=f"robots.txt: {rejection.detail}"))
 
     async def _robots_text(self, url: URL) -> bytes:
-        """Return the text; the first host's slot is that of whoever asks, further hosts' are taken here."""
+        """Return the text; the caller holds a slot of the first host, slots of further hosts are taken here."""
         first = url.host
         for _ in range(MAX_REDIRECTS + 1):
             if url.host != first:
                 await self._gate.take(url.host or "")
             try:
-                answer = await self._exchange.get(url, read_robots)
+                result = await self._exchange.get(url, read_robots)
             finally:
                 if url.host != first:
                     self._gate.give(url.host or "")
-            if isinstance(answer, bytes):
-                return answer
-            url = answer
+            if isinstance(result, bytes):
+                return result
+            url = result
         raise _too_many_redirects()
 
 
-def _parsed(url: str) -> URL | Fetched:
+def _parsed(url: str) -> URL | Rejection:
     try:
         return parse_url(url)
     except UrlRefusedError as error:
-        return Fetched(reason=Reason.BAD_URL, detail=str(error))
+        return Rejection(Reason.BAD_URL, str(error))
 
 
 def _spellings(url: URL) -> tuple[str, str]:
-    """Return the target as it is asked for, and with dots resolved and needless escapes undone, as many servers read it."""
+    """Return the target as requested, and with dots resolved and needless escapes undone, as many servers read it."""
     return url.raw_path_qs, URL(str(url)).raw_path_qs
 
 
-def _too_many_redirects() -> StopError:
-    return StopError(Fetched(reason=Reason.TOO_MANY_REDIRECTS, detail=f"more than {MAX_REDIRECTS}"))
+def _too_many_redirects() -> AttemptError:
+    return AttemptError(Rejection(Reason.TOO_MANY_REDIRECTS, f"more than {MAX_REDIRECTS}"))
 
 
-def _has_no_robots(outcome: Fetched) -> bool:
-    """Say whether an answer means that there are no rules (RFC 9309, 2.3.1.2 and 2.3.1.3)."""
-    status = outcome.http_status or 0
-    is_status = outcome.reason == Reason.HTTP_STATUS and status < 500
-    return is_status or outcome.reason in (Reason.TOO_MANY_REDIRECTS, Reason.BAD_URL)
+def _has_no_robots(rejection: Rejection) -> bool:
+    """Return whether a response means that there are no rules (RFC 9309, 2.3.1.2 and 2.3.1.3)."""
+    status = rejection.http_status or 0
+    is_status = rejection.reason == Reason.HTTP_STATUS and status < 500
+    return is_status or rejection.reason in (Reason.TOO_MANY_REDIRECTS, Reason.BAD_URL)

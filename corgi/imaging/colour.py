@@ -1,6 +1,6 @@
-"""ICC profiles to sRGB, once a profile instead of once a picture.
+"""ICC profiles to sRGB, built once per profile instead of once per image.
 
-Most profiles on the web are some edition of sRGB itself; a profile that leaves a grid of colours as it is costs a look-up.
+Most profiles on the web are a version of sRGB itself; a profile that leaves a grid of colours unchanged costs one look-up.
 """
 
 import functools
@@ -16,7 +16,7 @@ _GRID = np.linspace(0, 255, 17).astype(np.uint8)
 
 
 def to_srgb(picture: Image.Image, profile: bytes | None) -> Image.Image:
-    """Return an L, RGB or CMYK picture as RGB in sRGB; a broken or foreign profile means as much as none."""
+    """Return an L, RGB or CMYK image as RGB in sRGB; an invalid or incompatible profile is ignored."""
     transform = srgb_transform(profile, picture.mode) if profile else None
     if transform is not None:
         converted = ImageCms.applyTransform(picture, transform)
@@ -27,7 +27,7 @@ def to_srgb(picture: Image.Image, profile: bytes | None) -> Image.Image:
 
 @functools.lru_cache(maxsize=PROFILES_KEPT)
 def srgb_transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
-    """Return the transform from a profile to sRGB for pictures of a mode, None where it changes nothing or is unusable."""
+    """Return the transform from a profile to sRGB for images of a mode; None if it changes nothing or the profile is invalid."""
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         transform = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), mode, "RGB")

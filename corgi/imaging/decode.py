@@ -1,8 +1,8 @@
-"""One body to one stored picture: upright, RGB, sRGB, resized, re-encoded without metadata.
+"""One body to one stored image: upright, RGB, sRGB, resized, re-encoded without metadata.
 
-`decode` meets hostile bytes and runs in the bounded children of `decoding.py`; `decode_stored` opens our own encodings only.
+`decode` reads hostile bytes and runs in the bounded children of `pool.py`; `decode_stored` opens our own encodings only.
 The common layouts go through OpenCV, a JPEG at the smallest of its scales that is not below the wanted size; the others
-(PNG, whose OpenCV reader takes gigabytes at a chunk's word; animations, transparency, palettes, CMYK, further formats) through Pillow.
+(PNG, whose OpenCV reader allocates gigabytes if a chunk claims them; animations, transparency, palettes, CMYK, further formats) through Pillow.
 """
 
 import contextlib
@@ -19,14 +19,15 @@ from jaxtyping import UInt8
 from PIL import Image, ImageOps
 
 from corgi.imaging.colour import srgb_transform, to_srgb
-from corgi.imaging.header import Header, Rejected, check_claim, check_header, check_size, sniff
+from corgi.imaging.header import Header, check_header, check_limits, check_size, sniff
 from corgi.imaging.metadata import Metadata, png_of_pixels_only, read_metadata
 from corgi.settings.data import DownloadSettings
+from corgi.tables.rejection import Rejection
 from corgi.tables.schema import Reason
 
 STORED_FORMATS = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP"}
 STORED_MIMES = {"jpg": "image/jpeg", "png": "image/png", "webp": "image/webp"}
-OUT_OF_MEMORY = Rejected(Reason.DECODE_FAILED, "more memory than a decoder may take")
+OUT_OF_MEMORY = Rejection(Reason.DECODE_FAILED, "more memory than a decoder may take")
 _DEEP_MODES = frozenset({"I", "I;16", "I;16B", "I;16L", "I;16N"})
 _SCALES = ((8, cv2.IMREAD_REDUCED_COLOR_8), (4, cv2.IMREAD_REDUCED_COLOR_4), (2, cv2.IMREAD_REDUCED_COLOR_2))
 _QUALITY = {"jpg": cv2.IMWRITE_JPEG_QUALITY, "webp": cv2.IMWRITE_WEBP_QUALITY}
@@ -43,12 +44,13 @@ Pixels = UInt8[np.ndarray, "height width 3"]
 
 
 @dataclass(frozen=True)
-class Decoded:
-    """A stored picture.
+class StoredImage:
+    """A stored image.
 
     image is the new encoding and mime its type; width and height are its size, original_width and original_height those of
-    the upright original, px; sha256 is that of the raw bytes, phash that of the uncropped picture; format is the original's;
-    animated tells whether that has further frames, None where nobody knows.
+    the upright original, px; sha256 is that of the raw bytes, phash that of the uncropped image; format is the original's.
+    animated: the original has further frames, None if the engine does not report it. http_status and num_bytes describe the
+    response, None if there was none or the engine does not report them.
     """
 
     image: bytes
@@ -61,28 +63,37 @@ class Decoded:
     mime: str
     format: str
     animated: bool | None = None
+    http_status: int | None = None
+    num_bytes: int | None = None
 
 
-def decode(data: bytes, settings: DownloadSettings) -> Decoded | Rejected:
-    """Return the stored picture made of a body, or why there is none; no input raises."""
+def decode(data: bytes, settings: DownloadSettings, header: Header | None = None) -> StoredImage | Rejection:
+    """Return the stored image made of a body, or why there is none; never raises.
+
+    Args:
+        data: the body, untrusted.
+        settings: limits, size and encoding.
+        header: what `check_header` returned for the body, if it was called before.
+
+    """
     try:
-        header = check_header(data, settings) or _opened_header(data, settings)
-        if isinstance(header, Rejected):
-            return header
-        metadata = read_metadata(data, header.format)
-        if isinstance(metadata, Rejected):
+        checked = header or check_header(data, settings) or _opened_header(data, settings)
+        if isinstance(checked, Rejection):
+            return checked
+        metadata = read_metadata(data, checked.format)
+        if isinstance(metadata, Rejection):
             return metadata
-        return _decode(data, header, metadata, settings)
+        return _decode(data, checked, metadata, settings)
     except MemoryError:
         return OUT_OF_MEMORY
     except (
         Exception
-    ) as error:  # a decoder fed with hostile bytes raises anything: each is this one row's reason
-        return Rejected(Reason.DECODE_FAILED, template(error))
+    ) as error:  # a decoder may raise anything on hostile bytes: it becomes this one row's reason
+        return Rejection(Reason.DECODE_FAILED, template(error))
 
 
 def decode_stored(data: bytes) -> Image.Image:
-    """Return one of our own stored encodings as an RGB picture."""
+    """Return one of our own stored encodings as an RGB image."""
     with Image.open(io.BytesIO(data), formats=tuple(STORED_FORMATS.values())) as picture:
         return picture.convert("RGB")
 
@@ -93,16 +104,16 @@ def sha256_of(data: bytes) -> str:
 
 
 def phash_of(picture: Image.Image) -> str:
-    """Return the 64-bit perceptual hash of an RGB picture, 16 hex digits.
+    """Return the 64-bit perceptual hash of an RGB image, 16 hex digits.
 
     ImageHash's `phash`, with an area filter before the cosine transform: the signs, against their median, of the lowest
-    8 x 8 frequencies of the picture brought to 32 x 32 grey pixels.
+    8 x 8 frequencies of the image resized to 32 x 32 grey pixels.
     """
     return _phash(cv2.cvtColor(np.asarray(picture.convert("RGB")), cv2.COLOR_RGB2BGR))
 
 
 def template(error: BaseException) -> str:
-    """Return an error as a detail that is equal for equal causes: no address, no number, one short line."""
+    """Return an error as a detail that is the same for the same cause: no address, no number, one short line."""
     text = re.sub(r"<[^>]*0x[0-9a-fA-F]+>", "body", f"{type(error).__name__}: {error}")
     return re.sub(r"\d+", "N", " ".join(text.split()))[:120]
 
@@ -111,7 +122,7 @@ def target_sizes(size: Size, mode: str, side: int, only_if_bigger: bool = False)
     """Return (resized, final) sizes, px, of img2dataset's resize modes.
 
     `keep_ratio` and `center_crop` bring the shorter side to `side`, `border` and `keep_ratio_largest` the longer one, smaller
-    pictures too; then `center_crop` cuts and `border` pads to a square. With `only_if_bigger` a picture whose deciding side
+    images too; then `center_crop` cuts and `border` pads to a square. With `only_if_bigger` an image whose deciding side
     is not over `side` stays as it is: neither enlarged nor cut nor padded.
     """
     by_shorter = mode in ("keep_ratio", "center_crop")
@@ -123,18 +134,18 @@ def target_sizes(size: Size, mode: str, side: int, only_if_bigger: bool = False)
     return inner, (side, side) if mode in ("center_crop", "border") else inner
 
 
-def _opened_header(data: bytes, settings: DownloadSettings) -> Header | Rejected:
-    """Return the header that Pillow reads, of a format whose structure is not read here."""
-    Image.MAX_IMAGE_PIXELS = None  # the size is judged here, by max_pixels
+def _opened_header(data: bytes, settings: DownloadSettings) -> Header | Rejection:
+    """Return the header as Pillow reads it, for formats that `formats.py` does not read."""
+    Image.MAX_IMAGE_PIXELS = None  # the size is checked here, by max_pixels
     format_name = sniff(data) or ""
     with _silence(), Image.open(io.BytesIO(data), formats=(format_name,)) as opened:
         width, height = opened.size
         frames = _num_frames(opened, settings.max_frames)
-    return check_claim(Header(format_name, width, height, frames), settings)
+    return check_limits(Header(format_name, width, height, frames), settings)
 
 
 def _num_frames(opened: Image.Image, most: int) -> int:
-    """Return how many frames a picture has; of more than `most`, one more than that."""
+    """Return the number of frames of an image, at most `most` + 1."""
     number = 1
     with contextlib.suppress(EOFError):
         while number <= most:
@@ -145,18 +156,18 @@ def _num_frames(opened: Image.Image, most: int) -> int:
 
 def _decode(
     data: bytes, header: Header, metadata: Metadata, settings: DownloadSettings
-) -> Decoded | Rejected:
+) -> StoredImage | Rejection:
     pixels = _common(data, header, metadata, settings)
     if pixels is None:
-        found = _uncommon(data, header, metadata, settings)
-        if isinstance(found, Rejected):
-            return found
-        pixels, original = found
+        result = _uncommon(data, header, metadata, settings)
+        if isinstance(result, Rejection):
+            return result
+        pixels, original = result
     else:
         original = _upright(header.width, header.height, metadata.orientation)
     _, canvas = _sizes(original, settings)
     placed = _placed(pixels, canvas)
-    return Decoded(
+    return StoredImage(
         image=_encoded(placed, settings),
         width=placed.shape[1],
         height=placed.shape[0],
@@ -179,21 +190,23 @@ def _upright(width: int, height: int, orientation: int) -> Size:
 
 
 def _common(data: bytes, header: Header, metadata: Metadata, settings: DownloadSettings) -> Pixels | None:
-    """Return the upright, resized BGR pixels of a picture of common layout; None where Pillow must look."""
+    """Return the upright, resized BGR pixels of an image of common layout; None if only Pillow can read it."""
     if not header.is_plain or (header.channels != 3 and metadata.profile):
         return None
     inner, _ = _sizes(_upright(header.width, header.height, metadata.orientation), settings)
     if inner[0] * inner[1] > settings.max_pixels:
         return None
-    lying = _upright(*inner, metadata.orientation)
+    unrotated = _upright(*inner, metadata.orientation)
     scale, flag = 1, cv2.IMREAD_COLOR
     if header.format == "JPEG":
-        fitting = (s for s in _SCALES if s[0] * lying[0] <= header.width and s[0] * lying[1] <= header.height)
+        fitting = (
+            s for s in _SCALES if s[0] * unrotated[0] <= header.width and s[0] * unrotated[1] <= header.height
+        )
         scale, flag = next(fitting, (scale, flag))
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flag | cv2.IMREAD_IGNORE_ORIENTATION)
     if pixels is None or pixels.shape[:2] != (-(-header.height // scale), -(-header.width // scale)):
         return None
-    upright = _turned(resized(pixels, lying), metadata.orientation)
+    upright = _turned(resized(pixels, unrotated), metadata.orientation)
     transform = srgb_transform(metadata.profile, "RGB") if metadata.profile else None
     if transform is None:
         return upright
@@ -231,26 +244,26 @@ def _turned(pixels: Pixels, orientation: int) -> Pixels:
 
 def _uncommon(
     data: bytes, header: Header, metadata: Metadata, settings: DownloadSettings
-) -> tuple[Pixels, Size] | Rejected:
-    """Return the upright, resized BGR pixels and the upright original's size of any picture that Pillow reads."""
+) -> tuple[Pixels, Size] | Rejection:
+    """Return the upright, resized BGR pixels and the upright original's size of any image that Pillow reads."""
     if header.format == "PNG":
         data = png_of_pixels_only(data)
-    Image.MAX_IMAGE_PIXELS = None  # the size was and is judged here, by max_pixels
+    Image.MAX_IMAGE_PIXELS = None  # the size was and is checked here, by max_pixels
     with _silence(), Image.open(io.BytesIO(data), formats=(header.format,)) as opened:
-        refused = check_size(*opened.size, settings)  # Pillow may see another size than the header claims
-        if refused:
-            return refused
-        if header.format in ("TIFF", "AVIF"):  # their readers turn the picture as they load it
+        rejection = check_size(*opened.size, settings)  # Pillow may read another size than the header's
+        if rejection:
+            return rejection
+        if header.format in ("TIFF", "AVIF"):  # their readers rotate the image as they load it
             ImageOps.exif_transpose(opened, in_place=True)
         original = _upright(*opened.size, metadata.orientation)
         inner, _ = _sizes(original, settings)
         if inner[0] * inner[1] > settings.max_pixels:
-            return Rejected(Reason.TOO_MANY_PIXELS, "after resizing")
-        lying = _upright(*inner, metadata.orientation)
+            return Rejection(Reason.TOO_MANY_PIXELS, "after resizing")
+        unrotated = _upright(*inner, metadata.orientation)
         if header.format == "JPEG":
-            opened.draft(None, lying)
+            opened.draft(None, unrotated)
         opened.load()
-        small = _shrunk(_plain(opened), lying)
+        small = _shrunk(_plain(opened), unrotated)
         profile = metadata.profile or opened.info.get("icc_profile")
     return _turned(_bgr(to_srgb(small, profile)), metadata.orientation), original
 
@@ -294,7 +307,7 @@ def _bgr(picture: Image.Image) -> Pixels:
 
 
 def _placed(pixels: Pixels, canvas: Size) -> Pixels:
-    """Return the picture cut or padded with white to the canvas, centred."""
+    """Return the image cropped or padded with white to the canvas, centred."""
     height, width = pixels.shape[:2]
     if (width, height) == canvas:
         return pixels

@@ -1,6 +1,6 @@
-"""What a body claims to be, judged before any decoding: format, size, frames.
+"""The header of a body, checked before any decoding: format, size, frames.
 
-A 30,000 x 30,000 bomb is refused for the price of reading its header.
+A 30,000 x 30,000 bomb is rejected for the cost of reading its header.
 """
 
 import re
@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 from corgi.imaging.formats import READERS, MalformedError
 from corgi.settings.data import DownloadSettings
+from corgi.tables.rejection import Rejection
 from corgi.tables.schema import Reason
 
-PILLOW_JUDGES = frozenset({"BMP", "TIFF", "AVIF"})
-"""Formats whose headers are read by Pillow alone, in the bounded children."""
+READ_BY_PILLOW = frozenset({"BMP", "TIFF", "AVIF"})
+"""Formats whose headers only Pillow reads, in the bounded child processes."""
 _MAGICS = (
     (b"\xff\xd8\xff", "JPEG"),
     (b"\x89PNG\r\n\x1a\n", "PNG"),
@@ -39,7 +40,7 @@ _MAX_BRANDS_BYTES = 1024
 
 @dataclass(frozen=True)
 class Header:
-    """A format by its Pillow name, the size the file claims, px, its frames, and whether its layout is the common one.
+    """A format by its Pillow name, the size given by the header, px, the number of frames, and whether the layout is the common one.
 
     is_plain: a JPEG or WebP of one frame, eight bits, RGB or grey, without transparency; channels are those of the file.
     """
@@ -52,63 +53,55 @@ class Header:
     channels: int = 3
 
 
-@dataclass(frozen=True)
-class Rejected:
-    """A body that gives no picture; detail is a template without addresses, sizes or times."""
-
-    reason: Reason
-    detail: str = ""
-
-
-def read_header(data: bytes) -> Header | Rejected:
-    """Return what a body claims, or why that cannot be true."""
+def read_header(data: bytes) -> Header | Rejection:
+    """Return the header of a body, or why it cannot be true."""
     format_name = sniff(data)
     if format_name is None:
-        return Rejected(Reason.NOT_AN_IMAGE, _claim(data))
+        return Rejection(Reason.NOT_AN_IMAGE, _content_of(data))
     if format_name not in READERS:
-        return Rejected(Reason.FORMAT_NOT_ALLOWED, format_name)
+        return Rejection(Reason.FORMAT_NOT_ALLOWED, format_name)
     try:
-        claim = READERS[format_name](data)
+        info = READERS[format_name](data)
     except MalformedError as error:
-        return Rejected(Reason.DECODE_FAILED, str(error))
-    if claim is None or claim.width <= 0 or claim.height <= 0:
-        return Rejected(Reason.DECODE_FAILED, f"{format_name} header without a size")
-    if claim.holds_pixels is not None and claim.width * claim.height > claim.holds_pixels:
-        return Rejected(Reason.TOO_MANY_PIXELS, "more than its bytes can hold")
-    return Header(format_name, claim.width, claim.height, claim.frames, claim.is_plain, claim.channels)
+        return Rejection(Reason.DECODE_FAILED, str(error))
+    if info is None or info.width <= 0 or info.height <= 0:
+        return Rejection(Reason.DECODE_FAILED, f"{format_name} header without a size")
+    if info.max_pixels is not None and info.width * info.height > info.max_pixels:
+        return Rejection(Reason.TOO_MANY_PIXELS, "more than its bytes can hold")
+    return Header(format_name, info.width, info.height, info.frames, info.is_plain, info.channels)
 
 
-def check_header(data: bytes, settings: DownloadSettings) -> Header | Rejected | None:
-    """Return the header of a body that may be decoded, or why it may not; None where Pillow must judge."""
+def check_header(data: bytes, settings: DownloadSettings) -> Header | Rejection | None:
+    """Return the header of a body that may be decoded, or why it may not; None if only Pillow can read it."""
     format_name = sniff(data)
     if format_name is not None and format_name not in settings.formats:
-        return Rejected(Reason.FORMAT_NOT_ALLOWED, format_name)
-    if format_name in PILLOW_JUDGES:
+        return Rejection(Reason.FORMAT_NOT_ALLOWED, format_name)
+    if format_name in READ_BY_PILLOW:
         return None
     header = read_header(data)
-    return header if isinstance(header, Rejected) else check_claim(header, settings)
+    return header if isinstance(header, Rejection) else check_limits(header, settings)
 
 
-def check_claim(header: Header, settings: DownloadSettings) -> Header | Rejected:
-    """Return a header, or why the size or the frames that it claims are refused."""
+def check_limits(header: Header, settings: DownloadSettings) -> Header | Rejection:
+    """Return a header, or why its size or number of frames is rejected."""
     if header.frames > settings.max_frames:
-        return Rejected(Reason.TOO_MANY_FRAMES, "by its header")
+        return Rejection(Reason.TOO_MANY_FRAMES, "by its header")
     return check_size(header.width, header.height, settings) or header
 
 
-def check_size(width: int, height: int, settings: DownloadSettings) -> Rejected | None:
-    """Return why a picture of this size, px, is refused, or None."""
+def check_size(width: int, height: int, settings: DownloadSettings) -> Rejection | None:
+    """Return why an image of this size, px, is rejected, or None."""
     if width * height > settings.max_pixels:
-        return Rejected(Reason.TOO_MANY_PIXELS, "by its header")
+        return Rejection(Reason.TOO_MANY_PIXELS, "by its header")
     if max(width, height) > settings.max_aspect_ratio * min(width, height):
-        return Rejected(Reason.ASPECT_RATIO, "longer side against shorter")
+        return Rejection(Reason.ASPECT_RATIO, "longer side against shorter")
     if min(width, height) < settings.min_image_size:
-        return Rejected(Reason.TOO_SMALL, "shorter side")
+        return Rejection(Reason.TOO_SMALL, "shorter side")
     return None
 
 
 def sniff(data: bytes) -> str | None:
-    """Return the format of a body, by Pillow's name where Pillow has one, or None when it is no picture known here."""
+    """Return the format of a body, by Pillow's name where Pillow has one, or None if it is no known image format."""
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "WEBP"
     if data[4:8] == b"ftyp":
@@ -119,15 +112,15 @@ def sniff(data: bytes) -> str | None:
 
 
 def _of_brands(data: bytes) -> str | None:
-    """Return AVIF or HEIF by the brands of an ISO file; a general brand such as mif1 leaves it to the further ones."""
+    """Return AVIF or HEIF by the brands of an ISO file; a general brand such as mif1 does not decide where others do."""
     end = min(int.from_bytes(data[:4]), _MAX_BRANDS_BYTES)
-    brands = {data[place : place + 4] for place in (8, *range(16, end - 3, 4))}
+    brands = {data[offset : offset + 4] for offset in (8, *range(16, end - 3, 4))}
     if brands & _AVIF_BRANDS:
         return "AVIF"
     return "HEIF" if brands & _HEIF_BRANDS else None
 
 
-def _claim(data: bytes) -> str:
+def _content_of(data: bytes) -> str:
     start = data[:512].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if not data:
         return "empty body"

@@ -1,14 +1,14 @@
-"""The two facts of a picture's metadata that change its pixels: its orientation and its colour profile.
+"""The two parts of an image's metadata that change its pixels: orientation and colour profile.
 
-Everything else that a file carries, texts of any size above all, is never read. Metadata built to exhaust a reader is a reason
-to refuse the file.
+Everything else in the file, texts of any size above all, is never read. A file with metadata built to exhaust a reader is
+rejected.
 """
 
 import zlib
 from dataclasses import dataclass
 
 from corgi.imaging.formats import MalformedError, jpeg_segments, png_chunks, riff_chunks
-from corgi.imaging.header import Rejected
+from corgi.tables.rejection import Rejection
 from corgi.tables.schema import Reason
 
 MAX_PROFILE_BYTES = 4 * 2**20
@@ -18,10 +18,10 @@ _APP1, _APP2 = 0xE1, 0xE2
 _EXIF, _ICC = b"Exif\x00\x00", b"ICC_PROFILE\x00"
 _ORIENTATION = 0x0112
 _PNG_PIXELS = frozenset({b"IHDR", b"PLTE", b"tRNS", b"acTL", b"fcTL", b"IDAT", b"fdAT"})
-"""PNG chunks that say what the pixels are; everything else is text, profile, or a hint that no reader here takes."""
+"""PNG chunks that define the pixels; everything else is text, profile, or a hint that no reader here uses."""
 _PNG_END = b"\x00\x00\x00\x00IEND\xaeB`\x82"
 _FURTHER_DIRECTORIES = frozenset({0x8769, 0x8825, 0xA005, 0x014A})
-"""EXIF tags that hold the place of a further directory: Exif, GPS, interoperability, sub-pictures."""
+"""EXIF tags that hold the offset of a further directory: Exif, GPS, interoperability, sub-images."""
 
 
 @dataclass(frozen=True)
@@ -36,44 +36,44 @@ class HostileError(Exception):
     """Metadata that no honest writer makes; the text holds no numbers."""
 
 
-def read_metadata(data: bytes, format_name: str) -> Metadata | Rejected:
+def read_metadata(data: bytes, format_name: str) -> Metadata | Rejection:
     """Return the metadata of a JPEG, PNG or WebP body; other formats give none."""
-    finder = {"JPEG": _of_jpeg, "PNG": _of_png, "WEBP": _of_webp}.get(format_name)
-    if finder is None:
+    reader = {"JPEG": _of_jpeg, "PNG": _of_png, "WEBP": _of_webp}.get(format_name)
+    if reader is None:
         return Metadata()
     try:
-        exif, profile = finder(data)
+        exif, profile = reader(data)
         if profile:
             _check_profile(profile)
         return Metadata(orientation_of(exif) if exif else 1, profile or None)
     except HostileError as error:
-        return Rejected(Reason.BAD_METADATA, str(error))
+        return Rejection(Reason.BAD_METADATA, str(error))
     except MalformedError as error:
-        return Rejected(Reason.DECODE_FAILED, str(error))
+        return Rejection(Reason.DECODE_FAILED, str(error))
 
 
 def png_of_pixels_only(data: bytes) -> bytes:
     """Return a PNG with the chunks that make its pixels alone.
 
-    Pillow unpacks every text before it gives the picture, and refuses the file where one is over 1 MiB. The chunks are copied
-    as they are, so that a cut or broken one stays so.
+    Pillow decompresses every text before it returns the image, and refuses a file with a text over 1 MiB. Chunks are copied
+    unchanged, so a truncated or broken one stays so.
 
     Raises:
         MalformedError: too many chunks.
 
     """
     parts = [data[:8]]
-    for kind, place, length in png_chunks(data):
+    for kind, offset, length in png_chunks(data):
         if kind == b"IEND":
             parts.append(_PNG_END)
             break
         if kind in _PNG_PIXELS:
-            parts.append(data[place - 8 : place + length + 4])
+            parts.append(data[offset - 8 : offset + length + 4])
     return b"".join(parts)
 
 
 def orientation_of(exif: bytes) -> int:
-    """Return the orientation that a TIFF-shaped EXIF block names; 1 where it names none that exists.
+    """Return the orientation in a TIFF-shaped EXIF block; 1 if it has no valid one.
 
     Raises:
         HostileError: its directories loop or never end.
@@ -83,40 +83,40 @@ def orientation_of(exif: bytes) -> int:
         return 1
     order = "little" if exif[:2] == b"II" else "big"
 
-    def number(place: int, size: int) -> int:
-        return int.from_bytes(exif[place : place + size], order)
+    def number(offset: int, size: int) -> int:
+        return int.from_bytes(exif[offset : offset + size], order)
 
-    found, seen = 1, set[int]()
+    orientation, seen = 1, set[int]()
     todo = [number(4, 4)]
     while todo:
-        place = todo.pop()
-        if not 0 < place < len(exif) - 2:
+        offset = todo.pop()
+        if not 0 < offset < len(exif) - 2:
             continue
-        if place in seen or len(seen) >= MAX_DIRECTORIES:
+        if offset in seen or len(seen) >= MAX_DIRECTORIES:
             raise HostileError("EXIF directories that loop")
         is_first = not seen
-        seen.add(place)
-        end = place + 2 + 12 * number(place, 2)
-        for entry in range(place + 2, min(end, len(exif) - 11), 12):
+        seen.add(offset)
+        end = offset + 2 + 12 * number(offset, 2)
+        for entry in range(offset + 2, min(end, len(exif) - 11), 12):
             tag = number(entry, 2)
             if tag == _ORIENTATION and is_first:
-                found = number(entry + 8, 2)
+                orientation = number(entry + 8, 2)
             elif tag in _FURTHER_DIRECTORIES:
                 todo.append(number(entry + 8, 4))
         if is_first:  # the directory of the thumbnail; what follows others is left as garbage by many writers
             todo.append(number(end, 4))
-    return found if 1 <= found <= 8 else 1
+    return orientation if 1 <= orientation <= 8 else 1
 
 
 def _of_jpeg(data: bytes) -> tuple[bytes | None, bytes | None]:
     exif: bytes | None = None
     parts: dict[int, bytes] = {}
-    for marker, place, length in jpeg_segments(data):
-        if marker == _APP1 and exif is None and data.startswith(_EXIF, place):
-            exif = data[place + len(_EXIF) : place + length]
-        elif marker == _APP2 and data.startswith(_ICC, place) and length > len(_ICC) + 2:
-            start = place + len(_ICC)
-            parts.setdefault(data[start], data[start + 2 : place + length])
+    for marker, offset, length in jpeg_segments(data):
+        if marker == _APP1 and exif is None and data.startswith(_EXIF, offset):
+            exif = data[offset + len(_EXIF) : offset + length]
+        elif marker == _APP2 and data.startswith(_ICC, offset) and length > len(_ICC) + 2:
+            start = offset + len(_ICC)
+            parts.setdefault(data[start], data[start + 2 : offset + length])
     if sum(map(len, parts.values())) > MAX_PROFILE_BYTES:
         raise HostileError("a colour profile larger than any")
     return exif, b"".join(parts[number] for number in sorted(parts)) or None
@@ -124,22 +124,22 @@ def _of_jpeg(data: bytes) -> tuple[bytes | None, bytes | None]:
 
 def _of_png(data: bytes) -> tuple[bytes | None, bytes | None]:
     exif = profile = None
-    for kind, place, length in png_chunks(data):
+    for kind, offset, length in png_chunks(data):
         if kind == b"eXIf" and exif is None:
-            exif = data[place : place + length]
+            exif = data[offset : offset + length]
         elif kind == b"iCCP" and profile is None:
-            _, _, packed = data[place : place + length].partition(b"\x00")
+            _, _, packed = data[offset : offset + length].partition(b"\x00")
             profile = _unpacked(packed[1:])
     return exif, profile
 
 
 def _of_webp(data: bytes) -> tuple[bytes | None, bytes | None]:
     exif = profile = None
-    for kind, place, length in riff_chunks(data):
+    for kind, offset, length in riff_chunks(data):
         if kind == b"EXIF" and exif is None:
-            exif = data[place : place + length].removeprefix(_EXIF)
+            exif = data[offset : offset + length].removeprefix(_EXIF)
         elif kind == b"ICCP" and profile is None:
-            profile = data[place : place + length]
+            profile = data[offset : offset + length]
     return exif, profile
 
 

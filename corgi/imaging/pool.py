@@ -1,8 +1,8 @@
-"""Bounded children that decode: a crash, a hang or a memory bomb costs exactly one picture.
+"""Bounded child processes that decode: a crash, a hang or a memory bomb costs exactly one image.
 
 Children come from a fork server that has loaded the decoders and nothing else, so that starting one takes milliseconds
-even inside a Ray worker, whose main module would otherwise be imported by every child. Bodies that wait are handed over
-together; when a child dies or hangs over several, each of them is decoded again alone, and so each has its own verdict.
+even inside a Ray worker, whose main module would otherwise be imported by every child. Waiting bodies are sent in
+batches; when a child dies or hangs on a batch, each of its bodies is decoded again alone and gets a result of its own.
 """
 
 import asyncio
@@ -24,35 +24,38 @@ from typing import Any
 import cv2
 from pebble import ProcessExpired, ProcessFuture, ProcessPool
 
-from corgi.imaging.decode import OUT_OF_MEMORY, Decoded, decode
-from corgi.imaging.header import Rejected
+from corgi.imaging.decode import OUT_OF_MEMORY, StoredImage, decode
+from corgi.imaging.header import Header
 from corgi.settings.data import DownloadSettings
+from corgi.tables.rejection import Rejection
 from corgi.tables.schema import Reason
 
 BATCHES_PER_CHILD = 200
 CRASHES_ALLOWED = 1
-"""Crashes of a picture alone after which it is tried again: the second one is its reason."""
+"""Crashes on an image decoded alone after which it is tried again; one more crash rejects it."""
 START_WAITS_S = (0.2, 1.0, 5.0)
 """Pauses after which children that could not be started are started again."""
 QUEUED_PER_CHILD = 2
-"""Batches handed to a child: one in its hands, one waiting."""
-BATCH_PICTURES = 16
+"""Batches per child: one being decoded, one waiting."""
+BATCH_IMAGES = 16
 BATCH_BYTES = 2**20
 _PRELOADED = ["corgi.imaging.decode"]
 _START_ALLOWANCE_S = 30.0
 _CPU_ALLOWANCE_S = 2
 
-Task = Callable[[bytes, DownloadSettings], Decoded | Rejected]
-Found = Decoded | Rejected
+Result = StoredImage | Rejection
+Item = tuple[bytes, Header | None]
+"""A body and its header, if that was read before."""
+Task = Callable[[bytes, DownloadSettings, Header | None], Result]
 
 _main_lock = threading.Lock()
 
 
 class DecoderPool:
-    """A fixed number of decoding children shared by all pictures of one fetcher."""
+    """A fixed number of decoding children, shared by all images of one engine."""
 
     def __init__(self, settings: DownloadSettings, task: Task = decode) -> None:
-        """Prepare the pool; children start with the first picture.
+        """Prepare the pool; children start with the first image.
 
         Args:
             settings: sizes, limits and number of children.
@@ -62,69 +65,69 @@ class DecoderPool:
         self._settings = settings
         self._task = task
         self._pool: ProcessPool | None = None
-        self._waiting: deque[tuple[bytes, asyncio.Future[Found]]] = deque()
+        self._waiting: deque[tuple[Item, asyncio.Future[Result]]] = deque()
         self._handed_over: set[asyncio.Task[None]] = set()
         self._max_batches = settings.decode_processes * QUEUED_PER_CHILD
-        self.max_in_flight = settings.decode_processes * QUEUED_PER_CHILD * BATCH_PICTURES
+        self.max_in_flight = settings.decode_processes * QUEUED_PER_CHILD * BATCH_IMAGES
 
-    async def decode(self, data: bytes) -> Found:
-        """Return a body's picture or the reason there is none; never raises for what the body does to a child."""
-        found: asyncio.Future[Found] = asyncio.get_running_loop().create_future()
-        self._waiting.append((data, found))
+    async def decode(self, data: bytes, header: Header | None = None) -> Result:
+        """Return a body's image or its rejection; never raises for what the body does to a child."""
+        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self._waiting.append(((data, header), future))
         self._hand_over()
-        return await found
+        return await future
 
     def close(self) -> None:
-        """End the children; a later picture starts new ones."""
+        """End the children; a later image starts new ones."""
         pool, self._pool = self._pool, None
         if pool is not None:
             pool.stop()
             pool.join()
 
     def _hand_over(self) -> None:
-        """Give waiting bodies to children with room; those that come while every child is busy wait and go together."""
+        """Send waiting bodies to children with room; those that arrive while every child is busy are sent as a batch."""
         self._handed_over = {task for task in self._handed_over if not task.done() and _is_of_this_loop(task)}
         while self._waiting and len(self._handed_over) < self._max_batches:
             task = asyncio.create_task(self._finish(self._next_batch()))
             self._handed_over.add(task)
             task.add_done_callback(lambda _: self._hand_over())
 
-    def _next_batch(self) -> list[tuple[bytes, asyncio.Future[Found]]]:
+    def _next_batch(self) -> list[tuple[Item, asyncio.Future[Result]]]:
         batch, size = [], 0
-        fair_share = min(BATCH_PICTURES, -(-len(self._waiting) // self._settings.decode_processes))
+        fair_share = min(BATCH_IMAGES, -(-len(self._waiting) // self._settings.decode_processes))
         while self._waiting and len(batch) < fair_share and size < BATCH_BYTES:
             batch.append(self._waiting.popleft())
-            size += len(batch[-1][0])
+            size += len(batch[-1][0][0])
         return batch
 
-    async def _finish(self, batch: list[tuple[bytes, asyncio.Future[Found]]]) -> None:
+    async def _finish(self, batch: list[tuple[Item, asyncio.Future[Result]]]) -> None:
         try:
-            together = await self._together([data for data, _ in batch])
-            for place, (data, future) in enumerate(batch):
-                found = together[place] if together else await self._alone(data)
+            results = await self._together([item for item, _ in batch])
+            for index, (item, future) in enumerate(batch):
+                result = results[index] if results else await self._alone(item)
                 if not future.done():
-                    future.set_result(found)
-        except Exception as error:  # a fault of ours: whoever waits for these bodies must hear of it
+                    future.set_result(result)
+        except Exception as error:  # our own fault: raised to the callers that wait for these bodies
             for _, future in batch:
                 if not future.done():
                     future.set_exception(error)
 
-    async def _together(self, bodies: Sequence[bytes]) -> list[Found] | None:
-        """Return what became of several bodies, or None when each must be looked at alone."""
-        if len(bodies) == 1:
+    async def _together(self, items: Sequence[Item]) -> list[Result] | None:
+        """Return the results of several bodies, or None if each must be decoded alone."""
+        if len(items) == 1:
             return None
         try:
-            return await self._in_child(bodies)
+            return await self._in_child(items)
         except BrokenProcessPool:
             self.close()
         except (TimeoutError, ProcessExpired, MemoryError):
             pass
         return None
 
-    async def _alone(self, data: bytes) -> Found:
+    async def _alone(self, item: Item) -> Result:
         for _ in range(CRASHES_ALLOWED + 1):
             try:
-                return (await self._in_child([data]))[0]
+                return (await self._in_child([item]))[0]
             except TimeoutError:
                 return _too_slow()
             except ProcessExpired as error:
@@ -134,27 +137,27 @@ class DecoderPool:
                 return OUT_OF_MEMORY
             except BrokenProcessPool:
                 self.close()
-        return Rejected(Reason.DECODER_CRASH, "the decoder died twice")
+        return Rejection(Reason.DECODER_CRASH, "the decoder died twice")
 
-    async def _in_child(self, bodies: Sequence[bytes]) -> list[Found]:
+    async def _in_child(self, items: Sequence[Item]) -> list[Result]:
         limit_s = self._settings.decode_timeout_s
-        future = await self._scheduled(bodies)
+        future = await self._scheduled(items)
         # pebble counts from the moment a child takes the task; this bound is for a task that no child ever takes
         async with asyncio.timeout(_START_ALLOWANCE_S + (self._max_batches + 2) * limit_s):
             return await asyncio.wrap_future(future)
 
-    async def _scheduled(self, bodies: Sequence[bytes]) -> ProcessFuture:
-        """Hand bodies over, to a new pool when a child dies while it starts, which is no body's fault."""
+    async def _scheduled(self, items: Sequence[Item]) -> ProcessFuture:
+        """Schedule bodies, in a new pool if a child dies while it starts, which is no body's fault."""
         for wait_s in START_WAITS_S:
             try:
-                return self._schedule(bodies)
+                return self._schedule(items)
             except OSError:
                 self.close()
                 await asyncio.sleep(wait_s)
-        return self._schedule(bodies)
+        return self._schedule(items)
 
-    def _schedule(self, bodies: Sequence[bytes]) -> ProcessFuture:
-        arguments = (self._task, bodies, self._settings)
+    def _schedule(self, items: Sequence[Item]) -> ProcessFuture:
+        arguments = (self._task, items, self._settings)
         return self._started().schedule(run_limited, args=arguments, timeout=self._settings.decode_timeout_s)
 
     def _started(self) -> ProcessPool:
@@ -173,22 +176,22 @@ class DecoderPool:
         return self._pool
 
 
-def run_limited(task: Task, bodies: Sequence[bytes], settings: DownloadSettings) -> list[Found]:
-    """Run a task on each body in a child, each under its own CPU limit, which also ends a loop that holds the interpreter."""
-    found: list[Found] = []
+def run_limited(task: Task, items: Sequence[Item], settings: DownloadSettings) -> list[Result]:
+    """Run a task on each body in a child, each under its own CPU limit, which also ends a loop that never yields."""
+    results: list[Result] = []
     _, hard = resource.getrlimit(resource.RLIMIT_CPU)
-    for data in bodies:
+    for data, header in items:
         limit_s = int(time.process_time() + settings.decode_timeout_s) + _CPU_ALLOWANCE_S
         resource.setrlimit(resource.RLIMIT_CPU, (limit_s, hard))
         try:
-            found.append(task(data, settings))
+            results.append(task(data, settings, header))
         except MemoryError:
-            found.append(OUT_OF_MEMORY)
-    return found
+            results.append(OUT_OF_MEMORY)
+    return results
 
 
 def limit_child(extra_bytes: int) -> None:
-    """Let this process grow by `extra_bytes` over its present size and no further; no core dump, no decoder's chatter."""
+    """Let this process grow by `extra_bytes` over its present size and no further; no core dump, no output of decoders."""
     cv2.setNumThreads(1)
     with open(os.devnull, "wb") as nowhere:
         os.dup2(nowhere.fileno(), sys.__stderr__.fileno() if sys.__stderr__ else 2)
@@ -197,8 +200,8 @@ def limit_child(extra_bytes: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def _too_slow() -> Rejected:
-    return Rejected(Reason.DECODE_TIMEOUT, "stopped at decode_timeout_s")
+def _too_slow() -> Rejection:
+    return Rejection(Reason.DECODE_TIMEOUT, "stopped at decode_timeout_s")
 
 
 def _is_of_this_loop(task: asyncio.Task[None]) -> bool:
@@ -220,7 +223,7 @@ class LightProcess(ForkServerProcess):
 
 
 class LightContext(ForkServerContext):
-    """The fork server's context with such children."""
+    """A fork server context that starts LightProcess children."""
 
     Process = LightProcess  # pyright: ignore[reportAssignmentType]
 

@@ -9,15 +9,17 @@ from pydantic import ValidationError
 
 from corgi.download import img2dataset_engine
 from corgi.download.img2dataset_engine import Img2datasetEngine, rejection_of
-from corgi.download.shard_tables import Outcome
-from corgi.download.stage import NativeEngine, new_engine
-from corgi.imaging.decode import Decoded, decode, decode_stored
+from corgi.download.native_engine import NativeEngine
+from corgi.download.planned import Outcome
+from corgi.download.stage import new_engine
+from corgi.imaging.decode import StoredImage, decode, decode_stored
 from corgi.settings.data import DownloadSettings
 from corgi.settings.errors import ClusterError
 from corgi.sources.identity import canonical_url, request_url
 from corgi.tables.schema import Reason
 from tests.support.fault_server import FaultServer
 from tests.support.pictures import encoded, scene
+from tests.support.results import reason_of
 
 HOST = "pictures.test"
 REASONS: dict[str, Reason | None] = {
@@ -82,22 +84,18 @@ def test_the_library_runs_and_its_words_become_our_reasons(
     server: FaultServer, both: tuple[Outcomes, Outcomes]
 ) -> None:
     assert isinstance(new_engine(settings_for(server)), Img2datasetEngine)
-    assert [both[0][url].reason for url in HOSTILE] == [*REASONS.values(), Reason.BAD_URL]
+    assert [reason_of(both[0][url]) for url in HOSTILE] == [*REASONS.values(), Reason.BAD_URL]
 
 
 def test_both_engines_keep_the_same_set(both: tuple[Outcomes, Outcomes]) -> None:
     for url, their in both[0].items():
         our = both[1][url]
-        assert (their.picture is None) == (our.picture is None), url
-        if their.picture and our.picture:
-            assert (their.picture.width, their.picture.height, their.picture.sha256) == (
-                our.picture.width,
-                our.picture.height,
-                our.picture.sha256,
-            )
-            assert decode_stored(their.picture.image).size == (their.picture.width, their.picture.height)
-            assert (int(their.picture.phash, 16) ^ int(our.picture.phash, 16)).bit_count() <= 8
-    assert sum(both[0][url].picture is not None for url in CLEAN) == 45
+        assert isinstance(their, StoredImage) == isinstance(our, StoredImage), url
+        if isinstance(their, StoredImage) and isinstance(our, StoredImage):
+            assert (their.width, their.height, their.sha256) == (our.width, our.height, our.sha256)
+            assert decode_stored(their.image).size == (their.width, their.height)
+            assert (int(their.phash, 16) ^ int(our.phash, 16)).bit_count() <= 8
+    assert sum(isinstance(both[0][url], StoredImage) for url in CLEAN) == 45
 
 
 SIGNED = {
@@ -131,7 +129,9 @@ def test_native_keeps_every_row_of_a_site_that_compares_request_lines_byte_for_b
             outcomes = made.outcomes([request_url(url) for url in listed])
         finally:
             made.close()
-        kept[engine] = {url for url, one in zip(listed, outcomes, strict=True) if one.picture is not None}
+        kept[engine] = {
+            url for url, one in zip(listed, outcomes, strict=True) if isinstance(one, StoredImage)
+        }
     assert kept["native"] == set(listed)
     assert kept["img2dataset"] <= kept["native"]
     assert any(canonical_url(url) != request_url(url) for url in kept["img2dataset"])
@@ -141,14 +141,14 @@ def test_the_library_engine_compares_sha256_only(
     server: FaultServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     picture = decode(encoded(scene(1)), settings_for(server))
-    assert isinstance(picture, Decoded)
-    found = {row: Outcome(picture=picture) for row in range(4)}
+    assert isinstance(picture, StoredImage)
+    found = dict.fromkeys(range(4), picture)
     monkeypatch.setattr(Img2datasetEngine, "_downloaded", lambda self, asked: found)
     expected = [None, f"sha256:{picture.sha256}", "sha256:00", "md5:00"]
     outcomes = Img2datasetEngine(settings_for(server)).outcomes(
         [f"http://{HOST}/{n}" for n in range(4)], expected
     )
-    assert [outcome.reason for outcome in outcomes] == [
+    assert [reason_of(outcome) for outcome in outcomes] == [
         None,
         None,
         Reason.HASH_MISMATCH,
@@ -167,7 +167,7 @@ def test_rows_the_library_loses_are_rejected_by_name(
     found = Img2datasetEngine(settings_for(server)).outcomes(
         [f"http://{HOST}/ok/1.jpg", f"http://{HOST}/ok/2.jpg"]
     )
-    assert [outcome.reason for outcome in found] == [Reason.TIMEOUT, Reason.ENGINE]
+    assert [reason_of(outcome) for outcome in found] == [Reason.TIMEOUT, Reason.ENGINE]
 
 
 def test_a_library_that_does_not_start_rejects_no_row(

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from corgi.download.local import LocalReader, places_of
+from corgi.download.local import LocalReader, locations_of
 from corgi.download.stage import DownloadShards
 from corgi.flow.dag import Dag, Selection, Stage, open_dag
 from corgi.imaging.decode import decode
@@ -21,9 +21,11 @@ from corgi.settings.errors import InputError
 from corgi.settings.recipe import Recipe
 from corgi.sources.identity import content_url, uid
 from corgi.sources.sources import sources
+from corgi.tables.rejection import Rejection
 from corgi.tables.schema import Reason
 from tests.support.lists import PLAN
 from tests.support.pictures import encoded, scene
+from tests.support.results import body_of, reason_of
 from tests.support.tars import picture, samples, write_tar
 
 TOWER = {"name": "rn", "model": "RN50", "pretrained": "random"}
@@ -54,7 +56,7 @@ def make_here(context: Any) -> list[Any]:
     """Stand in for the stage's body: the same maker without Ray."""
     tasks = context.partitioned()
     maker = DownloadShards(
-        places=places_of(context.recipe.plan), first_plan_shard=context.shards("plan")[0].path
+        locations=locations_of(context.recipe.plan), first_plan_shard=context.shards("plan")[0].path
     )
     try:
         for task in context.pending(tasks):
@@ -224,9 +226,7 @@ def test_blocked_rows_are_never_asked_for_and_all_in_the_ledger(tmp_path, monkey
 
     def no_fetch(self: object, urls: Any, *rest: Any) -> list[Any]:
         asked.extend(urls)
-        from corgi.download.shard_tables import Outcome
-
-        return [Outcome(reason=Reason.DNS) for _ in urls]
+        return [Rejection(Reason.DNS) for _ in urls]
 
     class Engine:
         outcomes = no_fetch
@@ -280,16 +280,16 @@ def test_a_finished_plan_is_read_from_where_its_sources_lie_now(tmp_path):
 
 def test_a_location_outside_its_source_gives_no_bytes(tmp_path):
     path = write_tar(tmp_path / "a.tar", samples(1))
-    places = places_of(recipe_of(tmp_path, path).plan)
-    (sha256,) = places
-    reader = LocalReader(DownloadSettings(), places)
+    locations = locations_of(recipe_of(tmp_path, path).plan)
+    (sha256,) = locations
+    reader = LocalReader(DownloadSettings(), locations)
     size = path.stat().st_size
     for inside in (f"{size}:10", f"0:{size + 1}", "-5:10", "x:y", "5", "", "1:-1"):
-        assert reader.read(f"{sha256}/{inside}").reason == Reason.NO_PICTURE, inside
-    assert reader.read("0" * 64 + "/0:10").reason == Reason.NO_PICTURE
+        assert reason_of(reader.read(f"{sha256}/{inside}")) == Reason.NO_PICTURE, inside
+    assert reason_of(reader.read("0" * 64 + "/0:10")) == Reason.NO_PICTURE
     outside = LocalReader(DownloadSettings(), {"5e": (str(tmp_path / "folder"), "files")})
     for inside in ("../a.tar", f"/{path}", str(path), "x/../../a.tar"):
-        assert outside.read(f"5e/{inside}").reason == Reason.NO_PICTURE
+        assert reason_of(outside.read(f"5e/{inside}")) == Reason.NO_PICTURE
 
 
 def test_a_folder_is_named_by_what_it_holds(tmp_path):
@@ -335,16 +335,16 @@ def test_no_child_is_started_for_rows_that_are_settled(tmp_path, monkeypatch):
 
 def test_pictures_of_a_table_are_read_one_row_group_at_a_time(tmp_path, monkeypatch):
     path = source_of("parquet", tmp_path)
-    places = places_of(recipe_of(tmp_path, path).plan)
-    (sha256,) = places
-    reader, groups = LocalReader(DownloadSettings(), places), []
+    locations = locations_of(recipe_of(tmp_path, path).plan)
+    (sha256,) = locations
+    reader, groups = LocalReader(DownloadSettings(), locations), []
     read = pq.ParquetFile.read_row_group
     monkeypatch.setattr(
         pq.ParquetFile,
         "read_row_group",
         lambda self, at, **rest: (groups.append(at), read(self, at, **rest))[1],
     )
-    found = [reader.read(f"{sha256}/{n // 2}:{n % 2}:jpg").body for n in range(5)]
+    found = [body_of(reader.read(f"{sha256}/{n // 2}:{n % 2}:jpg")) for n in range(5)]
     assert found == [picture(n) for n in range(5)]
     assert groups == [0, 1, 2]
     assert io.BytesIO(found[0] or b"").read(2) == b"\xff\xd8"

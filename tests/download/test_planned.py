@@ -4,9 +4,10 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from corgi.download.planned import outcomes_of
-from corgi.download.shard_tables import Outcome
-from corgi.planning.blocklist import HashBlocklist
+from corgi.download.checks import RowChecks
+from corgi.download.planned import Outcome, outcomes_of
+from corgi.settings.data import DownloadSettings
+from corgi.tables.rejection import Rejection
 from corgi.tables.schema import PLAN, REQUEST_URL, Reason
 
 ROWS = [
@@ -17,17 +18,24 @@ ROWS = [
 ]
 
 
+class Engine:
+    """Rejects every row and notes what was requested."""
+
+    def __init__(self, heard: list[str]) -> None:
+        self.heard = heard
+
+    def outcomes(self, urls: Sequence[str], expected_hashes: object = None) -> list[Outcome]:
+        self.heard.extend(urls)
+        return [Rejection(Reason.DNS)] * len(urls)
+
+    def close(self) -> None: ...
+
+
 def asked(plan: pa.Table) -> tuple[list[str], list[str]]:
     """Return what the web is asked for, and what is read."""
     heard: tuple[list[str], list[str]] = ([], [])
 
-    def answer(part: pa.Table, of: list[str]) -> Sequence[Outcome]:
-        of.extend(part["url"].to_pylist())
-        return [Outcome(reason=Reason.DNS)] * part.num_rows
-
-    outcomes = outcomes_of(
-        plan, lambda part: answer(part, heard[0]), lambda part: answer(part, heard[1]), HashBlocklist()
-    )
+    outcomes = outcomes_of(plan, Engine(heard[0]), Engine(heard[1]), RowChecks(DownloadSettings()))
     assert len(outcomes) == plan.num_rows
     return heard
 

@@ -8,12 +8,13 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from corgi.download.shard_tables import Outcome
+from corgi.download.planned import Outcome
 from corgi.flow import command
 from corgi.flow.dag import Context, Stage
-from corgi.imaging.decode import Decoded
+from corgi.imaging.decode import StoredImage
 from corgi.sources.identity import canonical_url, uid
 from corgi.tables.manifest import RowCounts
+from corgi.tables.rejection import Rejection
 from corgi.tables.run import Run
 from corgi.tables.schema import Reason
 from corgi.tables.store import ShardTask, Store, table_digest
@@ -44,13 +45,10 @@ class Site:
 
     def _outcome(self, number: int) -> Outcome:
         if number in self.failing:
-            return Outcome(reason=self.failing[number], detail="as told")
+            return Rejection(self.failing[number], "as told")
         data = png(16, 16 + number % 3)
-        names = {f: v for f, v in (("sha256", content(number)), ("phash", "0" * 16), ("mime", "image/png"))}
-        size = {"width": 16, "height": 16, "original_width": 16, "original_height": 16}
-        known = {"image": data, **size, **names, "format": "PNG", "animated": False}
-        fields = {name: known[name] for name in Decoded.__dataclass_fields__}
-        return Outcome(picture=Decoded(**fields), http_status=200, num_bytes=len(data))
+        sha256 = content(number)
+        return StoredImage(data, 16, 16, 16, 16, sha256, "0" * 16, "image/png", "PNG", False, 200, len(data))
 
 
 def content(number: int) -> str:

@@ -10,28 +10,31 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from corgi.download.checks import RowChecks
+from corgi.download.planned import Outcome, checked_outcomes
 from corgi.download.rules import (
     CAPTION_RULES,
-    PICTURE_RULES,
+    IMAGE_RULES,
     PRESETS,
     Original,
     broken_rule,
     check_captions,
-    check_picture,
+    check_image,
     placeholders,
     repeated,
     rules_of,
 )
-from corgi.download.shard_tables import Outcome, shard_tables
-from corgi.download.stage import filtered_outcomes
-from corgi.imaging.decode import Decoded
-from corgi.settings.data import FilterSettings, PresetName
+from corgi.download.shard_tables import shard_tables
+from corgi.imaging.decode import StoredImage
+from corgi.settings.data import DownloadSettings, FilterSettings, PresetName
+from corgi.tables.rejection import Rejection
 from corgi.tables.schema import PLAN, Reason
+from tests.support.results import reason_of
 
 
-def picture_of(url: str) -> Decoded:
-    return Decoded(
-        b"image", 64, 48, 400, 300, f"hash of {len(url)}", "0" * 16, "image/jpeg", "JPEG", animated=False
+def picture_of(url: str) -> StoredImage:
+    return StoredImage(
+        b"image", 64, 48, 400, 300, f"hash of {len(url)}", "0" * 16, "image/jpeg", "JPEG", False, 200, 9_000
     )
 
 
@@ -45,10 +48,14 @@ class Site:
         self, urls: Sequence[str], expected_hashes: Sequence[str | None] | None = None
     ) -> list[Outcome]:
         self.asked += urls
-        return [Outcome(picture=picture_of(url), http_status=200, num_bytes=9_000) for url in urls]
+        return [picture_of(url) for url in urls]
 
     def close(self) -> None:
         pass
+
+
+def outcomes_by(rules: FilterSettings, site: Site, plan: pa.Table) -> list[Outcome]:
+    return checked_outcomes(site, plan, plan["url"], RowChecks(DownloadSettings(filter=rules)))
 
 
 def plan_of(captions: list[list[str]]) -> pa.Table:
@@ -132,7 +139,7 @@ def test_the_language_rule_knows_languages(caption: str, kept: bool) -> None:
 def test_picture_rules_are_inclusive_and_named(
     size: tuple[int, int], num_bytes: int | None, reason: Reason | None
 ) -> None:
-    found = check_picture(*size, num_bytes, FilterSettings(min_side=200, max_aspect_ratio=3, min_bytes=5_000))
+    found = check_image(*size, num_bytes, FilterSettings(min_side=200, max_aspect_ratio=3, min_bytes=5_000))
     assert (found.reason if found else None) == reason
 
 
@@ -140,9 +147,14 @@ def test_rows_without_a_caption_worth_keeping_are_not_even_asked_for() -> None:
     rules = FilterSettings(min_caption_chars=5, keep_without_caption=False)
     plan = plan_of([["a good one"], ["bad"], ["bad", "a good one"], []])
     site = Site()
-    outcomes = filtered_outcomes(site, plan, rules)
+    outcomes = outcomes_by(rules, site, plan)
     assert site.asked == ["http://a.test/0", "http://a.test/2"]
-    assert [outcome.reason for outcome in outcomes] == [None, Reason.CAPTION_LENGTH, None, Reason.NO_CAPTION]
+    assert [reason_of(outcome) for outcome in outcomes] == [
+        None,
+        Reason.CAPTION_LENGTH,
+        None,
+        Reason.NO_CAPTION,
+    ]
     tables = shard_tables(plan, outcomes, rules)
     assert tables.captions.select(["uid", "ordinal", "caption"]).to_pylist() == [
         {"uid": f"{0:032x}", "ordinal": 0, "caption": "a good one"},
@@ -155,14 +167,14 @@ def test_rows_without_a_caption_worth_keeping_are_not_even_asked_for() -> None:
 def test_by_default_a_picture_outlives_its_captions() -> None:
     rules = FilterSettings(min_caption_chars=5)
     plan = plan_of([["bad"], []])
-    tables = shard_tables(plan, filtered_outcomes(Site(), plan, rules), rules)
+    tables = shard_tables(plan, outcomes_by(rules, Site(), plan), rules)
     assert (tables.images.num_rows, tables.captions.num_rows, tables.rows.kept) == (2, 0, 2)
 
 
 def test_pictures_that_break_a_rule_are_ledger_rows_with_its_reason() -> None:
     plan = plan_of([["a caption"]])
-    outcomes = filtered_outcomes(Site(), plan, FilterSettings(min_side=301))
-    assert [(o.picture, o.reason, o.http_status) for o in outcomes] == [(None, Reason.TOO_SMALL, 200)]
+    outcomes = outcomes_by(FilterSettings(min_side=301), Site(), plan)
+    assert outcomes == [Rejection(Reason.TOO_SMALL, "min_side", 200, 9_000)]
 
 
 @given(
@@ -177,7 +189,7 @@ def test_pictures_that_break_a_rule_are_ledger_rows_with_its_reason() -> None:
 )
 def test_rows_in_are_kept_or_rejected_with_a_reason(captions: list[list[str]], rules: FilterSettings) -> None:
     plan = plan_of(captions)
-    tables = shard_tables(plan, filtered_outcomes(Site(), plan, rules), rules)
+    tables = shard_tables(plan, outcomes_by(rules, Site(), plan), rules)
     ledger = tables.ledger.to_pylist()
     assert len(ledger) == len(captions) == tables.rows.kept + sum(tables.rows.rejected.values())
     assert all((row["reason"] is None) == (row["status"] == "kept") for row in ledger)
@@ -188,7 +200,7 @@ def test_rows_in_are_kept_or_rejected_with_a_reason(captions: list[list[str]], r
 
 
 def test_every_rule_belongs_to_a_setting_and_every_setting_to_a_rule() -> None:
-    rules = {rule.setting for rule in (*CAPTION_RULES, *PICTURE_RULES)}
+    rules = {rule.setting for rule in (*CAPTION_RULES, *IMAGE_RULES)}
     assert set(FilterSettings.model_fields) == rules | {
         "preset",
         "min_language_score",
@@ -202,7 +214,7 @@ def test_every_preset_is_a_choice() -> None:
         assert rules_of(FilterSettings(preset=name)) == preset
 
 
-@pytest.mark.parametrize("rule", [*CAPTION_RULES, *PICTURE_RULES], ids=lambda rule: rule.setting)
+@pytest.mark.parametrize("rule", [*CAPTION_RULES, *IMAGE_RULES], ids=lambda rule: rule.setting)
 def test_no_rule_is_asked_where_it_is_not_set(rule: Any) -> None:
     hopeless = "" if rule in CAPTION_RULES else Original(1, 1000, 0)
     for off in (None, 0, ()):

@@ -4,6 +4,7 @@ import asyncio
 import resource
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,15 @@ import pyarrow as pa
 import pytest
 
 from corgi.download import stage as download
-from corgi.download.shard_tables import Outcome, shard_tables
-from corgi.download.stage import DownloadShards, NativeEngine
+from corgi.download.native_engine import NativeEngine
+from corgi.download.shard_tables import shard_tables
+from corgi.download.stage import DownloadShards
 from corgi.flow.dag import Dag, Selection, Stage, open_dag
-from corgi.imaging.decode import decode, decode_stored
+from corgi.imaging.decode import StoredImage, decode, decode_stored
 from corgi.settings.errors import SettingsError
 from corgi.settings.recipe import Recipe
 from corgi.tables.manifest import RowCounts, ShardManifest
+from corgi.tables.rejection import Rejection
 from corgi.tables.schema import CAPTIONS, IMAGES, LEDGER, PLAN, Reason
 from corgi.tables.store import ShardTask, Store, table_digest
 from tests.support.fault_server import FaultServer
@@ -180,12 +183,14 @@ def test_pictures_are_those_of_the_site(server: FaultServer, tmp_path: Path) -> 
         outcomes = engine.outcomes([f"http://{HOST}/ok/{seed}.jpg" for seed in range(30)])
     finally:
         engine.close()
-    assert [outcome.picture for outcome in outcomes] == [
-        decode(encoded(scene(seed)), settings) for seed in range(30)
-    ]
+    expected = [decode(encoded(scene(seed)), settings) for seed in range(30)]
+    assert [replace(outcome, http_status=None, num_bytes=None) for outcome in outcomes] == expected
     assert all(
-        outcome.picture and decode_stored(outcome.picture.image).size == (96, 64) for outcome in outcomes
+        decode_stored(outcome.image).size == (96, 64)
+        for outcome in outcomes
+        if isinstance(outcome, StoredImage)
     )
+    assert {outcome.http_status for outcome in outcomes} == {200}
 
 
 def test_an_engine_serves_one_shard_after_another_over_the_same_connections(
@@ -196,7 +201,7 @@ def test_an_engine_serves_one_shard_after_another_over_the_same_connections(
     try:
         for _ in range(3):
             assert all(
-                outcome.picture
+                isinstance(outcome, StoredImage)
                 for outcome in engine.outcomes([f"http://{HOST}/ok/{seed}.jpg" for seed in range(8)])
             )
     finally:
@@ -220,7 +225,7 @@ def test_the_tables_do_not_depend_on_who_answers_first(server: FaultServer, tmp_
 def test_a_bug_of_ours_stops_the_shard_instead_of_losing_a_row(
     server: FaultServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def broken(self: object, data: bytes) -> None:
+    async def broken(self: object, data: bytes, header: object) -> None:
         await asyncio.sleep(0)
         raise RuntimeError("bug")
 
@@ -235,7 +240,7 @@ def test_a_bug_of_ours_stops_the_shard_instead_of_losing_a_row(
 
 def test_an_outcome_too_few_is_refused() -> None:
     with pytest.raises(ValueError, match="argument"):
-        shard_tables(plan_of(["/a", "/b"]), [Outcome(reason=Reason.DNS)])
+        shard_tables(plan_of(["/a", "/b"]), [Rejection(Reason.DNS)])
 
 
 def test_memory_does_not_grow_with_the_number_of_refused_bodies(server: FaultServer, tmp_path: Path) -> None:

@@ -1,12 +1,14 @@
 """Shard statistics in img2dataset's words: its keys, its strings, every URL counted once."""
 
+from dataclasses import replace
+
 import pytest
 
 from corgi.download.img2dataset_engine import rejection_of
-from corgi.download.shard_tables import Outcome
 from corgi.download.stats import DOWNLOAD_REASONS, shard_stats, status_string
-from corgi.imaging.decode import decode
+from corgi.imaging.decode import StoredImage, decode
 from corgi.settings.data import DownloadSettings
+from corgi.tables.rejection import Rejection
 from corgi.tables.schema import Reason
 from tests.support.pictures import encoded, scene
 
@@ -17,8 +19,11 @@ THEIRS = {
 
 def test_every_url_is_counted_once_under_their_keys() -> None:
     picture = decode(encoded(scene(1)), DownloadSettings())
-    outcomes = [Outcome(reason=reason, http_status=404) for reason in Reason]
-    outcomes += [Outcome(picture=picture, num_bytes=100)] * 3  # pyright: ignore[reportArgumentType]
+    assert isinstance(picture, StoredImage)
+    outcomes = [
+        *(Rejection(reason, http_status=404) for reason in Reason),
+        *[replace(picture, num_bytes=100)] * 3,
+    ]
     stats = shard_stats(outcomes, 100.0, 102.0)
     assert set(stats) >= THEIRS
     assert stats["count"] == stats["successes"] + stats["failed_to_download"] + stats["failed_to_resize"]
@@ -47,4 +52,4 @@ def test_every_url_is_counted_once_under_their_keys() -> None:
     ],
 )
 def test_a_status_string_read_back_is_the_reason_it_stands_for(reason: Reason) -> None:
-    assert rejection_of(status_string(Outcome(reason=reason))).reason == reason
+    assert rejection_of(status_string(Rejection(reason))).reason == reason

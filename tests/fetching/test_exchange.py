@@ -16,13 +16,15 @@ from hypothesis import strategies as st
 
 from corgi.fetching.exchange import tls_context
 from corgi.fetching.fetcher import MAX_REDIRECTS, Fetcher
-from corgi.fetching.response import Fetched
+from corgi.fetching.response import Body
 from corgi.settings.data import DownloadSettings
 from corgi.settings.errors import SettingsError
+from corgi.tables.rejection import Rejection
 from corgi.tables.schema import Reason
 from tests.support.fault_server import FaultServer
 from tests.support.pictures import encoded, scene
 from tests.support.programs import require_program
+from tests.support.results import body_of, detail_of, reason_of
 from tests.support.spellings import hostile_resolver, urls
 
 DEADLINE_S = 1.0
@@ -47,8 +49,8 @@ def settings_for(server: FaultServer, **changes: object) -> DownloadSettings:
     return DownloadSettings.model_validate(values)
 
 
-def fetch_each(settings: DownloadSettings, urls: list[str]) -> list[Fetched]:
-    async def run() -> list[Fetched]:
+def fetch_each(settings: DownloadSettings, urls: list[str]) -> list[Body | Rejection]:
+    async def run() -> list[Body | Rejection]:
         async with Fetcher(settings) as fetcher:
             found = {index: fetched async for index, fetched in fetcher.fetch_all(urls)}
         return [found[index] for index in range(len(urls))]
@@ -78,13 +80,13 @@ def test_only_passing_faults_are_tried_again(server: FaultServer) -> None:
 def test_no_retries_means_one_request(server: FaultServer) -> None:
     server.forget()
     (fetched,) = fetch_each(settings_for(server, retries=0), [server.url("/once/503/9.jpg")])
-    assert (fetched.reason, fetched.http_status, len(server.requests)) == (Reason.HTTP_STATUS, 503, 1)
+    assert (reason_of(fetched), fetched.http_status, len(server.requests)) == (Reason.HTTP_STATUS, 503, 1)
 
 
 def test_retry_after_is_honoured_and_never_outlives_the_deadline(server: FaultServer) -> None:
     server.forget()
     (fetched,) = fetch_each(settings_for(server), [server.url("/status/429?retry_after=86400")])
-    assert (fetched.reason, fetched.http_status, len(server.requests)) == (Reason.HTTP_STATUS, 429, 1)
+    assert (reason_of(fetched), fetched.http_status, len(server.requests)) == (Reason.HTTP_STATUS, 429, 1)
 
 
 def test_each_redirect_is_one_request_and_the_sixth_is_not_made(server: FaultServer) -> None:
@@ -101,7 +103,7 @@ def test_every_hop_asks_for_the_text_it_was_given(server: FaultServer) -> None:
     try:
         server.forget()
         (fetched,) = fetch_each(settings_for(server), [server.url(first)])
-        assert (fetched.reason, server.requests) == (None, [first, second, signed])
+        assert (reason_of(fetched), server.requests) == (None, [first, second, signed])
     finally:
         server.signed = set()
 
@@ -111,7 +113,7 @@ def test_connections_are_kept_and_bounded(server: FaultServer) -> None:
     found = fetch_each(
         settings_for(server, connections=4), [server.url(f"/ok/{seed}.jpg") for seed in range(100)]
     )
-    assert all(fetched.body for fetched in found)
+    assert all(body_of(fetched) for fetched in found)
     assert server.connections <= 4
     assert server.most_in_flight <= 4
 
@@ -142,15 +144,15 @@ def test_an_abandoned_window_leaves_no_request_running(server: FaultServer) -> N
 def test_the_recipe_may_name_where_a_host_lives(server: FaultServer) -> None:
     settings = settings_for(server, resolve=[f"pictures.test:80={server.address}"])
     kept, other = fetch_each(settings, ["http://pictures.test/ok/1.jpg", "http://pictures.test:81/ok/1.jpg"])
-    assert kept.body == encoded(scene(1))
-    assert other.reason == Reason.DNS
+    assert body_of(kept) == encoded(scene(1))
+    assert reason_of(other) == Reason.DNS
 
 
 def test_a_named_place_is_judged_like_any_other(server: FaultServer) -> None:
     settings = settings_for(server, resolve=[f"pictures.test:80={server.address}"], allow_private=[])
     server.forget()
     (fetched,) = fetch_each(settings, ["http://pictures.test/ok/1.jpg"])
-    assert (fetched.reason, server.connections) == (Reason.BLOCKED_ADDRESS, 0)
+    assert (reason_of(fetched), server.connections) == (Reason.BLOCKED_ADDRESS, 0)
 
 
 def test_the_user_agent_is_ours_and_proxies_of_the_environment_are_not_used(
@@ -160,7 +162,7 @@ def test_the_user_agent_is_ours_and_proxies_of_the_environment_are_not_used(
     monkeypatch.setenv("http_proxy", "http://127.0.0.2:9")
     server.user_agents.clear()
     (fetched,) = fetch_each(settings_for(server, user_agent="corgi/9 (me)"), [server.url("/ok/1.jpg")])
-    assert fetched.body
+    assert body_of(fetched)
     assert server.user_agents == {"corgi/9 (me)"}
 
 
@@ -198,9 +200,9 @@ def test_the_canary_hears_nothing_whatever_the_spelling(
         hops = [server.url(f"/redirect-to?u={quote(url)}") for url in plain]
         found = fetch_each(settings_for(server, connections=64, retries=0), [*urls, *hops])
         assert canary.connections == 0
-    assert all(fetched.body is None for fetched in found)
+    assert all(body_of(fetched) is None for fetched in found)
     allowed = {Reason.BAD_URL, Reason.BLOCKED_ADDRESS, Reason.DNS, Reason.HTTP_STATUS}
-    assert {fetched.reason for fetched in found} <= allowed
+    assert {reason_of(fetched) for fetched in found} <= allowed
     promise(21, f"{len(urls)} spellings and {len(hops)} redirects to them: 0 connections at the canary")
 
 
@@ -219,7 +221,7 @@ def test_a_name_that_changes_its_address_is_judged_each_time(
             settings, [f"http://rebind.test:{canary.port}/ok/{seed}.jpg" for seed in range(20)]
         )
         assert canary.connections == 0
-    assert {fetched.reason for fetched in found} <= {Reason.CONNECTION, Reason.BLOCKED_ADDRESS}
+    assert {reason_of(fetched) for fetched in found} <= {Reason.CONNECTION, Reason.BLOCKED_ADDRESS}
 
 
 @pytest.mark.parametrize("examples", [25])
@@ -236,7 +238,7 @@ def test_no_generated_url_reaches_the_canary(
         def reach(generated: list[str]) -> None:
             hops = [server.url(f"/redirect-to?u={quote(url)}") for url in generated]
             found = fetch_each(settings, [*generated, *hops])
-            assert not any(fetched.body for fetched in found)
+            assert not any(body_of(fetched) for fetched in found)
             assert canary.connections == 0
 
         reach()
@@ -249,7 +251,11 @@ def test_a_chain_of_hosts_ends_before_the_canary(server: FaultServer) -> None:
         middle = f"/redirect-to?u={quote(second.url(last))}"
         settings = settings_for(server, allow_private=[server.address, second.address])
         (fetched,) = fetch_each(settings, [server.url(middle)])
-        assert (fetched.reason, canary.connections, len(second.requests)) == (Reason.BLOCKED_ADDRESS, 0, 1)
+        assert (reason_of(fetched), canary.connections, len(second.requests)) == (
+            Reason.BLOCKED_ADDRESS,
+            0,
+            1,
+        )
 
 
 def test_the_canary_can_hear(server: FaultServer) -> None:
@@ -257,7 +263,7 @@ def test_the_canary_can_hear(server: FaultServer) -> None:
         (fetched,) = fetch_each(
             settings_for(server, allow_private=[canary.address]), [canary.url("/ok/1.jpg")]
         )
-        assert (fetched.body, canary.connections) == (encoded(scene(1)), 1)
+        assert (body_of(fetched), canary.connections) == (encoded(scene(1)), 1)
 
 
 def test_a_body_must_have_the_hash_expected(server: FaultServer, promise: Callable[[int, str], None]) -> None:
@@ -272,15 +278,15 @@ def test_a_body_must_have_the_hash_expected(server: FaultServer, promise: Callab
         "crc32:0": Reason.HASH_MISMATCH,
     }
 
-    async def run() -> list[Fetched]:
+    async def run() -> list[Body | Rejection]:
         async with Fetcher(settings_for(server)) as fetcher:
             urls = [server.url("/ok/1.jpg")] * len(expected)
             found = {index: fetched async for index, fetched in fetcher.fetch_all(urls, list(expected))}
         return [found[index] for index in range(len(expected))]
 
     found = asyncio.run(run())
-    assert [fetched.reason for fetched in found] == list(expected.values())
-    assert all((fetched.body is None) == (fetched.reason is not None) for fetched in found)
+    assert [reason_of(fetched) for fetched in found] == list(expected.values())
+    assert all((body_of(fetched) is None) == (reason_of(fetched) is not None) for fetched in found)
     promise(27, "3 of 3 bodies of another hash refused, 4 of 4 others kept")
 
 
@@ -288,13 +294,13 @@ def test_a_site_that_changes_its_picture_is_found_out(server: FaultServer) -> No
     server.forget()
     url = server.url("/flip")
     (first,) = fetch_each(settings_for(server), [url])
-    digest = hashlib.sha256(first.body or b"").hexdigest()
+    digest = hashlib.sha256(body_of(first) or b"").hexdigest()
 
-    async def again() -> Fetched:
+    async def again() -> Body | Rejection:
         async with Fetcher(settings_for(server)) as fetcher:
             return await fetcher.fetch(url, f"sha256:{digest}")
 
-    assert asyncio.run(again()).reason == Reason.HASH_MISMATCH
+    assert reason_of(asyncio.run(again())) == Reason.HASH_MISMATCH
 
 
 def test_a_host_that_is_down_is_given_up_and_asked_again_after_the_pause(server: FaultServer) -> None:
@@ -311,10 +317,10 @@ def test_a_host_that_is_down_is_given_up_and_asked_again_after_the_pause(server:
 
     async def run() -> tuple[list[Reason | None], Reason | None]:
         async with Fetcher(settings) as fetcher:
-            found = {index: fetched.reason async for index, fetched in fetcher.fetch_all(urls)}
+            found = {index: reason_of(fetched) async for index, fetched in fetcher.fetch_all(urls)}
             await asyncio.sleep(1.6)
             later = await fetcher.fetch(urls[0])
-        return [found[index] for index in range(len(urls))], later.reason
+        return [found[index] for index in range(len(urls))], reason_of(later)
 
     reasons, later = asyncio.run(run())
     assert reasons[:6] == [Reason.CONNECTION] * 5 + [Reason.HOST_UNAVAILABLE]
@@ -329,7 +335,7 @@ def test_a_host_that_answers_now_and_then_is_not_given_up(server: FaultServer) -
     paths = [f"/status/503?n={n}" if n % 4 else f"/ok/{n}.jpg" for n in range(60)]
     settings = settings_for(server, connections=1, retries=0, host_max_faults=5)
     found = fetch_each(settings, [server.url(path) for path in paths])
-    assert {fetched.reason for fetched in found} == {None, Reason.HTTP_STATUS}
+    assert {reason_of(fetched) for fetched in found} == {None, Reason.HTTP_STATUS}
 
 
 def test_a_further_ca_file_must_be_one(server: FaultServer, tmp_path: Path) -> None:
@@ -366,7 +372,7 @@ def test_robots_txt_is_asked_for_once_a_site_and_obeyed(server: FaultServer, nam
     try:
         settings = settings_for(server, obey_robots_txt=True, retries=0, timeout_s=0.6, connections=4)
         found = fetch_each(settings, [server.url(f"/ok/{seed}.jpg") for seed in range(8)])
-        assert {fetched.reason for fetched in found} == {reason}
+        assert {reason_of(fetched) for fetched in found} == {reason}
         assert server.robots_requests == (
             6 if name == "loop" else 1 if name != "reset" else server.robots_requests
         )
@@ -380,7 +386,7 @@ def test_a_redirect_is_judged_by_the_robots_txt_of_its_own_site(server: FaultSer
         closed.robots = (200, "User-agent: *\nDisallow: /")
         settings = settings_for(server, obey_robots_txt=True, allow_private=[server.address, closed.address])
         (fetched,) = fetch_each(settings, [server.url(f"/redirect-to?u={quote(closed.url('/ok/1.jpg'))}")])
-        assert (fetched.reason, len(closed.requests)) == (Reason.OPTED_OUT, 0)
+        assert (reason_of(fetched), len(closed.requests)) == (Reason.OPTED_OUT, 0)
 
 
 def test_both_spellings_of_a_target_are_judged_by_robots_txt(server: FaultServer) -> None:
@@ -388,7 +394,7 @@ def test_both_spellings_of_a_target_are_judged_by_robots_txt(server: FaultServer
     try:
         targets = ["/x/../ok/1.jpg", "/%6Fk/1.jpg", "/signed/a%3Ab", "/noise/1.jpg"]
         found = fetch_each(settings_for(server, obey_robots_txt=True), [server.url(path) for path in targets])
-        assert [fetched.reason for fetched in found] == [Reason.OPTED_OUT] * 3 + [Reason.TOO_LARGE]
+        assert [reason_of(fetched) for fetched in found] == [Reason.OPTED_OUT] * 3 + [Reason.TOO_LARGE]
     finally:
         server.robots = (404, "")
 
@@ -420,7 +426,7 @@ def test_the_wait_for_a_slot_is_not_part_of_the_deadline(server: FaultServer) ->
     settings = settings_for(server, host_connections=1, host_delay_s=0.2, timeout_s=0.5)
     server.forget()
     found = fetch_each(settings, [server.url(f"/ok/{n}.jpg") for n in range(6)])
-    assert [fetched.reason for fetched in found] == [None] * 6
+    assert [reason_of(fetched) for fetched in found] == [None] * 6
     starts = server.starts[server.address]
     assert min(later - earlier for earlier, later in itertools.pairwise(starts)) > 0.15
 
@@ -449,7 +455,7 @@ def test_a_self_made_ca_is_trusted_only_when_named(tmp_path: Path) -> None:
         (refused,) = fetch_each(settings_for(secure), [secure.url("/ok/1.jpg")])
         trusting = settings_for(secure, ca_file=str(ca_file))
         urls = [secure.url(f"/ok/{n}.jpg") for n in range(30)]
-        assert all(fetched.body for fetched in fetch_each(trusting, urls))
+        assert all(body_of(fetched) for fetched in fetch_each(trusting, urls))
         (plain,) = fetch_each(trusting, [f"http://{secure.address}/ok/1.jpg"])
-    assert (refused.reason, refused.detail) == (Reason.CONNECTION, "certificate refused")
-    assert plain.reason == Reason.CONNECTION
+    assert (reason_of(refused), detail_of(refused)) == (Reason.CONNECTION, "certificate refused")
+    assert reason_of(plain) == Reason.CONNECTION

@@ -6,17 +6,19 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from corgi.download.stage import NativeEngine
+from corgi.download.native_engine import NativeEngine
 from corgi.fetching.fetcher import Fetcher
-from corgi.fetching.response import Fetched
+from corgi.fetching.response import Body
 from corgi.settings.data import DownloadSettings
+from corgi.tables.rejection import Rejection
 from corgi.tables.schema import Reason
 from tests.support.fault_server import FaultServer
 from tests.support.hostile import HONEST, HOSTILE, UNDECODABLE, path_of
+from tests.support.results import body_of, detail_of, reason_of
 
 DEADLINE_S = 2.0
 HOSTS = ("127.0.0.1", "127.0.0.3", "127.0.0.4")
-Timed = dict[str, tuple[Fetched, float]]
+Timed = dict[str, tuple[Body | Rejection, float]]
 
 
 @pytest.fixture(scope="module")
@@ -69,12 +71,14 @@ def test_there_are_over_sixty_of_them() -> None:
 @pytest.mark.parametrize("fault", HOSTILE)
 def test_a_fault_costs_its_row_for_its_reason(found: Timed, servers: list[FaultServer], fault: str) -> None:
     fetched, _ = found[fault]
-    assert (fetched.reason, fetched.body) == (HOSTILE[fault], None)
-    assert not any(str(server.port) in fetched.detail or server.host in fetched.detail for server in servers)
+    assert (reason_of(fetched), body_of(fetched)) == (HOSTILE[fault], None)
+    assert not any(
+        str(server.port) in detail_of(fetched) or server.host in detail_of(fetched) for server in servers
+    )
 
 
 def test_nothing_else_is_lost(found: Timed, promise: Callable[[int, str], None]) -> None:
-    assert {path: fetched.reason for path, (fetched, _) in found.items() if path not in HOSTILE} == {
+    assert {path: reason_of(fetched) for path, (fetched, _) in found.items() if path not in HOSTILE} == {
         path: None for path in found if path not in HOSTILE
     }
     slowest = max(seconds for _, seconds in found.values())
@@ -94,4 +98,4 @@ def test_bodies_that_are_no_pictures_cost_their_row(servers: list[FaultServer]) 
     finally:
         engine.close()
     reasons: dict[str, Reason | None] = {path: UNDECODABLE.get(path) for path in paths}
-    assert {path: outcome.reason for path, outcome in zip(paths, outcomes, strict=True)} == reasons
+    assert {path: reason_of(outcome) for path, outcome in zip(paths, outcomes, strict=True)} == reasons

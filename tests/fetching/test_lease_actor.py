@@ -13,6 +13,7 @@ from corgi.fetching.lease_actor import ClusterLessor, close_book, open_book
 from corgi.fetching.lease_table import Ask
 from corgi.settings.data import DownloadSettings
 from tests.support.fault_server import FaultServer
+from tests.support.results import body_of
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ def fetch_in_threads(settings: DownloadSettings, shares: list[list[str]]) -> lis
     async def run(place: int) -> None:
         async with Fetcher(settings, ClusterLessor(len(shares))) as fetcher:
             async for _, fetched in fetcher.fetch_all(shares[place]):
-                got[place] += fetched.body is not None
+                got[place] += body_of(fetched) is not None
 
     threads = [
         threading.Thread(target=lambda place=place: asyncio.run(run(place))) for place in range(len(shares))

@@ -6,11 +6,12 @@ from collections.abc import Callable
 
 import psutil
 
-from corgi.imaging.decode import Decoded, decode
-from corgi.imaging.header import Rejected, check_header
+from corgi.imaging.decode import StoredImage, decode
+from corgi.imaging.header import check_header
 from corgi.imaging.metadata import png_of_pixels_only
 from corgi.imaging.pool import DecoderPool
 from corgi.settings.data import DownloadSettings
+from corgi.tables.rejection import Rejection
 from tests.support.hostile_pictures import bombs, stuffed
 from tests.support.pictures import encoded, scene
 
@@ -31,7 +32,7 @@ def test_fifty_bombs_cost_fifty_rows_and_nothing_else(promise: Callable[[int, st
     verdicts = [
         (bomb.name, verdict.reason)
         for bomb, verdict in zip(made, found, strict=True)
-        if isinstance(verdict, Rejected)
+        if isinstance(verdict, Rejection)
     ]
     assert len(verdicts) == len(made) == 50
     assert not [v for bomb, v in zip(made, verdicts, strict=True) if v[1] not in bomb.reasons]
@@ -43,7 +44,7 @@ def test_an_honest_picture_is_kept_whatever_texts_it_carries() -> None:
     for mebibytes in (0, 3, 9):
         for name, data in stuffed(mebibytes).items():
             found = decode(data, SETTINGS)
-            assert isinstance(found, Decoded), (mebibytes, name, found)
+            assert isinstance(found, StoredImage), (mebibytes, name, found)
             assert (found.original_width, found.original_height) == scene(1).size
 
 

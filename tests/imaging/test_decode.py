@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageOps, PngImagePlugin
 
-from corgi.imaging.decode import Decoded, Rejected, decode, decode_stored, phash_of, target_sizes, template
+from corgi.imaging.decode import StoredImage, decode, decode_stored, phash_of, target_sizes, template
 from corgi.imaging.header import Header, check_header, read_header
 from corgi.settings.data import DownloadSettings
+from corgi.tables.rejection import Rejection
 from corgi.tables.schema import Reason
 from tests.support.pictures import encoded, jpeg_lie, png_bomb, scene
 
@@ -20,19 +21,19 @@ PLAIN = DownloadSettings(resize_mode="no", encode_format="png")
 SMALL = DownloadSettings(image_size=32)
 
 
-def decoded(data: bytes, options: DownloadSettings = PLAIN) -> Decoded:
+def decoded(data: bytes, options: DownloadSettings = PLAIN) -> StoredImage:
     found = decode(data, options)
-    assert isinstance(found, Decoded), found
+    assert isinstance(found, StoredImage), found
     return found
 
 
-def pixels(found: Decoded) -> np.ndarray:
+def pixels(found: StoredImage) -> np.ndarray:
     return np.asarray(decode_stored(found.image)).astype(int)
 
 
 def rejected(data: bytes, options: DownloadSettings = PLAIN) -> Reason:
     found = decode(data, options)
-    assert isinstance(found, Rejected), found
+    assert isinstance(found, Rejection), found
     return found.reason
 
 
@@ -96,10 +97,10 @@ def test_what_is_no_whole_picture_is_rejected(data: bytes, reason: Reason) -> No
 @pytest.mark.parametrize("data", [png_bomb(9_000), jpeg_lie(60_000, 60_000)])
 def test_bombs_are_refused_unread(data: bytes) -> None:
     found = check_header(data, PLAIN)
-    assert isinstance(found, Rejected)
+    assert isinstance(found, Rejection)
     assert found.reason == Reason.TOO_MANY_PIXELS
     head = check_header(data[:256], PLAIN)
-    assert isinstance(head, Rejected)
+    assert isinstance(head, Rejection)
     assert head.reason == Reason.TOO_MANY_PIXELS
 
 
@@ -269,8 +270,8 @@ def test_no_mutant_raises(format_name: str, flips: list[tuple[float, int]], shar
     found = decode(
         bytes(data[: max(1, int(share * len(data)))]), DownloadSettings(image_size=16, max_pixels=100_000)
     )
-    assert isinstance(found, (Decoded, Rejected))
-    if isinstance(found, Rejected):
+    assert isinstance(found, (StoredImage, Rejection))
+    if isinstance(found, Rejection):
         assert not any(letter.isdigit() for letter in found.detail)
 
 
@@ -289,7 +290,7 @@ def test_no_mutant_raises(format_name: str, flips: list[tuple[float, int]], shar
     st.binary(max_size=200),
 )
 def test_no_header_raises(magic: bytes, rest: bytes) -> None:
-    assert isinstance(read_header(magic + rest), (Header, Rejected))
+    assert isinstance(read_header(magic + rest), (Header, Rejection))
 
 
 def test_details_hold_no_addresses_and_no_numbers() -> None:

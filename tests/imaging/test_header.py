@@ -5,9 +5,10 @@ import struct
 import pytest
 from PIL import Image
 
-from corgi.imaging.decode import Decoded, decode
-from corgi.imaging.header import Rejected, check_header, sniff
+from corgi.imaging.decode import StoredImage, decode
+from corgi.imaging.header import check_header, sniff
 from corgi.settings.data import DownloadSettings
+from corgi.tables.rejection import Rejection
 from corgi.tables.schema import Reason
 from tests.support.pictures import encoded, scene
 
@@ -43,7 +44,7 @@ OTHERS = {
 @pytest.mark.parametrize("name", OTHERS)
 def test_a_picture_of_a_format_that_may_not_be_decoded_says_so(name):
     data, format_name = OTHERS[name]
-    expected = Rejected(Reason.FORMAT_NOT_ALLOWED, format_name)
+    expected = Rejection(Reason.FORMAT_NOT_ALLOWED, format_name)
     assert check_header(data, DownloadSettings()) == expected
     assert decode(data, DownloadSettings()) == expected
 
@@ -59,7 +60,7 @@ def test_what_only_begins_like_a_picture_is_none(data):
 @pytest.mark.parametrize("format_name", ["BMP", "TIFF", "AVIF"])
 def test_further_formats_are_decoded_when_they_are_allowed(format_name):
     found = decode(encoded(scene(1), format_name), FURTHER)
-    assert isinstance(found, Decoded)
+    assert isinstance(found, StoredImage)
     assert (found.format, found.original_width, found.original_height) == (format_name, 96, 64)
     assert found.animated is False
 
@@ -81,7 +82,7 @@ def test_the_parent_leaves_further_formats_to_the_child(format_name, monkeypatch
 )
 def test_the_bounds_hold_for_further_formats(format_name, bound, reason):
     found = decode(encoded(scene(1), format_name), FURTHER.model_copy(update=bound))
-    assert isinstance(found, Rejected)
+    assert isinstance(found, Rejection)
     assert found.reason == reason
 
 
@@ -89,20 +90,20 @@ def test_the_bounds_hold_for_further_formats(format_name, bound, reason):
 def test_frames_of_further_formats_are_counted(format_name):
     data = encoded(scene(0), format_name, save_all=True, append_images=[scene(n) for n in range(1, 4)])
     found = decode(data, FURTHER)
-    assert isinstance(found, Decoded)
+    assert isinstance(found, StoredImage)
     assert found.animated is True
     few = decode(data, FURTHER.model_copy(update={"max_frames": 3}))
-    assert few == Rejected(Reason.TOO_MANY_FRAMES, "by its header")
+    assert few == Rejection(Reason.TOO_MANY_FRAMES, "by its header")
 
 
 @pytest.mark.parametrize("format_name", ["BMP", "TIFF", "AVIF"])
 @pytest.mark.parametrize("length", [2, 12, 30, 200])
 def test_a_cut_picture_of_a_further_format_is_a_reason(format_name, length):
     found = decode(encoded(scene(1), format_name)[:length], FURTHER)
-    assert isinstance(found, Rejected)
+    assert isinstance(found, Rejection)
 
 
 def test_a_bmp_that_claims_too_much_is_refused_unread():
     data = bytearray(encoded(scene(1), "BMP"))
     data[18:26] = struct.pack("<ii", 60_000, 60_000)
-    assert decode(bytes(data), FURTHER) == Rejected(Reason.TOO_MANY_PIXELS, "by its header")
+    assert decode(bytes(data), FURTHER) == Rejection(Reason.TOO_MANY_PIXELS, "by its header")

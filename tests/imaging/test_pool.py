@@ -14,10 +14,11 @@ import pytest
 from pebble import ProcessPool
 from pydantic import ByteSize
 
-from corgi.imaging.decode import Decoded, decode
-from corgi.imaging.header import Rejected
+from corgi.imaging.decode import StoredImage, decode
+from corgi.imaging.header import Header
 from corgi.imaging.pool import DecoderPool
 from corgi.settings.data import DownloadSettings
+from corgi.tables.rejection import Rejection
 from corgi.tables.schema import Reason
 from tests.support.pictures import encoded, scene
 from tests.support.poison import poisoned
@@ -35,11 +36,11 @@ def pool() -> Iterator[DecoderPool]:
     running.close()
 
 
-def decode_all(pool: DecoderPool, bodies: list[bytes]) -> list[Decoded | Rejected]:
-    async def run() -> list[Decoded | Rejected]:
+def decode_all(pool: DecoderPool, bodies: list[bytes]) -> list[StoredImage | Rejection]:
+    async def run() -> list[StoredImage | Rejection]:
         slots = asyncio.Semaphore(pool.max_in_flight)
 
-        async def one(body: bytes) -> Decoded | Rejected:
+        async def one(body: bytes) -> StoredImage | Rejection:
             async with slots:
                 return await pool.decode(body)
 
@@ -68,8 +69,8 @@ def test_poison_costs_exactly_its_own_row(pool: DecoderPool, promise: Callable[[
         found = decode_all(pool, [*GOOD[:7], poison, *GOOD[7:]])
         seconds.append(time.monotonic() - started)
         rejected = found.pop(7)
-        reasons[poison] = rejected.reason if isinstance(rejected, Rejected) else None
-        kept += sum(isinstance(picture, Decoded) for picture in found)
+        reasons[poison] = rejected.reason if isinstance(rejected, Rejection) else None
+        kept += sum(isinstance(picture, StoredImage) for picture in found)
     assert reasons == POISONS
     assert kept == len(POISONS) * len(GOOD)
     promise(
@@ -80,7 +81,7 @@ def test_poison_costs_exactly_its_own_row(pool: DecoderPool, promise: Callable[[
 
 def test_one_crash_that_is_not_the_bodys_fault_costs_nothing(pool: DecoderPool, tmp_path: Path) -> None:
     (found,) = decode_all(pool, [b"once:" + str(tmp_path / "mark").encode()])
-    assert isinstance(found, Decoded)
+    assert isinstance(found, StoredImage)
     assert (tmp_path / "mark").exists()
 
 
@@ -101,20 +102,20 @@ def test_children_that_die_while_they_start_are_started_again(
     assert next(failures, None) is None
 
 
-def in_child(data: bytes, settings: DownloadSettings) -> Rejected:
+def in_child(data: bytes, settings: DownloadSettings, header: Header | None) -> Rejection:
     """Report what the child has loaded and where it runs."""
     heavy = sorted({"ray", "torch", "aiohttp", "pytest"} & set(sys.modules))
-    return Rejected(Reason.ENGINE, f"{os.getpid()} {','.join(heavy)}")
+    return Rejection(Reason.ENGINE, f"{os.getpid()} {','.join(heavy)}")
 
 
-def together(data: bytes, settings: DownloadSettings) -> Rejected:
+def together(data: bytes, settings: DownloadSettings, header: Header | None) -> Rejection:
     """Wait in a folder until two children are at work in it."""
     folder = Path(data.decode())
     (folder / str(os.getpid())).touch()
     end = time.monotonic() + 30
     while len(list(folder.iterdir())) < 2 and time.monotonic() < end:
         time.sleep(0.01)
-    return Rejected(Reason.ENGINE, f"{len(list(folder.iterdir()))} at work")
+    return Rejection(Reason.ENGINE, f"{len(list(folder.iterdir()))} at work")
 
 
 def test_several_bodies_in_flight_keep_every_child_busy(tmp_path: Path) -> None:
@@ -123,7 +124,7 @@ def test_several_bodies_in_flight_keep_every_child_busy(tmp_path: Path) -> None:
         found = decode_all(running, [str(tmp_path).encode()] * 4)
     finally:
         running.close()
-    assert found == [Rejected(Reason.ENGINE, "2 at work")] * 4
+    assert found == [Rejection(Reason.ENGINE, "2 at work")] * 4
 
 
 def test_children_load_decoders_only(tmp_path: Path) -> None:

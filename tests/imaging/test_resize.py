@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from corgi.imaging.decode import Decoded, decode, decode_stored, phash_of, resized, target_sizes
+from corgi.imaging.decode import StoredImage, decode, decode_stored, phash_of, resized, target_sizes
 from corgi.settings.data import DownloadSettings
 from tests.support.pictures import encoded, scene
 
@@ -41,7 +41,7 @@ def test_sizes_are_those_of_img2datasets_resizer(resizer_of, mode: str, only_if_
         _, width, height, original_width, original_height, error = theirs(io.BytesIO(body))
         assert error is None
         ours = decode(body, options)
-        assert isinstance(ours, Decoded)
+        assert isinstance(ours, StoredImage)
         assert (ours.width, ours.height) == (width, height), (mode, size)
         assert (ours.original_width, ours.original_height) == (original_width, original_height) == size
         assert decode_stored(ours.image).size == (width, height)
@@ -108,7 +108,7 @@ def test_a_scaled_jpeg_is_the_whole_one_made_small(side: int) -> None:
     found = decode(
         encoded(Image.fromarray(picture), "JPEG", quality=95), DownloadSettings(encode_format="png")
     )
-    assert isinstance(found, Decoded)
+    assert isinstance(found, StoredImage)
     expected = Image.fromarray(picture).resize((found.width, found.height), Image.Resampling.LANCZOS)
     error = np.asarray(decode_stored(found.image)).astype(float) - np.asarray(expected)
     assert np.sqrt(np.square(error).mean()) < 4

@@ -9,12 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from corgi.download.local import LocalReader, places_of
+from corgi.download.local import LocalReader, locations_of
 from corgi.flow.dag import Selection
 from corgi.settings.data import DownloadSettings
 from corgi.settings.errors import InputError
 from corgi.sources.sources import batches, sources
 from tests.support.lists import plan_dag, recipe
+from tests.support.results import body_of
 from tests.support.tars import picture
 
 BARE = {"caption_kind_col": None, "group_col": None}
@@ -67,10 +68,10 @@ def test_rows_in_are_rows_out_each_with_its_picture_or_a_reason(
         for row in part.to_pylist()
     ]
     assert len(found) == len(rows)
-    reader = LocalReader(DownloadSettings(), places_of(chosen.plan))
+    reader = LocalReader(DownloadSettings(), locations_of(chosen.plan))
     for row, (data, url, captions) in zip(found, rows, strict=True):
         assert row["reason"] == (None if data else "no_picture")
-        assert (reader.read(row["location"]).body if data else None) == (data or None)
+        assert (body_of(reader.read(row["location"])) if data else None) == (data or None)
         assert row["captions"] == [text for text in captions or [] if text is not None]
         assert (row["content"] is None) == bool(has_urls and (url or "").strip())
 

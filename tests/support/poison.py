@@ -5,16 +5,17 @@ import signal
 import time
 from pathlib import Path
 
-from corgi.imaging.decode import Decoded, decode
-from corgi.imaging.header import Rejected
+from corgi.imaging.decode import StoredImage, decode
+from corgi.imaging.header import Header
 from corgi.settings.data import DownloadSettings
+from corgi.tables.rejection import Rejection
 from corgi.tables.schema import Reason
 from tests.support.pictures import encoded, scene
 
 
-def poisoned(data: bytes, settings: DownloadSettings) -> Decoded | Rejected:
+def poisoned(data: bytes, settings: DownloadSettings, header: Header | None) -> StoredImage | Rejection:
     """Decode a body, or die of it."""
-    word, _, place = data[:200].partition(b":")
+    word, _, path = data[:200].partition(b":")
     if word == b"segfault":
         os.kill(os.getpid(), signal.SIGSEGV)
     if word == b"kill":
@@ -27,15 +28,15 @@ def poisoned(data: bytes, settings: DownloadSettings) -> Decoded | Rejected:
     if word == b"memory":
         return _eaten(settings)
     if word == b"once":
-        _die_once(Path(place.decode()))
+        _die_once(Path(path.decode()))
         data = encoded(scene(1))
     return decode(data, settings)
 
 
-def _eaten(settings: DownloadSettings) -> Decoded | Rejected:
+def _eaten(settings: DownloadSettings) -> StoredImage | Rejection:
     half = bytearray(settings.decode_memory // 2)
     assert len(bytearray(settings.decode_memory)) > len(half)  # the limit must make this line raise
-    return Rejected(Reason.ENGINE, "the limit does not hold")
+    return Rejection(Reason.ENGINE, "the limit does not hold")
 
 
 def _die_once(mark: Path) -> None:

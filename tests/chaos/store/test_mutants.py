@@ -5,10 +5,10 @@ import os
 import time
 from collections.abc import Callable
 
-from corgi.imaging.decode import Decoded, decode
-from corgi.imaging.header import Rejected
+from corgi.imaging.decode import StoredImage, decode
 from corgi.imaging.pool import DecoderPool
 from corgi.settings.data import DownloadSettings
+from corgi.tables.rejection import Rejection
 from tests.support.mutants import mutant
 
 NUM_MUTANTS = int(os.environ.get("CORGI_MUTANTS", "20000"))
@@ -16,7 +16,7 @@ MAX_SECONDS = 6.0
 SETTINGS = DownloadSettings(image_size=16, max_pixels=100_000, decode_processes=2)
 
 
-def timed(data: bytes, settings: DownloadSettings) -> Decoded | Rejected:
+def timed(data: bytes, settings: DownloadSettings) -> StoredImage | Rejection:
     """Decode a body; a slow one is told apart from the others."""
     started = time.monotonic()
     found = decode(data, settings)
@@ -28,10 +28,10 @@ def timed(data: bytes, settings: DownloadSettings) -> Decoded | Rejected:
 def test_mutants_neither_escape_nor_hang(promise: Callable[[int, str], None]) -> None:
     pool = DecoderPool(SETTINGS, timed)
 
-    async def run() -> list[Decoded | Rejected]:
+    async def run() -> list[StoredImage | Rejection]:
         slots = asyncio.Semaphore(pool.max_in_flight)
 
-        async def one(number: int) -> Decoded | Rejected:
+        async def one(number: int) -> StoredImage | Rejection:
             async with slots:
                 return await pool.decode(mutant(number))
 
@@ -42,9 +42,9 @@ def test_mutants_neither_escape_nor_hang(promise: Callable[[int, str], None]) ->
         found = asyncio.run(run())
     finally:
         pool.close()
-    kept = sum(isinstance(one, Decoded) for one in found)
-    crashes = sum(isinstance(one, Rejected) and "crash" in one.reason for one in found)
-    slow = sum(isinstance(one, Rejected) and "timeout" in one.reason for one in found)
+    kept = sum(isinstance(one, StoredImage) for one in found)
+    crashes = sum(isinstance(one, Rejection) and "crash" in one.reason for one in found)
+    slow = sum(isinstance(one, Rejection) and "timeout" in one.reason for one in found)
     seconds = time.monotonic() - started
     assert len(found) == NUM_MUTANTS
     assert crashes == 0

@@ -1,0 +1,18 @@
+"""The one verdict on the walk from a URL to a stored image: why a row is rejected."""
+
+from dataclasses import dataclass
+
+from corgi.tables.schema import Reason
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """A reason of the closed list; detail is a template without addresses, sizes or times.
+
+    http_status and num_bytes describe the response, as the ledger stores them: None where there was none.
+    """
+
+    reason: Reason
+    detail: str = ""
+    http_status: int | None = None
+    num_bytes: int | None = None
