@@ -40,7 +40,7 @@ def _write(arguments: argparse.Namespace) -> None:
     generator = corgi.load(arguments.run)
     for caption in dict.fromkeys(arguments.captions):
         for index, picture in enumerate(generator.generate(caption, arguments.n, arguments.seed)):
-            path = arguments.out / file_name(caption, arguments.seed + index)
+            path = arguments.out / file_name(caption, arguments.seed + index, generator.models)
             _save(picture, path)
             print(path)
 

@@ -18,6 +18,7 @@ from corgi.models.picture_decoder import PictureDecoder
 from corgi.models.text_prior import Sampling, TextPrior
 from corgi.settings.clip import EmbedSettings, TokenRef
 from corgi.settings.models import DecoderSettings, PriorSettings
+from corgi.settings.section import digest
 from corgi.tables.manifest import ShardManifest
 from corgi.tables.run import Run
 from corgi.tables.store import Store
@@ -56,6 +57,8 @@ class Generator:
     decoder_settings: DecoderSettings
     words: Words | None = None
     """Encoder of the words the prior reads; None for a prior without words."""
+    models: str = ""
+    """Digest of the prior, decoder and autoencoder: what they learned, and from what."""
 
     def generate(self, caption: str, n: int = 1, seed: int = 0) -> list[Image.Image]:
         """Return n pictures of a caption; picture i depends on the caption and seed + i alone.
@@ -134,6 +137,7 @@ def assemble(store: Store, shards: Mapping[str, Sequence[ShardManifest]]) -> Gen
         ),
         decoder=load_decoder(store, decoder, autoencoder),
         decoder_settings=DecoderSettings.recorded(decoder.settings["decoder"]),
+        models=digest([prior.digest, decoder.digest, autoencoder.digest]),
     )
 
 

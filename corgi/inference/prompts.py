@@ -35,13 +35,14 @@ def check_prompts(captions: Sequence[str], n: int, seed: int) -> None:
         )
 
 
-def file_name(caption: str, seed: int) -> str:
-    """Return the PNG file's name of a caption and seed: readable words, a digest of the caption, the seed.
+def file_name(caption: str, seed: int, models: str) -> str:
+    """Return the PNG file's name of a caption and seed: readable words, a digest of caption and models, the seed.
 
-    Different captions have different names, whatever their script, length and case.
+    Different captions have different names, whatever their script, length and case, and so has one caption painted by
+    different models, which `models` names.
     """
     text = unicodedata.normalize("NFC", caption.lower())
     kept = "".join(letter if unicodedata.category(letter)[0] in _KEPT_CATEGORIES else "-" for letter in text)
     words = re.sub("-+", "-", kept).encode()[:MAX_NAME_BYTES].decode(errors="ignore").strip("-")
-    digest = hashlib.blake2b(caption.encode(), digest_size=_DIGEST_BYTES).hexdigest()
+    digest = hashlib.blake2b(f"{models}\0{caption}".encode(), digest_size=_DIGEST_BYTES).hexdigest()
     return f"{words or 'caption'}-{digest}-{seed}.png"

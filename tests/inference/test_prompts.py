@@ -43,10 +43,14 @@ def test_every_seed_inside_may_be_asked_for() -> None:
 
 
 @given(
-    st.lists(PROMPTS, unique=True, max_size=20), st.lists(st.integers(0, MAX_SEED), min_size=1, unique=True)
+    st.lists(PROMPTS, unique=True, max_size=20),
+    st.lists(st.integers(0, MAX_SEED), min_size=1, max_size=5, unique=True),
+    st.lists(st.text("0123456789abcdef", min_size=64, max_size=64), min_size=1, max_size=2, unique=True),
 )
-def test_law_each_prompt_and_seed_has_a_file_of_its_own(prompts: list[str], seeds: list[int]) -> None:
-    names = [file_name(prompt, seed) for prompt in prompts for seed in seeds]
+def test_law_each_prompt_seed_and_run_has_a_file_of_its_own(
+    prompts: list[str], seeds: list[int], models: list[str]
+) -> None:
+    names = [file_name(prompt, seed, one) for prompt in prompts for seed in seeds for one in models]
     assert len({name.casefold() for name in names}) == len(names)
     for name in names:
         assert Path(name).name == name
@@ -57,9 +61,9 @@ def test_law_each_prompt_and_seed_has_a_file_of_its_own(prompts: list[str], seed
 @given(st.text(st.characters(categories=["Ll", "Lo", "Nd", "Mn"]), min_size=1, max_size=12))
 def test_law_letters_of_any_script_are_kept(word: str) -> None:
     kept = unicodedata.normalize("NFC", word.lower())
-    assert file_name(f"“{word}!”", 7).startswith(f"{kept}-")
+    assert file_name(f"“{word}!”", 7, "").startswith(f"{kept}-")
 
 
 @pytest.mark.parametrize("ending", ["", *string.punctuation, "🦊", "🐺"])
 def test_what_a_name_leaves_out_still_tells_prompts_apart(ending: str) -> None:
-    assert (file_name(f"fox{ending}", 0) == file_name("fox", 0)) is (ending == "")
+    assert (file_name(f"fox{ending}", 0, "") == file_name("fox", 0, "")) is (ending == "")

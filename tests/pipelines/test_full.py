@@ -12,7 +12,6 @@ import pytest
 from PIL import Image
 
 from corgi.flow import inspect
-from corgi.inference.prompts import file_name
 from corgi.report import report
 from corgi.tables.run import Run
 from tests.support.ports import free_port
@@ -195,8 +194,10 @@ def test_generate_paints_the_same_picture_for_the_same_seed(finished, tmp_path):
         )
         assert done.returncode == 0, done.stderr
         assert len(done.stdout.splitlines()) == 4  # a caption that is named twice is painted once
-    names = [file_name("red heart", seed) for seed in (3, 4)]
-    first, second = ([(tmp_path / folder / name).read_bytes() for name in names] for folder in ("a", "b"))
+    painted = [sorted((tmp_path / folder).glob("red-heart-*")) for folder in ("a", "b")]
+    assert [path.name.rpartition("-")[2] for path in painted[0]] == ["3.png", "4.png"]
+    assert [path.name for path in painted[0]] == [path.name for path in painted[1]]
+    first, second = ([path.read_bytes() for path in paths] for paths in painted)
     assert first == second
     assert first[0] != first[1]
 

@@ -10,7 +10,6 @@ import pytest
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from corgi.inference.prompts import file_name
 from corgi.tables.run import Run
 from corgi.tables.vectors import concatenated, tower_names
 from tests.support.ports import free_port
@@ -56,4 +55,4 @@ def test_two_towers_run_through_every_stage(tmp_path: Path) -> None:
     assert prior["null_encodings"].shape == (12, 64)
     paint = [sys.executable, str(HOME / "pipelines" / "generate.py"), str(run.folder), "red heart"]
     subprocess.run([*paint, "--out", str(tmp_path / "pictures")], check=True, timeout=120, cwd=HOME)
-    assert (tmp_path / "pictures" / file_name("red heart", 0)).exists()
+    assert len(list((tmp_path / "pictures").glob("red-heart-*-0.png"))) == 1
