@@ -26,8 +26,16 @@ def contest() -> list[Stage]:
     tables = ("download", "embed", "curate")
     return [
         Stage("spaces", "corgi.comparison.spaces:run", ("embed", "curate"), ("compare",)),
-        Stage("contest", "corgi.comparison.contest:run", ("embed", "curate", "spaces"), ("compare",)),
-        Stage("scores", "corgi.comparison.scores:run", (*tables, "spaces", "contest"), ("compare", "score")),
+        Stage(
+            "contest", "corgi.comparison.contest:run", ("embed", "curate", "spaces"), ("compare",), version=2
+        ),
+        Stage(
+            "scores",
+            "corgi.comparison.scores:run",
+            (*tables, "spaces", "contest"),
+            ("compare", "score"),
+            version=2,
+        ),
         Stage(
             "comparison", "corgi.comparison.stage:run", (*tables, "spaces", "scores"), ("compare", "score")
         ),

@@ -41,7 +41,7 @@ def pictures(recipe: Any) -> list[Stage]:
             amend="corgi.download.revise:revise",
             along=along,
         ),
-        Stage("tower", "corgi.clip.train:run", ("download",), ("tower",), along=along),
+        Stage("tower", "corgi.clip.train:run", ("download",), ("tower",), along=along, version=2),
         Stage(
             "embed",
             "corgi.clip.embed:run",
@@ -114,7 +114,7 @@ def statistics() -> list[Stage]:
             "corgi.training.prior:run",
             ("embed", "curate", "shift"),
             ("prior",),
-            version=2,
+            version=3,
             cost="corgi.training.cost:lines",
             aside="corgi.training.side_by_side:environment",
         ),
@@ -125,12 +125,19 @@ def models(tower: tuple[str, ...]) -> list[Stage]:
     """Return the stages that need pictures too."""
     return [
         Stage("autoencoder", "corgi.training.autoencoder:run", ("download", "curate"), ("autoencoder",)),
-        Stage("decoder", "corgi.training.decoder:run", ("embed", "curate", "autoencoder"), ("decoder",)),
+        Stage(
+            "decoder",
+            "corgi.training.decoder:run",
+            ("embed", "curate", "autoencoder"),
+            ("decoder",),
+            version=2,
+        ),
         Stage(
             "evaluate",
             "corgi.evaluation.stage:run",
             ("download", *tower, "embed", "curate", "shift", "prior", "autoencoder", "decoder"),
             ("evaluate", "prior", "decoder"),
+            version=2,
         ),
     ]
 

@@ -4,16 +4,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from corgi.diffusion.philox import CHAIN, MAX_DRAWS, Stream, normals, seeds_of, uniforms
 from corgi.diffusion.shifted import ShiftTable, first_largest
 
 ChoiceRule = Literal["text", "monte_carlo", "soft", "learned", "learned_soft"]
-CHOICE_DRAW = 2**40
+CHOICE_DRAW = MAX_DRAWS - 1
 """Number of the draw that chooses; no chain has as many steps."""
 
 
@@ -83,17 +83,23 @@ class ClusterChoice:
 def mean_direction(table: ShiftTable, num_draws: int, scale: float = 1.0) -> Float[Tensor, "k dim"]:
     """Mean of z/|z| over draws z ~ N(mu_i, Sigma_i / scale^2), float64, so that its dot product with a unit y is the mean cosine.
 
-    Cluster i's draws depend on i and its own parameters alone, in antithetic pairs around mu_i.
+    Cluster i's draws depend on i and its own parameters alone, in antithetic pairs around mu_i. A table keeps what was
+    found for it until it is moved or loaded again: drawing takes seconds where clusters are many.
     """
-    rows, half = [], max(1, num_draws // 2)
-    for k in range(table.num_clusters):
-        generator = np.random.Generator(np.random.Philox(key=[k, CHOICE_DRAW]))
-        eps = torch.from_numpy(generator.standard_normal((half, table.dim))).to(table.mean.device)
-        cluster = torch.full((half,), k, device=eps.device)
-        step = table.apply_L(eps, cluster) / scale
-        mean = table.mean[k].double()
-        rows.append(F.normalize(torch.cat([mean + step, mean - step]), dim=-1).mean(dim=0))
-    return torch.stack(rows)
+    asked = (num_draws, scale)
+    if asked not in table.directions:
+        rows = [_mean_direction(table, k, num_draws, scale) for k in range(table.num_clusters)]
+        table.directions[asked] = torch.stack(rows)
+    return table.directions[asked]
+
+
+def _mean_direction(table: ShiftTable, k: int, num_draws: int, scale: float) -> Float[Tensor, "dim"]:
+    half = max(1, num_draws // 2)
+    pair = torch.arange(half, device=table.mean.device)
+    eps = normals(Stream(torch.full_like(pair, k), pair, CHAIN, CHOICE_DRAW), table.dim).double()
+    step = table.apply_L(eps, torch.full_like(pair, k)) / scale
+    mean = table.mean[k].double()
+    return F.normalize(torch.cat([mean + step, mean - step]), dim=-1).mean(dim=0)
 
 
 def draw_index(scores: Float[Tensor, "batch k"], place: Float[Tensor, "batch"]) -> Int[Tensor, "batch"]:
@@ -104,5 +110,5 @@ def draw_index(scores: Float[Tensor, "batch k"], place: Float[Tensor, "batch"]) 
 
 def choice_places(seeds: Sequence[int], device: torch.device | str = "cpu") -> Float[Tensor, "batch"]:
     """One uniform place in [0, 1) a seed, independent of every draw of its chain."""
-    places = [np.random.Generator(np.random.Philox(key=[seed, CHOICE_DRAW])).random() for seed in seeds]
-    return torch.tensor(places, dtype=torch.float64, device=device)
+    seed = seeds_of(seeds, device)
+    return uniforms(Stream(seed, torch.zeros_like(seed), CHAIN, CHOICE_DRAW)).double()

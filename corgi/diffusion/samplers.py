@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal, Protocol, runtime_checkable
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from corgi.diffusion.philox import CHAIN, Stream, normals, seeds_of
 from corgi.diffusion.shifted import Gaussian, ShiftedDiffusion
 from corgi.diffusion.steps import Denoise, Noise, ancestral_step, ddim_step
 from corgi.names import SamplerName
@@ -24,17 +24,11 @@ Step = Callable[[Tensor, Tensor, Tensor, Tensor], Gaussian]
 
 def philox_noise(seeds: Sequence[int], dim: int, device: torch.device | str = "cpu") -> Noise:
     """Make a float32 noise source whose row i depends on (seeds[i], draw) alone, never on its batch."""
-    philox = np.random.Philox(key=[0, 0])
-    bits, fresh = np.random.Generator(philox), philox.state
-
-    def row(seed: int, draw: int) -> Float[np.ndarray, "dim"]:
-        # Making a generator for each row asks the system for entropy, which a key does not need, and takes twice the time.
-        fresh["state"]["key"][:] = (seed, draw)
-        philox.state = fresh
-        return bits.standard_normal(dim, dtype=np.float32)
+    seed = seeds_of(seeds, device)
+    start = torch.zeros_like(seed)
 
     def noise(draw: int) -> Float[Tensor, "batch dim"]:
-        return torch.from_numpy(np.stack([row(seed, draw) for seed in seeds])).to(device)
+        return normals(Stream(seed, start, CHAIN, draw), dim)
 
     return noise
 

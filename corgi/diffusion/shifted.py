@@ -31,6 +31,8 @@ class ShiftTable(nn.Module):
     count: Int[Tensor, "k"]
     factor: Float[Tensor, "k dim rank"] | None
     cholesky: Float[Tensor, "k dim dim"] | None
+    directions: dict[tuple[int, float], Float[Tensor, "k dim"]]
+    """Mean directions of the clusters found so far, by draws and scale; see `corgi.diffusion.choice.mean_direction`."""
     _relative: Float[Tensor, "k dim rank"]
     _forward: Float[Tensor, "k dim rank"]
     _inverse: Float[Tensor, "k dim rank"]
@@ -53,6 +55,7 @@ class ShiftTable(nn.Module):
         for name, value in tensors.items():
             self.register_buffer(name, None if value is None else value.detach().clone())
         self._prepare_low_rank()
+        self.directions = {}
         self.register_load_state_dict_post_hook(_after_load)
 
     @classmethod
@@ -62,6 +65,7 @@ class ShiftTable(nn.Module):
         """Hold a diagonal table unchecked and uncopied, for values known to be finite: a check in every step makes the host wait for the GPU."""
         table = cls.__new__(cls)
         nn.Module.__init__(table)
+        table.directions = {}
         tensors = {"mean": mean, "scale": scale, "factor": None, "cholesky": None, "count": count}
         for name, value in tensors.items():
             table.register_buffer(name, value)
@@ -165,6 +169,7 @@ class ShiftTable(nn.Module):
         """Check the buffers and derive the low-rank root again, after they were set other than by load_state_dict."""
         _check_table(self.mean, self.scale, self.factor, self.cholesky)
         self._prepare_low_rank()
+        self.directions.clear()
 
     def _prepare_low_rank(self) -> None:
         """Precompute the rank-r square root.
@@ -191,6 +196,7 @@ class ShiftTable(nn.Module):
                 return moved
             return tensor.to(moved.device)
 
+        self.directions.clear()
         return super()._apply(move, recurse)
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from corgi.diffusion.choice import ClusterChoice, choice_places, draw_index, mean_direction
+from corgi.diffusion.philox import normals
 from corgi.diffusion.shifted import ShiftTable, choose_cluster
 from tests.support.shapes import REFUSED
 
@@ -108,6 +109,23 @@ def test_places_are_uniform_and_belong_to_their_seed() -> None:
     assert float(places.mean()) == pytest.approx(0.5, abs=0.02)
     assert float(places.var()) == pytest.approx(1 / 12, abs=0.01)
     assert torch.equal(choice_places([7]), places[7:8])
+
+
+def test_a_table_draws_its_directions_once_until_it_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """k = 1,024 takes seconds: every batch of a training asks for the same."""
+    table, drawn = some_table(), []
+    monkeypatch.setattr("corgi.diffusion.choice.normals", lambda *args: drawn.append(args) or normals(*args))
+    rule, text = ClusterChoice("monte_carlo", num_draws=8), normal(2, 3)
+    first = rule.scores(text, table)
+    assert torch.equal(rule.scores(text, table), first)
+    assert len(drawn) == table.num_clusters
+    changed = {**table.state_dict(), "mean": table.mean + 1}
+    table.load_state_dict(changed)
+    assert not torch.equal(rule.scores(text, table), first)
+    assert len(drawn) == 2 * table.num_clusters
+    table.to("cpu")
+    ClusterChoice("monte_carlo", num_draws=10).scores(text, table)
+    assert len(drawn) == 3 * table.num_clusters
 
 
 def test_wrong_choices_are_refused() -> None:
