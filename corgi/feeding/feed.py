@@ -1,17 +1,10 @@
-"""The order of the training rows, fixed by (seed, epoch), and each worker's slice of it.
-
-The canonical order is the concatenation of the epochs. An epoch permutes the units, cuts them into windows of
-`shuffle_window` units, and permutes the rows of each window. Global batch b is rows [bB, (b+1)B) of that order and a
-rank takes its contiguous share, so the run is the same at any number of workers, and going on at step n needs
-nothing but n.
-"""
+"""Each worker's batches: the rows of its share of every global batch, read ahead by threads."""
 
 import queue
 import threading
-from collections import OrderedDict
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
@@ -19,10 +12,12 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from corgi.feeding.order import Order
 from corgi.settings.errors import InputError, SettingsError
 
-_UNITS, _ROWS = 0, 1
-_ORDER = 3  # the word of the counter that keeps the order's bits apart from the noise's
+_LOADERS = 4
+_AHEAD = 2
+"""Batches made before they are asked for."""
 
 
 class Rows(Protocol):
@@ -39,66 +34,6 @@ class Rows(Protocol):
         A column of lists of different lengths is an object array [rows, slots] of arrays [length, width].
         """
         ...
-
-
-@dataclass(frozen=True)
-class Piece:
-    """Consecutive rows of the order inside one window: the window's units, ascending, and rows of their concatenation."""
-
-    units: tuple[int, ...]
-    rows: Int[np.ndarray, "rows"]
-
-
-class Order:
-    """The canonical order of rows held in units of known sizes."""
-
-    def __init__(self, counts: Sequence[int], seed: int, shuffle_window: int) -> None:
-        """Take the rows of each unit; empty units are passed over.
-
-        Raises:
-            InputError: there is no row.
-
-        """
-        self.counts = np.asarray(counts, np.int64)
-        self.num_rows = int(self.counts.sum())
-        if self.num_rows == 0:
-            raise InputError(
-                "there are no training rows; committed work is safe; check the split, the selection and the list"
-            )
-        self.seed = seed
-        self.window = shuffle_window
-        self._windows = lru_cache(maxsize=4)(self._epoch_windows)
-        self._shuffled = lru_cache(maxsize=4)(self._window_rows)
-
-    def pieces(self, start: int, stop: int) -> Iterator[Piece]:
-        """Yield the rows at positions [start, stop) of the whole run, in order, one piece a window touched."""
-        while start < stop:
-            epoch, offset = divmod(start, self.num_rows)
-            windows, ends = self._windows(epoch)
-            index = int(np.searchsorted(ends, offset, side="right"))
-            first = int(ends[index - 1]) if index else 0
-            last = min(int(ends[index]), offset + stop - start)
-            yield Piece(windows[index], self._shuffled(epoch, index)[offset - first : last - first])
-            start += last - offset
-
-    def _epoch_windows(self, epoch: int) -> tuple[list[tuple[int, ...]], Int[np.ndarray, "windows"]]:
-        filled = np.flatnonzero(self.counts)
-        order = filled[self._permutation(len(filled), _UNITS, epoch, 0)]
-        windows = [
-            tuple(sorted(order[i : i + self.window].tolist())) for i in range(0, len(order), self.window)
-        ]
-        return windows, np.cumsum([self.counts[list(units)].sum() for units in windows])
-
-    def _window_rows(self, epoch: int, index: int) -> Int[np.ndarray, "rows"]:
-        windows, _ = self._windows(epoch)
-        return self._permutation(int(self.counts[list(windows[index])].sum()), _ROWS, epoch, index)
-
-    def _permutation(self, size: int, kind: int, epoch: int, index: int) -> Int[np.ndarray, "size"]:
-        bits = np.random.Philox(
-            key=np.array([self.seed % 2**64, kind], np.uint64),
-            counter=np.array([0, epoch, index, _ORDER], np.uint64),
-        )
-        return np.random.Generator(bits).permutation(size)
 
 
 @dataclass(frozen=True)
@@ -142,47 +77,52 @@ def first_rows(rows: Rows, limit: int) -> dict[str, np.ndarray]:
         if count and found < limit:
             units.append(rows.load(unit))
             found += count
-    return {name: np.concatenate([unit[name] for unit in units]) for name in units[0]} if units else {}
+    return {name: joined([unit[name] for unit in units]) for name in units[0]} if units else {}
 
 
 class Feed:
-    """Yields one rank's batches from a step on, read ahead by a thread; holds two windows of rows at most."""
+    """Yields one worker's batches from a step on.
+
+    A unit is held while a lane of this worker reads in it or will in its next window: two windows per lane at most.
+    """
 
     def __init__(
-        self, rows: Rows, order: Order, global_batch: int, place: tuple[int, int], num_ahead: int = 2
+        self, rows: Rows, order: Order, global_batch: int, worker: tuple[int, int], pin: bool = False
     ) -> None:
-        """Take the rows, their order and this worker's place, (rank, world size).
+        """Take the rows, their order and this worker, (rank, world size); `pin` makes batches that a GPU copies while it computes.
 
         Raises:
             SettingsError: there are more workers than rows in a global batch.
 
         """
-        self.rank, self.world_size = place
+        self.rank, self.world_size = worker
         if global_batch < self.world_size:
             raise SettingsError(
-                f"training.global_batch={global_batch} is less than the {self.world_size} workers; committed work is safe; change training.num_workers"
+                f"global_batch={global_batch} is less than the {self.world_size} workers; committed work is safe; change training.num_workers"
             )
         self.rows = rows
         self.order = order
         self.global_batch = global_batch
-        self.num_ahead = num_ahead
-        self._held: OrderedDict[tuple[int, ...], dict[str, np.ndarray]] = OrderedDict()
+        self.pin = pin
+        self._loaders = ThreadPoolExecutor(_LOADERS, thread_name_prefix="feed-loader")
+        self._units: dict[int, Future[dict[str, np.ndarray]]] = {}
         self._stop = threading.Event()
 
     def batch(self, step: int) -> Batch:
-        """Return this rank's rows of global batch `step`, counted from 0; shares are one row apart at most."""
-        first = step * self.global_batch
-        start, stop = (first + (self.rank + i) * self.global_batch // self.world_size for i in (0, 1))
-        found = [(self._window(piece.units), piece.rows) for piece in self.order.pieces(start, stop)]
+        """Return this worker's rows of global batch `step`, counted from 0, by lane; shares are one row apart at most."""
+        positions = self.order.share(step, self.global_batch, self.rank, self.world_size)
+        units, rows = self.order.rows_at(positions)
+        self._look_ahead(self.order.units_ahead(positions))
         columns = {
-            name: np.concatenate([window[name][rows] for window, rows in found]) for name in found[0][0]
+            name: torch.from_numpy(dense(values)) for name, values in self._gathered(units, rows).items()
         }
-        tensors = {name: torch.from_numpy(dense(values)) for name, values in columns.items()}
-        return Batch(step, torch.arange(start, stop), tensors)
+        if self.pin:
+            columns = {name: values.pin_memory() for name, values in columns.items()}
+        return Batch(step, torch.from_numpy(positions), columns)
 
     def batches(self, first_step: int, last_step: int) -> Generator[Batch]:
         """Yield the batches of steps [first_step, last_step); what the reader raised is raised here."""
-        ahead: queue.Queue[Batch | BaseException] = queue.Queue(self.num_ahead)
+        ahead: queue.Queue[Batch | BaseException] = queue.Queue(_AHEAD)
         thread = threading.Thread(
             target=self._read, args=(ahead, first_step, last_step), name="feed", daemon=True
         )
@@ -199,8 +139,9 @@ class Feed:
             self._stop.clear()
 
     def close(self) -> None:
-        """Let go of the rows held."""
-        self._held.clear()
+        """Let go of the rows held and end the loaders."""
+        self._loaders.shutdown(wait=True, cancel_futures=True)
+        self._units.clear()
 
     def _read(self, ahead: "queue.Queue[Batch | BaseException]", first_step: int, last_step: int) -> None:
         try:
@@ -219,23 +160,53 @@ class Feed:
             return True
         return False
 
-    def _window(self, units: tuple[int, ...]) -> dict[str, np.ndarray]:
-        """Return a window's rows, its units concatenated; the two windows used last are kept."""
-        if units in self._held:
-            self._held.move_to_end(units)
-            return self._held[units]
-        while len(self._held) >= 2:
-            self._held.popitem(last=False)
-        loaded = [self.rows.load(unit) for unit in units]
-        window = {
-            name: np.concatenate([part[name] for part in loaded]) if len(loaded) > 1 else loaded[0][name]
-            for name in loaded[0]
-        }
-        expected = int(self.order.counts[list(units)].sum())
-        sizes = {name: len(values) for name, values in window.items() if len(values) != expected}
+    def _look_ahead(self, wanted: Sequence[int]) -> None:
+        """Let go of the units no window here or next needs, and begin to load the others, those needed first."""
+        for unit in self._units.keys() - set(wanted):
+            self._units.pop(unit).cancel()
+        for unit in wanted:
+            if unit not in self._units:
+                self._units[unit] = self._loaders.submit(self._load, unit)
+
+    def _load(self, unit: int) -> dict[str, np.ndarray]:
+        loaded, announced = self.rows.load(unit), int(self.order.counts[unit])
+        sizes = {name: len(values) for name, values in loaded.items() if len(values) != announced}
         if sizes:
             raise InputError(
-                f"units {units} hold {sizes} rows, {expected} were announced; committed work is safe; run the same command again"
+                f"unit {unit} holds {sizes} rows, {announced} were announced; committed work is safe; run the same command again"
             )
-        self._held[units] = window
-        return window
+        return loaded
+
+    def _gathered(
+        self, units: Int[np.ndarray, "rows"], rows: Int[np.ndarray, "rows"]
+    ) -> dict[str, np.ndarray]:
+        """Return the rows of each column in the order asked for."""
+        wanted = np.unique(units)
+        loaded = [self._units[int(unit)].result() for unit in wanted]
+        at = np.argsort(units, kind="stable")
+        parts = [rows[units == unit] for unit in wanted]
+        back = np.empty_like(at)
+        back[at] = np.arange(len(at))
+        return {
+            name: joined([unit[name][own] for unit, own in zip(loaded, parts, strict=True)])[back]
+            for name in loaded[0]
+        }
+
+
+def joined(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Return rows of several units one after another; slots that a unit lacks are padded with zeros, or empty lists."""
+    slots = [part.shape[1:2] for part in parts]
+    if len(set(slots)) == 1:
+        return np.concatenate(parts)
+    most = max(slot[0] for slot in slots)
+    return np.concatenate([_widened(part, most) for part in parts])
+
+
+def _widened(part: np.ndarray, slots: int) -> np.ndarray:
+    wide = np.zeros((len(part), slots, *part.shape[2:]), part.dtype)
+    if part.dtype == object:
+        nothing = part[0, 0][:0]
+        for cell in np.ndindex(wide.shape):
+            wide[cell] = nothing
+    wide[:, : part.shape[1]] = part
+    return wide

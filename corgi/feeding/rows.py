@@ -78,7 +78,7 @@ class PriorRows:
         self.counts: Sequence[int] = [int(self._rows(unit).sum()) for unit in range(len(shards.embed))]
 
     def load(self, unit: int) -> dict[str, np.ndarray]:
-        """Return `image` [n, d], `full` and `coarse` [n, captions, d] padded with zeros, and their counts.
+        """Return `image` [n, d], `full` and `coarse` [n, captions, d] padded with zeros to the fullest row, and their counts.
 
         With an encoder also `full_words` and `coarse_words`, object arrays [n, captions] of token states [tokens, width].
         """
@@ -163,8 +163,9 @@ def _listed(
 def _padded(
     vectors: Float[np.ndarray, "captions dim"], owner: Int[np.ndarray, "captions"], num_rows: int
 ) -> tuple[Float[np.ndarray, "rows slots dim"], Int[np.ndarray, "rows"]]:
-    """Lay the captions of each row side by side, the first MAX_CAPTIONS of them."""
-    padded = np.zeros((num_rows, MAX_CAPTIONS, vectors.shape[1]), dtype=np.float32)
+    """Lay the captions of each row side by side, the first MAX_CAPTIONS of them, in as many slots as the fullest row needs."""
+    most = int(np.bincount(owner).max(initial=1)) if len(owner) else 1
+    padded = np.zeros((num_rows, min(most, MAX_CAPTIONS), vectors.shape[1]), dtype=np.float32)
     counts = np.zeros(num_rows, dtype=np.int64)
     for vector, row in zip(vectors, owner, strict=True):
         if counts[row] < MAX_CAPTIONS:

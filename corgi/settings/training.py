@@ -50,8 +50,11 @@ class TrainingSettings(Section):
     """Compile the model with torch.compile."""
     activation_checkpointing: bool = neutral(False)
     """Recompute the blocks of a model's module lists in backward instead of keeping their activations."""
+    lanes: int | None = Field(default=None, ge=1)
+    """Lanes of the order, a divisor of global_batch: a worker reads the units of its own lanes only. None: the largest
+    divisor up to 64."""
     shuffle_window: int = Field(default=16, ge=1)
-    """Row groups whose rows are shuffled together."""
+    """Units' worth of rows that the windows of all lanes hold together; a window's rows are shuffled."""
     checkpoint_every_steps: int = neutral(200, ge=1)
     """Steps between checkpoints."""
     checkpoint_every_minutes: float = neutral(30.0, ge=0)
@@ -91,6 +94,12 @@ class TrainingSettings(Section):
             raise ValueError(
                 f"num_workers {self.num_workers} must be at most global_batch {self.global_batch}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _lanes_fit(self) -> Self:
+        if self.lanes is not None and self.global_batch % self.lanes:
+            raise ValueError(f"lanes {self.lanes} must divide global_batch {self.global_batch}, or be null")
         return self
 
     @model_validator(mode="after")

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from corgi.feeding.feed import Batch, Feed, Order
+from corgi.feeding.feed import Batch, Feed
 from corgi.feeding.noise import Noise
+from corgi.feeding.order import Order, lanes_for
 from corgi.settings.errors import InputError
 from corgi.tracking import tracker as tracking
 from corgi.training.checkpoint import Checkpoint, Checkpoints, finish, is_finished
@@ -81,10 +82,12 @@ class _Loop:
         self.objective.place(self.device)
         self.ema = Ema(model, self.settings.ema_decay, keeper=rank() == 0)
         rows = self.objective.rows()
-        order = Order(rows.counts, training.seed, self.settings.shuffle_window)
+        lanes = lanes_for(self.settings.global_batch, self.settings.lanes)
+        order = Order(rows.counts, training.seed, lanes, self.settings.shuffle_window)
         self.probe = Probe(self.objective, rows, training.seed, self.device)
         self.flops = self.probe.train_flops(model)
-        self.feed = Feed(rows, order, self.settings.global_batch, (rank(), world_size()))
+        worker = rank(), world_size()
+        self.feed = Feed(rows, order, self.settings.global_batch, worker, pin=self.settings.use_gpu)
         self.checkpoints = Checkpoints(training)
         self.num_micro = micro_batches(self.settings)
         self.step = self.num_skipped = self.figures_step = 0

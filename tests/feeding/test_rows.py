@@ -4,13 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from corgi.feeding.rows import (
-    MAX_CAPTIONS,
-    DecoderRows,
-    EmbeddedShards,
-    PriorRows,
-    vector_moments,
-)
+from corgi.feeding.rows import DecoderRows, EmbeddedShards, PriorRows, vector_moments
 from corgi.tables import schema
 from corgi.tables.manifest import RowCounts
 from corgi.tables.run import Run
@@ -64,7 +58,7 @@ def test_each_picture_has_its_own_captions_by_kind(run):
     rows = PriorRows(_shards(run), Split.TRAIN)
     for unit, count in enumerate(rows.counts):
         loaded = rows.load(unit)
-        assert loaded["full"].shape[:2] == loaded["coarse"].shape[:2] == (count, MAX_CAPTIONS)
+        assert loaded["full"].shape[:2] == loaded["coarse"].shape[:2] == (count, 1)
         assert loaded["num_full"].tolist() == loaded["num_coarse"].tolist() == [1] * count
         full = (loaded["image"] * loaded["full"][:, 0]).sum(1)
         coarse = (loaded["image"] * loaded["coarse"][:, 0]).sum(1)

@@ -60,7 +60,7 @@ PROMISES: dict[int, tuple[str, str]] = {
     16: ("Resume is exact", "model, optimiser, EMA and position in one commit; noise by position"),
     17: (
         "No sample is skipped or repeated by a resume",
-        "order = f(seed, epoch); position in the checkpoint",
+        "order = f(seed, epoch, lanes); the step alone is kept",
     ),
     18: ("Pruning never removes the last good one", "only committed ones count; at least two are kept"),
     19: (

@@ -9,8 +9,9 @@ import torch
 from safetensors.torch import save
 
 from corgi.diffusion.schedule import Schedule
-from corgi.feeding.feed import Feed, Order
+from corgi.feeding.feed import Feed
 from corgi.feeding.noise import Noise
+from corgi.feeding.order import Order
 from corgi.feeding.rows import PriorRows
 from corgi.flow.dag import Context, Stage
 from corgi.models.prior import Prior
@@ -48,7 +49,7 @@ def test_words_follow_their_captions_through_order_batches_and_padding(run: Run)
     add_words(run)
     objective = prior_objective(run, **WITH_WORDS)
     rows = objective.rows()
-    feed = Feed(rows, Order(rows.counts, 0, 16), 7, (0, 1))
+    feed = Feed(rows, Order(rows.counts, 0, 1, 16), 7, (0, 1))
     seen = 0
     for step in range(6):
         batch = feed.batch(step)
@@ -83,7 +84,7 @@ def test_a_prior_with_words_trains_evaluates_and_reads_them(run: Run) -> None:
     add_words(run)
     objective = prior_objective(run, **WITH_WORDS)
     model = objective.model()
-    batch = Feed(objective.rows(), Order(objective.rows().counts, 0, 16), 8, (0, 1)).batch(0)
+    batch = Feed(objective.rows(), Order(objective.rows().counts, 0, 1, 16), 8, (0, 1)).batch(0)
     loss, _ = objective.loss(model, batch.columns, Noise(0, batch.positions))
     loss.backward()
     assert model.encodings is not None

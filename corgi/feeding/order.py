@@ -1,0 +1,160 @@
+"""The order of the training rows: a function of (seed, epoch, lanes) alone, dealt to any number of workers.
+
+An epoch permutes the units and lays their rows end to end. Lane l of L is rows [l N / L, (l + 1) N / L) of that line; the
+lanes' lengths differ by one row at most. A lane is cut into windows of consecutive rows, and each window is permuted.
+Position q of an epoch is row q // L of lane q % L, longer lanes first, so that [0, N) is a bijection. Global batch b is
+positions [bB, (b + 1)B) of the concatenated epochs. Sorted by lane it is cut into one share per worker: a worker reads the
+units of its own lanes, the run is the same at any number of workers, and going on at step n needs nothing but n.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Int
+
+from corgi.settings.errors import InputError
+
+_UNITS, _ROWS = 0, 1
+_ORDER = 3  # the word of the counter that keeps the order's bits apart from other draws of the seed
+MAX_LANES = 64
+"""Lanes where the recipe names no number."""
+
+
+def lanes_for(global_batch: int, lanes: int | None) -> int:
+    """Return the number of lanes: as set, else the largest divisor of the batch up to `MAX_LANES`."""
+    if lanes is not None:
+        return lanes
+    return max(number for number in range(1, MAX_LANES + 1) if global_batch % number == 0)
+
+
+class WindowKey(NamedTuple):
+    """Names a window of a lane."""
+
+    epoch: int
+    lane: int
+    number: int
+
+
+class Window(NamedTuple):
+    """The rows of a window in their order."""
+
+    units: Int[np.ndarray, "rows"]
+    rows: Int[np.ndarray, "rows"]
+    """Each row's number in its unit."""
+
+
+class _Epoch(NamedTuple):
+    """One permutation of the units."""
+
+    units: Int[np.ndarray, "units"]
+    ends: Int[np.ndarray, "units"]
+    """Rows up to the end of each unit."""
+    begins: Int[np.ndarray, "units"]
+    """Rows before each unit."""
+    starts: Int[np.ndarray, "lanes"]
+    """First row of each lane, longer lanes first."""
+    lengths: Int[np.ndarray, "lanes"]
+
+
+class Order:
+    """The canonical order of rows held in units of known sizes."""
+
+    def __init__(self, counts: Sequence[int], seed: int, lanes: int, shuffle_window: int) -> None:
+        """Take the rows of each unit; empty units are passed over.
+
+        The windows of all lanes together hold the rows of `shuffle_window` units of mean size.
+
+        Raises:
+            InputError: there is no row.
+
+        """
+        self.counts = np.asarray(counts, np.int64)
+        self.num_rows = int(self.counts.sum())
+        if self.num_rows == 0:
+            raise InputError(
+                "there are no training rows; committed work is safe; check the split, the selection and the list"
+            )
+        self.seed, self.lanes = seed, lanes
+        shuffled = shuffle_window * self.num_rows / np.count_nonzero(self.counts)
+        self.window_rows = max(1, round(shuffled / lanes))
+        self._epoch = lru_cache(maxsize=3)(self._make_epoch)
+        self.window = lru_cache(maxsize=4 * lanes)(self._make_window)
+
+    def share(self, step: int, global_batch: int, rank: int, world_size: int) -> Int[np.ndarray, "rows"]:
+        """Return the positions of a worker's rows of a global batch, by lane; shares are one row apart at most."""
+        batch = np.arange(step * global_batch, (step + 1) * global_batch)
+        by_lane = batch[np.lexsort((batch, batch % self.num_rows % self.lanes))]
+        return by_lane[rank * global_batch // world_size : (rank + 1) * global_batch // world_size]
+
+    def rows_at(
+        self, positions: Int[np.ndarray, "rows"]
+    ) -> tuple[Int[np.ndarray, "rows"], Int[np.ndarray, "rows"]]:
+        """Return the unit of each position of the run, and the row in that unit."""
+        units, rows = np.empty_like(positions), np.empty_like(positions)
+        for key, where, offset in self._windows_at(positions):
+            window = self.window(key)
+            units[where], rows[where] = window.units[offset], window.rows[offset]
+        return units, rows
+
+    def units_ahead(self, positions: Int[np.ndarray, "rows"]) -> list[int]:
+        """Return the units of the windows that hold the positions, then those of the windows after them, each once."""
+        keys = [key for key, _, _ in self._windows_at(positions)]
+        following = [self._next(key) for key in keys]
+        return list(dict.fromkeys(int(unit) for key in (*keys, *following) for unit in self._units(key)))
+
+    def _windows_at(
+        self, positions: Int[np.ndarray, "rows"]
+    ) -> list[tuple[WindowKey, Int[np.ndarray, "some"], Int[np.ndarray, "some"]]]:
+        """Return each window that holds some of the positions: which ones, and their places in it."""
+        epoch, inside = np.divmod(positions, self.num_rows)
+        row, lane = np.divmod(inside, self.lanes)
+        index, offset = np.divmod(row, self.window_rows)
+        keys, which = np.unique(np.stack([epoch, lane, index]), axis=1, return_inverse=True)
+        places = [np.flatnonzero(which == number) for number in range(keys.shape[1])]
+        return [
+            (WindowKey(*key), where, offset[where])
+            for key, where in zip(keys.T.tolist(), places, strict=True)
+        ]
+
+    def _next(self, key: WindowKey) -> WindowKey:
+        """Return the window a lane reads after another: the next of the epoch, or the first of the next epoch."""
+        later = key._replace(number=key.number + 1)
+        is_there = later.number * self.window_rows < self._epoch(key.epoch).lengths[key.lane]
+        return later if is_there else WindowKey(key.epoch + 1, key.lane, 0)
+
+    def _units(self, key: WindowKey) -> Int[np.ndarray, "units"]:
+        first, last = self._span(key)
+        epoch = self._epoch(key.epoch)
+        reached = np.searchsorted(epoch.ends, [first, max(first, last - 1)], side="right")
+        return epoch.units[reached[0] : reached[1] + 1] if last > first else epoch.units[:0]
+
+    def _span(self, key: WindowKey) -> tuple[int, int]:
+        """Return the first and last + 1 row of a window on the epoch's line."""
+        epoch = self._epoch(key.epoch)
+        start, length = int(epoch.starts[key.lane]), int(epoch.lengths[key.lane])
+        first, last = (min(index * self.window_rows, length) for index in (key.number, key.number + 1))
+        return start + first, start + last
+
+    def _make_epoch(self, number: int) -> _Epoch:
+        filled = np.flatnonzero(self.counts)
+        units = filled[self._permutation(len(filled), _UNITS, (0, number, 0))]
+        cuts = np.arange(self.lanes + 1) * self.num_rows // self.lanes
+        lengths = np.diff(cuts)
+        longer_first = np.argsort(-lengths, kind="stable")
+        ends = np.cumsum(self.counts[units])
+        return _Epoch(units, ends, ends - self.counts[units], cuts[:-1][longer_first], lengths[longer_first])
+
+    def _make_window(self, key: WindowKey) -> Window:
+        first, last = self._span(key)
+        epoch = self._epoch(key.epoch)
+        line = first + self._permutation(last - first, _ROWS, (key.lane, key.epoch, key.number))
+        which = np.searchsorted(epoch.ends, line, side="right")
+        return Window(epoch.units[which], line - epoch.begins[which])
+
+    def _permutation(self, size: int, kind: int, words: tuple[int, int, int]) -> Int[np.ndarray, "size"]:
+        bits = np.random.Philox(
+            key=np.array([self.seed % 2**64, kind], np.uint64), counter=np.array([*words, _ORDER], np.uint64)
+        )
+        return np.random.Generator(bits).permutation(size)
