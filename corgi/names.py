@@ -13,3 +13,6 @@ NetworkName = Literal["mlp"]
 
 LatentSpaceName = Literal["linear"]
 """Filled by `corgi.models.autoencoder.LATENT_SPACES`."""
+
+ChoiceRule = Literal["text", "monte_carlo", "soft", "learned", "learned_soft"]
+"""How a caption chooses its cluster: `corgi.diffusion.choice.ClusterChoice`."""

@@ -8,7 +8,8 @@ import torch
 from safetensors.torch import load as load_tensors
 from torch import Tensor
 
-from corgi.comparison.arms import ARMS, Arm, info_nce, prior_settings, scale_of, table_of
+from corgi.baselines import BASELINES, Baseline
+from corgi.comparison.arms import info_nce, prior_settings, scale_of, table_of
 from corgi.comparison.spaces import Space, SpaceRows
 from corgi.diffusion.choice import ClusterChoice
 from corgi.diffusion.schedule import Schedule
@@ -62,7 +63,7 @@ def _train(context: Context, pending: Sequence[ShardTask]) -> None:
 
 
 def _training(context: Context, task: ShardTask) -> Training:
-    arm, settings = ARMS[task.payload["arm"]], context.recipe.compare
+    arm, settings = BASELINES[task.payload["arm"]], context.recipe.compare
     return Training(
         name=f"compare-{task.shard}",
         folder=str(context.work_folder(task) / "training"),
@@ -89,7 +90,7 @@ class ArmObjective(PriorObjective):
         """Open the tables of a task; arguments are JSON."""
         self.compare = CompareSettings.model_validate(settings)
         self.space = Space(contestant["space"], self.compare.offset)
-        self.arm: Arm = ARMS[contestant["arm"]]
+        self.arm: Baseline = BASELINES[contestant["arm"]]
         self.settings = prior_settings(self.arm, self.compare)
         self.variant, self.encoder = "shifted", None
         self.shards = EmbeddedShards(root, tuple(inputs["embed"]), tuple(inputs["curate"]))

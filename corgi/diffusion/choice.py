@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 import torch.nn.functional as F
@@ -11,8 +11,8 @@ from torch import Tensor
 
 from corgi.diffusion.philox import CHAIN, MAX_DRAWS, Stream, normals, seeds_of, uniforms
 from corgi.diffusion.shifted import ShiftTable, first_largest
+from corgi.names import ChoiceRule
 
-ChoiceRule = Literal["text", "monte_carlo", "soft", "learned", "learned_soft"]
 CHOICE_DRAW = MAX_DRAWS - 1
 """Number of the draw that chooses; no chain has as many steps."""
 

@@ -1,36 +1,17 @@
 """Settings of the comparison of priors: which arms, in which spaces, how long, how often, judged at which steps."""
 
-from typing import Annotated, Literal, Self, get_args
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from corgi.baselines import ARMS, BASELINES
 from corgi.names import SamplerName
-from corgi.settings.section import Section, neutral
+from corgi.settings.section import OneOf, Section, neutral
 from corgi.settings.training import TrainingSettings
 
 SpaceName = Literal["own", "off_centre"]
-ArmName = Literal[
-    "ddpm",
-    "dalle2",
-    "standardised",
-    "standardised-raw",
-    "standardised-matched",
-    "k16",
-    "k16-token",
-    "k16-c2",
-    "k16-c5",
-    "k16-matched",
-    "k16-head",
-    "k16-soft",
-    "k16-soft-raw",
-    "k16-soft-matched",
-    "k16-soft-low-rank",
-    "k64",
-    "k64-soft",
-    "regression",
-    "eclipse",
-]
-"""What competes; corgi/comparison/arms.py says what each is."""
+ArmName = Annotated[str, OneOf(ARMS)]
+"""What competes; corgi/baselines.py says what each is."""
 
 
 class CompareSettings(Section):
@@ -41,7 +22,9 @@ class CompareSettings(Section):
     CLIP spaces lie off centre, home-made ones need not."""
     offset: float = Field(default=0.8, gt=0, lt=1)
     """Weight of that direction; what was there keeps sqrt(1 - offset^2)."""
-    arms: tuple[ArmName, ...] = Field(default=get_args(ArmName), min_length=1)
+    arms: tuple[ArmName, ...] = Field(
+        default=tuple(name for name in ARMS if BASELINES[name].by_default), min_length=1
+    )
     """Arms that compete; each is trained once a space and seed."""
     num_seeds: int = Field(default=3, ge=1, le=100)
     """Trainings of each arm; intervals need at least 2."""

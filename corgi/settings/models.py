@@ -4,17 +4,18 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from corgi.names import NEED_SIGNAL, LatentSpaceName, NetworkName, SamplerName
-from corgi.settings.section import Section, added, neutral
+from corgi.baselines import VARIANTS
+from corgi.names import NEED_SIGNAL, ChoiceRule, LatentSpaceName, NetworkName, SamplerName
+from corgi.settings.section import OneOf, Section, added, neutral
 from corgi.settings.training import TrainingSettings
+
+VariantName = Annotated[str, OneOf(VARIANTS)]
 
 
 class PriorSettings(Section):
     """The prior: caption -> CLIP image embedding, by shifted diffusion."""
 
-    variants: tuple[Literal["shifted", "standardised", "dalle2", "ddpm"], ...] = Field(
-        default=("shifted",), min_length=1
-    )
+    variants: tuple[VariantName, ...] = Field(default=("shifted",), min_length=1)
     """Choices of (mu, Sigma), one training each; the first is the one that generates, the others are compared with it."""
     width: int = Field(default=2048, ge=32)
     """Transformer width."""
@@ -40,7 +41,7 @@ class PriorSettings(Section):
     """Feed and read the network in coordinates whitened by (mu, Sigma)."""
     prediction: Literal["x0", "eps", "v"] = "x0"
     """What the network answers; the reference's is x0."""
-    cluster_choice: Literal["text", "monte_carlo", "soft", "learned", "learned_soft"] = "text"
+    cluster_choice: ChoiceRule = "text"
     """How a caption chooses its cluster; learned: by a small head, trained on the picture's own cluster."""
     choice_temperature: float = Field(default=0.05, gt=0)
     """Temperature of the soft choice."""

@@ -3,19 +3,21 @@
 import hashlib
 import json
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any, Self
 
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    GetCoreSchemaHandler,
     TypeAdapter,
     ValidationError,
     ValidationInfo,
     model_validator,
 )
 from pydantic.fields import FieldInfo
-from pydantic_core import to_jsonable_python
+from pydantic_core import CoreSchema, core_schema, to_jsonable_python
 
 _RECORDED = {"recorded": True}
 """Validation context of settings that an earlier version may have written."""
@@ -73,6 +75,17 @@ class Section(BaseModel):
         chosen = list(fields) if names is None else names
         values = {name: _meaning(getattr(self, name)) for name in chosen if not _is_neutral(fields[name])}
         return {name: value for name, value in values.items() if not _asks_nothing_new(fields[name], value)}
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """Marks a text setting: one of the names of a registry that is known without importing what it registers."""
+
+    names: tuple[str, ...]
+
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Validate as a Literal of the names does."""
+        return core_schema.literal_schema(list(self.names))
 
 
 def _meaning(value: Any) -> Any:

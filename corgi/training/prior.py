@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from corgi.baselines import BASELINES
 from corgi.diffusion.choice import ClusterChoice
 from corgi.diffusion.learned import NUM_DRAWS, diversity_loss, gaussian_draws, similarity_loss
 from corgi.diffusion.loss import Noised, loss_weight, prediction_error, to_x0, weighted_loss
@@ -88,8 +89,9 @@ def embedded_shards(task: ShardTask) -> EmbeddedShards:
 
 
 def config_of(settings: PriorSettings, table: ShiftTable, variant: str) -> PriorConfig:
-    """Return a variant's sizes; only the shifted one may see, choose or learn clusters."""
-    shifted = variant == "shifted"
+    """Return a variant's sizes; only the run's own may see, choose or learn clusters."""
+    baseline = BASELINES[variant]
+    shifted = baseline.is_of_the_run
     learned = shifted and settings.cluster_choice.startswith("learned") and table.num_clusters > 1
     return PriorConfig(
         dim=table.dim,
@@ -102,7 +104,7 @@ def config_of(settings: PriorSettings, table: ShiftTable, variant: str) -> Prior
         cluster_token=settings.cluster_token and shifted,
         causal=settings.causal,
         rotary=settings.rotary,
-        standardise=settings.standardise,
+        standardise=settings.standardise and not baseline.raw,
         prediction=settings.prediction,
         choice_clusters=table.num_clusters if learned else 0,
         learned_shift=settings.learned_shift and shifted,
@@ -116,8 +118,8 @@ def network_of(settings: PriorSettings, table: ShiftTable, variant: str) -> Prio
 
 
 def choice_of(settings: PriorSettings, variant: str, c: float) -> ClusterChoice:
-    """Return how a variant's captions choose their cluster; only the shifted one has several."""
-    if variant != "shifted":
+    """Return how a variant's captions choose their cluster; only the run's own has several."""
+    if not BASELINES[variant].is_of_the_run:
         return ClusterChoice()
     return ClusterChoice(settings.cluster_choice, settings.choice_draws, settings.choice_temperature, scale=c)
 

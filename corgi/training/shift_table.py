@@ -5,23 +5,26 @@ from collections.abc import Mapping
 from safetensors.torch import load_file
 from torch import Tensor
 
+from corgi.baselines import BASELINES
+from corgi.diffusion.baseline_tables import TABLES, Moments, SpaceMoments
 from corgi.diffusion.shifted import ShiftTable
 from corgi.tables.manifest import ShardManifest
 from corgi.tables.store import Store
 
 
+def moments_of(shift: Mapping[str, Tensor]) -> SpaceMoments:
+    """Return the moments that a shift file holds, in float32."""
+    roots = {name: shift[name].float() for name in ("factor", "cholesky") if name in shift}
+    return SpaceMoments(
+        Moments(shift["global_mean"].float()[None], shift["global_scale"].float()[None]),
+        Moments(shift["mean"].float(), shift["scale"].float(), shift["count"].long(), **roots),
+    )
+
+
 def table_of(variant: str, shift: Mapping[str, Tensor], c: float) -> ShiftTable:
     """Return (mu, Sigma) of a variant: one choice in the same code, nothing else differs."""
-    dim = shift["mean"].shape[1]
-    if variant == "shifted":
-        mean, scale, count = shift["mean"].float(), shift["scale"].float(), shift["count"].long()
-        roots = {name: c * shift[name].float() for name in ("factor", "cholesky") if name in shift}
-        if roots:
-            return ShiftTable(mean, c * scale, count=count, **roots)
-        return ShiftTable.clusters(mean, scale, c, count=count)
-    if variant == "standardised":
-        return ShiftTable.standardised(shift["global_mean"].float(), shift["global_scale"].float())
-    return ShiftTable.dalle2(dim) if variant == "dalle2" else ShiftTable.ddpm(dim)
+    baseline = BASELINES[variant]
+    return TABLES[baseline.table](moments_of(shift), c if baseline.is_of_the_run else 1.0)
 
 
 def shift_scale(shift: ShardManifest) -> float:

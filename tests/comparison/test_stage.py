@@ -1,25 +1,27 @@
 """The comparison's parts: arms, spaces, one-pass losses, and the arithmetic of its verdicts."""
 
-from typing import get_args
-
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.numpy import save as save_tensors
 
-from corgi.comparison.arms import ARMS, Arm, info_nce, prior_settings, scale_of, table_of
+from corgi.baselines import ARMS, BASELINES, VARIANTS, Baseline
+from corgi.comparison.arms import info_nce, prior_settings, scale_of, table_of
 from corgi.comparison.contest import ArmObjective, OnePassObjective
 from corgi.comparison.scores import samplings
 from corgi.comparison.spaces import Space, SpaceRows, statistics
 from corgi.comparison.stage import Way, against_baseline, against_control, difference, gathered
+from corgi.diffusion.baseline_tables import TABLES
 from corgi.diffusion.shifted import ShiftTable
 from corgi.evaluation.metrics import squared_mmd, student_interval
 from corgi.feeding.noise import Noise
 from corgi.feeding.rows import EmbeddedShards, PriorRows
-from corgi.settings.compare import ArmName, CompareSettings, ScoreSettings
+from corgi.settings.compare import CompareSettings, ScoreSettings
+from corgi.settings.section import digest
 from corgi.tables.manifest import RowCounts
 from corgi.tables.schema import Split
+from corgi.training import shift_table
 from tests.support.tables import Output, commit_stage, tiny_run
 
 SETTINGS = CompareSettings(
@@ -49,24 +51,38 @@ def found() -> dict[str, torch.Tensor]:
     return {name: torch.from_numpy(np.asarray(value)) for name, value in arrays.items()}
 
 
-def test_every_name_of_the_settings_is_an_arm_and_no_two_are_the_same() -> None:
-    assert tuple(ARMS) == get_args(ArmName)
-    assert len(set(ARMS.values())) == len(ARMS)
+def test_no_two_baselines_are_the_same_and_every_table_is_known() -> None:
+    assert len(set(BASELINES.values())) == len(BASELINES)
+    assert {baseline.table for baseline in BASELINES.values()} == set(TABLES)
+
+
+def test_the_arms_compared_by_default_are_those_of_finished_comparisons() -> None:
+    """Another arm here would be part of their keys: a later one has `by_default=False`."""
+    assert digest(CompareSettings().meaning(["arms"])) == "418bea58140d3c4f584873bd26b9c0d0"
+
+
+@pytest.mark.parametrize("name", sorted(set(ARMS) & set(VARIANTS)))
+def test_prior_and_comparison_make_one_table_of_a_baseline(name: str, found) -> None:
+    shift = {"global_mean": found["k1.mean"][0], "global_scale": found["k1.scale"][0]}
+    clusters = {part: found[f"k16.{part}"] for part in ("mean", "scale", "count")}
+    ours, theirs = table_of(BASELINES[name], found), shift_table.table_of(name, {**shift, **clusters}, 3.0)
+    assert torch.equal(ours.mean, theirs.mean)
+    assert torch.equal(ours.scale, theirs.scale)
 
 
 @pytest.mark.parametrize("name", ARMS)
-def test_an_arm_differs_from_the_others_in_what_it_names_only(name: ArmName, found) -> None:
-    arm = ARMS[name]
+def test_an_arm_differs_from_the_others_in_what_it_names_only(name: str, found) -> None:
+    arm = BASELINES[name]
     table = table_of(arm, found)
     assert table.num_clusters == (arm.k if arm.table in ("clusters", "low_rank") else 1)
-    settings, base = prior_settings(arm, SETTINGS), prior_settings(Arm("global"), SETTINGS)
+    settings, base = prior_settings(arm, SETTINGS), prior_settings(Baseline("global"), SETTINGS)
     named = {"cluster_token", "standardise", "cluster_choice", "sample_steps"}
     differing = {key for key, value in settings if value != getattr(base, key)}
     assert differing <= named
 
 
 def test_the_control_is_shifted_diffusion_with_one_cluster(found) -> None:
-    control = table_of(ARMS["standardised"], found)
+    control = table_of(BASELINES["standardised"], found)
     rows = rows_of(300, 16, 0)["image"].astype(np.float64)
     expected = ShiftTable.standardised(
         torch.tensor(rows.mean(0)).float(), torch.tensor(rows.std(0, ddof=1)).float()
@@ -76,7 +92,7 @@ def test_the_control_is_shifted_diffusion_with_one_cluster(found) -> None:
 
 
 def test_c_multiplies_the_cluster_scale_and_matched_c_is_the_spread_given_the_caption(found) -> None:
-    plain, double = table_of(ARMS["k16"], found), table_of(ARMS["k16-c2"], found)
+    plain, double = table_of(BASELINES["k16"], found), table_of(BASELINES["k16-c2"], found)
     assert torch.allclose(2 * plain.scale, double.scale)
     rows = rows_of(300, 16, 0)
     within = sum(
@@ -84,7 +100,7 @@ def test_c_multiplies_the_cluster_scale_and_matched_c_is_the_spread_given_the_ca
         for word in range(3)
     )
     total = ((rows["image"] - rows["image"].mean(0)) ** 2).sum()
-    matched = scale_of(Arm("global", c="matched"), found)
+    matched = scale_of(Baseline("global", c="matched"), found)
     assert matched == pytest.approx(np.sqrt((within / 297) / (total / 299)), rel=2e-2)
 
 
@@ -115,8 +131,8 @@ def objective_of(tmp_path):
     commit_stage(run, "spaces", {"off_centre": Output(RowCounts(rows_in=1, kept=1), files=files)}, ["embed"])
     inputs["spaces"] = [run.shards("spaces")[0].path]
 
-    def make(arm: ArmName) -> ArmObjective:
-        kind = OnePassObjective if ARMS[arm].one_pass else ArmObjective
+    def make(arm: str) -> ArmObjective:
+        kind = OnePassObjective if BASELINES[arm].one_pass else ArmObjective
         contestant = {"space": "off_centre", "arm": arm, "seed": 0}
         return kind(str(run.store.root.parent), inputs, contestant, SETTINGS.model_dump(mode="json"))
 
@@ -124,7 +140,7 @@ def objective_of(tmp_path):
 
 
 @pytest.mark.parametrize("arm", ["dalle2", "standardised", "eclipse"])
-def test_an_arm_trains_and_is_evaluated_in_its_space(arm: ArmName, objective_of) -> None:
+def test_an_arm_trains_and_is_evaluated_in_its_space(arm: str, objective_of) -> None:
     objective = objective_of(arm)
     model = objective.model()
     batch = {name: torch.from_numpy(value) for name, value in objective.rows().load(0).items()}

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from corgi.diffusion.choice import ChoiceRule, ClusterChoice
+from corgi.diffusion.choice import ClusterChoice
 from corgi.diffusion.samplers import ancestral, ddim, philox_noise
 from corgi.diffusion.schedule import Schedule
 from corgi.diffusion.scheduler import WhitenedScheduler, trained_betas
@@ -16,6 +16,7 @@ from corgi.models.denoiser import DenoiserConfig, LatentDenoiser
 from corgi.models.picture_decoder import PictureDecoder
 from corgi.models.prior import Prior, PriorConfig
 from corgi.models.text_prior import Sampling, TextPrior
+from corgi.names import ChoiceRule
 from tests.support.fake_cuda import CUDA, Watch, fake_cuda, to_cuda
 
 DIM, ROWS = 8, 5

@@ -6,13 +6,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from corgi.diffusion.choice import ChoiceRule, ClusterChoice
+from corgi.diffusion.choice import ClusterChoice
 from corgi.diffusion.loss import from_x0
 from corgi.diffusion.samplers import SAMPLERS
 from corgi.diffusion.schedule import Schedule
 from corgi.diffusion.shifted import ShiftedDiffusion, ShiftTable
 from corgi.models.prior import Prior, PriorConfig
 from corgi.models.text_prior import Sampling, TextPrior
+from corgi.names import ChoiceRule
 
 
 def _prior(rule: ChoiceRule = "text", **changes: Any) -> TextPrior:

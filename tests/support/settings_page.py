@@ -6,7 +6,7 @@
 import json
 import re
 import types
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -15,7 +15,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined, to_jsonable_python
 
 from corgi.settings.recipe import Recipe
-from corgi.settings.section import Section
+from corgi.settings.section import OneOf, Section
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "settings.md"
 
@@ -91,13 +91,17 @@ def _bound(mark: Any) -> str:
     return f"matches `{mark.pattern}`" if getattr(mark, "pattern", None) else ""
 
 
+def _one_of(values: Iterable[Any]) -> str:
+    return "one of " + ", ".join(f"`{json.dumps(value)}`".replace('"', "") for value in values)
+
+
 def _annotation(kind: Any) -> str:
     """Return a type in a reader's words: one of (...), list of ..., ... or null."""
     origin, inside = get_origin(kind), get_args(kind)
     if kind is type(None):
         return "null"
     if origin is Literal:
-        return "one of " + ", ".join(f"`{json.dumps(value)}`".replace('"', "") for value in inside)
+        return _one_of(inside)
     if origin in (Union, types.UnionType):
         return " or ".join(_annotation(one) for one in inside)
     if origin in (tuple, list):
@@ -105,7 +109,9 @@ def _annotation(kind: Any) -> str:
     if origin is dict:
         return f"map of {_annotation(inside[0])} to {_annotation(inside[1])}"
     if origin is not None and hasattr(kind, "__metadata__"):
-        return ", ".join(filter(None, [_annotation(inside[0]), *(map(_bound, kind.__metadata__))]))
+        names = next((mark for mark in kind.__metadata__ if isinstance(mark, OneOf)), None)
+        bounds = [_bound(mark) for mark in kind.__metadata__]
+        return _one_of(names.names) if names else ", ".join(filter(None, [_annotation(inside[0]), *bounds]))
     return {str: "text", int: "integer", float: "number", bool: "true or false"}.get(
         kind, getattr(kind, "__name__", str(kind))
     )

@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save
 
+from corgi.baselines import VARIANTS
 from corgi.diffusion.schedule import Schedule
 from corgi.feeding.feed import Feed
 from corgi.feeding.noise import Noise
@@ -131,7 +132,7 @@ def test_variants_differ_in_mu_and_sigma_only(run):
     torch.testing.assert_close(prior_objective(run).table.scale, shifted.scale)
 
 
-@pytest.mark.parametrize("variant", ["shifted", "standardised", "dalle2", "ddpm"])
+@pytest.mark.parametrize("variant", VARIANTS)
 def test_eq_14_the_loss_is_the_weighted_squared_distance(run, variant):
     objective = prior_objective(run, variant)
     batch = every_row(objective.rows())
