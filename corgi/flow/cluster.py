@@ -4,9 +4,11 @@ import logging
 import os
 import re
 import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from corgi.flow import demand, node_types
 from corgi.flow.address import check_address
 from corgi.settings import errors
 from corgi.settings.errors import ClusterError, CorgiError
@@ -52,6 +54,43 @@ def has_room(recipe: Any, cpus: float, gpus: float) -> bool:
         return True
     have = ray.cluster_resources()
     return cpus + FREE_CPUS <= have.get("CPU", 0) and gpus <= have.get("GPU", 0)
+
+
+def check_start(recipe: Any, plan: Callable[[], Iterable[Any]]) -> None:
+    """Make sure that the cluster answers and can hold what the unfinished steps of a plan ask for.
+
+    `plan` is called only where the nodes are known before they start: `cluster.file` names them, or they are fixed.
+
+    Raises:
+        ClusterError: it does not answer, or some stage would wait for ever.
+        InputError: `cluster.file` is no cluster file.
+
+    """
+    check()
+    if recipe.cluster.file:
+        declared = node_types.read(recipe.cluster.file)
+    elif is_of_this_command() or recipe.cluster.grows:
+        return
+    else:
+        connect(recipe)
+        if has_autoscaler():
+            return
+        declared = node_types.alive()
+    unfinished = [step.stage.name for step in plan() if step.done is None]
+    for wanted in demand.demands(recipe, unfinished):
+        (demand.check if recipe.cluster.file else demand.check_one)(wanted, declared)
+
+
+def has_autoscaler() -> bool:
+    """Return whether an autoscaler reports to the cluster this process has joined."""
+    import ray
+    from ray._raylet import GcsClient
+    from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply
+
+    client = GcsClient(ray.get_runtime_context().gcs_address)
+    reply: Any = GetClusterStatusReply()  # protobuf makes its classes when it is imported
+    reply.ParseFromString(client.get_cluster_status())
+    return reply.autoscaling_state.autoscaler_state_version > 0
 
 
 def check() -> None:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from corgi.flow import amend, cluster, inspect, screen
+from corgi.flow import amend, cluster, inspect, screen, waiting
 from corgi.flow.aside import end_with
 from corgi.flow.code import code_digest, git_commit
 from corgi.flow.context import resolve
@@ -171,7 +171,12 @@ def _act(dag: Dag, selection: Selection, arguments: argparse.Namespace, canonica
     if not isinstance(asked, TakenDown):
         dag.recipe.require(selection.with_inputs(dag.stages))
     log = _log_of(dag.run)
-    with held(dag.run.folder), screen.opened(log) as shown, _cluster_left():
+    with (
+        held(dag.run.folder),
+        screen.opened(log) as shown,
+        _cluster_left(),
+        waiting.noted(dag.run.folder),
+    ):
         shown.line(f"log: {_shortest(log)}")
         _run(dag, selection, asked, shown)
     return 0

@@ -132,7 +132,7 @@ class Dag:
                     done = self.store.stage(stage.name, context.key)
                     if stage.name in selected and (done is None or context.force):
                         if ran == 0:
-                            cluster.check()
+                            cluster.check_start(self.recipe, lambda: self.plan(selection))
                             self.store.storage.check()
                         ran += 1
                         aside = self._started(context, done, selected, say)

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+from corgi.flow import waiting
 from corgi.flow.code import code_digest, commit_of
 from corgi.flow.dag import Dag
 from corgi.flow.locks import held
@@ -28,7 +29,7 @@ def require(run: Run) -> None:
 
 
 def status(run: Run) -> Iterator[str]:
-    """Yield one line per complete stage: shards, rows in, kept and rejected, bytes; then what `--gc` would free."""
+    """Yield one line per complete stage: shards, rows, bytes; then what the run at work waits for and what `--gc` would free."""
     require(run)
     for name, manifest in run.stages().items():
         rows = manifest.rows
@@ -36,6 +37,7 @@ def status(run: Run) -> Iterator[str]:
             f"{name:<12} {len(manifest.shards):>5} shards  {rows.rows_in:>9} in  {rows.kept:>9} kept  "
             f"{sum(rows.rejected.values()):>9} rejected  {_num_bytes(run, manifest):>14} bytes  {manifest.key}"
         )
+    yield from waiting.lines(run.folder)
     garbage = unreferenced(run.store)
     yield f"--gc would free {sum(garbage.values())} bytes in {len(garbage)} files that no run under this root refers to"
 

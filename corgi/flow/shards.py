@@ -9,6 +9,9 @@ from contextlib import suppress
 from typing import Any, Protocol
 
 from corgi.flow import screen
+from corgi.flow.cluster import is_of_this_command
+from corgi.flow.demand import Demand, check_one
+from corgi.flow.node_types import alive
 from corgi.flow.placement import selector
 from corgi.tables.manifest import ShardManifest
 from corgi.tables.store import ShardTask
@@ -52,6 +55,7 @@ def make_shards(
     import ray
     from ray.data import ActorPoolStrategy, DataContext
 
+    _check_room(pool, label)
     # Each execution would announce itself in several lines; errors still speak.
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     context = DataContext.get_current()
@@ -78,6 +82,12 @@ def make_shards(
             bar.reach(
                 num_made, f"{num_kept / max(num_rows, 1):.1%} of {num_rows} rows kept, {rate:.0f} rows/s"
             )
+
+
+def _check_room(pool: Pool, label: str) -> None:
+    """Refuse what a Ray of this command alone can never give; a cluster may still grow."""
+    if is_of_this_command():
+        check_one(Demand(label, pool.num_actors, pool.cpus, pool.gpus), alive())
 
 
 def make_arriving(

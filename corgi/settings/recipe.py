@@ -27,6 +27,9 @@ class ClusterSettings(Section):
     beside autoencoder and decoder."""
     grows: bool = neutral(False)
     """The cluster joined starts nodes when they are asked for: room is not counted before prior and decoder train side by side."""
+    file: str = neutral("")
+    """File of cluster/ that the cluster was started from: what no node type in it can hold is refused at the start, and `--plan`
+    counts its machines; empty: not known."""
     object_store_mib: int = neutral(512, ge=80)
     """Object store of a Ray started by the command itself, MiB; pixels do not cross operators."""
 

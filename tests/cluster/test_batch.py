@@ -22,9 +22,7 @@ def task() -> dict[str, Any]:
     return yaml.safe_load((CLUSTER / "skypilot.yaml").read_text())
 
 
-def calls_of(
-    script: str, tmp_path: Path, environment: dict[str, str], programs: tuple[str, ...]
-) -> list[str]:
+def calls_of(script: str, tmp_path: Path, environment: dict[str, str], programs: dict[str, str]) -> list[str]:
     """Run a script whose programs are doubles; return what they were called with."""
     folder = tmp_path / "bin"
     folder.mkdir()
@@ -43,7 +41,8 @@ def test_slurm_directives_come_before_any_command_and_keep_a_node_for_one_job() 
     lines = SLURM.read_text().splitlines()
     last = max(number for number, line in enumerate(lines) if line.startswith("#SBATCH"))
     assert all(line.startswith("#") for line in lines[: last + 1]), "Slurm reads none after the first command"
-    given = dict(line.removeprefix("#SBATCH --").partition("=")[::2] for line in lines if "#SBATCH" in line)
+    options = [line.removeprefix("#SBATCH --").partition("=") for line in lines if "#SBATCH" in line]
+    given = {name: value for name, _, value in options}
     assert given["ntasks-per-node"] == "1", "one Ray for each node"
     assert "exclusive" in given, (
         "symmetric-run ends with `ray stop`, which ends every Ray of the user on the node"

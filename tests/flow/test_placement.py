@@ -23,11 +23,12 @@ def launched(
     """Return the nodes Ray's autoscaler would start for so many equal demands on an empty cluster of a file."""
     from ray.autoscaler.v2.scheduler import ResourceDemandScheduler, SchedulingRequest
     from ray.autoscaler.v2.utils import ResourceRequestUtil
-    from ray.core.generated.common_pb2 import LabelSelectorOperator
+    from ray.core.generated import common_pb2
 
+    messages: Any = common_pb2  # protobuf makes its enums when it is imported
     types = node_types(name)
     negated = [
-        (key, LabelSelectorOperator.LABEL_OPERATOR_NOT_IN, [value.removeprefix("!")])
+        (key, messages.LabelSelectorOperator.LABEL_OPERATOR_NOT_IN, [value.removeprefix("!")])
         for key, value in label_selector.items()
     ]
     requests = [

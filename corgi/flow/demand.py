@@ -1,0 +1,105 @@
+"""What stages ask of a cluster, and whether it can ever give that: work that fits no node would wait without a word."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from corgi.flow.node_types import NodeType, NodeTypes
+from corgi.settings.errors import ClusterError
+from corgi.settings.training import TrainingSettings
+
+
+@dataclass(frozen=True)
+class Demand:
+    """Equal workers of one stage that are there at the same time, and the settings that ask for them."""
+
+    stage: str
+    num_workers: int
+    cpus: float
+    gpus: float
+    workers_setting: str = ""
+    reservations: tuple[str, ...] = ()
+
+    @property
+    def need(self) -> str:
+        """What one worker reserves, in words."""
+        return f"{self.cpus:g} CPU" + (f" and {self.gpus:g} GPU" if self.gpus else "")
+
+
+def demands(recipe: Any, stages: Iterable[str]) -> Iterator[Demand]:
+    """Yield what the named stages ask for, as far as their sections of the recipe tell."""
+    for stage in stages:
+        section = getattr(recipe, stage, None)
+        if hasattr(section, "num_actors"):
+            yield _of_pool(stage, section)
+        training = getattr(section, "training", None)
+        if isinstance(training, TrainingSettings):
+            yield _of_training(stage, training)
+
+
+def _of_pool(stage: str, section: Any) -> Demand:
+    reservations = [name for name in ("cpus_per_actor", "gpus_per_actor") if hasattr(section, name)]
+    return Demand(
+        stage,
+        section.num_actors,
+        getattr(section, "cpus_per_actor", 1.0),
+        getattr(section, "gpus_per_actor", 0.0),
+        f"{stage}.num_actors",
+        tuple(f"{stage}.{name}" for name in reservations),
+    )
+
+
+def _of_training(stage: str, training: TrainingSettings) -> Demand:
+    return Demand(
+        stage,
+        training.min_workers or training.num_workers,
+        training.cpus_per_worker,
+        float(training.use_gpu),
+        f"{stage}.training.{'min_workers' if training.min_workers else 'num_workers'}",
+        (f"{stage}.training.cpus_per_worker", f"{stage}.training.use_gpu"),
+    )
+
+
+def check(demand: Demand, cluster: NodeTypes) -> None:
+    """Make sure that a cluster can hold a demand when it has grown as far as it can.
+
+    Raises:
+        ClusterError: one worker fits no node, or there are more workers than all nodes hold; the line names stage, need and
+            what is missing.
+
+    """
+    held = cluster.num_workers(demand.cpus, demand.gpus)
+    if held == 0:
+        raise ClusterError(
+            f"{demand.stage} cannot run: each of its workers reserves {demand.need}, and {_kinds(cluster)}; committed work is safe; add a {'GPU' if demand.gpus else 'CPU'} node type with at least {demand.need}, or lower {' or '.join(demand.reservations) or 'what it reserves'}"
+        )
+    if held < demand.num_workers:
+        fitting = [kind for kind in cluster.types if kind.num_workers(demand.cpus, demand.gpus)]
+        raise ClusterError(
+            f"{demand.stage} cannot run: it asks for {demand.num_workers} workers of {demand.need}, and {cluster.source} holds {held} at most ({_listed(fitting)}); committed work is safe; allow more nodes, or set {demand.workers_setting} to {held} or less"
+        )
+
+
+def check_one(demand: Demand, cluster: NodeTypes) -> None:
+    """Make sure that one worker fits; the others may wait for their turn.
+
+    Raises:
+        ClusterError: it fits no node.
+
+    """
+    check(
+        Demand(demand.stage, 1, demand.cpus, demand.gpus, demand.workers_setting, demand.reservations),
+        cluster,
+    )
+
+
+def _kinds(cluster: NodeTypes) -> str:
+    return f"no node of {cluster.source} that takes such work holds that ({_listed(cluster.types)})"
+
+
+def _listed(types: Iterable[NodeType]) -> str:
+    return ", ".join(
+        f"{kind.max_nodes} x {kind.name} with {kind.cpus:g} CPU"
+        + (f" and {kind.gpus:g} GPU" if kind.gpus else "")
+        for kind in types
+    )

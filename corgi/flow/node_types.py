@@ -1,0 +1,142 @@
+"""The node types a cluster can have: as a file of cluster/ declares them, or as they are there."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from corgi.flow.placement import WORK_LABEL
+from corgi.settings.errors import InputError
+
+MARKET_LABEL = "ray.io/market-type"
+_MACHINE_KEYS = ("InstanceType", "machineType")
+_DEVICE = "nvidia.com/gpu"
+
+
+@dataclass(frozen=True)
+class NodeType:
+    """Equal nodes of a cluster: what one holds, and how many there can be."""
+
+    name: str
+    cpus: float
+    gpus: float
+    max_nodes: int
+    labels: dict[str, str] = field(default_factory=dict)
+    machine: str = ""
+    """The cloud's name of the machine; empty where the file does not tell."""
+
+    @property
+    def is_spot(self) -> bool:
+        """Return whether the cloud may take a node back."""
+        return self.labels.get(MARKET_LABEL) == "spot"
+
+    def num_workers(self, cpus: float, gpus: float) -> int:
+        """Return how many workers with such reservations one node holds."""
+        if not gpus and self.labels.get(WORK_LABEL) == "gpu":
+            return 0
+        rooms = [have / need for have, need in ((self.cpus, cpus), (self.gpus, gpus)) if need]
+        return int(min(rooms) + 1e-9) if rooms else 1
+
+
+@dataclass(frozen=True)
+class NodeTypes:
+    """All node types of a cluster, and how many nodes there can be at once."""
+
+    source: str
+    """Where they are declared, as a user would name it."""
+    types: Sequence[NodeType]
+    max_nodes: int
+
+    def num_workers(self, cpus: float, gpus: float) -> int:
+        """Return how many workers with such reservations the grown cluster holds."""
+        left, held = self.max_nodes, 0
+        for kind in sorted(self.types, key=lambda kind: kind.num_workers(cpus, gpus), reverse=True):
+            nodes = min(kind.max_nodes, left)
+            left, held = left - nodes, held + nodes * kind.num_workers(cpus, gpus)
+        return held
+
+
+def read(path: str) -> NodeTypes:
+    """Return the node types of a launcher file or a RayJob, the head included with what it offers to work.
+
+    Raises:
+        InputError: the file cannot be read, or is neither of them.
+
+    """
+    try:
+        told = yaml.safe_load(Path(path).read_text())
+        if isinstance(told, dict) and told.get("kind") in ("RayJob", "RayCluster"):
+            return _of_kuberay(path, told)
+        return _of_launcher(path, told)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"cluster.file={path} is no launcher file with node types and no RayJob ({type(error).__name__}: {' '.join(str(error).split())[:120]}); nothing was started; name a file such as cluster/aws.yaml"
+        ) from error
+
+
+def _of_launcher(path: str, told: dict[str, Any]) -> NodeTypes:
+    head = told["head_node_type"]
+    types = [
+        NodeType(
+            name=name,
+            cpus=float(entry["resources"].get("CPU", 0)),
+            gpus=float(entry["resources"].get("GPU", 0)),
+            max_nodes=1 if name == head else int(entry.get("max_workers", 0)),
+            labels=entry.get("labels") or {},
+            machine=next(
+                (str(entry["node_config"][key]) for key in _MACHINE_KEYS if key in entry["node_config"]), ""
+            ),
+        )
+        for name, entry in told["available_node_types"].items()
+    ]
+    return NodeTypes(path, types, int(told["max_workers"]) + 1)
+
+
+def _of_kuberay(path: str, told: dict[str, Any]) -> NodeTypes:
+    cluster = told["spec"]["rayClusterSpec"] if told["kind"] == "RayJob" else told["spec"]
+    types = [_of_group("head", 1, cluster["headGroupSpec"])]
+    types += [
+        _of_group(group["groupName"], int(group["maxReplicas"]), group)
+        for group in cluster["workerGroupSpecs"]
+    ]
+    return NodeTypes(path, types, sum(kind.max_nodes for kind in types))
+
+
+def _of_group(name: str, max_nodes: int, group: dict[str, Any]) -> NodeType:
+    limits = group["template"]["spec"]["containers"][0]["resources"]["limits"]
+    start = group.get("rayStartParams") or {}
+    return NodeType(
+        name=name,
+        cpus=float(start.get("num-cpus", _cores(limits["cpu"]))),
+        gpus=float(start.get("num-gpus", limits.get(_DEVICE, 0))),
+        max_nodes=max_nodes,
+        labels=group.get("labels") or {},
+    )
+
+
+def _cores(quantity: Any) -> float:
+    text = str(quantity)
+    return float(text[:-1]) / 1000 if text.endswith("m") else float(text)
+
+
+def alive() -> NodeTypes:
+    """Return the nodes of the cluster this process has joined, one type each."""
+    types = list(_alive())
+    return NodeTypes("the cluster", types, len(types))
+
+
+def _alive() -> Iterator[NodeType]:
+    import ray
+
+    for node in ray.nodes():
+        if node["Alive"]:
+            has = node["Resources"]
+            yield NodeType(
+                node["NodeManagerHostname"],
+                has.get("CPU", 0.0),
+                has.get("GPU", 0.0),
+                1,
+                node.get("Labels") or {},
+            )

@@ -1,0 +1,89 @@
+"""What a run at work waits for: demands that no node holds yet, kept beside the run for whoever asks with --status."""
+
+import json
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from threading import Event, Thread
+from typing import Any
+
+from corgi.storage.disk import write_file
+
+NAME = "waiting.json"
+_LOOK_EVERY_S = 5.0
+_SHORTEST_S = 30.0
+"""Work that waits for less is a queue, not a missing node."""
+
+
+@contextmanager
+def noted(folder: Path) -> Iterator[None]:
+    """Keep a note in a run's folder of what waits for nodes, as long as the block runs."""
+    ended = Event()
+    thread = Thread(target=_watch, args=(folder / NAME, ended), name="waiting", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        (folder / NAME).unlink(missing_ok=True)
+
+
+def lines(folder: Path) -> Iterator[str]:
+    """Yield a line per kind of demand that the run at work waits for, with the time since when."""
+    with suppress(OSError, ValueError):
+        for need, told in json.loads((folder / NAME).read_text()).items():
+            since = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(told["since"]))
+            yield f"waits for nodes: {told['count']} x {need}, since {since}"
+
+
+def _watch(note: Path, ended: Event) -> None:
+    since: dict[str, float] = {}
+    while not ended.wait(_LOOK_EVERY_S):
+        found = pending()
+        if found is None:
+            continue
+        since = {need: since.get(need, time.time()) for need in found}
+        told = {
+            need: {"count": count, "since": since[need]}
+            for need, count in found.items()
+            if time.time() - since[need] >= _SHORTEST_S
+        }
+        with suppress(OSError):
+            write_file(note, json.dumps(told).encode())
+
+
+def pending() -> Counter[str] | None:
+    """Return how many requests of each kind wait for room in the cluster; None where no cluster is joined."""
+    ray = sys.modules.get("ray")
+    if ray is None or not ray.is_initialized():
+        return None
+    from ray._raylet import GcsClient
+    from ray.autoscaler.v2.sdk import get_cluster_resource_state
+
+    try:
+        return requests_of(get_cluster_resource_state(GcsClient(ray.get_runtime_context().gcs_address)))
+    except Exception:
+        return None
+
+
+def requests_of(state: Any) -> Counter[str]:
+    """Return the pending requests of a cluster's state, in words, gangs by their bundles."""
+    found: Counter[str] = Counter()
+    for entry in state.pending_resource_requests:
+        found[_in_words(entry.request.resources_bundle)] += entry.count
+    for gang in state.pending_gang_resource_requests:
+        bundles = gang.requests or [
+            one for chosen in gang.bundle_selectors[:1] for one in chosen.resource_requests
+        ]
+        for request in bundles:
+            found[_in_words(request.resources_bundle)] += 1
+    return found
+
+
+def _in_words(bundle: Any) -> str:
+    named = [f"{bundle[kind]:g} {kind}" for kind in sorted(bundle) if kind in ("CPU", "GPU")]
+    return " and ".join(named) or "0 CPU"

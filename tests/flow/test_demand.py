@@ -1,0 +1,115 @@
+"""What no node can hold is refused with one line that names stage, need and what is missing."""
+
+from typing import Any
+
+import pytest
+
+from corgi.flow import cluster
+from corgi.flow.dag import Stage, Step
+from corgi.flow.demand import Demand, check, demands
+from corgi.flow.node_types import NodeType, NodeTypes, read
+from corgi.settings.errors import ClusterError, InputError
+from corgi.settings.recipe import Recipe
+from tests.cluster.versions import CLUSTER
+
+FILES = ("aws.yaml", "gcp.yaml", "kuberay/rayjob.yaml")
+
+
+def recipe(**sections: Any) -> Recipe:
+    return Recipe.model_validate({"name": "r", **sections})
+
+
+def step(name: str, done: bool = False) -> Step:
+    """Return a step of a plan; of a finished one only that it is finished matters."""
+    manifest: Any = object()
+    return Step(Stage(name, "m:f"), None, manifest if done else None)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_cluster_files_are_read_as_they_are_declared(name: str) -> None:
+    found = {kind.name: kind for kind in read(str(CLUSTER / name)).types}
+    assert (found["head"].cpus, found["head"].gpus, found["head"].max_nodes) == (0, 0, 1)
+    assert (found["cpu-data"].cpus, found["cpu-data"].max_nodes) == (16, 16)
+    assert (found["gpu-spot"].gpus, found["gpu-spot"].max_nodes, found["gpu-spot"].is_spot) == (4, 8, True)
+    assert (found["gpu-on-demand"].max_nodes, found["gpu-on-demand"].is_spot) == (4, False)
+
+
+@pytest.mark.parametrize("text", ["", "a: b: c", "[1]", "kind: RayJob\nspec: {}", "kind: Pod"])
+def test_another_file_is_one_line(text: str, tmp_path: Any) -> None:
+    (tmp_path / "c.yaml").write_text(text)
+    with pytest.raises(InputError, match=r"cluster\.file=.*c\.yaml is no launcher file") as found:
+        read(str(tmp_path / "c.yaml"))
+    assert "\n" not in str(found.value)
+
+
+REFUSED = [
+    (
+        {"embed": {"cpus_per_actor": 8, "gpus_per_actor": 8}},
+        "embed",
+        r"embed cannot run: each of its workers reserves 8 CPU and 8 GPU.*8 x gpu-spot with (48|32) CPU and 4 GPU.*add a GPU node type.*embed\.gpus_per_actor",
+    ),
+    ({"download": {"cpus_per_actor": 17}}, "download", r"download cannot run: .*17 CPU.*add a CPU node type"),
+    (
+        {"download": {"num_actors": 300}},
+        "download",
+        r"asks for 300 workers of 1 CPU, .* holds 256 at most \(16 x cpu-data.*download\.num_actors to 256 or less",
+    ),
+    (
+        {"prior": {"training": {"use_gpu": True, "num_workers": 64}}},
+        "prior",
+        r"prior cannot run: it asks for 64 workers of 1 CPU and 1 GPU.*prior\.training\.num_workers to 48 or less",
+    ),
+]
+
+
+@pytest.mark.parametrize(("sections", "stage", "line"), REFUSED)
+@pytest.mark.parametrize("name", FILES)
+def test_what_no_node_type_holds_is_refused_before_anything_starts(
+    name: str, sections: dict[str, Any], stage: str, line: str
+) -> None:
+    asked = recipe(cluster={"file": str(CLUSTER / name)}, **sections)
+    with pytest.raises(ClusterError, match=line) as found:
+        cluster.check_start(asked, lambda: [step(stage)])
+    assert "\n" not in str(found.value)
+    cluster.check_start(asked, lambda: [step(stage, done=True)])
+
+
+def test_cpu_work_does_not_count_gpu_nodes_and_unlabelled_nodes_take_all() -> None:
+    labelled = NodeTypes("f", [NodeType("gpu", 48, 4, 2, {"corgi/work": "gpu"})], 3)
+    with pytest.raises(ClusterError, match="each of its workers reserves 1 CPU"):
+        check(Demand("download", 1, 1, 0), labelled)
+    check(Demand("download", 96, 1, 0), NodeTypes("f", [NodeType("box", 48, 4, 2)], 3))
+
+
+def test_all_types_together_stay_below_the_cluster_s_own_maximum() -> None:
+    both = NodeTypes("f", [NodeType("a", 4, 0, 8), NodeType("b", 2, 0, 8)], 10)
+    assert both.num_workers(1, 0) == 8 * 4 + 2 * 2
+    assert both.num_workers(0.5, 0) == 8 * 8 + 2 * 4
+    assert both.num_workers(3, 0) == 8
+
+
+def test_a_training_that_may_shrink_asks_for_its_fewest_workers() -> None:
+    training = {"use_gpu": True, "num_workers": 64, "min_workers": 8}
+    (found,) = demands(recipe(prior={"training": training}), ["prior"])
+    assert (found.num_workers, found.workers_setting) == (8, "prior.training.min_workers")
+
+
+def test_without_a_file_a_ray_of_this_command_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    cluster.check_start(recipe(), lambda: pytest.fail("the plan was made for nothing"))
+
+
+def test_a_fixed_cluster_is_asked_and_one_that_grows_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    monkeypatch.setattr(cluster, "check", lambda: None)
+    monkeypatch.setattr(cluster, "connect", lambda _: None)
+    monkeypatch.setattr(
+        "corgi.flow.node_types.alive", lambda: NodeTypes("the cluster", [NodeType("n", 4, 0, 1)], 1)
+    )
+    asked = recipe(embed={"gpus_per_actor": 1})
+    monkeypatch.setattr(cluster, "has_autoscaler", lambda: False)
+    with pytest.raises(ClusterError, match="no node of the cluster that takes such work"):
+        cluster.check_start(asked, lambda: [step("embed")])
+    cluster.check_start(recipe(embed={"num_actors": 40}), lambda: [step("embed")])
+    monkeypatch.setattr(cluster, "has_autoscaler", lambda: True)
+    cluster.check_start(asked, lambda: [step("embed")])
