@@ -37,7 +37,11 @@ def contest() -> list[Stage]:
             version=2,
         ),
         Stage(
-            "comparison", "corgi.comparison.stage:run", (*tables, "spaces", "scores"), ("compare", "score")
+            "comparison",
+            "corgi.comparison.stage:run",
+            (*tables, "spaces", "scores"),
+            ("compare", "score"),
+            parts="corgi.evaluation.parts:parts",
         ),
     ]
 

@@ -138,6 +138,7 @@ def models(tower: tuple[str, ...]) -> list[Stage]:
             ("download", *tower, "embed", "curate", "shift", "prior", "autoencoder", "decoder"),
             ("evaluate", "prior", "decoder"),
             version=2,
+            parts="corgi.evaluation.parts:parts",
         ),
     ]
 

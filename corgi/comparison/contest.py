@@ -15,7 +15,7 @@ from corgi.diffusion.choice import ClusterChoice
 from corgi.diffusion.schedule import Schedule
 from corgi.diffusion.shifted import ShiftedDiffusion
 from corgi.feeding.noise import Noise
-from corgi.feeding.rows import EmbeddedShards, PriorRows
+from corgi.feeding.rows import PriorRows, embedded_shards
 from corgi.flow.cluster import connect
 from corgi.flow.dag import Context
 from corgi.models.device import given_device
@@ -93,7 +93,7 @@ class ArmObjective(PriorObjective):
         self.arm: Baseline = BASELINES[contestant["arm"]]
         self.settings = prior_settings(self.arm, self.compare)
         self.variant, self.encoder = "shifted", None
-        self.shards = EmbeddedShards(root, tuple(inputs["embed"]), tuple(inputs["curate"]))
+        self.shards = embedded_shards(root, inputs)
         store = Store(root)
         statistics = load_tensors(
             store.path(store.read_shard(inputs["spaces"][0]), "statistics").read_bytes()

@@ -166,7 +166,7 @@ class Judge:
     def references(self) -> dict[str, dict[str, float]]:
         """Return what takes no training: the text itself, the nearest train caption's picture, the softmax average."""
         text, image = self.held_out
-        train = np.flatnonzero(np.array(self.pictures.split) == Split.TRAIN.value)
+        train = self.pictures.train
         train_text = self.space.text(self.pictures.text[train])
         train_image = self.space.image(self.pictures.image[train])
         nearest = train_image[(text @ train_text.T).argmax(1)]
@@ -184,7 +184,7 @@ def judge(store: Store, inputs: dict[str, tuple[str, ...]], space: Space, settin
     shards = {
         name: [store.read_shard(path) for path in inputs[name]] for name in ("download", "embed", "curate")
     }
-    return Judge(load_pictures(store, dict(shards), settings.max_pictures), space, settings)
+    return Judge(load_pictures(store, shards, settings.max_pictures), space, settings)
 
 
 def _tensor(rows: np.ndarray) -> torch.Tensor:

@@ -11,7 +11,7 @@ from safetensors.numpy import save as save_tensors
 
 from corgi.comparison.arms import cluster_counts, low_rank_counts
 from corgi.feeding.feed import Rows, first_rows
-from corgi.feeding.rows import EmbeddedShards, PriorRows
+from corgi.feeding.rows import PriorRows, embedded_shards
 from corgi.flow.cluster import connect
 from corgi.flow.dag import Context
 from corgi.flow.shards import Pool, make_shards
@@ -97,7 +97,7 @@ class Spaces:
         """Commit statistics.safetensors and facts.json of the task's space."""
         settings = CompareSettings.model_validate(task.settings["compare"])
         space = Space(task.payload["space"], settings.offset)
-        shards = EmbeddedShards(task.root, task.inputs["embed"], task.inputs["curate"])
+        shards = embedded_shards(task.root, task.inputs)
         train = _whole(SpaceRows(PriorRows(shards, Split.TRAIN), space), settings.max_fit_rows)
         held_out = _whole(SpaceRows(PriorRows(shards, Split.TEST), space), settings.max_fit_rows)
         arrays, facts = statistics(train, held_out, settings)

@@ -25,10 +25,10 @@ from corgi.flow import screen
 from corgi.flow.dag import Context
 from corgi.settings.clip import CurateSettings, ScoreRule
 from corgi.settings.errors import InputError
+from corgi.tables.embedded import rows_of, vectors_of
 from corgi.tables.manifest import RowCounts, ShardManifest
 from corgi.tables.schema import SELECTION, Reason, Split
 from corgi.tables.store import ShardTask, Store
-from corgi.tables.vectors import concatenated, tower_names
 
 PRESETS = {
     "clip_score_top_30": ScoreRule(score="similarity", top_share=0.3),
@@ -257,8 +257,7 @@ def _part(
     }
     names = [name for name, asked in wanted.items() if asked]
     found = store.read(images, "images", ["uid", *names])
-    place = {uid: row for row, uid in enumerate(found["uid"].to_pylist())}
-    found = found.take(pa.array([place[uid] for uid in rows["uid"].to_pylist()], pa.int64()))
+    found = found.take(pa.array(rows_of(rows["uid"].to_pylist(), found["uid"].to_pylist())))
     nulls = pa.nulls(rows.num_rows, pa.string())
     columns = {name: found[name] if name in names else nulls for name in ("split", "sha256", "phash")}
     domain = pa.array(registered_domains(found["url"].to_pylist()), pa.string()) if "url" in names else nulls
@@ -273,8 +272,7 @@ def _digests(texts: Sequence[str | None]) -> UInt64[np.ndarray, "n 2"]:
 
 
 def _vectors(store: Store, embedded: ShardManifest) -> Float[np.ndarray, "rows dim"]:
-    table = store.read(embedded, "image_embeddings")
-    return concatenated(table, "image", tower_names(table.schema))
+    return vectors_of(store.read(embedded, "image_embeddings"), "image")
 
 
 def _commit(store: Store, task: ShardTask, rows: Rows, verdict: Verdict, part: slice) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 
 from corgi.settings.errors import InputError
 from corgi.tables.run import Run
+from corgi.tables.schema import Split
 
 UID_TYPE = np.dtype("u8,u8")
 
@@ -17,12 +18,9 @@ def uid_set(run: Run) -> np.ndarray:
         InputError: a uid is not 32 hex digits.
 
     """
-    uids: list[str] = []
-    for curated, embedded in zip(run.shards("curate"), run.shards("embed"), strict=True):
-        selection = run.store.read(curated, "selection", ["uid", "keep"])
-        split = run.store.read(embedded, "image_embeddings", ["split"])["split"].to_pylist()
-        rows = zip(selection["uid"].to_pylist(), selection["keep"].to_pylist(), split, strict=True)
-        uids += [uid for uid, keep, name in rows if keep and name == "train"]
+    uids: list[str] = [
+        uid for shard in run.embedded() for uid in shard.images(Split.TRAIN, ["uid"])["uid"].to_pylist()
+    ]
     try:
         halves = [(int(uid[:16], 16), int(uid[16:32], 16)) for uid in uids if len(uid) == 32]
     except ValueError:

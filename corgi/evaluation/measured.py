@@ -1,44 +1,48 @@
 """The kept pictures of a run as evaluation sees them: vectors, captions, words, groups, by split."""
 
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
+from corgi.tables.arrow import is_in
+from corgi.tables.embedded import EmbeddedShard, embedded_set, first_rows, vectors_of
 from corgi.tables.manifest import ShardManifest
 from corgi.tables.schema import Split
 from corgi.tables.store import Store
-from corgi.tables.vectors import concatenated, tower_names
 
 
 @dataclass(frozen=True)
 class Pictures:
     """Kept pictures that have a full caption, sorted by uid within each shard.
 
-    `text` embeds the first full caption; `word` is the first coarse caption, and `word_text` its embedding, where there is one.
+    `learnable` says whose captions may be learned from: all but those that curate.caption_share denies to training. `text`
+    embeds the first full caption; `word` is the first coarse caption, and `word_text` its embedding, where there is one.
     """
 
     uid: list[str]
     split: list[str]
     group: list[str]
+    learnable: Bool[np.ndarray, "rows"]
     image: Float[np.ndarray, "rows dim"]
     caption: list[str]
     text: Float[np.ndarray, "rows dim"]
     word: list[str | None]
     word_text: Float[np.ndarray, "rows dim"]
 
+    @property
+    def train(self) -> Int[np.ndarray, "chosen"]:
+        """Return the rows of the train pictures whose captions may be learned from."""
+        return np.flatnonzero(self.learnable & (np.array(self.split) == Split.TRAIN.value))
+
     def one_a_group(self, split: Split, limit: int) -> Int[np.ndarray, "chosen"]:
-        """Return the first row of each group of a split: a concept with many variants counts once."""
-        first: dict[str, int] = {}
-        for row, (group, own) in enumerate(zip(self.group, self.split, strict=True)):
-            if own == split.value:
-                first.setdefault(group, row)
-        return np.array(sorted(first.values(), key=lambda row: self.uid[row])[:limit], dtype=np.int64)
+        """Return the first learnable row of each group of a split, by uid: a concept with many variants counts once."""
+        rows = np.flatnonzero(self.learnable & (np.array(self.split) == split.value))
+        first = rows[list(first_rows(self.group[row] for row in rows).values())]
+        return first[np.argsort(np.array(self.uid)[first], kind="stable")][:limit]
 
     def by_word(self, least: int) -> dict[str, Int[np.ndarray, "rows"]]:
         """Return the rows of each word that at least `least` pictures share, sorted by word."""
@@ -49,70 +53,46 @@ class Pictures:
         return {word: np.array(found) for word, found in sorted(rows.items()) if len(found) >= least}
 
 
-def load_pictures(store: Store, shards: dict[str, Sequence[ShardManifest]], limit: int) -> Pictures:
+def load_pictures(store: Store, shards: Mapping[str, Sequence[ShardManifest]], limit: int) -> Pictures:
     """Read whole shards of download, embed and curate in order until `limit` pictures are there."""
     parts: list[Pictures] = []
-    for images, embedded, selection in zip(
-        shards["download"], shards["embed"], shards["curate"], strict=True
-    ):
-        parts.append(_shard(store, images, embedded, selection))
+    for shard in embedded_set(store, shards):
+        parts.append(_shard(shard))
         if sum(len(part.uid) for part in parts) >= limit:
             break
 
-    def every(name: str) -> list[Any]:
-        return [value for part in parts for value in getattr(part, name)]
+    def every(name: str) -> Any:
+        values = [getattr(part, name) for part in parts]
+        return (
+            np.concatenate(values)
+            if isinstance(values[0], np.ndarray)
+            else [v for part in values for v in part]
+        )
 
-    def stacked(name: str) -> Float[np.ndarray, "rows dim"]:
-        return np.concatenate([getattr(part, name) for part in parts])
-
-    return Pictures(
-        *(every("uid"), every("split"), every("group"), stacked("image"), every("caption"), stacked("text")),
-        *(every("word"), stacked("word_text")),
-    )
-
-
-def encoded_pictures(store: Store, shards: Sequence[ShardManifest], uids: Sequence[str]) -> dict[str, bytes]:
-    """Return the stored encodings of some pictures."""
-    found: dict[str, bytes] = {}
-    for manifest in shards:
-        table = store.read(manifest, "images", ["uid", "image"])
-        chosen = table.filter(pc.field("uid").isin(pa.array(list(uids), pa.string())))
-        found.update(zip(chosen["uid"].to_pylist(), chosen["image"].to_pylist(), strict=True))
-    return found
+    return Pictures(**{field.name: every(field.name) for field in fields(Pictures)})
 
 
-def _shard(
-    store: Store, images: ShardManifest, embedded: ShardManifest, selection: ShardManifest
-) -> Pictures:
-    chosen = store.read(selection, "selection", ["uid", "keep"])
-    keep = set(chosen.filter(chosen["keep"])["uid"].to_pylist())
-    groups = store.read(images, "images", ["uid", "group"])
-    group = dict(zip(groups["uid"].to_pylist(), groups["group"].to_pylist(), strict=True))
-    vectors = store.read(embedded, "image_embeddings")
-    towers = tower_names(vectors.schema)
-    full, words, text = _captions(store, images, embedded, towers)
-    rows = [row for row, uid in enumerate(vectors["uid"].to_pylist()) if uid in keep and uid in full]
-    uids = vectors["uid"].take(pa.array(rows, pa.int64())).to_pylist()
+def _shard(shard: EmbeddedShard) -> Pictures:
+    images, captions, texts = shard.images(), shard.captions(), shard.caption_texts()
+    first = first_rows(zip(captions["uid"].to_pylist(), captions["kind"].to_pylist(), strict=True))
+    images = images.filter(is_in(images["uid"], {uid for uid, kind in first if kind == "full"}))
+    uids, withheld = images["uid"].to_pylist(), shard.withheld()
+    full = [first[uid, "full"] for uid in uids]
+    coarse = [first.get((uid, "coarse")) for uid in uids]
+    ordinals = captions["ordinal"].to_pylist()
+    text = vectors_of(captions, "text")
+    facts = shard.facts(["uid", "group"])
+    group = dict(zip(facts["uid"].to_pylist(), facts["group"].to_pylist(), strict=True))
     return Pictures(
         uid=uids,
-        split=vectors["split"].take(pa.array(rows, pa.int64())).to_pylist(),
+        split=images["split"].to_pylist(),
         group=[group[uid] for uid in uids],
-        image=concatenated(vectors, "image", towers)[rows],
-        caption=[full[uid][1] for uid in uids],
-        text=text[[full[uid][0] for uid in uids]],
-        word=[words[uid][1] if uid in words else None for uid in uids],
-        word_text=text[[words.get(uid, full[uid])[0] for uid in uids]],
+        learnable=np.array([uid not in withheld for uid in uids], bool),
+        image=vectors_of(images, "image"),
+        caption=[texts[uid, ordinals[row]] for uid, row in zip(uids, full, strict=True)],
+        text=text[full],
+        word=[
+            None if row is None else texts[uid, ordinals[row]] for uid, row in zip(uids, coarse, strict=True)
+        ],
+        word_text=text[[own if row is None else row for own, row in zip(full, coarse, strict=True)]],
     )
-
-
-def _captions(
-    store: Store, images: ShardManifest, embedded: ShardManifest, towers: Sequence[str]
-) -> tuple[dict[str, tuple[int, str]], dict[str, tuple[int, str]], Float[np.ndarray, "captions dim"]]:
-    """Return by uid the row and words of the first full and the first coarse caption, and all caption vectors."""
-    table = store.read(embedded, "caption_embeddings")
-    captions = store.read(images, "captions", ["uid", "ordinal", "caption"])
-    words = {(row["uid"], row["ordinal"]): row["caption"] for row in captions.to_pylist()}
-    first: dict[str, dict[str, tuple[int, str]]] = {"full": {}, "coarse": {}}
-    for row, entry in enumerate(table.select(["uid", "ordinal", "kind"]).to_pylist()):
-        first[entry["kind"]].setdefault(entry["uid"], (row, words[entry["uid"], entry["ordinal"]]))
-    return first["full"], first["coarse"], concatenated(table, "text", towers)

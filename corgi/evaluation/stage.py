@@ -10,7 +10,7 @@ from jaxtyping import Float
 from PIL import Image
 
 from corgi.evaluation.grid import GridRow, paint_grid
-from corgi.evaluation.measured import Pictures, encoded_pictures, load_pictures
+from corgi.evaluation.measured import Pictures, load_pictures
 from corgi.evaluation.metrics import (
     frechet_distance,
     interval,
@@ -28,6 +28,7 @@ from corgi.models.picture_decoder import to_bytes
 from corgi.models.text_prior import Sampling, TextPrior
 from corgi.settings.errors import InputError
 from corgi.settings.models import EvaluateSettings, PriorSettings
+from corgi.tables.embedded import embedded_set, stored_pictures
 from corgi.tables.manifest import RowCounts, ShardManifest
 from corgi.tables.schema import Split
 from corgi.tables.store import ShardTask, Store
@@ -100,9 +101,9 @@ class Measured:
         """Load pictures and models; InputError when nothing is held out or nothing is left to learn from."""
         self.store, self.shards, self.settings = store, shards, settings
         self.generator: Generator = assemble(store, shards)
-        self.pictures: Pictures = load_pictures(store, dict(shards), settings.max_pictures)
+        self.pictures: Pictures = load_pictures(store, shards, settings.max_pictures)
         self.held_out = self.pictures.one_a_group(Split.TEST, settings.max_captions)
-        self.train = np.flatnonzero(np.array(self.pictures.split) == Split.TRAIN.value)
+        self.train = self.pictures.train
         self.words = self.pictures.by_word(settings.min_word_pictures)
         if len(self.held_out) < 2 or len(self.train) < 2:
             raise InputError(
@@ -167,7 +168,7 @@ class Measured:
         words = self.generator.word_encodings([self.pictures.caption[row] for row in chosen])
         prior_z = self.generator.prior.sample(text, seeds, self.generator.prior_sampling, words)
         uids = [self.pictures.uid[row] for row in chosen]
-        encoded = encoded_pictures(self.store, self.shards["download"], uids)
+        encoded = stored_pictures(embedded_set(self.store, self.shards), uids)
         true = [decode_stored(encoded[uid]) for uid in uids]
         painted = {
             "from true embedding": self.generator.paint(true_z, seeds),

@@ -13,10 +13,10 @@ from corgi.settings.clip import ShiftSettings
 from corgi.settings.errors import InputError
 from corgi.shift.maps import (
     Arrays,
-    ShardRef,
     assigned,
     conditioned,
     full_moments,
+    identity_of,
     judged,
     moments_of,
     over_shards,
@@ -37,6 +37,7 @@ from corgi.statistics.low_rank import (
 )
 from corgi.statistics.moments import Moments, merged
 from corgi.statistics.shift import ShiftParameters, choice_by_clusters, shift_parameters
+from corgi.tables.embedded import EmbeddedShard
 from corgi.tables.store import Store
 from corgi.training.data_checks import check_spread
 
@@ -72,34 +73,40 @@ class Findings:
     by_clusters: dict[str, dict[str, float | None]]
 
 
-def find(refs: Sequence[ShardRef], settings: ShiftSettings, earlier: Earlier | None, save: Save) -> Findings:
+def find(
+    shards: Sequence[EmbeddedShard], settings: ShiftSettings, earlier: Earlier | None, save: Save
+) -> Findings:
     """Make the passes: sample, fit, assign, judge; partial results are merged in shard order.
 
     `save` is given, by name, the sums that a later run may go on from.
     """
-    fresh, base = unread(refs, earlier)
-    sample = _sample(refs, settings)
+    fresh, base = unread(shards, earlier)
+    sample = _sample(shards, settings)
     centroids = earlier.centroids if earlier else _fitted(sample, settings.num_clusters, settings)
     moments = _merged_moments(fresh, centroids, base)
     save("clusters", {"centroid": centroids, **_arrays(moments)})
     diagonal = shift_parameters(moments, settings.shrinkage_count, settings.floor_share)
     parameters = _with_covariance(diagonal, fresh, (centroids, base), settings, save)
-    limit = -(-MAX_PAIRS // len(refs))
-    val = joined(over_shards(judged, refs, {"mean": parameters.mean, "limit": limit}))
-    train = joined(over_shards(pairs, refs[: MAX_PAIRS // 1000], {"limit": limit}))
-    captions = joined(over_shards(conditioned, refs[:CONTACT_SHARDS], {}))
+    limit = -(-MAX_PAIRS // len(shards))
+    val = joined(over_shards(judged, shards, {"mean": parameters.mean, "limit": limit}))
+    train = joined(over_shards(pairs, shards[: MAX_PAIRS // 1000], {"limit": limit}))
+    captions = joined(over_shards(conditioned, shards[:CONTACT_SHARDS], {}))
     measured = _by_clusters(sample, (val["picture"], val["text"]), settings)
     return Findings(parameters, moments, centroids, sample, val, captions, train, measured)
 
 
-def unread(refs: Sequence[ShardRef], earlier: Earlier | None) -> tuple[Sequence[ShardRef], Earlier | None]:
+def unread(
+    shards: Sequence[EmbeddedShard], earlier: Earlier | None
+) -> tuple[Sequence[EmbeddedShard], Earlier | None]:
     """Return the shards to read and what they are added to: all and nothing when an earlier shard changed or is gone."""
     if earlier is None:
-        return refs, None
-    identities = [ref.identity for ref in refs]
+        return shards, None
+    identities = [identity_of(shard) for shard in shards]
     if not earlier.shards <= set(identities):
-        return refs, None
-    return [ref for ref, name in zip(refs, identities, strict=True) if name not in earlier.shards], earlier
+        return shards, None
+    return [
+        shard for shard, name in zip(shards, identities, strict=True) if name not in earlier.shards
+    ], earlier
 
 
 def joined(parts: Any) -> Arrays:
@@ -108,11 +115,11 @@ def joined(parts: Any) -> Arrays:
     return {name: np.concatenate([part[name] for part in found]) for name in found[0]}
 
 
-def _sample(refs: Sequence[ShardRef], settings: ShiftSettings) -> Float[np.ndarray, "n dim"]:
+def _sample(shards: Sequence[EmbeddedShard], settings: ShiftSettings) -> Float[np.ndarray, "n dim"]:
     """Return train vectors, half floats, a share of every shard."""
-    total = max(1, sum(Store(ref.root).read_shard(ref.embed).rows.kept for ref in refs))
+    total = max(1, sum(Store(shard.root).read_shard(shard.embed).rows.kept for shard in shards))
     share = min(1.0, fit_rows(settings, total) / total)
-    parts = over_shards(sampled, refs, {"share": share, "seed": settings.seed})
+    parts = over_shards(sampled, shards, {"share": share, "seed": settings.seed})
     sample = np.concatenate([part["rows"] for part in parts])
     if len(sample) < settings.num_clusters:
         raise InputError(
@@ -134,10 +141,10 @@ def _fitted(
 
 
 def _merged_moments(
-    refs: Sequence[ShardRef], centroids: Float[np.ndarray, "k dim"], base: Earlier | None
+    shards: Sequence[EmbeddedShard], centroids: Float[np.ndarray, "k dim"], base: Earlier | None
 ) -> Moments:
     parts = (
-        moments_of(part, len(centroids)) for part in over_shards(assigned, refs, {"centroids": centroids})
+        moments_of(part, len(centroids)) for part in over_shards(assigned, shards, {"centroids": centroids})
     )
     if base is None:
         return merged(parts)
@@ -146,27 +153,27 @@ def _merged_moments(
 
 def _with_covariance(
     diagonal: ShiftParameters,
-    refs: Sequence[ShardRef],
+    shards: Sequence[EmbeddedShard],
     known: tuple[Float[np.ndarray, "k dim"], Earlier | None],
     settings: ShiftSettings,
     save: Save,
 ) -> ShiftParameters:
     """Return the parameters with the covariance the settings ask for."""
     if settings.covariance == "full":
-        return _with_root(diagonal, refs, known[1], settings, save)
+        return _with_root(diagonal, shards, known[1], settings, save)
     if settings.covariance == "low_rank":
-        return _with_factor(diagonal, refs, known, settings, save)
+        return _with_factor(diagonal, shards, known, settings, save)
     return diagonal
 
 
 def _with_root(
     diagonal: ShiftParameters,
-    refs: Sequence[ShardRef],
+    shards: Sequence[EmbeddedShard],
     base: Earlier | None,
     settings: ShiftSettings,
     save: Save,
 ) -> ShiftParameters:
-    parts = (_moments(part) for part in over_shards(full_moments, refs, {}))
+    parts = (_moments(part) for part in over_shards(full_moments, shards, {}))
     moments = merged(parts) if base is None else reduce(Moments.merge, parts, _moments(base.arrays("full")))
     save("full", _arrays(moments))
     root, scale = full_root(moments, settings.shrinkage_count, settings.floor_share)
@@ -175,7 +182,7 @@ def _with_root(
 
 def _with_factor(
     diagonal: ShiftParameters,
-    refs: Sequence[ShardRef],
+    shards: Sequence[EmbeddedShard],
     known: tuple[Float[np.ndarray, "k dim"], Earlier | None],
     settings: ShiftSettings,
     save: Save,
@@ -185,13 +192,13 @@ def _with_factor(
     rank = min(settings.rank, dim)
     basis = sketch_basis(dim, sketch_width(dim, rank), settings.seed)
     one = (np.ones((1, dim)), known[1])
-    whole = _block(refs, one, (0, 1), basis, "sketch_all")
+    whole = _block(shards, one, (0, 1), basis, "sketch_all")
     save("sketch_all", _sketch_arrays(whole))
     factor, scale = np.empty((k, dim, rank), np.float32), np.empty((k, dim))
     floor = settings.floor_share * float(np.median(diagonal.global_scale**2))
     for first, last in blocks(k, basis.size):
         name = f"sketch_{first:04d}"
-        found = _block(refs, known, (first, last), basis, name)
+        found = _block(shards, known, (first, last), basis, name)
         save(name, _sketch_arrays(found))
         shrunk = shrunk_sketches(found, whole, settings.shrinkage_count)
         for place, cluster in enumerate(range(first, last)):
@@ -208,7 +215,7 @@ def blocks(num_clusters: int, values_a_cluster: int) -> list[tuple[int, int]]:
 
 
 def _block(
-    refs: Sequence[ShardRef],
+    shards: Sequence[EmbeddedShard],
     known: tuple[Float[np.ndarray, "k dim"], Earlier | None],
     clusters: tuple[int, int],
     basis: Float[np.ndarray, "dim width"],
@@ -218,7 +225,7 @@ def _block(
     size = clusters[1] - clusters[0]
     arguments = {"centroids": centroids, "clusters": clusters, "basis": basis}
     total = Sketches.empty(size, *basis.shape) if base is None else Sketches(**base.arrays(name))
-    for part in over_shards(sketched, refs, arguments):
+    for part in over_shards(sketched, shards, arguments):
         total = total.merge(sketches_of(part, size), basis)
     return total
 

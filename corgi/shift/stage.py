@@ -5,13 +5,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 from jaxtyping import Float
 from PIL import Image
 from safetensors.numpy import load_file
 
 from corgi.clip.references import shift_of
-from corgi.clip.vectors import NORMALISATION, tower_names
+from corgi.clip.vectors import NORMALISATION
 from corgi.flow.cluster import connect
 from corgi.flow.dag import Context
 from corgi.imaging.decode import decode_stored
@@ -21,7 +20,7 @@ from corgi.settings.section import digest
 from corgi.shift import plots
 from corgi.shift.file import safetensors_bytes
 from corgi.shift.fit import CONTACT_SHARDS, Earlier, Findings, find
-from corgi.shift.maps import Arrays, ShardRef, closest, over_shards
+from corgi.shift.maps import Arrays, closest, identity_of, over_shards
 from corgi.shift.memory import check_memory
 from corgi.statistics.clusters import nearest
 from corgi.statistics.shift import (
@@ -34,8 +33,10 @@ from corgi.statistics.shift import (
     spectrum,
     two_sample_cosine,
 )
+from corgi.tables.embedded import EmbeddedShard, embedded_set, stored_pictures
 from corgi.tables.manifest import RowCounts
 from corgi.tables.store import ShardTask, Store
+from corgi.tables.vectors import tower_widths
 
 CONTACT_CLUSTERS, CONTACT_PICTURES = 16, 8
 MAX_SPECTRUM_ROWS = 50_000
@@ -57,22 +58,23 @@ def run(context: Context) -> list[ShardTask]:
     connect(context.recipe)
     refs = shard_refs(context.store, task)
     rows = sum(context.store.read_shard(ref.embed).rows.kept for ref in refs)
-    check_memory(settings, _dim(context.store, refs[0]), rows)
-    earlier = earlier_run(settings, refs[0].towers)
+    widths = tower_widths(context.store.schema(context.store.read_shard(refs[0].embed), "image_embeddings"))
+    check_memory(settings, sum(widths.values()), rows)
+    earlier = earlier_run(settings, list(widths))
     with context.store.attempt(task) as attempt:
 
         def save(name: str, arrays: Arrays) -> None:
             attempt.write_bytes(name, ".safetensors", safetensors_bytes(arrays, {}))
 
         found = find(refs, settings, earlier, save)
-        statistics = summary(found, settings, [ref.identity for ref in refs])
-        attempt.write_bytes("shift", ".safetensors", shift_bytes(context, found, refs[0].towers))
+        statistics = summary(found, settings, [identity_of(ref) for ref in refs])
+        attempt.write_bytes("shift", ".safetensors", shift_bytes(context, found, list(widths)))
         attempt.write_bytes(
             "statistics", ".json", (json.dumps(statistics, indent=1, sort_keys=True) + "\n").encode()
         )
         for name, png in drawn(refs, found).items():
             attempt.write_bytes(f"plot_{name}", ".png", png)
-        facts = {**statistics, "shards": [ref.identity for ref in refs], "towers": list(refs[0].towers)}
+        facts = {**statistics, "shards": [identity_of(ref) for ref in refs], "towers": list(widths)}
         kept = int(found.parameters.count.sum())
         attempt.commit(RowCounts(rows_in=kept, kept=kept), facts=facts)
     return [task]
@@ -109,7 +111,7 @@ def earlier_run(settings: ShiftSettings, towers: Sequence[str]) -> Earlier | Non
     return Earlier(centroids, frozenset(manifest.facts["shards"]), arrays)
 
 
-def shard_refs(store: Store, task: ShardTask) -> list[ShardRef]:
+def shard_refs(store: Store, task: ShardTask) -> list[EmbeddedShard]:
     """Return the shards of a task, its embeddings, selection and download side by side, by shard id.
 
     Raises:
@@ -120,17 +122,16 @@ def shard_refs(store: Store, task: ShardTask) -> list[ShardRef]:
         name: {m.shard: m for m in map(store.read_shard, task.inputs[name])}
         for name in ("download", "embed", "curate")
     }
-    refs, schemas = [], []
-    for shard in sorted(inputs["embed"]):
-        embed = inputs["embed"][shard]
-        schemas.append(pq.read_schema(store.path(embed, "image_embeddings")))
-        paths = {name: inputs[name][shard].path for name in inputs}
-        refs.append(ShardRef(task.root, shard, towers=tuple(tower_names(schemas[-1])), **paths))
-        if not schemas[-1].equals(schemas[0]):
+    made = embedded_set(
+        store, {name: [inputs[name][shard] for shard in sorted(inputs["embed"])] for name in inputs}
+    )
+    schemas = [store.schema(inputs["embed"][shard.name], "image_embeddings") for shard in made]
+    for shard, schema in zip(made, schemas, strict=True):
+        if not schema.equals(schemas[0]):
             raise InputError(
-                f"shards {refs[0].shard} and {shard} hold vectors of different towers; nothing was changed; run embed again with --force"
+                f"shards {made[0].name} and {shard.name} hold vectors of different towers; nothing was changed; run embed again with --force"
             )
-    return refs
+    return made
 
 
 def summary(found: Findings, settings: ShiftSettings, shards: Sequence[str]) -> dict[str, Any]:
@@ -225,7 +226,7 @@ def shift_bytes(context: Context, found: Findings, towers: Sequence[str]) -> byt
     )
 
 
-def drawn(refs: Sequence[ShardRef], found: Findings) -> dict[str, bytes]:
+def drawn(refs: Sequence[EmbeddedShard], found: Findings) -> dict[str, bytes]:
     """Return the figures by name."""
     sample = found.sample[:MAX_SPECTRUM_ROWS].astype(np.float32)
     half = len(sample) // 2
@@ -244,7 +245,7 @@ def drawn(refs: Sequence[ShardRef], found: Findings) -> dict[str, bytes]:
     }
 
 
-def _contacts(refs: Sequence[ShardRef], shift: ShiftParameters) -> list[tuple[str, list[Image.Image]]]:
+def _contacts(refs: Sequence[EmbeddedShard], shift: ShiftParameters) -> list[tuple[str, list[Image.Image]]]:
     """Return the pictures closest to the means of the largest clusters, out of the first shards."""
     clusters = np.argsort(-shift.count, kind="stable")[:CONTACT_CLUSTERS].tolist()
     arguments = {"mean": shift.mean, "clusters": clusters, "number": CONTACT_PICTURES}
@@ -253,7 +254,7 @@ def _contacts(refs: Sequence[ShardRef], shift: ShiftParameters) -> list[tuple[st
         for k, cosine, uid in zip(part["cluster"], part["cosine"], part["uids"], strict=True):
             best[int(k)].append((-float(cosine), str(uid)))
     wanted = {k: [uid for _, uid in sorted(found)[:CONTACT_PICTURES]] for k, found in best.items()}
-    stored = _stored(refs, {uid for uids in wanted.values() for uid in uids})
+    stored = stored_pictures(refs, {uid for uids in wanted.values() for uid in uids})
     return [
         (
             f"cluster {k}\n{shift.count[k]} pictures",
@@ -261,23 +262,6 @@ def _contacts(refs: Sequence[ShardRef], shift: ShiftParameters) -> list[tuple[st
         )
         for k, uids in wanted.items()
     ]
-
-
-def _stored(refs: Sequence[ShardRef], uids: set[str]) -> dict[str, bytes]:
-    """Return the encodings of the pictures that are stored; beside vectors made elsewhere there are none."""
-    found = {}
-    for ref in refs:
-        store = Store(ref.root)
-        table = store.read(store.read_shard(ref.download), "images", ["uid", "image"])
-        for row, uid in enumerate(table["uid"].to_pylist()):
-            if uid in uids and table["image"][row].is_valid:
-                found[uid] = table["image"][row].as_py()
-    return found
-
-
-def _dim(store: Store, ref: ShardRef) -> int:
-    schema = pq.read_schema(store.path(store.read_shard(ref.embed), "image_embeddings"))
-    return sum(schema.field(f"{tower}/image").type.list_size for tower in ref.towers)
 
 
 def _mean(values: Float[np.ndarray, "n"]) -> float | None:

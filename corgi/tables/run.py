@@ -8,6 +8,7 @@ from typing import Any
 from corgi.settings.errors import InputError, StorageError
 from corgi.storage.disk import is_object_store, open_storage
 from corgi.storage.errors import storage_full
+from corgi.tables.embedded import EmbeddedShard, embedded_set
 from corgi.tables.manifest import ShardManifest, StageManifest
 from corgi.tables.store import Store
 
@@ -128,6 +129,15 @@ class Run:
                 f"run {self.name} has no complete stage {stage}; nothing was changed; run pipelines/full.py first"
             )
         return self.store.shards(manifest)
+
+    def embedded(self) -> list[EmbeddedShard]:
+        """Return the shards of the embedded and curated set.
+
+        Raises:
+            InputError: the run has not completed download, embed and curate.
+
+        """
+        return embedded_set(self.store, {name: self.shards(name) for name in ("download", "embed", "curate")})
 
     def publish(self, name: str, data: bytes) -> None:
         """Write a file beside run.json, such as report.html, whole or not at all."""

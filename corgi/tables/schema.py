@@ -153,7 +153,7 @@ LEDGER = pa.schema(
 SELECTION = pa.schema(
     [("uid", pa.string()), ("keep", pa.bool_()), ("reason", pa.string()), ("captioned", pa.bool_())]
 )
-"""One row a picture, sorted by uid: whether it is trained on and measured, and whether its captions are; null means yes."""
+"""One row a picture, sorted by uid: whether it is trained on and measured, and whether its captions may be learned from; null means yes."""
 
 
 def vector(dim: int) -> pa.DataType:

@@ -19,6 +19,11 @@ def tower_names(schema: pa.Schema) -> list[str]:
     return names
 
 
+def tower_widths(schema: pa.Schema) -> dict[str, int]:
+    """Return the dimensions of each tower's image vectors, in column order."""
+    return {name: schema.field(f"{name}/image").type.list_size for name in tower_names(schema)}
+
+
 def matrix(column: pa.ChunkedArray) -> Float[np.ndarray, "rows dim"]:
     """Return a fixed-size-list column as float32."""
     dim = column.type.list_size

@@ -7,15 +7,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from corgi.feeding.feed import Rows
-from corgi.feeding.rows import DecoderRows, EmbeddedShards, PriorRows
+from corgi.feeding.rows import DecoderRows, PriorRows
 from corgi.settings.errors import InputError
 from corgi.settings.training import TrainingSettings
+from corgi.tables.embedded import EmbeddedShard
 from corgi.tables.schema import Split
 
 _NO_PICTURE = "no train picture is selected, so nothing can be learnt; committed work is safe; loosen curate or name a longer list"
 
 
-def check_prior_rows(rows: PriorRows, shards: EmbeddedShards) -> None:
+def check_prior_rows(rows: PriorRows, shards: Sequence[EmbeddedShard]) -> None:
     """Compare the rows a prior can learn from with the pictures that were selected for it.
 
     Raises:
@@ -24,13 +25,11 @@ def check_prior_rows(rows: PriorRows, shards: EmbeddedShards) -> None:
     """
     if sum(rows.counts):
         return
-    num_selected = sum(int(shards.keep(unit, Split.TRAIN).sum()) for unit in range(len(shards.embed)))
+    selected = [set(shard.images(Split.TRAIN, ["uid"])["uid"].to_pylist()) for shard in shards]
+    num_selected = sum(map(len, selected))
     if not num_selected:
         raise InputError(_NO_PICTURE)
-    num_allowed = sum(
-        int((shards.keep(unit, Split.TRAIN) & shards.captioned(unit)).sum())
-        for unit in range(len(shards.embed))
-    )
+    num_allowed = sum(len(uids - shard.withheld()) for uids, shard in zip(selected, shards, strict=True))
     if not num_allowed:
         raise InputError(
             f"the selection lets none of {num_selected} train pictures' captions be learnt from; committed work is safe; raise curate.caption_share"

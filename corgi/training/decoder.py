@@ -11,7 +11,7 @@ from corgi.diffusion.loss import from_x0, squared_error
 from corgi.diffusion.schedule import Schedule
 from corgi.diffusion.shifted import ShiftedDiffusion, ShiftTable
 from corgi.feeding.noise import Noise
-from corgi.feeding.rows import DecoderRows, EmbeddedShards, vector_moments
+from corgi.feeding.rows import DecoderRows, embedded_shards, vector_moments
 from corgi.flow.cluster import connect
 from corgi.flow.dag import Context
 from corgi.models.denoiser import perturb_embedding
@@ -46,7 +46,7 @@ def run(context: Context) -> list[ShardTask]:
     if not context.pending([task]):
         return [task]
     settings: DecoderSettings = context.recipe.decoder
-    shards = EmbeddedShards(task.root, task.inputs["embed"], task.inputs["curate"])
+    shards = embedded_shards(task.root, task.inputs)
     rows = DecoderRows(shards, task.payload["latents"], Split.TRAIN)
     check_decoder_rows(rows)
     check_val_rows(DecoderRows(shards, task.payload["latents"], Split.VAL), settings.training)
@@ -127,7 +127,7 @@ class DecoderObjective:
         """Open the tables of a task and measure the embeddings' mean and scale on train; arguments are JSON."""
         self.root, self.autoencoder = root, autoencoder
         self.settings = DecoderSettings.model_validate(settings)
-        self.shards = EmbeddedShards(root, tuple(embed), tuple(curate))
+        self.shards = embedded_shards(root, {"embed": embed, "curate": curate})
         self.latents = latents
         rows = self.rows()
         mean, std = vector_moments(rows, "image")

@@ -16,7 +16,7 @@ from corgi.diffusion.schedule import Schedule
 from corgi.diffusion.shifted import ShiftedDiffusion, ShiftTable, choose_cluster
 from corgi.feeding.feed import Rows, dense, first_rows
 from corgi.feeding.noise import Noise
-from corgi.feeding.rows import EmbeddedShards, PriorRows
+from corgi.feeding.rows import PriorRows, embedded_shards
 from corgi.flow.cluster import connect
 from corgi.flow.dag import Context
 from corgi.models.device import given_device
@@ -57,9 +57,10 @@ def run(context: Context) -> list[ShardTask]:
         return [task]
     settings: PriorSettings = context.recipe.prior
     check_words(context, settings)
-    rows = PriorRows(embedded_shards(task), Split.TRAIN)
-    check_prior_rows(rows, embedded_shards(task))
-    check_val_rows(PriorRows(embedded_shards(task), Split.VAL), settings.training)
+    shards = embedded_shards(task.root, task.inputs)
+    rows = PriorRows(shards, Split.TRAIN)
+    check_prior_rows(rows, shards)
+    check_val_rows(PriorRows(shards, Split.VAL), settings.training)
     work = context.work_folder(task)
     trainings = [
         _training(
@@ -81,11 +82,6 @@ def run(context: Context) -> list[ShardTask]:
         }
         attempt.commit(RowCounts(rows_in=sum(rows.counts), kept=sum(rows.counts)), facts=facts)
     return [task]
-
-
-def embedded_shards(task: ShardTask) -> EmbeddedShards:
-    """Return the embeddings and selection a task was given."""
-    return EmbeddedShards(task.root, task.inputs["embed"], task.inputs["curate"])
 
 
 def config_of(settings: PriorSettings, table: ShiftTable, variant: str) -> PriorConfig:
@@ -155,7 +151,7 @@ class PriorObjective:
         self.settings = PriorSettings.model_validate(settings)
         self.variant = variant
         store = Store(root)
-        self.shards = EmbeddedShards(root, tuple(inputs["embed"]), tuple(inputs["curate"]))
+        self.shards = embedded_shards(root, inputs)
         shift = store.read_shard(inputs["shift"][0])
         self.table = shift_table(store, shift, variant)
         self.choice = choice_of(self.settings, variant, shift_scale(shift))

@@ -11,7 +11,7 @@ import pytest
 from corgi.clip.export_embeddings import clip_retrieval
 from corgi.settings.errors import InputError
 from corgi.tables.run import Run
-from tests.support.tables import some_pictures, tiny_run
+from tests.support.tables import commit_curate, some_pictures, tiny_run
 
 HOME = Path(__file__).resolve().parents[2]
 
@@ -43,6 +43,21 @@ def test_rows_are_aligned_and_none_is_lost(run: Run, tmp_path: Path) -> None:
     dropped = {row["uid"] for table in selection for row in table.to_pylist() if not row["keep"]}
     assert sorted(seen) == sorted(url for url in captioned if pictures[url].uid not in dropped)
     assert total == len(seen) > 0
+
+
+def test_a_caption_that_nothing_may_learn_from_is_not_exported(tmp_path: Path) -> None:
+    pictures = [picture for picture in some_pictures() if picture.reason is None]
+    withheld = [picture.url for picture in pictures if picture.split == "train"][::2]
+    run = tiny_run(tmp_path / "runs", pictures)
+    commit_curate(run, pictures, {}, withheld=withheld)
+    total = clip_retrieval(run, tmp_path / "out")
+    rows = [
+        row
+        for n in range(2)
+        for row in pq.read_table(tmp_path / f"out/metadata/metadata_{n}.parquet").to_pylist()
+    ]
+    assert {row["url"] for row in rows} == {picture.url for picture in pictures} - {*withheld}
+    assert total == len(rows)
 
 
 def test_a_folder_in_use_and_an_unknown_tower_are_one_line(run: Run, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from corgi.diffusion.baseline_tables import TABLES
 from corgi.diffusion.shifted import ShiftTable
 from corgi.evaluation.metrics import squared_mmd, student_interval
 from corgi.feeding.noise import Noise
-from corgi.feeding.rows import EmbeddedShards, PriorRows
+from corgi.feeding.rows import PriorRows, embedded_shards
 from corgi.settings.compare import CompareSettings, ScoreSettings
 from corgi.settings.section import digest
 from corgi.tables.manifest import RowCounts
@@ -119,7 +119,7 @@ def test_own_is_the_space_as_it_is_and_off_centre_moves_everything_one_way() -> 
 def objective_of(tmp_path):
     run = tiny_run(tmp_path)
     inputs = {stage: [shard.path for shard in run.shards(stage)] for stage in ("embed", "curate")}
-    shards = EmbeddedShards(str(run.store.root.parent), tuple(inputs["embed"]), tuple(inputs["curate"]))
+    shards = embedded_shards(str(run.store.root.parent), inputs)
     space = Space("off_centre", SETTINGS.offset)
     rows = SpaceRows(PriorRows(shards, Split.TRAIN), space)
     train = {

@@ -4,8 +4,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from corgi.feeding.rows import DecoderRows, EmbeddedShards, PriorRows, vector_moments
+from corgi.feeding.rows import DecoderRows, PriorRows, embedded_shards, vector_moments
 from corgi.tables import schema
+from corgi.tables.embedded import EmbeddedShard
 from corgi.tables.manifest import RowCounts
 from corgi.tables.run import Run
 from corgi.tables.schema import Split
@@ -14,9 +15,9 @@ from tests.support.tables import DIM, Output, Picture, commit_stage, some_pictur
 LATENT = 4
 
 
-def _shards(run: Run) -> EmbeddedShards:
+def _shards(run: Run) -> list[EmbeddedShard]:
     paths = {stage: tuple(shard.path for shard in run.shards(stage)) for stage in ("embed", "curate")}
-    return EmbeddedShards(str(run.store.root.parent), paths["embed"], paths["curate"])
+    return embedded_shards(str(run.store.root.parent), paths)
 
 
 def _latents(run: Run) -> list[str]:

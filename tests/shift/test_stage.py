@@ -1,9 +1,9 @@
 """The shift stage's passes without Ray: what each shard says, and what is refused."""
 
 import dataclasses
-from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from corgi.clip.embed import EmbedShards
@@ -13,10 +13,12 @@ from corgi.settings.errors import InputError
 from corgi.shift import fit
 from corgi.shift import maps as passes
 from corgi.shift import stage as cluster
-from corgi.shift.maps import ShardRef, assigned, closest, conditioned, judged, moments_of, sampled
+from corgi.shift.maps import assigned, captions, closest, conditioned, images, judged, moments_of, sampled
 from corgi.shift.stage import shard_refs
 from corgi.statistics.clusters import spherical_kmeans
 from corgi.statistics.moments import Moments, merged, pooled
+from corgi.tables.embedded import EmbeddedShard
+from corgi.tables.manifest import ShardManifest
 from corgi.tables.schema import Split
 from tests.support.drawn import dag, run
 
@@ -24,7 +26,7 @@ TINY = {"name": "tiny", "model": "tiny", "pretrained": "random"}
 
 
 @pytest.fixture(scope="module")
-def embedded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Dag, list[ShardRef]]:
+def embedded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Dag, list[EmbeddedShard]]:
     """Embed and curate the drawn pictures with an untrained tower, in this process."""
     folder = tmp_path_factory.mktemp("cluster")
     (folder / "tiny.json").write_text(
@@ -48,9 +50,9 @@ def in_process(function, refs, arguments):
 
 
 @pytest.mark.law
-def test_merged_shards_have_the_moments_of_all_rows(embedded: tuple[Dag, list[ShardRef]]) -> None:
+def test_merged_shards_have_the_moments_of_all_rows(embedded: tuple[Dag, list[EmbeddedShard]]) -> None:
     _, refs = embedded
-    rows = np.concatenate([ref.images(Split.TRAIN)[1] for ref in refs])
+    rows = np.concatenate([images(ref, Split.TRAIN)[1] for ref in refs])
     centroids = rows[:5]
     parts = [moments_of(part, 5) for part in in_process(assigned, refs, {"centroids": centroids})]
     whole = Moments.of(rows.astype(np.float64))
@@ -61,9 +63,9 @@ def test_merged_shards_have_the_moments_of_all_rows(embedded: tuple[Dag, list[Sh
     np.testing.assert_allclose(merged(parts).second, merged(parts[::-1]).second, rtol=1e-12, atol=1e-15)
 
 
-def test_samples_repeat_and_keep_to_their_share(embedded: tuple[Dag, list[ShardRef]]) -> None:
+def test_samples_repeat_and_keep_to_their_share(embedded: tuple[Dag, list[EmbeddedShard]]) -> None:
     _, refs = embedded
-    uids, vectors = refs[0].images(Split.TRAIN)
+    uids, vectors = images(refs[0], Split.TRAIN)
     half = sampled(refs[0], 0.5, 3)
     assert len(half["uids"]) == -(-len(uids) // 2)
     assert half["uids"].tolist() == sampled(refs[0], 0.5, 3)["uids"].tolist()
@@ -73,21 +75,21 @@ def test_samples_repeat_and_keep_to_their_share(embedded: tuple[Dag, list[ShardR
     assert sampled(refs[0], 1.0, 3)["uids"].tolist() == uids
 
 
-def test_captions_go_with_their_pictures(embedded: tuple[Dag, list[ShardRef]]) -> None:
+def test_captions_go_with_their_pictures(embedded: tuple[Dag, list[EmbeddedShard]]) -> None:
     _, refs = embedded
-    uids, vectors = refs[0].images(Split.VAL)
+    uids, vectors = images(refs[0], Split.VAL)
     found = judged(refs[0], vectors[:3], 1000)
-    rows, _ = refs[0].captions(uids)
+    rows, _ = captions(refs[0], uids)
     assert len(found["cluster"]) == len(rows) == sum(int(uid, 16) % 7 != 6 for uid in uids)
     np.testing.assert_allclose(found["picture_mean"][: int((rows < 3).sum())], 1, atol=1e-5)
     shared = conditioned(refs[0])
-    pairs = sum(2 for uid in refs[0].images(Split.TRAIN)[0] if int(uid, 16) % 7 != 6)
+    pairs = sum(2 for uid in images(refs[0], Split.TRAIN)[0] if int(uid, 16) % 7 != 6)
     assert len(shared["rows"]) == len(shared["caption"]) == pairs
 
 
-def test_closest_are_sorted_members_of_their_cluster(embedded: tuple[Dag, list[ShardRef]]) -> None:
+def test_closest_are_sorted_members_of_their_cluster(embedded: tuple[Dag, list[EmbeddedShard]]) -> None:
     _, refs = embedded
-    mean = refs[0].images(Split.TRAIN)[1][:4]
+    mean = images(refs[0], Split.TRAIN)[1][:4]
     found = closest(refs[0], mean, [2, 0], 3)
     for k in (2, 0):
         cosine = found["cosine"][found["cluster"] == k]
@@ -97,7 +99,7 @@ def test_closest_are_sorted_members_of_their_cluster(embedded: tuple[Dag, list[S
 
 
 def test_more_clusters_than_pictures_is_one_line(
-    embedded: tuple[Dag, list[ShardRef]], monkeypatch: pytest.MonkeyPatch
+    embedded: tuple[Dag, list[EmbeddedShard]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, refs = embedded
     monkeypatch.setattr(fit, "over_shards", in_process)
@@ -109,12 +111,12 @@ def test_more_clusters_than_pictures_is_one_line(
 
 
 def test_pictures_that_are_all_the_same_are_one_line(
-    embedded: tuple[Dag, list[ShardRef]], monkeypatch: pytest.MonkeyPatch
+    embedded: tuple[Dag, list[EmbeddedShard]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, refs = embedded
     monkeypatch.setattr(fit, "over_shards", in_process)
     monkeypatch.setattr(
-        passes, "concatenated", lambda table, kind, towers: np.full((table.num_rows, 16), 0.25, np.float32)
+        passes, "vectors_of", lambda table, kind: np.full((table.num_rows, 16), 0.25, np.float32)
     )
     with pytest.raises(InputError, match="train pictures have one and the same embedding") as caught:
         fit.find(refs, ShiftSettings(num_clusters=2), None, lambda name, arrays: None)
@@ -122,28 +124,26 @@ def test_pictures_that_are_all_the_same_are_one_line(
 
 
 def test_vectors_that_are_not_finite_are_refused_by_shard(
-    embedded: tuple[Dag, list[ShardRef]], monkeypatch: pytest.MonkeyPatch
+    embedded: tuple[Dag, list[EmbeddedShard]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, refs = embedded
-    monkeypatch.setattr(
-        passes, "concatenated", lambda table, kind, towers: np.full((table.num_rows, 16), np.nan)
-    )
+    monkeypatch.setattr(passes, "vectors_of", lambda table, kind: np.full((table.num_rows, 16), np.nan))
     with pytest.raises(InputError, match="shard 00001 holds vectors that are not finite or zero"):
         sampled(refs[1], 1.0, 0)
 
 
 def test_towers_that_differ_between_shards_are_refused(
-    embedded: tuple[Dag, list[ShardRef]], monkeypatch: pytest.MonkeyPatch
+    embedded: tuple[Dag, list[EmbeddedShard]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     built, _ = embedded
-    seen: list[Path] = []
+    seen: list[ShardManifest] = []
 
-    def schema(path: Path):
-        seen.append(path)
-        return real(path) if len(seen) == 1 else real(path).remove(3)
+    def schema(manifest: ShardManifest, table: str) -> pa.Schema:
+        seen.append(manifest)
+        return real(manifest, table) if len(seen) == 1 else real(manifest, table).remove(3)
 
-    real = cluster.pq.read_schema
-    monkeypatch.setattr(cluster.pq, "read_schema", schema)
+    real = built.store.schema
+    monkeypatch.setattr(built.store, "schema", schema)
     stages = built.run.stages()
     context = built.context(built.stages[3], {name: stages[name] for name in ("download", "embed", "curate")})
     with pytest.raises(InputError, match="different towers"):
@@ -166,7 +166,7 @@ def earlier_of(found, saved, refs) -> fit.Earlier:
     def arrays(name):
         return {key: value for key, value in saved[name].items() if key != "centroid"}
 
-    return fit.Earlier(found.centroids, frozenset(ref.identity for ref in refs), arrays)
+    return fit.Earlier(found.centroids, frozenset(passes.identity_of(ref) for ref in refs), arrays)
 
 
 @pytest.mark.law
@@ -180,13 +180,13 @@ def test_an_update_with_new_shards_is_a_full_recompute(embedded, monkeypatch, se
     earlier = earlier_of(first, saved, refs[:1])
     read: list[str] = []
     monkeypatch.setattr(
-        fit, "assigned", lambda ref, centroids: (read.append(ref.shard), assigned(ref, centroids))[1]
+        fit, "assigned", lambda ref, centroids: (read.append(ref.name), assigned(ref, centroids))[1]
     )
     updated, _ = found_with(refs, monkeypatch, earlier, **chosen)
-    assert read == [refs[1].shard]
+    assert read == [refs[1].name]
     frozen = fit.Earlier(first.centroids, frozenset({"a shard that is gone"}), earlier.arrays)
     whole, _ = found_with(refs, monkeypatch, frozen, **chosen)
-    assert read[1:] == [ref.shard for ref in refs]
+    assert read[1:] == [ref.name for ref in refs]
     for name in ("mean", "scale", "count", "global_mean", "global_scale", "factor", "cholesky"):
         a, b = getattr(updated.parameters, name), getattr(whole.parameters, name)
         assert (a is None) == (b is None)
@@ -214,14 +214,12 @@ def test_every_covariance_keeps_the_diagonal_and_repeats_its_bits(embedded, monk
 
 def test_uncaptioned_pictures_count_in_moments_and_not_among_captions(embedded, monkeypatch) -> None:
     _, refs = embedded
-    uids, _ = refs[0].images(Split.TRAIN)
+    uids, _ = images(refs[0], Split.TRAIN)
     silent = uids[0]
-    monkeypatch.setattr(
-        ShardRef, "captioned", lambda self, names: [None if name == silent else name for name in names]
-    )
-    row, _ = refs[0].captions(uids)
+    monkeypatch.setattr(EmbeddedShard, "withheld", lambda self: frozenset({silent}))
+    row, _ = captions(refs[0], uids)
     assert 0 not in row
-    assert silent in refs[0].images(Split.TRAIN)[0]
+    assert silent in images(refs[0], Split.TRAIN)[0]
 
 
 def test_no_caption_and_a_matched_scale_is_one_line(embedded, monkeypatch) -> None:

@@ -3,7 +3,7 @@
 import hashlib
 import io
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -180,12 +180,24 @@ def commit_embed(run: Run, pictures: Sequence[Picture], num_shards: int = 2, dim
 
 
 def commit_curate(
-    run: Run, pictures: Sequence[Picture], dropped: dict[str, Reason], num_shards: int = 2
+    run: Run,
+    pictures: Sequence[Picture],
+    dropped: dict[str, Reason],
+    num_shards: int = 2,
+    withheld: Collection[str] = (),
 ) -> StageManifest:
-    """Commit the selection; `dropped` gives the reason by url."""
+    """Commit the selection; `dropped` gives the reason by url, `withheld` the urls whose captions are not learned from."""
     outputs = {}
     for shard, part in _shards([p for p in pictures if p.reason is None], num_shards).items():
-        rows = [{"uid": p.uid, "keep": p.url not in dropped, "reason": dropped.get(p.url)} for p in part]
+        rows = [
+            {
+                "uid": p.uid,
+                "keep": p.url not in dropped,
+                "reason": dropped.get(p.url),
+                "captioned": False if p.url in withheld else None,
+            }
+            for p in part
+        ]
         rejected = Counter(dropped[p.url] for p in part if p.url in dropped)
         counts = RowCounts(
             rows_in=len(part), kept=len(part) - sum(rejected.values()), rejected=dict(rejected)

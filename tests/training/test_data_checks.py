@@ -7,10 +7,11 @@ import pyarrow as pa
 import pytest
 import torch
 
-from corgi.feeding.rows import DecoderRows, EmbeddedShards, PriorRows
+from corgi.feeding.rows import DecoderRows, PriorRows
 from corgi.settings.errors import InputError
 from corgi.settings.training import TrainingSettings
 from corgi.tables import schema
+from corgi.tables.embedded import EmbeddedShard
 from corgi.tables.manifest import RowCounts
 from corgi.tables.run import Run
 from corgi.tables.schema import Split
@@ -21,12 +22,7 @@ from corgi.training.data_checks import (
     check_spread,
     check_val_rows,
 )
-from tests.support.tables import Output, Picture, commit_stage, tiny_run
-
-
-def _shards(run: Run) -> EmbeddedShards:
-    paths = {stage: tuple(shard.path for shard in run.shards(stage)) for stage in ("embed", "curate")}
-    return EmbeddedShards(str(run.store.root.parent), paths["embed"], paths["curate"])
+from tests.support.tables import Output, Picture, commit_stage, some_pictures, tiny_run
 
 
 def _latents(run: Run) -> list[str]:
@@ -52,7 +48,7 @@ def _latents(run: Run) -> list[str]:
 )
 def test_nothing_to_learn_from_is_one_line_that_says_what_is_missing(tmp_path, captions, split, told):
     run = tiny_run(tmp_path, [Picture(f"http://p.test/{n}", captions, split) for n in range(10)])
-    shards = _shards(run)
+    shards = run.embedded()
     with pytest.raises(InputError, match=told) as caught:
         check_prior_rows(PriorRows(shards, Split.TRAIN), shards)
     assert "\n" not in str(caught.value)
@@ -67,17 +63,16 @@ def test_nothing_to_learn_from_is_one_line_that_says_what_is_missing(tmp_path, c
 def test_captions_that_the_selection_keeps_back_are_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        EmbeddedShards, "captioned", lambda self, unit: np.zeros(len(self.image_table(unit)), bool)
-    )
-    shards = _shards(tiny_run(tmp_path))
+    every = frozenset(picture.uid for picture in some_pictures())
+    monkeypatch.setattr(EmbeddedShard, "withheld", lambda self: every)
+    shards = tiny_run(tmp_path).embedded()
     with pytest.raises(InputError, match=r"captions be learnt from; .*; raise curate\.caption_share"):
         check_prior_rows(PriorRows(shards, Split.TRAIN), shards)
 
 
 def test_the_best_checkpoints_need_val_rows(tmp_path: Path) -> None:
     captions = (("a full one", "full"),)
-    shards = _shards(tiny_run(tmp_path, [Picture(f"http://p.test/{n}", captions) for n in range(5)]))
+    shards = tiny_run(tmp_path, [Picture(f"http://p.test/{n}", captions) for n in range(5)]).embedded()
     rows = PriorRows(shards, Split.VAL)
     check_val_rows(rows, TrainingSettings())
     with pytest.raises(InputError, match=r"training\.keep_best=2 ranks checkpoints by val"):

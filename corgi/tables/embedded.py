@@ -1,0 +1,126 @@
+"""The embedded set, shard by shard: which pictures are kept, and whose captions may be learned from."""
+
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, TypeVar
+
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Float, Int
+
+from corgi.tables.arrow import is_in, pc
+from corgi.tables.manifest import ShardManifest
+from corgi.tables.schema import Split
+from corgi.tables.store import Store
+from corgi.tables.vectors import concatenated, tower_names
+
+_Key = TypeVar("_Key", bound=Hashable)
+
+
+@dataclass(frozen=True)
+class EmbeddedShard:
+    """One shard: its root, its name, and the paths of its manifests; `download` is empty for readers of vectors alone."""
+
+    root: str
+    name: str
+    embed: str
+    curate: str
+    download: str = ""
+
+    def images(self, split: Split | None = None, columns: Sequence[str] | None = None) -> pa.Table:
+        """Return the image embeddings of the kept pictures of a split (None: of all), in the table's order.
+
+        Raises:
+            AssertionError: embeddings and selection do not hold the same rows.
+
+        """
+        wanted = None if columns is None else list({"uid", "split", *columns})
+        images = self._read(self.embed, "image_embeddings", wanted)
+        selection = self._read(self.curate, "selection", ["uid", "keep"])
+        if not images["uid"].equals(selection["uid"]):
+            raise AssertionError(f"shard {self.name}: embeddings and selection do not hold the same rows")
+        keep = selection["keep"]
+        return images.filter(keep if split is None else pc.and_(keep, pc.equal(images["split"], split.value)))
+
+    def captioned_images(self, split: Split | None = None, columns: Sequence[str] | None = None) -> pa.Table:
+        """Return those of `images` that have a full caption which may be learned from."""
+        images = self.images(split, columns)
+        captions = self.captions(["uid", "kind"])
+        full = set(captions.filter(pc.equal(captions["kind"], "full"))["uid"].to_pylist())
+        return images.filter(is_in(images["uid"], full - self.withheld()))
+
+    def withheld(self) -> frozenset[str]:
+        """Return the uids of the pictures whose captions may not be learned from; none of them is held out."""
+        selection = self._read(self.curate, "selection", ["uid", "captioned"])
+        return frozenset(selection.filter(pc.equal(selection["captioned"], False))["uid"].to_pylist())
+
+    def captions(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """Return the embeddings of all captions, by (uid, ordinal)."""
+        return self._read(self.embed, "caption_embeddings", columns)
+
+    def caption_texts(self) -> dict[tuple[str, int], str]:
+        """Return every caption by (uid, ordinal)."""
+        table = self._read(self.download, "captions", ["uid", "ordinal", "caption"])
+        keys = zip(table["uid"].to_pylist(), table["ordinal"].to_pylist(), strict=True)
+        return dict(zip(keys, table["caption"].to_pylist(), strict=True))
+
+    def word_states(self, encoder: str, uids: pa.ChunkedArray) -> list[Float[np.ndarray, "tokens width"]]:
+        """Return a text encoder's token states of each caption, half floats; `uids` are those of the caption embeddings."""
+        table = self._read(self.embed, "caption_tokens", ["uid", f"{encoder}/tokens"])
+        if not table["uid"].equals(uids):
+            raise AssertionError(
+                f"shard {self.name}: caption vectors and word encodings are not of the same captions"
+            )
+        column: Any = table[f"{encoder}/tokens"].combine_chunks()
+        offsets = np.concatenate([[0], np.cumsum(column.value_lengths().to_numpy())]).astype(np.int64)
+        flat = column.flatten()
+        states = flat.flatten().to_numpy().reshape(-1, flat.type.list_size)
+        return [states[start:stop] for start, stop in pairwise(offsets)]
+
+    def facts(self, columns: Sequence[str]) -> pa.Table:
+        """Return columns of the download's pictures."""
+        return self._read(self.download, "images", columns)
+
+    def encodings(self, uids: Collection[str]) -> dict[str, bytes]:
+        """Return the stored encodings of some pictures; beside vectors made elsewhere there are none."""
+        table = self.facts(["uid", "image"])
+        chosen = table.filter(pc.and_(is_in(table["uid"], frozenset(uids)), pc.is_valid(table["image"])))
+        return dict(zip(chosen["uid"].to_pylist(), chosen["image"].to_pylist(), strict=True))
+
+    def _read(self, path: str, table: str, columns: Sequence[str] | None) -> pa.Table:
+        store = Store(self.root)
+        return store.read(store.read_shard(path), table, None if columns is None else list(columns))
+
+
+def embedded_set(store: Store, shards: Mapping[str, Sequence[ShardManifest]]) -> list[EmbeddedShard]:
+    """Return the shards that the stages download, embed and curate committed, given by stage and in one order."""
+    stages = (shards["embed"], shards["curate"], shards["download"])
+    return [
+        EmbeddedShard(store.location, embed.shard, embed.path, curate.path, download.path)
+        for embed, curate, download in zip(*stages, strict=True)
+    ]
+
+
+def stored_pictures(shards: Iterable[EmbeddedShard], uids: Collection[str]) -> dict[str, bytes]:
+    """Return the stored encodings of some pictures of these shards by uid."""
+    return {uid: data for shard in shards for uid, data in shard.encodings(uids).items()}
+
+
+def vectors_of(table: pa.Table, kind: str) -> Float[np.ndarray, "rows dim"]:
+    """Return an embeddings table as unit vectors over all its towers; `kind` is image or text."""
+    return concatenated(table, kind, tower_names(table.schema))
+
+
+def rows_of(names: Sequence[str], uids: Iterable[str | None]) -> Int[np.ndarray, "n"]:
+    """Return the row of each name among the uids, -1 where it is not there."""
+    row_of = {uid: row for row, uid in enumerate(uids)}
+    return np.array([row_of.get(name, -1) for name in names], np.int64)
+
+
+def first_rows(keys: Iterable[_Key]) -> dict[_Key, int]:
+    """Return the first row of each key, in the order of the rows."""
+    first: dict[_Key, int] = {}
+    for row, key in enumerate(keys):
+        first.setdefault(key, row)
+    return first
