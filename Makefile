@@ -10,7 +10,7 @@ export RAY_USAGE_STATS_ENABLED := 0
 export HF_HUB_OFFLINE ?= 1
 export PATH := $(BIN):$(PATH)
 
-.PHONY: demo smoke compare compare-quick test check promises clean venv
+.PHONY: demo smoke compare compare-quick test check gpu-check promises clean venv
 
 venv: $(STAMP)
 
@@ -52,6 +52,10 @@ chaos-%: $(STAMP)
 # Takes the figures that tests recorded since into docs/promises.json and docs/promises.md.
 promises: $(STAMP)
 	$(BIN)/python -m tests.support.promises
+
+# What a GPU makes of the trainings; needs no network, Ray or W&B (docs/gpu.md). PARTS="prior-demo resume" chooses.
+gpu-check: $(STAMP)
+	$(BIN)/python -m benchmarks.gpu_check $(if $(PARTS),--parts $(PARTS))
 
 bench-%: $(STAMP)
 	$(BIN)/python -m benchmarks.$*

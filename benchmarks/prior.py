@@ -163,9 +163,7 @@ def our_loop(num_steps: int, precision: str) -> float:
     )
     with tempfile.TemporaryDirectory() as folder:
         tracking = TrackingSettings(mode="disabled")
-        training = Training(
-            "bench", folder, "benchmarks.prior:LoopObjective", {"levels": 1}, settings, tracking, "bench", 0
-        )
+        training = Training("bench", folder, LoopObjective, {"levels": 1}, settings, tracking, "bench", 0)
         train_loop(training)
         timed = [json.loads(line) for line in (Path(folder) / "timings.jsonl").read_text().splitlines()]
     return float(timed[-1]["samples_per_s"])

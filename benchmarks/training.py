@@ -91,7 +91,7 @@ def ours(rank: int, port: int, folder: str, plan: dict[str, Any]) -> None:
     """Train by the loop; rank 0 leaves timings.jsonl, whose first lap is warm-up."""
     join(rank, port)
     training = Training(
-        "bench", folder, "benchmarks.training:BenchObjective", {"width": plan["width"]},
+        "bench", folder, BenchObjective, {"width": plan["width"]},
         settings_of(plan), TrackingSettings(mode="disabled"), "bench", 0,
     )  # fmt: skip
     train_loop(training)

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.profiler import record_function
 
 from corgi.feeding.feed import Batch, Feed
 from corgi.feeding.noise import Noise
@@ -153,15 +154,19 @@ class _Loop:
             weights.append(len(part.positions) * self.num_micro * world_size() / self.settings.global_batch)
             torch.manual_seed(_step_seed(self.training.seed, int(part.positions[0])))
             noise = Noise(self.training.seed, part.positions, self.device)
-            loss, metrics = self.objective.loss(self.engine, part.columns, noise)
-            backward(self.engine, loss, weights[-1])
-            self.engine.step()
+            with record_function("corgi/forward"):
+                loss, metrics = self.objective.loss(self.engine, part.columns, noise)
+            with record_function("corgi/backward"):
+                backward(self.engine, loss, weights[-1])
+            with record_function("corgi/optimizer"):
+                self.engine.step()
             taken.append({"loss": loss, **metrics})
         if skipped(self.engine):
             self._skip()
             return
         self.means.add(taken, weights)
-        self.ema.update(self.engine.module, self.step - self.num_skipped)
+        with record_function("corgi/average"):
+            self.ema.update(self.engine.module, self.step - self.num_skipped)
 
     def _skip(self) -> None:
         self.num_skipped += 1
