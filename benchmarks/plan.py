@@ -14,9 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.figures import Figures
-from corgi.flow.dag import Selection, Stage, open_dag
-from corgi.planning import stage as plan
+from corgi.flow.dag import Selection, open_dag
 from corgi.settings.recipe import Recipe
+from pipelines.full import planned
 
 MAX_SECONDS, MAX_BYTES, MAX_GROWTH = 30.0, 10**9, 1.1
 _PART_ROWS = 100_000
@@ -43,11 +43,8 @@ def plan_alone(path: Path, root: Path) -> None:
     recipe = Recipe.model_validate(
         {"name": "bench", "root": str(root), "plan": {"input": str(path)}, "embed": {"towers": [tower]}}
     )
-    stage = Stage(
-        "plan", f"{plan.__name__}:run", settings=("plan",), fingerprint="corgi.sources.sources:fingerprint"
-    )
     started = time.perf_counter()
-    dag = open_dag([stage], recipe)
+    dag = open_dag([planned(None)], recipe)
     dag.execute(Selection(), lambda line: None)
     seconds = time.perf_counter() - started
     used = resource.getrusage(resource.RUSAGE_SELF)
