@@ -1,6 +1,8 @@
 """Which sources version 0.2 reads otherwise than 0.1: their plans are made again, those of all others stay."""
 
+import collections
 import functools
+import hashlib
 import itertools
 import re
 from collections.abc import Iterator
@@ -15,7 +17,7 @@ from corgi.sources.folders import contents_of
 from corgi.sources.rows import Columns
 from corgi.sources.samples import MAX_NOTE_BYTES, first_stem, is_picture, is_stranger, last_ending
 from corgi.sources.tars import Member, Tar, grouped, open_tar
-from corgi.storage.paths import CHUNK_BYTES, open_file, open_stream
+from corgi.storage.paths import CHUNK_BYTES, COMPRESSIONS, facts_of, open_file, open_stream, sha256_of
 
 REVISION = "0.2"
 _PICTURES_OF_0_1 = frozenset({"jpg", "jpeg", "png", "webp", "gif"})
@@ -28,7 +30,7 @@ def revision(place: str, format: str, sha256: str, settings: PlanSettings) -> st
     Args:
         place: path or URI of the list.
         format: what it is.
-        sha256: of its bytes; a text is looked through once per process and content.
+        sha256: of its bytes.
         settings: which of its columns are read, and how.
 
     """
@@ -39,10 +41,9 @@ def revision(place: str, format: str, sha256: str, settings: PlanSettings) -> st
         is_other = _is_other_tar(place, sha256, named.get("caption"))
     elif format == "files":
         is_other = _is_other_folder(place, settings)
-    elif settings.quoting is None:
-        is_other = _is_read_otherwise(place, format, sha256)
-    else:  # the setting itself is in the key
-        is_other = False
+    else:
+        is_looked_at = is_looked_through(format, settings)
+        is_other = is_looked_at and _read_once(place, format, facts_of(place))[1]
     return REVISION if is_other else ""
 
 
@@ -54,11 +55,35 @@ def _has_float_cells(place: str, settings: PlanSettings) -> bool:
     return any(map(pa.types.is_floating, kinds))
 
 
+def is_looked_through(format: str, settings: PlanSettings) -> bool:
+    """Return whether a source is a text whose bytes tell how it is read; where plan.quoting is set, the key holds that."""
+    return settings.quoting is None and (format == "csv" or format in _READ_OTHERWISE)
+
+
+def sha256_of_text(place: str, format: str) -> str:
+    """Return the sha256 of a text's bytes, as `sha256_of` does; what `revision` asks of them is seen in the same reading."""
+    if place.endswith(tuple(COMPRESSIONS)):  # looked through as it is decompressed
+        return sha256_of(place)
+    return _read_once(place, format, facts_of(place))[0]
+
+
 @functools.lru_cache(maxsize=65_536)
-def _is_read_otherwise(place: str, format: str, sha256: str) -> bool:
+def _read_once(place: str, format: str, facts: tuple[int, ...]) -> tuple[str, bool]:
+    """Return the sha256 of the bytes of a text, decompressed, and whether it is read otherwise now."""
+    digest = hashlib.sha256()
+    chunks = _hashed(_chunks(place), digest)
     if format == "csv":  # an odd one is never closed: 0.1 lost the rows behind it, 0.2 refuses the list
-        return sum(chunk.count(b'"') for chunk in _chunks(place)) % 2 == 1
-    return format in _READ_OTHERWISE and any(map(_READ_OTHERWISE[format], _overlapping(_chunks(place))))
+        is_other = sum(chunk.count(b'"') for chunk in chunks) % 2 == 1
+    else:
+        is_other = any(map(_READ_OTHERWISE[format], _overlapping(chunks)))
+    collections.deque(chunks, maxlen=0)  # the rest is hashed too
+    return digest.hexdigest(), is_other
+
+
+def _hashed(chunks: Iterator[bytes], digest: "hashlib._Hash") -> Iterator[bytes]:
+    for chunk in chunks:
+        digest.update(chunk)
+        yield chunk
 
 
 def _opens_with_a_mark(block: bytes) -> bool:

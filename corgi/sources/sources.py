@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,7 +18,7 @@ from corgi.sources.folders import (
     picture_table_rows,
 )
 from corgi.sources.metadata import naming_column
-from corgi.sources.revision import revision
+from corgi.sources.revision import is_looked_through, revision, sha256_of_text
 from corgi.sources.rows import Columns
 from corgi.sources.samples import Tally, is_picture, is_stranger
 from corgi.sources.separated import separated_rows
@@ -92,8 +92,8 @@ def sources(settings: PlanSettings) -> list[Source]:
                     f"plan.input: {pattern} does not exist; nothing was started; name an existing list"
                 )
             for path, kind in itertools.chain.from_iterable(sources_in(place, settings) for place in places):
-                sha256 = folder_digest(path, Columns.of(settings)) if kind == "files" else sha256_of(path)
-                found.setdefault(sha256, _revised(Source(path, sha256, kind), settings))
+                source = _source(path, kind, settings)
+                found.setdefault(source.sha256, source)
         except (OSError, pa.ArrowException) as error:
             raise InputError(
                 f"plan.input: {pattern} cannot be read ({first_line(error)}); nothing was started; name a readable list"
@@ -101,8 +101,12 @@ def sources(settings: PlanSettings) -> list[Source]:
     return [found[name] for name in sorted(found)]
 
 
-def _revised(source: Source, settings: PlanSettings) -> Source:
-    return replace(source, revision=revision(source.path, source.format, source.sha256, settings))
+def _source(path: str, kind: str, settings: PlanSettings) -> Source:
+    if kind == "files":
+        sha256 = folder_digest(path, Columns.of(settings))
+    else:
+        sha256 = sha256_of_text(path, kind) if is_looked_through(kind, settings) else sha256_of(path)
+    return Source(path, sha256, kind, revision(path, kind, sha256, settings))
 
 
 def batches(source: Source, settings: PlanSettings, tally: Tally | None = None) -> Iterator[pa.RecordBatch]:

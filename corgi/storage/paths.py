@@ -107,15 +107,18 @@ def open_stream(place: str) -> pa.NativeFile:
 
 
 def sha256_of(place: str) -> str:
-    """Return the sha256 of a file's bytes, lower hex; a local file that did not change is read once a process."""
+    """Return the sha256 of a file's bytes, lower hex; a file that did not change is read once per process."""
+    return _sha256_once(place, facts_of(place))
+
+
+def facts_of(place: str) -> tuple[int, ...]:
+    """Return size, times and the like of a file: the same numbers, the same bytes."""
     filesystem, path = opened(place)
     if isinstance(filesystem, pa_fs.LocalFileSystem):
         facts = Path(path).stat()
-        seen = (facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)
-    else:
-        info = filesystem.get_file_info(path)
-        seen = (info.size or 0, info.mtime_ns or 0)
-    return _sha256_once(place, seen)
+        return (facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)
+    info = filesystem.get_file_info(path)
+    return (info.size or 0, info.mtime_ns or 0)
 
 
 def ending(place: str) -> str:

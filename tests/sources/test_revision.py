@@ -15,6 +15,8 @@ from corgi.settings.data import PlanSettings
 from corgi.settings.errors import InputError
 from corgi.sources import revision as module
 from corgi.sources.sources import batches, sources
+from corgi.storage import paths
+from corgi.storage.paths import open_stream
 from tests.support.lists import only_caption
 from tests.support.tars import write_tar
 
@@ -49,6 +51,19 @@ def test_only_texts_that_are_read_otherwise_have_another_key(
     path.write_bytes(gzip.compress(data) if compression else data)
     assert revision_of(path) == ("0.2" if is_read_otherwise else "")
     assert revision_of(path, quoting="csv") == ""
+
+
+@pytest.mark.parametrize("name", ["a.tsv", "a.csv", "a.jsonl", "a.txt"])
+def test_a_text_is_read_once_for_its_name_and_how_it_is_read(tmp_path, monkeypatch, name):
+    """A list of 60 GB is read once before the first line of --plan, and once more for its rows."""
+    path, looks = tmp_path / name, []
+    path.write_bytes(b"url\tcaption\n" + b'http://a/1\t"NaN"\r' * 100)
+    monkeypatch.setattr(module, "open_stream", lambda place: looks.append(place) or open_stream(place))
+    monkeypatch.setattr(paths, "_sha256_once", lambda place, facts: pytest.fail("it is read a second time"))
+    chosen = PlanSettings.model_validate({"input": str(path)})
+    digests = {source.sha256 for _ in range(3) for source in sources(chosen)}
+    assert digests == {hashlib.sha256(path.read_bytes()).hexdigest()}
+    assert looks == [str(path)]
 
 
 @pytest.mark.parametrize(
