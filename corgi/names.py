@@ -16,3 +16,6 @@ LatentSpaceName = Literal["linear"]
 
 ChoiceRule = Literal["text", "monte_carlo", "soft", "learned", "learned_soft"]
 """How a caption chooses its cluster: `corgi.diffusion.choice.ClusterChoice`."""
+
+ActivationName = Literal["none", "sigmoid"]
+"""Filled by `corgi.clip.scores.ACTIVATIONS`."""

@@ -1,6 +1,6 @@
 """Linear heads on image vectors: aesthetic, safety and other scores, one column each."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +8,21 @@ from jaxtyping import Float
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
+from corgi.names import ActivationName
 from corgi.settings.clip import HeadRef
 from corgi.settings.errors import InputError
+
+
+def sigmoid(logits: Float[np.ndarray, "n"]) -> Float[np.ndarray, "n"]:
+    """Return 1 / (1 + e^-x), which no x overflows in this form."""
+    return 0.5 * (1 + np.tanh(0.5 * logits))
+
+
+ACTIVATIONS: Mapping[ActivationName, Callable[[Float[np.ndarray, "n"]], Float[np.ndarray, "n"]]] = {
+    "none": lambda logits: logits,
+    "sigmoid": sigmoid,
+}
+"""What may follow a head's linear layer."""
 
 
 class Head:
@@ -53,9 +66,7 @@ class Head:
     def scores(self, vectors: Float[np.ndarray, "n dim"]) -> Float[np.ndarray, "n"]:
         """Return one score a unit vector."""
         found = np.asarray(vectors, np.float32) @ self._weight + self._bias
-        if self.ref.activation == "sigmoid":
-            found = 0.5 * (1 + np.tanh(0.5 * found))
-        return found.astype(np.float32)
+        return ACTIVATIONS[self.ref.activation](found).astype(np.float32)
 
 
 def checked_heads(refs: Iterable[HeadRef], dims: Mapping[str, int]) -> list[Head]:

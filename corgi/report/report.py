@@ -1,16 +1,23 @@
 """report.html: one page about a run that needs nothing beside it and grows with every stage."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import cache
-from importlib.resources import files
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined, Template
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from corgi.report import charts, figures, funnel
 from corgi.report.committed import Committed
+from corgi.report.sections import (
+    AFTER_THE_STAGES,
+    BEFORE_THE_STAGES,
+    EmbedSection,
+    Figure,
+    Section,
+    StageSection,
+    dropped_section,
+    pretty,
+)
 from corgi.tables.manifest import StageManifest
 from corgi.tables.run import Run
 
@@ -51,40 +58,6 @@ _LAST_CURVES = ("lr", "learning_rate", "grad_norm")
 _MAX_CURVES = 8
 
 
-@dataclass(frozen=True)
-class Figure:
-    """A picture of a stage's own, as a data URI."""
-
-    name: str
-    uri: str
-
-
-@dataclass(frozen=True)
-class Section:
-    """A section of the page; `kind` chooses how it is drawn, the other fields are what there is to draw."""
-
-    anchor: str
-    title: str
-    intro: str = ""
-    kind: str = "model"
-    data: Any = None
-    notes: Sequence[str] = ()
-    plates: Sequence[Figure] = ()
-    tables: Sequence[figures.Table] = ()
-    curves: Sequence[charts.Chart] = ()
-    documents: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Link:
-    """A stage in the lineage: its manifest, what it was made from, and how many rows it kept."""
-
-    stage: str
-    manifest: StageManifest
-    digest: str
-    inputs: dict[str, str]
-
-
 def write(run: Run) -> None:
     """Write report.html into the run's folder, of the stages that are complete.
 
@@ -115,10 +88,12 @@ def render(run: Run) -> str:
 
 @cache
 def _template() -> Template:
-    source = files("corgi.report").joinpath("report.html.j2").read_text(encoding="utf-8")
-    page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    templates = PackageLoader("corgi.report", "")
+    page = Environment(
+        loader=templates, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
     page.filters["number"] = charts.number
-    return page.from_string(source)
+    return page.get_template("report.html.j2")
 
 
 def _headline(run: Committed) -> dict[str, str]:
@@ -135,44 +110,16 @@ def _headline(run: Committed) -> dict[str, str]:
 
 
 def _sections(run: Committed) -> Iterable[Section]:
-    """Yield the sections of the stages that are there, in the order of the flow."""
-    stages = run.stages
-    if "plan" in stages or "download" in stages:
-        yield Section(
-            "funnel",
-            "Funnel",
-            "Every row of the list is kept or rejected for one reason: rows in = kept + rejected.",
-            "funnel",
-            funnel.funnel(run),
-        )
-    if (sizes := funnel.sizes(run)) is not None:
-        yield Section(
-            "sizes", "Sizes", "The pictures as they were found, and what is stored of them.", "sizes", sizes
-        )
-    if sizes is not None or funnel.examples(run):
-        yield Section(
-            "pictures",
-            "Pictures",
-            "Drawn at random, once and for all." if sizes is not None else "",
-            "sheet",
-            (funnel.contact_sheet(run), funnel.examples(run)),
-        )
-    for stage in _ordered(stages):
+    """Yield the sections of what is there, those of stages in the order of the flow."""
+    yield from filter(None, (of(run) for of in BEFORE_THE_STAGES))
+    for stage in _ordered(run.stages):
         if stage == "embed":
             yield _embed(run)
         elif stage == "curate":
-            intro = (
-                "What needs the whole set: a picture is dropped for one reason, and never changes its split."
-            )
-            yield Section("curate", "Curate", intro, "curate", funnel.reasons(stages["curate"].rows.rejected))
+            yield dropped_section(run)
         elif stage not in _TABLE_STAGES:
             yield _model(run, stage)
-    if stages:
-        yield Section(
-            "lineage", "Lineage", "What each table and model was made from.", "lineage", _lineage(run)
-        )
-    if credits_ := _credits(run):
-        yield Section("credits", "Credits", "", "credits", credits_)
+    yield from filter(None, (of(run) for of in AFTER_THE_STAGES))
 
 
 def _ordered(stages: Mapping[str, StageManifest]) -> list[str]:
@@ -195,11 +142,11 @@ def _ordered(stages: Mapping[str, StageManifest]) -> list[str]:
     return [stage for stage in known if stage in stages] + [stage for stage in stages if stage not in known]
 
 
-def _embed(run: Committed) -> Section:
+def _embed(run: Committed) -> EmbedSection:
     intro = "One unit vector for each picture and caption. Full captions describe the picture, coarse ones only name its kind."
     chart = funnel.similarities(run)
     facts = _facts(run, "embed")
-    return Section(
+    return EmbedSection(
         "embed",
         "Embeddings",
         intro,
@@ -209,7 +156,7 @@ def _embed(run: Committed) -> Section:
     )
 
 
-def _model(run: Committed, stage: str) -> Section:
+def _model(run: Committed, stage: str) -> StageSection:
     """Return the section of a stage that leaves models or measurements: notes, pictures, numbers, curves."""
     title, intro = _MODEL_STAGES.get(stage, (stage.capitalize(), ""))
     documents = run.json(stage)
@@ -220,7 +167,7 @@ def _model(run: Committed, stage: str) -> Section:
     facts = {name: value for name, value in _facts(run, stage).items() if name not in measured_before}
     logs = run.json_lines(stage)
     measured = [values for values in (facts, *shown.values(), _last_values(stage, logs)) if values]
-    return Section(
+    return StageSection(
         stage,
         title,
         intro,
@@ -236,7 +183,7 @@ def _model(run: Committed, stage: str) -> Section:
         ],
         curves=_curves(stage, logs),
         documents={
-            figures.label(name): _pretty(value) for name, value in documents.items() if name not in shown
+            figures.label(name): pretty(value) for name, value in documents.items() if name not in shown
         },
     )
 
@@ -306,41 +253,3 @@ def _last_values(stage: str, logs: Mapping[str, list[dict[str, Any]]]) -> dict[s
 
 def _is_metric(name: str, value: Any, without: Sequence[str] = _NOT_CURVES) -> bool:
     return name not in without and isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _lineage(run: Committed) -> dict[str, Any]:
-    paths = {manifest.path: name for name, manifest in run.stages.items()}
-    links = [
-        Link(
-            stage,
-            manifest,
-            manifest.digest,
-            {name: "" if path in paths else path for name, path in manifest.inputs.items()},
-        )
-        for stage, manifest in run.stages.items()
-    ]
-    return {
-        "links": links,
-        "sources": _sources(run),
-        "recipe": _pretty(run.facts["recipe"]) if run.facts.get("recipe") else "",
-    }
-
-
-def _sources(run: Committed) -> list[dict[str, str]]:
-    """Return the lists of URLs by sha256, which every shard of the plan names."""
-    found: dict[str, dict[str, str]] = {}
-    for shard in run.shards("plan")[:1]:
-        for source in shard.facts.get("sources", []):
-            found[source["sha256"]] = source
-    return list(found.values())
-
-
-def _credits(run: Committed) -> list[str]:
-    """Return the credit of the recipe, then those that stages noted among their facts."""
-    recipe = (run.facts.get("recipe") or {}).get("plan") or {}
-    noted = [shard.facts.get("credit") for stage in run.stages for shard in run.shards(stage)]
-    return list(dict.fromkeys(str(line) for line in (recipe.get("credit"), *noted) if line))
-
-
-def _pretty(value: Any) -> str:
-    return json.dumps(value, indent=2, ensure_ascii=False)

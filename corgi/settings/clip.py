@@ -4,6 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import ByteSize, Field, field_validator, model_validator
 
+from corgi.names import ActivationName
 from corgi.settings.section import Section, neutral
 from corgi.settings.training import TrainingSettings
 
@@ -65,7 +66,7 @@ class HeadRef(Section):
     """Tower whose unit image vectors the head was trained on."""
     file: str
     """Local safetensors file with `weight` [1, d] or [d] and, optionally, `bias` [1]."""
-    activation: Literal["none", "sigmoid"] = "none"
+    activation: ActivationName = "none"
     """What follows the linear layer; sigmoid makes a probability of a logit."""
 
 

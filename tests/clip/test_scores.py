@@ -1,11 +1,14 @@
 """Heads: the layer's own arithmetic, and one line for files and towers that do not fit."""
 
+from typing import get_args
+
 import numpy as np
 import pytest
 import torch
 from safetensors.numpy import save_file
 
-from corgi.clip.scores import Head
+from corgi.clip.scores import ACTIVATIONS, Head
+from corgi.names import ActivationName
 from corgi.settings.clip import HeadRef
 from corgi.settings.errors import InputError, SettingsError
 from corgi.settings.recipe import Recipe, load
@@ -18,7 +21,7 @@ def head(path, weight, bias=None, **values) -> Head:
 
 
 @pytest.mark.law
-@pytest.mark.parametrize("activation", ["none", "sigmoid"])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_scores_are_those_of_the_linear_layer(tmp_path, activation) -> None:
     layer = torch.nn.Linear(6, 1)
     weight, bias = layer.weight.detach().numpy(), layer.bias.detach().numpy()
@@ -59,3 +62,7 @@ def test_a_head_of_an_unknown_tower_and_two_of_one_name_are_refused(tmp_path) ->
         with pytest.raises(SettingsError, match=word):
             load(path).require(["embed"])
     assert Recipe.model_validate({"name": "r", "embed": {"towers": [tower]}}).embed.heads == ()
+
+
+def test_settings_offer_the_activations_that_are_registered() -> None:
+    assert tuple(ACTIVATIONS) == get_args(ActivationName)

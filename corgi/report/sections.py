@@ -1,0 +1,196 @@
+"""The kinds of section of the report: what each shows, and the macro of sections.html.j2 that draws it."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from corgi.report import charts, figures, funnel
+from corgi.report.committed import Committed
+from corgi.tables.manifest import StageManifest
+
+
+@dataclass(frozen=True)
+class Section:
+    """A section of the page; each kind adds what it shows."""
+
+    macro: ClassVar[str]
+    """Name of the macro that draws it."""
+    anchor: str
+    title: str
+    intro: str = ""
+    is_sampled: ClassVar[bool] = False
+    """Whether it reads rows: of a large run only the first shards are read, and the page says so."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A picture of a stage's own, as a data URI."""
+
+    name: str
+    uri: str
+
+
+@dataclass(frozen=True)
+class StageSection(Section):
+    """A stage that leaves models or measurements: notes, pictures, curves, numbers, documents."""
+
+    macro = "stage"
+    notes: Sequence[str] = ()
+    plates: Sequence[Figure] = ()
+    curves: Sequence[charts.Chart] = ()
+    tables: Sequence[figures.Table] = ()
+    documents: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+@dataclass(frozen=True)
+class EmbedSection(StageSection):
+    """The embeddings: similarities of captions and pictures, and the stage's facts."""
+
+    is_sampled = True
+
+
+@dataclass(frozen=True)
+class FunnelSection(Section):
+    """Rows in, kept and rejected, stage by stage."""
+
+    macro = "funnel"
+    is_sampled = True
+    accounts: funnel.Funnel = field(kw_only=True)
+
+
+@dataclass(frozen=True)
+class SizesSection(Section):
+    """Sizes and formats of the pictures."""
+
+    macro = "sizes"
+    is_sampled = True
+    sizes: funnel.Sizes = field(kw_only=True)
+
+
+@dataclass(frozen=True)
+class SheetSection(Section):
+    """Some pictures, and some that were rejected."""
+
+    macro = "sheet"
+    is_sampled = True
+    thumbnails: Sequence[funnel.Thumbnail] = ()
+    examples: Sequence[funnel.Example] = ()
+
+
+@dataclass(frozen=True)
+class DroppedSection(Section):
+    """What curate dropped, by reason."""
+
+    macro = "dropped"
+    reasons: Sequence[charts.Bar] = ()
+
+
+@dataclass(frozen=True)
+class Link:
+    """A stage in the lineage: its manifest, what it was made from, and how many rows it kept."""
+
+    stage: str
+    manifest: StageManifest
+    digest: str
+    inputs: dict[str, str]
+
+
+@dataclass(frozen=True)
+class LineageSection(Section):
+    """What each table and model was made from."""
+
+    macro = "lineage"
+    links: Sequence[Link] = ()
+    sources: Sequence[Mapping[str, str]] = ()
+    recipe: str = ""
+
+
+@dataclass(frozen=True)
+class CreditsSection(Section):
+    """Whose pictures they are."""
+
+    macro = "credits"
+    lines: Sequence[str] = ()
+
+
+def funnel_section(run: Committed) -> FunnelSection | None:
+    """Return the accounts once there is a list."""
+    if not {"plan", "download"} & set(run.stages):
+        return None
+    intro = "Every row of the list is kept or rejected for one reason: rows in = kept + rejected."
+    return FunnelSection("funnel", "Funnel", intro, accounts=funnel.funnel(run))
+
+
+def sizes_section(run: Committed) -> SizesSection | None:
+    """Return the sizes once a picture is kept."""
+    sizes = funnel.sizes(run)
+    if sizes is None:
+        return None
+    intro = "The pictures as they were found, and what is stored of them."
+    return SizesSection("sizes", "Sizes", intro, sizes=sizes)
+
+
+def sheet_section(run: Committed) -> SheetSection | None:
+    """Return the contact sheet and the rejected examples once there is either."""
+    thumbnails, examples = funnel.contact_sheet(run), funnel.examples(run)
+    if not thumbnails and not examples:
+        return None
+    intro = "Drawn at random, once and for all." if thumbnails else ""
+    return SheetSection("pictures", "Pictures", intro, thumbnails, examples)
+
+
+def dropped_section(run: Committed) -> DroppedSection:
+    """Return what curate dropped."""
+    intro = "What needs the whole set: a picture is dropped for one reason, and never changes its split."
+    return DroppedSection("curate", "Curate", intro, funnel.reasons(run.stages["curate"].rows.rejected))
+
+
+def lineage_section(run: Committed) -> LineageSection | None:
+    """Return the lineage of the stages that are complete."""
+    if not run.stages:
+        return None
+    paths = {manifest.path for manifest in run.stages.values()}
+    links = [
+        Link(
+            stage,
+            manifest,
+            manifest.digest,
+            {name: "" if path in paths else path for name, path in manifest.inputs.items()},
+        )
+        for stage, manifest in run.stages.items()
+    ]
+    recipe = pretty(run.facts["recipe"]) if run.facts.get("recipe") else ""
+    intro = "What each table and model was made from."
+    return LineageSection("lineage", "Lineage", intro, links, _sources(run), recipe)
+
+
+def credits_section(run: Committed) -> CreditsSection | None:
+    """Return the credit of the recipe, then those that stages noted among their facts."""
+    recipe = (run.facts.get("recipe") or {}).get("plan") or {}
+    noted = [shard.facts.get("credit") for stage in run.stages for shard in run.shards(stage)]
+    lines = list(dict.fromkeys(str(line) for line in (recipe.get("credit"), *noted) if line))
+    return CreditsSection("credits", "Credits", lines=lines) if lines else None
+
+
+BEFORE_THE_STAGES: Sequence[Callable[[Committed], Section | None]] = (
+    funnel_section,
+    sizes_section,
+    sheet_section,
+)
+AFTER_THE_STAGES: Sequence[Callable[[Committed], Section | None]] = (lineage_section, credits_section)
+"""The sections that belong to no stage, in the order of the page."""
+
+
+def pretty(value: Any) -> str:
+    """Return a JSON value as indented text."""
+    return json.dumps(value, indent=2, ensure_ascii=False)
+
+
+def _sources(run: Committed) -> list[dict[str, str]]:
+    """Return the lists of URLs by sha256, which every shard of the plan names."""
+    found: dict[str, dict[str, str]] = {}
+    for shard in run.shards("plan")[:1]:
+        for source in shard.facts.get("sources", []):
+            found[source["sha256"]] = source
+    return list(found.values())
