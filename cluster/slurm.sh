@@ -18,9 +18,9 @@ if [ -f .venv/bin/activate ]; then source .venv/bin/activate; fi
 
 # The token is made once by `ray get-auth-token --generate`; the home folder is shared, or copy ~/.ray/auth_token to each node.
 export RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0 RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S=1800
-head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST") # no `| head`: a closed pipe would end the script
 port=$((20000 + SLURM_JOB_ID % 10000)) # two jobs of one user never share a port
-export RAY_ADDRESS=$head:$port
+export RAY_ADDRESS=${nodes[0]}:$port
 
 # Starts Ray on each node, runs the command on the first, and stops Ray; --exclusive keeps that from other jobs. What a
 # training did since its last checkpoint is repeated when the time was up.

@@ -84,13 +84,13 @@ def check_start(recipe: Any, plan: Callable[[], Iterable[Any]]) -> None:
 def has_autoscaler() -> bool:
     """Return whether an autoscaler reports to the cluster this process has joined."""
     import ray
-    from ray._raylet import GcsClient
-    from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply
+    from ray import _raylet
+    from ray.core.generated import autoscaler_pb2
 
-    client = GcsClient(ray.get_runtime_context().gcs_address)
-    reply: Any = GetClusterStatusReply()  # protobuf makes its classes when it is imported
-    reply.ParseFromString(client.get_cluster_status())
-    return reply.autoscaling_state.autoscaler_state_version > 0
+    native: Any = _raylet
+    messages: Any = autoscaler_pb2  # protobuf makes its classes when it is imported
+    status = native.GcsClient(ray.get_runtime_context().gcs_address).get_cluster_status()
+    return messages.GetClusterStatusReply.FromString(status).autoscaling_state.autoscaler_state_version > 0
 
 
 def check() -> None:

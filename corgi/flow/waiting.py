@@ -61,11 +61,13 @@ def pending() -> Counter[str] | None:
     ray = sys.modules.get("ray")
     if ray is None or not ray.is_initialized():
         return None
-    from ray._raylet import GcsClient
+    from ray import _raylet
     from ray.autoscaler.v2.sdk import get_cluster_resource_state
 
+    native: Any = _raylet
     try:
-        return requests_of(get_cluster_resource_state(GcsClient(ray.get_runtime_context().gcs_address)))
+        client = native.GcsClient(ray.get_runtime_context().gcs_address)
+        return requests_of(get_cluster_resource_state(client))
     except Exception:
         return None
 

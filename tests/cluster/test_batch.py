@@ -15,6 +15,8 @@ from tests.cluster.versions import CLUSTER, REPOSITORY
 
 SLURM = CLUSTER / "slurm.sh"
 NOTE = '#!/usr/bin/env bash\nprintf "%s" "${0##*/}" >> "$CALLS"\nprintf " %q" "$@" >> "$CALLS"\necho " # RAY_AUTH_MODE=$RAY_AUTH_MODE RAY_ADDRESS=${RAY_ADDRESS-}" >> "$CALLS"\n'
+MANY_NODES = "#!/usr/bin/env bash\nfor n in {1..20000}; do echo node$n; done\n"
+"""More than a pipe holds: a reader that leaves early would end the script."""
 
 
 def task() -> dict[str, Any]:
@@ -64,7 +66,7 @@ def test_slurm_script_runs_our_one_command_on_every_node_of_the_job(tmp_path: Pa
         script,
         tmp_path,
         environment,
-        {"srun": NOTE, "scontrol": "#!/usr/bin/env bash\nprintf 'node1\\nnode2\\n'\n"},
+        {"srun": NOTE, "scontrol": MANY_NODES},
     )
     words = shlex.split(call, comments=True)
     assert words[:3] == ["srun", "--kill-on-bad-exit=1", "ray"]
