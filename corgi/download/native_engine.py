@@ -9,7 +9,7 @@ from corgi.download.checks import RowChecks
 from corgi.download.local import LocalReader, Locations
 from corgi.download.planned import Outcome
 from corgi.fetching.fetcher import Fetcher
-from corgi.fetching.host_slots import Lessor
+from corgi.fetching.lease_client import Leases
 from corgi.fetching.response import Body
 from corgi.imaging.header import Header
 from corgi.imaging.pool import BATCH_BYTES, DecoderPool
@@ -20,10 +20,10 @@ from corgi.tables.rejection import Rejection
 class NativeEngine:
     """Fetch and decode URLs; memory holds the requests in flight and the images that are kept."""
 
-    def __init__(self, settings: DownloadSettings, lessor: Lessor | None = None) -> None:
+    def __init__(self, settings: DownloadSettings, leases: Leases | None = None) -> None:
         """Prepare one event loop, one session and one pool of child processes."""
         self._runner = asyncio.Runner()
-        self._fetcher: Fetcher | LocalReader = Fetcher(settings, lessor)
+        self._fetcher: Fetcher | LocalReader = Fetcher(settings, leases)
         self._decoders = DecoderPool(settings)
         self._checks = RowChecks(settings)
 

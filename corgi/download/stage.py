@@ -14,8 +14,8 @@ from corgi.download.shard_tables import shard_tables
 from corgi.download.stats import shard_stats
 from corgi.fetching.address import Guard
 from corgi.fetching.exchange import tls_context
-from corgi.fetching.host_slots import Lessor
-from corgi.fetching.lease_actor import ClusterLessor, close_book, open_book
+from corgi.fetching.lease_actor import ClusterLeases, start_lease_actor, stop_lease_actor
+from corgi.fetching.lease_client import Leases
 from corgi.flow.cluster import connect
 from corgi.flow.dag import Context
 from corgi.flow.shards import Pool, make_shards
@@ -43,7 +43,7 @@ def run(context: Context) -> list[ShardTask]:
 
 
 def fetch_shards(context: Context, pending: Sequence[ShardTask]) -> None:
-    """Make shards on the cluster; fetchers that are not alone in it share one book of host slots."""
+    """Make shards on the cluster; fetchers that are not alone in it share one lease actor."""
     settings: DownloadSettings = context.recipe.download
     connect(context.recipe)
     pool = Pool(settings.num_actors, settings.cpus_per_actor)
@@ -57,13 +57,13 @@ def fetch_shards(context: Context, pending: Sequence[ShardTask]) -> None:
     }
     progress = Progress(context.recipe, context.run.folder, len(context.partitioned()) - len(pending))
     if is_shared:
-        open_book()
+        start_lease_actor()
     try:
         make_shards(DownloadShards, arguments, pending, pool, "download", progress)
     finally:
         progress.finish()
         if is_shared:
-            close_book()
+            stop_lease_actor()
 
 
 class DownloadShards:
@@ -114,8 +114,8 @@ class DownloadShards:
         """Return the engine for the web and the one for images in inputs."""
         if self._engine is None or self._inputs is None or settings != self._settings:
             self.close()
-            lessor = ClusterLessor(self._num_fetchers) if self._num_fetchers else None
-            self._engine, self._settings = new_engine(settings, lessor), settings
+            leases = ClusterLeases(self._num_fetchers) if self._num_fetchers else None
+            self._engine, self._settings = new_engine(settings, leases), settings
             self._inputs = LocalEngine(settings, self._locations)
         return self._engine, self._inputs
 
@@ -126,10 +126,10 @@ class DownloadShards:
         return self._blocked
 
 
-def new_engine(settings: DownloadSettings, lessor: Lessor | None = None) -> Engine:
-    """Return the engine that the settings name; the native one leases slots of hosts from `lessor`."""
+def new_engine(settings: DownloadSettings, leases: Leases | None = None) -> Engine:
+    """Return the engine that the settings name; the native one leases host slots from `leases`."""
     if settings.engine == "img2dataset":
         from corgi.download.img2dataset_engine import Img2datasetEngine
 
         return Img2datasetEngine(settings)
-    return NativeEngine(settings, lessor)
+    return NativeEngine(settings, leases)

@@ -19,7 +19,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
 from corgi.fetching.address import AddressRefusedError, Guard, UrlRefusedError
-from corgi.fetching.host_slots import Breaker
+from corgi.fetching.breaker import Breaker
 from corgi.fetching.redirect import redirected
 from corgi.fetching.response import (
     OVERLOADED,

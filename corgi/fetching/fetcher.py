@@ -12,12 +12,13 @@ from yarl import URL
 
 from corgi.fetching.address import UrlRefusedError, parse_url
 from corgi.fetching.exchange import Exchange, read_body, read_robots
-from corgi.fetching.host_slots import HostGate, Lessor, LocalLessor
+from corgi.fetching.host_slots import HostSlots
+from corgi.fetching.lease_client import Leases, LocalLeases
 from corgi.fetching.response import AttemptError, Body, backoff_s, check_hash, opted_out
 from corgi.fetching.robots import product_of
 from corgi.fetching.robots_cache import RobotsCache
 from corgi.fetching.robots_txt import RobotsTxt
-from corgi.fetching.scheduler import Turns, rolling
+from corgi.fetching.scheduler import as_completed
 from corgi.settings.data import DownloadSettings
 from corgi.tables.rejection import Rejection
 from corgi.tables.schema import Reason
@@ -26,16 +27,16 @@ MAX_REDIRECTS = 5
 
 
 class Fetcher:
-    """Fetch URLs through one session: one TLS context, kept-alive connections, one name cache, one gate of host slots.
+    """Fetch URLs through one session: one TLS context, kept-alive connections, one name cache, one set of host slots.
 
     Use it inside one event loop; `close` it there.
     """
 
-    def __init__(self, settings: DownloadSettings, lessor: Lessor | None = None) -> None:
-        """Prepare for the settings; slots of hosts come from `lessor`, or from a book of this fetcher's own."""
+    def __init__(self, settings: DownloadSettings, leases: Leases | None = None) -> None:
+        """Prepare for the settings; host slots come from `leases`, or from a table of this process alone."""
         self.settings = settings
         self._exchange = Exchange(settings)
-        self._gate = HostGate(lessor or LocalLessor(), settings.host_connections, settings.host_delay_s)
+        self._slots = HostSlots(leases or LocalLeases(), settings.host_connections, settings.host_delay_s)
         self._robots = RobotsCache()
 
     async def __aenter__(self) -> Self:
@@ -50,15 +51,15 @@ class Fetcher:
 
     async def close(self) -> None:
         """Give every slot back and close every connection; the next fetch opens a new session."""
-        await self._gate.release()
+        await self._slots.release()
         await self._exchange.close()
 
     async def fetch(self, url: str, expected_hash: str | None = None) -> Body | Rejection:
         """Return a URL's body or its rejection, as `fetch_all` does for many."""
-        async with aclosing(self.fetch_all([url], [expected_hash])) as window:
-            async for _, result in window:
+        async with aclosing(self.fetch_all([url], [expected_hash])) as results:
+            async for _, result in results:
                 return result
-        raise AssertionError("a window yields every URL")
+        raise AssertionError("every URL has a result")
 
     async def fetch_all(
         self, urls: Sequence[str], expected_hashes: Sequence[str | None] | None = None
@@ -88,10 +89,8 @@ class Fetcher:
                     return error.rejection
             return result
 
-        async with aclosing(
-            rolling(Turns(hosts, self._gate), self._gate, one, self.settings.connections)
-        ) as window:
-            async for item in window:
+        async with aclosing(as_completed(hosts, self._slots, one, self.settings.connections)) as results:
+            async for item in results:
                 yield item
 
     async def _within_deadline(self, target: URL, is_last: bool) -> Body | Rejection:
@@ -119,7 +118,7 @@ class Fetcher:
         loop = asyncio.get_running_loop()
         left_s = (deadline.when() or loop.time()) - loop.time()
         deadline.reschedule(None)
-        await self._gate.take(url.host or "")
+        await self._slots.take(url.host or "")
         deadline.reschedule(loop.time() + left_s)
 
     async def _follow(self, url: URL, deadline: asyncio.Timeout, is_last: bool) -> Body:
@@ -133,7 +132,7 @@ class Fetcher:
                     await self._obey_robots(url)
                 result = await self._exchange.get(url, read, is_last)
             finally:
-                self._gate.give(url.host or "")
+                self._slots.give(url.host or "")
             if isinstance(result, Body):
                 return result
             url = result
@@ -182,12 +181,12 @@ class Fetcher:
         first = url.host
         for _ in range(MAX_REDIRECTS + 1):
             if url.host != first:
-                await self._gate.take(url.host or "")
+                await self._slots.take(url.host or "")
             try:
                 result = await self._exchange.get(url, read_robots)
             finally:
                 if url.host != first:
-                    self._gate.give(url.host or "")
+                    self._slots.give(url.host or "")
             if isinstance(result, bytes):
                 return result
             url = result

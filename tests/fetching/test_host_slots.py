@@ -1,44 +1,48 @@
-"""The gate: fetchers that share a book keep to it, one that dies gives way, and nobody asks twice for what it holds."""
+"""Host slots: fetchers that share a table keep to its limit, one that dies loses its slots, and a leased slot is reused without a request."""
 
 import asyncio
 from collections import Counter
 
 import pytest
 
-from corgi.fetching.host_slots import Breaker, HostGate, LocalLessor
-from corgi.fetching.lease_table import Answer, Ask, HostBook
+from corgi.fetching.breaker import Breaker
+from corgi.fetching.host_slots import HostSlots
+from corgi.fetching.lease_client import LocalLeases
+from corgi.fetching.lease_table import LeaseRequest, LeaseResponse, LeaseTable
 
 
-class Counting(LocalLessor):
+class Counting(LocalLeases):
     def __init__(self, lease_s: float = 15.0) -> None:
-        self.book = HostBook(lease_s)
-        self.asks = 0
+        self.table = LeaseTable(lease_s)
+        self.num_requests = 0
 
-    async def ask(self, ask: Ask) -> Answer:
-        self.asks += 1
+    async def lease(self, request: LeaseRequest) -> LeaseResponse:
+        self.num_requests += 1
         await asyncio.sleep(0)
-        return await super().ask(ask)
+        return await super().lease(request)
 
 
-async def use(gate: HostGate, host: str, in_flight: Counter[str], most: Counter[str], seconds: float) -> None:
-    await gate.take(host)
+async def use(
+    slots: HostSlots, host: str, in_flight: Counter[str], most: Counter[str], seconds: float
+) -> None:
+    await slots.take(host)
     in_flight[host] += 1
     most[host] = max(most[host], in_flight[host])
     await asyncio.sleep(seconds)
     in_flight[host] -= 1
-    gate.give(host)
+    slots.give(host)
 
 
 def test_three_fetchers_share_the_slots_of_a_host() -> None:
     async def run() -> Counter[str]:
-        lessor, in_flight, most = Counting(), Counter[str](), Counter[str]()
-        gates = [HostGate(lessor, 4, 0.0) for _ in range(3)]
-        uses = [use(gate, "h", in_flight, most, 0.005) for gate in gates for _ in range(40)]
+        leases, in_flight, most = Counting(), Counter[str](), Counter[str]()
+        fetchers = [HostSlots(leases, 4, 0.0) for _ in range(3)]
+        uses = [use(slots, "h", in_flight, most, 0.005) for slots in fetchers for _ in range(40)]
         async with asyncio.timeout(20):
             await asyncio.gather(*uses)
-        for gate in gates:
-            await gate.release()
-        assert lessor.book.is_idle()
+        for slots in fetchers:
+            await slots.release()
+        assert leases.table.is_idle()
         return most
 
     assert asyncio.run(run())["h"] == 4
@@ -51,26 +55,26 @@ class Clocked(Counting):
         super().__init__(lease_s)
         self.now = 0.0
 
-    async def ask(self, ask: Ask) -> Answer:
-        self.asks += 1
+    async def lease(self, request: LeaseRequest) -> LeaseResponse:
+        self.num_requests += 1
         await asyncio.sleep(0)
-        return self.book.ask(ask, self.now)
+        return self.table.lease(request, self.now)
 
 
 def test_a_fetcher_that_dies_gives_way_when_its_lease_ends_and_not_before() -> None:
     async def run() -> None:
-        lessor = Clocked(lease_s=0.5)
-        dead, alive = HostGate(lessor, 2, 0.0), HostGate(lessor, 2, 0.0)
+        leases = Clocked(lease_s=0.5)
+        dead, alive = HostSlots(leases, 2, 0.0), HostSlots(leases, 2, 0.0)
         await dead.take("h")
         await dead.take("h")
-        assert dead._task is not None
-        dead._task.cancel()  # as a process that ends: it neither renews nor releases
-        waiting, asks = asyncio.create_task(alive.take("h")), lessor.asks
+        assert dead._client._task is not None
+        dead._client._task.cancel()  # as a process that ends: it neither renews nor releases
+        waiting, asks = asyncio.create_task(alive.take("h")), leases.num_requests
         async with asyncio.timeout(20):
-            while lessor.asks < asks + 2:
+            while leases.num_requests < asks + 2:
                 await asyncio.sleep(0.01)
             assert not waiting.done()
-            lessor.now = 0.6
+            leases.now = 0.6
             await waiting
         alive.give("h")
         await alive.release()
@@ -78,15 +82,15 @@ def test_a_fetcher_that_dies_gives_way_when_its_lease_ends_and_not_before() -> N
     asyncio.run(run())
 
 
-def test_slots_once_leased_are_used_without_asking() -> None:
+def test_slots_once_leased_are_reused_without_a_request() -> None:
     async def run() -> int:
-        lessor = Counting()
-        gate = HostGate(lessor, 4, 0.0)
+        leases = Counting()
+        slots = HostSlots(leases, 4, 0.0)
         for _ in range(1000):
-            await gate.take("h")
-            gate.give("h")
-        asks = lessor.asks
-        await gate.release()
+            await slots.take("h")
+            slots.give("h")
+        asks = leases.num_requests
+        await slots.release()
         return asks
 
     assert asyncio.run(run()) <= 2
@@ -94,32 +98,32 @@ def test_slots_once_leased_are_used_without_asking() -> None:
 
 def test_a_cancelled_wait_loses_no_slot() -> None:
     async def run() -> None:
-        gate = HostGate(LocalLessor(), 1, 0.0)
-        await gate.take("h")
-        waits = [asyncio.create_task(gate.take("h")) for _ in range(3)]
+        slots = HostSlots(LocalLeases(), 1, 0.0)
+        await slots.take("h")
+        waits = [asyncio.create_task(slots.take("h")) for _ in range(3)]
         await asyncio.sleep(0.05)
         waits[0].cancel()
-        gate.give("h")
+        slots.give("h")
         waits[1].cancel()
         await asyncio.gather(*waits[:2], return_exceptions=True)
         async with asyncio.timeout(2):
             await waits[2]
-        gate.give("h")
-        await gate.release()
+        slots.give("h")
+        await slots.release()
 
     asyncio.run(run())
 
 
-def test_a_book_that_fails_is_told_to_whoever_waits() -> None:
-    class Failing(LocalLessor):
-        async def ask(self, ask: Ask) -> Answer:
+def test_a_table_that_fails_is_an_error_for_every_waiting_request() -> None:
+    class Failing(LocalLeases):
+        async def lease(self, request: LeaseRequest) -> LeaseResponse:
             raise ConnectionError("gone")
 
     async def run() -> None:
-        gate = HostGate(Failing(), 1, 0.0)
+        slots = HostSlots(Failing(), 1, 0.0)
         with pytest.raises(ConnectionError):
             async with asyncio.timeout(2):
-                await gate.take("h")
+                await slots.take("h")
 
     asyncio.run(run())
 

@@ -1,4 +1,4 @@
-"""The cluster's one book: three fetchers through the named actor keep a host's cap and pace between them."""
+"""The cluster's lease table: three fetchers through the named actor keep a host's cap and pace between them."""
 
 import asyncio
 import itertools
@@ -9,31 +9,31 @@ import pytest
 
 from corgi.fetching import lease_actor as lease
 from corgi.fetching.fetcher import Fetcher
-from corgi.fetching.lease_actor import ClusterLessor, close_book, open_book
-from corgi.fetching.lease_table import Ask
+from corgi.fetching.lease_actor import ClusterLeases, start_lease_actor, stop_lease_actor
+from corgi.fetching.lease_table import LeaseRequest
 from corgi.settings.data import DownloadSettings
 from tests.support.fault_server import FaultServer
 from tests.support.results import body_of
 
 
 @pytest.fixture
-def book(ray_local: None) -> Iterator[None]:
-    open_book()
+def lease_actor(ray_local: None) -> Iterator[None]:
+    start_lease_actor()
     yield
-    close_book()
+    stop_lease_actor()
 
 
 def fetch_in_threads(settings: DownloadSettings, shares: list[list[str]]) -> list[int]:
-    """Run one fetcher with an event loop of its own a share; return how many bodies each got."""
+    """Run one fetcher per share, each with its own event loop; return how many bodies each got."""
     got = [0] * len(shares)
 
-    async def run(place: int) -> None:
-        async with Fetcher(settings, ClusterLessor(len(shares))) as fetcher:
-            async for _, fetched in fetcher.fetch_all(shares[place]):
-                got[place] += body_of(fetched) is not None
+    async def run(index: int) -> None:
+        async with Fetcher(settings, ClusterLeases(len(shares))) as fetcher:
+            async for _, fetched in fetcher.fetch_all(shares[index]):
+                got[index] += body_of(fetched) is not None
 
     threads = [
-        threading.Thread(target=lambda place=place: asyncio.run(run(place))) for place in range(len(shares))
+        threading.Thread(target=lambda index=index: asyncio.run(run(index))) for index in range(len(shares))
     ]
     for thread in threads:
         thread.start()
@@ -43,7 +43,7 @@ def fetch_in_threads(settings: DownloadSettings, shares: list[list[str]]) -> lis
 
 
 def test_three_fetchers_keep_the_cap_and_then_the_pace(
-    book: None, promise: Callable[[int, str], None]
+    lease_actor: None, promise: Callable[[int, str], None]
 ) -> None:
     with FaultServer() as server:
         values = {
@@ -66,20 +66,20 @@ def test_three_fetchers_keep_the_cap_and_then_the_pace(
         promise(23, "3 fetchers, cap 4: at most 4 requests of the host in flight in 120")
 
 
-def test_the_book_ends_when_nobody_uses_it_and_starts_anew_when_asked(book: None) -> None:
-    async def ask() -> bool:
-        return (await ClusterLessor(1).ask(Ask("x", {}, {"h": 1}, 1, 0.0))).grants == {"h": (0.0,)}
+def test_the_actor_ends_when_no_fetcher_uses_it_and_starts_anew(lease_actor: None) -> None:
+    async def lease_one() -> bool:
+        return (await ClusterLeases(1).lease(LeaseRequest("x", {}, {"h": 1}, 1, 0.0))).grants == {"h": (0.0,)}
 
     async def give_back() -> None:
-        await ClusterLessor(1).ask(Ask("x", {"h": 0}, {}, 1, 0.0))
+        await ClusterLeases(1).lease(LeaseRequest("x", {"h": 0}, {}, 1, 0.0))
 
-    assert asyncio.run(ask())
-    close_book()
+    assert asyncio.run(lease_one())
+    stop_lease_actor()
     import ray
 
-    keeper = ray.get_actor(lease.NAME, namespace=lease.NAMESPACE)  # held: still there
-    assert ray.get(keeper.num_held.remote("h")) == 1
+    actor = ray.get_actor(lease.NAME, namespace=lease.NAMESPACE)  # a slot is leased: still there
+    assert ray.get(actor.num_held.remote("h")) == 1
     asyncio.run(give_back())
-    ray.kill(keeper)
-    assert asyncio.run(ask())
+    ray.kill(actor)
+    assert asyncio.run(lease_one())
     asyncio.run(give_back())

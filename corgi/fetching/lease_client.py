@@ -1,0 +1,222 @@
+"""Lease slots for one fetcher: request, renew, return them. The table is in this process or in the cluster's lease actor."""
+
+import asyncio
+import functools
+import uuid
+from collections import deque
+from contextlib import suppress
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import Protocol
+
+from corgi.fetching.lease_table import LEASE_S, LeaseRequest, LeaseResponse, LeaseTable
+
+IDLE_S = 1.0
+"""Time after which an unused slot is given back, s."""
+POLL_S = 0.03
+RENEW_S = LEASE_S / 4
+
+
+class Leases(Protocol):
+    """Where slots are leased: a table in this process, or the cluster's lease actor."""
+
+    interval_s: float
+
+    async def lease(self, request: LeaseRequest) -> LeaseResponse:
+        """Return what the table grants."""
+        ...
+
+
+class LocalLeases:
+    """A lease table of this process alone."""
+
+    interval_s = 0.0
+
+    def __init__(self) -> None:
+        """Start with an empty table."""
+        self.table = LeaseTable()
+
+    async def lease(self, request: LeaseRequest) -> LeaseResponse:
+        """Return what the table grants."""
+        return self.table.lease(request, monotonic())
+
+
+@dataclass
+class Host:
+    """The slots of one host that a fetcher holds: free, in use, and granted for a time still to come."""
+
+    free: int = 0
+    used: int = 0
+    pending: int = 0
+    waiters: deque[asyncio.Future[None]] = field(default_factory=deque)
+    is_recalled: bool = False
+    idle_since: float = 0.0
+
+    @property
+    def held(self) -> int:
+        """All slots leased."""
+        return self.free + self.used + self.pending
+
+
+class Holder(Protocol):
+    """Who uses the slots (`HostSlots`)."""
+
+    hosts: dict[str, Host]
+
+    def demand(self, host: str) -> int:
+        """Return how many requests wait for a slot of a host."""
+        ...
+
+    def hand_on(self, host: str) -> None:
+        """Give free slots to waiting requests."""
+        ...
+
+    def fail(self, error: Exception) -> None:
+        """Raise an error at every waiting request."""
+        ...
+
+
+class LeaseClient:
+    """A background task that leases, renews and returns the slots of a holder; it ends with `release` or an error."""
+
+    def __init__(self, leases: Leases, holder: Holder, limit: int, delay_s: float) -> None:
+        """Lease at most `limit` slots of a host, whose requests start at least `delay_s` apart."""
+        self._leases = leases
+        self._holder = holder
+        self._limit = limit
+        self._request = functools.partial(LeaseRequest, uuid.uuid4().hex, limit=limit, delay_s=delay_s)
+        self._changed: set[str] = set()
+        self._wanted: set[str] = set()
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._renewed_at = 0.0
+
+    def want(self, host: str) -> None:
+        """Lease further slots of a host."""
+        self._wanted.add(host)
+        self._start()
+
+    def report(self, host: str) -> None:
+        """Report that fewer slots of a host are held."""
+        self._changed.add(host)
+        self._start()
+
+    def is_fresh(self) -> bool:
+        """Return whether the lease is certainly valid; it may have expired while the event loop was blocked."""
+        if monotonic() - self._renewed_at < LEASE_S / 2:
+            return True
+        self._start()
+        return False
+
+    async def release(self) -> None:
+        """End the background task and give every slot back."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+        hosts = self._holder.hosts
+        held = {host: 0 for host, state in hosts.items() if state.held} | dict.fromkeys(self._changed, 0)
+        hosts.clear()
+        self._changed.clear()
+        self._wanted.clear()
+        if held:
+            await self._leases.lease(self._request(held, {}))
+
+    def _start(self) -> None:
+        self._wake.set()
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._run())
+
+    async def _run(self) -> None:
+        try:
+            while True:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(POLL_S if self._missing() else IDLE_S):
+                        await self._wake.wait()
+                self._wake.clear()
+                self._return_idle()
+                is_due = monotonic() - self._renewed_at > RENEW_S
+                if self._wanted or self._changed or is_due:
+                    await self._lease(is_whole=is_due)
+                if self._leases.interval_s:
+                    await asyncio.sleep(self._leases.interval_s)
+        except Exception as error:  # raised at the waiting requests; the next request starts a new task
+            self._task = None
+            self._holder.fail(error)
+
+    def _missing(self) -> dict[str, int]:
+        """Return the number of further slots needed per host, and forget hosts that need none."""
+        missing: dict[str, int] = {}
+        for host in list(self._wanted):
+            state, demand = self._holder.hosts.get(host, Host()), self._holder.demand(host)
+            number = min(demand - state.free - state.pending, self._limit - state.held)
+            if number > 0:
+                missing[host] = number
+            elif demand <= state.free + state.pending:
+                self._wanted.discard(host)
+        return missing
+
+    async def _lease(self, is_whole: bool) -> None:
+        """Send one request: the hosts that changed or need slots, or all hosts, which renews the lease."""
+        hosts, missing = self._holder.hosts, self._missing()
+        named = hosts if is_whole else self._changed | set(missing)
+        held = {host: hosts[host].held if host in hosts else 0 for host in named}
+        self._changed.clear()
+        if not held and not missing and not is_whole:
+            return
+        started = monotonic()
+        response = await self._leases.lease(self._request(held, missing))
+        self._renewed_at = started
+        for host, waits in response.grants.items():
+            self._grant(host, waits)
+        for host in response.recalled:
+            self._recall(host)
+        if not response.is_known and not is_whole:
+            self._renewed_at = min(started, monotonic() - RENEW_S)  # the next request names all hosts
+        if is_whole:
+            self._after_renewal()
+
+    def _after_renewal(self) -> None:
+        """Forget unused hosts; requests that saw an expired lease are waiting for this renewal."""
+        for host, state in list(self._holder.hosts.items()):
+            demand = self._holder.demand(host)
+            if not state.held and not demand and host not in self._changed:
+                del self._holder.hosts[host]
+            elif state.free and demand:
+                self._holder.hand_on(host)
+
+    def _grant(self, host: str, waits: tuple[float, ...]) -> None:
+        state = self._holder.hosts.setdefault(host, Host())
+        for wait_s in waits:
+            if wait_s > 0:
+                state.pending += 1
+                asyncio.get_running_loop().call_later(wait_s, self._mature, host)
+            else:
+                state.free += 1
+        self._holder.hand_on(host)
+
+    def _mature(self, host: str) -> None:
+        """Free a slot whose start time has come."""
+        state = self._holder.hosts.get(host)
+        if state is not None and state.pending:
+            state.pending -= 1
+            state.free += 1
+            self._holder.hand_on(host)
+
+    def _recall(self, host: str) -> None:
+        """Return a slot that other fetchers wait for, now or after its request."""
+        state = self._holder.hosts[host]
+        if state.free:
+            state.free -= 1
+            self.report(host)
+        else:
+            state.is_recalled = True
+
+    def _return_idle(self) -> None:
+        """Return slots unused for IDLE_S; a paced start that no request takes is lost."""
+        now = monotonic()
+        for host, state in self._holder.hosts.items():
+            if state.free and not self._holder.demand(host) and now - state.idle_since > IDLE_S:
+                state.free = 0
+                self._changed.add(host)
