@@ -41,7 +41,7 @@ def pictures(recipe: Any) -> list[Stage]:
             amend="corgi.download.revise:revise",
             along=along,
         ),
-        Stage("tower", "corgi.clip.train:run", ("download",), ("tower",), along=along, version=2),
+        Stage("tower", "corgi.clip.train:run", ("download",), ("tower",), along=along),
         Stage(
             "embed",
             "corgi.clip.embed:run",

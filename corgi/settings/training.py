@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from corgi.settings.section import Section, neutral
+from corgi.settings.section import Section, added, neutral
 
 
 class TrainingSettings(Section):
@@ -50,7 +50,7 @@ class TrainingSettings(Section):
     """Compile the model with torch.compile."""
     activation_checkpointing: bool = neutral(False)
     """Recompute the blocks of a model's module lists in backward instead of keeping their activations."""
-    lanes: int | None = Field(default=None, ge=1)
+    lanes: int | None = added(None, since="0.2", ge=1)
     """Lanes of the order, a divisor of global_batch: a worker reads the units of its own lanes only. None: the largest
     divisor up to 64."""
     shuffle_window: int = Field(default=16, ge=1)

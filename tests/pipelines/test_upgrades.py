@@ -17,7 +17,8 @@ from pipelines.full import stages
 HOME = Path(__file__).resolve().parents[2]
 FINISHED = Path(__file__).parent / "finished"
 SMOKE = "smoke-0a7c469"
-REDONE: dict[str, str] = {}
+WHY = "one noise stream, Philox4x32-10"
+REDONE: dict[str, str] = {"prior": WHY, "decoder": WHY, "evaluate": WHY}
 """Stages of the smoke recipe that run again over the store of 0a7c469, and why, in the words of CHANGELOG.md; those that
 need one of them are redone too and not listed. Plan, download and embed have no place here: their results have not changed."""
 
@@ -88,10 +89,9 @@ def test_a_raised_format_makes_the_plan_again_and_asks_for_no_picture_again(fold
     before = dag.run.stages()["plan"]
     assert "plan" in redone(dag)
     said: list[str] = []
-    assert dag.execute(Selection(), said.append) == 1
-    assert [line for line in said if line.endswith("done before")] == [
-        f"{stage.name}: done before" for stage in dag.stages[1:]
-    ]
+    assert dag.execute(Selection(last="shift"), said.append) == 1
+    recognised = {line.split(":")[0] for line in said if line.endswith("done before")}
+    assert recognised >= {"download", "tower", "embed", "curate", "shift"}
     after = dag.run.stages()["plan"]
     assert (after.digest, after.parts) == (before.digest, {"parquet": 1})
     assert after.key != before.key
