@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-from corgi.settings.errors import ClusterError
+from corgi.settings.errors import ClusterError, StorageError
 from corgi.storage.errors import storage_full
 
 _NAME_TRIES, _NAME_WAIT_S = 20, 0.05
@@ -22,7 +22,7 @@ def held(folder: Path, what: str | None = None) -> Iterator[None]:
 
     Raises:
         ClusterError: another process holds it; the line names it.
-        StorageError: the folder cannot be written.
+        StorageError: the folder cannot be written, or its file system has no locks.
 
     """
     try:
@@ -36,6 +36,11 @@ def held(folder: Path, what: str | None = None) -> Iterator[None]:
         except BlockingIOError:
             raise ClusterError(
                 f"{what or f'run {folder.name}'} is held by {_holder(lock)}; it goes on undisturbed; wait for it or stop it"
+            ) from None
+        except OSError as error:
+            raise StorageError(
+                f"the file system of {folder} has no file locks ({error.strerror}): two commands could write there at once; nothing was changed; "
+                "mount it with flock (Lustre: -o flock), or set scratch to a folder on another one"
             ) from None
         lock.truncate(0)
         lock.write(json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "what": what}))

@@ -32,6 +32,8 @@ class TrainingSettings(Section):
     """Decay of the averaged weights, which are the ones used."""
     precision: Literal["bf16", "fp32"] = "bf16"
     """Compute type; master weights and averages are always fp32."""
+    tf32: bool = added(False, since="0.2.0")
+    """Let a GPU multiply fp32 matrices with 10 bits of mantissa (TF32): eight times the speed on an A100."""
     zero_stage: Literal[0, 1, 2, 3] = 1
     """DeepSpeed ZeRO stage."""
     num_workers: int = neutral(1, ge=1, le=4096)

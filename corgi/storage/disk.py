@@ -163,9 +163,8 @@ class Disk:
                 handle.write(data)
                 handle.flush()
                 os.fsync(handle.fileno())
-            os.link(private, path)
-        except FileExistsError:
-            return False
+            if not linked(private, path):
+                return False
         finally:
             private.unlink(missing_ok=True)
         _fsync_folder(path.parent)
@@ -222,3 +221,15 @@ def _fsync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def linked(private: Path, path: Path) -> bool:
+    """Give a file a second name unless the name is taken; returns whether the name is this file's.
+
+    NFS may lose the reply to a link that was made and answer the repeated request with "exists": the two are one file then.
+    """
+    try:
+        os.link(private, path)
+    except FileExistsError:
+        return os.path.samefile(private, path)
+    return True

@@ -8,7 +8,6 @@ after every listed file, and no other, was found with its size and sha256.
 import json
 import logging
 import math
-import os
 import re
 import shutil
 import uuid
@@ -22,6 +21,7 @@ from torch import Tensor
 
 from corgi.settings.errors import StorageError
 from corgi.settings.section import digest
+from corgi.storage.disk import linked
 from corgi.storage.errors import storage_full
 from corgi.training.listing import COMMITTED, entry, files, read_listing, sync, sync_folders
 from corgi.training.ranks import barrier, from_first, gathered, rank, world_size
@@ -253,7 +253,8 @@ def _publish(path: Path, listing: dict[str, Any]) -> None:
     try:
         private.write_text(json.dumps(listing, sort_keys=True))
         sync(private)
-        os.link(private, path)
+        if not linked(private, path):
+            raise FileExistsError(f"{path} is there already")
     finally:
         private.unlink(missing_ok=True)
     sync(path.parent)

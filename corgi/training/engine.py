@@ -25,6 +25,7 @@ def prepare_process(settings: TrainingSettings) -> None:
     os.environ["DS_ACCELERATOR"] = "cuda" if settings.use_gpu else "cpu"
     os.environ.setdefault("TORCH_EXTENSIONS_DIR", str(Path.home() / ".cache" / "corgi" / "torch_extensions"))
     torch.set_num_threads(max(1, int(settings.cpus_per_worker)))
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = settings.tf32
     # DeepSpeed makes groups of its own and names no time-out: theirs would be torch's half hour whatever Ray was told.
     limit = timedelta(seconds=settings.collective_timeout_s)
     distributed_c10d.default_pg_timeout = distributed_c10d.default_pg_nccl_timeout = limit
@@ -52,6 +53,7 @@ class GuardedAdamW(torch.optim.AdamW):
             betas=settings.betas,
             eps=settings.eps,
             weight_decay=settings.weight_decay,
+            fused=settings.use_gpu and not settings.offload,
         )
         self.alone = settings.zero_stage == 0
         self.max_norm = settings.grad_clip
@@ -142,8 +144,9 @@ def skipped(engine: Any) -> bool:
 def save_engine(engine: Any, folder: Path) -> None:
     """Write this rank's shard of the engine's state into a checkpoint that is being made."""
     engine.save_checkpoint(str(folder), tag=TAG, save_latest=False)
-    if engine.global_rank == 0:  # DeepSpeed leaves a script in each checkpoint; a checkpoint holds data only
-        (folder / "zero_to_fp32.py").unlink(missing_ok=True)
+    if engine.global_rank == 0:  # DeepSpeed leaves scripts in each checkpoint; a checkpoint holds data only
+        for script in folder.glob("*.py"):
+            script.unlink()
 
 
 def load_engine(engine: Any, folder: Path) -> None:
@@ -166,6 +169,10 @@ def _config(model: nn.Module, settings: TrainingSettings, alone: bool) -> dict[s
         "reduce_bucket_size": bucket,
         "allgather_bucket_size": bucket,
     }
+    if (
+        settings.use_gpu
+    ):  # reduce gradients during the backward pass: DeepSpeed's own default is after it at stages 1 and 2
+        zero["overlap_comm"] = True
     if settings.offload:
         held = {"device": "cpu", "pin_memory": settings.use_gpu}
         zero |= {"offload_optimizer": held, **({"offload_param": held} if settings.zero_stage == 3 else {})}

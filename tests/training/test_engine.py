@@ -1,11 +1,14 @@
 import itertools
 import math
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
 from corgi.settings.training import TrainingSettings
-from corgi.training.engine import GuardedAdamW, learning_rate, micro_batches
+from corgi.training.engine import GuardedAdamW, _config, learning_rate, micro_batches, save_engine
 from tests.support.tiny_training import Net
 
 
@@ -29,8 +32,9 @@ def test_share_is_cut_into_parts_no_larger_than_asked(share: int, micro: int, ex
     assert micro_batches(TrainingSettings(global_batch=share, micro_batch=micro)) == expected
 
 
-def test_optimiser_clips_and_leaves_all_alone_at_a_gradient_that_is_not_finite() -> None:
-    settings = TrainingSettings(zero_stage=0, precision="fp32", lr=0.1, grad_clip=1.0)
+@pytest.mark.parametrize("use_gpu", [False, True])
+def test_optimiser_clips_and_leaves_all_alone_at_a_gradient_that_is_not_finite(use_gpu: bool) -> None:
+    settings = TrainingSettings(zero_stage=0, precision="fp32", lr=0.1, grad_clip=1.0, use_gpu=use_gpu)
     model = Net(4)
     optimizer = GuardedAdamW(model.parameters(), settings)
     for parameter in model.parameters():
@@ -48,3 +52,47 @@ def test_optimiser_clips_and_leaves_all_alone_at_a_gradient_that_is_not_finite()
     assert optimizer.overflow
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
     assert all(torch.equal(a, s["exp_avg"]) for a, s in zip(moments, optimizer.state.values(), strict=True))
+
+
+def test_the_fused_optimiser_of_a_gpu_takes_the_same_steps() -> None:
+    """Its kernel runs on a CPU too."""
+    stepped = []
+    for use_gpu in (False, True):
+        torch.manual_seed(0)
+        model = Net(4)
+        settings = TrainingSettings(zero_stage=0, precision="fp32", lr=0.1, use_gpu=use_gpu)
+        optimizer = GuardedAdamW(model.parameters(), settings)
+        assert bool(optimizer.defaults["fused"]) == use_gpu
+        for step in range(4):
+            for parameter in model.parameters():
+                parameter.grad = torch.full_like(parameter, 0.1 * (step + 1))
+            optimizer.step()
+        stepped.append([p.detach().clone() for p in model.parameters()])
+    for plain, fused in zip(*stepped, strict=True):
+        torch.testing.assert_close(plain, fused, rtol=1e-5, atol=1e-6)
+    offloaded = TrainingSettings(zero_stage=1, use_gpu=True, offload=True)
+    assert not GuardedAdamW(Net(4).parameters(), offloaded).defaults["fused"]
+
+
+def test_a_checkpoint_holds_no_script(tmp_path: Path) -> None:
+    """DeepSpeed 0.19 leaves zero_to_fp32.py and zero_to_torch.py."""
+
+    def save_checkpoint(folder: str, **options: Any) -> None:
+        for name in ("zero_to_fp32.py", "zero_to_torch.py", "states.pt"):
+            (Path(folder) / name).touch()
+
+    save_engine(SimpleNamespace(global_rank=0, save_checkpoint=save_checkpoint), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["states.pt"]
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_gradients_are_reduced_during_the_backward_pass_on_gpus(stage: Any) -> None:
+    settings = TrainingSettings(zero_stage=stage, use_gpu=True)
+    assert _config(Net(4), settings, alone=stage == 0)["zero_optimization"]["overlap_comm"] is True
+    on_cpu = settings.model_copy(update={"use_gpu": False})
+    assert "overlap_comm" not in _config(Net(4), on_cpu, alone=stage == 0)["zero_optimization"]
+
+
+def test_a_setting_that_asks_for_no_tf32_is_not_part_of_the_meaning() -> None:
+    assert "tf32" not in TrainingSettings().meaning()
+    assert TrainingSettings(tf32=True).meaning()["tf32"] is True
