@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 
 from benchmarks.figures import Figures
 from corgi.flow.dag import Selection, open_dag
+from corgi.planning.stages import Plan
 from corgi.settings.recipe import Recipe
-from pipelines.full import planned
 
 MAX_SECONDS, MAX_BYTES, MAX_GROWTH = 30.0, 10**9, 1.1
 _PART_ROWS = 100_000
@@ -44,7 +44,7 @@ def plan_alone(path: Path, root: Path) -> None:
         {"name": "bench", "root": str(root), "plan": {"input": str(path)}, "embed": {"towers": [tower]}}
     )
     started = time.perf_counter()
-    dag = open_dag([planned(None)], recipe)
+    dag = open_dag([Plan()], recipe)
     dag.execute(Selection(), lambda line: None)
     seconds = time.perf_counter() - started
     used = resource.getrusage(resource.RUSAGE_SELF)

@@ -4,47 +4,22 @@ Every arm has the same network, data, steps and loss; what is done already by fu
 """
 
 import sys
-from typing import Any
 
 import full
 
+from corgi.comparison.stages import Comparison, Contest, Scores, Spaces
+from corgi.curation.stages import Curate
 from corgi.flow import command
-from corgi.flow.dag import Stage
+from corgi.flow.stage import Stage
 from corgi.report import results
-from corgi.sources.embeddings import holds_vectors
+from corgi.settings.recipe import Recipe
+from corgi.sources.identity import canonical_url
 
 
-def stages(recipe: Any) -> list[Stage]:
+def stages(recipe: Recipe) -> list[Stage]:
     """Return the stages from sources to the comparison; no picture is needed after the vectors are there."""
-    made = full.given() if any(map(holds_vectors, recipe.embed.input)) else full.pictures(recipe)
-    vectors = [stage for stage in made if stage.name != "tower" or recipe.tower is not None]
-    return [*vectors, *full.statistics()[:1], *contest()]
-
-
-def contest() -> list[Stage]:
-    """Return the comparison's own stages."""
-    tables = ("download", "embed", "curate")
-    return [
-        Stage("spaces", "corgi.comparison.spaces:run", ("embed", "curate"), ("compare",)),
-        Stage(
-            "contest", "corgi.comparison.contest:run", ("embed", "curate", "spaces"), ("compare",), version=2
-        ),
-        Stage(
-            "scores",
-            "corgi.comparison.scores:run",
-            (*tables, "spaces", "contest"),
-            ("compare", "score"),
-            version=2,
-        ),
-        Stage(
-            "comparison",
-            "corgi.comparison.stage:run",
-            (*tables, "spaces", "scores"),
-            ("compare", "score"),
-            parts="corgi.evaluation.parts:parts",
-        ),
-    ]
+    return [*full.to_vectors(recipe), Curate(), Spaces(), Contest(), Scores(), Comparison()]
 
 
 if __name__ == "__main__":
-    sys.exit(command.main(stages, results.publish, canonical="corgi.sources.identity:canonical_url"))
+    sys.exit(command.main(stages, results.publish, canonical=canonical_url))

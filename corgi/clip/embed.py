@@ -19,11 +19,11 @@ from corgi.clip.scores import Head, checked_heads
 from corgi.clip.tokens import token_column, token_encoder
 from corgi.clip.towers import Tower, load_tower
 from corgi.clip.vectors import column, concatenated, is_good, matrix
-from corgi.flow.cluster import connect, environment_beside
-from corgi.flow.dag import Context
-from corgi.flow.follow import Arriving
+from corgi.flow.cluster import connect
+from corgi.flow.context import Context
 from corgi.flow.placement import selector
 from corgi.flow.shards import Pool, make_arriving, make_shards
+from corgi.flow.stage import Arriving
 from corgi.settings.clip import EmbedSettings, TowerRef
 from corgi.tables.manifest import RowCounts, ShardManifest
 from corgi.tables.schema import Reason, caption_embeddings, caption_tokens, image_embeddings
@@ -50,12 +50,6 @@ def follow(context: Context, arriving: Arriving) -> None:
         return sized(tasks), more
 
     make_arriving(EmbedShards, arguments, ready, pool)
-
-
-def room(recipe: Any) -> dict[str, str] | None:
-    """Return the environment of the process that embeds what is downloaded meanwhile; None where the cluster cannot hold both pools."""
-    cpus = sum(pool.num_actors * pool.cpus_per_actor for pool in (recipe.download, recipe.embed))
-    return environment_beside(recipe, cpus, recipe.embed.num_actors * recipe.embed.gpus_per_actor)
 
 
 def _prepared(

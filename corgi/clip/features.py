@@ -19,7 +19,7 @@ from corgi.clip.backbones import load_trunks, portable_config
 from corgi.clip.embed import Vectors, embed_captions, embed_pictures
 from corgi.clip.towers import UNTRAINED, Tower, build_model
 from corgi.clip.vectors import column, matrix
-from corgi.flow.dag import Context
+from corgi.flow.context import Context
 from corgi.settings.clip import EmbedSettings, TowerRef, TowerSettings
 from corgi.settings.section import digest
 from corgi.tables.manifest import RowCounts, ShardManifest
@@ -41,9 +41,16 @@ def frozen_model(settings: TowerSettings) -> tuple[nn.Module, Any, Any]:
     return built
 
 
+def tower_settings(context: Context) -> TowerSettings:
+    """Return the section of the tower; without one the pipeline has no tower stage."""
+    settings = context.recipe.tower
+    assert settings is not None
+    return settings
+
+
 def feature_task(context: Context, download: ShardManifest) -> ShardTask:
     """Return the task of one download shard's features; its key leaves out what only the heads depend on."""
-    settings: TowerSettings = context.recipe.tower
+    settings = tower_settings(context)
     task = context.task(f"features-{download.shard}", inputs={"download": [download]})
     chosen = {name: getattr(settings, name) for name in _FEATURE_SETTINGS}
     meaning = {"shard": task.shard, "version": task.version, "settings": chosen, "input": download.digest}

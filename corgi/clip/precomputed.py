@@ -15,7 +15,7 @@ from corgi.clip.scores import checked_heads
 from corgi.clip.vector_inputs import check_vectors
 from corgi.clip.vectors import is_good
 from corgi.flow.cluster import connect
-from corgi.flow.dag import Context
+from corgi.flow.context import Context
 from corgi.flow.shards import Pool, make_shards
 from corgi.settings.clip import EmbedSettings
 from corgi.settings.errors import InputError

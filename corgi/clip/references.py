@@ -1,21 +1,15 @@
 """Which CLIP models a recipe means; light, so that finished work is recognised without torch."""
 
-import hashlib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from corgi.settings.clip import EmbedSettings, TowerRef
 from corgi.settings.errors import InputError
-from corgi.settings.recipe import Recipe
 from corgi.sources.embeddings import VectorFile, holds_vectors, vector_files
-from corgi.storage.paths import sha256_of
 from corgi.tables.manifest import ShardManifest
 from corgi.tables.run import Run
 from corgi.tables.store import Store
 
-PART_VERSIONS = {"own tower": 0, "named towers": 0, "heads": 0, "tokens": 0, "npy": 0, "npz": 0}
-"""Raised when what touches that part comes out otherwise: all other vectors stay (docs/decisions/0007)."""
 OWN_TOWER, TRAINED, GIVEN_TOWER = "own", "trained", "clip"
 
 
@@ -47,18 +41,6 @@ def model_shard(manifests: Iterable[ShardManifest]) -> ShardManifest | None:
     return next((m for m in manifests if any(entry.table == "checkpoint" for entry in m.files)), None)
 
 
-def fingerprint(recipe: Any) -> dict[str, str]:
-    """Return the sha256 of every local checkpoint, config and head the recipe names: what a path cannot say."""
-    named = [(ref.name, path) for ref in recipe.embed.towers for path in (ref.pretrained, ref.config)]
-    named += [(ref.name, ref.file) for ref in recipe.embed.heads]
-    found = {}
-    for name, path in named:
-        if path is not None and Path(path).is_file():
-            with Path(path).open("rb") as handle:
-                found[f"{name} {Path(path).name}"] = hashlib.file_digest(handle, "sha256").hexdigest()
-    return found
-
-
 def given_files(settings: EmbedSettings) -> list[VectorFile]:
     """Return the files of vectors that embed.input names; clip-retrieval's, which name no tower, are of the only one named.
 
@@ -73,37 +55,6 @@ def given_files(settings: EmbedSettings) -> list[VectorFile]:
         )
     tower = settings.towers[0].name if len(settings.towers) == 1 else GIVEN_TOWER
     return [file for place in settings.input for file in vector_files(Path(place).absolute(), tower)]
-
-
-def given_fingerprint(recipe: Any) -> dict[str, str]:
-    """Return the sha256 of every array of vectors made elsewhere, and of what the towers name."""
-    paths = {path for file in given_files(recipe.embed) for path, _ in file.arrays.values()}
-    hashes = sorted(sha256_of(str(path)) for path in paths)
-    return {f"array {number}": text for number, text in enumerate(hashes)} | fingerprint(recipe)
-
-
-def parts(recipe: Recipe) -> dict[str, int]:
-    """Return the versions of the parts of embed that a recipe touches."""
-    settings = recipe.embed
-    touched = {
-        "own tower": not settings.towers or any(ref.pretrained == TRAINED for ref in settings.towers),
-        "named towers": any(ref.pretrained != TRAINED for ref in settings.towers),
-        "heads": bool(settings.heads),
-        "tokens": bool(settings.tokens),
-    }
-    return {name: PART_VERSIONS[name] for name, is_touched in touched.items() if is_touched}
-
-
-def given_parts(recipe: Recipe) -> dict[str, int]:
-    """Return the versions of the formats of vectors made elsewhere, and of their scores."""
-    paths = [path for file in given_files(recipe.embed) for path, _ in file.arrays.values()]
-    touched = [*sorted({path.suffix[1:] for path in paths}), *(["heads"] if recipe.embed.heads else [])]
-    return {name: PART_VERSIONS[name] for name in touched}
-
-
-def earlier_shift(recipe: Any) -> dict[str, str]:
-    """Return the digest of the statistics the shift stage goes on from, if there are any."""
-    return {} if recipe.shift.update is None else {"update": shift_of(recipe.shift.update)[1].digest}
 
 
 def shift_of(folder: str) -> tuple[Store, ShardManifest]:

@@ -7,12 +7,11 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from corgi.clip import backbones
-from corgi.clip.features import FeatureRows, FeatureShards, feature_task, frozen_model
+from corgi.clip.features import FeatureRows, FeatureShards, feature_task, frozen_model, tower_settings
 from corgi.clip.projection_heads import HeadsObjective
 from corgi.flow.cluster import connect
-from corgi.flow.dag import Context
+from corgi.flow.context import Context
 from corgi.flow.shards import Pool, make_shards
-from corgi.settings.clip import TowerSettings
 from corgi.settings.errors import InputError, SettingsError
 from corgi.tables.manifest import RowCounts
 from corgi.tables.schema import Split
@@ -34,7 +33,7 @@ def run(context: Context) -> list[ShardTask]:
         SettingsError: micro-batches are asked for, which would change the contrastive loss.
 
     """
-    settings: TowerSettings = context.recipe.tower
+    settings = tower_settings(context)
     if settings.training.micro_batch:
         raise SettingsError(
             f"tower.training.micro_batch={settings.training.micro_batch}: the CLIP loss compares the whole batch at once; nothing was started; leave it 0"
@@ -53,7 +52,7 @@ def run(context: Context) -> list[ShardTask]:
 
 
 def _training(context: Context, model: ShardTask, features: list[ShardTask]) -> Training:
-    settings: TowerSettings = context.recipe.tower
+    settings = tower_settings(context)
     committed = [context.store.shard(task.stage, task.key) for task in features]
     return Training(
         name="tower",
@@ -73,7 +72,7 @@ def _training(context: Context, model: ShardTask, features: list[ShardTask]) -> 
 
 def _commit_model(context: Context, task: ShardTask, training: Training) -> None:
     """Train the heads, put them into the open_clip model and commit it as config and checkpoint."""
-    settings: TowerSettings = context.recipe.tower
+    settings = tower_settings(context)
     rows = FeatureRows(training.arguments["root"], training.arguments["features"], Split.TRAIN)
     if sum(rows.counts) < 2:
         raise InputError(

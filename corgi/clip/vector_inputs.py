@@ -7,22 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from corgi.clip.references import given_files
-from corgi.planning.fingerprint import fingerprint as plan_fingerprint
 from corgi.settings.clip import EmbedSettings, TowerRef
 from corgi.settings.errors import InputError
-from corgi.settings.recipe import Recipe
 from corgi.sources.embeddings import VectorFile, widths
-
-
-def checked_fingerprint(recipe: Recipe) -> list[str]:
-    """Return what a plan over vectors depends on outside the store, once the vectors are checked.
-
-    Raises:
-        InputError: as for `check_vectors`.
-
-    """
-    check_vectors(recipe.embed)
-    return plan_fingerprint(recipe)
 
 
 def check_vectors(settings: EmbedSettings) -> dict[str, int]:

@@ -17,7 +17,7 @@ from corgi.diffusion.shifted import ShiftedDiffusion
 from corgi.feeding.noise import Noise
 from corgi.feeding.rows import PriorRows, embedded_shards
 from corgi.flow.cluster import connect
-from corgi.flow.dag import Context
+from corgi.flow.context import Context
 from corgi.models.device import given_device
 from corgi.models.text_prior import TextPrior
 from corgi.settings.compare import CompareSettings

@@ -22,7 +22,7 @@ from corgi.evaluation.metrics import (
     two_sample_cosine,
 )
 from corgi.flow.cluster import connect
-from corgi.flow.dag import Context
+from corgi.flow.context import Context
 from corgi.flow.shards import Pool, make_shards
 from corgi.models.text_prior import Sampling, TextPrior
 from corgi.settings.compare import CompareSettings, ScoreSettings
@@ -51,11 +51,11 @@ def run(context: Context) -> list[ShardTask]:
     if pending:
         connect(context.recipe)
         pool = Pool(settings.num_actors, gpus=settings.gpus_per_actor)
-        make_shards(Scores, {}, pending, pool, "scores")
+        make_shards(ScoreShards, {}, pending, pool, "scores")
     return tasks
 
 
-class Scores:
+class ScoreShards:
     """Measure one arm a call; what is true of a space is worked out once an actor."""
 
     def __init__(self) -> None:

@@ -13,7 +13,7 @@ from corgi.comparison.arms import cluster_counts, low_rank_counts
 from corgi.feeding.feed import Rows, first_rows
 from corgi.feeding.rows import PriorRows, embedded_shards
 from corgi.flow.cluster import connect
-from corgi.flow.dag import Context
+from corgi.flow.context import Context
 from corgi.flow.shards import Pool, make_shards
 from corgi.settings.compare import CompareSettings, SpaceName
 from corgi.settings.errors import InputError
@@ -86,11 +86,11 @@ def run(context: Context) -> list[ShardTask]:
     pending = context.pending(tasks)
     if pending:
         connect(context.recipe)
-        make_shards(Spaces, {}, pending, Pool(settings.num_actors), "spaces")
+        make_shards(SpaceShards, {}, pending, Pool(settings.num_actors), "spaces")
     return tasks
 
 
-class Spaces:
+class SpaceShards:
     """Fit the statistics of one space in one call."""
 
     def make(self, task: ShardTask) -> ShardManifest:

@@ -14,7 +14,7 @@ from corgi.comparison.scores import judge
 from corgi.comparison.spaces import Space
 from corgi.evaluation.metrics import student_interval
 from corgi.flow.cluster import connect
-from corgi.flow.dag import Context
+from corgi.flow.context import Context
 from corgi.flow.shards import Pool, make_shards
 from corgi.settings.compare import CompareSettings, ScoreSettings
 from corgi.tables.manifest import RowCounts, ShardManifest
@@ -56,7 +56,7 @@ def run(context: Context) -> list[ShardTask]:
     pending = context.pending([task])
     if pending:
         connect(context.recipe)
-        make_shards(Comparison, {}, pending, Pool(), "comparison")
+        make_shards(ComparisonShards, {}, pending, Pool(), "comparison")
         _track(context, task)
     return [task]
 
@@ -81,7 +81,7 @@ def _track(context: Context, task: ShardTask) -> None:
     tracker.finish()
 
 
-class Comparison:
+class ComparisonShards:
     """Put one run's scores together."""
 
     def make(self, task: ShardTask) -> ShardManifest:

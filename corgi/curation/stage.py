@@ -22,7 +22,7 @@ from corgi.curation.dedup import (
 from corgi.curation.domains import capped, registered_domains
 from corgi.download.rules import placeholders
 from corgi.flow import screen
-from corgi.flow.dag import Context
+from corgi.flow.context import Context
 from corgi.settings.clip import CurateSettings, ScoreRule
 from corgi.settings.errors import InputError
 from corgi.tables.embedded import rows_of, vectors_of

@@ -1,20 +1,16 @@
 """The download stage of a run over precomputed embeddings: planned rows become rows of `images` without an image."""
 
-from collections.abc import Sequence
-
 import pyarrow as pa
 
-from corgi.download import revise
 from corgi.download.carried import amended, commit_tables
 from corgi.download.planned import Outcome
 from corgi.download.rules import check_captions, rules_of
 from corgi.download.shard_tables import ShardTables, shard_tables
 from corgi.flow.cluster import connect
-from corgi.flow.dag import Context
+from corgi.flow.context import Context
 from corgi.flow.shards import Pool, make_shards
 from corgi.imaging.decode import StoredImage
 from corgi.settings.data import DownloadSettings
-from corgi.settings.errors import InputError
 from corgi.tables.manifest import ShardManifest
 from corgi.tables.rejection import Rejection
 from corgi.tables.schema import IMAGES, Reason
@@ -35,20 +31,6 @@ def run(context: Context) -> list[ShardTask]:
         pool = Pool(settings.num_actors, settings.cpus_per_actor)
         make_shards(ListedShards, {}, pending, pool, "download")
     return tasks
-
-
-def amend(context: Context, tasks: Sequence[ShardTask]) -> None:
-    """Publish shards without the rows taken down.
-
-    Raises:
-        InputError: rows are to be fetched again, and none was ever fetched.
-
-    """
-    if any("retry" in task.payload["amend"] for task in tasks):
-        raise InputError(
-            "--retry-failed: embed.input names vectors, so nothing was fetched; nothing is lost; run a recipe that downloads"
-        )
-    revise.revise(context, tasks)
 
 
 class ListedShards:

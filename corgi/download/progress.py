@@ -6,6 +6,7 @@ from time import monotonic
 from typing import Any
 
 from corgi.download.stats import DOWNLOAD_REASONS
+from corgi.settings.recipe import Recipe
 from corgi.tables.schema import Reason
 from corgi.tracking.environment import mode_here, with_environment
 from corgi.tracking.tracked_run import TrackedRun
@@ -15,7 +16,7 @@ from corgi.tracking.tracker import Tracker
 class Progress:
     """Totals over the shards of this run; call it with each shard that `make_shards` finished."""
 
-    def __init__(self, recipe: Any, folder: Path, num_committed: int) -> None:
+    def __init__(self, recipe: Recipe, folder: Path, num_committed: int) -> None:
         """Go on after the shards that were committed before.
 
         W&B is fed where a key is set, or where the recipe or WANDB_MODE asks for an offline run; metrics.jsonl is always written.

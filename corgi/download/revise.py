@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from corgi.download.carried import amended, commit_tables
 from corgi.download.stage import fetch_shards
-from corgi.flow.dag import Context
+from corgi.flow.context import Context
 from corgi.tables.store import ShardTask
 
 

@@ -17,7 +17,7 @@ from corgi.fetching.exchange import tls_context
 from corgi.fetching.lease_actor import ClusterLeases, start_lease_actor, stop_lease_actor
 from corgi.fetching.lease_client import Leases
 from corgi.flow.cluster import connect
-from corgi.flow.dag import Context
+from corgi.flow.context import Context
 from corgi.flow.shards import Pool, make_shards
 from corgi.planning.blocklist import HashBlocklist
 from corgi.settings.data import DownloadSettings

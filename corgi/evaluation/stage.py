@@ -20,7 +20,7 @@ from corgi.evaluation.metrics import (
     two_sample_cosine,
 )
 from corgi.flow.cluster import connect
-from corgi.flow.dag import Context
+from corgi.flow.context import Context
 from corgi.flow.shards import Pool, make_shards
 from corgi.imaging.decode import decode_stored
 from corgi.inference.generate import Generator, assemble
@@ -52,11 +52,11 @@ def run(context: Context) -> list[ShardTask]:
     if pending:
         connect(context.recipe)
         pool = Pool(cpus=2.0, gpus=context.recipe.evaluate.gpus)
-        make_shards(Evaluate, {}, pending, pool, "evaluate")
+        make_shards(EvaluateShards, {}, pending, pool, "evaluate")
     return [task]
 
 
-class Evaluate:
+class EvaluateShards:
     """Measure one run in one actor."""
 
     def make(self, task: ShardTask) -> ShardManifest:

@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from corgi.flow.context import resolve
-from corgi.flow.dag import Context, Dag, Stage
+from corgi.flow.context import Context
+from corgi.flow.dag import Dag
+from corgi.flow.stage import RevisableStage, Stage
 from corgi.settings.errors import InputError, SettingsError
 from corgi.tables.garbage import Contents, readable_shards, referring_stages
 from corgi.tables.manifest import ShardManifest, StageManifest
@@ -48,7 +49,7 @@ def retry_failed(dag: Dag, reasons: Sequence[str], say: Say) -> int:
     """
     retried, able = 0, False
     for stage, context, done in _closed(dag):
-        if stage.amend is None or not stage.inputs:
+        if not isinstance(stage, RevisableStage) or not stage.inputs:
             continue
         able = True
         tasks = context.partitioned()
@@ -64,7 +65,7 @@ def retry_failed(dag: Dag, reasons: Sequence[str], say: Say) -> int:
             say(
                 f"{stage.name}: {len(wanted)} of {len(tasks)} shards hold rows rejected for {', '.join(reasons)}"
             )
-            resolve(stage.amend)(context, wanted)
+            stage.revise(context, wanted)
         if wanted or renewed:
             dag.run.record(stage.name, dag.close(context, tasks))
         retried += len(wanted)
@@ -111,7 +112,9 @@ def take_down_rows(dag: Dag, asked: TakenDown, say: Say) -> None:
     closed: dict[str, StageManifest] = {}
     old = dag.run.stages()
     for stage in dag.stages:
-        if stage.amend is None or stage.name not in old or any(name not in closed for name in stage.inputs):
+        if not isinstance(stage, RevisableStage) or stage.name not in old:
+            continue
+        if not set(stage.inputs) <= set(closed):
             continue
         closed[stage.name] = _rewritten(dag, stage, closed, old[stage.name], total, say)
     gone, models = _sweep(dag, total)
@@ -142,14 +145,13 @@ def _uids_of(dag: Dag, asked: TakenDown) -> TakenDown:
 
 def _rewritten(
     dag: Dag,
-    stage: Stage,
+    stage: RevisableStage,
     closed: dict[str, StageManifest],
     before: StageManifest,
     total: TakenDown,
     say: Say,
 ) -> StageManifest:
     """Carry a stage's shards over to the inputs it has now, without the rows taken down."""
-    assert stage.amend is not None
     context = dag.context(stage, closed)
     paths = {entry.shard: entry.path for entry in before.shards}
     tasks = context.partitioned() if stage.partition else _same_tasks(dag, before)
@@ -160,7 +162,7 @@ def _rewritten(
         if path is not None and (task.key not in done or _holds(dag, dag.store.read_shard(path), total)):
             wanted.append(_amending(task, path, {"take_down": True}))
     if wanted:
-        resolve(stage.amend)(context, wanted)
+        stage.revise(context, wanted)
         say(f"{stage.name}: {len(wanted)} of {len(tasks)} shards rewritten")
     # A take-down that was stopped here before has left newer generations than the stage lists.
     is_behind = any(done.get(task.key) != paths.get(task.shard) for task in tasks)

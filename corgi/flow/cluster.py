@@ -12,6 +12,7 @@ from corgi.flow import demand, node_types
 from corgi.flow.address import check_address
 from corgi.settings import errors
 from corgi.settings.errors import ClusterError, CorgiError
+from corgi.settings.recipe import Recipe
 
 _RAISED = re.compile(rf"^{re.escape(errors.__name__)}\.(\w+): (.*)$", re.MULTILINE)
 FREE_CPUS = 1.0
@@ -38,7 +39,7 @@ def shared() -> dict[str, str]:
     return {**found, _OF_COMMAND: "1"} if is_of_this_command() else found
 
 
-def environment_beside(recipe: Any, cpus: float, gpus: float) -> dict[str, str] | None:
+def environment_beside(recipe: Recipe, cpus: float, gpus: float) -> dict[str, str] | None:
     """Return the environment of a process whose work and this one's take so much together; None: one after the other."""
     if not recipe.cluster.side_by_side:
         return None
@@ -46,7 +47,7 @@ def environment_beside(recipe: Any, cpus: float, gpus: float) -> dict[str, str] 
     return shared() if has_room(recipe, cpus, gpus) else None
 
 
-def has_room(recipe: Any, cpus: float, gpus: float) -> bool:
+def has_room(recipe: Recipe, cpus: float, gpus: float) -> bool:
     """Say whether the cluster as it is holds so much and FREE_CPUS; one that is not this command's may grow."""
     import ray
 
@@ -104,7 +105,7 @@ def check() -> None:
         check_address(address)
 
 
-def connect(recipe: Any) -> None:
+def connect(recipe: Recipe) -> None:
     """Join the cluster of RAY_ADDRESS, or start a local Ray that ends with this process.
 
     Raises:

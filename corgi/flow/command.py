@@ -8,19 +8,19 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from corgi.flow import amend, cluster, inspect, screen, waiting
 from corgi.flow.aside import end_with
 from corgi.flow.code import code_digest, git_commit
-from corgi.flow.context import resolve
-from corgi.flow.dag import Dag, Selection, Stage, open_dag
+from corgi.flow.dag import Dag, open_dag
 from corgi.flow.follow import follow
 from corgi.flow.locks import held
 from corgi.flow.output import until_closed
 from corgi.flow.screen import Screen
+from corgi.flow.selection import Selection
+from corgi.flow.stage import Stage
 from corgi.settings.errors import SettingsError
-from corgi.settings.recipe import load
+from corgi.settings.recipe import Recipe, load
 from corgi.storage.disk import is_object_store
 from corgi.tables.run import Run
 from corgi.tables.taken_down import TakenDown
@@ -29,25 +29,25 @@ _INTERRUPTED = 130
 
 
 def main(
-    stages: Callable[[Any], Sequence[Stage]],
+    stages: Callable[[Recipe], Sequence[Stage]],
     after_stage: Callable[[Run], None],
     only: str | None = None,
     argv: list[str] | None = None,
-    canonical: str | None = None,
+    canonical: Callable[[str], str] = str,
 ) -> int:
     """Run a pipeline script; return its exit code.
 
-    `stages` gives the DAG of a recipe; `only` fixes the stage of a script that runs one; `canonical`, as `module:function`,
-    writes a URL the way tables do.
+    `stages` gives the DAG of a recipe; `only` fixes the stage of a script that runs one; `canonical` writes
+    a URL the way tables do.
     """
     return until_closed(lambda: _main(stages, after_stage, _parse(argv, only), canonical))
 
 
 def _main(
-    stages: Callable[[Any], Sequence[Stage]],
+    stages: Callable[[Recipe], Sequence[Stage]],
     after_stage: Callable[[Run], None],
     arguments: argparse.Namespace,
-    canonical: str | None,
+    canonical: Callable[[str], str],
 ) -> int:
     try:
         recipe = load(arguments.recipe, arguments.overrides)
@@ -146,7 +146,7 @@ def _log_of(run: Run) -> Path:
     return run.folder / "logs" / f"{time.strftime('%Y-%m-%dT%H-%M-%S')}-{os.getpid()}.log"
 
 
-def _check_root(recipe: Any) -> None:
+def _check_root(recipe: Recipe) -> None:
     place = ("scratch", recipe.scratch) if is_object_store(recipe.root) else ("root", recipe.root)
     if cluster.is_submitted() and not os.path.isabs(place[1]):
         raise SettingsError(
@@ -154,7 +154,9 @@ def _check_root(recipe: Any) -> None:
         )
 
 
-def _act(dag: Dag, selection: Selection, arguments: argparse.Namespace, canonical: str | None) -> int:
+def _act(
+    dag: Dag, selection: Selection, arguments: argparse.Namespace, canonical: Callable[[str], str]
+) -> int:
     if arguments.gc:
         return _print(inspect.collect(dag, arguments.plan))
     if arguments.plan:
@@ -203,10 +205,9 @@ def _run(dag: Dag, selection: Selection, asked: TakenDown | tuple[str, ...], sho
         shown.line(line)
 
 
-def _asked(arguments: argparse.Namespace, canonical: str | None) -> TakenDown | tuple[str, ...]:
+def _asked(arguments: argparse.Namespace, canonical: Callable[[str], str]) -> TakenDown | tuple[str, ...]:
     if arguments.take_down:
-        found = resolve(canonical) if canonical else str
-        return amend.read_names(Path(arguments.take_down), found)
+        return amend.read_names(Path(arguments.take_down), canonical)
     return amend.reasons_of(arguments.retry_failed) if arguments.retry_failed else ()
 
 
@@ -231,7 +232,7 @@ def _print_plan(dag: Dag, selection: Selection) -> int:
         print(f"{step.stage.name:<12} {state}")
         if step.reasons:
             print(f"{'':<12}   redone because: {'; '.join(step.reasons)}")
-        for line in step.stage.cost_lines(dag.recipe) if step.done is None else ():
+        for line in step.stage.cost(dag.recipe) if step.done is None else ():
             print(f"{'':<12}   {line}")
     return 0
 

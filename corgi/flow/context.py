@@ -1,7 +1,6 @@
-"""A stage and what its body is given: settings, inputs, names of its shards, a scratch folder of its own."""
+"""What a stage is given when it runs: settings, inputs, names of its shards, a scratch folder of its own."""
 
-import importlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,61 +10,27 @@ from typing import Any
 from corgi.flow.code import code_digest
 from corgi.flow.earlier import Earlier
 from corgi.flow.locks import held
-from corgi.settings.section import Section, digest
+from corgi.flow.stage import Fingerprint, Stage
+from corgi.settings.recipe import Recipe
+from corgi.settings.section import digest
 from corgi.tables.manifest import ShardEntry, ShardManifest, StageManifest
 from corgi.tables.run import Run
 from corgi.tables.store import ShardTask, Store
 
 
 @dataclass(frozen=True)
-class Stage:
-    """One step from committed tables to committed tables.
-
-    `body`, `fingerprint` and `amend` are `module:function`, imported only when needed: finished work must be
-    recognised without importing Ray or torch. `version` is raised by hand when equal input would give other output. `parts`, a
-    `module:function` of the recipe, returns a version for each part of the stage that the recipe touches, raised when only
-    what touches that part would come out otherwise: 0 to begin with, which no key holds (docs/decisions/0007).
-    `amend(context, tasks)` makes the next generation of committed shards from the one before (corgi/flow/amend.py).
-    `along` names the stage with which this one runs when only that one is asked for. `aside`, a `module:function` of the
-    recipe, is given where a stage may run beside later ones that do not need it: it returns the environment of the
-    process that makes it, or None where the cluster has no room for both. `follow`, a `module:function` of (context, arriving),
-    makes shards while those of `partition` are still being made, each as soon as its own input is there; `room` then says, as
-    `aside` does, whether the cluster holds both.
-    """
-
-    name: str
-    body: str
-    inputs: tuple[str, ...] = ()
-    settings: tuple[str, ...] = ()
-    version: int = 1
-    partition: str | None = None
-    fingerprint: str | None = None
-    parts: str | None = None
-    amend: str | None = None
-    cost: str | None = None
-    along: str | None = None
-    aside: str | None = None
-    follow: str | None = None
-    room: str | None = None
-
-    def cost_lines(self, recipe: Any) -> list[str]:
-        """Return what a plan prints of the stage's cost; nothing when it has no `cost`, a `module:function` of the recipe."""
-        return resolve(self.cost)(recipe) if self.cost else []
-
-
-@dataclass(frozen=True)
 class Context:
-    """What a stage's body is given: its settings, its inputs' manifests, and how to name its shards."""
+    """What a stage is given: its settings, its inputs' manifests, and how to name its shards."""
 
     stage: Stage
-    recipe: Any
+    recipe: Recipe
     store: Store
     run: Run
     inputs: dict[str, StageManifest]
     key: str
     force: bool = False
     locks: ExitStack = field(default_factory=ExitStack)
-    outside: Any = None
+    outside: Fingerprint = None
     parts: dict[str, int] = field(default_factory=dict)
     earlier: Earlier | None = None
 
@@ -163,29 +128,23 @@ class Context:
         return [entry.shard for entry in self.entries(stage)] == wanted
 
 
-def meaning_of(stage: Stage, recipe: Section) -> dict[str, Any]:
+def meaning_of(stage: Stage, recipe: Recipe) -> dict[str, Any]:
     """Return what a stage's keys hold of its settings: what can change its result and was asked for."""
     return recipe.meaning(stage.settings)
 
 
-def outside_of(stage: Stage, recipe: Any) -> Any:
-    """Return what a stage depends on beside settings and inputs: files that the recipe names, by content."""
-    return resolve(stage.fingerprint)(recipe) if stage.fingerprint else None
-
-
-def parts_of(stage: Stage, recipe: Any) -> dict[str, int]:
-    """Return the versions of a stage's parts that a recipe touches."""
-    return resolve(stage.parts)(recipe) if stage.parts else {}
-
-
-def version_of(stage: Stage, parts: dict[str, int]) -> Any:
+def version_of(stage: Stage, parts: dict[str, int]) -> int | list[int | dict[str, int]]:
     """Return a stage's version as keys hold it: beside its own the raised ones of its parts, where there are any."""
     raised = {part: number for part, number in parts.items() if number}
     return [stage.version, raised] if raised else stage.version
 
 
 def stage_key(
-    stage: Stage, recipe: Any, inputs: dict[str, StageManifest], outside: Any, parts: dict[str, int]
+    stage: Stage,
+    recipe: Recipe,
+    inputs: dict[str, StageManifest],
+    outside: Fingerprint,
+    parts: dict[str, int],
 ) -> str:
     """Return the key of a stage over its inputs."""
     return digest(
@@ -197,9 +156,3 @@ def stage_key(
             "outside": outside,
         }
     )
-
-
-def resolve(path: str) -> Callable[..., Any]:
-    """Return what `module:function` names."""
-    module, _, name = path.partition(":")
-    return getattr(importlib.import_module(module), name)

@@ -8,61 +8,21 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from corgi.flow import cluster, screen
 from corgi.flow.aside import Aside
 from corgi.flow.code import code_digest, git_commit
-from corgi.flow.context import Context, Stage, outside_of, parts_of, resolve, stage_key
+from corgi.flow.context import Context, stage_key
 from corgi.flow.earlier import Earlier
 from corgi.flow.reasons import reasons, reasons_to_come
-from corgi.settings.errors import InputError, SettingsError, StorageError
+from corgi.flow.selection import Selection
+from corgi.flow.stage import FollowingStage, Stage
+from corgi.settings.errors import InputError, StorageError
+from corgi.settings.recipe import Recipe
 from corgi.storage.disk import is_object_store
 from corgi.tables.manifest import RowCounts, ShardEntry, StageManifest
 from corgi.tables.run import Run
 from corgi.tables.store import ShardTask, Store
-
-__all__ = ["Context", "Dag", "Selection", "Stage", "Step", "open_dag"]
-
-
-@dataclass
-class Selection:
-    """Which stages a command runs; the others must be complete already."""
-
-    first: str | None = None
-    last: str | None = None
-    only: str | None = None
-    force: bool = False
-
-    def of(self, stages: Sequence[Stage]) -> list[Stage]:
-        """Return the selected stages in order.
-
-        Raises:
-            SettingsError: a name is not one of the stages.
-
-        """
-        names = [stage.name for stage in stages]
-        for name in (self.first, self.last, self.only):
-            if name is not None and name not in names:
-                raise SettingsError(
-                    f"no stage {name!r}; nothing was started; the stages are {', '.join(names)}"
-                )
-        if self.only is not None:
-            return [stage for stage in stages if self.only in (stage.name, stage.along)]
-        start = names.index(self.first) if self.first else 0
-        end = names.index(self.last) + 1 if self.last else len(names)
-        if start >= end:
-            raise SettingsError(
-                f"--from {self.first} lies after --until {self.last}; nothing was started; the order is {', '.join(names)}"
-            )
-        return list(stages[start:end])
-
-    def with_inputs(self, stages: Sequence[Stage]) -> set[str]:
-        """Return the names of the selected stages and of all they are made from."""
-        needed = {stage.name for stage in self.of(stages)}
-        for stage in reversed(stages):
-            needed |= set(stage.inputs) if stage.name in needed else set()
-        return needed
 
 
 @dataclass(frozen=True)
@@ -83,7 +43,7 @@ class Dag:
     """Stages in order, over one recipe and one store."""
 
     stages: Sequence[Stage]
-    recipe: Any
+    recipe: Recipe
     store: Store
     run: Run
     after_stage: Callable[[Run], None] = field(default=lambda run: None)
@@ -151,7 +111,7 @@ class Dag:
         return ran
 
     def make_alone(self, name: str, force: bool) -> None:
-        """Run one stage's body over what is closed and close it; run.json is left to the process that asked for it.
+        """Run one stage over what is closed and close it; run.json is left to the process that asked for it.
 
         Raises:
             InputError: one of its inputs is not complete.
@@ -164,7 +124,7 @@ class Dag:
             with ExitStack() as locks:
                 context = self.context(stage, closed, force and stage.name == name, locks)
                 if stage.name == name:
-                    self.close(context, resolve(stage.body)(context))
+                    self.close(context, stage.run(context))
                     return
                 done = self.store.stage(stage.name, context.key)
             if done is not None:
@@ -172,7 +132,7 @@ class Dag:
 
     def _follower_of(
         self, context: Context, closed: dict[str, StageManifest], selected: set[str]
-    ) -> Stage | None:
+    ) -> FollowingStage | None:
         """Return the stage whose shards can be made as this one's are committed, None where there is none."""
         if self.ahead_command is None or context.force:
             return None
@@ -181,19 +141,19 @@ class Dag:
             (
                 stage
                 for stage in self.stages
-                if stage.follow and stage.partition == context.stage.name
+                if isinstance(stage, FollowingStage) and stage.partition == context.stage.name
                 if stage.name in selected and there.issuperset(stage.inputs)
             ),
             None,
         )
 
     def _start_follower(
-        self, stage: Stage | None, say: Callable[[str], None], held: ExitStack
+        self, stage: FollowingStage | None, say: Callable[[str], None], held: ExitStack
     ) -> Aside | None:
         """Start the process of a following stage, which ends with `held`; None where the cluster has no room for it."""
-        if stage is None or stage.room is None or self.ahead_command is None:
+        if stage is None or self.ahead_command is None:
             return None
-        environment = resolve(stage.room)(self.recipe)
+        environment = stage.side_by_side(self.recipe)
         if environment is None:
             return None
         say(f"{stage.name}: follows {stage.partition}, shard by shard")
@@ -216,11 +176,11 @@ class Dag:
         stage = context.stage
         needing = self.following(stage)
         later = self.stages[list(self.stages).index(stage) + 1 :]
-        if self.aside_command is None or stage.aside is None:
+        if self.aside_command is None or isinstance(stage, FollowingStage):
             return None
         if not any(other.name in selected and other.name not in needing for other in later):
             return None
-        environment = resolve(stage.aside)(self.recipe)
+        environment = stage.side_by_side(self.recipe)
         if environment is None:
             return None
         say(f"{stage.name}: runs beside what follows")
@@ -247,16 +207,16 @@ class Dag:
         context: Context,
         before: StageManifest | None,
         say: Callable[[str], None],
-        follower: Stage | None,
+        follower: FollowingStage | None,
     ) -> StageManifest:
-        """Run a stage's body, close the stage, point the run at it; a follower makes its shards meanwhile."""
+        """Run a stage, close it, point the run at it; a follower makes its shards meanwhile."""
         stage = context.stage
         screen.current().begin(f"{stage.name}: runs")
         if before is None:
             self.run.supersede(self.following(stage))
         with ExitStack() as held:
             beside = self._start_follower(follower, say, held)
-            done = self.close(context, resolve(stage.body)(context))
+            done = self.close(context, stage.run(context))
             self.run.record(stage.name, done)
             self.after_stage(self.run)
             say(f"{stage.name}: {_summary(done)}")
@@ -279,9 +239,9 @@ class Dag:
         force: bool = False,
         locks: ExitStack | None = None,
     ) -> Context:
-        """Return what a stage's body would be given over these closed inputs."""
+        """Return what a stage would be given over these closed inputs."""
         inputs = {name: closed[name] for name in stage.inputs}
-        outside, parts = outside_of(stage, self.recipe), parts_of(stage, self.recipe)
+        outside, parts = stage.fingerprint(self.recipe), stage.parts(self.recipe)
         key = stage_key(stage, self.recipe, inputs, outside, parts)
         held = locks or ExitStack()
         earlier = Earlier(self.run, stage.name, self.recipe, stage.settings)
@@ -334,7 +294,9 @@ class Dag:
         return self.store.close(manifest)
 
 
-def open_dag(stages: Sequence[Stage], recipe: Any, after_stage: Callable[[Run], None] | None = None) -> Dag:
+def open_dag(
+    stages: Sequence[Stage], recipe: Recipe, after_stage: Callable[[Run], None] | None = None
+) -> Dag:
     """Return the DAG of a recipe's run under the recipe's root."""
     scratch = Path(recipe.scratch or ("runs" if is_object_store(recipe.root) else recipe.root)).absolute()
     store = Store(recipe.root, scratch / "cache")

@@ -3,7 +3,7 @@
 from functools import cached_property
 
 from corgi.settings.errors import StorageError
-from corgi.settings.section import Section
+from corgi.settings.recipe import Recipe
 from corgi.tables.manifest import StageManifest
 from corgi.tables.run import Run
 
@@ -16,7 +16,7 @@ class Earlier:
     The settings must be the same too, since later stages read some of them beside the tables.
     """
 
-    def __init__(self, run: Run, stage: str, recipe: Section, settings: tuple[str, ...]) -> None:
+    def __init__(self, run: Run, stage: str, recipe: Recipe, settings: tuple[str, ...]) -> None:
         """Name the stage and its sections of the recipe; the store is asked when the first shard is."""
         self._run, self._stage = run, stage
         self._recipe, self._settings = recipe, settings

@@ -1,16 +1,14 @@
 """A stage that makes its shards while those it is made from are still being made, each as soon as its own input is there."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
-from corgi.flow.context import Context, Stage, resolve
+from corgi.flow.context import Context
 from corgi.flow.dag import Dag
+from corgi.flow.stage import FollowingStage, Stage
 from corgi.tables.manifest import RowCounts, ShardEntry, StageManifest
 from corgi.tables.store import ShardTask
-
-Arriving = Callable[[], tuple[list[ShardTask], bool]]
-"""Returns the tasks that can be made since the last call, and whether more may come."""
 
 _LEAST_POLL_S, _POLL_SHARE = 0.3, 4.0
 """Seconds between two looks at the store, and how many times longer than a look itself they are at least."""
@@ -31,8 +29,8 @@ def follow(dag: Dag, name: str) -> None:
         if done is not None:
             closed[other.name] = done
     source = _Source(dag, stage, dag.context(before, closed), closed)
-    assert stage.follow is not None
-    resolve(stage.follow)(source.context(), source.arriving)
+    assert isinstance(stage, FollowingStage)
+    stage.follow(source.context(), source.arriving)
 
 
 class _Source:

@@ -5,9 +5,10 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from corgi.flow.context import Context, Stage, meaning_of, parts_of
+from corgi.flow.context import Context, meaning_of
+from corgi.flow.stage import Stage
 from corgi.settings.errors import StorageError
-from corgi.settings.section import Section
+from corgi.settings.recipe import Recipe
 from corgi.tables.manifest import StageManifest
 from corgi.tables.run import Run
 
@@ -32,12 +33,12 @@ def reasons(run: Run, context: Context) -> list[str]:
     return _few(found)
 
 
-def reasons_to_come(run: Run, stage: Stage, recipe: Section, missing: list[str]) -> list[str]:
+def reasons_to_come(run: Run, stage: Stage, recipe: Recipe, missing: list[str]) -> list[str]:
     """Return what can be said while some inputs are not made yet: a stage whose inputs come out as before is not redone."""
     before = run.former(stage.name)
     if before is None:
         return []
-    own = [*_versions(stage, parts_of(stage, recipe), before), *_settings(stage, recipe, before)]
+    own = [*_versions(stage, stage.parts(recipe), before), *_settings(stage, recipe, before)]
     return _few(own) or [f"{', '.join(missing)} may come out otherwise"]
 
 
@@ -50,7 +51,7 @@ def _versions(stage: Stage, parts: dict[str, int], before: StageManifest) -> Ite
             yield f"version of {part} {was} -> {number}"
 
 
-def _settings(stage: Stage, recipe: Section, before: StageManifest) -> Iterator[str]:
+def _settings(stage: Stage, recipe: Recipe, before: StageManifest) -> Iterator[str]:
     was = type(recipe).recorded_meaning(before.settings)
     return _differences(was, meaning_of(stage, recipe), "")
 

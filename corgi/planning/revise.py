@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from corgi.flow.dag import Context
+from corgi.flow.context import Context
 from corgi.tables.arrow import is_in, pc
 from corgi.tables.manifest import RowCounts
 from corgi.tables.schema import Reason

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from corgi.flow import screen
-from corgi.flow.dag import Context
+from corgi.flow.context import Context
 from corgi.planning.blocklist import Blocklist, digests, hashes
 from corgi.planning.merge import merged
 from corgi.planning.partition import SPILL, digests_of, leading_of, num_buckets, spill, spilled

@@ -3,12 +3,12 @@
 import importlib.util
 import json
 from pathlib import Path
-from typing import Any
 
 from corgi.clip.references import TRAINED
 from corgi.clip.vector_inputs import check_vectors
 from corgi.settings.clip import ShiftSettings, TowerRef
 from corgi.settings.errors import SettingsError
+from corgi.settings.recipe import Recipe
 from corgi.sources.embeddings import holds_vectors
 
 BLOCK_BYTES = 64 * 2**20
@@ -68,7 +68,7 @@ def check_memory(settings: ShiftSettings, dim: int, rows: int | None = None) -> 
     return total
 
 
-def plan_lines(recipe: Any) -> list[str]:
+def plan_lines(recipe: Recipe) -> list[str]:
     """Return what --plan says of the stage.
 
     Raises:
@@ -84,16 +84,14 @@ def plan_lines(recipe: Any) -> list[str]:
     ]
 
 
-def embedding_dim(recipe: Any) -> int | None:
+def embedding_dim(recipe: Recipe) -> int | None:
     """Return the width of the recipe's concatenated towers from their configs alone; None where one is not known here."""
     if any(map(holds_vectors, recipe.embed.input)):
         return sum(check_vectors(recipe.embed).values())
+    own = None if recipe.tower is None else recipe.tower.embed_dim
     if not recipe.embed.towers:
-        return recipe.tower.embed_dim if recipe.tower is not None else None
-    dims = [
-        recipe.tower.embed_dim if ref.pretrained == TRAINED else _tower_dim(ref)
-        for ref in recipe.embed.towers
-    ]
+        return own
+    dims = [own if ref.pretrained == TRAINED else _tower_dim(ref) for ref in recipe.embed.towers]
     return None if None in dims else sum(dim for dim in dims if dim is not None)
 
 

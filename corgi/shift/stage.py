@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 from corgi.clip.references import shift_of
 from corgi.clip.vectors import NORMALISATION
 from corgi.flow.cluster import connect
-from corgi.flow.dag import Context
+from corgi.flow.context import Context
 from corgi.imaging.decode import decode_stored
 from corgi.settings.clip import ShiftSettings
 from corgi.settings.errors import InputError

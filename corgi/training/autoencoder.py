@@ -13,7 +13,7 @@ from torch import Tensor
 
 from corgi.flow import screen
 from corgi.flow.cluster import connect
-from corgi.flow.dag import Context
+from corgi.flow.context import Context
 from corgi.flow.shards import Pool, make_shards
 from corgi.imaging.decode import decode_stored
 from corgi.models.autoencoder import LATENT_SPACES, Autoencoder

@@ -4,9 +4,9 @@ import importlib.util
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from corgi.models.prior_config import FEED_FORWARD_RATIO, PriorConfig
+from corgi.settings.recipe import Recipe
 
 PEAK_FLOPS = {"A100": 312e12, "H100": 989e12}
 """Dense bf16 FLOP/s."""
@@ -77,7 +77,7 @@ def prior_cost(config: PriorConfig, levels: int = 1) -> TrainingCost:
     return TrainingCost(config.num_parameters(), prior_flops(config, levels), config.activation_checkpointing)
 
 
-def lines(recipe: Any) -> list[str]:
+def lines(recipe: Recipe) -> list[str]:
     """Return what a plan prints of a prior's training on GPUs; nothing for a training on CPUs."""
     settings = recipe.prior
     if not settings.training.use_gpu:
@@ -122,7 +122,7 @@ def described(cost: TrainingCost, num_samples: int, num_trainings: int = 1) -> l
     return found
 
 
-def embedding_dim(recipe: Any) -> int | None:
+def embedding_dim(recipe: Recipe) -> int | None:
     """Return the dimension of the concatenated towers, read from open_clip's model configs; None when one is unknown."""
     if not recipe.embed.towers:
         return recipe.tower.embed_dim if recipe.tower is not None else None

@@ -13,7 +13,7 @@ from corgi.diffusion.shifted import ShiftedDiffusion, ShiftTable
 from corgi.feeding.noise import Noise
 from corgi.feeding.rows import DecoderRows, embedded_shards, vector_moments
 from corgi.flow.cluster import connect
-from corgi.flow.dag import Context
+from corgi.flow.context import Context
 from corgi.models.denoiser import perturb_embedding
 from corgi.models.device import given_device
 from corgi.models.networks import NETWORKS, NetworkSizes

@@ -18,7 +18,7 @@ from corgi.feeding.feed import Rows, dense, first_rows
 from corgi.feeding.noise import Noise
 from corgi.feeding.rows import PriorRows, embedded_shards
 from corgi.flow.cluster import connect
-from corgi.flow.dag import Context
+from corgi.flow.context import Context
 from corgi.models.device import given_device
 from corgi.models.prior import Prior, PriorConfig
 from corgi.models.text_prior import Sampling, TextPrior

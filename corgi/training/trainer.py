@@ -18,6 +18,7 @@ from corgi.flow.cluster import cause, connect, is_of_this_command
 from corgi.flow.placement import selector
 from corgi.settings import errors
 from corgi.settings.errors import ClusterError, CorgiError
+from corgi.settings.recipe import Recipe
 from corgi.settings.training import TrainingSettings
 from corgi.tables.store import write_file
 from corgi.tracking.environment import with_environment
@@ -42,7 +43,7 @@ class _Job:
     failure: str
 
 
-def train(trainings: Sequence[Training], recipe: Any) -> None:
+def train(trainings: Sequence[Training], recipe: Recipe) -> None:
     """Bring every training to its final weights; finished ones are skipped, and Ray is not started for them.
 
     Trainings that follow each other and ask for the same workers share one worker group.

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from corgi.flow.dag import Context
+from corgi.flow.context import Context
 from corgi.settings.clip import EmbedSettings
 from corgi.settings.errors import SettingsError
 from corgi.settings.models import PriorSettings

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from corgi.clip.references import fingerprint, tower_refs
+from corgi.clip.references import tower_refs
+from corgi.clip.stages import Embed
 from corgi.settings.clip import EmbedSettings, TowerRef
 from corgi.settings.recipe import Recipe
 from corgi.tables.store import Store
@@ -29,7 +30,7 @@ def test_a_changed_checkpoint_changes_the_fingerprint(tmp_path: Path) -> None:
     tower = {"name": "a", "model": "ViT-B-32", "pretrained": str(path)}
     recipe = Recipe.model_validate({"name": "x", "embed": {"towers": [tower]}})
     path.write_bytes(b"one")
-    first = fingerprint(recipe)
+    first = Embed().fingerprint(recipe)
     path.write_bytes(b"two")
     assert len(first) == 1
-    assert fingerprint(recipe) != first
+    assert Embed().fingerprint(recipe) != first

@@ -8,8 +8,10 @@ import pytest
 
 from corgi.curation.domains import registered_domains
 from corgi.curation.stage import threshold
+from corgi.curation.stages import Curate
 from corgi.curation.subset import UID_TYPE, npy_bytes, uid_set
-from corgi.flow.dag import Context, Dag, Selection, Stage, open_dag
+from corgi.flow.context import Context
+from corgi.flow.dag import Dag, Selection, open_dag
 from corgi.settings.clip import ScoreRule
 from corgi.settings.errors import InputError, SettingsError
 from corgi.settings.recipe import Recipe
@@ -17,6 +19,7 @@ from corgi.settings.recipe import load as load_recipe
 from corgi.tables.manifest import RowCounts
 from corgi.tables.schema import image_embeddings
 from corgi.tables.store import ShardTask
+from tests.support.stages import stage
 
 NUM_ROWS, NUM_SHARDS, DIM = 2000, 4, 32
 KINDS = ("exact", "perceptual", "semantic")
@@ -95,11 +98,10 @@ def _embeddings(rows: list[int]) -> pa.Table:
 
 
 def curated(root: Path, **curate) -> tuple[Dag, dict[str, str | None]]:
-    here = "tests.curation.test_planted"
     stages = [
-        Stage("download", f"{here}:download", settings=("download",)),
-        Stage("embed", f"{here}:embed", ("download",), ("embed",)),
-        Stage("curate", "corgi.curation.stage:run", ("download", "embed"), ("curate",)),
+        stage("download", download, settings=("download",)),
+        stage("embed", embed, ("download",), ("embed",)),
+        Curate(),
     ]
     tower = {"name": "t", "model": "RN50", "pretrained": "random"}
     values = {"name": "c", "root": str(root), "curate": curate, "embed": {"towers": [tower]}}

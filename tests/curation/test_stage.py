@@ -6,10 +6,13 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from corgi.flow.dag import Context, Dag, Selection, Stage, open_dag
+from corgi.curation.stages import Curate
+from corgi.flow.context import Context
+from corgi.flow.dag import Dag, Selection, open_dag
 from corgi.settings.recipe import Recipe
 from corgi.tables.manifest import RowCounts
 from corgi.tables.store import ShardTask
+from tests.support.stages import stage
 
 # uid, sha256, split, similarity; None: no caption
 Picture = tuple[str, str, str, float | None]
@@ -53,11 +56,10 @@ def _commit(context: Context, table: str, columns: list[str]) -> list[ShardTask]
 
 
 def dag(root: Path, **curate) -> Dag:
-    here = "tests.curation.test_stage"
     stages = [
-        Stage("download", f"{here}:download", settings=("download",)),
-        Stage("embed", f"{here}:embed", ("download",), ("embed",)),
-        Stage("curate", "corgi.curation.stage:run", ("download", "embed"), ("curate",)),
+        stage("download", download, settings=("download",)),
+        stage("embed", embed, ("download",), ("embed",)),
+        Curate(),
     ]
     tower = {"name": "rn", "model": "RN50", "pretrained": "random"}
     recipe = Recipe.model_validate(

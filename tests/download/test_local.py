@@ -13,9 +13,10 @@ import pytest
 
 from corgi.download.local import LocalReader, locations_of
 from corgi.download.stage import DownloadShards
-from corgi.flow.dag import Dag, Selection, Stage, open_dag
+from corgi.flow.dag import Dag, Selection, open_dag
 from corgi.imaging.decode import decode
 from corgi.imaging.pool import DecoderPool
+from corgi.planning.stages import Plan
 from corgi.settings.data import DownloadSettings
 from corgi.settings.errors import InputError
 from corgi.settings.recipe import Recipe
@@ -23,9 +24,9 @@ from corgi.sources.identity import content_url, uid
 from corgi.sources.sources import sources
 from corgi.tables.rejection import Rejection
 from corgi.tables.schema import Reason
-from tests.support.lists import PLAN
 from tests.support.pictures import encoded, scene
 from tests.support.results import body_of, reason_of
+from tests.support.stages import stage
 from tests.support.tars import picture, samples, write_tar
 
 TOWER = {"name": "rn", "model": "RN50", "pretrained": "random"}
@@ -40,8 +41,8 @@ def recipe_of(root: Path, *inputs: Path | str, download: dict[str, Any] | None =
 def downloaded(recipe: Recipe) -> tuple[Dag, dict[str, list[dict[str, Any]]]]:
     """Plan, then make every download shard in this process; return the tables as rows."""
     stages = [
-        PLAN,
-        Stage("download", "tests.download.test_local:make_here", ("plan",), ("download",), partition="plan"),
+        Plan(),
+        stage("download", make_here, ("plan",), ("download",), partition="plan"),
     ]
     dag = open_dag(stages, recipe)
     dag.execute(Selection(), lambda line: None)
@@ -271,7 +272,7 @@ BLOCKS = {"urls": "urls.txt", "domains": "domains.txt", "hashes": "hashes.parque
 
 def test_a_finished_plan_is_read_from_where_its_sources_lie_now(tmp_path):
     first = write_tar(tmp_path / "a.tar", samples(2))
-    dag = open_dag([PLAN], recipe_of(tmp_path / "runs", first))
+    dag = open_dag([Plan()], recipe_of(tmp_path / "runs", first))
     dag.execute(Selection(), lambda line: None)
     second = first.rename(tmp_path / "elsewhere.tar")
     _, tables = downloaded(recipe_of(tmp_path / "runs", second))

@@ -9,9 +9,12 @@ import pyarrow as pa
 import pytest
 
 from corgi.download.planned import Outcome
+from corgi.download.stages import Download
 from corgi.flow import command
-from corgi.flow.dag import Context, Stage
+from corgi.flow.context import Context
+from corgi.flow.stage import Stage
 from corgi.imaging.decode import StoredImage
+from corgi.planning.stages import Plan
 from corgi.sources.identity import canonical_url, uid
 from corgi.tables.manifest import RowCounts
 from corgi.tables.rejection import Rejection
@@ -19,6 +22,7 @@ from corgi.tables.run import Run
 from corgi.tables.schema import Reason
 from corgi.tables.store import ShardTask, Store, table_digest
 from corgi.tables.taken_down import read_taken_down
+from tests.support.stages import stage
 from tests.support.tables import png
 
 NUM_ROWS, PER_SHARD = 60, 10
@@ -82,20 +86,11 @@ MADE: list[str] = []
 
 
 def stages(recipe: Any) -> list[Stage]:
-    here = "tests.download.test_revise"
-    listed = {"settings": ("plan",), "fingerprint": "corgi.planning.fingerprint:fingerprint"}
     return [
-        Stage("plan", "corgi.planning.stage:run", **listed, amend="corgi.planning.revise:revise"),
-        Stage(
-            "download",
-            "corgi.download.stage:run",
-            ("plan",),
-            ("download",),
-            partition="plan",
-            amend="corgi.download.revise:revise",
-        ),
-        Stage("embed", f"{here}:doubled", ("download",), ("embed",), partition="download"),
-        Stage("prior", f"{here}:model", ("embed",), ("prior",)),
+        Plan(),
+        Download(),
+        stage("embed", doubled, ("download",), ("embed",), partition="download"),
+        stage("prior", model, ("embed",), ("prior",)),
     ]
 
 
@@ -123,7 +118,7 @@ class Flow:
             stages,
             lambda run: None,
             argv=[str(self.recipe), *arguments],
-            canonical="corgi.sources.identity:canonical_url",
+            canonical=canonical_url,
         )
         out, self.complained = self._capture.readouterr()
         self.said = out
@@ -184,8 +179,8 @@ def test_a_retry_asks_only_for_what_failed_and_redoes_only_touched_shards(finish
     fresh = flow("two")
     fresh.site.failing = {44: Reason.HTTP_STATUS}
     fresh.run()
-    for stage, table in (("download", "images"), ("download", "captions"), ("embed", "image_embeddings")):
-        assert table_digest(finished.rows(stage, table)) == table_digest(fresh.rows(stage, table))
+    for name, table in (("download", "images"), ("download", "captions"), ("embed", "image_embeddings")):
+        assert table_digest(finished.rows(name, table)) == table_digest(fresh.rows(name, table))
     assert ledger(finished) == ledger(fresh)
     facts = [[s.facts for s in one.opened().shards("download")] for one in (finished, fresh)]
     assert facts[0] == facts[1]

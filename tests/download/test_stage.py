@@ -15,7 +15,8 @@ from corgi.download import stage as download
 from corgi.download.native_engine import NativeEngine
 from corgi.download.shard_tables import shard_tables
 from corgi.download.stage import DownloadShards
-from corgi.flow.dag import Dag, Selection, Stage, open_dag
+from corgi.download.stages import Download
+from corgi.flow.dag import Dag, Selection, open_dag
 from corgi.imaging.decode import StoredImage, decode, decode_stored
 from corgi.settings.errors import SettingsError
 from corgi.settings.recipe import Recipe
@@ -25,6 +26,7 @@ from corgi.tables.schema import CAPTIONS, IMAGES, LEDGER, PLAN, Reason
 from corgi.tables.store import ShardTask, Store, table_digest
 from tests.support.fault_server import FaultServer
 from tests.support.pictures import encoded, scene
+from tests.support.stages import stage
 
 HOST = "pictures.test"
 REASONS: dict[str, Reason | None] = {
@@ -111,8 +113,8 @@ def commit_plan(context: Any) -> list[ShardTask]:
 
 def dag_of(recipe: Recipe) -> Dag:
     stages = [
-        Stage("plan", "tests.download.test_stage:commit_plan"),
-        Stage("download", "corgi.download.stage:run", ("plan",), ("download",), partition="plan"),
+        stage("plan", commit_plan),
+        Download(),
     ]
     return open_dag(stages, recipe)
 

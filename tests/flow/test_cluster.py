@@ -4,6 +4,9 @@ import pytest
 
 from corgi.flow.cluster import cause, connect
 from corgi.settings.errors import ClusterError, CorgiError, InputError, StorageError
+from corgi.settings.recipe import Recipe
+
+RECIPE = Recipe(name="tests")
 
 
 def same(found: CorgiError | None, expected: CorgiError) -> bool:
@@ -69,5 +72,5 @@ def test_a_cluster_that_is_not_there_is_one_line(monkeypatch):
     with pytest.raises(
         ClusterError, match=r"Could not connect to 127\.0\.0\.1:1; committed work is safe"
     ) as found:
-        connect(None)
+        connect(RECIPE)
     assert "\n" not in str(found.value)

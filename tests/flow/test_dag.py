@@ -3,10 +3,11 @@
 import pytest
 
 from corgi.flow.code import code_digest
-from corgi.flow.dag import Selection, Stage
+from corgi.flow.dag import Selection
 from corgi.settings.errors import SettingsError
 from corgi.tables.store import table_digest
 from tests.flow.conftest import ALL, Toy
+from tests.support.stages import stage
 
 NUMBERS, SQUARES, TOTAL = ALL[:4], ALL[4:8], ALL[8:]
 
@@ -201,7 +202,7 @@ def test_equal_inputs_give_equal_bytes(finished, toy, promise):
     ],
 )
 def test_selection(selection, chosen):
-    assert "".join(stage.name for stage in selection.of([Stage(name, "") for name in "abc"])) == chosen
+    assert "".join(stage.name for stage in selection.of([stage(name) for name in "abc"])) == chosen
 
 
 @pytest.mark.parametrize(
@@ -210,4 +211,4 @@ def test_selection(selection, chosen):
 )
 def test_a_selection_that_names_nothing_is_refused(selection):
     with pytest.raises(SettingsError, match="nothing was started"):
-        selection.of([Stage(name, "") for name in "abc"])
+        selection.of([stage(name) for name in "abc"])

@@ -5,12 +5,13 @@ from typing import Any
 import pytest
 
 from corgi.flow import cluster
-from corgi.flow.dag import Stage, Step
+from corgi.flow.dag import Step
 from corgi.flow.demand import Demand, check, demands
 from corgi.flow.node_types import NodeType, NodeTypes, read
 from corgi.settings.errors import ClusterError, InputError
 from corgi.settings.recipe import Recipe
 from tests.cluster.versions import CLUSTER
+from tests.support.stages import stage
 
 FILES = ("aws.yaml", "gcp.yaml", "kuberay/rayjob.yaml")
 
@@ -22,7 +23,7 @@ def recipe(**sections: Any) -> Recipe:
 def step(name: str, done: bool = False) -> Step:
     """Return a step of a plan; of a finished one only that it is finished matters."""
     manifest: Any = object()
-    return Step(Stage(name, "m:f"), None, manifest if done else None)
+    return Step(stage(name), None, manifest if done else None)
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from corgi.flow.dag import Dag, Selection, open_dag
-from corgi.planning import fingerprint
+from corgi.planning import stages as planning
 from corgi.settings.recipe import load
 from pipelines.full import stages
 
@@ -82,9 +82,9 @@ def test_what_is_asked_otherwise_is_not_taken_for_done(folder, override):
 
 
 def test_a_raised_format_makes_the_plan_again_and_asks_for_no_picture_again(folder, monkeypatch):
-    monkeypatch.setitem(fingerprint.FORMAT_VERSIONS, "csv", 1)
+    monkeypatch.setitem(planning.FORMAT_VERSIONS, "csv", 1)
     assert "plan" not in redone(opened(folder))  # its list is Parquet
-    monkeypatch.setitem(fingerprint.FORMAT_VERSIONS, "parquet", 1)
+    monkeypatch.setitem(planning.FORMAT_VERSIONS, "parquet", 1)
     dag = opened(folder)
     before = dag.run.stages()["plan"]
     assert "plan" in redone(dag)

@@ -12,10 +12,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from corgi.flow.dag import Selection, open_dag
+from corgi.planning.stages import Plan
 from corgi.settings.data import PlanSettings
 from corgi.settings.errors import InputError
 from corgi.sources.sources import batches, sources
-from tests.support.lists import PLAN, recipe
+from tests.support.lists import recipe
 
 ENDINGS = ("jsonl", "csv", "parquet")
 Cells = dict[str, Any]
@@ -217,7 +218,7 @@ def test_the_plan_counts_pictures_that_no_row_names(tmp_path):
     folder = pictures(tmp_path / "a", "0.jpg", "1.jpg", "2.jpg", "._0.jpg", ".hidden.jpg")
     metadata(folder / "metadata.csv", [{"file_name": "0.jpg", "text": "words"}])
     chosen = recipe(tmp_path / "runs", folder, caption_col="text", caption_kind_col=None, group_col=None)
-    dag = open_dag([PLAN], chosen)
+    dag = open_dag([Plan()], chosen)
     dag.execute(Selection(), lambda line: None)
     (source,) = dag.run.shards("plan")[0].facts["sources"]
     assert source["left_out"] == {"pictures_unnamed": 2, "strangers": 2}

@@ -8,33 +8,34 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
 from corgi.flow import command
-from corgi.flow.dag import Context, Stage
+from corgi.flow.context import Context
+from corgi.flow.stage import Stage
 from corgi.settings.errors import InputError
+from corgi.settings.recipe import Recipe
 from corgi.tables.manifest import RowCounts
 from corgi.tables.run import Run
 from corgi.tables.store import ShardTask
+from tests.support.stages import stage
 
 RECIPE = "name: toy\nembed: {towers: [{name: rn, model: RN50, pretrained: random}]}\n"
 WAIT_S = 20.0
 
 
-def stages(recipe: Any) -> list[Stage]:
+def stages(recipe: Recipe) -> list[Stage]:
     """Return the stages; they borrow the settings of plan, shift, evaluate and curate."""
-    body = "tests.support.aside_stages:make"
     return [
-        Stage("numbers", body, settings=("plan",)),
-        Stage("left", body, ("numbers",), ("shift",), aside="tests.support.aside_stages:environment"),
-        Stage("right", body, ("numbers",), ("evaluate",)),
-        Stage("total", body, ("left", "right"), ("curate",)),
+        stage("numbers", make, settings=("plan",)),
+        stage("left", make, ("numbers",), ("shift",), side_by_side=environment),
+        stage("right", make, ("numbers",), ("evaluate",)),
+        stage("total", make, ("left", "right"), ("curate",)),
     ]
 
 
-def environment(recipe: Any) -> dict[str, str] | None:
+def environment(recipe: Recipe) -> dict[str, str] | None:
     """Return what the process of left is given more, nothing when there is no room."""
     return None if (Path(recipe.root) / "full").exists() else {"TOY_ASIDE": "1"}
 

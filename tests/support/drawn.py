@@ -7,11 +7,16 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image, ImageDraw
 
-from corgi.flow.dag import Context, Dag, Selection, Stage, open_dag
+from corgi.clip.stages import Embed, Tower
+from corgi.curation.stages import Curate
+from corgi.flow.context import Context
+from corgi.flow.dag import Dag, Selection, open_dag
 from corgi.settings.recipe import Recipe
+from corgi.shift.stages import Shift
 from corgi.tables.manifest import RowCounts
 from corgi.tables.schema import CAPTIONS, IMAGES
 from corgi.tables.store import ShardTask
+from tests.support.stages import stage
 
 SHAPES = ("square", "disc", "bar", "cross")
 COLOURS = ("red", "green", "blue", "orange", "purple", "black")
@@ -103,12 +108,6 @@ def dag(root: Path, **sections: object) -> Dag:
     recipe = Recipe.model_validate(
         {"name": "tiny", "root": str(root), "tracking": {"mode": "disabled"}, **sections}
     )
-    tower = ("tower",) if recipe.tower is not None else ()
-    stages = [
-        Stage("download", "tests.support.drawn:download"),
-        Stage("tower", "corgi.clip.train:run", ("download",), ("tower",)),
-        Stage("embed", "corgi.clip.embed:run", ("download", *tower), ("embed",), partition="download"),
-        Stage("curate", "corgi.curation.stage:run", ("download", "embed"), ("curate",), partition="embed"),
-        Stage("shift", "corgi.shift.stage:run", ("download", "embed", "curate"), ("shift",)),
-    ]
-    return open_dag([stage for stage in stages if stage.name != "tower" or tower], recipe)
+    tower = [Tower()] if recipe.tower is not None else []
+    stages = [stage("download", download), *tower, Embed(has_tower=bool(tower)), Curate(), Shift()]
+    return open_dag(stages, recipe)

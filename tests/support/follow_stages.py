@@ -8,38 +8,38 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
 from corgi.flow import command
-from corgi.flow.dag import Context, Stage
-from corgi.flow.follow import Arriving
+from corgi.flow.context import Context
+from corgi.flow.stage import Arriving, FollowingStage, Stage
 from corgi.settings.errors import InputError
+from corgi.settings.recipe import Recipe
 from corgi.tables.manifest import RowCounts
 from corgi.tables.run import Run
 from corgi.tables.store import ShardTask
+from tests.support.stages import stage
 
 RECIPE = "name: toy\nembed: {towers: [{name: rn, model: RN50, pretrained: random}]}\n"
 NUM_SHARDS, SLOW_S, WAIT_S = 4, 0.1, 30.0
 
 
-def stages(recipe: Any) -> list[Stage]:
+def stages(recipe: Recipe) -> list[Stage]:
     """Return the stages; they borrow the settings of plan, download and shift."""
-    here = "tests.support.follow_stages"
     return [
-        Stage("seeds", f"{here}:seeds", settings=("plan",)),
-        Stage("raw", f"{here}:raw", ("seeds",), ("download",), partition="seeds"),
-        Stage(
-            *("fine", f"{here}:fine", ("raw",), ("shift",)),
+        stage("seeds", seeds, settings=("plan",)),
+        stage("raw", raw, ("seeds",), ("download",), partition="seeds"),
+        stage(
+            *("fine", fine, ("raw",), ("shift",), FollowingStage),
             partition="raw",
-            follow=f"{here}:follow",
-            room=f"{here}:room",
+            follow=follow,
+            side_by_side=room,
         ),
     ]
 
 
-def room(recipe: Any) -> dict[str, str] | None:
+def room(recipe: Recipe) -> dict[str, str] | None:
     """Return what the following process is given more, nothing when there is no room."""
     return None if (Path(recipe.root) / "full").exists() else {"TOY_FOLLOWER": "1"}
 

@@ -9,19 +9,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from corgi.flow.dag import Dag, Stage, open_dag
+from corgi.flow.dag import Dag, open_dag
+from corgi.planning.stages import Plan
 from corgi.settings.recipe import Recipe
 
 COLUMNS = ("url", "caption", "kind", "concept")
 FORMATS = ("parquet", "csv", "tsv", "jsonl")
 Row = tuple[str | None, str | None, str | None, str | None]
-PLAN = Stage(
-    "plan",
-    "corgi.planning.stage:run",
-    settings=("plan",),
-    version=2,
-    fingerprint="corgi.planning.fingerprint:fingerprint",
-)
 
 
 def write_list(path: Path, rows: Sequence[Row]) -> Path:
@@ -60,4 +54,4 @@ def recipe(root: Path, *lists: Path | str, **plan: Any) -> Recipe:
 
 def plan_dag(recipe: Recipe) -> Dag:
     """Return the plan stage alone."""
-    return open_dag([PLAN], recipe)
+    return open_dag([Plan()], recipe)

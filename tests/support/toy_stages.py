@@ -10,42 +10,37 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
 from corgi.flow import command
-from corgi.flow.dag import Context, Stage
+from corgi.flow.context import Context
+from corgi.flow.stage import Stage
 from corgi.settings.errors import InputError
+from corgi.settings.recipe import Recipe
 from corgi.tables.manifest import RowCounts
 from corgi.tables.run import Run
 from corgi.tables.store import ShardTask
+from tests.support.stages import stage
 
 RECIPE = "name: toy\nembed: {towers: [{name: rn, model: RN50, pretrained: random}]}\n"
 
 
-def stages(recipe: Any) -> list[Stage]:
+def stages(recipe: Recipe) -> list[Stage]:
     """Return the three stages; they borrow the settings of plan, download and shift."""
     return [
-        Stage(
-            "numbers",
-            "tests.support.toy_stages:numbers",
-            settings=("plan",),
-            fingerprint="tests.support.toy_stages:outside",
-        ),
-        Stage(
-            "squares", "tests.support.toy_stages:squares", ("numbers",), ("download",), partition="numbers"
-        ),
-        Stage("total", "tests.support.toy_stages:total", ("squares",), ("shift",)),
+        stage("numbers", numbers, settings=("plan",), fingerprint=outside),
+        stage("squares", squares, ("numbers",), ("download",), partition="numbers"),
+        stage("total", total, ("squares",), ("shift",)),
     ]
 
 
-def folder_of(recipe: Any) -> Path:
+def folder_of(recipe: Recipe) -> Path:
     """Return the folder on a disk where the steering files lie."""
     return Path(recipe.scratch or recipe.root)
 
 
-def outside(recipe: Any) -> str:
+def outside(recipe: Recipe) -> str:
     """Return what the numbers depend on outside the store."""
     return _steer(folder_of(recipe), "outside") or "nothing"
 

@@ -14,7 +14,7 @@ from corgi.feeding.feed import Feed
 from corgi.feeding.noise import Noise
 from corgi.feeding.order import Order
 from corgi.feeding.rows import PriorRows
-from corgi.flow.dag import Context, Stage
+from corgi.flow.context import Context
 from corgi.models.prior import Prior
 from corgi.models.text_prior import Sampling, TextPrior
 from corgi.settings.errors import SettingsError
@@ -26,6 +26,7 @@ from corgi.tables.schema import Split
 from corgi.tables.vectors import concatenated
 from corgi.training.prior import EPS, TIMESTEP, load_prior
 from corgi.training.shift_table import table_of
+from corgi.training.stages import Prior as PriorStage
 from corgi.training.words import check_words
 from tests.support.objectives import (
     PRIOR,
@@ -39,6 +40,8 @@ from tests.support.objectives import (
     word_state,
 )
 from tests.support.tables import DIM, Output, commit_stage
+
+RECIPE = Recipe.model_validate({"name": "tiny"})
 
 
 @pytest.fixture
@@ -101,9 +104,9 @@ def test_words_that_were_not_encoded_are_refused_before_anything_is_trained(run:
     if has:
         add_words(run)
     settings = PRIOR.model_copy(update={**WITH_WORDS, **change})
-    stage = Stage("prior", "corgi.training.prior:run", ("embed", "curate", "shift"), ("prior",))
+    stage = PriorStage()
     inputs = {name: run.stages()[name] for name in stage.inputs}
-    context = Context(stage, None, run.store, run, inputs, "key")
+    context = Context(stage, RECIPE, run.store, run, inputs, "key")
     with pytest.raises(SettingsError, match=r"num_text_tokens=4.*set prior\.num_text_tokens=0"):
         check_words(context, settings)
 

@@ -8,12 +8,15 @@ from pathlib import Path
 import pytest
 
 from corgi.settings.errors import ClusterError, InputError
+from corgi.settings.recipe import Recipe
 from corgi.settings.training import TrackingSettings
 from corgi.tracking.wandb_sender import run_id
 from corgi.training.checkpoint import final_facts
 from corgi.training.trainer import _tell, final_weights, train
 from corgi.training.training import Training
 from tests.support.tiny_training import tiny_training
+
+RECIPE = Recipe(name="tests")
 
 
 def trainings(root: Path) -> list[Training]:
@@ -33,7 +36,7 @@ def ids(root: Path, prefix: str) -> set[str]:
 def test_a_killed_worker_changes_nothing(ray_local: None, tmp_path: Path) -> None:
     whole, killed = trainings(tmp_path)
     on_interrupt = signal.getsignal(signal.SIGINT)
-    train([whole, killed], None)
+    train([whole, killed], RECIPE)
     assert signal.getsignal(signal.SIGINT) is on_interrupt, (
         "Ctrl-C in a later stage would end as if all were done"
     )
@@ -53,13 +56,13 @@ def test_a_killed_worker_changes_nothing(ray_local: None, tmp_path: Path) -> Non
 def test_a_users_error_comes_out_as_itself_and_is_not_retried(ray_local: None, tmp_path: Path) -> None:
     training = tiny_training(tmp_path, arguments={"bad": list(range(96))}, max_nonfinite_steps=3)
     with pytest.raises(InputError, match="3 steps had a non-finite loss") as caught:
-        train([training], None)
+        train([training], RECIPE)
     assert len(str(caught.value).splitlines()) == 1
 
 
 def test_too_many_workers_for_this_machine_are_refused_at_once(ray_local: None, tmp_path: Path) -> None:
     with pytest.raises(ClusterError, match="wants 64 CPUs for 64 workers"):
-        train([tiny_training(tmp_path, num_workers=64, global_batch=64)], None)
+        train([tiny_training(tmp_path, num_workers=64, global_batch=64)], RECIPE)
 
 
 def test_what_one_training_told_ray_train_does_not_bind_the_next_but_the_users_word_does(

@@ -13,6 +13,7 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
+from corgi.settings.recipe import Recipe
 from corgi.settings.training import TrackingSettings
 from corgi.tracking.offline import await_exit
 from corgi.tracking.wandb_sender import run_id
@@ -22,6 +23,8 @@ from corgi.training.training import Training
 from tests.support.offline import offline_steps
 from tests.support.tiny_training import tiny_training
 from tests.support.workers import run_workers
+
+RECIPE = Recipe(name="tests")
 
 OPTIONS: dict[str, Any] = {
     "zero_stage": 1,
@@ -129,7 +132,7 @@ def test_a_drained_node_leaves_a_checkpoint_before_it_goes(
         cluster.remove_node(node, allow_graceful=False)
 
     thread, problems = in_thread(drain)
-    train([training], None)
+    train([training], RECIPE)
     thread.join()
     assert problems == []
     assert seen
@@ -177,7 +180,7 @@ def test_ten_restarts_are_one_run_in_every_file(ray_local: None, tmp_path: Path,
     )
     killed = dataclasses.replace(killed, tracking=TrackingSettings(mode="offline"))
     whole = tiny_training(tmp_path / "whole", "whole", {"log": str(tmp_path / "ids-whole")}, **options)
-    train([killed, whole], None)
+    train([killed, whole], RECIPE)
     assert len(list(tmp_path.glob("marker.*.1"))) == len(kills)
     assert final_weights(killed).read_bytes() == final_weights(whole).read_bytes()
     assert killed.metrics_file.read_bytes() == whole.metrics_file.read_bytes()

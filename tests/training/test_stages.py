@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from corgi.clip import embed
+from corgi.clip.stages import Embed
 from corgi.flow import cluster
 from corgi.settings.clip import EmbedSettings
 from corgi.settings.data import DownloadSettings
 from corgi.settings.training import TrainingSettings
-from corgi.training import side_by_side
+from corgi.training.stages import Prior
 
 
 def recipe(grows: bool = False, wanted: bool = True, **training: Any) -> Any:
@@ -35,7 +35,7 @@ def connected(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def fits(recipe: Any) -> bool:
-    return side_by_side.environment(recipe) is not None
+    return Prior().side_by_side(recipe) is not None
 
 
 @pytest.mark.parametrize(("cpus", "room"), [(6.0, False), (7.0, True)])
@@ -61,8 +61,8 @@ def test_a_cluster_that_grows_need_not_have_the_room_yet(monkeypatch: pytest.Mon
 
 def test_off_means_one_after_the_other_and_starts_no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster, "connect", lambda recipe: pytest.fail("Ray was started"))
-    assert side_by_side.environment(recipe(wanted=False)) is None
-    assert embed.room(recipe(wanted=False)) is None
+    assert Prior().side_by_side(recipe(wanted=False)) is None
+    assert Embed().side_by_side(recipe(wanted=False)) is None
 
 
 @pytest.mark.parametrize(("cpus", "gpus", "room"), [(6.0, 2.0, False), (7.0, 1.0, False), (7.0, 2.0, True)])
@@ -70,4 +70,4 @@ def test_embed_follows_where_both_pools_and_one_more_cpu_fit(
     monkeypatch: pytest.MonkeyPatch, cpus: float, gpus: float, room: bool
 ) -> None:
     monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": cpus, "GPU": gpus})
-    assert (embed.room(recipe(use_gpu=True)) is not None) is room
+    assert (Embed().side_by_side(recipe(use_gpu=True)) is not None) is room

@@ -1,0 +1,35 @@
+"""The evaluate stage."""
+
+from corgi.flow.context import Context
+from corgi.flow.stage import Stage
+from corgi.settings.recipe import Recipe
+from corgi.tables.store import ShardTask
+
+
+class Evaluate(Stage):
+    """What the models do on held-out concepts, measured, and a grid of samples."""
+
+    name, title, version = "evaluate", "Evaluation", 2
+    intro = "What the models do, measured. The notes say on which pictures, and what the figures do not show."
+    settings = ("evaluate", "prior", "decoder")
+
+    def __init__(self, has_tower: bool = False) -> None:
+        """Read the tower stage's model too where there is one."""
+        super().__init__()
+        tower = ("tower",) if has_tower else ()
+        self.inputs = ("download", *tower, "embed", "curate", "shift", "prior", "autoencoder", "decoder")
+
+    def run(self, context: Context) -> list[ShardTask]:
+        """Commit metrics.json and grid.png of this run."""
+        from corgi.evaluation.stage import run
+
+        return run(context)
+
+    def parts(self, recipe: Recipe) -> dict[str, int]:
+        """Return the version of the references where some captions are withheld from training."""
+        return parts_of_references(recipe)
+
+
+def parts_of_references(recipe: Recipe) -> dict[str, int]:
+    """Return the version of the references where some captions are withheld from training; no part otherwise."""
+    return {"withheld captions": 1} if recipe.curate.caption_share < 1 else {}

@@ -1,0 +1,47 @@
+"""Which stages of a pipeline a command runs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from corgi.flow.stage import Stage
+from corgi.settings.errors import SettingsError
+
+
+@dataclass
+class Selection:
+    """Which stages a command runs; the others must be complete already."""
+
+    first: str | None = None
+    last: str | None = None
+    only: str | None = None
+    force: bool = False
+
+    def of(self, stages: Sequence[Stage]) -> list[Stage]:
+        """Return the selected stages in order.
+
+        Raises:
+            SettingsError: a name is not one of the stages.
+
+        """
+        names = [stage.name for stage in stages]
+        for name in (self.first, self.last, self.only):
+            if name is not None and name not in names:
+                raise SettingsError(
+                    f"no stage {name!r}; nothing was started; the stages are {', '.join(names)}"
+                )
+        if self.only is not None:
+            return [stage for stage in stages if self.only in (stage.name, stage.run_with)]
+        start = names.index(self.first) if self.first else 0
+        end = names.index(self.last) + 1 if self.last else len(names)
+        if start >= end:
+            raise SettingsError(
+                f"--from {self.first} lies after --until {self.last}; nothing was started; the order is {', '.join(names)}"
+            )
+        return list(stages[start:end])
+
+    def with_inputs(self, stages: Sequence[Stage]) -> set[str]:
+        """Return the names of the selected stages and of all they are made from."""
+        needed = {stage.name for stage in self.of(stages)}
+        for stage in reversed(stages):
+            needed |= set(stage.inputs) if stage.name in needed else set()
+        return needed
