@@ -33,6 +33,7 @@ from corgi.training.probe import Probe
 from corgi.training.profile import profiled
 from corgi.training.progress import Clock, Means, memory_gib, peak_tflops
 from corgi.training.ranks import barrier, from_first, rank, world_size
+from corgi.training.shared_folder import check_shared
 from corgi.training.training import Training
 from corgi.training.universal import converted, needs_conversion
 
@@ -52,11 +53,13 @@ def train_loop(
 
     Raises:
         InputError: the loss stayed non-finite for `max_nonfinite_steps` steps.
+        StorageError: the workers do not share the training's folder.
 
     """
     if from_first(is_finished(training) if rank() == 0 else None):
         return
     prepare_process(training.settings)
+    check_shared(training.path)
     loop = _Loop(training, report, notice)
     try:
         loop.run()
