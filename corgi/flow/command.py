@@ -192,6 +192,7 @@ def _run(dag: Dag, selection: Selection, asked: TakenDown | tuple[str, ...], sho
         name=dag.recipe.name,
         recipe=dag.recipe.model_dump(mode="json"),
         order=[stage.name for stage in dag.stages],
+        headings=dag.run.facts.get("headings", {}) | {s.name: [s.title, s.intro] for s in dag.stages},
         code=code_digest(),
         commit=git_commit(),
     )

@@ -31,6 +31,16 @@ class Committed:
         self._shards: dict[str, list[ShardManifest]] = {}
         self._tables: dict[tuple[str, ...], pa.Table | None] = {}
 
+    def in_order(self) -> list[str]:
+        """Return the stages in the order of the pipeline that ran last, then those of others."""
+        order = self.facts.get("order", [])
+        return sorted(self.stages, key=lambda stage: order.index(stage) if stage in order else len(order))
+
+    def heading(self, stage: str) -> tuple[str, str]:
+        """Return the title and the intro of a stage's section, as the stage had them when its pipeline ran."""
+        title, intro = self.facts.get("headings", {}).get(stage, ("", ""))
+        return title or stage.capitalize(), intro
+
     def shards(self, stage: str) -> list[ShardManifest]:
         """Return a stage's shard manifests, the first 4,096 of them at most."""
         manifest = self.stages.get(stage)

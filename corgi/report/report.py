@@ -18,39 +18,8 @@ from corgi.report.sections import (
     dropped_section,
     pretty,
 )
-from corgi.tables.manifest import StageManifest
 from corgi.tables.run import Run
 
-_MODEL_STAGES = {
-    "tower": ("CLIP tower", "An own CLIP model, trained on the captioned pictures of the train split."),
-    "shift": (
-        "Shift",
-        "Centre and scale of the training pictures' embeddings, cluster by cluster: where shifted diffusion starts from.",
-    ),
-    "prior": (
-        "Prior",
-        "From a caption to a CLIP image embedding, by diffusion. Each variant is one training.",
-    ),
-    "autoencoder": ("Autoencoder", "The space the decoder paints in."),
-    "decoder": ("Decoder", "From a CLIP image embedding to a picture, by diffusion."),
-    "evaluate": (
-        "Evaluation",
-        "What the models do, measured. The notes say on which pictures, and what the figures do not show.",
-    ),
-    "spaces": (
-        "Spaces",
-        "The embeddings as they are, and off centre: what the comparison's priors are trained on.",
-    ),
-    "contest": (
-        "Contest",
-        "The comparison's trainings: same network, data, steps and loss, other (mu, Sigma).",
-    ),
-    "scores": ("Scores", "Every trained arm sampled with every sampler and number of steps."),
-    "comparison": (
-        "Comparison",
-        "Shifted diffusion against its baselines, over seeds; differences are paired by seed, intervals are 95 % (Student).",
-    ),
-}
 _TABLE_STAGES = ("plan", "download", "embed", "curate")
 _SHOWN_JSON = ("metrics", "statistics")
 _NOT_CURVES = ("step", "epoch", "time", "seconds", "elapsed")
@@ -112,7 +81,7 @@ def _headline(run: Committed) -> dict[str, str]:
 def _sections(run: Committed) -> Iterable[Section]:
     """Yield the sections of what is there, those of stages in the order of the flow."""
     yield from filter(None, (of(run) for of in BEFORE_THE_STAGES))
-    for stage in _ordered(run.stages):
+    for stage in run.in_order():
         if stage == "embed":
             yield _embed(run)
         elif stage == "curate":
@@ -122,34 +91,12 @@ def _sections(run: Committed) -> Iterable[Section]:
     yield from filter(None, (of(run) for of in AFTER_THE_STAGES))
 
 
-def _ordered(stages: Mapping[str, StageManifest]) -> list[str]:
-    known = [
-        "plan",
-        "download",
-        "tower",
-        "embed",
-        "curate",
-        "shift",
-        "prior",
-        "autoencoder",
-        "decoder",
-        "evaluate",
-        "spaces",
-        "contest",
-        "scores",
-        "comparison",
-    ]
-    return [stage for stage in known if stage in stages] + [stage for stage in stages if stage not in known]
-
-
 def _embed(run: Committed) -> EmbedSection:
-    intro = "One unit vector for each picture and caption. Full captions describe the picture, coarse ones only name its kind."
     chart = funnel.similarities(run)
     facts = _facts(run, "embed")
     return EmbedSection(
         "embed",
-        "Embeddings",
-        intro,
+        *run.heading("embed"),
         curves=[chart] if chart else [],
         tables=figures.tables(facts),
         notes=figures.notes(facts),
@@ -158,7 +105,7 @@ def _embed(run: Committed) -> EmbedSection:
 
 def _model(run: Committed, stage: str) -> StageSection:
     """Return the section of a stage that leaves models or measurements: notes, pictures, numbers, curves."""
-    title, intro = _MODEL_STAGES.get(stage, (stage.capitalize(), ""))
+    title, intro = run.heading(stage)
     documents = run.json(stage)
     shown = {
         name: value for name, value in documents.items() if name in _SHOWN_JSON and isinstance(value, dict)

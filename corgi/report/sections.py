@@ -142,8 +142,9 @@ def sheet_section(run: Committed) -> SheetSection | None:
 
 def dropped_section(run: Committed) -> DroppedSection:
     """Return what curate dropped."""
-    intro = "What needs the whole set: a picture is dropped for one reason, and never changes its split."
-    return DroppedSection("curate", "Curate", intro, funnel.reasons(run.stages["curate"].rows.rejected))
+    return DroppedSection(
+        "curate", *run.heading("curate"), funnel.reasons(run.stages["curate"].rows.rejected)
+    )
 
 
 def lineage_section(run: Committed) -> LineageSection | None:

@@ -70,19 +70,10 @@ class Recipe(Section):
         if isinstance(values["seed"], str) and not values["seed"].strip().isdecimal():
             return values
         seeded = dict(values)
-        for name in (
-            "plan",
-            "tower",
-            "curate",
-            "shift",
-            "prior",
-            "autoencoder",
-            "decoder",
-            "evaluate",
-            "compare",
-        ):
-            section = seeded.get(name, None if name == "tower" else {})
-            if isinstance(section, dict):
+        for name, field in cls.model_fields.items():
+            kind = section_of(field.annotation)
+            section = seeded.get(name, {} if field.default is not None else None)
+            if kind is not None and "seed" in kind.model_fields and isinstance(section, dict):
                 seeded[name] = {"seed": values["seed"], **section}
         return seeded
 

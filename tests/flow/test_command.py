@@ -171,3 +171,12 @@ def test_a_plan_prints_the_cost_of_what_would_run(toy, capsys):
     assert command.main(stages, toy_stages.report, argv=[*toy.argv, "--plan"]) == 0
     said = capsys.readouterr().out.splitlines()
     assert said == ["numbers      would run", "               toy costs nothing"]
+
+
+def test_run_json_tells_the_order_and_the_headings_of_its_stages(finished):
+    facts = finished.opened().facts
+    assert facts["order"] == ["numbers", "squares", "total"]
+    assert facts["headings"]["squares"] == ["Squares", "Of numbers."]
+    finished.opened().note(headings={**facts["headings"], "other": ["Of another pipeline", ""]})
+    assert finished.run() == 0
+    assert set(finished.opened().facts["headings"]) == {"numbers", "squares", "total", "other"}

@@ -66,6 +66,19 @@ def test_it_grows_with_each_stage_and_a_stage_that_is_not_there_has_no_section(t
         assert stage in anchors(page(run))
 
 
+def test_sections_have_the_order_and_the_headings_of_the_pipeline(tmp_path):
+    run = tables.tiny_run(tmp_path)
+    for stage in ("decoder", "other", "shift"):
+        model_stage(run, stage)
+    of_stages = [name for name in anchors(page(run)) if name in ("decoder", "other", "shift")]
+    assert of_stages == ["decoder", "other", "shift"]  # as recorded, where nothing tells the order
+    run.note(order=["plan", "shift", "decoder"], headings={"shift": ["The shift", "Centre & scale."]})
+    text = page(run)
+    assert [name for name in anchors(text) if name in of_stages] == ["shift", "decoder", "other"]
+    assert "The shift Centre &amp; scale." in words_of(section(text, "shift"))
+    assert "Decoder" in words_of(section(text, "decoder"))
+
+
 @pytest.mark.parametrize("num_rejected", [0, 3])
 @pytest.mark.parametrize("num_shards", [1, 2])
 def test_no_row_and_no_row_kept_have_a_page_after_each_stage(tmp_path, num_rejected, num_shards):

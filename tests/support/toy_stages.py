@@ -30,7 +30,15 @@ def stages(recipe: Recipe) -> list[Stage]:
     """Return the three stages; they borrow the settings of plan, download and shift."""
     return [
         stage("numbers", numbers, settings=("plan",), fingerprint=outside),
-        stage("squares", squares, ("numbers",), ("download",), partition="numbers"),
+        stage(
+            "squares",
+            squares,
+            ("numbers",),
+            ("download",),
+            partition="numbers",
+            title="Squares",
+            intro="Of numbers.",
+        ),
         stage("total", total, ("squares",), ("shift",)),
     ]
 
