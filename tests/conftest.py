@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 HOME = str(Path(__file__).resolve().parents[1])
@@ -24,6 +25,9 @@ os.environ["PYTHONPATH"] = os.pathsep.join([HOME, *filter(None, [os.environ.get(
 sys.path.insert(0, HOME)
 # A shell without job control starts background commands with SIGINT ignored, and their children inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+# No test asserts on seconds, and so no example of a property does.
+hypothesis.settings.register_profile("corgi", deadline=None)
+hypothesis.settings.load_profile("corgi")
 
 
 @pytest.fixture
