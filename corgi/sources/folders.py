@@ -46,7 +46,7 @@ class Contents:
 
     pictures are sorted; notes are the captions and JSON, num_notes how many there are, two of one name counted twice;
     metadata are Hugging Face's files that name pictures; num_hidden counts the pictures whose names begin with a dot and
-    those that macOS left.
+    those that macOS left; num_links counts linked folders, and names of pictures and notes that lead to no file.
     """
 
     pictures: list[str]
@@ -54,6 +54,7 @@ class Contents:
     num_notes: int
     metadata: list[str]
     num_hidden: int
+    num_links: int
 
     def beside(self, picture: str) -> list[str]:
         """Return the notes that a picture takes."""
@@ -68,7 +69,8 @@ def contents_of(folder: str, columns: Columns) -> Contents:
         InputError: a name is not UTF-8, or a metadata file cannot be read.
 
     """
-    files = sorted(_files(folder))
+    links: list[str] = []
+    files = sorted(_files(folder, links))
     hidden = [path for path in files if is_stranger(path) or path.rpartition("/")[2].startswith(".")]
     shown = sorted(set(files).difference(hidden))
     notes: Notes[str] = Notes()
@@ -80,6 +82,7 @@ def contents_of(folder: str, columns: Columns) -> Contents:
         num_notes=sum(map(is_note, shown)),
         metadata=[path for path in shown if naming_column(str(Path(folder, path)), columns)],
         num_hidden=sum(map(is_picture, hidden)),
+        num_links=len(links),
     )
 
 
@@ -179,6 +182,7 @@ def _samples(
     named = named_pictures(folder, contents.metadata, columns)
     shared = contents.notes.shared(contents.pictures, "json")
     tally["strangers"] += contents.num_hidden
+    tally["links"] += contents.num_links
     tally["notes_without_picture"] += contents.num_notes - len(contents.notes.taken_by(contents.pictures))
     for picture in contents.pictures:
         note, caption = (contents.notes.beside(picture, ending) for ending in NOTE_ENDINGS)
@@ -203,9 +207,10 @@ def _note(folder: str, name: str | None, tally: Tally) -> bytes | None:
     return path.read_bytes()
 
 
-def _files(folder: str) -> Iterator[str]:
-    """Yield the regular files that matter, as paths inside the folder."""
-    for base, _, names in os.walk(folder):
+def _files(folder: str, links: list[str]) -> Iterator[str]:
+    """Yield the regular files that matter, as paths inside the folder; add to `links` linked folders and what is no file."""
+    for base, folders, names in os.walk(folder, onerror=_raised):
+        links += [name for name in folders if Path(base, name).is_symlink()]
         for name in names:
             if not (is_picture(name) or is_note(name) or name in METADATA_FILES):
                 continue
@@ -213,6 +218,13 @@ def _files(folder: str) -> Iterator[str]:
             _check_name(path)
             if _is_file(path):
                 yield path.relative_to(folder).as_posix()
+            else:
+                links.append(name)
+
+
+def _raised(error: OSError) -> None:
+    """Raise what os.walk would pass over: a folder that cannot be listed may hold pictures."""
+    raise error
 
 
 def _is_file(path: Path) -> bool:

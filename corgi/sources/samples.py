@@ -31,6 +31,7 @@ Tally = Counter[str]
 """How many members of a source are no rows, by what they are."""
 MEANINGS = {
     "strangers": "files of macOS and hidden pictures, left out",
+    "links": "links and other files without bytes of their own, left out",
     "notes_unreadable": "captions or JSON too long or unreadable, left out",
     "notes_without_picture": "captions or JSON without a picture, left out",
     "pictures_unnamed": "pictures that no metadata names, kept",

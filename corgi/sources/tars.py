@@ -81,6 +81,8 @@ class Tar:
         self._file, self._place = io.BufferedReader(handle, _BUFFER_BYTES), place
         self._size = self._file.seek(0, io.SEEK_END)
         self._file.seek(0)
+        self.num_links = 0
+        """How many pictures, captions and JSON files stepped over so far have no bytes of their own."""
 
     def members(self) -> Iterator[Member]:
         """Yield the regular members in order; links, devices, folders and sparse files are stepped over.
@@ -105,6 +107,8 @@ class Tar:
             end = archive.offset
             if info.isreg() and not info.issparse() and not info.name.endswith("/"):
                 yield Member(info.name, info.offset_data, info.size)
+            elif not info.isdir() and (is_picture(info.name) or is_note(info.name)):
+                self.num_links += 1
 
     def read(self, member: Member) -> bytes:
         """Return a member's bytes."""
@@ -195,6 +199,7 @@ def _members(tar: Tar, tally: Tally) -> Iterator[Member]:
             tally["strangers"] += 1
         else:
             yield member
+    tally["links"] += tar.num_links
 
 
 def _samples(tar: Tar, group: list[Member], columns: Columns, sha256: str, tally: Tally) -> Iterator[Sample]:

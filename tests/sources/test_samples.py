@@ -1,7 +1,9 @@
 """Pictures in are rows out: in a tar and in a folder, whatever the names of their members are."""
 
+import errno
 import hashlib
 import json
+import os
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -207,6 +209,42 @@ def test_a_column_that_an_object_has_twice_is_one_line_and_another_is_not(tmp_pa
     place = written(kind, tmp_path, members)
     assert "has 'caption' more than once" in refused(place)
     assert len(rows_of(place, caption_col=None)) == 1
+
+
+def test_links_are_counted(tmp_path):
+    """A tar's link has no bytes of its own; a folder's link to a file is read, to a folder or to nothing it is not."""
+    folder = written("folder", tmp_path, [("0.jpg", b"0"), ("below/1.jpg", b"1")])
+    for name, target in (("2.jpg", "0.jpg"), ("3.jpg", "nowhere"), ("4.txt", "nowhere"), ("linked", "below")):
+        (folder / name).symlink_to(target)
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        archive.add(folder / "0.jpg", "0.jpg")
+        for kind, name in (
+            (tarfile.LNKTYPE, "1.jpg"),
+            (tarfile.SYMTYPE, "2.jpg"),
+            (tarfile.SYMTYPE, "2.txt"),
+        ):
+            link = tarfile.TarInfo(name)
+            link.type, link.linkname = kind, "0.jpg"
+            archive.addfile(link)
+        archive.add(folder / "below", "d.jpg", recursive=False)
+    for place, num_rows in ((folder, 3), (tmp_path / "a.tar", 1)):
+        chosen, tally = PlanSettings(input=(str(place),)), Tally()
+        [source] = sources(chosen)
+        assert sum(batch.num_rows for batch in batches(source, chosen, tally)) == num_rows
+        assert +tally == Tally(links=3)
+
+
+def test_a_folder_that_cannot_be_listed_is_one_line(tmp_path, monkeypatch):
+    folder = written("folder", tmp_path, [("0.jpg", b"0"), ("below/1.jpg", b"1")])
+    scandir = os.scandir
+
+    def denied(path):
+        if str(path).endswith("below"):
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", denied)
+    assert "cannot be read (Permission denied)" in refused(folder)
 
 
 @pytest.mark.parametrize("kind", KINDS)
