@@ -3,14 +3,14 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from corgi.settings.clip import EmbedSettings, TowerRef
+from corgi.settings.clip import TRAINED, EmbedSettings, TowerRef
 from corgi.settings.errors import InputError
 from corgi.sources.embeddings import VectorFile, holds_vectors, vector_files
 from corgi.tables.manifest import ShardManifest
 from corgi.tables.run import Run
 from corgi.tables.store import Store
 
-OWN_TOWER, TRAINED, GIVEN_TOWER = "own", "trained", "clip"
+OWN_TOWER, GIVEN_TOWER = "own", "clip"
 
 
 def tower_refs(

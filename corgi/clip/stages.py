@@ -3,11 +3,12 @@
 import hashlib
 from pathlib import Path
 
-from corgi.clip.references import TRAINED, given_files
+from corgi.clip.references import given_files
 from corgi.flow.cluster import environment_beside
 from corgi.flow.context import Context
 from corgi.flow.stage import Arriving, FollowingStage, Stage
 from corgi.planning.stages import Plan
+from corgi.settings.clip import TRAINED
 from corgi.settings.recipe import Recipe
 from corgi.storage.paths import sha256_of
 from corgi.tables.store import ShardTask

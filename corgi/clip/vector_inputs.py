@@ -1,14 +1,11 @@
 """What embed.input's vectors must be, checked by file names and headers before any stage runs; needs no torch."""
 
-import json
 from collections.abc import Sequence
-from importlib.util import find_spec
-from pathlib import Path
-from typing import Any
 
 from corgi.clip.references import given_files
 from corgi.settings.clip import EmbedSettings, TowerRef
 from corgi.settings.errors import InputError
+from corgi.settings.tower_width import width_of
 from corgi.sources.embeddings import VectorFile, widths
 
 
@@ -62,30 +59,3 @@ def check_widths(files: Sequence[VectorFile], towers: Sequence[TowerRef]) -> dic
                 "nothing was started; name in embed.towers the model that made them"
             )
     return {name: dims[name][0] for name in names}
-
-
-def width_of(ref: TowerRef) -> int | None:
-    """Return the width of a model's vectors as its config says; None for a model that open_clip has no config of.
-
-    Raises:
-        InputError: the config of a tower cannot be read, or gives no width.
-
-    """
-    path = Path(ref.config) if ref.config is not None else _packaged_config(ref.model)
-    if not path.is_file() and ref.config is None:
-        return None
-    try:
-        config: dict[str, Any] = json.loads(path.read_text())
-        return int(config.get("model_cfg", config)["embed_dim"])
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-        raise InputError(
-            f"{path}: no width of tower {ref.name!r} can be read in it ({type(error).__name__}); nothing was started; "
-            "name an open_clip config in embed.towers"
-        ) from error
-
-
-def _packaged_config(model: str) -> Path:
-    """Return where open_clip's config of a model is, if it has one; the package is not imported for it."""
-    spec = find_spec("open_clip")
-    (folder,) = list(spec.submodule_search_locations or [])[:1] if spec else ["."]
-    return Path(folder) / "model_configs" / f"{model.replace('/', '-')}.json"

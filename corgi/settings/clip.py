@@ -8,6 +8,9 @@ from corgi.names import ActivationName
 from corgi.settings.section import Section, neutral
 from corgi.settings.training import TrainingSettings
 
+TRAINED = "trained"
+"""`pretrained` of the tower that the tower stage trains."""
+
 
 class TowerSettings(Section):
     """An own open_clip model: packaged frozen backbones, heads trained with the CLIP loss on the train split."""

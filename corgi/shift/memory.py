@@ -1,14 +1,10 @@
 """What the shift stage holds in memory, by settings alone: shown by --plan, and refused where it does not fit."""
 
-import importlib.util
-import json
-from pathlib import Path
-
-from corgi.clip.references import TRAINED
 from corgi.clip.vector_inputs import check_vectors
-from corgi.settings.clip import ShiftSettings, TowerRef
+from corgi.settings.clip import ShiftSettings
 from corgi.settings.errors import SettingsError
 from corgi.settings.recipe import Recipe
+from corgi.settings.tower_width import towers_width
 from corgi.sources.embeddings import holds_vectors
 
 BLOCK_BYTES = 64 * 2**20
@@ -85,30 +81,7 @@ def plan_lines(recipe: Recipe) -> list[str]:
 
 
 def embedding_dim(recipe: Recipe) -> int | None:
-    """Return the width of the recipe's concatenated towers from their configs alone; None where one is not known here."""
+    """Return the width of the recipe's embeddings: that of its vectors, or of its towers; None where one is not known here."""
     if any(map(holds_vectors, recipe.embed.input)):
         return sum(check_vectors(recipe.embed).values())
-    own = None if recipe.tower is None else recipe.tower.embed_dim
-    if not recipe.embed.towers:
-        return own
-    dims = [own if ref.pretrained == TRAINED else _tower_dim(ref) for ref in recipe.embed.towers]
-    return None if None in dims else sum(dim for dim in dims if dim is not None)
-
-
-def _tower_dim(ref: TowerRef) -> int | None:
-    path = Path(ref.config) if ref.config else _packaged_config(ref.model)
-    if path is None or not path.is_file():
-        return None
-    try:
-        config = json.loads(path.read_text())
-        return int(config.get("model_cfg", config)["embed_dim"])
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return None
-
-
-def _packaged_config(model: str) -> Path | None:
-    """Return open_clip's config of an architecture, found without importing it."""
-    spec = importlib.util.find_spec("open_clip")
-    if spec is None or spec.origin is None:
-        return None
-    return Path(spec.origin).parent / "model_configs" / f"{model.replace('/', '-')}.json"
+    return towers_width(recipe)

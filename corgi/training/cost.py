@@ -1,15 +1,16 @@
 """What a training costs before anything is started: FLOPs, memory and hours, as pure arithmetic without torch."""
 
-import importlib.util
-import json
 from dataclasses import dataclass
-from pathlib import Path
 
 from corgi.models.prior_config import FEED_FORWARD_RATIO, PriorConfig
 from corgi.settings.recipe import Recipe
+from corgi.settings.tower_width import towers_width
+from corgi.training.prior_sizes import config_of, num_weights
 
-PEAK_FLOPS = {"A100": 312e12, "H100": 989e12}
-"""Dense bf16 FLOP/s."""
+PEAK_FLOPS = {"A100": 312e12, "H100": 989e12, "H200": 989e12, "L4": 121e12, "A10G": 70e12, "V100": 125e12}
+"""Dense bf16 FLOP/s (fp16 on V100) by a part of the device's name."""
+PLANNED_GPUS = ("A100", "H100")
+"""What --plan gives hours for; an H200 computes as fast as an H100."""
 UTILISATION = 0.4
 """Share of the peak a training is planned at: a target for a transformer with SDPA, not a measurement."""
 GPU_COUNTS = (8, 64, 512)
@@ -72,9 +73,11 @@ def prior_flops(config: PriorConfig, levels: int = 1) -> float:
     return 2.0 * sequence / shared
 
 
-def prior_cost(config: PriorConfig, levels: int = 1) -> TrainingCost:
+def prior_cost(config: PriorConfig, levels: int = 1, num_clusters: int = 1) -> TrainingCost:
     """Return the cost of training a prior."""
-    return TrainingCost(config.num_parameters(), prior_flops(config, levels), config.activation_checkpointing)
+    return TrainingCost(
+        num_weights(config, num_clusters), prior_flops(config, levels), config.activation_checkpointing
+    )
 
 
 def lines(recipe: Recipe) -> list[str]:
@@ -82,24 +85,15 @@ def lines(recipe: Recipe) -> list[str]:
     settings = recipe.prior
     if not settings.training.use_gpu:
         return []
-    dim = embedding_dim(recipe)
+    dim = towers_width(recipe)
     if dim is None:
         return ["cost unknown: the dimension of the embeddings is known when the tower is there"]
-    config = PriorConfig(
-        dim=dim,
-        text_dim=dim,
-        width=settings.width,
-        depth=settings.depth,
-        heads=settings.heads,
-        num_text_tokens=settings.num_text_tokens,
-        encoding_dim=settings.encoding_dim,
-        cluster_token=settings.cluster_token,
-        causal=settings.causal,
-        activation_checkpointing=settings.activation_checkpointing,
-    )
+    num_clusters = recipe.shift.num_clusters
+    configs = [config_of(settings, dim, num_clusters, variant) for variant in settings.variants]
+    config = max(configs, key=lambda config: num_weights(config, num_clusters))
     levels = settings.noise_levels_per_caption
     num_samples = settings.training.num_steps * settings.training.global_batch * levels
-    return described(prior_cost(config, levels), num_samples, len(settings.variants))
+    return described(prior_cost(config, levels, num_clusters), num_samples, len(settings.variants))
 
 
 def described(cost: TrainingCost, num_samples: int, num_trainings: int = 1) -> list[str]:
@@ -112,7 +106,7 @@ def described(cost: TrainingCost, num_samples: int, num_trainings: int = 1) -> l
     for count in GPU_COUNTS:
         memory = " / ".join(f"{cost.state_bytes(stage, count) / 1e9:.2f}" for stage in range(4))
         hours = ", ".join(
-            f"{gpu} {num_trainings * cost.hours(num_samples, gpu, count):,.0f} h" for gpu in PEAK_FLOPS
+            f"{gpu} {num_trainings * cost.hours(num_samples, gpu, count):,.0f} h" for gpu in PLANNED_GPUS
         )
         found.append(
             f"{count:>3} GPUs: state {memory} GB a GPU at ZeRO 0 / 1 / 2 / 3; at {UTILISATION:.0%} of peak {hours}"
@@ -120,31 +114,6 @@ def described(cost: TrainingCost, num_samples: int, num_trainings: int = 1) -> l
     average = cost.parameters * EMA_BYTES / 1e9
     found.append(f"beside it {average:.1f} GB of averaged weights on the first rank, and activations")
     return found
-
-
-def embedding_dim(recipe: Recipe) -> int | None:
-    """Return the dimension of the concatenated towers, read from open_clip's model configs; None when one is unknown."""
-    if not recipe.embed.towers:
-        return recipe.tower.embed_dim if recipe.tower is not None else None
-    dims = [_tower_dim(tower.model, tower.config) for tower in recipe.embed.towers]
-    return None if None in dims else sum(dim for dim in dims if dim is not None)
-
-
-def _tower_dim(model: str, config: str | None) -> int | None:
-    """Read one config file; open_clip itself is not imported, since it imports torch."""
-    spec = importlib.util.find_spec("open_clip")
-    if config is None and (spec is None or spec.origin is None):
-        return None
-    own = (
-        Path(spec.origin).parent / "model_configs" / f"{model.replace('/', '-')}.json"
-        if spec and spec.origin
-        else None
-    )
-    path = Path(config) if config is not None else own
-    if path is None or not path.is_file():
-        return None
-    config_of_model = json.loads(path.read_text())
-    return int(config_of_model.get("model_cfg", config_of_model)["embed_dim"])
 
 
 def _caption_products(config: PriorConfig) -> int:

@@ -20,7 +20,7 @@ from corgi.feeding.rows import PriorRows, embedded_shards
 from corgi.flow.cluster import connect
 from corgi.flow.context import Context
 from corgi.models.device import given_device
-from corgi.models.prior import Prior, PriorConfig
+from corgi.models.prior import Prior
 from corgi.models.text_prior import Sampling, TextPrior
 from corgi.settings.models import PriorSettings
 from corgi.settings.training import TrackingSettings
@@ -29,6 +29,7 @@ from corgi.tables.schema import Split
 from corgi.tables.store import ShardTask, Store
 from corgi.tracking.tracked_run import Shown
 from corgi.training.data_checks import check_prior_rows, check_val_rows
+from corgi.training.prior_sizes import config_of, num_weights
 from corgi.training.shift_table import shift_scale, shift_table
 from corgi.training.similarity import similarities
 from corgi.training.trainer import final_weights, train
@@ -76,41 +77,18 @@ def run(context: Context) -> list[ShardTask]:
             attempt.write_bytes(f"metrics_{variant}", ".jsonl", training.metrics_file.read_bytes())
         first = settings.variants[0]
         table = shift_table(context.store, context.shards("shift")[0], first)
+        config = config_of(settings, table.dim, table.num_clusters, first)
         facts = {
-            "parameters": config_of(settings, table, first).num_parameters(),
+            "parameters": num_weights(config, table.num_clusters),
             "train_pictures": sum(rows.counts),
         }
         attempt.commit(RowCounts(rows_in=sum(rows.counts), kept=sum(rows.counts)), facts=facts)
     return [task]
 
 
-def config_of(settings: PriorSettings, table: ShiftTable, variant: str) -> PriorConfig:
-    """Return a variant's sizes; only the run's own may see, choose or learn clusters."""
-    baseline = BASELINES[variant]
-    shifted = baseline.is_of_the_run
-    learned = shifted and settings.cluster_choice.startswith("learned") and table.num_clusters > 1
-    return PriorConfig(
-        dim=table.dim,
-        text_dim=table.dim,
-        width=settings.width,
-        depth=settings.depth,
-        heads=settings.heads,
-        num_text_tokens=settings.num_text_tokens,
-        encoding_dim=settings.encoding_dim,
-        cluster_token=settings.cluster_token and shifted,
-        causal=settings.causal,
-        rotary=settings.rotary,
-        standardise=settings.standardise and not baseline.raw,
-        prediction=settings.prediction,
-        choice_clusters=table.num_clusters if learned else 0,
-        learned_shift=settings.learned_shift and shifted,
-        activation_checkpointing=settings.activation_checkpointing,
-    )
-
-
 def network_of(settings: PriorSettings, table: ShiftTable, variant: str) -> Prior:
     """Build an untrained network."""
-    return Prior(config_of(settings, table, variant), table)
+    return Prior(config_of(settings, table.dim, table.num_clusters, variant), table)
 
 
 def choice_of(settings: PriorSettings, variant: str, c: float) -> ClusterChoice:

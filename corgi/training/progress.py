@@ -9,10 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from corgi.training.cost import PEAK_FLOPS
 from corgi.training.ranks import gathered
-
-_PEAK_TFLOPS = {"A100": 312.0, "H100": 989.0, "H200": 989.0, "L4": 121.0, "A10G": 70.0, "V100": 125.0}
-"""Dense bf16 peaks (fp16 on V100) by a part of the device's name."""
 
 
 class Means:
@@ -106,7 +104,7 @@ def peak_tflops(configured: float, device: torch.device) -> float:
     if configured or device.type != "cuda":
         return configured
     name = torch.cuda.get_device_name(device)
-    return next((peak for part, peak in _PEAK_TFLOPS.items() if part in name), 0.0)
+    return next((peak / 1e12 for part, peak in PEAK_FLOPS.items() if part in name), 0.0)
 
 
 def memory_gib(device: torch.device) -> float:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from corgi.clip.vector_inputs import width_of
 from corgi.flow.dag import Selection
 from corgi.settings.clip import TowerRef
 from corgi.settings.errors import InputError
+from corgi.settings.tower_width import width_of
 from tests.clip.test_precomputed import VIT, clip_retrieval, opened
 
 

@@ -6,9 +6,12 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from corgi.diffusion.shifted import ShiftTable
 from corgi.models.prior import Prior, PriorConfig
 from corgi.settings.recipe import load
-from corgi.training.cost import TrainingCost, embedding_dim, lines, prior_cost, prior_flops
+from corgi.settings.tower_width import towers_width
+from corgi.training.cost import TrainingCost, lines, prior_cost, prior_flops
+from corgi.training.prior import network_of
 
 KARLO = TrainingCost(1_022_000_000, 164e9)
 """A prior of 20 layers and width 2048 over 81 tokens, counted elsewhere: 1,022 M parameters, 164 GFLOP forward."""
@@ -78,7 +81,7 @@ def test_noise_levels_share_a_caption_and_recomputing_costs_a_forward_pass() -> 
 def test_the_plan_of_the_papers_recipe_prints_its_cost() -> None:
     """1536 dimensions out of open_clip's own configs, parameters, FLOPs, memory and hours by number of GPUs."""
     recipe = load("pipelines/recipes/corgi.yaml", ["plan.input=list.parquet"])
-    assert embedding_dim(recipe) == 1536
+    assert towers_width(recipe) == 1536
     said = lines(recipe)
     assert said[0].startswith("1.12 B parameters, 175 GFLOP forward and 524 GFLOP training a sample, 2.46 B")
     for count, line in zip((8, 64, 512), said[1:4], strict=True):
@@ -92,3 +95,35 @@ def test_an_unknown_tower_is_said_to_be_unknown() -> None:
     """No guess at a dimension."""
     recipe = load("pipelines/recipes/corgi.yaml", ["embed.towers=[{name: a, model: no-such, pretrained: x}]"])
     assert lines(recipe)[0].startswith("cost unknown")
+
+
+@pytest.mark.law
+@pytest.mark.parametrize(
+    "prior",
+    [
+        {},
+        {"rotary": True},
+        {"cluster_choice": "learned", "cluster_token": False},
+        {"cluster_choice": "learned_soft", "learned_shift": True},
+        {"variants": ["dalle2", "shifted"], "cluster_choice": "learned"},
+    ],
+)
+def test_the_plan_counts_the_weights_of_the_network_that_is_trained(prior: dict[str, Any]) -> None:
+    """Of the largest variant: heads of a learned choice and a learned (mu, Sigma) are weights too."""
+    recipe = load("pipelines/recipes/corgi.yaml", ["plan.input=list.parquet", "shift.num_clusters=4096"])
+    settings = recipe.prior.model_copy(update={"depth": 1, "num_text_tokens": 0, **prior})
+    recipe = recipe.model_copy(update={"prior": settings})
+    with torch.device("meta"):
+        tables = {
+            "shifted": ShiftTable(torch.zeros(4096, 1536), torch.ones(4096, 1536)),
+            "dalle2": ShiftTable.ddpm(1536),
+        }
+        networks = [network_of(settings, tables[variant], variant) for variant in settings.variants]
+    counted = max(sum(p.numel() for p in network.parameters()) for network in networks)
+    assert f"state {16 * counted / 1e9:.2f} / " in lines(recipe)[1]
+
+
+def test_an_own_tower_has_the_width_it_is_trained_with(tmp_path) -> None:
+    own = "embed.towers=[{name: own, model: own, pretrained: trained}]"
+    recipe = load("pipelines/recipes/corgi.yaml", ["plan.input=list.parquet", own, "tower.embed_dim=48"])
+    assert "cost unknown" not in lines(recipe)[0]
