@@ -15,7 +15,7 @@ from corgi.statistics.clusters import spherical_kmeans
 
 HASH_BITS = 64
 _LEAST_BITS = 8
-"""A phash with fewer bits set, or unset, is that of a flat picture: it says nothing."""
+"""A phash with fewer bits set, or unset, belongs to a flat image and carries no information."""
 _FIT_ROWS_PER_CLUSTER = 64
 _MAX_FIT_ROWS = 200_000
 _BATCH_BYTES = 2**30
@@ -114,7 +114,7 @@ def _decided(
 
 @dataclass(frozen=True)
 class Vectors:
-    """Image vectors that lie in parts on disk: rows a part, and how to read one as unit rows."""
+    """Image vectors stored in parts on disk: the rows of each part, and how to read one as unit rows."""
 
     counts: Sequence[int]
     read: Callable[[int], Float[np.ndarray, "rows dim"]]

@@ -13,7 +13,7 @@ from corgi.settings.errors import InputError
 
 @cache
 def _extractor() -> Any:
-    """Return an extractor that never asks the network and writes no cache; loaded only where a recipe caps domains."""
+    """Return an extractor that never uses the network and writes no cache; loaded only if a recipe caps domains."""
     import tldextract
 
     return tldextract.TLDExtract(suffix_list_urls=(), cache_dir=None)

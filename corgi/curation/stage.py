@@ -64,7 +64,7 @@ def run(context: Context) -> list[ShardTask]:
 class Rows:
     """What the rules look at, all shards one after the other: a hundred bytes a row, no picture and no vector.
 
-    `split` counts from test; `scores` hold NaN where a row has none; `domain` is -1 where there is no url.
+    `split` counts from test; `scores` hold NaN if a row has none; `domain` is -1 if there is no url.
     """
 
     counts: Sequence[int]
@@ -80,7 +80,7 @@ class Rows:
 
     @property
     def rank(self) -> Int[np.ndarray, "n"]:
-        """Return each row's place in the order of precedence: by split, then by uid."""
+        """Return each row's rank in the order of precedence: by split, then by uid."""
         found = np.empty(len(self.uid), np.int64)
         found[np.lexsort((self.uid, self.split))] = np.arange(len(self.uid))
         return found
@@ -265,7 +265,7 @@ def _part(
 
 
 def _digests(texts: Sequence[str | None]) -> UInt64[np.ndarray, "n 2"]:
-    """Return 128 bits a text; a row without one has bits of its own, so that it equals no other."""
+    """Return 128 bits per text; a row without one has bits of its own, so it equals no other."""
     named = (str(row) if text is None else f"s{text}" for row, text in enumerate(texts))
     joined = b"".join(hashlib.blake2b(name.encode(), digest_size=16).digest() for name in named)
     return np.frombuffer(joined, np.uint64).reshape(-1, 2)

@@ -23,7 +23,7 @@ MIN_CONCEPTS_PER_COARSE_WORD = 6
 _SKIN_TONES = frozenset(range(0x1F3FB, 0x1F400))
 _MAN, _WOMAN, _PERSON = 0x1F468, 0x1F469, 0x1F9D1
 _JOINER, _EMOJI_STYLE = 0x200D, 0xFE0F
-# A joiner and one of these at the end says: female, male, or mirrored to face right.
+# A joiner and one of these at the end mean: female, male, or mirrored to face right.
 _VARIANT_SIGNS = frozenset({0x2640, 0x2642, 0x27A1})
 _TONE_WORDS = re.compile(r" (medium-light|medium-dark|light|medium|dark) skin tone")
 _FUNCTION_WORDS = frozenset({"and", "facing", "for", "from", "not", "over", "the", "with"})
@@ -116,7 +116,7 @@ def _readable(name: str) -> str:
 
 
 def _further_captions(caption: str, aliases: Iterable[str]) -> Iterator[str]:
-    """Yield the aliases that are words (not "u55b6", "clock130") and that say more than other punctuation or capitals."""
+    """Yield the aliases that are words (not "u55b6", "clock130") and that differ in more than punctuation or capitals."""
     seen = {_letters(caption)}
     for alias in map(_readable, aliases):
         letters = _letters(alias)

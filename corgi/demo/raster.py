@@ -49,7 +49,7 @@ def file_name(codepoints: str) -> str:
 
 
 def encode(picture: Picture) -> bytes:
-    """Render one picture in the size and format its id asks for."""
+    """Render one image in the size and format of its id."""
     file_format, options = _ENCODERS[extension(picture.codepoints)]
     body = io.BytesIO()
     render(picture.svg_path, side_px(picture.codepoints)).save(body, file_format, **options)
@@ -78,7 +78,7 @@ def rasterise(pictures: Sequence[Picture], folder: Path) -> int:
 
 
 def write_whole(path: Path, body: bytes) -> None:
-    """Put a file in place in one step, so that no reader meets half of it."""
+    """Replace a file in one step, so no reader sees half of it."""
     attempt = path.with_name(f".{path.name}.{os.getpid()}")
     attempt.write_bytes(body)
     os.replace(attempt, path)

@@ -135,7 +135,7 @@ async def _serve_until_alone(folder: Path, listener: socket.socket, lifeline: Co
 
 
 class _Answers:
-    """What the site says to each path, and how often it has said it."""
+    """The site's response to each path, and how often it was sent."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

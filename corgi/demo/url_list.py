@@ -25,7 +25,7 @@ SCHEMA = pa.schema(
     ],
     metadata={"credit": CREDIT},
 )
-"""Columns of the list; the pictures' licence asks for the credit to travel with them."""
+"""Columns of the list; the images' licence requires the credit to be passed on with them."""
 
 Fault = Literal["busy", "copy", "gone", "cut", "page", "noai", "uncaptioned"]
 FAULT_SHARE: dict[Fault, float] = {

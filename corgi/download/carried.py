@@ -1,4 +1,4 @@
-"""A download shard's next tables: what was fetched now beside what the generation before holds."""
+"""A download shard's next tables: rows fetched now, joined with those of the previous version."""
 
 from collections import Counter
 from typing import Any
@@ -25,7 +25,7 @@ def commit_tables(
 
 
 def to_fetch(store: Store, task: ShardTask, planned: pa.Table) -> pa.Table:
-    """Return the rows of a plan that this task asks the network for: all, or those that failed for the reasons named."""
+    """Return the rows of a plan that this task fetches: all, or those that failed for the reasons named."""
     amend = task.payload.get("amend")
     if amend is None:
         return planned
@@ -33,7 +33,7 @@ def to_fetch(store: Store, task: ShardTask, planned: pa.Table) -> pa.Table:
 
 
 def amended(store: Store, task: ShardTask, fetched: ShardTables | None) -> ShardTables:
-    """Return a shard's tables: what was fetched now beside what the generation before holds, without what was taken down."""
+    """Return a shard's tables: rows fetched now, joined with those of the previous version, without rows taken down."""
     amend = task.payload.get("amend")
     taken = read_taken_down(store.storage)
     if amend is None:
@@ -53,7 +53,7 @@ def amended(store: Store, task: ShardTask, fetched: ShardTables | None) -> Shard
 
 
 def counts(ledger: pa.Table) -> RowCounts:
-    """Return the row counts a ledger says."""
+    """Return the row counts of a ledger."""
     reasons = Counter(
         Reason(row["reason"])
         for row in ledger.select(["status", "reason"]).to_pylist()
@@ -64,7 +64,7 @@ def counts(ledger: pa.Table) -> RowCounts:
 
 
 def _failed(store: Store, amend: dict[str, Any]) -> set[str]:
-    """Return the uids that the generation before rejected for one of the reasons to retry."""
+    """Return the uids that the previous version rejected for one of the reasons to retry."""
     if "retry" not in amend:
         return set()
     ledger = store.read(store.read_shard(amend["before"]), "ledger", ["uid", "reason"])
@@ -72,7 +72,7 @@ def _failed(store: Store, amend: dict[str, Any]) -> set[str]:
 
 
 def _rejecting(tables: ShardTables, taken: TakenDown) -> ShardTables:
-    """Reject pictures whose bytes were taken down, wherever they were found this time."""
+    """Reject images whose bytes were taken down, whichever URL they came from."""
     images = tables.images
     named = is_in(images["sha256"], taken.hashes)
     uids = set(images.filter(named)["uid"].to_pylist())
@@ -94,19 +94,19 @@ def _taken(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _facts(before: dict[str, Any], more: dict[str, Any], tables: dict[str, pa.Table]) -> dict[str, Any]:
-    """Return the report's facts of a shard made of two: sums, but for what the tables themselves say."""
+    """Return the facts of a shard made of two: sums, except those counted in the tables themselves."""
     found = {name: _summed(before.get(name), more.get(name)) for name in {**before, **more}}
     ledger = tables["ledger"].select(["uid", "status", "reason"]).to_pylist()
     verdicts = {row["uid"]: row["reason"] if row["status"] == REJECTED else KEPT for row in ledger}
     reasons = Counter(verdict for verdict in verdicts.values() if verdict != KEPT)
     sizes = pc.sum(pc.binary_length(tables["images"]["image"])).as_py() or 0
-    told = {
+    counted = {
         "planned": len(verdicts),
         "kept": tables["images"].num_rows,
         "rejected": dict(sorted(reasons.items())),
         "stored_bytes": sizes,
     }
-    return {**found, **{name: value for name, value in told.items() if name in found}}
+    return {**found, **{name: value for name, value in counted.items() if name in found}}
 
 
 def _summed(a: Any, b: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Every rule that can reject a row of the plan, in the order in which they are asked.
+"""Every rule that can reject a row of the plan, in the order of checking.
 
 Before the request: the rules about captions. By the header: format, frames and size. After decoding: the size again, which only
 Pillow knows for some formats. By content: the blocked hashes.
@@ -19,7 +19,7 @@ from corgi.tables.schema import Reason
 
 @dataclass(frozen=True)
 class RowChecks:
-    """The rules of one download, by the moment at which they are asked."""
+    """The rules of one download, by the moment of checking."""
 
     settings: DownloadSettings
     blocked: HashBlocklist = field(default_factory=HashBlocklist)

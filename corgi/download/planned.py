@@ -62,7 +62,7 @@ def outcomes_of(plan: pa.Table, web: Engine, inputs: Engine, checks: RowChecks) 
 def checked_outcomes(
     engine: Engine, plan: pa.Table, urls: pa.ChunkedArray, checks: RowChecks
 ) -> list[Outcome]:
-    """Return one outcome per row of a plan whose URLs or locations are `urls`; every rule is asked here or in the engine."""
+    """Return one outcome per row of a plan whose URLs or locations are `urls`; every rule is checked here or in the engine."""
     outcomes = [checks.before_request(_texts(captions)) for captions in plan["captions"].to_pylist()]
     requested = pa.array([outcome is None for outcome in outcomes], pa.bool_())
     targets = urls.filter(requested).to_pylist()

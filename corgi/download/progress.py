@@ -1,4 +1,4 @@
-"""What a download shows while it runs: metric lines under img2dataset's keys, a shard a line, and W&B where there is a key."""
+"""The progress of a download: metrics under img2dataset's keys, one line per shard, and W&B if there is a key."""
 
 from collections import Counter
 from pathlib import Path
@@ -19,7 +19,7 @@ class Progress:
     def __init__(self, recipe: Recipe, folder: Path, num_committed: int) -> None:
         """Go on after the shards that were committed before.
 
-        W&B is fed where a key is set, or where the recipe or WANDB_MODE asks for an offline run; metrics.jsonl is always written.
+        W&B is used if a key is set, or if the recipe or WANDB_MODE requests an offline run; metrics.jsonl is always written.
         """
         tracking = with_environment(recipe.tracking)
         if tracking.mode == "auto" and mode_here(tracking) == "offline":

@@ -1,4 +1,4 @@
-"""The download stage's next generation: failed rows fetched again, rows taken down; the rest is carried over."""
+"""The download stage's next version: failed rows fetched again, rows taken down; the rest is carried over."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from corgi.tables.store import ShardTask
 
 
 def revise(context: Context, tasks: Sequence[ShardTask]) -> None:
-    """Publish download shards anew: by fetching what failed, or without the rows taken down."""
+    """Publish new versions of download shards: with failed rows fetched again, or without the rows taken down."""
     retried = [task for task in tasks if "retry" in task.payload["amend"]]
     if retried:
         fetch_shards(context, retried)

@@ -41,7 +41,7 @@ class Download(RevisableStage):
         revise(context, tasks)
 
     def parts(self, recipe: Recipe) -> dict[str, int]:
-        """Return the versions of what a recipe's pictures go through."""
+        """Return the versions of the parts that a recipe's images pass."""
         from corgi.sources.sources import HOLD_PICTURES, formats
 
         settings = recipe.download

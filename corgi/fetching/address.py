@@ -1,6 +1,6 @@
 """Which URLs and addresses may be contacted. Pure: nothing here resolves a name or opens a socket.
 
-An address is judged after resolving, never by its spelling: `0x7f000001`, `127.1` and circled digits all resolve to 127.0.0.1.
+An address is checked after resolving, never by its spelling: `0x7f000001`, `127.1` and circled digits all resolve to 127.0.0.1.
 """
 
 import ipaddress
@@ -86,11 +86,11 @@ Address = tuple[str, int]
 
 
 class UrlRefusedError(ValueError):
-    """The text is no URL that may be asked for; the message is a template."""
+    """The text is not a URL that may be requested; the message is a template."""
 
 
 class AddressRefusedError(OSError):
-    """The address may not be dialled; the message is a template and holds no address."""
+    """The address may not be connected to; the message is a template and holds no address."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ class Guard:
         )
 
     def judge(self, ip: str, port: int) -> None:
-        """Raise AddressRefusedError unless this address and port may be dialled."""
+        """Raise AddressRefusedError unless this address and port may be connected to."""
         judge(ip, port, self.opened)
 
 
@@ -137,10 +137,10 @@ def resolved_pairs(resolve: Iterable[str]) -> dict[Address, Address]:
 
 
 def judge(ip: str, port: int, allow_private: Collection[Address] = ()) -> None:
-    """Let a numeric address and port pass, or refuse them.
+    """Raise unless a numeric address and port may be connected to.
 
     Args:
-        ip: the very address that will be dialled; a zone such as `%eth0` is allowed in IPv6.
+        ip: the address that will be connected to; a zone such as `%eth0` is allowed in IPv6.
         port: its TCP port.
         allow_private: (address, port) pairs that pass whatever they are.
 

@@ -8,11 +8,11 @@ from corgi.fetching.address import UrlRefusedError, parse_url
 from corgi.sources.identity import escaped
 
 
-def redirected(asked: URL, location: str) -> URL:
-    """Return where the Location of an answer leads, seen from the URL that was asked for.
+def redirected(url: URL, location: str) -> URL:
+    """Return the target of a response's Location, relative to the URL that was requested.
 
     Raises:
-        UrlRefusedError: there is none, or it is no web URL.
+        UrlRefusedError: there is none, or it is not a web URL.
 
     """
     reference = escaped(location.strip()).partition("#")[0]
@@ -22,14 +22,14 @@ def redirected(asked: URL, location: str) -> URL:
         raise UrlRefusedError("no usable Location") from None
     if not location or (parts.scheme and not parts.netloc):
         raise UrlRefusedError("no usable Location")
-    return parse_url(reference if parts.scheme else _joined(asked, reference))
+    return parse_url(reference if parts.scheme else _joined(url, reference))
 
 
-def _joined(asked: URL, reference: str) -> str:
+def _joined(url: URL, reference: str) -> str:
     """Return a reference without scheme as a whole URL."""
     if reference.startswith("//"):
-        return f"{asked.scheme}:{reference}"
-    site, target = f"{asked.scheme}://{asked.raw_authority}", asked.raw_path_qs
+        return f"{url.scheme}:{reference}"
+    site, target = f"{url.scheme}://{url.raw_authority}", url.raw_path_qs
     path = target.partition("?")[0]
     if not reference:
         return site + target

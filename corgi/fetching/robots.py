@@ -1,4 +1,4 @@
-"""Refusals in an answer's headers: `X-Robots-Tag` and `Content-Usage`, and which of them speak to this fetcher."""
+"""Opt-outs in response headers: `X-Robots-Tag` and `Content-Usage`, and which of them apply to this fetcher."""
 
 import re
 from collections.abc import Collection, Iterator, Sequence
@@ -6,18 +6,18 @@ from collections.abc import Collection, Iterator, Sequence
 _WITH_VALUES = frozenset({"unavailable_after", "max-snippet", "max-image-preview", "max-video-preview"})
 _BOT = re.compile(r"\*|[a-z_][a-z0-9_.*-]*")
 _TO_EVERY_LEARNER = frozenset({"noai", "noimageai", "noml"})
-"""Directives about machine learning, which are taken to mean everyone whatever bot they name."""
+"""Directives about machine learning, which apply to everyone whichever bot they name."""
 
 
 def product_of(user_agent: str) -> str:
-    """Return the name by which sites address a user agent: what stands before its version, in lower case."""
+    """Return the name by which sites address a user agent: the part before its version, in lower case."""
     return user_agent.partition("/")[0].strip().lower()
 
 
 def refusing_directive(headers: Sequence[str], user_agent: str, disallowed: Collection[str]) -> str | None:
     """Return the first directive of the X-Robots-Tag values that refuses us, or None.
 
-    `bot: directive, ...` speaks to that bot until the next bot is named; it refuses us when it names us, names `*`, or is
+    `bot: directive, ...` applies to that bot until the next bot is named; it refuses us when it names us, names `*`, or is
     about machine learning.
     """
     us = product_of(user_agent)

@@ -1,6 +1,6 @@
 """robots.txt as RFC 9309 reads it, with the Content-Usage lines of the IETF's AIPREF draft. No network here.
 
-The text is a stranger's: what is read of it is bounded, and matching a path takes time linear in its length.
+The text is untrusted input: only a bounded part is read, and matching a path takes time linear in its length.
 """
 
 import re
@@ -19,14 +19,14 @@ _UNRESERVED = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ012
 
 @dataclass(frozen=True)
 class Rule:
-    """One line of a group: what it says of the paths its pattern matches."""
+    """One line of a group: its directive for the paths that its pattern matches."""
 
-    says: str
+    kind: str
     pattern: str
     usage: str = ""
 
     def matches(self, target: str) -> bool:
-        """Say whether the pattern, in which `*` is any text and a last `$` the end, matches a path from its start."""
+        """Return whether the pattern, in which `*` is any text and a last `$` the end, matches a path from its start."""
         pattern, is_anchored = self.pattern, self.pattern.endswith("$")
         if is_anchored:
             pattern = pattern[:-1]
@@ -35,26 +35,26 @@ class Rule:
             return False
         if is_anchored and not others:
             return target == first
-        place = len(first)
+        offset = len(first)
         last = others.pop() if is_anchored else ""
         for literal in others:
-            found = target.find(literal, place)
+            found = target.find(literal, offset)
             if found < 0:
                 return False
-            place = found + len(literal)
-        return len(target) - len(last) >= place and target.endswith(last)
+            offset = found + len(literal)
+        return len(target) - len(last) >= offset and target.endswith(last)
 
 
 @dataclass(frozen=True)
 class RobotsTxt:
-    """The lines of one site's robots.txt that speak to one fetcher, the most specific first."""
+    """The lines of one site's robots.txt that apply to one fetcher, the most specific first."""
 
     rules: tuple[Rule, ...] = ()
     usages: tuple[Rule, ...] = ()
 
     @classmethod
     def parse(cls, text: bytes, product: str) -> "RobotsTxt":
-        """Return what a text says to a product: its own groups, or those of `*` when it has none."""
+        """Return the rules of a text for a product: its own groups, or those of `*` if it has none."""
         ours: list[Rule] = []
         everyone: list[Rule] = []
         is_named = False
@@ -66,11 +66,11 @@ class RobotsTxt:
                 if name in agents and len(rules) < MAX_RULES:
                     rules.append(rule)
         chosen = sorted(
-            ours if is_named else everyone, key=lambda rule: (-len(rule.pattern), rule.says != "allow")
+            ours if is_named else everyone, key=lambda rule: (-len(rule.pattern), rule.kind != "allow")
         )
         return cls(
-            rules=tuple(rule for rule in chosen if rule.says != "content-usage"),
-            usages=tuple(rule for rule in chosen if rule.says == "content-usage"),
+            rules=tuple(rule for rule in chosen if rule.kind != "content-usage"),
+            usages=tuple(rule for rule in chosen if rule.kind == "content-usage"),
         )
 
     @property
@@ -89,7 +89,7 @@ class RobotsTxt:
             return None
         target = _normal(target).replace("*", "%2A").replace("$", "%24")
         rule = next((rule for rule in self.rules if rule.matches(target)), None)
-        if rule is not None and rule.says == "disallow":
+        if rule is not None and rule.kind == "disallow":
             return "robots.txt disallows"
         usage = next((rule for rule in self.usages if rule.matches(target)), None)
         refused = usage and refusing_usage([usage.usage], disallowed_usage)

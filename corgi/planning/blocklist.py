@@ -42,7 +42,7 @@ class HashBlocklist:
         return cls(np.unique(np.concatenate([np.empty(0, "S16"), *blocks])), frozenset(kinds))
 
     def __contains__(self, text: str) -> bool:
-        """Say whether a `kind:hex` is refused."""
+        """Return whether a `kind:hex` is blocked."""
         return bool(self.holds([text])[0])
 
     def holds(self, texts: list[str]) -> np.ndarray:
@@ -63,7 +63,7 @@ class Blocklist:
         """Read the lists that the settings name.
 
         Raises:
-            InputError: a list cannot be read, or a line of it is no hash.
+            InputError: a list cannot be read, or one of its lines is not a hash.
 
         """
         listed = chunked(_entries(settings.block_urls, "block_urls"))
@@ -103,14 +103,14 @@ class Blocklist:
         return any(".".join(parts[at:]) in self.domains for at in range(len(parts)))
 
     def __bool__(self) -> bool:
-        """Say whether anything is blocked."""
+        """Return whether anything is blocked."""
         return bool(len(self.urls) or self.domains or self.hashes.kinds)
 
 
 def digests(settings: PlanSettings) -> list[str]:
     """Return what a plan depends on in its blocklists: each one's setting and content."""
     return sorted(
-        f"{name} {sha256_of(place)}" for name in _SETTINGS for place in _places(getattr(settings, name), name)
+        f"{name} {sha256_of(uri)}" for name in _SETTINGS for uri in _places(getattr(settings, name), name)
     )
 
 
@@ -118,7 +118,7 @@ def hashes(settings: PlanSettings) -> Iterator[str]:
     """Yield the refused hashes as `kind:hex`.
 
     Raises:
-        InputError: a line is no hash; the line says which.
+        InputError: a line is not a hash; the message names it.
 
     """
     for text in _entries(settings.block_hashes, "block_hashes"):
@@ -148,39 +148,39 @@ def _among(wanted: np.ndarray, known: np.ndarray) -> np.ndarray:
 
 
 def _entries(patterns: tuple[str, ...], setting: str) -> Iterator[str]:
-    for place in _places(patterns, setting):
+    for uri in _places(patterns, setting):
         try:
-            yield from filter(None, _texts(place))
+            yield from filter(None, _texts(uri))
         except InputError as error:
             error.args = (f"plan.{setting}: {error}",)
             raise
         except (OSError, pa.ArrowException, EOFError) as error:
             raise InputError(
-                f"plan.{setting}: {place} cannot be read ({first_line(error)}); nothing was started; correct the list"
+                f"plan.{setting}: {uri} cannot be read ({first_line(error)}); nothing was started; correct the list"
             ) from error
 
 
-def _texts(place: str) -> Iterator[str]:
-    if ending(place) not in (".parquet", ".pq"):
-        yield from filled_lines(place)
+def _texts(uri: str) -> Iterator[str]:
+    if ending(uri) not in (".parquet", ".pq"):
+        yield from filled_lines(uri)
         return
-    with open_file(place) as handle, pq.ParquetFile(handle) as file:
+    with open_file(uri) as handle, pq.ParquetFile(handle) as file:
         for batch in file.iter_batches(BATCH_ROWS, columns=[file.schema_arrow.names[0]]):
-            yield from (text.strip() for text in text_of(batch.column(0), "", place).to_pylist() if text)
+            yield from (text.strip() for text in text_of(batch.column(0), "", uri).to_pylist() if text)
 
 
 def _places(patterns: tuple[str, ...], setting: str) -> list[str]:
     found = []
     for pattern in patterns:
         try:
-            places = expand(pattern)
+            uris = expand(pattern)
         except (OSError, pa.ArrowException) as error:
             raise InputError(
                 f"plan.{setting}: {pattern} cannot be read ({first_line(error)}); nothing was started; name a readable list"
             ) from error
-        if not places:
+        if not uris:
             raise InputError(
                 f"plan.{setting}: {pattern} does not exist; nothing was started; name an existing list"
             )
-        found += places
+        found += uris
     return found

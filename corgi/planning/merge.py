@@ -20,8 +20,8 @@ def merged(rows: pa.Table, names: pa.Array, settings: PlanSettings, blocklist: B
     """Return the PLAN table of a shard's rows, sorted by uid.
 
     Captions are distinct and in the order of their rows; a URL listed under several groups takes the smallest; of other
-    cells the first that is not null counts. A URL is asked for as its first row writes it; the column that says so is
-    there only where a row of the shard needs it, so that the plans of all other lists stay what they were.
+    cells the first that is not null counts. The URL requested is the text of its first row. The column that stores it is
+    present only if a row of the shard needs it, so the plans of all other lists are unchanged.
 
     Args:
         rows: SPILL rows of the shard, in any order.
@@ -78,7 +78,7 @@ def _check_distinct(uids: pa.ChunkedArray) -> None:
 
 
 def _groups_of(positions: np.ndarray, offsets: Offsets) -> np.ndarray:
-    """Return the group that each row position lies in."""
+    """Return the group of each row position."""
     return np.searchsorted(offsets, positions, side="right") - 1
 
 
@@ -149,7 +149,7 @@ def _reasons(
     firsts: dict[str, pa.Array],
     blocklist: Blocklist,
 ) -> pa.Array:
-    """Return why each URL is rejected before any request: every row of it says so, or a blocklist does."""
+    """Return why each URL is rejected before any request: every row of it has a reason, or a blocklist names it."""
     flat = _flat(reasons)
     given = pa.nulls(len(digests), pa.string())
     if flat.null_count < len(flat):

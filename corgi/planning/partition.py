@@ -22,7 +22,7 @@ SPILL = pa.schema(
     + [f for f in ROWS if f.name != "content"]
     + [REQUEST_URL]
 )
-"""A row of a source: the hash of its canonical URL, where it stands (`source` counts the sorted sources), what it says."""
+"""A row of a source: the hash of its canonical URL, its position (`source` counts the sorted sources), its cells."""
 MAX_BUCKETS = 256
 BUCKET_BYTES = 8 * 2**20
 _BUFFER_BYTES = 24 * 2**20
@@ -39,7 +39,7 @@ def spill(
 ) -> int:
     """Write every row of the sources to the file of its bucket, equal ranges of the hash; return how many rows there are.
 
-    What of a source is no row is counted in its tally, one per source.
+    Members of a source that are not rows are counted in its tally, one per source.
     """
     num_rows = 0
     with ExitStack() as stack:
@@ -65,7 +65,7 @@ def spilled(folder: Path, bucket: int) -> pa.Table:
 def identified(
     source: Source, at: int, settings: PlanSettings, tally: Tally | None = None
 ) -> Iterator[pa.Table]:
-    """Yield a source's rows with canonical URLs and their hashes; a picture without a URL is named by its content."""
+    """Yield a source's rows with canonical URLs and their hashes; an image without a URL is named by its content."""
     first_row = 0
     for batch in batches(source, settings, tally):
         named = _named(batch)

@@ -38,7 +38,7 @@ def without(plan: pa.Table, taken: TakenDown) -> pa.Table:
 
 
 def planned_rows(plan: pa.Table, rows_in: int) -> RowCounts:
-    """Return the counts of a list's rows by what the plan says of them; rows it does not hold were taken down."""
+    """Return the counts of a list's rows by their state in the plan; rows that are missing there were taken down."""
     counted: Counter[str | None] = Counter()
     sizes = pc.list_value_length(plan["sources"]).to_pylist()
     for reason, size in zip(plan["reason"].to_pylist(), sizes, strict=True):

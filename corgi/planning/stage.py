@@ -1,6 +1,6 @@
 """The plan stage: one partitioned pass over the sources gives identities, captions, groups, splits and shards.
 
-The pass spills rows to private files by ranges of their URL's hash; each is then merged alone, so memory holds one.
+The pass writes rows to private files by ranges of their URL's hash; each is then merged alone, so memory holds one.
 """
 
 import shutil
@@ -37,9 +37,9 @@ _MAX_SHARDS = 65_536
 
 @dataclass(frozen=True)
 class Pass:
-    """What one pass over the sources left: private files by ranges of the hash, and how many rows they hold.
+    """The result of one pass over the sources: private files by ranges of the hash, and their number.
 
-    tallies count, per source, what of it is no row.
+    tallies count, per source, the members that are not rows.
     """
 
     lists: list[Source]
@@ -50,7 +50,7 @@ class Pass:
 
 
 def run(context: Context) -> list[ShardTask]:
-    """Commit one `plan` table a shard: a row a distinct URL, sorted by uid.
+    """Commit one `plan` table per shard: one row per distinct URL, sorted by uid.
 
     Raises:
         InputError: the list is empty, cannot be read, or changes while it is read.
@@ -92,7 +92,7 @@ def _check_rows(num_rows: int, lists: list[Source], settings: PlanSettings) -> N
 
 
 def _tell_left_out(settings: PlanSettings, tallies: list[Tally]) -> None:
-    """Show what of the input is not read, a line per folder, and what of the sources is no row, in one line."""
+    """Show which files of the input are not read, one line per folder, and which members are not rows, in one line."""
     for folder in unread(settings):
         screen.current().say(folder.line())
     left_out = +sum(tallies, Tally())
@@ -115,7 +115,7 @@ def _commit_all(context: Context, pending: list[ShardTask], found: Pass, blockli
 
 
 def by_shard(found: Pass) -> Iterator[tuple[int, pa.Table]]:
-    """Yield every shard's rows; a shard that reaches into the next private file waits for it."""
+    """Yield every shard's rows; a shard that continues in the next private file waits for it."""
     done, held = 0, SPILL.empty_table()
     for bucket in range(found.num_buckets):
         held = pa.concat_tables([held, spilled(found.folder, bucket)]).combine_chunks()
@@ -146,7 +146,7 @@ def _commit(context: Context, task: ShardTask, table: pa.Table, found: Pass) -> 
 
 
 def _source_facts(source: Source, tally: Tally) -> dict[str, Any]:
-    """Return what a source is, and how much of it is no row where there is such."""
+    """Return the facts of a source, with the number of members that are not rows, if any."""
     facts = {"sha256": source.sha256, "path": source.path, "format": source.format}
     left_out = {name: number for name, number in sorted(tally.items()) if number}
     return {**facts, **({"left_out": left_out} if left_out else {})}

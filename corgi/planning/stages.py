@@ -17,7 +17,7 @@ FORMAT_VERSIONS = {
     "pictures": 0,
     "files": 0,
 }
-"""Raised when rows of a format are read otherwise and no look at a list tells whether its own are (corgi/sources/revision.py)."""
+"""Raised when rows of a format are read differently and a list cannot be checked for it (corgi/sources/revision.py)."""
 
 
 class Plan(RevisableStage):

@@ -1,6 +1,6 @@
 """Figures of the report as coordinates, and numbers as text: the page only draws what is computed here.
 
-A chart's coordinates lie in a box of WIDTH x HEIGHT; y grows downwards, as in SVG.
+A chart's coordinates are inside a box of WIDTH x HEIGHT; y grows downwards, as in SVG.
 """
 
 import math

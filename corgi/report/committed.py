@@ -1,7 +1,7 @@
 """What a report reads of a run: manifests whole, tables up to a bound, small files by kind.
 
 A table is read from the first shards only when all of them would be slow; since a shard is a range of hashed
-identities, that is a fair sample, and `is_sampled` says so.
+identities, that is a fair sample, and `is_sampled` is set.
 """
 
 import json
@@ -84,7 +84,7 @@ class Committed:
 
     @property
     def is_sampled(self) -> bool:
-        """Say whether tables are read in part."""
+        """Return whether tables are read in part."""
         return "download" in self.stages and len(self.sample) < len(self.stages["download"].shards)
 
     def sampled(self, stage: str, table: str) -> list[ShardManifest]:

@@ -164,7 +164,7 @@ def similarities(run: Committed) -> charts.Chart | None:
 
 
 def data_uri(data: bytes, mime: str) -> str:
-    """Return bytes as a data URI, so that the page needs nothing beside it."""
+    """Return bytes as a data URI, so the page needs no other file."""
     return f"data:{mime};base64,{base64.b64encode(data).decode()}"
 
 
@@ -223,7 +223,7 @@ def _used(run: Committed) -> set[str] | None:
 
 
 def _used_pictures(run: Committed) -> Iterator[tuple[str, bytes, str]]:
-    """Yield (uid, stored encoding, split) by uid, reading no further than asked."""
+    """Yield (uid, stored encoding, split) by uid, reading only as far as consumed."""
     used = _used(run)
     for shard in run.sampled("download", "images"):
         with pq.ParquetFile(run.store.path(shard, "images"), page_checksum_verification=True) as file:

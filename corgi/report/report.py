@@ -136,7 +136,7 @@ def _model(run: Committed, stage: str) -> StageSection:
 
 
 def _facts(run: Committed, stage: str) -> dict[str, Any]:
-    """Return the facts of a stage's only shard, or of the shard `model` beside its partitions."""
+    """Return the facts of a stage's only shard, or of its shard `model` if it has further shards."""
     shards = run.shards(stage)
     chosen = [shard for shard in shards if len(shards) == 1 or shard.shard == "model"]
     return {name: value for shard in chosen for name, value in shard.facts.items() if name != "credit"}

@@ -20,12 +20,12 @@ class Section:
     title: str
     intro: str = ""
     is_sampled: ClassVar[bool] = False
-    """Whether it reads rows: of a large run only the first shards are read, and the page says so."""
+    """Whether it reads rows: of a large run only the first shards are read, and the page states it."""
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A picture of a stage's own, as a data URI."""
+    """A stage's own figure, as a data URI."""
 
     name: str
     uri: str

@@ -10,7 +10,7 @@ from corgi.tables.arrow import pc
 CAPTIONS = pa.list_(pa.string())
 
 
-def captions_of(values: pa.Array, column: str, place: str) -> pa.Array:
+def captions_of(values: pa.Array, column: str, uri: str) -> pa.Array:
     """Return the captions of every value of a column, as one list of text per value.
 
     A text is one caption; so is a number or a truth value, as it is written. A list of texts is several captions.
@@ -19,7 +19,7 @@ def captions_of(values: pa.Array, column: str, place: str) -> pa.Array:
     Args:
         values: a column as it was read; JSON's by `cells.column_of`.
         column: its name, for the error.
-        place: path or URI of the source, for the error.
+        uri: path or URI of the source, for the error.
 
     Raises:
         InputError: the column is of another type, such as objects, dates or lists of numbers, or is not UTF-8.
@@ -28,10 +28,10 @@ def captions_of(values: pa.Array, column: str, place: str) -> pa.Array:
     lists = _lists(values)
     if not _may_be_captions(values.type):
         raise InputError(
-            f"{place} cannot be read as a list: column {column!r} holds {values.type}, not captions; nothing was started; "
+            f"{uri} cannot be read as a list: column {column!r} holds {values.type}, not captions; nothing was started; "
             "name a column of texts or of lists of texts in plan.caption_col, or null"
         )
-    texts = text_of(pc.list_flatten(lists), column, place)
+    texts = text_of(pc.list_flatten(lists), column, uri)
     is_there = texts.is_valid()
     parents = pc.list_parent_indices(lists).filter(is_there).to_numpy(zero_copy_only=False)
     counts = np.bincount(parents, minlength=len(values))

@@ -29,7 +29,7 @@ def is_text(kind: pa.DataType) -> bool:
     return is_string or is_bytes or pa.types.is_null(kind)
 
 
-def text_of(array: pa.Array, column: str, place: str) -> pa.Array:
+def text_of(array: pa.Array, column: str, uri: str) -> pa.Array:
     """Return a column as text, checked to be UTF-8; NaN and the infinities are null, as a missing cell is.
 
     Raises:
@@ -45,7 +45,7 @@ def text_of(array: pa.Array, column: str, place: str) -> pa.Array:
         text.validate(full=True)
     except pa.ArrowException as error:
         raise InputError(
-            f"{place} cannot be read as a list: column {column!r}: {str(error).splitlines()[0]}; nothing was started; "
+            f"{uri} cannot be read as a list: column {column!r}: {str(error).splitlines()[0]}; nothing was started; "
             "store it as UTF-8 text"
         ) from error
     return text
@@ -69,13 +69,13 @@ def parsed(text: str | bytes) -> Any:
     )
 
 
-def column_of(values: list[Any], column: str, place: str, may_be_lists: bool = False) -> pa.Array:
+def column_of(values: list[Any], column: str, uri: str, may_be_lists: bool = False) -> pa.Array:
     """Return parsed values as a column of text, or of lists of text where such are allowed and there is one.
 
     Args:
         values: what `parsed` gave; true and false become text in lower case.
         column: its name, for the error.
-        place: path or URI of the source, for the error.
+        uri: path or URI of the source, for the error.
         may_be_lists: whether lists of texts are allowed, as they are for captions.
 
     Raises:
@@ -87,10 +87,10 @@ def column_of(values: list[Any], column: str, place: str, may_be_lists: bool = F
     except (pa.ArrowException, UnicodeError):
         pass
     if may_be_lists and any(isinstance(value, list) for value in values):
-        lists = [value if isinstance(value, list) else [_cell(value, column, place)] for value in values]
-        checked = [[_element(value, column, place) for value in texts] for texts in lists]
+        lists = [value if isinstance(value, list) else [_cell(value, column, uri)] for value in values]
+        checked = [[_element(value, column, uri) for value in texts] for texts in lists]
         return pa.array(checked, pa.list_(pa.string()))
-    return pa.array([_cell(value, column, place) for value in values], pa.string())
+    return pa.array([_cell(value, column, uri) for value in values], pa.string())
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -101,27 +101,27 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _element(value: Any, column: str, place: str) -> str | None:
+def _element(value: Any, column: str, uri: str) -> str | None:
     if not isinstance(value, str | None) or isinstance(value, Spelling):
         raise InputError(
-            f"{place} cannot be read as a list: column {column!r} holds lists of other things than text; nothing was started; "
+            f"{uri} cannot be read as a list: column {column!r} holds lists of other things than text; nothing was started; "
             "store it as text or as lists of texts"
         )
-    return _cell(value, column, place)
+    return _cell(value, column, uri)
 
 
-def _cell(value: Any, column: str, place: str) -> str | None:
+def _cell(value: Any, column: str, uri: str) -> str | None:
     if value is None:
         return None
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, Doubled):
         raise InputError(
-            f"{place} cannot be read as a list: an object has {column!r} more than once; nothing was started; keep one of them"
+            f"{uri} cannot be read as a list: an object has {column!r} more than once; nothing was started; keep one of them"
         )
     if isinstance(value, list | dict):
         raise InputError(
-            f"{place} cannot be read as a list: column {column!r} holds lists or objects; nothing was started; store it as text"
+            f"{uri} cannot be read as a list: column {column!r} holds lists or objects; nothing was started; store it as text"
         )
     # a lone surrogate, which JSON can write and UTF-8 cannot, becomes a question mark
     return str(value).encode("utf-8", "replace").decode()

@@ -1,4 +1,4 @@
-"""Vectors that were made elsewhere: clip-retrieval's npy beside Parquet, and DataComp's npz beside Parquet, row by row.
+"""Precomputed vectors: clip-retrieval's npy with Parquet, and DataComp's npz with Parquet, row by row.
 
 Arrays are opened without pickle; what a file's header claims is compared with the rows of the Parquet file first.
 """
@@ -36,9 +36,9 @@ class VectorFile:
     """A file and, inside an npz, the array's name."""
 
 
-def holds_vectors(place: str) -> bool:
-    """Say whether a place is a folder of vectors in one of the two layouts; opens nothing."""
-    folder = Path(place)
+def holds_vectors(uri: str) -> bool:
+    """Return whether a folder holds vectors in one of the two layouts; opens nothing."""
+    folder = Path(uri)
     return ((folder / METADATA).is_dir() and (folder / IMAGE_VECTORS).is_dir()) or any(folder.glob("*.npz"))
 
 
@@ -46,7 +46,7 @@ def vector_files(folder: str | Path, tower: str = "clip") -> list[VectorFile]:
     """Return the vectors of a folder: clip-retrieval's `img_emb`, `text_emb`, `metadata`, or DataComp's shards.
 
     Args:
-        folder: where they lie.
+        folder: where they are stored.
         tower: name of the tower that made clip-retrieval's vectors; DataComp's carry theirs (`b32`, `l14`).
 
     Raises:
@@ -89,11 +89,11 @@ def widths(file: VectorFile) -> dict[str, int]:
     """
     with _readable(file):
         num_rows = pq.read_metadata(file.metadata).num_rows
-        return {name: _width(*place, num_rows) for name, place in file.arrays.items()}
+        return {name: _width(*uri, num_rows) for name, uri in file.arrays.items()}
 
 
 def opened_arrays(file: VectorFile) -> dict[str, np.ndarray]:
-    """Return each column's vectors as they were written, a row a row of the Parquet file; an npy file is mapped, not read.
+    """Return each column's vectors as written, one per row of the Parquet file; an npy file is mapped, not read.
 
     Raises:
         InputError: as for `vector_tables`.
@@ -197,7 +197,7 @@ def _array_names(packed: Path) -> list[str]:
 
 
 def _width(path: Path, key: str | None, num_rows: int) -> int:
-    """Return how many numbers a row holds after comparing what the header claims with the rows there must be."""
+    """Return the dimensions of a row, after comparing the header with the number of rows there must be."""
     if key is None:
         with path.open("rb") as member:
             shape, dtype = _header(member)
@@ -225,8 +225,8 @@ def _check_shape(shape: tuple[int, ...], dtype: np.dtype, num_rows: int, path: P
         )
 
 
-def _table(batch: pa.RecordBatch, arrays: Mapping[str, Float[np.ndarray, "n dim"]], place: str) -> pa.Table:
-    texts = {name: text_of(batch.column(name), name, place) for name in batch.schema.names}
+def _table(batch: pa.RecordBatch, arrays: Mapping[str, Float[np.ndarray, "n dim"]], uri: str) -> pa.Table:
+    texts = {name: text_of(batch.column(name), name, uri) for name in batch.schema.names}
     nulls = pa.nulls(batch.num_rows, pa.string())
     urls = texts.get("url", nulls)
     canonical = canonical_urls(urls)

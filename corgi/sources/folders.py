@@ -1,4 +1,4 @@
-"""Pictures that are already there: folders with captions beside them, and Parquet files with pictures inside."""
+"""Images in inputs: folders with captions next to the images, and Parquet files that store images."""
 
 import hashlib
 import itertools
@@ -57,7 +57,7 @@ class Contents:
     num_links: int
 
     def beside(self, picture: str) -> list[str]:
-        """Return the notes that a picture takes."""
+        """Return the notes of an image."""
         found = (self.notes.beside(picture, ending) for ending in NOTE_ENDINGS)
         return [note for note in found if note is not None]
 
@@ -87,7 +87,7 @@ def contents_of(folder: str, columns: Columns) -> Contents:
 
 
 def folder_digest(folder: str, columns: Columns) -> str:
-    """Return the sha256 that names a folder's content: every picture, and what is beside it, by name and content."""
+    """Return the sha256 of a folder's content: every image and its notes, by name and content."""
     digest, contents = hashlib.sha256(), contents_of(folder, columns)
     parts = (part for name in contents.pictures for part in (name, *contents.beside(name)))
     for part in itertools.chain(parts, contents.metadata):
@@ -98,7 +98,7 @@ def folder_digest(folder: str, columns: Columns) -> str:
 def folder_rows(folder: str, columns: Columns, sha256: str, tally: Tally) -> Iterator[pa.RecordBatch]:
     """Yield a row per picture, then one per picture that a metadata file names and that is not there.
 
-    `x.txt` beside `x.jpg` is its caption, `x.json` its further columns.
+    `x.txt` next to `x.jpg` is its caption, `x.json` its further columns.
     """
     contents = contents_of(folder, columns)
     known = [name for file in contents.metadata for name in columns_in(str(Path(folder, file)))]
@@ -121,26 +121,26 @@ def image_column(schema: pa.Schema, wanted: str | None) -> str | None:
 
 
 def picture_table_rows(
-    place: str, columns: Columns, sha256: str, image_col: str | None
+    uri: str, columns: Columns, sha256: str, image_col: str | None
 ) -> Iterator[pa.RecordBatch]:
-    """Yield a row a row of a Parquet file with pictures inside; one without bytes is a row with that reason."""
-    with open_file(place) as handle, pq.ParquetFile(handle, pre_buffer=False) as file:
+    """Yield one row per row of a Parquet file that stores images; one without bytes is a row with that reason."""
+    with open_file(uri) as handle, pq.ParquetFile(handle, pre_buffer=False) as file:
         column = image_column(file.schema_arrow, image_col)
         if column is None:
             raise InputError(
-                f"{place} has no column {image_col!r} of encoded pictures; nothing was started; set plan.image_col"
+                f"{uri} has no column {image_col!r} of encoded pictures; nothing was started; set plan.image_col"
             )
         if columns.named.get("url") not in file.schema_arrow.names:
             columns = columns.without("url")
-        check_columns(place, file.schema_arrow, columns)
-        check_names(place, file.schema_arrow.names, [column])
+        check_columns(uri, file.schema_arrow, columns)
+        check_names(uri, file.schema_arrow.names, [column])
         for group in range(file.num_row_groups):
             row = 0
             parts = file.iter_batches(
                 _ROWS_AT_ONCE, [group], columns=[*columns.names, column], use_threads=False
             )
             for batch in parts:
-                yield _picture_rows(batch, columns, place, (sha256, group, row, column))
+                yield _picture_rows(batch, columns, uri, (sha256, group, row, column))
                 row += batch.num_rows
 
 
@@ -150,12 +150,12 @@ def encoded_of(array: pa.Array) -> pa.Array:
 
 
 def _picture_rows(
-    batch: pa.RecordBatch, columns: Columns, place: str, at: tuple[str, int, int, str]
+    batch: pa.RecordBatch, columns: Columns, uri: str, at: tuple[str, int, int, str]
 ) -> pa.RecordBatch:
     sha256, group, first_row, column = at
     pictures = encoded_of(batch.column(column))
     url_column = columns.named.get("url")
-    urls = text_of(batch.column(url_column), url_column, place).to_pylist() if url_column else []
+    urls = text_of(batch.column(url_column), url_column, uri).to_pylist() if url_column else []
     locations: list[str | None] = []
     contents: list[str | None] = []
     for number, picture in enumerate(pictures):
@@ -169,7 +169,7 @@ def _picture_rows(
     reasons = [None if location else str(Reason.NO_PICTURE) for location in locations]
     return columns.rows(
         {name: batch.column(name) for name in columns.names},
-        place,
+        uri,
         location=pa.array(locations, pa.string()),
         content=pa.array(contents, pa.string()),
         reason=pa.array(reasons, pa.string()),
@@ -251,7 +251,7 @@ def _holds_bytes(kind: pa.DataType) -> bool:
 
 
 def check_local(folder: str) -> None:
-    """Refuse a picture folder that is not on a disk."""
+    """Raise unless an image folder is on a disk."""
     if not is_local(folder):
         raise InputError(
             f"{folder}: pictures in a folder are read from a disk only; nothing was started; copy it, or make tars of it"

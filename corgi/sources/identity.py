@@ -1,4 +1,4 @@
-"""Who a picture is: its uid, its group's split, its shard. Pure functions of its URL and the seed."""
+"""The identity of an image: its uid, its group's split, its shard. Pure functions of its URL and the seed."""
 
 import hashlib
 import string
@@ -28,7 +28,7 @@ def canonical_url(url: str) -> str:
 
 
 def request_url(url: str) -> str:
-    """Return the URL that is asked for: path and query as the list writes them, but for blanks and what is not ASCII.
+    """Return the URL to request: path and query as listed, except blanks and letters outside ASCII, which are escaped.
 
     Servers that sign their URLs compare them byte for byte. Scheme, host and port are those of the canonical form, and a
     fragment is never sent.
@@ -75,7 +75,7 @@ def canonical_urls(urls: pa.Array) -> pa.Array:
 
 
 def request_urls(urls: pa.Array, canonical: pa.Array) -> pa.Array:
-    """Return the URL that is asked for where it is not the canonical one, else null."""
+    """Return the URL to request if it differs from the canonical one, else null."""
     is_rewritten = pc.fill_null(pc.not_equal(urls, canonical), False)
     if not pc.any(is_rewritten).as_py():
         return pa.nulls(len(urls), pa.string())
@@ -85,7 +85,7 @@ def request_urls(urls: pa.Array, canonical: pa.Array) -> pa.Array:
 
 
 def content_url(sha256: str) -> str:
-    """Return the canonical name of a picture that has no URL: that of its content."""
+    """Return the canonical name of an image without a URL, made from its content."""
     return f"urn:sha256:{sha256}"
 
 
@@ -113,22 +113,22 @@ def ranges_of(leading: UInt64[np.ndarray, "n"], num_ranges: int) -> Int32[np.nda
 
 
 def split_of(group: str, seed: int, val_share: float, test_share: float) -> Split:
-    """Return the split of a group by hash(seed, group); a group never straddles two."""
-    place = (
+    """Return the split of a group by hash(seed, group); all rows of a group get the same split."""
+    uniform = (
         int.from_bytes(
             hashlib.blake2b(f"{seed}:{group}".encode("utf-8", "surrogatepass"), digest_size=8).digest()
         )
         / 2**64
     )
-    if place < test_share:
+    if uniform < test_share:
         return Split.TEST
-    return Split.VAL if place < test_share + val_share else Split.TRAIN
+    return Split.VAL if uniform < test_share + val_share else Split.TRAIN
 
 
 def splits_of(groups: Sequence[bytes], seed: int, val_share: float, test_share: float) -> list[str]:
     """Return `split_of` of many groups, given as UTF-8."""
     prefix, blake2b = f"{seed}:".encode(), hashlib.blake2b
     hashes = b"".join([blake2b(prefix + group, digest_size=8).digest() for group in groups])
-    places = np.frombuffer(hashes, ">u8").astype(np.float64) / 2**64
+    uniform = np.frombuffer(hashes, ">u8").astype(np.float64) / 2**64
     names = np.array([str(split) for split in (Split.TEST, Split.VAL, Split.TRAIN)], object)
-    return names[np.searchsorted([test_share, test_share + val_share], places, side="right")].tolist()
+    return names[np.searchsorted([test_share, test_share + val_share], uniform, side="right")].tolist()

@@ -1,4 +1,4 @@
-"""Hugging Face's image folders: a file named metadata whose rows name the pictures below its folder."""
+"""Hugging Face's image folders: a file named metadata whose rows name the images below its folder."""
 
 import csv
 import io
@@ -21,23 +21,23 @@ METADATA_FILES = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 _NAMING = ("file_name", "image")
 _UNREADABLE = (OSError, ValueError, csv.Error, pa.ArrowException)
 Named = dict[str, dict[str, Any]]
-"""Cells by the path of a picture inside a folder."""
+"""Cells by the path of an image inside a folder."""
 
 
-def naming_column(place: str, columns: Columns) -> str | None:
+def naming_column(uri: str, columns: Columns) -> str | None:
     """Return the column of a metadata file that names pictures, or None where it is a list of URLs like any other.
 
     Raises:
         InputError: the file cannot be read.
 
     """
-    if posixpath.basename(place) not in METADATA_FILES:
+    if posixpath.basename(uri) not in METADATA_FILES:
         return None
-    names = columns_in(place)
+    names = columns_in(uri)
     return next((name for name in _NAMING if name in names and name != columns.named.get("url")), None)
 
 
-def columns_in(place: str) -> list[str]:
+def columns_in(uri: str) -> list[str]:
     """Return the names of a metadata file's columns; a naming column that holds pictures, not text, is left out.
 
     Raises:
@@ -45,22 +45,22 @@ def columns_in(place: str) -> list[str]:
 
     """
     try:
-        if place.endswith(".csv"):
-            with _text(place) as text:
+        if uri.endswith(".csv"):
+            with _text(uri) as text:
                 return list(csv.DictReader(text).fieldnames or [])
-        if place.endswith(".jsonl"):
-            return list(next(objects(place), {}))
-        with open_file(place) as handle, pq.ParquetFile(handle) as file:
+        if uri.endswith(".jsonl"):
+            return list(next(objects(uri), {}))
+        with open_file(uri) as handle, pq.ParquetFile(handle) as file:
             schema = file.schema_arrow
             return [name for name in schema.names if name not in _NAMING or _is_text(schema.field(name).type)]
     except _UNREADABLE as error:
-        raise _unreadable(place, error) from error
+        raise _unreadable(uri, error) from error
 
 
 def named_pictures(folder: str, files: Iterable[str], columns: Columns) -> Named:
-    """Return what the metadata files of a folder, given as paths inside it, say of each picture they name.
+    """Return what the metadata files of a folder, given as paths inside it, contain about each image they name.
 
-    The file nearest to a picture counts; several of its rows for one picture give one picture several captions.
+    The file nearest to an image counts; several of its rows for one image give it several captions.
 
     Raises:
         InputError: a file cannot be read.
@@ -80,44 +80,42 @@ def _is_text(kind: pa.DataType) -> bool:
     return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
 
 
-def _rows(place: str, columns: Columns) -> Iterator[tuple[str, dict[str, Any]]]:
+def _rows(uri: str, columns: Columns) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the picture that each row names, and those of the row's cells that the columns name."""
-    naming = naming_column(place, columns)
+    naming = naming_column(uri, columns)
     if naming is None:
         return
-    read = _csv(place) if place.endswith(".csv") else objects(place)
+    read = _csv(uri) if uri.endswith(".csv") else objects(uri)
     try:
-        rows = _parquet(place, naming, columns) if place.endswith(".parquet") else read
+        rows = _parquet(uri, naming, columns) if uri.endswith(".parquet") else read
         for number, row in enumerate(rows):
             name = row.get(naming)
             if not isinstance(name, str) or not name.strip():
                 raise ValueError(f"row {number} names no picture in column {naming!r}")
             yield name, {column: row[column] for column in columns.names if column in row}
     except _UNREADABLE as error:
-        raise _unreadable(place, error) from error
+        raise _unreadable(uri, error) from error
 
 
-def _text(place: str) -> io.TextIOWrapper:
-    return io.TextIOWrapper(open_stream(place), "utf-8-sig", newline="")
+def _text(uri: str) -> io.TextIOWrapper:
+    return io.TextIOWrapper(open_stream(uri), "utf-8-sig", newline="")
 
 
-def _csv(place: str) -> Iterator[dict[str, Any]]:
-    with _text(place) as text:
+def _csv(uri: str) -> Iterator[dict[str, Any]]:
+    with _text(uri) as text:
         for number, row in enumerate(csv.DictReader(text, strict=True)):
             if None in row or None in row.values():
                 raise csv.Error(f"row {number} has more or fewer cells than the header")
             yield row
 
 
-def _parquet(place: str, naming: str, columns: Columns) -> Iterator[dict[str, Any]]:
+def _parquet(uri: str, naming: str, columns: Columns) -> Iterator[dict[str, Any]]:
     caption = columns.named.get("caption")
-    with open_file(place) as handle, pq.ParquetFile(handle, pre_buffer=False) as file:
+    with open_file(uri) as handle, pq.ParquetFile(handle, pre_buffer=False) as file:
         names = [name for name in (naming, *columns.names) if name in file.schema_arrow.names]
         for batch in file.iter_batches(columns=list(dict.fromkeys(names)), use_threads=False):
             read = {
-                name: (captions_of if name == caption else text_of)(
-                    batch.column(name), name, place
-                ).to_pylist()
+                name: (captions_of if name == caption else text_of)(batch.column(name), name, uri).to_pylist()
                 for name in batch.schema.names
             }
             yield from (dict(zip(read, row, strict=True)) for row in zip(*read.values(), strict=True))
@@ -133,7 +131,7 @@ def _joined(first: dict[str, Any], further: dict[str, Any], columns: Columns) ->
     return {**first, caption: [*texts[0], *texts[1]]}
 
 
-def _unreadable(place: str, error: BaseException) -> InputError:
+def _unreadable(uri: str, error: BaseException) -> InputError:
     return InputError(
-        f"{place} cannot be read as an image folder's captions: {first_line(error)}; nothing was started; correct the file"
+        f"{uri} cannot be read as an image folder's captions: {first_line(error)}; nothing was started; correct the file"
     )

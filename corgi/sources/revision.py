@@ -24,11 +24,11 @@ _PICTURES_OF_0_1 = frozenset({"jpg", "jpeg", "png", "webp", "gif"})
 _OVERLAP_BYTES = len(b"Infinity") - 1
 
 
-def revision(place: str, format: str, sha256: str, settings: PlanSettings) -> str:
+def revision(uri: str, format: str, sha256: str, settings: PlanSettings) -> str:
     """Return what a plan's key holds of how a list is read: nothing where 0.1 read the same rows.
 
     Args:
-        place: path or URI of the list.
+        uri: path or URI of the list.
         format: what it is.
         sha256: of its bytes.
         settings: which of its columns are read, and how.
@@ -36,42 +36,42 @@ def revision(place: str, format: str, sha256: str, settings: PlanSettings) -> st
     """
     named = Columns.of(settings).named
     if format in ("parquet", "pictures"):
-        is_other = _has_float_cells(place, settings)
+        is_other = _has_float_cells(uri, settings)
     elif format == "webdataset":
-        is_other = _is_other_tar(place, sha256, named.get("caption"))
+        is_other = _is_other_tar(uri, sha256, named.get("caption"))
     elif format == "files":
-        is_other = _is_other_folder(place, settings)
+        is_other = _is_other_folder(uri, settings)
     else:
         is_looked_at = is_looked_through(format, settings)
-        is_other = is_looked_at and _read_once(place, format, facts_of(place))[1]
+        is_other = is_looked_at and _read_once(uri, format, facts_of(uri))[1]
     return REVISION if is_other else ""
 
 
-def _has_float_cells(place: str, settings: PlanSettings) -> bool:
+def _has_float_cells(uri: str, settings: PlanSettings) -> bool:
     """Return whether NaN may stand where 0.1 read the word `nan`; in additional columns the word did no harm."""
-    with open_file(place) as handle, pq.ParquetFile(handle) as file:
+    with open_file(uri) as handle, pq.ParquetFile(handle) as file:
         schema = file.schema_arrow
     kinds = [field.type for field in schema if field.name in Columns.of(settings).named.values()]
     return any(map(pa.types.is_floating, kinds))
 
 
 def is_looked_through(format: str, settings: PlanSettings) -> bool:
-    """Return whether a source is a text whose bytes tell how it is read; where plan.quoting is set, the key holds that."""
+    """Return whether a source is a text whose bytes decide how it is read; if plan.quoting is set, the key holds that."""
     return settings.quoting is None and (format == "csv" or format in _READ_OTHERWISE)
 
 
-def sha256_of_text(place: str, format: str) -> str:
-    """Return the sha256 of a text's bytes, as `sha256_of` does; what `revision` asks of them is seen in the same reading."""
-    if place.endswith(tuple(COMPRESSIONS)):  # looked through as it is decompressed
-        return sha256_of(place)
-    return _read_once(place, format, facts_of(place))[0]
+def sha256_of_text(uri: str, format: str) -> str:
+    """Return the sha256 of a text's bytes, as `sha256_of` does; what `revision` needs of them is computed in the same pass."""
+    if uri.endswith(tuple(COMPRESSIONS)):  # looked through as it is decompressed
+        return sha256_of(uri)
+    return _read_once(uri, format, facts_of(uri))[0]
 
 
 @functools.lru_cache(maxsize=65_536)
-def _read_once(place: str, format: str, facts: tuple[int, ...]) -> tuple[str, bool]:
+def _read_once(uri: str, format: str, facts: tuple[int, ...]) -> tuple[str, bool]:
     """Return the sha256 of the bytes of a text, decompressed, and whether it is read otherwise now."""
     digest = hashlib.sha256()
-    chunks = _hashed(_chunks(place), digest)
+    chunks = _hashed(_chunks(uri), digest)
     if format == "csv":  # an odd one is never closed: 0.1 lost the rows behind it, 0.2 refuses the list
         is_other = sum(chunk.count(b'"') for chunk in chunks) % 2 == 1
     else:
@@ -87,7 +87,7 @@ def _hashed(chunks: Iterator[bytes], digest: "hashlib._Hash") -> Iterator[bytes]
 
 
 def _opens_with_a_mark(block: bytes) -> bool:
-    """Return whether a cell of a TSV opens with a quotation mark, which is text now."""
+    """Return whether a cell of a TSV begins with a quotation mark, which is text now."""
     return b'"' in block and any(end + b'"' in block for end in (b"\t", b"\n", b"\r"))
 
 
@@ -97,7 +97,7 @@ def _holds_a_constant(block: bytes) -> bool:
 
 
 def _goes_on_behind_the_url(block: bytes) -> bool:
-    """Return whether a tab or a lone CR stands in a line, which both end a URL now."""
+    """Return whether a line contains a tab or a lone CR; both now end a URL."""
     return b"\t" in block or (b"\r" in block and re.search(rb"\r[^\n]", block) is not None)
 
 
@@ -112,16 +112,16 @@ def _overlapping(chunks: Iterator[bytes]) -> Iterator[bytes]:
         before = (before + chunk)[-_OVERLAP_BYTES:]
 
 
-def _chunks(place: str) -> Iterator[bytes]:
-    with open_stream(place) as stream:
+def _chunks(uri: str) -> Iterator[bytes]:
+    with open_stream(uri) as stream:
         while chunk := stream.read(CHUNK_BYTES):
             yield chunk
 
 
 @functools.lru_cache(maxsize=65_536)
-def _is_other_tar(place: str, sha256: str, caption: str | None) -> bool:
-    """Return whether a tar's samples, its pictures or what their JSON says of captions differ from what 0.1 made of it."""
-    with open_tar(place) as tar:
+def _is_other_tar(uri: str, sha256: str, caption: str | None) -> bool:
+    """Return whether a tar's samples, images or JSON captions differ from those read by version 0.1."""
+    with open_tar(uri) as tar:
         first, second = itertools.tee(tar.members())
         before = (list(group) for _, group in itertools.groupby(first, key=lambda one: first_stem(one.name)))
         return any(
@@ -145,22 +145,22 @@ def _is_other_sample(tar: Tar, group: list[Member], caption: str | None) -> bool
     return any(_is_other_note(tar.read(one), caption, is_blank) for one in notes)
 
 
-def _is_other_folder(place: str, settings: PlanSettings) -> bool:
-    """Return whether the JSON of a folder says other captions, or names a URL for several pictures; all else is in its digest."""
+def _is_other_folder(uri: str, settings: PlanSettings) -> bool:
+    """Return whether the JSON of a folder gives other captions, or one URL to several images; all else is in its digest."""
     columns = Columns.of(settings)
-    contents = contents_of(place, columns)
+    contents = contents_of(uri, columns)
     shared = contents.notes.shared(contents.pictures, "json")
     for note in (path for (_, ending), path in contents.notes.items() if ending == "json"):
-        data = Path(place, note).read_bytes() if Path(place, note).stat().st_size <= MAX_NOTE_BYTES else b""
+        data = Path(uri, note).read_bytes() if Path(uri, note).stat().st_size <= MAX_NOTE_BYTES else b""
         text = contents.notes.beside(note, "txt")
-        is_blank = text is not None and Path(place, text).stat().st_size == 0
+        is_blank = text is not None and Path(uri, text).stat().st_size == 0
         if note in shared or _is_other_note(data, columns.named.get("caption"), is_blank):
             return True
     return False
 
 
 def _is_other_note(note: bytes, caption: str | None, is_blank: bool) -> bool:
-    """Return whether JSON has lists of captions or constants, or, where the text beside it is blank, a caption of its own."""
+    """Return whether JSON has lists of captions or constants, or, if the text next to it is blank, a caption of its own."""
     try:
         found = parsed(note)
     except (ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""Rows as every source gives them, before identity: what one row of a list or one sample of a tar says."""
+"""Rows as every source gives them, before identity: one row of a list or one sample of a tar."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,14 +30,14 @@ ROWS = pa.schema(
     ]
     + [("captions", CAPTIONS), ("additional", ADDITIONAL)]
 )
-"""content is the sha256 of a picture that has no url; location where it lies inside its source; see PLAN for the rest."""
+"""content is the sha256 of an image without a url; location is where its source stores it; see PLAN for the rest."""
 _KINDS = pa.array(["full", "coarse", ""])
 _HASH_DIGITS = {"sha256": 64, "md5": 32}
 
 
 @dataclass(frozen=True)
 class Columns:
-    """The names of the columns a recipe asks for, by what they mean to Corgi."""
+    """The columns named by a recipe, by their meaning."""
 
     named: dict[str, str]
     additional: tuple[str, ...]
@@ -71,7 +71,7 @@ class Columns:
             self.hash_kind,
         )
 
-    def rows(self, found: Mapping[str, pa.Array], place: str, **given: pa.Array) -> pa.RecordBatch:
+    def rows(self, found: Mapping[str, pa.Array], uri: str, **given: pa.Array) -> pa.RecordBatch:
         """Return ROWS of columns as they were read; `given` are columns that the reader itself writes.
 
         Raises:
@@ -79,12 +79,12 @@ class Columns:
 
         """
         length = len(next(iter([*found.values(), *given.values()])))
-        texts = {name: text_of(found[name], name, place) for name in self._texts}
+        texts = {name: text_of(found[name], name, uri) for name in self._texts}
         arrays = {name: texts[column] for name, column in self.named.items() if name != "caption"}
         if "caption" in self.named:
             caption = self.named["caption"]
-            arrays["captions"] = captions_of(found[caption], caption, place)
-        _check_kinds(arrays.get("kind"), place, self.named.get("kind", ""))
+            arrays["captions"] = captions_of(found[caption], caption, uri)
+        _check_kinds(arrays.get("kind"), uri, self.named.get("kind", ""))
         reasons = given.get("reason")
         if "expected_hash" in arrays and self.hash_kind is not None:
             arrays["expected_hash"], bad = expected_hashes(arrays["expected_hash"], self.hash_kind)
@@ -96,7 +96,7 @@ class Columns:
         arrays["additional"] = additional_of({name: texts[name] for name in self.additional}, length)
         return pa.record_batch([arrays.get(f.name, pa.nulls(length, f.type)) for f in ROWS], schema=ROWS)
 
-    def read(self, rows: Sequence[Mapping[str, Any]], place: str) -> dict[str, pa.Array]:
+    def read(self, rows: Sequence[Mapping[str, Any]], uri: str) -> dict[str, pa.Array]:
         """Return the columns of parsed rows; a cell that a row lacks is null.
 
         Raises:
@@ -105,7 +105,7 @@ class Columns:
         """
         caption = self.named.get("caption")
         return {
-            name: column_of([row.get(name) for row in rows], name, place, may_be_lists=name == caption)
+            name: column_of([row.get(name) for row in rows], name, uri, may_be_lists=name == caption)
             for name in self.names
         }
 
@@ -127,7 +127,7 @@ def expected_hashes(hashes: pa.Array, kind: str) -> tuple[pa.Array, pa.Array]:
 
 
 def additional_of(columns: Mapping[str, pa.Array], length: int) -> pa.Array:
-    """Return one map a row of the further columns, null when there are none."""
+    """Return one map per row of the further columns, null if there are none."""
     if not columns:
         return pa.nulls(length, ADDITIONAL)
     width = len(columns)
@@ -150,13 +150,13 @@ def chunked(rows: Iterator[Any], size: int = BATCH_ROWS) -> Iterator[list[Any]]:
         yield block
 
 
-def _check_kinds(kinds: pa.Array | None, place: str, column: str) -> None:
+def _check_kinds(kinds: pa.Array | None, uri: str, column: str) -> None:
     if kinds is None:
         return
     wrong = kinds.filter(pc.fill_null(pc.invert(pc.is_in(kinds, value_set=_KINDS)), False))
     wrong = wrong.drop_null()
     if len(wrong):
         raise InputError(
-            f"{place}: caption kind {wrong[0].as_py()!r} is neither full nor coarse; nothing was started; "
+            f"{uri}: caption kind {wrong[0].as_py()!r} is neither full nor coarse; nothing was started; "
             f"correct column {column!r}"
         )

@@ -1,4 +1,4 @@
-"""Samples: a picture with the captions and JSON beside it, by the one rule of names that tars and folders share."""
+"""Samples: an image with its captions and JSON, by the one rule of names that tars and folders share."""
 
 import itertools
 from collections import Counter
@@ -17,10 +17,10 @@ PICTURE_ENDINGS = frozenset(
     {"jpg", "jpeg", "jpe", "jfif", "png", "apng", "webp", "gif", "bmp", "dib", "tif", "tiff", "avif"}
     | {"heic", "heif", "jxl", "jp2", "j2k", "ppm", "pgm", "pbm", "pnm", "ico"}
 )
-"""Endings of pictures, whether their format may be decoded or not: that is judged by their bytes, with a reason."""
+"""Suffixes of images, whether or not their format may be decoded: the bytes decide that, with a reason."""
 NOTE_ENDINGS = ("json", "txt")
 _SPELLINGS = {"json": ("json",), "txt": ("txt", "caption")}
-"""Endings under which a note is stored; of two beside one picture the first counts."""
+"""Suffixes of notes; of two for one image the first counts."""
 MAX_NOTE_BYTES = 2**20
 """Longest caption, metadata or extended header that is read; a longer caption is none, a longer header is an error."""
 _SHOWN_NAMES = 20
@@ -28,7 +28,7 @@ _DEFAULT_NAMES = {"url": "url", "caption": "caption"}
 """Columns that pictures need not have as long as nobody gives them another name."""
 
 Tally = Counter[str]
-"""How many members of a source are no rows, by what they are."""
+"""The number of members of a source that are not rows, by kind."""
 MEANINGS = {
     "strangers": "files of macOS and hidden pictures, left out",
     "links": "links and other files without bytes of their own, left out",
@@ -42,7 +42,7 @@ _Note = TypeVar("_Note")
 
 @dataclass(frozen=True)
 class Sample:
-    """What lies beside a picture that is already there; without a location there is no picture."""
+    """What a source has about one image; without a location there is no image."""
 
     cells: dict[str, Any]
     location: str | None
@@ -50,7 +50,7 @@ class Sample:
 
 
 def is_stranger(path: str) -> bool:
-    """Return whether a path is no member of a set: what macOS leaves beside files."""
+    """Return whether a path is ignored: files that macOS leaves behind."""
     *folders, name = path.split("/")
     return name.startswith("._") or name == ".DS_Store" or "__MACOSX" in folders
 
@@ -119,7 +119,7 @@ class Notes(dict[tuple[str, str], _Note]):
 def cells_of(note: bytes | None, caption: bytes | None, columns: Columns, tally: Tally) -> dict[str, Any]:
     """Return the cells that a sample's JSON and text give; what is no JSON object says nothing and is counted.
 
-    A text that is not blank takes the place of the JSON's caption.
+    A text that is not blank takes the uri of the JSON's caption.
     """
     cells: dict[str, Any] = {}
     if note is not None:
@@ -154,7 +154,7 @@ def has_url(cells: Mapping[str, Any], columns: Columns) -> bool:
 
 
 def checked(
-    samples: Iterable[Sample], columns: Columns, place: str, known: Iterable[str] = ()
+    samples: Iterable[Sample], columns: Columns, uri: str, known: Iterable[str] = ()
 ) -> Iterator[Sample]:
     """Yield the samples with the cells that the columns name; `known` are columns that the source has in any case.
 
@@ -174,7 +174,7 @@ def checked(
     if not is_empty:
         missing = [name for name in missing if not _may_be_missing(name, columns, bool(names))]
         if missing:
-            raise missing_column(place, missing[0], list(names))
+            raise missing_column(uri, missing[0], list(names))
 
 
 def _may_be_missing(name: str, columns: Columns, has_cells: bool) -> bool:
@@ -188,13 +188,13 @@ def _may_be_missing(name: str, columns: Columns, has_cells: bool) -> bool:
     )
 
 
-def sample_rows(samples: list[Sample], columns: Columns, place: str) -> pa.RecordBatch:
+def sample_rows(samples: list[Sample], columns: Columns, uri: str) -> pa.RecordBatch:
     """Return ROWS of samples."""
-    read = columns.read([sample.cells for sample in samples], place)
+    read = columns.read([sample.cells for sample in samples], uri)
     reasons = [None if sample.location else str(Reason.NO_PICTURE) for sample in samples]
     return columns.rows(
         read,
-        place,
+        uri,
         location=pa.array([sample.location for sample in samples], pa.string()),
         content=pa.array([sample.content for sample in samples], pa.string()),
         reason=pa.array(reasons, pa.string()),

@@ -86,12 +86,12 @@ def sources(settings: PlanSettings) -> list[Source]:
     found: dict[str, Source] = {}
     for pattern in settings.input:
         try:
-            places = expand(pattern)
-            if not places:
+            uris = expand(pattern)
+            if not uris:
                 raise InputError(
                     f"plan.input: {pattern} does not exist; nothing was started; name an existing list"
                 )
-            for path, kind in itertools.chain.from_iterable(sources_in(place, settings) for place in places):
+            for path, kind in itertools.chain.from_iterable(sources_in(uri, settings) for uri in uris):
                 source = _source(path, kind, settings)
                 found.setdefault(source.sha256, source)
         except (OSError, pa.ArrowException) as error:
@@ -156,34 +156,34 @@ def formats(settings: PlanSettings) -> set[str]:
         InputError: a file is of no known kind.
 
     """
-    places = itertools.chain.from_iterable(map(expand, settings.input))
-    return {kind for place in places for _, kind in sources_in(place, settings)}
+    uris = itertools.chain.from_iterable(map(expand, settings.input))
+    return {kind for uri in uris for _, kind in sources_in(uri, settings)}
 
 
-def sources_in(place: str, settings: PlanSettings) -> Iterator[tuple[str, str]]:
+def sources_in(uri: str, settings: PlanSettings) -> Iterator[tuple[str, str]]:
     """Yield path and format of one path's sources: a file is one; a folder is its tars, else its lists, else its pictures.
 
     Raises:
         InputError: a file is of no known kind, or a folder holds none.
 
     """
-    if not is_folder(place):
-        yield place, _format(place, settings)
+    if not is_folder(uri):
+        yield uri, _format(uri, settings)
         return
-    files = [] if settings.input_format == "files" else inside(vectors_list(place) or place)
+    files = [] if settings.input_format == "files" else inside(vectors_list(uri) or uri)
     tars = [name for name in files if ending(name) == ".tar"]
-    chosen = tars or _lists(files, settings, without_metadata=is_local(place))
+    chosen = tars or _lists(files, settings, without_metadata=is_local(uri))
     if chosen:
         yield from ((name, _format(name, settings)) for name in chosen)
         return
-    if is_local(place) and contents_of(place, Columns.of(settings)).pictures:
-        yield place, "files"
+    if is_local(uri) and contents_of(uri, Columns.of(settings)).pictures:
+        yield uri, "files"
         return
     chosen = _lists(files, settings)
     if not chosen:
-        check_local(place)
+        check_local(uri)
         raise InputError(
-            f"plan.input: {place} cannot be read: the folder holds no list, tar or picture; nothing was started; "
+            f"plan.input: {uri} cannot be read: the folder holds no list, tar or picture; nothing was started; "
             "name another, or text lists by a glob such as *.txt"
         )
     yield from ((name, _format(name, settings)) for name in chosen)
@@ -198,30 +198,30 @@ def _lists(files: list[str], settings: PlanSettings, without_metadata: bool = Fa
     return [name for name in lists if not (without_metadata and naming_column(name, columns))]
 
 
-def vectors_list(place: str) -> str | None:
+def vectors_list(uri: str) -> str | None:
     """Return the folder of lists beside clip-retrieval's vectors, if a folder holds such."""
-    folder = f"{place.rstrip('/')}/{METADATA}"
-    return folder if is_folder(folder) and is_folder(f"{place.rstrip('/')}/{IMAGE_VECTORS}") else None
+    folder = f"{uri.rstrip('/')}/{METADATA}"
+    return folder if is_folder(folder) and is_folder(f"{uri.rstrip('/')}/{IMAGE_VECTORS}") else None
 
 
-def _format(place: str, settings: PlanSettings) -> str:
+def _format(uri: str, settings: PlanSettings) -> str:
     wanted = settings.input_format
-    kind = FORMATS.get(ending(place)) if wanted == "auto" else wanted
-    if kind is None or kind == "files" or (kind == "webdataset" and place.endswith((".gz", ".zst"))):
+    kind = FORMATS.get(ending(uri)) if wanted == "auto" else wanted
+    if kind is None or kind == "files" or (kind == "webdataset" and uri.endswith((".gz", ".zst"))):
         raise InputError(
-            f"{place} is no list Corgi reads by its ending; nothing was started; "
+            f"{uri} is no list Corgi reads by its ending; nothing was started; "
             "use .parquet, .csv, .tsv, .jsonl or .txt (text also .gz or .zst), .tar, or a folder of pictures"
         )
-    if kind == "parquet" and _holds_pictures(place, settings):
+    if kind == "parquet" and _holds_pictures(uri, settings):
         return "pictures"
     return kind
 
 
-def _holds_pictures(place: str, settings: PlanSettings) -> bool:
+def _holds_pictures(uri: str, settings: PlanSettings) -> bool:
     try:
-        with open_file(place) as handle, pq.ParquetFile(handle) as file:
+        with open_file(uri) as handle, pq.ParquetFile(handle) as file:
             return settings.image_col is not None or image_column(file.schema_arrow, None) is not None
     except (pa.ArrowException, OSError) as error:
         raise InputError(
-            f"{place} cannot be read as a list: {first_line(error)}; nothing was started; correct the file"
+            f"{uri} cannot be read as a list: {first_line(error)}; nothing was started; correct the file"
         ) from error

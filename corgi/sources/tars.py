@@ -76,9 +76,9 @@ class _Headers:
 class Tar:
     """A tar that is open for reading, through one buffer for headers and members."""
 
-    def __init__(self, handle: Any, place: str) -> None:
-        """Take an open file; `place` is its path or URI, for the errors."""
-        self._file, self._place = io.BufferedReader(handle, _BUFFER_BYTES), place
+    def __init__(self, handle: Any, uri: str) -> None:
+        """Take an open file; `uri` is its path or URI, for the errors."""
+        self._file, self._place = io.BufferedReader(handle, _BUFFER_BYTES), uri
         self._size = self._file.seek(0, io.SEEK_END)
         self._file.seek(0)
         self.num_links = 0
@@ -153,23 +153,23 @@ class Tar:
 
 
 @contextlib.contextmanager
-def open_tar(place: str) -> Iterator[Tar]:
+def open_tar(uri: str) -> Iterator[Tar]:
     """Open a tar by its path or URI."""
-    with open_file(place) as handle:
-        tar = Tar(handle, place)
+    with open_file(uri) as handle:
+        tar = Tar(handle, uri)
         try:
             yield tar
         finally:
             tar.detach()
 
 
-def tar_rows(place: str, columns: Columns, sha256: str, tally: Tally) -> Iterator[pa.RecordBatch]:
+def tar_rows(uri: str, columns: Columns, sha256: str, tally: Tally) -> Iterator[pa.RecordBatch]:
     """Yield a row per picture, and one per sample without a picture; count in `tally` what is no row."""
-    with open_tar(place) as tar:
+    with open_tar(uri) as tar:
         groups = grouped(_members(tar, tally))
         found = (sample for group in groups for sample in _samples(tar, group, columns, sha256, tally))
-        for block in chunked(checked(found, columns, place), _SAMPLE_ROWS):
-            yield sample_rows(block, columns, place)
+        for block in chunked(checked(found, columns, uri), _SAMPLE_ROWS):
+            yield sample_rows(block, columns, uri)
 
 
 def grouped(members: Iterable[Member]) -> Iterator[list[Member]]:

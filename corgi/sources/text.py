@@ -18,62 +18,62 @@ _OTHER_MARKS = {
 """Byte order marks of other encodings than UTF-8, the longer ones first: UTF-32's begins with UTF-16's."""
 
 
-def lines(place: str) -> Iterator[str]:
+def lines(uri: str) -> Iterator[str]:
     r"""Yield a text's lines with their ends, which are \n, \r\n or a lone \r; UTF-8's byte order mark is left out.
 
     Args:
-        place: path or URI, decompressed as its ending says.
+        uri: path or URI, decompressed as its ending says.
 
     Raises:
         InputError: it is not UTF-8, or a line is longer than MAX_LINE_BYTES.
 
     """
     rest, line_number = b"", 1
-    with open_stream(place) as stream:
+    with open_stream(uri) as stream:
         while chunk := stream.read(CHUNK_BYTES):
             if line_number == 1 and not rest:
-                _check_encoding(chunk, place)
+                _check_encoding(chunk, uri)
                 chunk = chunk.removeprefix(codecs.BOM_UTF8)
             block = rest + chunk
             # a \r at the end may be the first half of \r\n
             end = max(block.rfind(b"\n"), block.rfind(b"\r", 0, -1)) + 1
-            whole, rest = _decoded_lines(block[:end], line_number, place), block[end:]
+            whole, rest = _decoded_lines(block[:end], line_number, uri), block[end:]
             if len(rest) > MAX_LINE_BYTES:
                 raise InputError(
-                    f"{place} cannot be read as a list: line {line_number + len(whole)} is longer than {MAX_LINE_BYTES >> 20} MiB; "
+                    f"{uri} cannot be read as a list: line {line_number + len(whole)} is longer than {MAX_LINE_BYTES >> 20} MiB; "
                     "nothing was started; write one row per line"
                 )
             line_number += len(whole)
             yield from whole
-    yield from _decoded_lines(rest, line_number, place)
+    yield from _decoded_lines(rest, line_number, uri)
 
 
-def filled_lines(place: str) -> Iterator[str]:
+def filled_lines(uri: str) -> Iterator[str]:
     """Yield the lines of a text that are not blank, without their ends and the white space around them.
 
     Raises:
         InputError: as for `lines`.
 
     """
-    return filter(None, (line.strip(string.whitespace) for line in lines(place)))
+    return filter(None, (line.strip(string.whitespace) for line in lines(uri)))
 
 
-def _decoded_lines(block: bytes, first_line: int, place: str) -> list[str]:
+def _decoded_lines(block: bytes, first_line: int, uri: str) -> list[str]:
     try:
         # bytes.splitlines, unlike str.splitlines, knows these three ends only; so does this
         return list(io.StringIO(block.decode(), newline=""))
     except UnicodeDecodeError as error:
         before = len(list(io.StringIO(block[: error.start].decode() + "x", newline="")))
         raise InputError(
-            f"{place} cannot be read as a list: line {first_line + before - 1} is not UTF-8; nothing was started; store it as UTF-8 text"
+            f"{uri} cannot be read as a list: line {first_line + before - 1} is not UTF-8; nothing was started; store it as UTF-8 text"
         ) from error
 
 
-def _check_encoding(start: bytes, place: str) -> None:
+def _check_encoding(start: bytes, uri: str) -> None:
     found = next((name for mark, name in _OTHER_MARKS.items() if start.startswith(mark)), None)
     if found is None and b"\0\0" in (start[0:4:2], start[1:4:2]):  # letters of UTF-16 without a mark
         found = "UTF-16"
     if found is not None:
         raise InputError(
-            f"{place} cannot be read as a list: it is {found}, not UTF-8; nothing was started; convert it: iconv -f {found} -t UTF-8"
+            f"{uri} cannot be read as a list: it is {found}, not UTF-8; nothing was started; convert it: iconv -f {found} -t UTF-8"
         )

@@ -39,20 +39,20 @@ def unread(settings: PlanSettings) -> Iterator[Unread]:
     """Yield the folders of the input of which something is not read; what plan.input_format names is chosen knowingly."""
     if settings.input_format != "auto":
         return
-    places = list(dict.fromkeys(itertools.chain.from_iterable(map(expand, settings.input))))
-    read = {path for place in places for path, _ in sources_in(place, settings)}
-    for place in filter(is_folder, places):
-        if vectors_list(place) is None and (found := _unread_in(place, read, Columns.of(settings))):
+    uris = list(dict.fromkeys(itertools.chain.from_iterable(map(expand, settings.input))))
+    read = {path for uri in uris for path, _ in sources_in(uri, settings)}
+    for uri in filter(is_folder, uris):
+        if vectors_list(uri) is None and (found := _unread_in(uri, read, Columns.of(settings))):
             yield found
 
 
-def _unread_in(place: str, read: Collection[str], columns: Columns) -> Unread | None:
-    """Return what of a folder is neither read nor goes with what is read; texts and JSON beside pictures are no lists."""
+def _unread_in(uri: str, read: Collection[str], columns: Columns) -> Unread | None:
+    """Return the files of a folder that are neither read nor used with what is read; texts and JSON of images are not lists."""
     beside_tars = {path.removesuffix(".tar") for path in read if path.endswith(".tar")}
     of_pictures = tuple(f"{path.rstrip('/')}/" for path in read if is_folder(path))
-    has_pictures, found, texts = place in read, Counter[str](), Counter[str]()
+    has_pictures, found, texts = uri in read, Counter[str](), Counter[str]()
     firsts: dict[str, str] = {}
-    for path in filter(lambda path: path not in read, _files(place)):
+    for path in filter(lambda path: path not in read, _files(uri)):
         kind = _kind(path)
         is_of_pictures = path.startswith(of_pictures) and (kind == "pictures" or naming_column(path, columns))
         if kind is None or is_of_pictures or path.rpartition(".")[0] in beside_tars:
@@ -63,11 +63,11 @@ def _unread_in(place: str, read: Collection[str], columns: Columns) -> Unread | 
     if not has_pictures:
         found += texts
     first = next((path for end, path in firsts.items() if not (has_pictures and end in _TEXT_LISTS)), "")
-    return Unread(place, found, first) if found else None
+    return Unread(uri, found, first) if found else None
 
 
 def _kind(path: str) -> str | None:
-    """Return what a file is by its name; None where it can be no source."""
+    """Return the kind of a file by its name; None if it cannot be a source."""
     if is_stranger(path) or os.path.basename(path).startswith(".") or path.endswith("_stats.json"):
         return None
     if is_picture(path):
@@ -79,10 +79,10 @@ def _kind(path: str) -> str | None:
     return "lists" if ending(path) in FORMATS else None
 
 
-def _files(place: str) -> Iterator[str]:
+def _files(uri: str) -> Iterator[str]:
     """Yield the files of a folder, with those of the folders below it where it is on a disk."""
-    if not is_local(place):
-        yield from inside(place)
+    if not is_local(uri):
+        yield from inside(uri)
         return
-    for base, _, names in os.walk(place.rstrip("/") or "/"):
+    for base, _, names in os.walk(uri.rstrip("/") or "/"):
         yield from (f"{base}/{name}" for name in names)

@@ -13,27 +13,27 @@ from corgi.sources.text import filled_lines
 from corgi.storage.paths import first_line, open_file
 
 
-def parquet_rows(place: str, columns: Columns) -> Iterator[pa.RecordBatch]:
+def parquet_rows(uri: str, columns: Columns) -> Iterator[pa.RecordBatch]:
     """Yield a Parquet list's rows."""
-    with open_file(place) as handle, pq.ParquetFile(handle, pre_buffer=False) as file:
-        check_columns(place, file.schema_arrow, columns)
+    with open_file(uri) as handle, pq.ParquetFile(handle, pre_buffer=False) as file:
+        check_columns(uri, file.schema_arrow, columns)
         for batch in file.iter_batches(BATCH_ROWS, columns=columns.names, use_threads=False):
-            yield columns.rows({name: batch.column(name) for name in columns.names}, place)
+            yield columns.rows({name: batch.column(name) for name in columns.names}, uri)
 
 
-def json_rows(place: str, columns: Columns) -> Iterator[pa.RecordBatch]:
+def json_rows(uri: str, columns: Columns) -> Iterator[pa.RecordBatch]:
     """Yield the rows of a list of JSON objects, one a line; numbers stay as they are written."""
     seen: dict[str, None] = {}
-    for block in chunked(objects(place)):
+    for block in chunked(objects(uri)):
         for row in block:
             seen |= dict.fromkeys(row)
         missing = [name for name in columns.names if name not in seen]
         if missing:
-            raise missing_column(place, missing[0], list(seen))
-        yield columns.rows(columns.read(block, place), place)
+            raise missing_column(uri, missing[0], list(seen))
+        yield columns.rows(columns.read(block, uri), uri)
 
 
-def text_rows(place: str, columns: Columns) -> Iterator[pa.RecordBatch]:
+def text_rows(uri: str, columns: Columns) -> Iterator[pa.RecordBatch]:
     """Yield the rows of a text that holds one URL per line; what follows a tab is its caption.
 
     Raises:
@@ -42,69 +42,69 @@ def text_rows(place: str, columns: Columns) -> Iterator[pa.RecordBatch]:
     """
     names = ["url", "caption"] if "caption" in columns.named else ["url"]
     only = Columns({name: name for name in names}, (), None)
-    cells = (_cells_of_line(line, row, place) for row, line in enumerate(filled_lines(place)))
+    cells = (_cells_of_line(line, row, uri) for row, line in enumerate(filled_lines(uri)))
     for block in chunked(cells):
-        yield only.rows({name: pa.array([row[name] for row in block], pa.string()) for name in names}, place)
+        yield only.rows({name: pa.array([row[name] for row in block], pa.string()) for name in names}, uri)
 
 
-def check_columns(place: str, schema: pa.Schema, columns: Columns) -> None:
-    """Raise InputError where a list lacks a column, has it twice, or its column is of a foreign type."""
-    check_names(place, schema.names, columns.names)
+def check_columns(uri: str, schema: pa.Schema, columns: Columns) -> None:
+    """Raise InputError where a list lacks a column, has it twice, or its column is of a wrong type."""
+    check_names(uri, schema.names, columns.names)
     for column in columns.names:
         if isinstance(schema.field(column).type, pa.BaseExtensionType):
             raise InputError(
-                f"{place}: column {column!r} is of an extension type; nothing was started; store it as plain text"
+                f"{uri}: column {column!r} is of an extension type; nothing was started; store it as plain text"
             )
 
 
-def check_names(place: str, names: list[str], wanted: Sequence[str]) -> None:
+def check_names(uri: str, names: list[str], wanted: Sequence[str]) -> None:
     """Raise InputError where a column that is wanted is not among the names of a list, or more than once."""
     for column in wanted:
         if column not in names:
-            raise missing_column(place, column, names)
+            raise missing_column(uri, column, names)
         if names.count(column) > 1:
             raise InputError(
-                f"{place} has {names.count(column)} columns {column!r}; nothing was started; rename all but one"
+                f"{uri} has {names.count(column)} columns {column!r}; nothing was started; rename all but one"
             )
 
 
-def missing_column(place: str, column: str, names: list[str]) -> InputError:
+def missing_column(uri: str, column: str, names: list[str]) -> InputError:
     """Return the line for a column that is not there."""
     return InputError(
-        f"{place} has no column {column!r} (it has {', '.join(names) or 'none'}); nothing was started; "
+        f"{uri} has no column {column!r} (it has {', '.join(names) or 'none'}); nothing was started; "
         "set plan.url_col, plan.caption_col, plan.caption_kind_col or plan.group_col (null: the list has none), "
         "plan.uid_col, plan.verify_hash or plan.save_additional_columns"
     )
 
 
-def _cells_of_line(line: str, row: int, place: str) -> dict[str, str | None]:
+def _cells_of_line(line: str, row: int, uri: str) -> dict[str, str | None]:
     if line.count("\t") > 1:
         raise InputError(
-            f"{place} cannot be read as a list: row {row}: more than a URL, a tab and a caption; nothing was started; "
+            f"{uri} cannot be read as a list: row {row}: more than a URL, a tab and a caption; nothing was started; "
             "name it .tsv and give it a header"
         )
     url, _, caption = line.partition("\t")
     return {"url": url.rstrip(), "caption": caption or None}
 
 
-def objects(place: str) -> Iterator[dict[str, Any]]:
+def objects(uri: str) -> Iterator[dict[str, Any]]:
     """Yield the objects of a text that holds one JSON object per line.
 
     Raises:
-        InputError: a line is no object.
+        InputError: a line is not a JSON object.
 
     """
-    for number, line in enumerate(filled_lines(place)):
+    for number, line in enumerate(filled_lines(uri)):
         try:
             row = parsed(line)
         except (ValueError, RecursionError) as error:
-            raise _bad_line(place, number, first_line(error)) from error
+            raise _bad_line(uri, number, first_line(error)) from error
         if not isinstance(row, dict):
-            raise _bad_line(place, number, f"{type(row).__name__} instead of an object")
+            raise _bad_line(uri, number, f"{type(row).__name__} instead of an object")
         yield row
 
 
-def _bad_line(place: str, number: int, what: str) -> InputError:
+def _bad_line(uri: str, number: int, what: str) -> InputError:
     return InputError(
-        f"{place} cannot be read as a list: row {number}: {what}; nothing was started; write one JSON object a line"
+        f"{uri} cannot be read as a list: row {number}: {what}; nothing was started; write one JSON object a line"
     )

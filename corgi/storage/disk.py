@@ -1,4 +1,4 @@
-"""Where committed files lie: a disk, or an object store. Names are relative to the place, parts separated by "/".
+"""Where committed files are stored: a disk or an object store. Names are relative to the root, parts separated by "/".
 
 What is written is private until a manifest names it; only `put_if_absent` publishes, and it never overwrites.
 """
@@ -15,7 +15,7 @@ from corgi.storage.errors import storage_full
 
 
 class Storage(Protocol):
-    """A place of files; a name that is not there raises FileNotFoundError, a refusal another OSError."""
+    """A store of files; a missing name raises FileNotFoundError, any other failure another OSError."""
 
     def locate(self, name: str) -> str:
         """Return a name as a person would write it: an absolute path or a URL."""
@@ -25,7 +25,7 @@ class Storage(Protocol):
         """Make sure that `put_if_absent` is one.
 
         Raises:
-            StorageError: the place cannot be reached, or overwrites what it was told not to.
+            StorageError: the store cannot be reached, or does not support conditional put.
 
         """
         ...
@@ -59,15 +59,15 @@ class Storage(Protocol):
         ...
 
     def put_if_absent(self, name: str, data: bytes) -> bool:
-        """Publish a file whole and durable unless the name is taken; say whether it was published."""
+        """Publish a file, complete and durable, unless the name is taken; return whether it was published."""
         ...
 
     def replace(self, name: str, data: bytes) -> None:
-        """Write a file whole or not at all over what was there."""
+        """Replace a file atomically."""
         ...
 
     def remove(self, name: str) -> None:
-        """Remove a file if it is there."""
+        """Remove a file if it exists."""
         ...
 
     def make(self, folder: str) -> None:
@@ -84,7 +84,7 @@ class Storage(Protocol):
 
 
 def is_object_store(root: str | Path) -> bool:
-    """Say whether a root is a URL of an object store, such as s3://bucket/runs."""
+    """Return whether a root is a URL of an object store, such as s3://bucket/runs."""
     return "://" in str(root)
 
 
@@ -171,11 +171,11 @@ class Disk:
         return True
 
     def replace(self, name: str, data: bytes) -> None:
-        """Write a file whole over what was there."""
+        """Replace a file atomically."""
         write_file(self.folder / name, data)
 
     def remove(self, name: str) -> None:
-        """Remove a file if it is there."""
+        """Remove a file if it exists."""
         (self.folder / name).unlink(missing_ok=True)
 
     def make(self, folder: str) -> None:
@@ -192,7 +192,7 @@ class Disk:
 
 
 def write_file(path: Path, data: bytes) -> None:
-    """Replace a file of a run's own folder (reports, run.json) whole or not at all."""
+    """Replace a file of a run's own folder (reports, run.json) atomically."""
     private = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
         make_folder(path.parent)

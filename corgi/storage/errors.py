@@ -1,4 +1,4 @@
-"""What a full or failing place of files says."""
+"""Errors of a full or failing file store."""
 
 import errno
 from pathlib import Path

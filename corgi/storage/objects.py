@@ -1,4 +1,4 @@
-"""An object store as the place of committed tables: s3://, gs:// or az:// through obstore.
+"""An object store for committed tables: s3://, gs:// or az:// through obstore.
 
 Credentials and endpoint come from the environment of the node (AWS_*, GOOGLE_*, AZURE_*), never from a recipe.
 """
@@ -54,7 +54,7 @@ def _line(error: Exception) -> str:
 
 
 class ObjectStorage:
-    """A prefix of a bucket; manifests are published by conditional put, everything else lies under private names."""
+    """A prefix of a bucket; manifests are published by conditional put, everything else is stored under private names."""
 
     def __init__(self, url: str, cache: Path | None = None, store: Any = None) -> None:
         """Open the store of a URL, such as s3://bucket/runs/store; `store` is an obstore store given instead.

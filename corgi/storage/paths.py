@@ -77,13 +77,13 @@ def inside(folder: str) -> list[str]:
 
 
 def is_folder(place: str) -> bool:
-    """Say whether a place is a folder."""
+    """Return whether a place is a folder."""
     filesystem, path = opened(place)
     return filesystem.get_file_info(path.rstrip("/") or "/").type == pa_fs.FileType.Directory
 
 
 def is_local(place: str) -> bool:
-    """Say whether a place lies on a disk of this machine."""
+    """Return whether a place lies on a disk of this machine."""
     return isinstance(opened(place)[0], pa_fs.LocalFileSystem)
 
 
