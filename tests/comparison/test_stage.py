@@ -47,7 +47,7 @@ def rows_of(num: int, dim: int, seed: int) -> dict[str, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def found() -> dict[str, torch.Tensor]:
-    arrays, _ = statistics(rows_of(300, 16, 0), rows_of(30, 16, 1), CompareSettings(rank=4))
+    arrays, _ = statistics(rows_of(300, 16, 0), rows_of(30, 16, 1), CompareSettings(rank=4, arms=ARMS))
     return {name: torch.from_numpy(np.asarray(value)) for name, value in arrays.items()}
 
 
