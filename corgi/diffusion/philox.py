@@ -5,6 +5,9 @@ or on what was drawn before. The integers are equal everywhere. Normals are made
 sine may differ between devices in the last bits, and are bit-equal on one kind of device.
 """
 
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# torch has functions without types
+
 import math
 from collections.abc import Sequence
 from itertools import product

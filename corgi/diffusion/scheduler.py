@@ -4,8 +4,11 @@
 diffusers loop drive the native samplers. diffusers counts timesteps 0..T-1, Corgi 1..T: tau = t - 1.
 """
 
+# pyright: reportUnknownArgumentType=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+# torch has functions without types
+
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -224,7 +227,7 @@ class ShiftedDiffusionScheduler(SchedulerMixin, ConfigMixin):
         return self.schedule.num_steps
 
     def _option(self, name: str) -> Any:
-        return cast(dict[str, Any], self.config)[name]
+        return self.config[name]
 
     def _previous_by_timestep(self) -> dict[int, int]:
         """Tau -> next tau of the chain, -1 at its end."""

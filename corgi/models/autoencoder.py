@@ -1,5 +1,8 @@
 """The space the decoder paints in: pictures <-> standardised latents. `LATENT_SPACES` names the kinds for the settings."""
 
+# pyright: reportMissingTypeStubs=false, reportUnknownArgumentType=false, reportUnknownMemberType=false
+# torch, numpy and scikit-learn have functions without types
+
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

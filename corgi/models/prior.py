@@ -5,6 +5,9 @@ are therefore the same in every step, candidate and noise level: sampling comput
 draws several noise levels over one caption (z_t of shape [batch, levels, dim]).
 """
 
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# torch, numpy and scikit-learn have functions without types
+
 from typing import NamedTuple
 
 import torch

@@ -1,5 +1,8 @@
 """Transformer blocks whose keys and values can be kept: pre-norm RMSNorm, SDPA, GEGLU, positions only if asked for."""
 
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# torch, numpy and scikit-learn have functions without types
+
 from typing import NamedTuple
 
 import torch

@@ -1,5 +1,8 @@
 """A whole recipe: one section a stage, read from YAML and `key.path=value`, or refused with one line."""
 
+# pyright: reportUnknownArgumentType=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+# YAML and pydantic give values of any type
+
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any

@@ -1,5 +1,8 @@
 """The base of every settings section: typed, frozen, documented where declared."""
 
+# pyright: reportUnknownArgumentType=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+# YAML and pydantic give values of any type
+
 import hashlib
 import json
 from collections.abc import Iterable

@@ -4,6 +4,9 @@ Text stands as it is, whatever it looks like. Numbers, booleans and null are tho
 mappings are YAML's. https://yaml.org/spec/1.2.2/#103-core-schema
 """
 
+# pyright: reportUnknownArgumentType=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+# YAML and pydantic give values of any type
+
 import re
 from collections.abc import Sequence
 from pathlib import Path

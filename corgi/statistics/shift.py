@@ -1,5 +1,8 @@
 """The shift parameters (mu_k, Sigma_k) from moments, and the references they are judged by."""
 
+# pyright: reportUnknownArgumentType=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+# numpy and scipy have functions without types
+
 from dataclasses import dataclass
 
 import numpy as np

@@ -1,5 +1,8 @@
 """Arrow's compute functions as one name; they are made at import, so type checkers do not know them."""
 
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownParameterType=false
+# pyarrow has no types
+
 from typing import Any
 
 import pyarrow as pa

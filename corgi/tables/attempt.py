@@ -1,10 +1,13 @@
 """One try at making a shard: private files first, one manifest last."""
 
+# pyright: reportMissingTypeStubs=false, reportUnknownArgumentType=false, reportUnknownMemberType=false, reportUnknownParameterType=false, reportUnknownVariableType=false
+# pyarrow has no types
+
 import hashlib
 import io
 import json
 import uuid
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
@@ -124,7 +127,7 @@ class Attempt:
                 self.storage.remove(name)
 
     @contextmanager
-    def _listed(self, table: str, suffix: str, rows: int) -> Iterator["_Measured"]:
+    def _listed(self, table: str, suffix: str, rows: int) -> Generator["_Measured"]:
         name = f"{self.prefix}-{table}{suffix}"
         self._begun.append(f"{self.task.folder}/{name}")
         with self.storage.create(self._begun[-1]) as handle:

@@ -1,5 +1,8 @@
 """What lies in a store: every manifest, which of it runs refer to, and what can go."""
 
+# pyright: reportUnknownVariableType=false
+# JSON gives values of any type
+
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -19,9 +22,9 @@ _KEPT_FOLDERS = ("taken-down",)
 class Contents:
     """The names in a store, listed once: manifests by kind, and every file's bytes."""
 
-    sizes: dict[str, int] = field(default_factory=dict)
-    shards: list[str] = field(default_factory=list)
-    stages: list[str] = field(default_factory=list)
+    sizes: dict[str, int] = field(default_factory=dict[str, int])
+    shards: list[str] = field(default_factory=list[str])
+    stages: list[str] = field(default_factory=list[str])
 
     @classmethod
     def of(cls, store: Store) -> "Contents":

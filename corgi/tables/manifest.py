@@ -1,5 +1,8 @@
 """What a commit says: files with sizes and hashes, rows by reason, settings and inputs."""
 
+# pyright: reportUnknownMemberType=false
+# JSON gives values of any type
+
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

@@ -1,5 +1,8 @@
 """One run: the folder whose run.json points at the stage manifests it is made of."""
 
+# pyright: reportUnknownVariableType=false
+# JSON gives values of any type
+
 import json
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,5 +1,8 @@
 """Every table's columns, and the one list of reasons for which a row is rejected."""
 
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownParameterType=false, reportUnknownVariableType=false
+# pyarrow has no types
+
 from collections.abc import Iterable
 from enum import StrEnum
 from typing import Self

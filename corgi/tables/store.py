@@ -4,8 +4,11 @@ A shard's folder holds data files under attempt-private names and numbered manif
 put-if-absent (`link` on a disk, conditional put on an object store). The highest number counts.
 """
 
+# pyright: reportMissingTypeStubs=false, reportUnknownArgumentType=false, reportUnknownMemberType=false, reportUnknownParameterType=false, reportUnknownVariableType=false
+# pyarrow has no types
+
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
@@ -116,7 +119,7 @@ class Store:
         return manifest.at(publish(self.storage, f"{manifest.stage}/closed/{manifest.key}", sealed(manifest)))
 
     @contextmanager
-    def attempt(self, task: ShardTask) -> Iterator[Attempt]:
+    def attempt(self, task: ShardTask) -> Generator[Attempt]:
         """Yield an attempt at a shard; what it wrote but did not commit is removed when it ends."""
         attempt = Attempt(self.storage, task)
         try:

@@ -1,5 +1,8 @@
 """Vectors out of the embeddings tables: half floats on disk, float32 in memory, towers concatenated."""
 
+# pyright: reportMissingTypeStubs=false, reportUnknownArgumentType=false, reportUnknownMemberType=false, reportUnknownParameterType=false, reportUnknownVariableType=false
+# pyarrow has no types
+
 from collections.abc import Sequence
 
 import numpy as np
