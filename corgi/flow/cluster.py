@@ -57,7 +57,7 @@ def has_room(recipe: Recipe, cpus: float, gpus: float) -> bool:
     return cpus + FREE_CPUS <= have.get("CPU", 0) and gpus <= have.get("GPU", 0)
 
 
-def check_start(recipe: Any, plan: Callable[[], Iterable[Any]]) -> None:
+def check_start(recipe: Recipe, plan: Callable[[], Iterable[Any]]) -> None:
     """Make sure that the cluster answers and can hold what the unfinished steps of a plan ask for.
 
     `plan` is called only where the nodes are known before they start: `cluster.file` names them, or they are fixed.

@@ -6,6 +6,7 @@ from typing import Any
 
 from corgi.flow.node_types import NodeType, NodeTypes
 from corgi.settings.errors import ClusterError
+from corgi.settings.recipe import Recipe
 from corgi.settings.training import TrainingSettings
 
 
@@ -26,7 +27,7 @@ class Demand:
         return f"{self.cpus:g} CPU" + (f" and {self.gpus:g} GPU" if self.gpus else "")
 
 
-def demands(recipe: Any, stages: Iterable[str]) -> Iterator[Demand]:
+def demands(recipe: Recipe, stages: Iterable[str]) -> Iterator[Demand]:
     """Yield what the named stages ask for, as far as their sections of the recipe tell."""
     for stage in stages:
         section = getattr(recipe, stage, None)
