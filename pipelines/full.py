@@ -8,6 +8,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from corgi.budget import plan as budget
 from corgi.clip.stages import Embed, PrecomputedEmbed, PrecomputedPlan, Tower
 from corgi.curation.stages import Curate
 from corgi.download.stages import Download, PrecomputedDownload
@@ -55,7 +56,7 @@ def takes_vectors(recipe: Recipe) -> bool:
 
 def main(only: str | None = None) -> int:
     """Run the command line; `only` is the stage of a script that runs one."""
-    return command.main(stages, results.publish, only, canonical=canonical_url)
+    return command.main(stages, results.publish, only, canonical=canonical_url, budget=budget.lines)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,8 @@ from corgi.tables.run import Run
 from corgi.tables.taken_down import TakenDown
 
 _INTERRUPTED = 130
+Budget = Callable[[Recipe, list[str], int | None], Iterable[str]]
+"""What a plan says of hours and dollars: of a recipe, its unfinished stages, and the rows of its plan where it is done."""
 
 
 def main(
@@ -34,13 +36,14 @@ def main(
     only: str | None = None,
     argv: list[str] | None = None,
     canonical: Callable[[str], str] = str,
+    budget: Budget | None = None,
 ) -> int:
     """Run a pipeline script; return its exit code.
 
     `stages` gives the DAG of a recipe; `only` fixes the stage of a script that runs one; `canonical` writes
-    a URL the way tables do.
+    a URL the way tables do; `budget` returns what a plan says of hours and dollars.
     """
-    return until_closed(lambda: _main(stages, after_stage, _parse(argv, only), canonical))
+    return until_closed(lambda: _main(stages, after_stage, _parse(argv, only), canonical, budget))
 
 
 def _main(
@@ -48,6 +51,7 @@ def _main(
     after_stage: Callable[[Run], None],
     arguments: argparse.Namespace,
     canonical: Callable[[str], str],
+    budget: Budget | None,
 ) -> int:
     try:
         recipe = load(arguments.recipe, arguments.overrides)
@@ -59,6 +63,8 @@ def _main(
         selection.of(dag.stages)  # a wrong name is refused before anything is written
         if arguments.aside:
             return _make_aside(dag, arguments)
+        if arguments.plan and not arguments.gc:
+            return _print_plan(dag, selection, budget)
         return _act(dag, selection, arguments, canonical)
     except KeyboardInterrupt:
         print("stopped; committed work is kept; run the same command to go on", file=sys.stderr)
@@ -159,9 +165,6 @@ def _act(
 ) -> int:
     if arguments.gc:
         return _print(inspect.collect(dag, arguments.plan))
-    if arguments.plan:
-        dag.recipe.require(selection.with_inputs(dag.stages))
-        return _print_plan(dag, selection)
     if arguments.status:
         return _print(inspect.status(dag.run))
     if arguments.lineage:
@@ -218,8 +221,10 @@ def _print(lines: Iterable[str]) -> int:
     return 0
 
 
-def _print_plan(dag: Dag, selection: Selection) -> int:
-    for step in dag.plan(selection):
+def _print_plan(dag: Dag, selection: Selection, budget: Budget | None) -> int:
+    dag.recipe.require(selection.with_inputs(dag.stages))
+    steps = dag.plan(selection)
+    for step in steps:
         if step.done is not None:
             state = f"done      {len(step.done.shards)} shards, {step.done.rows.kept} of {step.done.rows.rows_in} rows kept"
         elif step.key is None:
@@ -235,7 +240,11 @@ def _print_plan(dag: Dag, selection: Selection) -> int:
             print(f"{'':<12}   redone because: {'; '.join(step.reasons)}")
         for line in step.stage.cost(dag.recipe) if step.done is None else ():
             print(f"{'':<12}   {line}")
-    return 0
+    if budget is None:
+        return 0
+    planned = next((step.done.rows.kept for step in steps if step.done and step.stage.name == "plan"), None)
+    unfinished = [step.stage.name for step in steps if step.done is None]
+    return _print(budget(dag.recipe, unfinished, planned))
 
 
 def _results(run: Run, ran: int, seconds: float) -> Iterator[str]:

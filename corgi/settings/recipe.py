@@ -33,6 +33,8 @@ class ClusterSettings(Section):
     file: str = neutral("")
     """File of cluster/ that the cluster was started from: what no node type in it can hold is refused at the start, and `--plan`
     counts its machines; empty: not known."""
+    rates: str = neutral("")
+    """File of rates and prices of your own, in the form of corgi/budget/rates.yaml, that `--plan` counts with; empty: that one."""
     object_store_mib: int = neutral(512, ge=80)
     """Object store of a Ray started by the command itself, MiB; pixels do not cross operators."""
 

@@ -85,15 +85,26 @@ def lines(recipe: Recipe) -> list[str]:
     settings = recipe.prior
     if not settings.training.use_gpu:
         return []
-    dim = towers_width(recipe)
-    if dim is None:
+    cost = cost_of(recipe)
+    if cost is None:
         return ["cost unknown: the dimension of the embeddings is known when the tower is there"]
-    num_clusters = recipe.shift.num_clusters
+    return described(cost, num_samples(recipe), len(settings.variants))
+
+
+def num_samples(recipe: Recipe) -> int:
+    """Return the training samples of one variant of a recipe's prior."""
+    training = recipe.prior.training
+    return training.num_steps * training.global_batch * recipe.prior.noise_levels_per_caption
+
+
+def cost_of(recipe: Recipe) -> TrainingCost | None:
+    """Return the cost of a recipe's largest prior; None where the dimension of its embeddings is not known here."""
+    settings, dim, num_clusters = recipe.prior, towers_width(recipe), recipe.shift.num_clusters
+    if dim is None:
+        return None
     configs = [config_of(settings, dim, num_clusters, variant) for variant in settings.variants]
     config = max(configs, key=lambda config: num_weights(config, num_clusters))
-    levels = settings.noise_levels_per_caption
-    num_samples = settings.training.num_steps * settings.training.global_batch * levels
-    return described(prior_cost(config, levels, num_clusters), num_samples, len(settings.variants))
+    return prior_cost(config, settings.noise_levels_per_caption, num_clusters)
 
 
 def described(cost: TrainingCost, num_samples: int, num_trainings: int = 1) -> list[str]:

@@ -1,0 +1,94 @@
+"""What --plan prints of a run's budget: rows, bytes, requests, hours and dollars of each stage, as intervals."""
+
+import glob
+from collections.abc import Iterator
+from typing import Any
+
+from corgi.budget.estimate import REMEDIES, Estimate, estimate
+from corgi.budget.machines import of_stage
+from corgi.budget.rates import Interval, exactly, load
+from corgi.budget.work import Work, works
+from corgi.flow.demand import Demand, demands
+from corgi.flow.node_types import NodeTypes, read
+
+ROWS_UNREAD = 1_000_000
+"""Rows that are counted with where a list has not been read."""
+_DRIVER = 1.0
+
+
+def lines(recipe: Any, unfinished: list[str], planned_rows: int | None) -> Iterator[str]:
+    """Yield the budget of the unfinished stages; nothing where no cluster file is named.
+
+    `planned_rows` is what the plan stage kept, None where it has not run: then Parquet lists are counted by their footers.
+
+    Raises:
+        InputError: the cluster file or the table of rates cannot be read.
+
+    """
+    if not recipe.cluster.file:
+        return
+    num_rows = planned_rows if planned_rows is not None else listed_rows(recipe)
+    yield (
+        f"budget for {num_rows or ROWS_UNREAD:,} rows on {recipe.cluster.file}"
+        + ("" if num_rows else " (the list is not read yet: multiply by its millions)")
+    )
+    cluster = read(recipe.cluster.file)
+    rates, total, partial = load(recipe.cluster.rates), exactly(0.0), False
+    for stage, work in works(recipe, num_rows or ROWS_UNREAD, rates).items():
+        if stage not in unfinished:
+            continue
+        asked = _asked(recipe, stage, cluster)
+        machines = of_stage(asked, cluster, rates)
+        flight = float(asked.num_workers * recipe.download.connections)
+        found = estimate(work, machines, flight, rates)
+        if found is None:
+            partial = True
+            yield f"{stage:<12} {_between(work.rows)} rows; hours not known on {', '.join(machines.names) or 'a cluster without such nodes'}"
+            continue
+        total, partial = total + (found.dollars or exactly(0.0)), partial or found.dollars is None
+        yield f"{stage:<12} {_told(work, found)} on {', '.join(machines.names) or 'no node of the file'}"
+        yield f"{'':<12}   held up by {found.bottleneck}; add first {REMEDIES[found.bottleneck]}"
+        if work.unknown:
+            yield f"{'':<12}   at least that: not counted are {', '.join(work.unknown)}"
+    yield f"{'together':<12} {_between(total)} dollars for these stages" + (
+        "; what has no known time or price is not in it" if partial else ""
+    )
+    yield "decoder, autoencoder and tower are not counted; rates and prices with source and date are in corgi/budget/rates.yaml"
+
+
+def _asked(recipe: Any, stage: str, cluster: NodeTypes) -> Demand:
+    """Return a stage's workers; shift takes as many CPUs as there are, curate works in the driver."""
+    anywhere = cluster.num_workers(_DRIVER, 0.0) if stage == "shift" else 1
+    return next(iter(demands(recipe, [stage])), Demand(stage, max(1, anywhere), _DRIVER, 0.0))
+
+
+def listed_rows(recipe: Any) -> int | None:
+    """Return the rows of Parquet lists on this machine, from their footers alone; None where any other list is named."""
+    import pyarrow.parquet as pq
+
+    paths = [path for given in recipe.plan.input for path in glob.glob(given)]
+    if not paths or not all(path.endswith(".parquet") for path in paths):
+        return None
+    return sum(pq.read_metadata(path).num_rows for path in paths)
+
+
+def _told(work: Work, found: Estimate) -> str:
+    parts = [f"{_between(work.rows)} rows"]
+    if work.received_bytes.high:
+        parts.append(f"{_between(work.rows)} requests, {_between(work.received_bytes / 1e9)} GB in")
+    if work.written_bytes.high:
+        parts.append(f"{_between(work.written_bytes / 1e9)} GB written")
+    if work.storage_requests.high:
+        parts.append(f"{_between(work.storage_requests)} requests to storage")
+    parts.append(f"{_between(found.hours)} h")
+    parts.append("price not known" if found.dollars is None else f"{_between(found.dollars)} dollars")
+    return ", ".join(parts)
+
+
+def _between(value: Interval) -> str:
+    low, high = (_short(bound) for bound in (value.low, value.high))
+    return low if low == high else f"{low} to {high}"
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.2g}"

@@ -1,0 +1,101 @@
+"""Rates and prices as intervals, from rates.yaml and a file of the user's own over it."""
+
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from corgi.settings.errors import InputError
+from corgi.training.cost import PEAK_FLOPS
+
+
+@dataclass(frozen=True)
+class Interval:
+    """What a quantity lies between."""
+
+    low: float
+    high: float
+
+    def __add__(self, other: "Interval") -> "Interval":
+        """Return the interval of a sum."""
+        return Interval(self.low + other.low, self.high + other.high)
+
+    def __mul__(self, other: "Interval | float") -> "Interval":
+        """Return the interval of a product of quantities that are not negative."""
+        if isinstance(other, Interval):
+            return Interval(self.low * other.low, self.high * other.high)
+        return Interval(self.low * other, self.high * other)
+
+    def __truediv__(self, other: "Interval | float") -> "Interval":
+        """Return the interval of a quotient; the divisor is positive."""
+        if isinstance(other, Interval):
+            return Interval(self.low / other.high, self.high / other.low)
+        return Interval(self.low / other, self.high / other)
+
+    def holds(self, value: float) -> bool:
+        """Return whether a value lies in the interval."""
+        return self.low <= value <= self.high
+
+
+def exactly(value: float) -> Interval:
+    """Return the interval of one value."""
+    return Interval(value, value)
+
+
+def largest(intervals: list[Interval]) -> Interval:
+    """Return the interval of the largest of some quantities."""
+    return Interval(max(found.low for found in intervals), max(found.high for found in intervals))
+
+
+@dataclass(frozen=True)
+class Rates:
+    """The table of rates.yaml, with a user's own entries in place of some."""
+
+    table: dict[str, Any]
+
+    def __getitem__(self, name: str) -> Interval:
+        """Return one rate."""
+        low, high = self.table[name]["value"]
+        return Interval(float(low), float(high))
+
+    def price(self, machine: str) -> Interval | None:
+        """Return dollars an hour of a machine on demand; None where the table has no such machine."""
+        entry = self.table["prices"].get(machine)
+        return None if entry is None else Interval(*map(float, entry["value"]))
+
+    def peak_flops(self, machine: str) -> float | None:
+        """Return the FLOP/s of one GPU of a machine; None where it is not known."""
+        gpu = (self.table["prices"].get(machine) or {}).get("gpu")
+        return None if gpu is None else PEAK_FLOPS.get(gpu)
+
+
+def load(own: str = "") -> Rates:
+    """Return the rates, with the entries of a user's file in place of those of the same name.
+
+    Raises:
+        InputError: the file cannot be read, or an entry is not of the table's form.
+
+    """
+    table = yaml.safe_load((resources.files("corgi.budget") / "rates.yaml").read_text())
+    if not own:
+        return Rates(table)
+    try:
+        found = yaml.safe_load(Path(own).read_text()) or {}
+        unknown = found.keys() - table.keys()
+        if unknown:
+            raise ValueError(f"no rate is named {min(unknown)}")
+        prices = {**table["prices"], **found.get("prices", {})}
+        for entry in [
+            *(found[name] for name in found if name != "prices"),
+            *prices.values(),
+        ]:
+            low, high = entry["value"]
+            if not 0 < float(low) <= float(high):
+                raise ValueError(f"{entry['value']} is no interval")
+    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(
+            f"cluster.rates={own} is no table of rates ({' '.join(str(error).split())[:120]}); nothing was started; take corgi/budget/rates.yaml as the form"
+        ) from error
+    return Rates({**table, **found, "prices": prices})

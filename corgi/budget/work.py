@@ -1,0 +1,114 @@
+"""What each stage has to do for so many rows: requests, bytes, core-seconds and FLOPs, as intervals."""
+
+import importlib.util
+import json
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from corgi.budget.rates import Interval, Rates, exactly
+from corgi.training.cost import cost_of, num_samples
+
+_NOTHING = exactly(0.0)
+
+
+@dataclass(frozen=True)
+class Work:
+    """The work of one stage; what is not known is named in `unknown`."""
+
+    rows: Interval
+    cpu_s: Interval = _NOTHING
+    flops: Interval = _NOTHING
+    received_bytes: Interval = _NOTHING
+    """From the web."""
+    written_bytes: Interval = _NOTHING
+    waited_s: Interval = _NOTHING
+    """Time of requests, one after the other."""
+    storage_requests: Interval = _NOTHING
+    unknown: tuple[str, ...] = field(default=())
+
+
+def works(recipe: Any, num_rows: float, rates: Rates) -> dict[str, Work]:
+    """Return the work of the stages that can be counted before they run."""
+    kept = rates["kept_share"] * num_rows
+    return {
+        "download": _download(recipe, num_rows, rates),
+        "embed": _embed(recipe, kept, rates),
+        "curate": Work(kept, cpu_s=kept * rates["curate_cpu_per_row"]),
+        "shift": Work(kept, cpu_s=kept * rates["statistics_cpu_per_row"]),
+        **_prior(recipe),
+    }
+
+
+def num_shards(recipe: Any, num_rows: float) -> int:
+    """Return the shards of so many rows."""
+    return max(1, math.ceil(num_rows / recipe.plan.number_sample_per_shard))
+
+
+def _download(recipe: Any, num_rows: float, rates: Rates) -> Work:
+    area = (recipe.download.image_size / 256) ** 2
+    return Work(
+        rows=exactly(num_rows),
+        cpu_s=rates["fetch_cpu_per_url"] * num_rows,
+        received_bytes=rates["web_bytes_per_url"] * num_rows,
+        written_bytes=rates["stored_bytes_at_256_px"] * rates["kept_share"] * num_rows * area,
+        waited_s=rates["fetch_latency"] * num_rows,
+        storage_requests=rates["requests_per_shard"] * num_shards(recipe, num_rows),
+    )
+
+
+def _prior(recipe: Any) -> dict[str, Work]:
+    """Return the prior's training where it is on GPUs; its rows are training samples."""
+    cost = cost_of(recipe) if recipe.prior.training.use_gpu else None
+    if cost is None:
+        return {}
+    samples = exactly(float(num_samples(recipe) * len(recipe.prior.variants)))
+    return {"prior": Work(samples, flops=samples * cost.training_flops)}
+
+
+def _embed(recipe: Any, kept: Interval, rates: Rates) -> Work:
+    flops = {ref.name: tower_flops(ref.model, ref.config) for ref in recipe.embed.towers}
+    known = sum(found for found in flops.values() if found is not None)
+    tokens = [f"the words of {ref.name}" for ref in recipe.embed.tokens]
+    dims = sum(_config(ref.model, ref.config).get("embed_dim", 512) for ref in recipe.embed.towers)
+    return Work(
+        rows=kept,
+        cpu_s=kept * rates["embed_cpu_per_tower"] * max(1, len(flops)),
+        flops=kept * known,
+        written_bytes=kept * (2 * 2.0 * dims),
+        unknown=(*[f"the FLOPs of {name}" for name, found in flops.items() if found is None], *tokens),
+    )
+
+
+def tower_flops(model: str, config: str | None) -> float | None:
+    """Return the FLOPs of one picture and one caption through a CLIP of transformers, two per multiply-add.
+
+    None where the image tower is none, as the ResNets.
+    """
+    told = _config(model, config)
+    vision, text = told.get("vision_cfg", {}), told.get("text_cfg", {})
+    patch, layers = vision.get("patch_size"), vision.get("layers")
+    if not isinstance(patch, int) or not isinstance(layers, int) or "width" not in text:
+        return None
+    patches = (vision["image_size"] // patch) ** 2
+    picture = 2.0 * patches * 3 * patch**2 * vision["width"]
+    return (
+        picture
+        + _transformer_flops(patches + 1, vision["width"], layers)
+        + _transformer_flops(text["context_length"], text["width"], text["layers"])
+    )
+
+
+def _transformer_flops(length: int, width: int, layers: int) -> float:
+    return 2.0 * layers * (12 * length * width**2 + 2 * length**2 * width)
+
+
+def _config(model: str, config: str | None) -> dict[str, Any]:
+    spec = importlib.util.find_spec("open_clip")  # not imported, since it imports torch
+    folder = Path(spec.origin).parent / "model_configs" if spec and spec.origin else Path()
+    path = Path(config) if config else folder / f"{model.replace('/', '-')}.json"
+    if not path.is_file():
+        return {}
+    told = json.loads(path.read_text())
+    return told.get("model_cfg", told)

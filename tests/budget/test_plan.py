@@ -1,0 +1,172 @@
+"""The budget of --plan: intervals, what holds a stage up, a user's own prices, and no more than seconds for any list."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from corgi.budget.estimate import estimate
+from corgi.budget.machines import Machines, of_stage
+from corgi.budget.plan import lines, listed_rows
+from corgi.budget.rates import Interval, exactly, load
+from corgi.budget.work import Work, tower_flops
+from corgi.flow.demand import Demand
+from corgi.flow.node_types import NodeType, NodeTypes
+from corgi.settings.errors import InputError
+from corgi.settings.recipe import load as load_recipe
+from tests.cluster.versions import CLUSTER, REPOSITORY
+
+STAGES = ["plan", "download", "embed", "curate", "shift", "prior"]
+RATES = load()
+
+
+def told(*overrides: str, rows: int | None = 400_000_000, stages: list[str] = STAGES) -> list[str]:
+    recipe = load_recipe(REPOSITORY / "pipelines/recipes/laion-b32.yaml", list(overrides))
+    return list(lines(recipe, stages, rows))
+
+
+AWS = f"cluster.file={CLUSTER / 'aws.yaml'}"
+
+
+def test_every_rate_has_an_interval_a_unit_a_source_and_a_date() -> None:
+    table = yaml.safe_load((REPOSITORY / "corgi/budget/rates.yaml").read_text())
+    prices = table.pop("prices")
+    for name, entry in {**table, **prices}.items():
+        low, high = entry["value"]
+        assert 0 < low <= high, name
+        assert entry["source"], name
+        assert str(entry["date"]) >= "2026-01-01", name
+    assert all("unit" in entry for entry in table.values())
+
+
+def test_plan_says_what_holds_each_stage_up_and_what_to_add_first() -> None:
+    found = told(AWS)
+    for stage in STAGES[1:]:
+        at = next(number for number, line in enumerate(found) if line.startswith(f"{stage} "))
+        assert " to " in found[at]
+        assert " h, " in found[at]
+        assert "dollars" in found[at]
+        assert "held up by" in found[at + 1]
+        assert "add first" in found[at + 1]
+
+
+def test_finished_stages_cost_nothing_and_no_file_says_nothing() -> None:
+    assert not [line for line in told(AWS, stages=["embed"]) if line.startswith("download")]
+    assert told() == []
+
+
+def test_a_list_that_is_not_read_is_counted_by_the_million() -> None:
+    first = told(AWS, "plan.input=list.csv", rows=None)[0]
+    assert "1,000,000 rows" in first
+    assert "not read yet" in first
+
+
+def test_rows_of_parquet_lists_come_from_their_footers(tmp_path: Path) -> None:
+    for name, count in (("a", 3), ("b", 4)):
+        pq.write_table(pa.table({"url": ["http://x/"] * count}), tmp_path / f"{name}.parquet")
+    recipe = load_recipe(
+        REPOSITORY / "pipelines/recipes/laion-b32.yaml", [f"plan.input={tmp_path}/*.parquet"]
+    )
+    assert listed_rows(recipe) == 7
+
+
+@pytest.mark.parametrize(
+    ("work", "bottleneck"),
+    [
+        (Work(exactly(1), cpu_s=exactly(1e9)), "CPU"),
+        (Work(exactly(1), received_bytes=exactly(1e18)), "network"),
+        (Work(exactly(1), written_bytes=exactly(1e18)), "storage"),
+        (Work(exactly(1), waited_s=exactly(1e12)), "requests in flight"),
+        (Work(exactly(1), flops=exactly(1e24)), "GPU"),
+    ],
+)
+def test_the_slowest_resource_is_named(work: Work, bottleneck: str) -> None:
+    found = estimate(work, Machines(("1 x n",), 1, 16, 312e12, exactly(2)), 64, RATES)
+    assert found is not None
+    assert found.bottleneck == bottleneck
+    assert found.dollars == found.hours * 2
+
+
+def test_twice_the_nodes_take_half_the_time() -> None:
+    work = Work(exactly(1e9), cpu_s=exactly(1e9), received_bytes=exactly(1e14))
+    one, two = (estimate(work, Machines((), n, 16.0 * n, None, None), 0, RATES) for n in (1, 2))
+    assert one is not None
+    assert two is not None
+    assert two.hours.high == pytest.approx(one.hours.high / 2)
+    assert two.dollars is None
+
+
+def test_spot_nodes_are_taken_first_at_their_share_of_the_price() -> None:
+    kinds = [NodeType("spot", 48, 4, 2, {"ray.io/market-type": "spot"}, "g6.12xlarge")]
+    kinds += [NodeType("full", 48, 4, 2, {"ray.io/market-type": "on-demand"}, "g6.12xlarge")]
+    cluster = NodeTypes("f", kinds, 4)
+    some, all_ = (of_stage(Demand("prior", n, 1, 1), cluster, RATES) for n in (8, 12))
+    assert (some.names, all_.names) == (("2 x spot",), ("2 x spot", "1 x full"))
+    price = RATES.price("g6.12xlarge")
+    assert price is not None
+    assert some.dollars_per_hour == price * RATES["spot_share_of_price"] * 2
+    assert all_.peak_flops == pytest.approx(12 * 121e12)
+
+
+def test_own_prices_are_taken_and_a_wrong_table_is_one_line(tmp_path: Path) -> None:
+    own = tmp_path / "rates.yaml"
+    own.write_text("prices: {cpu-data: {value: [1.0, 2.0]}, gpu-spot: {value: [3.0, 3.0], gpu: H100}}\n")
+    kubernetes = f"cluster.file={CLUSTER / 'kuberay/rayjob.yaml'}"
+    assert any("price not known" in line for line in told(kubernetes))
+    found = told(kubernetes, f"cluster.rates={own}")
+    assert not any("price not known" in line or "hours not known" in line for line in found)
+    for text in ("a: 1", "fetch_latency: {value: [2, 1]}", "prices: {x: {}}", "- 1", "a: b: c"):
+        own.write_text(text)
+        with pytest.raises(InputError, match=r"cluster\.rates=.*no table of rates") as refused:
+            load(str(own))
+        assert "\n" not in str(refused.value)
+
+
+def test_flops_of_towers_are_those_of_open_clips_profile() -> None:
+    """open_clip's model_profile.csv: ViT-B-32 8.82 and 5.96 GFLOPs, ViT-L-14 162.0 and 13.3, picture and caption."""
+    for model, published in (("ViT-B-32", 8.82e9 + 5.96e9), ("ViT-L-14", 162.0e9 + 13.3e9)):
+        assert tower_flops(model, None) == pytest.approx(published, rel=0.05)
+    assert tower_flops("RN101", None) is None
+
+
+def test_the_budget_of_400_million_rows_fits_in_500_mb() -> None:
+    code = (
+        "from pathlib import Path; from tests.budget.test_plan import AWS, told; assert told(AWS);"
+        "print(Path('/proc/self/status').read_text().partition('VmHWM:')[2].split()[0])"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY, check=True
+    )
+    assert int(ran.stdout) / 1024 < 500
+
+
+def test_the_command_prints_it(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"url": ["http://x/"], "caption": ["x"]}), tmp_path / "list.parquet")
+    script = [sys.executable, "pipelines/full.py", "pipelines/recipes/laion-b32.yaml", "--plan", AWS]
+    given = [f"root={tmp_path}", f"plan.input={tmp_path}/list.parquet"]
+    ran = subprocess.run([*script, *given], capture_output=True, text=True, cwd=REPOSITORY, check=True)
+    assert "budget for 1 rows on" in ran.stdout
+    assert "held up by" in ran.stdout
+
+
+@pytest.mark.parametrize(("recipe", "file"), [("laion-b32", "aws"), ("corgi", "gcp")])
+def test_the_page_shows_what_the_plan_says_now(recipe: str, file: str) -> None:
+    page = (REPOSITORY / "docs" / "budget.md").read_text()
+    name = f"cluster/{file}.yaml"
+    asked = load_recipe(
+        REPOSITORY / f"pipelines/recipes/{recipe}.yaml", [f"cluster.file={REPOSITORY / name}"]
+    )
+    stages = [*STAGES, "autoencoder", "decoder", "evaluate"]
+    found = "\n".join(lines(asked, stages, 400_000_000)).replace(f"{REPOSITORY}/", "")
+    assert f"```\n{found}\n```" in page
+
+
+def test_intervals_add_and_divide_by_their_ends() -> None:
+    assert Interval(1, 2) + Interval(3, 4) == Interval(4, 6)
+    assert Interval(1, 2) / Interval(2, 4) == Interval(0.25, 1)
+    assert Interval(1, 2).holds(2)
+    assert not Interval(1, 2).holds(2.1)
