@@ -107,7 +107,7 @@ def _parse(argv: list[str] | None, only: str | None) -> argparse.Namespace:
     parser.add_argument(
         "--take-down",
         metavar="FILE",
-        help="remove for good the pictures named by uid, URL or sha256, one a line",
+        help="permanently remove the images listed in FILE (one uid, URL or sha256 per line)",
     )
     parser.add_argument("--force", action="store_true", help="run the selected stages again even when done")
     parser.add_argument("--from", dest="start", metavar="STAGE", help="first stage to run")
