@@ -3,22 +3,27 @@
 from collections.abc import Collection
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from corgi.comparison.scores import judge
 from corgi.comparison.spaces import Space
 from corgi.evaluation import stage
+from corgi.evaluation.measured import Pictures, load_pictures
 from corgi.settings.compare import ScoreSettings
 from corgi.settings.models import EvaluateSettings
 from corgi.tables.run import Run
-from corgi.tables.schema import Reason
+from corgi.tables.schema import Reason, Split
 from tests.support.tables import (
+    Picture,
     commit_curate,
     commit_download,
     commit_embed,
     commit_plan,
     new_run,
     some_pictures,
+    tiny_run,
+    vector,
 )
 
 PICTURES = [p for p in some_pictures(40) if p.reason is None]
@@ -51,3 +56,67 @@ def test_references_see_no_caption_that_the_priors_were_denied(tmp_path, monkeyp
     withheld = references(run_with(tmp_path / "a", withheld=WITHHELD), monkeypatch)
     assert withheld == references(run_with(tmp_path / "b", dropped=WITHHELD), monkeypatch)
     assert withheld != references(run_with(tmp_path / "c"), monkeypatch)
+
+
+MIXED = [
+    *some_pictures(),
+    Picture("http://pictures.test/none.png"),
+    Picture("http://pictures.test/coarse.png", (("picture", "coarse"),)),
+    Picture("http://pictures.test/full.png", (("first", "full"), ("second", "full"))),
+]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return tiny_run(tmp_path, MIXED)
+
+
+def loaded(run: Run, limit: int = 1000) -> Pictures:
+    shards = {name: run.shards(name) for name in ("download", "embed", "curate")}
+    return load_pictures(run.store, shards, limit)
+
+
+def test_each_kept_picture_with_a_full_caption_is_there_once_with_what_is_its_own(run: Run) -> None:
+    found = loaded(run)
+    kept = {picture.uid: picture for picture in MIXED[1:] if picture.reason is None}
+    captioned = {uid for uid, picture in kept.items() if "full" in {kind for _, kind in picture.captions}}
+    assert len(found.uid) == len(captioned)
+    assert set(found.uid) == captioned
+    for row, uid in enumerate(found.uid):
+        picture = kept[uid]
+        words = {kind: [text for text, own in picture.captions if own == kind] for kind in ("full", "coarse")}
+        assert (found.split[row], found.group[row]) == (picture.split, picture.group)
+        assert found.caption[row] == words["full"][0]
+        assert found.word[row] == (words["coarse"][0] if words["coarse"] else None)
+        np.testing.assert_allclose(found.image[row], vector(uid, 8), atol=2e-3)
+        assert found.text[row] @ found.image[row] > 0.5
+        if not words["coarse"]:
+            np.testing.assert_array_equal(found.word_text[row], found.text[row])
+
+
+def test_whole_shards_are_read_until_there_are_enough(run: Run) -> None:
+    whole = loaded(run)
+    first = loaded(run, limit=1)
+    assert 0 < len(first.uid) < len(whole.uid)
+    assert whole.uid[: len(first.uid)] == first.uid
+
+
+def grouped(groups: list[str], words: list[str | None]) -> Pictures:
+    num = len(groups)
+    rows = np.zeros((num, 2), np.float32)
+    uids = [f"{num - row}" for row in range(num)]
+    learnable = np.ones(num, bool)
+    return Pictures(uids, ["test"] * num, groups, learnable, rows, [""] * num, rows, words, rows)
+
+
+def test_a_group_counts_once_in_the_order_of_uids_up_to_the_limit() -> None:
+    found = grouped(["a", "b", "a", "c"], [None] * 4)
+    assert found.one_a_group(Split.TEST, 9).tolist() == [3, 1, 0]
+    assert found.one_a_group(Split.TEST, 2).tolist() == [3, 1]
+    assert found.one_a_group(Split.TRAIN, 9).tolist() == []
+
+
+def test_words_of_enough_pictures_are_told_with_all_their_rows() -> None:
+    found = grouped(["a"] * 5, ["dog", "cat", None, "dog", "cat"])
+    assert {word: rows.tolist() for word, rows in found.by_word(2).items()} == {"cat": [1, 4], "dog": [0, 3]}
+    assert found.by_word(3) == {}

@@ -9,6 +9,8 @@ from corgi.evaluation.metrics import (
     paired_cosine,
     retrieval,
     softmax_average,
+    squared_mmd,
+    student_interval,
     two_sample_cosine,
 )
 
@@ -75,3 +77,17 @@ def test_softmax_average_at_low_temperature_is_the_nearest_neighbour():
     np.testing.assert_allclose(softmax_average(text, text, image, 1e-3), image, atol=1e-6)
     warm = softmax_average(text, text, image, 1e6)
     np.testing.assert_allclose(warm, np.tile(warm[:1], (20, 1)), atol=1e-4)
+
+
+def test_squared_mmd_is_zero_in_the_mean_for_equal_laws_and_sees_a_lost_spread() -> None:
+    rng = np.random.default_rng(0)
+    same = [squared_mmd(rng.normal(size=(60, 4)), rng.normal(size=(60, 4))) for _ in range(200)]
+    assert abs(np.mean(same)) < 3 * np.std(same) / np.sqrt(len(same))
+    assert squared_mmd(0.3 * rng.normal(size=(60, 4)), rng.normal(size=(60, 4))) > max(same)
+
+
+def test_student_interval_covers_the_mean_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(0)
+    intervals = [student_interval(rng.normal(size=3)) for _ in range(4000)]
+    assert np.mean([low < 0 < high for low, high in intervals]) == pytest.approx(0.95, abs=0.012)
+    assert student_interval(np.array([1.0])) == (-np.inf, np.inf)
