@@ -10,7 +10,7 @@ export RAY_USAGE_STATS_ENABLED := 0
 export HF_HUB_OFFLINE ?= 1
 export PATH := $(BIN):$(PATH)
 
-.PHONY: demo smoke compare compare-quick test check gpu-check promises clean venv
+.PHONY: demo smoke compare compare-quick test test-fast test-smoke check gpu-check promises clean venv
 
 venv: $(STAMP)
 
@@ -39,6 +39,15 @@ compare-quick: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest
+
+# Laws and units: no Ray, no whole stage, nothing over two CPU-seconds.
+test-fast: $(STAMP)
+	$(BIN)/python -m pytest -m "not ray and not flow and not slow"
+
+# What only a whole flow shows, asserted on the run that `make smoke` left; then the comparison over its tables.
+test-smoke: $(STAMP)
+	@test -e runs/smoke/report.html || { echo "runs/smoke is not there; nothing was run; run make smoke first" >&2; exit 3; }
+	$(BIN)/python -m pytest tests/flows -o norecursedirs=.git
 
 check: $(STAMP)
 	$(BIN)/ruff check .

@@ -3,11 +3,12 @@
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import hypothesis
 import pytest
+from hypothesis import HealthCheck, settings
 
 HOME = str(Path(__file__).resolve().parents[1])
 
@@ -29,6 +30,45 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 hypothesis.settings.register_profile("corgi", deadline=None)
 hypothesis.settings.load_profile("corgi")
 
+# Neither bounds a law: on a busy machine an example takes as long as it takes.
+settings.register_profile("corgi", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("corgi")
+
+from tests.support.costs import Costs, mark  # noqa: E402 - this checkout's, which the path above makes first
+
+COSTS = pytest.StashKey[Costs]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--costs", type=int, default=0, metavar="N", help="show the N dearest tests by CPU-seconds"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[COSTS] = Costs(config.getoption("--costs") or 0)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        mark(item)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    costs = item.config.stash[COSTS]
+    before = costs.now()
+    done = yield
+    costs.add(item, costs.now() - before)
+    return done
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if lines := config.stash[COSTS].lines():
+        terminalreporter.section("CPU-seconds")
+        terminalreporter.write_line("\n".join(lines))
+
 
 @pytest.fixture
 def promise(request: pytest.FixtureRequest) -> Callable[[int, str], None]:
@@ -44,6 +84,15 @@ def unchecked() -> Iterator[None]:
     from tests.support.shapes import unchecked
 
     with unchecked():
+        yield
+
+
+@pytest.fixture
+def in_process() -> Iterator[None]:
+    """Make shards and pass over shards in this process, without Ray."""
+    from corgi.flow import executor
+
+    with executor.in_process():
         yield
 
 

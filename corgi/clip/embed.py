@@ -21,7 +21,7 @@ from corgi.clip.towers import Tower, load_tower
 from corgi.clip.vectors import column, concatenated, is_good, matrix
 from corgi.flow.cluster import connect
 from corgi.flow.context import Context
-from corgi.flow.placement import selector
+from corgi.flow.executor import call
 from corgi.flow.shards import Pool, make_arriving, make_shards
 from corgi.flow.stage import Arriving
 from corgi.settings.clip import EmbedSettings, TowerRef
@@ -80,12 +80,7 @@ def with_batch_size(tasks: Sequence[ShardTask], batch_size: int) -> list[ShardTa
 
 def _measured(root: str, towers: list[dict[str, Any]], settings: EmbedSettings, pool: Pool) -> int:
     """Return the batch size of a worker's device, which may be of another kind than the driver's."""
-    import ray
-
-    measure: Any = ray.remote(num_cpus=pool.cpus, num_gpus=pool.gpus, label_selector=selector(pool.gpus))(
-        measured_batch_size
-    )
-    return ray.get(measure.remote(root, towers, settings.precision))
+    return call(measured_batch_size, pool.cpus, pool.gpus, root, towers, settings.precision)
 
 
 @dataclass(frozen=True)

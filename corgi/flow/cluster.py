@@ -10,6 +10,7 @@ from typing import Any
 
 from corgi.flow import demand, node_types
 from corgi.flow.address import check_address
+from corgi.flow.executor import is_in_process
 from corgi.settings import errors
 from corgi.settings.errors import ClusterError, CorgiError
 from corgi.settings.recipe import Recipe
@@ -106,12 +107,14 @@ def check() -> None:
 
 
 def connect(recipe: Recipe) -> None:
-    """Join the cluster of RAY_ADDRESS, or start a local Ray that ends with this process.
+    """Join the cluster of RAY_ADDRESS, or start a local Ray that ends with this process, unless work is done in this process.
 
     Raises:
         ClusterError: the cluster cannot be reached or started.
 
     """
+    if is_in_process():
+        return
     import ray
 
     if ray.is_initialized():

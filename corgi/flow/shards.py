@@ -4,13 +4,14 @@ import dataclasses
 import json
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any, Protocol
 
 from corgi.flow import screen
 from corgi.flow.cluster import is_of_this_command
 from corgi.flow.demand import Demand, check_one
+from corgi.flow.executor import is_in_process
 from corgi.flow.node_types import alive
 from corgi.flow.placement import selector
 from corgi.tables.manifest import ShardManifest
@@ -52,29 +53,15 @@ def make_shards(
     """
     if not tasks:
         return
-    import ray
-    from ray.data import ActorPoolStrategy, DataContext
-
-    _check_room(pool, label)
-    # Each execution would announce itself in several lines; errors still speak.
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
-    context = DataContext.get_current()
-    context.enable_progress_bars = False
-    context.max_errored_blocks = 0
-    context.execution_options.label_selector = selector(pool.gpus) or None
     rows = [{"task": json.dumps(dataclasses.asdict(task))} for task in tasks]
-    dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
-        ShardMaker,
-        fn_constructor_kwargs={"maker": maker, "arguments": arguments},
-        batch_size=1,
-        compute=ActorPoolStrategy(size=min(pool.num_actors, len(tasks))),
-        num_cpus=pool.cpus,
-        num_gpus=pool.gpus or None,
-        runtime_env=_OWN_CHILDREN,
-    )
+    if is_in_process():
+        made_rows = _made_here(maker, arguments, rows)
+    else:
+        _check_room(pool, label)
+        made_rows = _made_by_ray(maker, arguments, rows, pool)
     num_rows, num_kept, started = 0, 0, time.monotonic()
     with screen.bar(label, len(tasks), "shard") as bar:
-        for num_made, made in enumerate(dataset.iter_rows(), 1):
+        for num_made, made in enumerate(made_rows, 1):
             row = {**made, "rejected": json.loads(made["rejected"])}
             on_shard(row)
             num_rows, num_kept = num_rows + row["rows_in"], num_kept + row["kept"]
@@ -82,6 +69,38 @@ def make_shards(
             bar.reach(
                 num_made, f"{num_kept / max(num_rows, 1):.1%} of {num_rows} rows kept, {rate:.0f} rows/s"
             )
+
+
+def _made_here(
+    maker: Callable[..., Maker], arguments: dict[str, Any], rows: list[dict[str, str]]
+) -> Iterator[dict[str, Any]]:
+    called = ShardMaker(maker, arguments)
+    for row in rows:
+        yield {name: values[0] for name, values in called({"task": [row["task"]]}).items()}
+
+
+def _made_by_ray(
+    maker: Callable[..., Maker], arguments: dict[str, Any], rows: list[dict[str, str]], pool: Pool
+) -> Iterator[dict[str, Any]]:
+    import ray
+    from ray.data import ActorPoolStrategy, DataContext
+
+    # Each execution would announce itself in several lines; errors still speak.
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.max_errored_blocks = 0
+    context.execution_options.label_selector = selector(pool.gpus) or None
+    dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
+        ShardMaker,
+        fn_constructor_kwargs={"maker": maker, "arguments": arguments},
+        batch_size=1,
+        compute=ActorPoolStrategy(size=min(pool.num_actors, len(rows))),
+        num_cpus=pool.cpus,
+        num_gpus=pool.gpus or None,
+        runtime_env=_OWN_CHILDREN,
+    )
+    yield from dataset.iter_rows()
 
 
 def _check_room(pool: Pool, label: str) -> None:

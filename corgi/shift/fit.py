@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from corgi.flow.placement import selector
+from corgi.flow.executor import call
 from corgi.settings.clip import ShiftSettings
 from corgi.settings.errors import InputError
 from corgi.shift.maps import (
@@ -132,12 +132,8 @@ def _sample(shards: Sequence[EmbeddedShard], settings: ShiftSettings) -> Float[n
 def _fitted(
     sample: Float[np.ndarray, "n dim"], num_clusters: int, settings: ShiftSettings
 ) -> Float[np.ndarray, "k dim"]:
-    import ray
-
-    fit: Any = ray.remote(num_cpus=settings.num_threads, label_selector=selector(0))(spherical_kmeans)
-    return ray.get(
-        fit.remote(sample, num_clusters, settings.num_iterations, settings.seed, settings.num_threads)
-    )
+    arguments = (sample, num_clusters, settings.num_iterations, settings.seed, settings.num_threads)
+    return call(spherical_kmeans, settings.num_threads, 0, *arguments)
 
 
 def _merged_moments(

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from corgi.flow.executor import is_in_process
 from corgi.flow.placement import selector
 from corgi.settings.errors import InputError
 from corgi.settings.section import digest
@@ -185,6 +186,9 @@ def over_shards(
     function: Any, shards: Sequence[EmbeddedShard], arguments: dict[str, Any]
 ) -> Iterator[Arrays]:
     """Yield `function(shard, **arguments)` of every shard, in order, each computed by a Ray Data task."""
+    if is_in_process():
+        yield from (unpack(pack(function(shard, **arguments))) for shard in shards)
+        return
     import ray
     from ray.data import DataContext
 

@@ -1,4 +1,4 @@
-"""The embed stage on drawn pictures, by real Ray Data, with untrained and with poisoned towers."""
+"""The embed stage on drawn pictures, in this process, with untrained and with poisoned towers."""
 
 from pathlib import Path
 
@@ -64,7 +64,7 @@ def read(built: Dag, name: str) -> list[pa.Table]:
 
 
 @pytest.mark.flow
-def test_embeds_every_row_and_resumes_to_the_same_bits(ray_local: None, tmp_path: Path, config: str) -> None:
+def test_embeds_every_row_and_resumes_to_the_same_bits(in_process: None, tmp_path: Path, config: str) -> None:
     towers = [{**TINY, "config": config}, {**TINY, "name": "other", "model": "other", "config": config}]
     built = dag(tmp_path / "runs", embed={"towers": towers, "batch_size": 8})
     run(built, "embed")
@@ -147,7 +147,7 @@ def test_a_shared_caption_is_embedded_once(monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.flow
 def test_a_folder_of_pictures_is_planned_read_and_embedded(
-    ray_local: None, tmp_path: Path, config: str
+    in_process: None, tmp_path: Path, config: str
 ) -> None:
     folder = tmp_path / "pictures"
     folder.mkdir()

@@ -9,35 +9,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from corgi.clip import precomputed as clip_given
+from corgi.clip import precomputed
 from corgi.clip.vectors import concatenated, tower_names
-from corgi.download import precomputed as data_given
-from corgi.flow import shards
 from corgi.flow.dag import Dag, Selection, open_dag
 from corgi.settings.errors import InputError
 from corgi.settings.recipe import Recipe
 from corgi.tables.schema import IMAGES, Reason, caption_embeddings, image_embeddings
-from corgi.tables.store import ShardTask
 from pipelines.full import stages
 
 DIM, ROWS = 6, 40
 VIT = {"name": "b32", "model": "ViT-B-32", "pretrained": "random"}
 
 
-@pytest.fixture(autouse=True)
-def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Call the same makers with the same plain arguments, without a Ray of their own."""
-
-    def make(
-        maker: type[shards.Maker], arguments: dict[str, Any], tasks: Sequence[ShardTask], *_: object
-    ) -> None:
-        called = shards.ShardMaker(maker, arguments)
-        for task in tasks:
-            called._maker.make(task)
-
-    for module in (clip_given, data_given):
-        monkeypatch.setattr(module, "make_shards", make)
-        monkeypatch.setattr(module, "connect", lambda recipe: None)
+pytestmark = pytest.mark.usefixtures("in_process")
 
 
 def clip_retrieval(folder: Path, dim: int = DIM, parts: int = 2) -> dict[str, np.ndarray]:
@@ -199,7 +183,7 @@ def test_pictures_and_vectors_together_are_one_line(tmp_path: Path) -> None:
         }
     )
     with pytest.raises(InputError, match="holds no vectors and others do"):
-        clip_given.given_files(recipe.embed)
+        precomputed.given_files(recipe.embed)
 
 
 def test_other_vectors_beside_the_same_list_are_another_key(tmp_path: Path) -> None:

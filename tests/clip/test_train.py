@@ -1,4 +1,7 @@
-"""The whole way on drawn pictures: features, heads by Ray Train, an ordinary open_clip model, embeddings, clusters."""
+"""The whole way on drawn pictures: features, heads by Ray Train, an ordinary open_clip model, embeddings, clusters.
+
+All but the training is done in this process.
+"""
 
 import io
 import json
@@ -14,11 +17,14 @@ from safetensors.torch import load_file
 from corgi.clip.references import model_shard, tower_refs
 from corgi.clip.towers import load_tower
 from corgi.flow.dag import Dag
+from corgi.flow.executor import in_process
 from corgi.settings.errors import SettingsError
 from corgi.settings.recipe import Recipe
 from corgi.tables.schema import Split
 from corgi.tables.store import Store
 from tests.support.drawn import NUM_SHARDS, dag, picture, run
+
+pytestmark = pytest.mark.slow
 
 TRAINING = {
     "num_steps": 12,
@@ -38,7 +44,8 @@ def finished(ray_local: None, tmp_path_factory: pytest.TempPathFactory) -> Dag:
         tower=TOWER,
         shift={"num_clusters": 3, "shrinkage_count": 5},
     )
-    run(built, "shift")
+    with in_process():
+        run(built, "shift")
     return built
 
 

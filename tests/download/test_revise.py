@@ -135,14 +135,9 @@ class Flow:
 
 @pytest.fixture
 def flow(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    in_process: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[[str], Flow]:
     from corgi.download import stage as download
-
-    def in_process(maker: type, arguments: dict[str, Any], tasks: Sequence[ShardTask], *_: Any) -> None:
-        shards = download.DownloadShards()
-        for task in tasks:
-            shards.make(task)
 
     def build(name: str) -> Flow:
         (tmp_path / name).mkdir()
@@ -150,8 +145,6 @@ def flow(
         monkeypatch.setattr(download, "new_engine", lambda *_: made.site)
         return made
 
-    monkeypatch.setattr(download, "connect", lambda recipe: None)
-    monkeypatch.setattr(download, "make_shards", in_process)
     monkeypatch.setattr(command.cluster, "shutdown", lambda: None)
     monkeypatch.setattr(command.signal, "signal", lambda *_: None)
     return build

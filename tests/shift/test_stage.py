@@ -13,9 +13,18 @@ from corgi.settings.errors import InputError
 from corgi.shift import fit
 from corgi.shift import maps as passes
 from corgi.shift import stage as cluster
-from corgi.shift.maps import assigned, captions, closest, conditioned, images, judged, moments_of, sampled
+from corgi.shift.maps import (
+    assigned,
+    captions,
+    closest,
+    conditioned,
+    images,
+    judged,
+    moments_of,
+    over_shards,
+    sampled,
+)
 from corgi.shift.stage import shard_refs
-from corgi.statistics.clusters import spherical_kmeans
 from corgi.statistics.moments import Moments, merged, pooled
 from corgi.tables.embedded import EmbeddedShard
 from corgi.tables.manifest import ShardManifest
@@ -45,8 +54,7 @@ def embedded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Dag, list[Embedd
     return built, shard_refs(built.store, context.task("all"))
 
 
-def in_process(function, refs, arguments):
-    return (passes.unpack(passes.pack(function(ref, **arguments))) for ref in refs)
+pytestmark = pytest.mark.usefixtures("in_process")
 
 
 @pytest.mark.law
@@ -54,7 +62,7 @@ def test_merged_shards_have_the_moments_of_all_rows(embedded: tuple[Dag, list[Em
     _, refs = embedded
     rows = np.concatenate([images(ref, Split.TRAIN)[1] for ref in refs])
     centroids = rows[:5]
-    parts = [moments_of(part, 5) for part in in_process(assigned, refs, {"centroids": centroids})]
+    parts = [moments_of(part, 5) for part in over_shards(assigned, refs, {"centroids": centroids})]
     whole = Moments.of(rows.astype(np.float64))
     found = pooled(merged(parts))
     assert found.count == whole.count == len(rows)
@@ -98,11 +106,8 @@ def test_closest_are_sorted_members_of_their_cluster(embedded: tuple[Dag, list[E
         assert cosine[0] == pytest.approx(1, abs=1e-5)
 
 
-def test_more_clusters_than_pictures_is_one_line(
-    embedded: tuple[Dag, list[EmbeddedShard]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_more_clusters_than_pictures_is_one_line(embedded: tuple[Dag, list[EmbeddedShard]]) -> None:
     _, refs = embedded
-    monkeypatch.setattr(fit, "over_shards", in_process)
     with pytest.raises(
         InputError, match=r"shift.num_clusters=4000 is more than the \d+ train pictures"
     ) as caught:
@@ -114,7 +119,6 @@ def test_pictures_that_are_all_the_same_are_one_line(
     embedded: tuple[Dag, list[EmbeddedShard]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, refs = embedded
-    monkeypatch.setattr(fit, "over_shards", in_process)
     monkeypatch.setattr(
         passes, "vectors_of", lambda table, kind: np.full((table.num_rows, 16), 0.25, np.float32)
     )
@@ -150,13 +154,9 @@ def test_towers_that_differ_between_shards_are_refused(
         shard_refs(built.store, context.task("all"))
 
 
-def found_with(refs, monkeypatch, earlier=None, **settings):
-    """Run every pass in this process; return what was found and the sums that were saved."""
+def found_with(refs, earlier=None, **settings):
+    """Run every pass; return what was found and the sums that were saved."""
     saved = {}
-    monkeypatch.setattr(fit, "over_shards", in_process)
-    monkeypatch.setattr(
-        fit, "_fitted", lambda rows, k, s: spherical_kmeans(rows, k, s.num_iterations, s.seed, 1)
-    )
     chosen = ShiftSettings(**{"num_clusters": 3, **settings})
     found = fit.find(refs, chosen, earlier, saved.__setitem__)
     return found, saved
@@ -176,16 +176,16 @@ def earlier_of(found, saved, refs) -> fit.Earlier:
 def test_an_update_with_new_shards_is_a_full_recompute(embedded, monkeypatch, settings) -> None:
     _, refs = embedded
     chosen = {"measured_clusters": (), **settings}
-    first, saved = found_with(refs[:1], monkeypatch, **chosen)
+    first, saved = found_with(refs[:1], **chosen)
     earlier = earlier_of(first, saved, refs[:1])
     read: list[str] = []
     monkeypatch.setattr(
         fit, "assigned", lambda ref, centroids: (read.append(ref.name), assigned(ref, centroids))[1]
     )
-    updated, _ = found_with(refs, monkeypatch, earlier, **chosen)
+    updated, _ = found_with(refs, earlier, **chosen)
     assert read == [refs[1].name]
     frozen = fit.Earlier(first.centroids, frozenset({"a shard that is gone"}), earlier.arrays)
-    whole, _ = found_with(refs, monkeypatch, frozen, **chosen)
+    whole, _ = found_with(refs, frozen, **chosen)
     assert read[1:] == [ref.name for ref in refs]
     for name in ("mean", "scale", "count", "global_mean", "global_scale", "factor", "cholesky"):
         a, b = getattr(updated.parameters, name), getattr(whole.parameters, name)
@@ -197,11 +197,11 @@ def test_an_update_with_new_shards_is_a_full_recompute(embedded, monkeypatch, se
 
 @pytest.mark.law
 @pytest.mark.parametrize("covariance", ["diagonal", "low_rank"])
-def test_every_covariance_keeps_the_diagonal_and_repeats_its_bits(embedded, monkeypatch, covariance) -> None:
+def test_every_covariance_keeps_the_diagonal_and_repeats_its_bits(embedded, covariance) -> None:
     _, refs = embedded
-    found, saved = found_with(refs, monkeypatch, covariance=covariance, rank=4, measured_clusters=(1, 4))
-    again, _ = found_with(refs, monkeypatch, covariance=covariance, rank=4, measured_clusters=(1, 4))
-    plain, _ = found_with(refs, monkeypatch, measured_clusters=())
+    found, saved = found_with(refs, covariance=covariance, rank=4, measured_clusters=(1, 4))
+    again, _ = found_with(refs, covariance=covariance, rank=4, measured_clusters=(1, 4))
+    plain, _ = found_with(refs, measured_clusters=())
     np.testing.assert_array_equal(found.parameters.scale, again.parameters.scale)
     np.testing.assert_allclose(found.parameters.variance, plain.parameters.variance, rtol=1e-6)
     if covariance == "low_rank":
@@ -222,9 +222,9 @@ def test_uncaptioned_pictures_count_in_moments_and_not_among_captions(embedded, 
     assert silent in images(refs[0], Split.TRAIN)[0]
 
 
-def test_no_caption_and_a_matched_scale_is_one_line(embedded, monkeypatch) -> None:
+def test_no_caption_and_a_matched_scale_is_one_line(embedded) -> None:
     _, refs = embedded
-    found, _ = found_with(refs, monkeypatch, measured_clusters=())
+    found, _ = found_with(refs, measured_clusters=())
     alone = np.arange(len(found.conditioned["caption"]))
     silent = dataclasses.replace(
         found,

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 import torch.multiprocessing as mp
-from safetensors.torch import load_file
+from safetensors.torch import load, load_file
 from torch import nn
 
 from corgi.settings.errors import ClusterError
@@ -73,9 +73,19 @@ def test_sigkill_and_resume_are_bit_equal_at_every_stage_and_type(tmp_path: Path
         assert final(training) == final(whole), place
         assert training.metrics_file.read_bytes() == whole.metrics_file.read_bytes(), place
         assert ids(tmp_path, training) == ids(tmp_path, whole), place
+        check_learned(whole, cell(tmp_path, "whole", 0, place[1]), 2e-2 if place[1] == "bf16" else 1e-6)
     promise(
         16, f"{len(CELLS)} of {len(CELLS)} cells bit-equal (stages 0-3, fp32 and bf16, 2 workers, SIGKILL)"
     )
+
+
+def check_learned(training: Training, at_stage_0: Training, atol: float) -> None:
+    """Check that the loss fell, that the table stayed fp32, and that the stages are one training but for rounding."""
+    losses = [line["loss"] for line in metrics(training) if "loss" in line]
+    assert losses[-1] < losses[0] - 0.05, training.name
+    learned, expected = (load(final(one)) for one in (training, at_stage_0))
+    assert torch.equal(learned["table"], torch.linspace(0.1, 0.7, 8) / 3), training.name
+    torch.testing.assert_close(learned, expected, rtol=0, atol=atol)
 
 
 @pytest.mark.timeout(900)

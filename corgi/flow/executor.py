@@ -1,0 +1,40 @@
+"""Where the work of a stage is done: by Ray's workers, or in this process."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, ParamSpec, TypeVar
+
+from corgi.flow.placement import selector
+
+P = ParamSpec("P")
+R = TypeVar("R")
+_in_process: ContextVar[bool] = ContextVar("in_process", default=False)
+
+
+@contextmanager
+def in_process() -> Iterator[None]:
+    """Make shards, pass over shards and call functions here, one after the other, without Ray: for tests and debuggers.
+
+    The code and the bytes that come out are the same. Trainings by Ray Train are not covered.
+    """
+    token = _in_process.set(True)
+    try:
+        yield
+    finally:
+        _in_process.reset(token)
+
+
+def is_in_process() -> bool:
+    """Return whether work is done in this process."""
+    return _in_process.get()
+
+
+def call(function: Callable[P, R], cpus: float, gpus: float, *args: P.args, **kwargs: P.kwargs) -> R:
+    """Return `function(*args, **kwargs)`, computed on a worker that reserves so many CPUs and GPUs."""
+    if is_in_process():
+        return function(*args, **kwargs)
+    import ray
+
+    task: Any = ray.remote(num_cpus=cpus, num_gpus=gpus, label_selector=selector(gpus))(function)
+    return ray.get(task.remote(*args, **kwargs))
