@@ -19,7 +19,7 @@ from benchmarks.load import Watch
 
 RESULTS = Path(__file__).resolve().parent / "results"
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"
-_TABLE = re.compile(r"(<!-- figures: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+TABLE = re.compile(r"(<!-- figures: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _HEAD = "| figure | value | spread | load before, after | goal | |"
 
 
@@ -87,7 +87,7 @@ def machine(*libraries: str) -> dict[str, Any]:
 
 def write_tables() -> None:
     """Fill each table of the page, between its marks, from the file of that name."""
-    PAGE.write_text(_TABLE.sub(lambda found: found[1] + _table(found[2]) + found[3], PAGE.read_text()))
+    PAGE.write_text(TABLE.sub(lambda found: found[1] + _table(found[2]) + found[3], PAGE.read_text()))
 
 
 def _table(name: str) -> str:

@@ -45,16 +45,16 @@ class HuggingFaceEncoder:
         place = str(package_path(ref.model)) if ref.model.startswith(PACKAGE_PREFIX) else ref.model
         local = {"local_files_only": True} if Path(place).exists() else {}
         try:
-            self._tokenizer: Any = AutoTokenizer.from_pretrained(place, **local)
+            self.tokenizer: Any = AutoTokenizer.from_pretrained(place, **local)
             kind: Any = AutoConfig.from_pretrained(place, **local).model_type
             family: Any = T5EncoderModel if kind in ("t5", "umt5", "mt5") else AutoModel
-            self._model: Any = family.from_pretrained(place, **local).eval().requires_grad_(False)
+            self.model: Any = family.from_pretrained(place, **local).eval().requires_grad_(False)
         except (OSError, ValueError, KeyError, ImportError) as error:
             raise InputError(
                 f"text encoder {ref.name} ({ref.model}) cannot be loaded: {' '.join(str(error).split())[:200]}; nothing was embedded; "
                 f"downloads are kept in {hub.HF_HUB_CACHE}; without network set its model to a local folder"
             ) from error
-        self._model.to(given_device())
+        self.model.to(given_device())
         self._max_tokens = ref.max_tokens
 
     @torch.no_grad()
@@ -62,11 +62,11 @@ class HuggingFaceEncoder:
         self, captions: Sequence[str]
     ) -> tuple[Float[Tensor, "n length width"], Int[Tensor, "n"]]:
         """Return the last hidden states and the number of tokens of each caption."""
-        words = self._tokenizer(
+        words = self.tokenizer(
             list(captions), padding=True, truncation=True, max_length=self._max_tokens, return_tensors="pt"
         )
-        inputs = {name: words[name].to(self._model.device) for name in ("input_ids", "attention_mask")}
-        states = self._model(**inputs).last_hidden_state
+        inputs = {name: words[name].to(self.model.device) for name in ("input_ids", "attention_mask")}
+        states = self.model(**inputs).last_hidden_state
         return states.float().cpu(), words["attention_mask"].sum(dim=1)
 
 

@@ -53,9 +53,9 @@ class Tower:
         """Take a built open_clip model with its own evaluation transform and tokenizer."""
         self.name = name
         self.precision = precision
-        self._model = model.eval().requires_grad_(False)
-        self._crop, self._mean, self._std = _split(preprocess)
-        self._tokenizer = tokenizer
+        self.model = model.eval().requires_grad_(False)
+        self._crop, self._mean, self._std = split_transform(preprocess)
+        self.tokenizer = tokenizer
         visual = model.get_submodule("visual")
         self._memory_format = torch.channels_last if _is_convolutional(visual) else torch.contiguous_format
         visual.to(memory_format=self._memory_format)
@@ -75,8 +75,8 @@ class Tower:
 
     def tokens(self, captions: Sequence[str]) -> Int[Tensor, "n length"]:
         """Return token ids; a Hugging Face text model gets no more padding than its longest caption needs."""
-        ids = self._tokenizer(list(captions))
-        text = getattr(self._model, "text", None)
+        ids = self.tokenizer(list(captions))
+        text = getattr(self.model, "text", None)
         if isinstance(text, HFTextEncoder):
             used = (ids != _padding(text)).any(dim=0).nonzero()
             ids = ids[:, : int(used.max()) + 1]
@@ -93,7 +93,7 @@ class Tower:
         """Return the unit vectors and norms of preprocessed pictures."""
         moved = pixels.to(self.device, non_blocking=True)
         with self._autocast():
-            raw = self._model.encode_image(self.normalised(moved))  # pyright: ignore[reportCallIssue]
+            raw = self.model.encode_image(self.normalised(moved))  # pyright: ignore[reportCallIssue]
         return _unit(raw)
 
     def normalised(self, pixels: Tensor) -> Float[Tensor, "n 3 height width"]:
@@ -108,7 +108,7 @@ class Tower:
         """Return the captions' unit vectors, fp32, and the norms they had."""
         ids = self.tokens(captions).to(self.device)
         with self._autocast():
-            raw = self._model.encode_text(ids)  # pyright: ignore[reportCallIssue]
+            raw = self.model.encode_text(ids)  # pyright: ignore[reportCallIssue]
         return _unit(raw)
 
     @torch.no_grad()
@@ -117,7 +117,7 @@ class Tower:
     ) -> tuple[Float[Tensor, "n length width"], Int[Tensor, "n"]]:
         """Return the text trunk's last hidden states and how many tokens of each caption count."""
         ids = self.tokens(captions)
-        text: Any = getattr(self._model, "text", self._model)
+        text: Any = getattr(self.model, "text", self.model)
         trunk: nn.Module = text.transformer if isinstance(text, HFTextEncoder) else text.ln_final
         seen: list[Tensor] = []
 
@@ -127,17 +127,17 @@ class Tower:
         hook = trunk.register_forward_hook(keep)
         try:
             with self._autocast():
-                self._model.encode_text(ids.to(self.device))  # pyright: ignore[reportCallIssue]
+                self.model.encode_text(ids.to(self.device))  # pyright: ignore[reportCallIssue]
         finally:
             hook.remove()
         return seen[-1].float().cpu(), self._lengths(ids)
 
     def _lengths(self, ids: Int[Tensor, "n length"]) -> Int[Tensor, "n"]:
         """Return how many tokens are not padding: up to the end-of-text token where the tokenizer has one."""
-        text = getattr(self._model, "text", None)
+        text = getattr(self.model, "text", None)
         if isinstance(text, HFTextEncoder):
             return (ids != _padding(text)).sum(dim=1)
-        end = getattr(self._tokenizer, "eot_token_id", None)
+        end = getattr(self.tokenizer, "eot_token_id", None)
         if end is None:
             return torch.full((len(ids),), ids.shape[1])
         return (ids == end).int().argmax(dim=1) + 1
@@ -249,7 +249,7 @@ def _quiet() -> Iterator[None]:
         logging.disable(before)
 
 
-def _split(transform: Any) -> tuple[Callable[[Image.Image], Tensor], Tensor, Tensor]:
+def split_transform(transform: Any) -> tuple[Callable[[Image.Image], Tensor], Tensor, Tensor]:
     """Return what open_clip's evaluation transform does to a picture before it makes floats, then its mean and std.
 
     A transform of another shape is kept whole and gives floats.

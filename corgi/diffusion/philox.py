@@ -26,7 +26,7 @@ MAX_DRAWS = 2**30
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _KEY_STEPS = (0x9E3779B9, 0xBB67AE85)
 _ROUNDS = 10
-_CPU_BLOCKS = 32768
+CPU_BLOCKS = 32768
 """Blocks worked on at once on a CPU, so that every operation finds its operands in the cache."""
 
 _HALF, _LOW = np.uint64(32), np.uint64(MASK)
@@ -79,10 +79,10 @@ def normals(stream: Stream, count: int) -> Float[Tensor, "rows count"]:
     if stream.seed.device.type != "cpu":
         return _normals(_words(stream, 0, blocks)).flatten(1)[:, :count]
     found = torch.empty(len(stream.seed), blocks, 4)
-    rows = max(1, _CPU_BLOCKS // max(1, blocks))
-    for row, block in product(range(0, len(found), rows), range(0, blocks, _CPU_BLOCKS)):
+    rows = max(1, CPU_BLOCKS // max(1, blocks))
+    for row, block in product(range(0, len(found), rows), range(0, blocks, CPU_BLOCKS)):
         part = _rows(stream, slice(row, row + rows))
-        last = min(block + _CPU_BLOCKS, blocks)
+        last = min(block + CPU_BLOCKS, blocks)
         found[row : row + rows, block:last] = _normals(_words(part, block, last))
     return found.flatten(1)[:, :count]
 
@@ -111,14 +111,14 @@ def _number(stream: Stream) -> int:
 def _words(stream: Stream, first: int, last: int) -> Words:
     """Return the words of blocks first..last - 1 of each row, each [rows, blocks]."""
     if stream.seed.device.type == "cpu":
-        return _cpu_words(stream, first, last)
+        return cpu_words(stream, first, last)
     seed, position = stream.seed[:, None], stream.position[:, None]
     block = torch.arange(first, last, device=seed.device)[None]
     counter = (block, position & MASK, (position >> 32) & MASK, _number(stream))
     return philox4x32(counter, (seed & MASK, (seed >> 32) & MASK))
 
 
-def _cpu_words(stream: Stream, first: int, last: int) -> Words:
+def cpu_words(stream: Stream, first: int, last: int) -> Words:
     """Return the same words by numpy, in half the time that torch takes on a CPU.
 
     Words 0 and 2 are worked on as one array, words 1 and 3 as another; unsigned, so that a shift needs no mask.

@@ -5,7 +5,7 @@ import subprocess
 from functools import cache
 from pathlib import Path
 
-_HOME = Path(__file__).resolve().parents[2]
+HOME = Path(__file__).resolve().parents[2]
 
 
 @cache
@@ -13,23 +13,23 @@ def code_digest() -> str:
     """Return a digest of every Python file under corgi/ and pipelines/."""
     total = hashlib.blake2b(digest_size=16)
     for folder in ("corgi", "pipelines"):
-        for path in sorted((_HOME / folder).rglob("*.py")):
-            total.update(str(path.relative_to(_HOME)).encode() + b"\0" + path.read_bytes() + b"\0")
+        for path in sorted((HOME / folder).rglob("*.py")):
+            total.update(str(path.relative_to(HOME)).encode() + b"\0" + path.read_bytes() + b"\0")
     return total.hexdigest()
 
 
 @cache
 def git_commit() -> str | None:
     """Return the checked-out commit, marked when files differ from it; None outside a clone."""
-    if not (_HOME / ".git").exists():
+    if not (HOME / ".git").exists():
         return None
     try:
         commit = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=_HOME, capture_output=True, text=True, check=True, timeout=10
+            ["git", "rev-parse", "HEAD"], cwd=HOME, capture_output=True, text=True, check=True, timeout=10
         ).stdout.strip()
         dirty = subprocess.run(
             ["git", "status", "--porcelain", "-uno"],
-            cwd=_HOME,
+            cwd=HOME,
             capture_output=True,
             text=True,
             check=True,
@@ -43,7 +43,7 @@ def git_commit() -> str | None:
 @cache
 def commit_of(code: str | None) -> str | None:
     """Return the newest of a clone's last 500 commits whose sources have this digest; None when there is none."""
-    if code is None or not (_HOME / ".git").exists():
+    if code is None or not (HOME / ".git").exists():
         return None
     try:
         commits = _git("log", "-n", "500", "--format=%H").decode().split()
@@ -73,6 +73,6 @@ def _digest_at(commit: str) -> str:
 
 def _git(*arguments: str, given: bytes | None = None) -> bytes:
     done = subprocess.run(
-        ["git", *arguments], cwd=_HOME, input=given, capture_output=True, check=True, timeout=20
+        ["git", *arguments], cwd=HOME, input=given, capture_output=True, check=True, timeout=20
     )
     return done.stdout

@@ -13,8 +13,8 @@ from typing import Any
 from corgi.storage.disk import write_file
 
 NAME = "waiting.json"
-_LOOK_EVERY_S = 5.0
-_SHORTEST_S = 30.0
+LOOK_EVERY_S = 5.0
+SHORTEST_S = 30.0
 """Work that waits for less is a queue, not a missing node."""
 
 
@@ -42,7 +42,7 @@ def lines(folder: Path) -> Iterator[str]:
 
 def _watch(note: Path, ended: Event) -> None:
     since: dict[str, float] = {}
-    while not ended.wait(_LOOK_EVERY_S):
+    while not ended.wait(LOOK_EVERY_S):
         found = pending()
         if found is None:
             continue
@@ -50,7 +50,7 @@ def _watch(note: Path, ended: Event) -> None:
         told = {
             need: {"count": count, "since": since[need]}
             for need, count in found.items()
-            if time.time() - since[need] >= _SHORTEST_S
+            if time.time() - since[need] >= SHORTEST_S
         }
         with suppress(OSError):
             write_file(note, json.dumps(told).encode())

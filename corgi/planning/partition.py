@@ -25,7 +25,8 @@ SPILL = pa.schema(
 """A row of a source: the hash of its canonical URL, its position (`source` counts the sorted sources), its cells."""
 MAX_BUCKETS = 256
 BUCKET_BYTES = 8 * 2**20
-_BUFFER_BYTES = 24 * 2**20
+BUFFER_BYTES = 24 * 2**20
+"""Rows held in memory before they are written to their buckets."""
 
 
 def num_buckets(lists: list[Source]) -> int:
@@ -49,7 +50,7 @@ def spill(
             for part in identified(source, at, settings, tallies[at]):
                 num_rows += part.num_rows
                 parts.append(part)
-                if sum(held.nbytes for held in parts) > _BUFFER_BYTES:
+                if sum(held.nbytes for held in parts) > BUFFER_BYTES:
                     _append(parts, writers)
                     parts = []
         _append(parts, writers)

@@ -21,7 +21,8 @@ MAX_CELL_CHARS = 2**20
 MAX_CELL_LINES = 1_000
 MAX_QUOTED_SHARE = 0.01
 """Share of cells within quotation marks above which a TSV that is read without quoting gets a warning."""
-_BLOCK_CHARS = 16 * 2**20
+BLOCK_CHARS = 16 * 2**20
+"""Characters of rows handed on together, where the number of rows does not bound them before."""
 _DELIMITERS = {"csv": ",", "tsv": "\t"}
 _QUOTING: dict[str, Quoting] = {"csv": "csv", "tsv": "none"}
 _ADVICE = {
@@ -133,7 +134,7 @@ def _blocks(records: Iterator[list[str]]) -> Iterator[list[list[str]]]:
     for record in records:
         block.append(record)
         num_chars += sum(map(len, record))
-        if len(block) == BATCH_ROWS or num_chars > _BLOCK_CHARS:
+        if len(block) == BATCH_ROWS or num_chars > BLOCK_CHARS:
             yield block
             block, num_chars = [], 0
     if block:

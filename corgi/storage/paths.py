@@ -108,7 +108,7 @@ def open_stream(place: str) -> pa.NativeFile:
 
 def sha256_of(place: str) -> str:
     """Return the sha256 of a file's bytes, lower hex; a file that did not change is read once per process."""
-    return _sha256_once(place, facts_of(place))
+    return sha256_once(place, facts_of(place))
 
 
 def facts_of(place: str) -> tuple[int, ...]:
@@ -138,7 +138,8 @@ def first_line(error: BaseException) -> str:
 
 
 @functools.lru_cache(maxsize=65_536)
-def _sha256_once(place: str, facts: tuple[int, ...]) -> str:
+def sha256_once(place: str, facts: tuple[int, ...]) -> str:
+    """Return the sha256 of a file, read once per process while its facts (size, times) are the same."""
     filesystem, path = opened(place)
     digest = hashlib.sha256()
     with filesystem.open_input_stream(path, compression=None) as stream:

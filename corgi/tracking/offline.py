@@ -14,7 +14,7 @@ from corgi.settings.errors import ClusterError
 _BLOCK, _HEADER = 32 * 1024, 7
 _WHOLE, _LAST = 1, 4
 _POLL_S = 0.1
-_QUIET_S = 10.0
+QUIET_S = 10.0
 """A file that has not grown for so long is taken as complete: its writer is dead."""
 
 
@@ -30,7 +30,7 @@ def settled_steps(folder: Path, wanted: set[int]) -> set[int]:
             folder.glob("wandb/[0-9]*/wandb/offline-run-*/run-*.wandb"), key=lambda path: path.parts
         )
         found = {step for path in files for step in steps(messages(path))}
-        if wanted <= found or quiet_s >= _QUIET_S or (files and _has_exit(files[-1])):
+        if wanted <= found or quiet_s >= QUIET_S or (files and _has_exit(files[-1])):
             return found
         before, size = size, sum(path.stat().st_size for path in files)
         quiet_s = quiet_s + _POLL_S if size == before else 0.0

@@ -23,8 +23,8 @@ from corgi.tracking.offline import await_exit, masked, settled_steps
 from corgi.tracking.tracked_run import Shown, TrackedRun
 
 _QUEUE_LINES = 1000
-_FINISH_TIMEOUT_S = 30.0
-_FINISH_LEAST_S = 5.0
+FINISH_TIMEOUT_S = 30.0
+FINISH_LEAST_S = 5.0
 _FINISH_SHARE = 0.02
 """Of the time a run took: waiting for a slow W&B at its end costs no more, or the seconds above."""
 _FLUSH_S = 1.0
@@ -104,7 +104,7 @@ class Sender:
                     opened.log(_as_media(line), step=int(line["step"]))
             opened.finish()
             if self._mode == "offline":
-                await_exit(folder, _FINISH_TIMEOUT_S)
+                await_exit(folder, FINISH_TIMEOUT_S)
         except Exception as error:  # whatever a tracker does, the run goes on
             _log.warning("W&B is off for %s: %s; metrics.jsonl goes on", run.name, _without_key(error))
 
@@ -112,8 +112,8 @@ class Sender:
 def patience_s(mode: Mode, opened: bool, run_s: float) -> float:
     """Return how long the end may wait: offline for this machine's disk, online for a server that may be slow or gone."""
     if mode != "online":
-        return _FINISH_TIMEOUT_S
-    return min(_FINISH_TIMEOUT_S, max(_FINISH_SHARE * run_s, _FINISH_LEAST_S if opened else 0.0))
+        return FINISH_TIMEOUT_S
+    return min(FINISH_TIMEOUT_S, max(_FINISH_SHARE * run_s, FINISH_LEAST_S if opened else 0.0))
 
 
 def _as_media(line: dict[str, Any]) -> dict[str, Any]:

@@ -39,7 +39,8 @@ from corgi.training.universal import converted, needs_conversion
 
 Report = Callable[[dict[str, Any]], None]
 _EMA_FILE = "ema.safetensors"
-_NOTICE_EVERY_S = 5.0
+NOTICE_EVERY_S = 5.0
+"""How often rank 0 looks for a notice that this node is about to be lost."""
 _UPLOAD_BEFORE_LEAVING_S = 100.0
 
 
@@ -120,7 +121,7 @@ class _Loop:
     def run(self) -> None:
         """Take the remaining steps."""
         clock = Clock()
-        agreement = Agreement(self.settings.checkpoint_every_minutes * 60, _NOTICE_EVERY_S)
+        agreement = Agreement(self.settings.checkpoint_every_minutes * 60, NOTICE_EVERY_S)
         batches = self.feed.batches(self.step, self.settings.num_steps)
         try:
             with profiled(self.training, self.settings.profile_steps, self.step) as advance:

@@ -32,7 +32,8 @@ _START_TIMEOUT_S = 600
 _ELASTIC_START_TIMEOUT_S = 60
 """A lost node may still be counted when the workers are asked for: after this, those that are there go on."""
 _CONTROLLER_FAILURES = 3
-_told: dict[str, str] = {}
+_TOLD: dict[str, str] = {}
+"""What `tell` has set in this process, by name."""
 
 
 @dataclass(frozen=True)
@@ -126,10 +127,10 @@ def _run(trainings: tuple[Training, ...]) -> None:
 def _trainer(job: _Job, attempt: str, scratch: Path) -> Any:
     settings = job.trainings[0].settings
     start_s = _ELASTIC_START_TIMEOUT_S if settings.min_workers else _START_TIMEOUT_S
-    _tell("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", start_s)
-    _tell("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", 0.5)
-    _tell("RAY_TRAIN_ENABLE_PRINT_PATCH", 0)  # it shows every line twice
-    _tell("RAY_TRAIN_COLLECTIVE_TIMEOUT_S", settings.collective_timeout_s)
+    tell("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", start_s)
+    tell("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", 0.5)
+    tell("RAY_TRAIN_ENABLE_PRINT_PATCH", 0)  # it shows every line twice
+    tell("RAY_TRAIN_COLLECTIVE_TIMEOUT_S", settings.collective_timeout_s)
     from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
@@ -170,10 +171,13 @@ def _trainer(job: _Job, attempt: str, scratch: Path) -> Any:
     )
 
 
-def _tell(name: str, value: float) -> None:
-    """Set what Ray Train reads from the environment; what the user set stays, what an earlier training set does not."""
-    if os.environ.get(name) in (None, _told.get(name)):
-        os.environ[name] = _told[name] = str(value)
+def tell(name: str, value: float, told: dict[str, str] = _TOLD) -> None:
+    """Set what Ray Train reads from the environment; what the user set stays, what an earlier call set does not.
+
+    `told` holds what earlier calls set, and takes this.
+    """
+    if os.environ.get(name) in (None, told.get(name)):
+        os.environ[name] = told[name] = str(value)
 
 
 def _workers(settings: TrainingSettings) -> tuple[Any, ...]:

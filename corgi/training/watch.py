@@ -9,7 +9,8 @@ from pathlib import Path
 from corgi.flow import screen
 from corgi.training.training import Training
 
-_EVERY_S = 2.0
+WATCH_EVERY_S = 2.0
+"""How often the metric files are looked at for the screen's line."""
 _TAIL_BYTES = 16 * 1024
 """Of a metric file's end: several of its longest lines."""
 
@@ -31,7 +32,7 @@ def watched(trainings: Sequence[Training]) -> Iterator[None]:
 
 
 def _follow(trainings: Sequence[Training], bar: screen.Bar, ended: threading.Event) -> None:
-    while not ended.wait(_EVERY_S):
+    while not ended.wait(WATCH_EVERY_S):
         bar.reach(*reached(trainings))
 
 

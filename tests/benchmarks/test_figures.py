@@ -97,7 +97,7 @@ def test_rounds_alternate_and_their_ratios_are_of_one_round():
 
 def test_every_table_of_the_page_has_a_benchmark_in_the_list():
     text = (Path(__file__).resolve().parents[2] / "docs" / "benchmarks.md").read_text()
-    assert set(ALL) == {found[2] for found in page._TABLE.finditer(text)}
+    assert set(ALL) == {found[2] for found in page.TABLE.finditer(text)}
     assert all((Path(page.__file__).parent / f"{one.module}.py").exists() for one in ALL.values())
 
 

@@ -91,7 +91,9 @@ def test_a_process_of_this_machine_is_seen_and_children_of_the_benchmark_are_its
 
 ORPHAN = """
 import subprocess, sys
-child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], stdout=subprocess.DEVNULL, start_new_session=True)
+sleeper = "import time; print('awake', flush=True); time.sleep(600)"
+child = subprocess.Popen([sys.executable, "-c", sleeper], stdout=subprocess.PIPE, start_new_session=True)
+child.stdout.readline()  # a process whose exec is under way has no environment yet
 print(child.pid, flush=True)
 """
 

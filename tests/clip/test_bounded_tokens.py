@@ -26,7 +26,7 @@ TEXTS = st.lists(
 
 
 @pytest.mark.law
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(TEXTS, st.integers(2, 80))
 def test_law_ids_are_open_clips(text: str, length: int) -> None:
     assert torch.equal(BOUNDED([text], length), WHOLE([text], length))
@@ -34,7 +34,6 @@ def test_law_ids_are_open_clips(text: str, length: int) -> None:
 
 
 @pytest.mark.law
-@settings(deadline=None)
 @given(st.text("abc", min_size=1, max_size=40), st.permutations([(x, y) for x in ("a", "b", "c", "ab", "ba", "aa", "abc", "bc") for y in ("a", "b", "c", "bc", "aa")]))  # fmt: skip
 def test_law_merging_is_open_clips_for_any_order_of_merges(word: str, merges: list[Pair]) -> None:
     other = copy.copy(WHOLE)

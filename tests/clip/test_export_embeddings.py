@@ -12,6 +12,7 @@ from corgi.clip.export_embeddings import clip_retrieval
 from corgi.settings.errors import InputError
 from corgi.tables.run import Run
 from tests.support.tables import commit_curate, some_pictures, tiny_run
+from tests.support.waiting import PATIENCE_S
 
 HOME = Path(__file__).resolve().parents[2]
 
@@ -72,7 +73,11 @@ def test_a_folder_in_use_and_an_unknown_tower_are_one_line(run: Run, tmp_path: P
 def test_the_script_says_what_it_wrote(run: Run, tmp_path: Path) -> None:
     script = [sys.executable, str(HOME / "pipelines" / "export_data.py"), str(run.folder)]
     done = subprocess.run(
-        [*script, "--uids", str(tmp_path / "u.npy")], capture_output=True, text=True, timeout=60, check=False
+        [*script, "--uids", str(tmp_path / "u.npy")],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert f"{len(np.load(tmp_path / 'u.npy'))} uids" in done.stdout
@@ -80,7 +85,7 @@ def test_the_script_says_what_it_wrote(run: Run, tmp_path: Path) -> None:
         [*script[:2], str(tmp_path / "none"), "--uids", "x"],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
         check=False,
     )
     assert missing.returncode == 3

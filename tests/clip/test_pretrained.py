@@ -12,6 +12,8 @@ from corgi.settings.clip import TowerRef
 from corgi.settings.recipe import load
 from tests.support.pretrained import few_batches
 
+pytestmark = pytest.mark.slow
+
 RECIPES = Path(__file__).resolve().parents[2] / "pipelines" / "recipes"
 
 
@@ -32,7 +34,7 @@ def test_a_hub_folder_given_as_a_local_one_is_loaded(tmp_path: Path) -> None:
     plain = tmp_path / "plain.json"
     plain.write_text(json.dumps(model))
     random = load_tower(TowerRef(name="t", model="t", pretrained="random", config=str(plain)))
-    torch.save(random._model.state_dict(), tmp_path / "open_clip_pytorch_model.bin")
+    torch.save(random.model.state_dict(), tmp_path / "open_clip_pytorch_model.bin")
     ref = TowerRef(name="t", model=f"local-dir:{tmp_path}", pretrained="open_clip_pytorch_model.bin")
     tower = load_tower(ref)
     assert (tower.dim, tower.image_size) == (16, 32)

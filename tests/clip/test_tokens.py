@@ -32,7 +32,7 @@ def test_a_clip_trunks_states_end_at_the_end_of_text(tiny) -> None:
     states, lengths = tiny.text_states(["dog"])
     np.testing.assert_allclose(np.array(column[1].as_py(), np.float32), states[0, : lengths[0]], atol=2e-3)
     np.testing.assert_array_equal(column[0].as_py(), column[2].as_py())
-    pooled = states[0, lengths[0] - 1] @ tiny._model.text_projection
+    pooled = states[0, lengths[0] - 1] @ tiny.model.text_projection
     torch.testing.assert_close(pooled / pooled.norm(), tiny.texts(["dog"])[0][0], atol=1e-5, rtol=0)
     short, _ = token_column(encoder, CAPTIONS, 4, 2)
     assert [len(row) for row in short.to_pylist()] == [4, 3, 4, 4]

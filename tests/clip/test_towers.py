@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from corgi.clip import backbones
 from corgi.clip.features import frozen_model
-from corgi.clip.towers import Tower, _split, load_tower
+from corgi.clip.towers import Tower, load_tower, split_transform
 from corgi.clip.train import checkpoint
 from corgi.settings.clip import TowerRef, TowerSettings
 from corgi.settings.errors import InputError
@@ -72,10 +72,10 @@ def test_captions_do_not_depend_on_their_batch_and_padding_is_cut(own: tuple[Tow
     alone = torch.cat([tower.texts([caption])[0] for caption in CAPTIONS])
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
     assert tower.tokens(["dog"]).shape[1] < tower.tokens(CAPTIONS).shape[1] < 32
-    full = tower._tokenizer(CAPTIONS)
+    full = tower.tokenizer(CAPTIONS)
     assert full.shape[1] == 32
     with torch.no_grad():
-        uncut = tower._model.encode_text(full, normalize=True)  # pyright: ignore[reportCallIssue]
+        uncut = tower.model.encode_text(full, normalize=True)  # pyright: ignore[reportCallIssue]
     torch.testing.assert_close(together, uncut, atol=1e-5, rtol=0)
 
 
@@ -95,7 +95,7 @@ def test_pictures_do_not_depend_on_their_batch(own: tuple[Tower, TowerRef]) -> N
 def test_bytes_for_the_device_are_open_clips_floats(resize_mode, interpolation, size) -> None:
     """Every resize path of open_clip: what is scaled on the device is what its transform gives, bit for bit."""
     transform: Any = image_transform(64, is_train=False, resize_mode=resize_mode, interpolation=interpolation)
-    crop, mean, std = _split(transform)
+    crop, mean, std = split_transform(transform)
     shown = picture(3).resize(size)
     pixels = crop(shown)
     assert pixels.dtype == torch.uint8
@@ -107,7 +107,7 @@ def test_a_transform_of_another_shape_is_kept_whole() -> None:
     def whole(shown: object) -> torch.Tensor:
         return torch.ones(3, 4, 4)
 
-    crop, mean, std = _split(whole)
+    crop, mean, std = split_transform(whole)
     assert crop(picture(1)).dtype == torch.float32
     assert mean.tolist() == [0, 0, 0]
     assert std.tolist() == [1, 1, 1]
@@ -134,7 +134,7 @@ def test_random_weights_are_the_same_each_time_and_a_checkpoint_path_replaces_th
     random = TowerRef(name="tiny", model="tiny", pretrained="random", config=str(config))
     first, second = load_tower(random), load_tower(random)
     torch.testing.assert_close(first.texts(["dog"])[0], second.texts(["dog"])[0], atol=0, rtol=0)
-    state = {name: torch.full_like(value, 0.01) for name, value in first._model.state_dict().items()}
+    state = {name: torch.full_like(value, 0.01) for name, value in first.model.state_dict().items()}
     save_file(state, tmp_path / "w.safetensors")
     torch.save(state, tmp_path / "w.pt")
     vectors = [

@@ -13,6 +13,8 @@ from corgi.settings.errors import InputError
 from corgi.settings.tower_width import width_of
 from tests.clip.test_precomputed import VIT, clip_retrieval, opened
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("only", ["plan", "embed"])
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from corgi.demo.raster import file_name
 from corgi.demo.site import Site
 from corgi.demo.url_list import rows, struck_pictures, write_url_list
 from corgi.settings.errors import CorgiError, InputError
+from tests.support.waiting import PATIENCE_S
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -29,7 +30,7 @@ def site(picture_folder):
 
 def connect(address: str) -> http.client.HTTPConnection:
     host, port = address.split(":")
-    return http.client.HTTPConnection(host, int(port), timeout=10)
+    return http.client.HTTPConnection(host, int(port), timeout=PATIENCE_S)
 
 
 def get(site: Site, path: str) -> tuple[http.client.HTTPResponse, bytes]:
@@ -144,7 +145,7 @@ def test_port_is_free_again_at_once_and_state_starts_anew(picture_folder, few_pi
         assert get(second, path)[0].status == 503
     second.stop()
     with pytest.raises(ConnectionRefusedError):
-        socket.create_connection(("127.0.0.1", port), timeout=5)
+        socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S)
     with pytest.raises(CorgiError, match="not running"):
         _ = second.lifeline
 
@@ -167,16 +168,16 @@ from corgi.demo.site import Site
 if __name__ == "__main__":
     with Site(Path(sys.argv[1]), port=0) as site:
         fds = (site.lifeline,) if sys.argv[2] == "shared" else ()
-        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], pass_fds=fds)
+        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], pass_fds=fds)
         print(site.address, child.pid, flush=True)
-        time.sleep(60)
+        time.sleep(600)
 """
 
 
 def is_listening(address: str) -> bool:
     host, port = address.split(":")
     try:
-        socket.create_connection((host, int(port)), timeout=5).close()
+        socket.create_connection((host, int(port)), timeout=PATIENCE_S).close()
     except ConnectionRefusedError:
         return False
     return True
@@ -206,7 +207,7 @@ def test_killed_opener_frees_the_port_when_its_last_user_has_gone(picture_folder
             if lifeline == "shared":
                 assert not wait_until_closed(address, 0.5)
                 os.kill(int(child), signal.SIGKILL)
-            assert wait_until_closed(address, 10)
+            assert wait_until_closed(address, PATIENCE_S)
         finally:
             if lifeline == "own":
                 os.kill(int(child), signal.SIGKILL)

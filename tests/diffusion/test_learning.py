@@ -19,6 +19,8 @@ from corgi.diffusion.shifted import ShiftedDiffusion, ShiftTable
 from corgi.diffusion.steps import Denoise
 from tests.support.shapes import unchecked
 
+pytestmark = pytest.mark.slow
+
 SEEDS, CAPTIONS, DIM, WIDTH, NUM_STEPS = 3, 4, 3, 64, 400
 SPREAD, OFFSET = 0.15, 4.0
 

@@ -50,14 +50,14 @@ def test_numpy_and_tensor_operations_give_the_same_words(blocks: tuple[int, int]
     seed, position, block = drawn.seed[:, None], drawn.position[:, None], torch.arange(*blocks)[None]
     counter = (block, position & ONES, (position >> 32) & ONES, NORMAL * MAX_DRAWS + drawn.draw)
     expected = philox4x32(counter, (seed & ONES, (seed >> 32) & ONES))
-    for word, found in zip(expected, philox._cpu_words(drawn, *blocks), strict=True):
+    for word, found in zip(expected, philox.cpu_words(drawn, *blocks), strict=True):
         assert torch.equal(word, found)
 
 
 def test_normals_are_box_mullers_of_the_words() -> None:
     """Against float64, within what a device's logarithm and sine may differ by."""
     found = normals(stream(), 10).double()
-    words = [word.double() for word in philox._cpu_words(stream(), 0, 3)]
+    words = [word.double() for word in philox.cpu_words(stream(), 0, 3)]
     unit = [((word / 256).floor() + 0.5) / 2**24 for word in words]
     for pair in (0, 2):
         radius = (-2 * unit[pair].log()).sqrt()
@@ -70,13 +70,13 @@ def test_normals_are_box_mullers_of_the_words() -> None:
 @pytest.mark.law
 def test_a_large_draw_is_that_of_its_rows_alone() -> None:
     """Rows and blocks are worked on in parts; no bit depends on which."""
-    few = philox._CPU_BLOCKS // 8
+    few = philox.CPU_BLOCKS // 8
     whole = normals(stream(20), 4 * few + 3)
     for row in (0, 7, 19):
         alone = Stream(seeds_of([row]), torch.tensor([2**40 + row]), NORMAL, 3)
         assert torch.equal(normals(alone, 4 * few + 3), whole[row : row + 1])
     assert torch.equal(normals(stream(20), 5), whole[:, :5])
-    huge = 4 * (philox._CPU_BLOCKS + 1)
+    huge = 4 * (philox.CPU_BLOCKS + 1)
     assert torch.equal(normals(stream(1), huge)[:, :8], whole[:1, :8])
 
 

@@ -21,6 +21,8 @@ from tests.support.fault_server import FaultServer
 from tests.support.pictures import encoded, scene
 from tests.support.results import reason_of
 
+pytestmark = pytest.mark.slow
+
 HOST = "pictures.test"
 REASONS: dict[str, Reason | None] = {
     "/ok/1.jpg": None,

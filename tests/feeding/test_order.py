@@ -19,7 +19,7 @@ def rows_of(order: Order, step: int, batch: int, rank: int, world: int) -> list[
 
 
 @pytest.mark.law
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     counts=COUNTS,
     lanes=st.integers(1, 24),
@@ -48,7 +48,7 @@ def test_every_row_once_an_epoch_and_the_same_batches_at_any_number_of_workers(
 
 
 @pytest.mark.law
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(counts=COUNTS, lanes=st.integers(1, 24), window=st.integers(1, 8), seed=st.integers(0, 2**63))
 def test_units_ahead_are_those_of_the_rows_and_of_the_lanes_next_window(
     counts: list[int], lanes: int, window: int, seed: int

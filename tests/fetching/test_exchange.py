@@ -233,7 +233,7 @@ def test_no_generated_url_reaches_the_canary(
         monkeypatch.setattr(socket, "getaddrinfo", hostile_resolver(canary.host))
         settings = settings_for(server, connections=64, retries=0, host_connections=64)
 
-        @hypothesis.settings(max_examples=examples, deadline=None, database=None, derandomize=True)
+        @hypothesis.settings(max_examples=examples, database=None, derandomize=True)
         @hypothesis.given(st.lists(urls(canary.port), min_size=20, max_size=20))
         def reach(generated: list[str]) -> None:
             hops = [server.url(f"/redirect-to?u={quote(url)}") for url in generated]

@@ -12,6 +12,7 @@ from corgi.flow import address as addresses
 from corgi.flow.address import ANSWER_TIMEOUT_S, CONNECTION_TIMEOUT_S, check_address
 from corgi.settings.errors import ClusterError
 from tests.support.ports import free_port
+from tests.support.waiting import PATIENCE_S
 
 
 @pytest.fixture
@@ -134,11 +135,12 @@ def test_the_driver_says_so_before_its_first_stage(toy, one_line, monkeypatch, a
     assert toy.run() == 0  # finished work asks for no cluster
 
 
+@pytest.mark.slow
 def test_a_driver_of_a_head_that_never_answers_ends(toy, monkeypatch, silent):
     """Ray itself takes 14 minutes; the bound here is wide, for a busy machine."""
     monkeypatch.setenv("RAY_ADDRESS", silent)
     driver = toy.start()
-    complained = driver.communicate(timeout=90)[1]
+    complained = driver.communicate(timeout=PATIENCE_S)[1]
     assert driver.returncode == 5, complained
     assert f"RAY_ADDRESS={silent} accepts connections and does not answer" in complained
     assert len(complained.splitlines()) == 1

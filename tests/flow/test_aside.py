@@ -9,6 +9,9 @@ import pytest
 
 from tests.support import aside_stages
 from tests.support.toy_command import Toy, recorded
+from tests.support.waiting import PATIENCE_S, wait_until
+
+pytestmark = pytest.mark.slow
 
 TOY = Toy(aside_stages)
 ORDER = ["numbers", "left", "right", "total"]
@@ -24,10 +27,7 @@ def made(root: Path) -> list[str]:
 
 
 def await_file(path: Path) -> None:
-    end = time.monotonic() + 20
-    while not path.exists():
-        assert time.monotonic() < end, path
-        time.sleep(0.02)
+    wait_until(path.exists, f"{path} is there")
 
 
 def test_both_are_at_work_at_once_and_give_what_one_after_the_other_gives(
@@ -75,11 +75,8 @@ def test_the_one_beside_ends_with_the_command(root: Path, number: signal.Signals
     else:
         time.sleep(0.2)
         process.send_signal(number)
-    process.wait(30)
-    end = time.monotonic() + 10
-    while Path(f"/proc/{beside}").exists() and time.monotonic() < end:
-        time.sleep(0.05)
-    assert not Path(f"/proc/{beside}").exists()
+    process.wait(PATIENCE_S)
+    wait_until(lambda: not Path(f"/proc/{beside}").exists(), "the one beside has ended")
     assert "left" not in made(root)
     (root / "hang").unlink()
     assert TOY.run(root)[0] == 0

@@ -6,7 +6,7 @@ from corgi.flow import code
 
 
 def fresh(monkeypatch, home):
-    monkeypatch.setattr(code, "_HOME", home)
+    monkeypatch.setattr(code, "HOME", home)
     return code.code_digest.__wrapped__, code.git_commit.__wrapped__
 
 

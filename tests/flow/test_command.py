@@ -3,13 +3,13 @@
 import json
 import os
 import signal
-import time
 
 import pytest
 
 from corgi.flow import command
 from corgi.settings.errors import ClusterError
 from tests.flow.conftest import ALL
+from tests.support.waiting import PATIENCE_S, wait_until
 
 
 def tree(folder):
@@ -104,7 +104,7 @@ def test_a_hold_ends_with_its_process(toy, one_line):
     wait_for(toy.root / "waiting")
     one_line(toy.run(), "ClusterError", f"held by process {process.pid} on ")
     process.kill()
-    process.communicate(timeout=20)
+    process.communicate(timeout=PATIENCE_S)
     toy.release("wait")
     assert toy.run() == 0
     assert toy.made() == ALL
@@ -118,7 +118,7 @@ def test_ctrl_c_and_a_cancelled_job_keep_committed_work_and_say_so(toy, number):
     process = toy.start()
     wait_for(toy.root / "waiting")
     process.send_signal(number)
-    complained = process.communicate(timeout=20)[1]
+    complained = process.communicate(timeout=PATIENCE_S)[1]
     assert process.returncode == 130
     assert complained.splitlines() == ["stopped; committed work is kept; run the same command to go on"]
     toy.release("wait")
@@ -127,10 +127,7 @@ def test_ctrl_c_and_a_cancelled_job_keep_committed_work_and_say_so(toy, number):
 
 
 def wait_for(path):
-    deadline = time.monotonic() + 60
-    while not path.exists():
-        assert time.monotonic() < deadline, f"{path} did not appear"
-        time.sleep(0.05)
+    wait_until(path.exists, f"{path} is there")
 
 
 def test_a_submitted_job_needs_an_absolute_root(toy, one_line, monkeypatch):

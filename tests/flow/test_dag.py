@@ -8,6 +8,7 @@ from corgi.settings.errors import SettingsError
 from corgi.tables.store import table_digest
 from tests.flow.conftest import ALL, Toy
 from tests.support.stages import stage
+from tests.support.waiting import PATIENCE_S
 
 NUMBERS, SQUARES, TOTAL = ALL[:4], ALL[4:8], ALL[8:]
 
@@ -22,7 +23,7 @@ def test_stages_run_in_order_and_once(finished):
 
 def test_a_finished_run_imports_neither_ray_nor_torch(finished):
     process = finished.start()
-    said, complained = process.communicate(timeout=60)
+    said, complained = process.communicate(timeout=PATIENCE_S)
     assert (process.returncode, complained) == (0, "")
     assert said.splitlines()[-1] == "imported:"
     assert finished.made() == []

@@ -1,7 +1,6 @@
 """A stage that follows another shard by shard: at once where there is room, the same tables, nothing lost whatever ends."""
 
 import signal
-import time
 from pathlib import Path
 
 import pytest
@@ -9,6 +8,9 @@ import pytest
 from tests.support import follow_stages
 from tests.support.process_tree import descendants
 from tests.support.toy_command import Toy, recorded
+from tests.support.waiting import PATIENCE_S, wait_until
+
+pytestmark = pytest.mark.slow
 
 TOY = Toy(follow_stages)
 SHARDS = [f"{n:05d}" for n in range(follow_stages.NUM_SHARDS)]
@@ -57,17 +59,12 @@ def test_the_follower_ends_with_the_command_and_what_it_made_stays(
 ) -> None:
     (root / "hang").touch()
     process = TOY.start(root)
-    end = time.monotonic() + 20
-    while not (root / "hanging").exists() or ("fine", SHARDS[1], "follower") not in made(root):
-        assert time.monotonic() < end
-        time.sleep(0.05)
+    wait_until((root / "hanging").exists, "the stage hangs")
+    wait_until(lambda: ("fine", SHARDS[1], "follower") in made(root), "the follower is at work")
     (follower,) = descendants(process.pid)
     process.send_signal(number)
-    process.wait(30)
-    end = time.monotonic() + 10
-    while Path(f"/proc/{follower}").exists() and time.monotonic() < end:
-        time.sleep(0.05)
-    assert not Path(f"/proc/{follower}").exists()
+    process.wait(PATIENCE_S)
+    wait_until(lambda: not Path(f"/proc/{follower}").exists(), "the follower has ended")
     (root / "hang").unlink()
     assert TOY.run(root)[0] == 0
     assert sorted(line[:2] for line in made(root)) == sorted(

@@ -132,7 +132,7 @@ def test_lineage_of_what_is_not_there_is_one_line(finished, one_line):
 
 
 def test_a_commit_is_found_by_the_digest_of_its_code(monkeypatch, tmp_path):
-    monkeypatch.setattr(code, "_HOME", tmp_path)
+    monkeypatch.setattr(code, "HOME", tmp_path)
     author = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
     subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
     digests, commits = [], []

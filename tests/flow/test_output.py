@@ -9,6 +9,8 @@ import pytest
 
 from corgi.flow.output import CLOSED, until_closed
 
+pytestmark = pytest.mark.slow
+
 HOME = Path(__file__).resolve().parents[2]
 
 

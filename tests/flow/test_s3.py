@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,9 @@ from corgi.tables.run import Run
 from tests.flow.conftest import ALL
 from tests.support import toy_stages
 from tests.support.s3_server import BUCKET, s3_server
+from tests.support.waiting import PATIENCE_S, wait_until
+
+pytestmark = pytest.mark.slow
 
 
 def start(recipe: Path, environment: dict[str, str]) -> subprocess.Popen[str]:
@@ -30,19 +32,16 @@ def test_a_run_on_s3_is_killed_and_resumed(finished, tmp_path, monkeypatch, prom
     (folder / "wait").write_text("squares 2")
     with s3_server() as environment:
         killed = start(folder / "recipe.yaml", environment)
-        deadline = time.monotonic() + 60
-        while not (folder / "waiting").exists():
-            assert killed.poll() is None, killed.communicate()
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        wait_until(lambda: killed.poll() is not None or (folder / "waiting").exists(), "the run waits")
+        assert killed.poll() is None, killed.communicate()
         second = start(folder / "recipe.yaml", environment)
-        assert "run toy is held by process" in second.communicate(timeout=60)[1]
+        assert "run toy is held by process" in second.communicate(timeout=PATIENCE_S)[1]
         assert second.returncode == 5
         killed.send_signal(signal.SIGKILL)
-        killed.communicate(timeout=30)
+        killed.communicate(timeout=PATIENCE_S)
         (folder / "wait").unlink()
         resumed = start(folder / "recipe.yaml", environment)
-        said, complained = resumed.communicate(timeout=60)
+        said, complained = resumed.communicate(timeout=PATIENCE_S)
         assert resumed.returncode == 0, complained
         assert f"{root}/toy/report.html" in said
         for name, value in environment.items():

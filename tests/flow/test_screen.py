@@ -18,6 +18,7 @@ from corgi.flow import screen
 from corgi.flow.screen import FIRST_LINE_S, LONGEST_S, Screen
 from tests.support import aside_stages
 from tests.support.toy_command import Toy
+from tests.support.waiting import PATIENCE_S
 
 CHATTER = """
 import logging, os, subprocess, sys, warnings
@@ -41,7 +42,7 @@ SPOKEN = 8
 
 def chatter(log: Path, last: str, **options) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", CHATTER, str(log), last]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, **options)
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False, **options)
 
 
 def test_the_screen_has_our_lines_only_and_the_log_has_everything(tmp_path):
@@ -75,7 +76,7 @@ def test_a_screen_that_is_gone_does_not_end_the_work(tmp_path, closed):
     again = "[shown.say(f'line {n}') for n in range(5)]"
     line = f'"$0" -c "$1" "$2" "$3" {closed}'
     command = ["sh", "-c", line, sys.executable, CHATTER, str(log), again]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert "chatter" not in done.stdout + done.stderr
     for text in ("line 4", "chatter of C", "chatter of C on stderr", "chatter of a child"):
         assert f"{text}\n" in log.read_text()
@@ -191,6 +192,7 @@ def test_a_users_error_is_one_line_and_the_log_says_where_it_came_from(toy, one_
     assert "InputError: the numbers are odd" in log_of(toy.root)
 
 
+@pytest.mark.slow
 def test_what_a_stage_beside_prints_is_in_the_log_of_its_command(tmp_path):
     command = Toy(aside_stages)
     root = command.root(tmp_path)

@@ -14,6 +14,7 @@ from corgi.settings.errors import InputError
 from corgi.tables.manifest import ShardManifest
 from corgi.tables.store import ShardTask, Store
 from tests.support.commit_script import commit, task
+from tests.support.waiting import wait_until
 
 
 class Maker:
@@ -73,10 +74,7 @@ class Keeper(Maker):
 
 
 def await_text(path: Path) -> str:
-    end = time.monotonic() + 30
-    while not (path.exists() and path.read_text()):
-        assert time.monotonic() < end
-        time.sleep(0.05)
+    wait_until(lambda: path.exists() and path.read_text(), f"{path} is written")
     return path.read_text()
 
 

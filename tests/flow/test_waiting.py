@@ -42,8 +42,8 @@ def test_a_note_tells_what_is_waited_for_and_since_when(
         seen.extend(waiting.lines(tmp_path))
         return Counter({"1 GPU": 3})
 
-    monkeypatch.setattr(waiting, "_LOOK_EVERY_S", 0.01)
-    monkeypatch.setattr(waiting, "_SHORTEST_S", 0.0)
+    monkeypatch.setattr(waiting, "LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr(waiting, "SHORTEST_S", 0.0)
     monkeypatch.setattr(waiting, "pending", looked)
     with waiting.noted(tmp_path):
         while len(seen) < 2:
@@ -57,7 +57,7 @@ def test_work_that_waits_for_a_moment_is_a_queue_and_not_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looks: list[int] = []
-    monkeypatch.setattr(waiting, "_LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr(waiting, "LOOK_EVERY_S", 0.01)
     monkeypatch.setattr(waiting, "pending", lambda: looks.append(1) or Counter({"1 CPU": 9}))
     with waiting.noted(tmp_path):
         while len(looks) < 3:

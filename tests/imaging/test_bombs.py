@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 
 import psutil
+import pytest
 
 from corgi.imaging.decode import StoredImage, decode
 from corgi.imaging.header import check_header
@@ -14,6 +15,8 @@ from corgi.settings.data import DownloadSettings
 from corgi.tables.rejection import Rejection
 from tests.support.hostile_pictures import bombs, stuffed
 from tests.support.pictures import encoded, scene
+
+pytestmark = pytest.mark.slow
 
 SETTINGS = DownloadSettings(image_size=64, decode_processes=1)
 MAX_GROWTH_BYTES = 64 * 2**20

@@ -257,7 +257,7 @@ def test_equal_bytes_give_equal_pictures() -> None:
     assert decode(body, SMALL) == decode(body, SMALL)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.sampled_from(["JPEG", "PNG", "WEBP", "GIF"]),
     st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), min_size=1, max_size=12),
@@ -275,7 +275,7 @@ def test_no_mutant_raises(format_name: str, flips: list[tuple[float, int]], shar
         assert not any(letter.isdigit() for letter in found.detail)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.sampled_from(
         [

@@ -22,9 +22,12 @@ from corgi.tables.rejection import Rejection
 from corgi.tables.schema import Reason
 from tests.support.pictures import encoded, scene
 from tests.support.poison import poisoned
+from tests.support.waiting import PATIENCE_S, wait_until
+
+pytestmark = pytest.mark.slow
 
 SETTINGS = DownloadSettings(
-    image_size=32, decode_processes=2, decode_timeout_s=1.5, decode_memory=ByteSize(2**28)
+    image_size=32, decode_processes=2, decode_timeout_s=4, decode_memory=ByteSize(2**28)
 )
 GOOD = [encoded(scene(seed)) for seed in range(20)]
 
@@ -112,14 +115,12 @@ def together(data: bytes, settings: DownloadSettings, header: Header | None) -> 
     """Wait in a folder until two children are at work in it."""
     folder = Path(data.decode())
     (folder / str(os.getpid())).touch()
-    end = time.monotonic() + 30
-    while len(list(folder.iterdir())) < 2 and time.monotonic() < end:
-        time.sleep(0.01)
+    wait_until(lambda: len(list(folder.iterdir())) > 1, "two children are at work")
     return Rejection(Reason.ENGINE, f"{len(list(folder.iterdir()))} at work")
 
 
 def test_several_bodies_in_flight_keep_every_child_busy(tmp_path: Path) -> None:
-    running = DecoderPool(SETTINGS.model_copy(update={"decode_timeout_s": 60.0}), together)
+    running = DecoderPool(SETTINGS.model_copy(update={"decode_timeout_s": PATIENCE_S}), together)
     try:
         found = decode_all(running, [str(tmp_path).encode()] * 4)
     finally:
@@ -147,7 +148,7 @@ def test_children_load_decoders_only(tmp_path: Path) -> None:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
     )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "log").read_text() == "main imported\n"
@@ -166,11 +167,8 @@ def test_no_child_outlives_a_killed_parent(tmp_path: Path) -> None:
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(
-        [sys.executable, str(script)], env=environment, stdout=subprocess.PIPE, text=True, timeout=60
+        [sys.executable, str(script)], env=environment, stdout=subprocess.PIPE, text=True, timeout=PATIENCE_S
     )
     assert done.returncode == -signal.SIGKILL
     child = Path("/proc") / done.stdout.strip()
-    deadline = time.monotonic() + 5
-    while child.exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not child.exists()
+    wait_until(lambda: not child.exists(), "the child has ended")

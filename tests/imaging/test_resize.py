@@ -47,7 +47,7 @@ def test_sizes_are_those_of_img2datasets_resizer(resizer_of, mode: str, only_if_
         assert decode_stored(ours.image).size == (width, height)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(
     st.tuples(st.integers(1, 20_000), st.integers(1, 20_000)),
     st.sampled_from(MODES),

@@ -88,6 +88,7 @@ def test_the_scheduler_inside_a_diffusers_pipeline_is_the_native_sampler(sampler
     torch.testing.assert_close(drawn, native(prior, text, sampling, 3), atol=1e-5, rtol=0)
 
 
+@pytest.mark.slow
 def test_an_exported_prior_samples_where_corgi_cannot_be_imported(tmp_path: Path) -> None:
     """A process of its own, corgi blocked: the pipeline class, the weights and the statistics come from the folder."""
     prior, text, sampling = some_prior(rank=2), texts(), Sampling(4)

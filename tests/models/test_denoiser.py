@@ -110,6 +110,7 @@ def test_perturbed_embeddings_eq_17_keep_the_law_of_the_data() -> None:
 
 
 @pytest.mark.usefixtures("unchecked")
+@pytest.mark.slow
 def test_the_denoiser_learns_to_draw_the_latent_of_an_embedding() -> None:
     """v-training on latent = linear map of the embedding; DDIM samples then have correlation > 0.9 with it."""
     torch.manual_seed(0)

@@ -19,6 +19,8 @@ from corgi.models.text_prior import Sampling, TextPrior
 from corgi.names import ChoiceRule
 from tests.support.fake_cuda import CUDA, Watch, fake_cuda, to_cuda
 
+pytestmark = pytest.mark.slow
+
 DIM, ROWS = 8, 5
 
 

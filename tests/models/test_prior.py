@@ -201,6 +201,7 @@ def test_law_24_answers_do_not_depend_on_the_batch() -> None:
 
 
 @pytest.mark.usefixtures("unchecked")
+@pytest.mark.slow
 def test_the_prior_learns_the_embedding_of_a_caption() -> None:
     """z_0 = isometry of the text: the weighted loss of eq. 14 falls below a tenth of its start in 200 steps."""
     torch.manual_seed(0)
@@ -340,6 +341,7 @@ def test_rotary_positions_make_the_order_of_words_matter() -> None:
 
 
 @pytest.mark.usefixtures("unchecked")
+@pytest.mark.slow
 def test_the_prior_compiles_to_one_graph() -> None:
     """torch.compile finds no graph break, and the traced graph answers as the module."""
     prior, inputs = build(table(), **{**WORDS, "standardise": True}), levels(3)

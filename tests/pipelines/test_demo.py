@@ -11,6 +11,9 @@ import pytest
 
 from corgi.demo.openmoji import catalogue, subset
 from corgi.demo.raster import FOLDER_NAME, rasterise
+from tests.support.waiting import PATIENCE_S
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[2]
 STAND_IN = """
@@ -77,7 +80,7 @@ def start(page: Path, *arguments: str, port: int | None = None) -> subprocess.Po
 
 def test_page_runs_the_flow_against_the_site_and_returns_its_code(page):
     with start(page, "download.retries=1", "--until", "embed") as demo:
-        out, err = demo.communicate(timeout=60)
+        out, err = demo.communicate(timeout=PATIENCE_S)
     assert demo.returncode == 7, err
     told = json.loads(out.splitlines()[-1])
     recipe, url_list, resolve, opened, credit, *rest = told["arguments"]
@@ -98,7 +101,7 @@ def test_interrupt_reaches_the_flow_once_and_its_code_comes_back(page):
         while not demo.stdout.readline().startswith("{"):
             assert demo.poll() is None
         demo.send_signal(signal.SIGINT)
-        out, err = demo.communicate(timeout=60)
+        out, err = demo.communicate(timeout=PATIENCE_S)
     assert demo.returncode == 9, err
     assert out.count("flow ended in order") == 1
     assert "Traceback" not in err
@@ -106,7 +109,7 @@ def test_interrupt_reaches_the_flow_once_and_its_code_comes_back(page):
 
 def test_taken_port_is_one_line_with_the_code_of_bad_input(page):
     with socket.create_server(("127.0.0.1", 0)) as holder, start(page, port=holder.getsockname()[1]) as demo:
-        out, err = demo.communicate(timeout=60)
+        out, err = demo.communicate(timeout=PATIENCE_S)
     assert demo.returncode == 3
     assert len(err.strip().splitlines()) == 1
     assert "another port" in err
@@ -116,7 +119,7 @@ def test_taken_port_is_one_line_with_the_code_of_bad_input(page):
 @pytest.mark.parametrize("arguments", [("--port", "70000"), ("--pictures", "none")])
 def test_wrong_option_is_refused_before_anything_starts(page, arguments):
     with start(page, *arguments) as demo:
-        out, err = demo.communicate(timeout=60)
+        out, err = demo.communicate(timeout=PATIENCE_S)
     assert demo.returncode == 2
     assert arguments[1] in err
     assert not out

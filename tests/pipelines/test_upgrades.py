@@ -13,6 +13,7 @@ from corgi.flow.dag import Dag, Selection, open_dag
 from corgi.planning import stages as planning
 from corgi.settings.recipe import load
 from pipelines.full import stages
+from tests.support.waiting import PATIENCE_S
 
 HOME = Path(__file__).resolve().parents[2]
 FINISHED = Path(__file__).parent / "finished"
@@ -66,7 +67,7 @@ def test_the_command_says_so_and_imports_neither_ray_nor_torch(folder):
     line = "import sys, full; full.main(); print('imported', {'ray', 'torch'} & set(sys.modules))"
     asked = [sys.executable, "-c", line, *arguments(folder), "--plan"]
     done = subprocess.run(
-        asked, capture_output=True, text=True, check=True, timeout=60, cwd=HOME / "pipelines"
+        asked, capture_output=True, text=True, check=True, timeout=PATIENCE_S, cwd=HOME / "pipelines"
     )
     *told, imported = [text.split()[:2] for text in done.stdout.splitlines()]
     assert imported == ["imported", "set()"]

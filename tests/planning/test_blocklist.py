@@ -120,7 +120,7 @@ def test_the_contents_and_the_setting_are_the_meaning_not_the_name(tmp_path):
 
 
 @given(st.lists(st.binary(min_size=32, max_size=32).map(bytes.hex), max_size=40), st.data())
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_a_hash_is_held_when_and_only_when_it_is_listed(values, data):
     listed = data.draw(st.sets(st.sampled_from(values))) if values else set()
     found = HashBlocklist.of(f"sha256:{value}" for value in listed)

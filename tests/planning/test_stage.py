@@ -14,6 +14,7 @@ from corgi.flow.dag import Selection
 from corgi.planning import stage as plan_module
 from corgi.settings.errors import InputError, StorageError
 from corgi.sources.identity import canonical_url, shard_of, split_of, uid
+from corgi.tables.attempt import Attempt
 from corgi.tables.schema import PLAN, REQUEST_URL
 from corgi.tables.store import table_digest
 from tests.support.lists import FORMATS, Row, plan_dag, recipe, write_list
@@ -226,19 +227,19 @@ def test_another_list_or_setting_is_another_plan(tmp_path, changed):
 def test_an_interrupted_plan_goes_on_by_shard_and_leaves_no_spill(tmp_path, monkeypatch):
     source = write_list(tmp_path / "a.csv", rows_of(100))
     unbroken, _, _ = plan(tmp_path / "unbroken", source)
-    commit, committed = plan_module._commit, []
+    commit, committed = Attempt.commit, []
 
-    def stop_at_five(context, task, rows, lists):
+    def stop_at_five(attempt, *counts, **facts):
         if len(committed) == 5:
             raise KeyboardInterrupt
-        commit(context, task, rows, lists)
-        committed.append(task.shard)
+        committed.append(commit(attempt, *counts, **facts))
+        return committed[-1]
 
-    monkeypatch.setattr(plan_module, "_commit", stop_at_five)
-    with pytest.raises(KeyboardInterrupt):
-        plan(tmp_path / "runs", source)
+    with monkeypatch.context() as patched:
+        patched.setattr(Attempt, "commit", stop_at_five)
+        with pytest.raises(KeyboardInterrupt):
+            plan(tmp_path / "runs", source)
     assert not (tmp_path / "runs" / "lists" / "spill").exists()
-    monkeypatch.setattr(plan_module, "_commit", commit)
     manifest, _, dag = plan(tmp_path / "runs", source)
     assert manifest.digest == unbroken.digest
     assert all(shard.path.endswith("manifest-0.json") for shard in dag.store.shards(manifest))
@@ -263,7 +264,7 @@ def test_many_shards_share_a_bucket(tmp_path, monkeypatch):
         max_size=30,
     )
 )
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_rows_are_conserved_whatever_the_list_holds(tmp_path_factory, rows):
     folder = tmp_path_factory.mktemp("any")
     manifest, tables, _ = plan(folder / "runs", write_list(folder / "a.parquet", rows))
@@ -341,7 +342,7 @@ def test_rows_cut_into_other_batches_give_the_same_plan(tmp_path, monkeypatch):
     source = write_list(tmp_path / "a.parquet", rows_of(150))
     first, _, _ = plan(tmp_path / "one", source)
     monkeypatch.setattr("corgi.sources.url_lists.BATCH_ROWS", 7)
-    monkeypatch.setattr("corgi.planning.partition._BUFFER_BYTES", 1000)
+    monkeypatch.setattr("corgi.planning.partition.BUFFER_BYTES", 1000)
     monkeypatch.setattr(plan_module, "num_buckets", lambda lists: 5)
     second, _, _ = plan(tmp_path / "two", source)
     assert first.digest == second.digest

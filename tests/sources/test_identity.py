@@ -93,14 +93,14 @@ def test_a_uid_is_the_same_for_ever():
 
 
 @given(ANY_TEXT)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_canonicalisation_is_idempotent(text):
     once = canonical_url(text)
     assert canonical_url(once) == once
 
 
 @given(URLS)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_the_fragment_and_the_case_of_scheme_and_host_do_not_matter(url):
     scheme, _, rest = url.partition("://")
     assert canonical_url(f"{scheme.swapcase()}://{rest}") == canonical_url(url)
@@ -148,7 +148,7 @@ LIST_URLS = st.from_regex(
 
 
 @given(st.lists(st.one_of(LIST_URLS, ANY_TEXT, st.none()), max_size=40))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_many_urls_at_once_are_each_one_alone(texts):
     clean = [text and text.encode("utf-8", "replace").decode() for text in texts]
     found = canonical_urls(pa.array(clean, pa.string())).to_pylist()

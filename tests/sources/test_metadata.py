@@ -190,7 +190,7 @@ def test_a_broken_file_is_one_line(tmp_path, name, data):
     assert str(folder) in refused(folder)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(
     there=st.sets(st.sampled_from(["0.jpg", "a/0.jpg", "a/b/0.jpg", "a/1.PNG", "c.d/2.bmp"]), min_size=1),
     named=st.dictionaries(

@@ -54,7 +54,7 @@ def columns_of(rows: list[tuple], kind: str, name: str, has_urls: bool) -> dict[
     has_urls=st.booleans(),
     group_rows=st.integers(1, 9),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_rows_in_are_rows_out_each_with_its_picture_or_a_reason(
     tmp_path_factory, rows, kind, name, has_urls, group_rows
 ):
@@ -77,7 +77,7 @@ def test_rows_in_are_rows_out_each_with_its_picture_or_a_reason(
 
 
 @given(rows=ROWS, kind=st.sampled_from(["binary", "struct"]), has_urls=st.booleans())
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_a_plan_counts_every_row_as_kept_or_rejected(tmp_path_factory, rows, kind, has_urls):
     folder = tmp_path_factory.mktemp("list")
     pq.write_table(pa.table(columns_of(rows, kind, "image", has_urls)), folder / "a.parquet")

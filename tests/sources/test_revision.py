@@ -59,7 +59,7 @@ def test_a_text_is_read_once_for_its_name_and_how_it_is_read(tmp_path, monkeypat
     path, looks = tmp_path / name, []
     path.write_bytes(b"url\tcaption\n" + b'http://a/1\t"NaN"\r' * 100)
     monkeypatch.setattr(module, "open_stream", lambda place: looks.append(place) or open_stream(place))
-    monkeypatch.setattr(paths, "_sha256_once", lambda place, facts: pytest.fail("it is read a second time"))
+    monkeypatch.setattr(paths, "sha256_once", lambda place, facts: pytest.fail("it is read a second time"))
     chosen = PlanSettings.model_validate({"input": str(path)})
     digests = {source.sha256 for _ in range(3) for source in sources(chosen)}
     assert digests == {hashlib.sha256(path.read_bytes()).hexdigest()}
@@ -94,7 +94,7 @@ def test_the_meaning_of_a_list_that_is_read_as_before_is_that_of_0_1(tmp_path):
         st.tuples(st.text(st.sampled_from('a" '), max_size=3), st.text(st.sampled_from('a" '), max_size=3))
     )
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_without_another_key_the_rows_are_those_that_0_1_read(tmp_path_factory, ending, delimiter, rows):
     """0.1 read both with Arrow, whose quoting was always on."""
     path = tmp_path_factory.mktemp("list") / f"a.{ending}"

@@ -30,7 +30,9 @@ NAMES = st.one_of(
     st.tuples(FOLDERS, STEMS, ENDINGS).map("".join),
     st.tuples(FOLDERS, st.sampled_from([".DS_Store", "README", "licence.md"])).map("".join),
 )
-MANY = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+MANY = settings(
+    max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 
 
 def rows_of(path: Path, **plan: Any) -> list[dict[str, Any]]:

@@ -74,7 +74,7 @@ def test_a_cell_that_is_too_long_is_one_line_that_names_file_and_row(tmp_path, c
 
 
 def test_many_long_cells_are_read_in_small_blocks(tmp_path, monkeypatch):
-    monkeypatch.setattr(separated, "_BLOCK_CHARS", 1000)
+    monkeypatch.setattr(separated, "BLOCK_CHARS", 1000)
     path = written(tmp_path / "a.csv", "url,caption\n" + f"http://a/1,{'x' * 400}\n" * 9)
     chosen = PlanSettings.model_validate({"input": str(path)})
     blocks = [batch.num_rows for batch in batches(sources(chosen)[0], chosen)]
@@ -97,7 +97,7 @@ def test_two_columns_of_one_name_are_one_line_unless_they_are_not_read(tmp_path,
 
 
 @given(st.lists(st.tuples(CELL, CELL) | st.sampled_from(["", " ", "\t", " \t "])), ENDS, st.booleans())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_rows_of_a_tsv_are_the_lines_that_are_not_blank(tmp_path_factory, parts, end, is_ended):
     body = end.join(part if isinstance(part, str) else "\t".join(part) for part in ["url\tcaption", *parts])
     path = written(tmp_path_factory.mktemp("list") / "a.tsv", body + end * is_ended)
@@ -107,7 +107,7 @@ def test_rows_of_a_tsv_are_the_lines_that_are_not_blank(tmp_path_factory, parts,
 
 
 @given(st.text(st.sampled_from('ab", \n\r')), st.sampled_from(["csv", "none"]))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_rows_of_a_csv_are_the_records_of_pythons_module(tmp_path_factory, body, quoting):
     """Any text behind a header: the same rows, or one line where a row is ragged or a quotation mark is never closed."""
     path = written(tmp_path_factory.mktemp("list") / "a.csv", f"url,caption\n{body}")
@@ -127,7 +127,7 @@ def test_rows_of_a_csv_are_the_records_of_pythons_module(tmp_path_factory, body,
 
 
 @given(st.lists(st.tuples(st.text(st.sampled_from('ab", \n\ré')), st.text(max_size=9))), ENDS)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_what_pythons_module_writes_is_read_back(tmp_path_factory, rows, end):
     path = tmp_path_factory.mktemp("list") / "a.csv"
     rows = [tuple(cell.encode("utf-8", "ignore").decode() for cell in row) for row in rows]

@@ -53,7 +53,7 @@ def refused(data: bytes) -> str:
 
 @pytest.mark.parametrize("form", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT, tarfile.USTAR_FORMAT])
 @given(sizes=st.lists(st.integers(0, 1500), max_size=6), name=NAME)
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_members_are_those_that_tarfile_sees(tmp_path_factory, form, sizes, name):
     if form == tarfile.USTAR_FORMAT:
         name = "short"
@@ -181,7 +181,7 @@ def test_a_cut_tar_is_one_line(tmp_path):
 
 
 @given(st.data())
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_any_damage_is_a_line_or_rows(tmp_path_factory, data):
     folder = tmp_path_factory.mktemp("tar")
     body = bytearray(write_tar(folder / "a.tar", samples(2, url=lambda n: f"http://a/{n}")).read_bytes())

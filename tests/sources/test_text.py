@@ -25,7 +25,7 @@ def refused(path) -> str:
 
 @pytest.mark.parametrize("chunk_bytes", [1, 2, 3, 7, 4096])
 @given(pieces=PIECES)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_lines_are_those_of_python_whatever_the_chunks(tmp_path_factory, chunk_bytes, pieces):
     path = tmp_path_factory.mktemp("text") / "a.txt"
     path.write_bytes("".join(pieces).encode())

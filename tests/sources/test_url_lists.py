@@ -44,7 +44,7 @@ def rows_of(path: Path, **plan) -> list[dict]:
 @given(
     rows=st.lists(st.tuples(TEXT, TEXT, st.sampled_from(["full", "coarse"]), TEXT), min_size=1, max_size=8)
 )
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_any_text_survives_every_format_and_compression(tmp_path_factory, ending, compression, rows):
     if ending == "tsv":  # which cannot hold them
         rows = [tuple(cell.translate({9: " ", 10: " "}) for cell in row) for row in rows]
@@ -59,7 +59,7 @@ def test_any_text_survives_every_format_and_compression(tmp_path_factory, ending
         st.text(st.characters(exclude_categories=["Cs", "Cc", "Z"]), min_size=1, max_size=9), min_size=1
     )
 )
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_a_text_is_one_url_a_line(tmp_path_factory, compression, urls):
     path = tmp_path_factory.mktemp("list") / "list.txt"
     path.write_bytes("\n\n".join(urls).encode())
@@ -87,7 +87,7 @@ def test_every_line_end_ends_a_row(tmp_path, name, end):
     st.lists(st.sampled_from(["http://a/1", '{"url": 1}', "", " ", "\t", '"', "{}"])),
     st.sampled_from(["\n", "\r\n", "\r"]),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_rows_of_text_and_json_lines_are_the_lines_that_are_not_blank(tmp_path_factory, lines, end):
     folder = tmp_path_factory.mktemp("list")
     bare = {"caption_col": None, "caption_kind_col": None, "group_col": None}

@@ -17,6 +17,7 @@ from corgi.tables.store import Store
 from tests.support import commit_script
 from tests.support.commit_script import KEY, STAGE, commit, task
 from tests.support.s3_server import BUCKET, s3_server
+from tests.support.waiting import PATIENCE_S
 
 URL = f"s3://{BUCKET}/runs"
 NUM_RACES = 50
@@ -147,7 +148,7 @@ def test_threads_that_race_take_numbers_of_their_own(tmp_path):
     def publish(number: int) -> None:
         with store.attempt(task(URL, 1)) as attempt:
             attempt.write_bytes("note", ".txt", str(number).encode())
-            barrier.wait(timeout=30)
+            barrier.wait(timeout=PATIENCE_S)
             attempt.commit(RowCounts(rows_in=1, kept=1))
 
     threads = [threading.Thread(target=publish, args=(number,)) for number in range(8)]

@@ -29,7 +29,7 @@ def bucket(s3: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[pa_f
     for name, value in s3.items():
         monkeypatch.setenv(name, value)
     yield opened(f"s3://{BUCKET}")[0]
-    places._sha256_once.cache_clear()
+    places.sha256_once.cache_clear()
 
 
 def put(filesystem: pa_fs.FileSystem, path: Path, key: str) -> None:

@@ -20,9 +20,10 @@ from corgi.tables.manifest import RowCounts
 from corgi.tables.run import Run
 from corgi.tables.store import ShardTask
 from tests.support.stages import stage
+from tests.support.waiting import PATIENCE_S
 
 RECIPE = "name: toy\nembed: {towers: [{name: rn, model: RN50, pretrained: random}]}\n"
-WAIT_S = 20.0
+WAIT_S = PATIENCE_S
 
 
 def stages(recipe: Recipe) -> list[Stage]:

@@ -13,6 +13,7 @@ import pyarrow as pa
 from corgi.tables.manifest import RowCounts, ShardEntry, StageManifest
 from corgi.tables.schema import Reason
 from corgi.tables.store import ShardTask, Store
+from tests.support.waiting import PATIENCE_S
 
 STAGE = "toy"
 NUM_SHARDS = 6
@@ -48,7 +49,7 @@ def race(root: str, barrier: Any, num_rounds: int) -> None:
     for number in range(num_rounds):
         with store.attempt(task(root, 1, key=f"{number:032x}")) as attempt:
             attempt.write_bytes("note", ".txt", str(os.getpid()).encode())
-            barrier.wait(timeout=30)
+            barrier.wait(timeout=PATIENCE_S)
             attempt.commit(RowCounts(rows_in=1, kept=1))
 
 

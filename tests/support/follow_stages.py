@@ -20,9 +20,10 @@ from corgi.tables.manifest import RowCounts
 from corgi.tables.run import Run
 from corgi.tables.store import ShardTask
 from tests.support.stages import stage
+from tests.support.waiting import PATIENCE_S
 
 RECIPE = "name: toy\nembed: {towers: [{name: rn, model: RN50, pretrained: random}]}\n"
-NUM_SHARDS, SLOW_S, WAIT_S = 4, 0.1, 30.0
+NUM_SHARDS, SLOW_S, WAIT_S = 4, 0.1, PATIENCE_S
 
 
 def stages(recipe: Recipe) -> list[Stage]:

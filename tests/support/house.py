@@ -133,6 +133,20 @@ def without_mirror(found: list[Module]) -> list[str]:
     return [m.name for m in found if m.name.startswith("corgi.") and not m.mirror.exists()]
 
 
+def private_uses(home: Path = HOME) -> list[str]:
+    """Return where tests read, import or patch a private name of the sources, as `file:line name`.
+
+    A name that the sources do not define is another library's and not counted.
+    """
+    ours = _private_names(home, (*SOURCES, "benchmarks"))
+    return [
+        f"{path.relative_to(home)}:{line} {name}"
+        for path in sorted((home / "tests").rglob("*.py"))
+        for line, name in _private_uses(ast.parse(path.read_text(encoding="utf-8")))
+        if name in ours
+    ]
+
+
 def report(home: Path = HOME) -> list[str]:
     """Return the figures of a checkout, a line each."""
     found = modules(home)
@@ -150,6 +164,7 @@ def report(home: Path = HOME) -> list[str]:
         "longest function: {} lines, {}".format(*longest_function(found)),
         "longest module: {} lines, {}".format(*longest_module(found)),
         f"modules without a test of their name: {len(unmirrored)} of {len(found)}: {', '.join(unmirrored)}",
+        f"private names that tests read, import or patch: {len(private_uses(home))}",
         f"code lines (no blank, comment or docstring): {sum(module.num_code_lines for module in found)}",
     ]
 
@@ -204,6 +219,40 @@ def _body_lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
     if isinstance(first, ast.Expr) and _is_text(first.value):
         lines -= (first.end_lineno or first.lineno) - first.lineno + 1
     return lines
+
+
+def _private_names(home: Path, roots: tuple[str, ...]) -> set[str]:
+    """Return the private names that the files below some roots define, as functions, variables or attributes."""
+    found: set[str] = set()
+    for path in (path for root in roots for path in (home / root).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+                found.add(node.name)
+            elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                found.add(node.id)
+            elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+                found.add(node.attr)
+    return {name for name in found if _is_private(name)}
+
+
+def _private_uses(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and _is_private(node.attr) and not _is_own(node.value):
+            yield node.lineno, node.attr
+        elif isinstance(node, ast.ImportFrom):
+            yield from ((node.lineno, alias.name) for alias in node.names if _is_private(alias.name))
+        elif isinstance(node, ast.Call) and "setattr" in ast.unparse(node.func):
+            named = [part.value for part in node.args[:2] if isinstance(part, ast.Constant)]
+            last = [value.rpartition(".")[2] for value in named if isinstance(value, str)]
+            yield from ((node.lineno, name) for name in last if _is_private(name))
+
+
+def _is_private(name: str) -> bool:
+    return name.startswith("_") and not name.startswith("__")
+
+
+def _is_own(node: ast.expr) -> bool:
+    return isinstance(node, ast.Name) and node.id in ("self", "cls")
 
 
 def _strong(graph: nx.DiGraph) -> list[list[str]]:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from corgi.settings.errors import StorageError
 from tests.support import commit_script
+from tests.support.waiting import PATIENCE_S
 
 CALLS = ("link", "fsync", "openat", "unlink", "mkdir", "rename", "write")
 _NAME = {
@@ -59,7 +60,7 @@ def run(
     os.write(go, b"g")
     os.close(go)
     status = os.waitpid(pid, 0)[1]
-    tracer.communicate(timeout=30)
+    tracer.communicate(timeout=PATIENCE_S)
     if "attached" not in first:
         raise OSError(f"strace cannot attach: {first.strip()}")
     return os.waitstatus_to_exitcode(status)

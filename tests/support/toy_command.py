@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+from tests.support.waiting import PATIENCE_S
+
 
 class Toy:
     """A toy pipeline's command; `stages` is a module with RECIPE that runs as a script."""
@@ -27,7 +29,7 @@ class Toy:
     def run(self, root: Path, *arguments: str) -> tuple[int, str, str]:
         """Run the command to its end; return exit code, standard output and standard error."""
         process = self.start(root, *arguments)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=PATIENCE_S)
         return process.returncode, out, err
 
 

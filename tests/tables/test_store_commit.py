@@ -12,6 +12,8 @@ import pytest
 
 from tests.support.programs import missing, require_program
 
+pytestmark = pytest.mark.slow
+
 MAX_POINTS = 40
 _CALL = re.compile(r"^\d+ +(fsync|link|linkat|openat)\((.*)\) += (.*)$")
 

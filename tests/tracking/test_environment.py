@@ -14,6 +14,8 @@ from corgi.tracking.environment import mode_here, with_environment
 from tests.support.smoke_run import KEY
 from tests.support.wandb_server import wandb_server
 
+pytestmark = pytest.mark.slow
+
 AUTO = TrackingSettings()
 TRACK = """
 import sys

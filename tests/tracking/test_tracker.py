@@ -78,7 +78,7 @@ def test_lines_that_an_attempt_never_handed_over_are_in_the_next_ones_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An attempt killed in its first second may leave a folder without W&B's file."""
-    monkeypatch.setattr(offline, "_QUIET_S", 0.5)
+    monkeypatch.setattr(offline, "QUIET_S", 0.5)
     run = tracked(tmp_path)
     for start in (0, 4, 8):
         tracker = Tracker(run, start)
@@ -164,7 +164,7 @@ def test_a_tracker_that_hangs_holds_nothing_up(
         define_metric=lambda *_, **__: None, log=lambda *_, **__: release.wait(), step=0
     )
     fake_wandb(monkeypatch, lambda **_: hanging if opened else release.wait())
-    monkeypatch.setattr("corgi.tracking.wandb_sender._FINISH_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("corgi.tracking.wandb_sender.FINISH_TIMEOUT_S", 0.2)
     for mode in ("offline", "online"):
         folder = tmp_path / mode
         tracker = Tracker(tracked(folder, mode), 0)

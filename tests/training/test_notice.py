@@ -30,7 +30,7 @@ def noticed(folder: str) -> None:
 
     from corgi.training import loop
 
-    loop._NOTICE_EVERY_S = 0.0
+    loop.NOTICE_EVERY_S = 0.0
     asked: list[int] = []
     training = tiny_training(
         Path(folder), num_steps=8, checkpoint_every_steps=100, checkpoint_every_minutes=0, zero_stage=0,
@@ -48,5 +48,6 @@ def noticed(folder: str) -> None:
     assert found.step == 4, "told one step late: the third look is after step 4"
 
 
+@pytest.mark.slow
 def test_a_notice_leaves_a_checkpoint_on_all_workers_at_one_step(tmp_path) -> None:
     run_workers(noticed, 2, str(tmp_path))

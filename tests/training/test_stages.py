@@ -12,6 +12,8 @@ from corgi.settings.data import DownloadSettings
 from corgi.settings.training import TrainingSettings
 from corgi.training.stages import Prior
 
+pytestmark = pytest.mark.slow
+
 
 def recipe(grows: bool = False, wanted: bool = True, **training: Any) -> Any:
     settings = TrainingSettings.model_validate({"num_workers": 2, "cpus_per_worker": 1.5, **training})

@@ -1,7 +1,6 @@
 """What the screen of a training's driver shows: the steps that the metric lines tell of, over all trainings of one worker group."""
 
 import json
-import time
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -10,6 +9,7 @@ import pytest
 from corgi.flow import screen
 from corgi.training import watch
 from tests.support.tiny_training import tiny_training
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture
@@ -55,11 +55,9 @@ def test_the_screen_follows_the_file_while_the_block_waits(two, monkeypatch):
         yield Bar()
 
     monkeypatch.setattr(screen, "bar", bar)
-    monkeypatch.setattr(watch, "_EVERY_S", 0.01)
+    monkeypatch.setattr(watch, "WATCH_EVERY_S", 0.01)
     with watch.watched(two):
         write(two[0], {"step": 20, "loss": 0.5})
-        end = time.monotonic() + 20
-        while (20, "shifted, loss 0.5000") not in seen and time.monotonic() < end:
-            time.sleep(0.01)
+        wait_until(lambda: (20, "shifted, loss 0.5000") in seen, "the line is shown")
     assert seen[0] == ("shifted and 1 after it", 80, "step")
     assert (20, "shifted, loss 0.5000") in seen

@@ -25,7 +25,7 @@ def test_ten_thousand_urls_reach_no_private_address(
         values = {"allow_private": [server.address], "timeout_s": 5.0, "connections": 64, "retries": 0}
         settings = DownloadSettings.model_validate({**values, "host_connections": 64, "host_max_faults": 0})
 
-        @hypothesis.settings(max_examples=500, deadline=None, database=None, derandomize=True)
+        @hypothesis.settings(max_examples=500, database=None, derandomize=True)
         @hypothesis.given(st.lists(urls(canary.port), min_size=20, max_size=20))
         def reach(generated: list[str]) -> None:
             nonlocal num_urls
