@@ -6,7 +6,6 @@ import sys
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
-import hypothesis
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -26,11 +25,7 @@ os.environ["PYTHONPATH"] = os.pathsep.join([HOME, *filter(None, [os.environ.get(
 sys.path.insert(0, HOME)
 # A shell without job control starts background commands with SIGINT ignored, and their children inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-# No test asserts on seconds, and so no example of a property does.
-hypothesis.settings.register_profile("corgi", deadline=None)
-hypothesis.settings.load_profile("corgi")
-
-# Neither bounds a law: on a busy machine an example takes as long as it takes.
+# No test asserts on seconds, and so neither an example of a property nor the drawing of examples does.
 settings.register_profile("corgi", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("corgi")
 

@@ -1,11 +1,10 @@
 """Settings of the comparison that fit together."""
 
-from typing import get_args
-
 import pytest
 from pydantic import ValidationError
 
-from corgi.settings.compare import ArmName, CompareSettings
+from corgi.baselines import ARMS
+from corgi.settings.compare import CompareSettings
 
 
 @pytest.mark.parametrize(("width", "heads", "fits"), [(32, 2, True), (33, 3, False), (32, 3, False)])
@@ -23,6 +22,6 @@ def test_arms_that_learn_their_choice_are_not_split() -> None:
 
 
 def test_every_arm_can_be_asked_for_and_no_other() -> None:
-    assert CompareSettings(arms=get_args(ArmName)).arms == get_args(ArmName)
+    assert CompareSettings(arms=tuple(ARMS)).arms == tuple(ARMS)
     with pytest.raises(ValidationError):
         CompareSettings.model_validate({"arms": ["dalle3"]})
