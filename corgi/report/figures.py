@@ -1,7 +1,7 @@
 """Nested numbers as tables: any metrics, statistics or facts of a stage, without knowing what they mean."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any
@@ -26,7 +26,7 @@ class Table:
     rows: tuple[tuple[tuple[str | None, ...], tuple[str, ...]], ...]
 
 
-def tables(values: Mapping[str, Any], digits: str = "", heading: str = "", depth: int = 0) -> list[Table]:
+def tables(values: Mapping[str, object], digits: str = "", heading: str = "", depth: int = 0) -> list[Table]:
     """Return the tables that show nested numbers; entries named `notes` are left to `notes`.
 
     Plain entries make a table of two columns; groups with common columns share one table, up to two levels deep;
@@ -44,7 +44,9 @@ def tables(values: Mapping[str, Any], digits: str = "", heading: str = "", depth
             groups = {name: group for name, group in groups.items() if (name,) not in rows}
     if depth and len(deep) > 1:
         groups = {name: group for name, group in groups.items() if name not in deep}
-        for rows in _alike({(a, b): row for a, group in deep.items() for b, row in group.items()}):
+        for rows in _alike(
+            {(a, b): row for a, group in deep.items() for b, row in group.items() if isinstance(row, Mapping)}
+        ):
             found.append(_gathered(rows, digits, "" if found else heading, depth))
     if heading and not found:
         found.append(Table(heading, depth, (), (), ()))
@@ -53,7 +55,7 @@ def tables(values: Mapping[str, Any], digits: str = "", heading: str = "", depth
     return found
 
 
-def notes(values: Any) -> list[str]:
+def notes(values: object) -> list[str]:
     """Return every note among nested values, in order, once each."""
     if not isinstance(values, Mapping):
         return []
@@ -69,7 +71,7 @@ def label(name: str) -> str:
     return " ".join(str(name).replace("_", " ").replace("/", " ").split())
 
 
-def cell(value: Any) -> str:
+def cell(value: object) -> str:
     """Write one value: a number, a text, a short list in full, a long list of numbers by its range."""
     if value is None:
         return _NOTHING
@@ -87,18 +89,18 @@ def _title(name: str) -> str:
     return words[:1].upper() + words[1:]
 
 
-def _listed(values: Sequence[Any]) -> str:
+def _listed(values: Sequence[object]) -> str:
     numbers = [float(value) for value in values if isinstance(value, Real)]
     if len(values) <= _MAX_LISTED or len(numbers) < len(values):
         return ", ".join(cell(value) for value in values) if values else _NOTHING
     return f"{len(values):,} values, {charts.number(min(numbers))} to {charts.number(max(numbers))}"
 
 
-def _is_notes(name: str, value: Any) -> bool:
+def _is_notes(name: str, value: object) -> bool:
     return name in ("notes", "note") and isinstance(value, (str, list, tuple))
 
 
-def _level(group: Mapping[str, Any]) -> int:
+def _level(group: Mapping[str, object]) -> int:
     """Return 1 for a group of plain values, 2 for a group of such groups, 0 for anything else."""
     inner = [value for value in group.values() if isinstance(value, Mapping)]
     if any(_is_notes(name, value) for name, value in group.items()):
@@ -109,8 +111,8 @@ def _level(group: Mapping[str, Any]) -> int:
 
 
 def _alike(
-    rows: Mapping[tuple[str, ...], Mapping[str, Any]],
-) -> list[dict[tuple[str, ...], Mapping[str, Any]]]:
+    rows: Mapping[tuple[str, ...], Mapping[str, object]],
+) -> list[dict[tuple[str, ...], Mapping[str, object]]]:
     """Return the rows parted so that each has a column in common with the first of its part."""
     parts: list[dict[tuple[str, ...], Mapping[str, Any]]] = []
     for names, row in rows.items():
@@ -122,15 +124,15 @@ def _alike(
     return parts
 
 
-def _sorted(group: Mapping[str, Any]) -> dict[str, Any]:
+def _sorted(group: Mapping[str, object]) -> dict[str, object]:
     return {name: group[name] for name in (sorted(group, key=int) if _are_whole(group) else group)}
 
 
-def _are_whole(names: Any) -> bool:
+def _are_whole(names: Iterable[str]) -> bool:
     return all(str(name).isdecimal() for name in names)
 
 
-def _pairs(values: Mapping[str, Any], heading: str, depth: int) -> Table:
+def _pairs(values: Mapping[str, object], heading: str, depth: int) -> Table:
     return Table(
         heading,
         depth,

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from corgi.report import charts, figures, funnel
 from corgi.report.committed import Committed
@@ -183,7 +183,7 @@ AFTER_THE_STAGES: Sequence[Callable[[Committed], Section | None]] = (lineage_sec
 """The sections that belong to no stage, in the order of the page."""
 
 
-def pretty(value: Any) -> str:
+def pretty(value: object) -> str:
     """Return a JSON value as indented text."""
     return json.dumps(value, indent=2, ensure_ascii=False)
 
