@@ -24,7 +24,7 @@ from corgi.tables.schema import Split
 from corgi.tables.store import Store
 from tests.support.drawn import NUM_SHARDS, dag, picture, run
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 TRAINING = {
     "num_steps": 12,

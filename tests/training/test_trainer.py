@@ -16,6 +16,8 @@ from corgi.training.trainer import final_weights, tell, train
 from corgi.training.training import Training
 from tests.support.tiny_training import tiny_training
 
+pytestmark = pytest.mark.timeout(600)
+
 RECIPE = Recipe(name="tests")
 
 
