@@ -30,6 +30,7 @@ from corgi.training import prior as priors
 from corgi.training.checkpoint import final_weights
 from corgi.training.cost import prior_cost
 from corgi.training.loop import train_loop
+from corgi.training.prior_sizes import config_of
 from corgi.training.training import Training
 
 CLUSTERS, UNITS, UNIT_ROWS, LOG_EVERY = 16, 8, 2048, 4
@@ -142,8 +143,10 @@ def trained(objective: type[Any], size: dict[str, Any], **settings: Any) -> dict
     built = training.build()
     if isinstance(built, CheckedPrior):
         stage = training.settings.zero_stage
-        config = priors.config_of(built.settings, built.table, built.variant)
-        found["GiB of states by --plan"] = prior_cost(config).state_bytes(stage, 1) / 2**30
+        table = built.table
+        config = config_of(built.settings, table.dim, table.num_clusters, built.variant)
+        cost = prior_cost(config, num_clusters=table.num_clusters)
+        found["GiB of states by --plan"] = cost.state_bytes(stage, 1) / 2**30
     return {**found, **phases, "waits per loss": waits_of_a_loss(built, size["batch"])}
 
 
