@@ -48,7 +48,6 @@ def syncs_of_a_chain(watch: Watch, prior: TextPrior, steps: int, **options: Any)
         {},
         {"sampler": "ancestral_small"},
         {"sampler": "ddim"},
-        {"sampler": "ddim", "eta": 0.5},
         {"guidance": 2.0, "num_candidates": 3},
     ],
     ids=str,
