@@ -2,7 +2,6 @@
 
 import asyncio
 import hashlib
-import itertools
 import socket
 import ssl
 import subprocess
@@ -428,7 +427,7 @@ def test_the_wait_for_a_slot_is_not_part_of_the_deadline(server: FaultServer) ->
     found = fetch_each(settings, [server.url(f"/ok/{n}.jpg") for n in range(6)])
     assert [reason_of(fetched) for fetched in found] == [None] * 6
     starts = server.starts[server.address]
-    assert min(later - earlier for earlier, later in itertools.pairwise(starts)) > 0.15
+    assert starts[-1] - starts[0] > settings.timeout_s  # the last waited longer than a request may take
 
 
 def self_made(folder: Path) -> tuple[Path, ssl.SSLContext]:
