@@ -57,18 +57,19 @@ def _watch(note: Path, ended: Event) -> None:
 
 
 def pending() -> Counter[str] | None:
-    """Return how many requests of each kind wait for room in the cluster; None where no cluster is joined."""
+    """Return how many requests of each kind wait for room in the cluster; None where no cluster is joined or its head does not answer."""
     ray = sys.modules.get("ray")
     if ray is None or not ray.is_initialized():
         return None
     from ray import _raylet
     from ray.autoscaler.v2.sdk import get_cluster_resource_state
+    from ray.exceptions import RayError
 
     native: Any = _raylet
     try:
         client = native.GcsClient(ray.get_runtime_context().gcs_address)
         return requests_of(get_cluster_resource_state(client))
-    except Exception:
+    except RayError:  # the head does not answer now; the next look asks again
         return None
 
 
