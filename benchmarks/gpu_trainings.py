@@ -103,10 +103,10 @@ class CheckedDecoder(decoding.DecoderObjective):
         """Build table and process; no store is opened."""
         self.size = size
         self.settings = DecoderSettings(width=size["width"], depth=size["depth"], conditioning_noise=0.15)
-        self.latent_dim = size["latent"]
+        self.latent_shape = (size["latent"],)
         rows = torch.from_numpy(self.rows().load(0)["image"])
         self.table = ShiftTable.standardised(rows.mean(0), rows.std(0))
-        self.process = decoding.process_of(self.settings, self.latent_dim)
+        self.process = decoding.process_of(self.settings, self.latent_shape)
 
     def rows(self) -> GeneratedRows:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Return the generated rows."""
@@ -215,7 +215,7 @@ def seconds_per_picture(prior: dict[str, Any], decoder: dict[str, Any], count: i
     network = painting.model().eval().to(device)
     pixels = 3 * 8 * 8
     autoencoder = LinearAutoencoder(
-        torch.zeros(pixels), torch.zeros(painting.latent_dim, pixels), torch.ones(painting.latent_dim)
+        torch.zeros(pixels), torch.zeros(decoder["latent"], pixels), torch.ones(decoder["latent"])
     ).to(device)
     painter = PictureDecoder(network, painting.process.to(device), autoencoder)  # pyright: ignore[reportArgumentType]
     text = F.normalize(torch.ones(count, prior["dim"]), dim=-1)

@@ -3,6 +3,7 @@
 # pyright: reportMissingTypeStubs=false, reportUnknownArgumentType=false, reportUnknownMemberType=false
 # torch, numpy and scikit-learn have functions without types
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,10 +16,16 @@ from corgi.names import LatentSpaceName
 
 
 class Autoencoder(nn.Module, ABC):
-    """What the decoder needs of a latent space. Its state dict holds the arguments that build it again."""
+    """What the decoder needs of a latent space. Latents are flat everywhere; `latent_shape` is what they are flattened from."""
 
     image_size: int
-    latent_dim: int
+    latent_shape: tuple[int, ...]
+    """(channels, side, side) where the space is spatial, else (dimension,)."""
+
+    @property
+    def latent_dim(self) -> int:
+        """Return the values of a latent."""
+        return math.prod(self.latent_shape)
 
     @abstractmethod
     def encode(self, pictures: Float[Tensor, "batch 3 side side"]) -> Float[Tensor, "batch latent"]:
@@ -47,7 +54,7 @@ class LinearAutoencoder(Autoencoder):
         side = round((mean.numel() / 3) ** 0.5)
         if 3 * side * side != mean.numel():
             raise ValueError(f"{mean.numel()} pixels are no square RGB picture")
-        self.image_size, self.latent_dim = side, len(scale)
+        self.image_size, self.latent_shape = side, (len(scale),)
         for name, value in (("mean", mean), ("components", components), ("scale", scale)):
             self.register_buffer(name, value.float())
 

@@ -1,5 +1,6 @@
 """The decoder's networks by their names in the settings: each denoises a standardised latent, given an image embedding."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -14,15 +15,16 @@ from corgi.names import NetworkName
 class NetworkSizes:
     """What every network is built from."""
 
-    latent_dim: int
-    """Dimension of the flat, standardised latent."""
+    latent_shape: tuple[int, ...]
+    """What the flat, standardised latent is flattened from: (channels, side, side) where its space is spatial, else (dimension,)."""
     width: int
     depth: int
 
 
 def mlp(sizes: NetworkSizes, table: ShiftTable) -> LatentDenoiser:
     """Build the residual MLP."""
-    return LatentDenoiser(DenoiserConfig(sizes.latent_dim, table.dim, sizes.width, sizes.depth), table)
+    latent_dim = math.prod(sizes.latent_shape)
+    return LatentDenoiser(DenoiserConfig(latent_dim, table.dim, sizes.width, sizes.depth), table)
 
 
 NETWORKS: Mapping[NetworkName, Callable[[NetworkSizes, ShiftTable], nn.Module]] = {"mlp": mlp}

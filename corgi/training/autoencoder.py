@@ -17,6 +17,7 @@ from corgi.flow.context import Context
 from corgi.flow.shards import Pool, make_shards
 from corgi.imaging.decode import decode_stored
 from corgi.models.autoencoder import LATENT_SPACES, Autoencoder
+from corgi.settings.errors import InputError
 from corgi.settings.models import AutoencoderSettings
 from corgi.tables.manifest import RowCounts, ShardManifest
 from corgi.tables.schema import Split, latents
@@ -24,6 +25,8 @@ from corgi.tables.store import ShardTask, Store
 from corgi.training.data_checks import check_pictures_differ
 
 ENCODE_BATCH = 512
+AUTOENCODER_FACT = "autoencoder"
+"""Fact of latents and of a decoder: the digest of the autoencoder whose latents they are; absent before 0.2.0."""
 
 
 def run(context: Context) -> list[ShardTask]:
@@ -56,7 +59,8 @@ class EncodeShards:
         """Commit a `latents` table, sorted by uid."""
         torch.set_num_threads(1)
         store = Store(task.root)
-        autoencoder = load_autoencoder(store, store.read_shard(task.payload["path"]))
+        model = store.read_shard(task.payload["path"])
+        autoencoder = load_autoencoder(store, model)
         kept = _kept(store, task.inputs["download"][0], task.inputs["curate"][0])
         encoded = [
             autoencoder.encode(
@@ -74,13 +78,29 @@ class EncodeShards:
         table = pa.table({"uid": kept["uid"], "split": kept["split"], "latent": vectors}, schema=schema)
         with store.attempt(task) as attempt:
             attempt.write_table("latents", table)
-            return attempt.commit(RowCounts(rows_in=table.num_rows, kept=table.num_rows))
+            counts = RowCounts(rows_in=table.num_rows, kept=table.num_rows)
+            return attempt.commit(counts, facts={AUTOENCODER_FACT: model.digest})
 
 
 def load_autoencoder(store: Store, model: ShardManifest) -> Autoencoder:
     """Return the fitted autoencoder from its committed weights."""
     settings = AutoencoderSettings.recorded(model.settings["autoencoder"])
     return LATENT_SPACES[settings.kind].autoencoder(**load_file(store.path(model, "autoencoder")))
+
+
+def check_same_autoencoder(made: ShardManifest, model: ShardManifest) -> None:
+    """Compare the autoencoder that latents, or a decoder trained on latents, were made with to another.
+
+    Raises:
+        InputError: they differ.
+
+    """
+    digest = made.facts.get(AUTOENCODER_FACT, model.digest)
+    if digest != model.digest:
+        raise InputError(
+            f"{made.stage} shard {made.shard} was made with the latents of autoencoder {digest[:12]}, and this one is {model.digest[:12]}; "
+            f"both are safe; run the same command again to make {made.stage} for this autoencoder"
+        )
 
 
 def square_pictures(encoded: pa.ChunkedArray, side: int) -> Float[Tensor, "batch 3 side side"]:
@@ -114,6 +134,7 @@ def _fit(context: Context, task: ShardTask) -> None:
             "kind": settings.kind,
             "train_pictures": len(chosen),
             "latent_dim": autoencoder.latent_dim,
+            "latent_shape": list(autoencoder.latent_shape),
             "train_variance_kept": explained,
         }
         attempt.commit(RowCounts(rows_in=len(chosen), kept=len(chosen)), facts=facts)

@@ -1,5 +1,6 @@
 """The decoder stage: trains CLIP image embedding -> latents by diffusion; it needs no caption."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from corgi.tables.manifest import RowCounts, ShardManifest
 from corgi.tables.schema import Split
 from corgi.tables.store import ShardTask, Store
 from corgi.tracking.tracked_run import Shown
-from corgi.training.autoencoder import load_autoencoder
+from corgi.training.autoencoder import AUTOENCODER_FACT, check_same_autoencoder, load_autoencoder
 from corgi.training.data_checks import check_decoder_rows, check_val_rows
 from corgi.training.trainer import final_weights, train
 from corgi.training.training import Training
@@ -75,25 +76,34 @@ def run(context: Context) -> list[ShardTask]:
         parameters = sum(value.numel() for value in load_file(final_weights(training)).values())
         attempt.commit(
             RowCounts(rows_in=sum(rows.counts), kept=sum(rows.counts)),
-            facts={"parameters": parameters, "train_pictures": sum(rows.counts)},
+            facts={
+                "parameters": parameters,
+                "train_pictures": sum(rows.counts),
+                AUTOENCODER_FACT: context.store.read_shard(model.path).digest,
+            },
         )
     return [task]
 
 
-def network_of(settings: DecoderSettings, latent_dim: int, table: ShiftTable) -> nn.Module:
+def network_of(settings: DecoderSettings, latent_shape: tuple[int, ...], table: ShiftTable) -> nn.Module:
     """Build the untrained network that the settings name; `table` standardises its image embedding."""
-    return NETWORKS[settings.network](NetworkSizes(latent_dim, settings.width, settings.depth), table)
+    return NETWORKS[settings.network](NetworkSizes(latent_shape, settings.width, settings.depth), table)
 
 
-def process_of(settings: DecoderSettings, latent_dim: int) -> ShiftedDiffusion:
-    """Return ordinary diffusion on standardised latents, ending in pure noise."""
-    return ShiftedDiffusion(
-        ShiftTable.ddpm(latent_dim), Schedule.named(f"{settings.schedule}_zero_snr", settings.num_timesteps)
-    )
+def process_of(settings: DecoderSettings, latent_shape: tuple[int, ...]) -> ShiftedDiffusion:
+    """Return ordinary diffusion on flat, standardised latents, ending in pure noise."""
+    schedule = Schedule.named(f"{settings.schedule}_zero_snr", settings.num_timesteps)
+    return ShiftedDiffusion(ShiftTable.ddpm(math.prod(latent_shape)), schedule)
 
 
 def load_decoder(store: Store, decoder: ShardManifest, model: ShardManifest) -> PictureDecoder:
-    """Return a trained decoder ready to paint on the given device, from committed and verified weights."""
+    """Return a trained decoder ready to paint on the given device, from committed and verified weights.
+
+    Raises:
+        InputError: the decoder was trained on the latents of another autoencoder.
+
+    """
+    check_same_autoencoder(decoder, model)
     settings = DecoderSettings.recorded(decoder.settings["decoder"])
     autoencoder = load_autoencoder(store, model)
     state = load_file(store.path(decoder, "decoder"))
@@ -104,9 +114,9 @@ def load_decoder(store: Store, decoder: ShardManifest, model: ShardManifest) -> 
             if name.startswith("embedding_table.")
         }
     )
-    network = network_of(settings, autoencoder.latent_dim, table)
+    network = network_of(settings, autoencoder.latent_shape, table)
     network.load_state_dict(state)
-    process, device = process_of(settings, autoencoder.latent_dim), given_device()
+    process, device = process_of(settings, autoencoder.latent_shape), given_device()
     network = network.eval().to(device)
     assert isinstance(network, Denoiser)
     return PictureDecoder(network, process.to(device), autoencoder.to(device))
@@ -124,7 +134,12 @@ class DecoderObjective:
         latents: list[str],
         settings: dict[str, Any],
     ) -> None:
-        """Open the tables of a task and measure the embeddings' mean and scale on train; arguments are JSON."""
+        """Open the tables of a task and measure the embeddings' mean and scale on train; arguments are JSON.
+
+        Raises:
+            InputError: latents are those of another autoencoder.
+
+        """
         self.root, self.autoencoder = root, autoencoder
         self.settings = DecoderSettings.model_validate(settings)
         self.shards = embedded_shards(root, {"embed": embed, "curate": curate})
@@ -132,10 +147,12 @@ class DecoderObjective:
         rows = self.rows()
         mean, std = vector_moments(rows, "image")
         self.table = ShiftTable.standardised(torch.from_numpy(mean).float(), torch.from_numpy(std).float())
-        self.latent_dim = next(
-            rows.load(unit)["latent"].shape[1] for unit, count in enumerate(rows.counts) if count
-        )
-        self.process = process_of(self.settings, self.latent_dim)
+        store = Store(root)
+        model = store.read_shard(autoencoder)
+        for path in latents:
+            check_same_autoencoder(store.read_shard(path), model)
+        self.latent_shape = load_autoencoder(store, model).latent_shape
+        self.process = process_of(self.settings, self.latent_shape)
 
     def place(self, device: torch.device) -> None:
         """Move the embeddings' mean and scale and the process to a device."""
@@ -143,7 +160,7 @@ class DecoderObjective:
 
     def model(self) -> nn.Module:
         """Build the untrained network."""
-        return network_of(self.settings, self.latent_dim, self.table)
+        return network_of(self.settings, self.latent_shape, self.table)
 
     def rows(self) -> DecoderRows:
         """Return the kept train pictures."""

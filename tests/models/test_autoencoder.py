@@ -1,5 +1,6 @@
 """The linear autoencoder is PCA: exact on its own span, best among linear maps, standardised latents."""
 
+import math
 from typing import get_args
 
 import pytest
@@ -57,7 +58,7 @@ def test_law_every_latent_space_is_rebuilt_from_its_state_and_keeps_shapes(name:
     space, pictures = LATENT_SPACES[name], _planted(60, 3)
     fitted = space.fit(pictures, 4, 0)
     latents = fitted.encode(pictures)
-    assert latents.shape == (60, fitted.latent_dim)
+    assert latents.shape == (60, fitted.latent_dim) == (60, math.prod(fitted.latent_shape))
     decoded = fitted.decode(latents)
     assert decoded.shape == pictures.shape == (60, 3, fitted.image_size, fitted.image_size)
     assert 0 <= float(decoded.min()) <= float(decoded.max()) <= 1

@@ -21,7 +21,7 @@ def test_settings_offer_the_networks_that_are_registered() -> None:
 def test_law_every_network_answers_row_by_row_and_forgets_a_dropped_embedding(name: NetworkName) -> None:
     torch.manual_seed(0)
     table = ShiftTable.standardised(torch.randn(4), torch.rand(4) + 0.5)
-    network = NETWORKS[name](NetworkSizes(latent_dim=6, width=16, depth=1), table)
+    network = NETWORKS[name](NetworkSizes(latent_shape=(2, 1, 3), width=16, depth=1), table)
     for parameter in network.parameters():  # answers start at zero
         torch.nn.init.normal_(parameter, std=0.2)
     assert isinstance(network, Denoiser)

@@ -60,7 +60,9 @@ def test_latents_are_those_of_the_kept_pictures_in_uid_order(tmp_path):
             inputs={"download": (images.path,), "curate": (selection.path,)},
             payload={"path": run.shards("model")[0].path},
         )
-        table = run.store.read(EncodeShards().make(task), "latents")
+        made = EncodeShards().make(task)
+        assert made.facts == {"autoencoder": run.shards("model")[0].digest}
+        table = run.store.read(made, "latents")
         keep = [row["uid"] for row in run.store.read(selection, "selection").to_pylist() if row["keep"]]
         assert table["uid"].to_pylist() == keep == sorted(keep)
         stored = run.store.read(images, "images", ["uid", "image"]).to_pylist()

@@ -8,6 +8,7 @@ from corgi.diffusion.loss import from_x0
 from corgi.feeding.noise import Noise
 from corgi.models.denoiser import LatentDenoiser
 from corgi.models.picture_decoder import PictureDecoder, to_bytes
+from corgi.settings.errors import InputError
 from corgi.tables.manifest import RowCounts
 from corgi.tables.run import Run
 from corgi.training.decoder import DROP, DecoderObjective, load_decoder
@@ -108,3 +109,25 @@ def test_a_decoder_comes_back_from_its_commit_and_paints_the_same(run):
     painted = loaded.sample(torch.randn(2, DIM), [0, 1], steps=3)
     assert painted.shape == (2, SIDE, SIDE, 3)
     assert torch.equal(loaded.network.output.weight, state["output.weight"])
+
+
+def test_latents_and_decoders_of_another_autoencoder_are_refused_by_digest(run: Run) -> None:
+    """What 0.1 committed names no autoencoder, and is taken as it always was."""
+    model, *latents = run.shards("autoencoder")
+    other = {"autoencoder": "0" * 32}
+    outputs = {
+        "model": Output(
+            model.rows,
+            files={"autoencoder": (".safetensors", run.store.path(model, "autoencoder").read_bytes())},
+            settings=model.settings,
+        )
+    }
+    for shard in latents:
+        outputs[shard.shard] = Output(shard.rows, {"latents": run.store.read(shard, "latents")}, facts=other)
+    commit_stage(run, "autoencoder", outputs, ["download"])
+    with pytest.raises(InputError, match="latents of autoencoder 000000000000"):
+        decoder_objective(run)
+    trained = Output(RowCounts(rows_in=1, kept=1), facts=other)
+    commit_stage(run, "decoder", {"all": trained}, ["autoencoder"])
+    with pytest.raises(InputError, match="decoder shard all"):
+        load_decoder(run.store, run.shards("decoder")[0], model)
