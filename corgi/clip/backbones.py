@@ -1,6 +1,5 @@
 """Frozen trunks whose weights ship in Python packages, put together as an ordinary open_clip model."""
 
-import hashlib
 import importlib.util
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 
 from corgi.settings.clip import TowerSettings
 from corgi.settings.errors import InputError
+from corgi.storage.files import sha256_of_file
 
 PACKAGE_PREFIX = "package:"
 """A config's `package:<module>/<folder>` names a folder inside an installed package, wherever that is."""
@@ -36,8 +36,7 @@ class PackagedWeights:
 
         """
         path = package_path(f"{self.module}/{self.file}", self.package)
-        with path.open("rb") as handle:
-            found = hashlib.file_digest(handle, "sha256").hexdigest()
+        found = sha256_of_file(path)
         if found != self.sha256:
             raise InputError(
                 f"{self.file} of package {self.package} has sha256 {found[:12]}..., expected {self.sha256[:12]}...; "

@@ -1,6 +1,5 @@
 """The tower and embed stages, and plan and embed over vectors made elsewhere."""
 
-import hashlib
 from pathlib import Path
 
 from corgi.clip.references import given_files
@@ -10,6 +9,7 @@ from corgi.flow.stage import Arriving, FollowingStage, Stage
 from corgi.planning.stages import Plan
 from corgi.settings.clip import TRAINED
 from corgi.settings.recipe import Recipe
+from corgi.storage.files import sha256_of_file
 from corgi.storage.paths import sha256_of
 from corgi.tables.store import ShardTask
 
@@ -124,6 +124,5 @@ def _named_files(recipe: Recipe) -> dict[str, str]:
     found = {}
     for name, path in named:
         if path is not None and Path(path).is_file():
-            with Path(path).open("rb") as handle:
-                found[f"{name} {Path(path).name}"] = hashlib.file_digest(handle, "sha256").hexdigest()
+            found[f"{name} {Path(path).name}"] = sha256_of_file(Path(path))
     return found

@@ -21,7 +21,7 @@ from corgi.flow.selection import Selection
 from corgi.flow.stage import Stage
 from corgi.settings.errors import SettingsError
 from corgi.settings.recipe import Recipe, load
-from corgi.storage.disk import is_object_store
+from corgi.storage.roots import is_object_store
 from corgi.tables.run import Run
 from corgi.tables.taken_down import TakenDown
 

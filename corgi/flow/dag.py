@@ -19,7 +19,7 @@ from corgi.flow.selection import Selection
 from corgi.flow.stage import FollowingStage, Stage
 from corgi.settings.errors import InputError, StorageError
 from corgi.settings.recipe import Recipe
-from corgi.storage.disk import is_object_store
+from corgi.storage.roots import is_object_store
 from corgi.tables.manifest import RowCounts, ShardEntry, StageManifest
 from corgi.tables.run import Run
 from corgi.tables.store import ShardTask, Store

@@ -9,7 +9,7 @@ from corgi.flow.code import code_digest, commit_of
 from corgi.flow.dag import Dag
 from corgi.flow.locks import held
 from corgi.settings.errors import InputError, StorageError
-from corgi.storage.disk import is_object_store
+from corgi.storage.roots import is_object_store
 from corgi.tables.garbage import run_facts, unreferenced
 from corgi.tables.manifest import StageManifest
 from corgi.tables.run import Run

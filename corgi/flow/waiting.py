@@ -10,7 +10,7 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
-from corgi.storage.disk import write_file
+from corgi.storage.files import write_file
 
 NAME = "waiting.json"
 LOOK_EVERY_S = 5.0

@@ -15,8 +15,13 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, BinaryIO, ParamSpec, TypeVar, cast
 
+from typing_extensions import override
+
 from corgi.settings.errors import StorageError
+from corgi.storage.endpoint import is_plain_http, s3_endpoint
 from corgi.storage.errors import storage_full
+from corgi.storage.files import sha256_of_file
+from corgi.storage.storage import Storage
 
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
@@ -53,7 +58,7 @@ def _line(error: Exception) -> str:
     return " ".join(told.split())[:300]
 
 
-class ObjectStorage:
+class ObjectStorage(Storage):
     """A prefix of a bucket; manifests are published by conditional put, everything else is stored under private names."""
 
     def __init__(self, url: str, cache: Path | None = None, store: Any = None) -> None:
@@ -73,10 +78,11 @@ class ObjectStorage:
                 f"{self.url} cannot be opened ({_line(error)}); nothing was started; give a path or an s3://, gs:// or az:// URL"
             ) from error
 
+    @override
     def locate(self, name: str) -> str:
-        """Return the URL."""
         return f"{self.url}/{name}"
 
+    @override
     def check(self) -> None:
         """Write a small object twice under one name and see the second refused.
 
@@ -97,40 +103,40 @@ class ObjectStorage:
                 f"{self.url} overwrites what it was told not to (it lacks conditional put), so commits would not be safe; nothing was started; choose another root"
             )
 
+    @override
     @_as_os_error
     def read(self, name: str) -> bytes:
-        """Return an object's bytes."""
         return bytes(self._store.get(name).bytes())
 
+    @override
     @_as_os_error
     def measure(self, name: str) -> tuple[int, str]:
-        """Return an object's bytes and sha256, streamed."""
         size, total = 0, hashlib.sha256()
         for chunk in self._store.get(name).stream():
             total.update(chunk)
             size += len(chunk)
         return size, total.hexdigest()
 
+    @override
     @_as_os_error
     def size(self, name: str) -> int:
-        """Return an object's bytes."""
         return int(self._store.head(name)["size"])
 
+    @override
     @_as_os_error
     def names(self, folder: str) -> list[str]:
-        """Return the names directly under a prefix."""
         found = self._store.list_with_delimiter(f"{folder}/" if folder else None)["objects"]
         return [str(meta["path"]).rpartition("/")[2] for meta in found]
 
+    @override
     @_as_os_error
     def folders(self, folder: str) -> list[str]:
-        """Return the prefixes directly under a prefix."""
         found = self._store.list_with_delimiter(f"{folder}/" if folder else None)["common_prefixes"]
         return sorted(str(prefix).rstrip("/").rpartition("/")[2] for prefix in found)
 
+    @override
     @_as_os_error
     def walk(self, folder: str) -> Iterator[tuple[str, int]]:
-        """Return every object below a prefix, with its bytes."""
         return iter(
             [
                 (m["path"], m["size"])
@@ -139,6 +145,7 @@ class ObjectStorage:
             ]
         )
 
+    @override
     @contextmanager
     def create(self, name: str) -> Iterator[BinaryIO]:
         """Open a new object; it appears whole when the block ends, and not at all when the block raises."""
@@ -149,6 +156,7 @@ class ObjectStorage:
             yield cast(BinaryIO, writer)
             writer.close()
 
+    @override
     def put_if_absent(self, name: str, data: bytes) -> bool:
         """Put an object on condition that there is none; an answer lost on the way is recognised by its bytes."""
         return self._put_new(name, data) or self.read(name) == data
@@ -161,37 +169,38 @@ class ObjectStorage:
             return False
         return True
 
+    @override
     def replace(self, name: str, data: bytes) -> None:
-        """Put an object over what was there."""
         try:
             with _translated():
                 self._store.put(name, data)
         except OSError as error:
             storage_full(error, self.locate(name))
 
+    @override
     def remove(self, name: str) -> None:
-        """Delete an object if it is there."""
         try:
             with _translated():
                 self._store.delete(name)
         except FileNotFoundError:
             return
 
+    @override
     def make(self, folder: str) -> None:
         """Do nothing: an object store has no folders."""
 
+    @override
     def sync(self, folder: str) -> None:
         """Do nothing: an object that was put is durable."""
 
+    @override
     def local(self, name: str, sha256: str) -> Path:
         """Return a copy on this machine, kept under the hash its manifest names; an old copy is checked first."""
         folder = self._cache or _own_folder()
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{sha256[:32]}-{name.rpartition('/')[2]}"
-        if path.exists():
-            with path.open("rb") as handle:
-                if hashlib.file_digest(handle, "sha256").hexdigest() == sha256:
-                    return path
+        if path.exists() and sha256_of_file(path) == sha256:
+            return path
         private = folder / f".{uuid.uuid4().hex}"
         try:
             with private.open("wb") as sink, _translated():
@@ -214,11 +223,11 @@ def opened(url: str) -> Any:
 
     if url.startswith("file://"):
         return from_url(url)
-    # Plain HTTP is for a server of one's own, such as MinIO, named by an endpoint that says http.
-    plain = os.environ.get("AWS_ENDPOINT_URL", os.environ.get("AWS_ENDPOINT", "")).startswith("http://")
+    endpoint = s3_endpoint() if url.startswith("s3") else ""
     return from_url(
         url,
-        client_options={"allow_http": plain, "timeout": timedelta(seconds=120)},
+        config={"endpoint": endpoint} if endpoint else None,
+        client_options={"allow_http": is_plain_http(endpoint), "timeout": timedelta(seconds=120)},
         retry_config={"max_retries": 5, "retry_timeout": timedelta(seconds=60)},
     )
 

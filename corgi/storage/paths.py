@@ -12,13 +12,12 @@ import pyarrow as pa
 import pyarrow.fs as pa_fs
 
 from corgi.settings.errors import InputError
+from corgi.storage.endpoint import s3_endpoint
 
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
 CHUNK_BYTES = 4 * 2**20
 _ARROW_SCHEMES = frozenset({"gs", "gcs", "abfs", "abfss", "hdfs", "viewfs"})
 _WEB_SCHEMES = frozenset({"http", "https", "ftp", "ftps", "sftp"})
-_MAGIC = re.compile(r"[*?\[]")
-_ASKS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_REGION", "AWS_DEFAULT_REGION")
 
 
 def opened(place: str) -> tuple[pa_fs.FileSystem, str]:
@@ -30,9 +29,9 @@ def opened(place: str) -> tuple[pa_fs.FileSystem, str]:
     """
     scheme, separator, rest = place.partition("://")
     if not separator:
-        return _filesystem("file", ()), place
+        return _filesystem("file"), place
     if scheme == "file":
-        return _filesystem("file", ()), "/" + rest.lstrip("/")
+        return _filesystem("file"), "/" + rest.lstrip("/")
     if "@" in rest.partition("/")[0]:
         raise InputError(
             f"{scheme}://…: an input's address holds credentials; nothing was started; set them in the environment"
@@ -41,9 +40,9 @@ def opened(place: str) -> tuple[pa_fs.FileSystem, str]:
         raise InputError(
             f"{place}: inputs are read from disks and object storage, not from {scheme}; nothing was started; fetch it first"
         )
-    asked = tuple((name, os.environ.get(name, "")) for name in _ASKS)
+    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or ""
     try:
-        return _filesystem(scheme, asked), rest
+        return _filesystem(scheme, s3_endpoint(), region), rest
     except (ImportError, ValueError, pa.ArrowException, OSError) as error:
         raise InputError(
             f"{place}: {scheme} cannot be opened ({first_line(error)}); nothing was started; install its driver or copy the input"
@@ -52,20 +51,18 @@ def opened(place: str) -> tuple[pa_fs.FileSystem, str]:
 
 def expand(pattern: str) -> list[str]:
     """Return the files and folders that a path, URI or glob names, sorted; none when there are none."""
+    from fsspec.implementations.arrow import ArrowFSWrapper
+
     filesystem, path = opened(pattern)
     if isinstance(filesystem, pa_fs.LocalFileSystem):
         return [path] if Path(path).exists() else sorted(glob.glob(path, recursive=True))
     if filesystem.get_file_info(path.rstrip("/")).type != pa_fs.FileType.NotFound:
         return [pattern.rstrip("/")]
-    magic = _MAGIC.search(path)
-    if magic is None:
-        return []
-    base = path[: magic.start()].rpartition("/")[0]
-    wanted = re.compile(_glob_regex(path))
-    selector = pa_fs.FileSelector(base, recursive=True, allow_not_found=True)
     scheme = pattern.partition("://")[0]
-    found = (info.path.lstrip("/") for info in filesystem.get_file_info(selector))
-    return sorted(f"{scheme}://{path}" for path in found if wanted.fullmatch(path))
+    return sorted(
+        f"{scheme}://{found.lstrip('/')}"
+        for found in ArrowFSWrapper(filesystem, skip_instance_cache=True).glob(path)
+    )
 
 
 def inside(folder: str) -> list[str]:
@@ -149,12 +146,12 @@ def sha256_once(place: str, facts: tuple[int, ...]) -> str:
 
 
 @functools.lru_cache(maxsize=16)
-def _filesystem(scheme: str, asked: tuple[tuple[str, str], ...]) -> pa_fs.FileSystem:
-    """Return one filesystem a scheme and environment; credentials come from the environment alone."""
+def _filesystem(scheme: str, endpoint: str = "", region: str = "") -> pa_fs.FileSystem:
+    """Return one filesystem per scheme, endpoint and region; credentials come from the environment alone."""
     if scheme == "file":
         return pa_fs.LocalFileSystem()
     if scheme == "s3":
-        return _s3(dict(asked))
+        return _s3(endpoint, region)
     if scheme in _ARROW_SCHEMES:
         return pa_fs.FileSystem.from_uri(f"{scheme}://")[0]
     import fsspec
@@ -162,27 +159,14 @@ def _filesystem(scheme: str, asked: tuple[tuple[str, str], ...]) -> pa_fs.FileSy
     return pa_fs.PyFileSystem(pa_fs.FSSpecHandler(fsspec.filesystem(scheme)))
 
 
-def _s3(asked: dict[str, str]) -> pa_fs.FileSystem:
-    endpoint = asked["AWS_ENDPOINT_URL_S3"] or asked["AWS_ENDPOINT_URL"]
+def _s3(endpoint: str, region: str) -> pa_fs.FileSystem:
     options: dict[str, Any] = {
-        "region": asked["AWS_REGION"] or asked["AWS_DEFAULT_REGION"] or None,
+        "region": region or None,
         "connect_timeout": 10,
         "request_timeout": 60,
         "retry_strategy": pa_fs.AwsStandardS3RetryStrategy(max_attempts=4),
     }
     if endpoint:
-        scheme, _, host = endpoint.rpartition("://")
-        options |= {"endpoint_override": host.rstrip("/"), "scheme": scheme or "https"}
-        options["region"] = options["region"] or "us-east-1"
+        scheme, _, host = endpoint.partition("://")
+        options |= {"endpoint_override": host, "scheme": scheme, "region": region or "us-east-1"}
     return pa_fs.S3FileSystem(**options)
-
-
-def _glob_regex(path: str) -> str:
-    """Return the expression of a glob: `*` and `?` stay within a folder, `**/` crosses any number of them."""
-    parts = re.split(r"(\*\*/|\*\*|\*|\?|\[[^\]]+\])", path)
-    known = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
-    return "".join(
-        known.get(part)
-        or (part.replace("[!", "[^", 1) if part.startswith("[") and part.endswith("]") else re.escape(part))
-        for part in parts
-    )

@@ -15,8 +15,8 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from corgi.storage.disk import Storage
 from corgi.storage.errors import storage_full
+from corgi.storage.storage import Storage
 from corgi.tables.generations import generation, publish
 from corgi.tables.manifest import FileEntry, RowCounts, ShardManifest, sealed
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from corgi.settings.errors import StorageError
 from corgi.settings.recipe import Recipe
-from corgi.storage.disk import open_storage
+from corgi.storage.roots import open_storage
 from corgi.tables.generations import generation
 from corgi.tables.manifest import ShardManifest, StageManifest
 from corgi.tables.store import Store

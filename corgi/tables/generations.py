@@ -3,8 +3,8 @@
 from typing import TypeVar
 
 from corgi.settings.errors import StorageError
-from corgi.storage.disk import Storage
 from corgi.storage.errors import storage_full
+from corgi.storage.storage import Storage
 from corgi.tables.manifest import ShardManifest, StageManifest, unsealed
 
 _Manifest = TypeVar("_Manifest", ShardManifest, StageManifest)

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from corgi.settings.errors import InputError, StorageError
-from corgi.storage.disk import is_object_store, open_storage
 from corgi.storage.errors import storage_full
+from corgi.storage.roots import is_object_store, open_storage
 from corgi.tables.embedded import EmbeddedShard, embedded_set
 from corgi.tables.manifest import ShardManifest, StageManifest
 from corgi.tables.store import Store

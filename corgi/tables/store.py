@@ -18,8 +18,10 @@ import pyarrow.parquet as pq
 
 from corgi.settings.errors import StorageError
 from corgi.settings.section import digest
-from corgi.storage.disk import Storage, is_object_store, open_storage, write_file
 from corgi.storage.errors import storage_full
+from corgi.storage.files import sha256_of_file, write_file
+from corgi.storage.roots import is_object_store, open_storage
+from corgi.storage.storage import Storage
 from corgi.tables.attempt import VECTOR_ROW_GROUP_ROWS, Attempt, ShardTask
 from corgi.tables.generations import generation, newest, publish, read_sealed
 from corgi.tables.manifest import FileEntry, ShardManifest, StageManifest, sealed
@@ -171,8 +173,7 @@ class Store:
         name = self.file_name(manifest, entry)
         try:
             path = self.storage.local(name, entry.sha256)
-            with path.open("rb") as handle:
-                found = hashlib.file_digest(handle, "sha256").hexdigest()
+            found = sha256_of_file(path)
         except OSError as error:
             self._unreadable(manifest, name, error)
         self._check_hash(manifest, entry, found)

@@ -3,7 +3,7 @@
 from pydantic import BaseModel, ConfigDict, field_serializer
 
 from corgi.settings.errors import StorageError
-from corgi.storage.disk import Storage
+from corgi.storage.storage import Storage
 from corgi.tables.generations import newest, publish
 from corgi.tables.manifest import sealed, unsealed
 

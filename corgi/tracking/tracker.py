@@ -3,11 +3,11 @@
 import dataclasses
 import json
 import math
-import os
 from pathlib import Path
 from typing import Any
 
 from corgi.storage.errors import storage_full
+from corgi.storage.files import sync
 from corgi.tables.store import write_file
 from corgi.tracking.environment import mode_here, with_environment
 from corgi.tracking.tracked_run import Shown, TrackedRun
@@ -58,7 +58,7 @@ class Tracker:
     def commit(self) -> None:
         """Make the lines so far durable and hand those held back to W&B: a checkpoint that counts on them comes next."""
         if self.run.metrics_file.exists():
-            _sync(self.run.metrics_file)
+            sync(self.run.metrics_file)
         if self._sender is not None:
             self._sender.put(self._held)
         self._held = []
@@ -110,9 +110,3 @@ def _cut(path: Path, step: int) -> None:
         except ValueError:  # the last line of an attempt killed while it wrote
             continue
     write_file(path, "".join(kept).encode())
-
-
-def _sync(path: Path) -> None:
-    """Make a metric file durable, before the checkpoint that counts on its lines."""
-    with path.open("rb") as handle:
-        os.fsync(handle.fileno())

@@ -21,9 +21,9 @@ from torch import Tensor
 
 from corgi.settings.errors import StorageError
 from corgi.settings.section import digest
-from corgi.storage.disk import linked
 from corgi.storage.errors import storage_full
-from corgi.training.listing import COMMITTED, entry, files, read_listing, sync, sync_folders
+from corgi.storage.files import publish, sync
+from corgi.training.listing import COMMITTED, entry, files, read_listing, sync_folders
 from corgi.training.ranks import barrier, from_first, gathered, rank, world_size
 from corgi.training.training import Training
 from corgi.training.upload import Uploader, uploader
@@ -245,16 +245,10 @@ def _owner(path: Path) -> int:
 
 
 def _publish(path: Path, listing: dict[str, Any]) -> None:
-    """Put a listing where none is: `link` refuses a name that is taken.
+    """Publish a listing where there is none.
 
-    The private file lies beside the folder: inside, a kill after the link would leave a file nobody listed.
+    The private file is written beside the folder: inside it, a kill after the link would leave a file that is not listed.
     """
     private = path.parent.parent / f".listing.{uuid.uuid4().hex}.json"
-    try:
-        private.write_text(json.dumps(listing, sort_keys=True))
-        sync(private)
-        if not linked(private, path):
-            raise FileExistsError(f"{path} is there already")
-    finally:
-        private.unlink(missing_ok=True)
-    sync(path.parent)
+    if not publish(path, json.dumps(listing, sort_keys=True).encode(), private):
+        raise FileExistsError(f"{path} is there already")

@@ -1,13 +1,12 @@
 """The list of a folder's files with size and sha256: what makes a checkpoint whole, and what is wrong with one."""
 
-import hashlib
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from corgi.settings.section import digest
+from corgi.storage.files import sha256_of_file, sync
 
 COMMITTED = "COMMITTED.json"
 
@@ -33,7 +32,7 @@ class Listing:
                 return f"{path} is missing"
             if path.stat().st_size != entry["size"]:
                 return f"{path} has {path.stat().st_size} bytes, {entry['size']} were written"
-            if sha256(path) != entry["sha256"]:
+            if sha256_of_file(path) != entry["sha256"]:
                 return f"{path} does not match its sha256"
         return None
 
@@ -63,25 +62,14 @@ def files(folder: Path) -> list[Path]:
 def entry(folder: Path, path: Path) -> dict[str, Any]:
     """Make a file durable and return its line of the listing."""
     sync(path)
-    return {"name": str(path.relative_to(folder)), "size": path.stat().st_size, "sha256": sha256(path)}
-
-
-def sync(path: Path) -> None:
-    """Make a file or folder durable."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    return {
+        "name": str(path.relative_to(folder)),
+        "size": path.stat().st_size,
+        "sha256": sha256_of_file(path),
+    }
 
 
 def sync_folders(folder: Path, root: Path) -> None:
     """Make the names in a folder, below it and in the two above durable."""
     for path in [*(inner for inner in folder.rglob("*") if inner.is_dir()), folder, root, root.parent]:
         sync(path)
-
-
-def sha256(path: Path) -> str:
-    """Return a file's sha256, hex."""
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from corgi.settings.errors import StorageError
+from corgi.storage.files import sync
 from corgi.storage.objects import opened
-from corgi.training.listing import COMMITTED, files, read_listing, sync
+from corgi.training.listing import COMMITTED, files, read_listing
 from corgi.training.training import Training
 
 _NAME = re.compile(r"step-(\d{9,})\.[0-9a-f]+")

@@ -1,11 +1,8 @@
-"""Publishing on a disk: whole or not at all, never over another, and a lost reply is no error."""
+"""Publishing on a disk: whole or not at all, never over another."""
 
-import os
 from pathlib import Path
 
-import pytest
-
-from corgi.storage.disk import Disk, linked
+from corgi.storage.disk import Disk
 
 
 def test_a_name_is_given_once(tmp_path: Path) -> None:
@@ -14,21 +11,3 @@ def test_a_name_is_given_once(tmp_path: Path) -> None:
     assert not disk.put_if_absent("a.json", b"second")
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
     assert (tmp_path / "a.json").read_bytes() == b"first"
-
-
-def test_a_lost_reply_to_a_link_that_was_made_is_no_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """NFS repeats the request and answers that the name is taken: by the very same file."""
-    link = os.link
-
-    def lossy(source: Path, target: Path) -> None:
-        link(source, target)
-        raise FileExistsError(target)
-
-    monkeypatch.setattr(os, "link", lossy)
-    assert Disk(tmp_path).put_if_absent("a.json", b"ours")
-    monkeypatch.setattr(os, "link", link)
-    other = tmp_path / "other"
-    other.write_bytes(b"ours")
-    assert not linked(other, tmp_path / "a.json")

@@ -5,7 +5,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corgi.storage.disk import open_storage
+from corgi.storage.roots import open_storage
 from corgi.tables.generations import generation, newest, publish
 
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 from corgi.settings.errors import StorageError
-from corgi.storage import disk as storage_module
+from corgi.storage import files as storage_module
 from corgi.tables.manifest import RowCounts, ShardEntry, ShardManifest, StageManifest
 from corgi.tables.schema import Reason
 from corgi.tables.store import Attempt, ShardTask, Store, table_digest, write_file

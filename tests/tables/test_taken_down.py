@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from corgi.settings.errors import StorageError
-from corgi.storage.disk import open_storage
+from corgi.storage.roots import open_storage
 from corgi.tables.taken_down import TakenDown, read_taken_down, take_down
 
 NAMES = st.frozensets(st.sampled_from(["a", "b", "c", "d"]))
