@@ -1,5 +1,6 @@
 """The tree: no import cycle, no overgrown package, module or function; the measuring tool finds what it looks for."""
 
+import ast
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,8 @@ COVERED_ELSEWHERE = {
     "corgi.shift.stages": "pipelines/test_stages.py",
     "corgi.sources.rows": "sources/test_tars.py",
     "corgi.storage.errors": "tables/test_store.py",
+    "corgi.storage.roots": "storage/test_objects.py",
+    "corgi.storage.storage": "storage/test_disk.py",
     "corgi.tables.attempt": "tables/test_store.py",
     "corgi.tables.rejection": "fetching/test_exchange.py",
     "corgi.tracking.tracked_run": "tracking/test_tracker.py",
@@ -89,6 +92,16 @@ def test_no_modules_and_no_packages_import_each_other_in_a_cycle(found: list[hou
 def test_no_package_holds_more_than_an_eighth_of_the_lines(found: list[house.Module]) -> None:
     name, share = next(iter(house.package_shares(found).items()))
     assert share <= 1 / 8, name
+
+
+def test_a_measure_has_one_definition(found: list[house.Module]) -> None:
+    """What a report quotes under one name is computed by one function."""
+    defined = [(f.name, m.name) for m in found for f in m.tree.body if isinstance(f, ast.FunctionDef)]
+    homes = ("corgi.evaluation.metrics", "corgi.statistics.retrieval", "corgi.statistics.two_sample")
+    measures = {name for name, module in defined if module in homes and not name.startswith("_")}
+    assert {"frechet_distance", "retrieval", "two_sample_cosine"} <= measures
+    twice = [name for name in measures if sum(other == name for other, _ in defined) > 1]
+    assert twice == []
 
 
 def test_functions_fit_on_a_screen_and_modules_stay_short(found: list[house.Module]) -> None:

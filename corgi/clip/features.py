@@ -19,15 +19,15 @@ from corgi.clip.backbones import load_trunks, portable_config
 from corgi.clip.embed import Vectors, embed_captions, embed_pictures
 from corgi.clip.towers import UNTRAINED, Tower, build_model
 from corgi.clip.vectors import column, matrix
+from corgi.feeding.captions import MAX_CAPTIONS, side_by_side
 from corgi.flow.context import Context
 from corgi.settings.clip import EmbedSettings, TowerRef, TowerSettings
 from corgi.settings.section import digest
+from corgi.tables.embedded import rows_of
 from corgi.tables.manifest import RowCounts, ShardManifest
 from corgi.tables.schema import Reason, Split, vector
 from corgi.tables.store import ShardTask, Store
 
-MAX_CAPTIONS = 8
-"""Full captions a picture learns from at most."""
 _FEATURE_SETTINGS = ("image_backbone", "text_backbone", "image_size", "context_length")
 
 
@@ -117,15 +117,9 @@ class FeatureRows:
         """Return `image` [n, d], `text` [n, slots, e] padded with zeros, both half floats, and `num_texts` [n]."""
         pictures = self._pictures(unit, ["uid", "split", "feature"])
         captions = self._store.read(self._shards[unit], "captions", ["uid", "feature"])
-        place = {uid: row for row, uid in enumerate(pictures["uid"].to_pylist())}
-        features = matrix(captions["feature"]).astype(np.float16)
-        text = np.zeros((pictures.num_rows, self.num_slots, features.shape[1]), np.float16)
-        num_texts = np.zeros(pictures.num_rows, np.int64)
-        for row, uid in enumerate(captions["uid"].to_pylist()):
-            picture = place.get(uid)
-            if picture is not None and num_texts[picture] < self.num_slots:
-                text[picture, num_texts[picture]] = features[row]
-                num_texts[picture] += 1
+        owner = rows_of(captions["uid"].to_pylist(), pictures["uid"].to_pylist())
+        features = matrix(captions["feature"]).astype(np.float16)[owner >= 0]
+        text, num_texts = side_by_side(features, owner[owner >= 0], pictures.num_rows, self.num_slots)
         return {"image": matrix(pictures["feature"]).astype(np.float16), "text": text, "num_texts": num_texts}
 
     def groups(self, unit: int) -> list[str]:

@@ -7,15 +7,17 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from open_clip import ClipLoss
 from timm.layers import Mlp
 from torch import Tensor, nn
 
 from corgi.clip.features import FeatureRows
+from corgi.feeding.captions import drawn_caption
 from corgi.feeding.noise import Noise
 from corgi.feeding.rows import vector_moments
 from corgi.settings.clip import TowerSettings
+from corgi.statistics.retrieval import recall
 from corgi.tables.schema import Split
 from corgi.training.ranks import rank, world_size
 
@@ -96,8 +98,8 @@ class HeadsObjective:
         return FeatureRows(self.root, self.features, Split.TRAIN)
 
     def loss(self, model: Any, batch: dict[str, Tensor], noise: Noise) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the CLIP loss over the batch of all workers, one caption drawn a picture."""
-        text = drawn(batch["text"], batch["num_texts"], noise.uniform(CAPTION))
+        """Return the CLIP loss over the batch of all workers, with one caption drawn per picture."""
+        text = drawn_caption(batch["text"], batch["num_texts"], noise.uniform(CAPTION))
         share = self.settings.dropout
         image, text = (
             dropped(self.standardised(batch["image"]), share, noise, IMAGE_DROPOUT),
@@ -118,15 +120,7 @@ class HeadsObjective:
             return {}
         image, text = (torch.from_numpy(values).to(self.mean.device) for values in (images, texts))
         image, text, _ = model(self.standardised(image), text.float())
-        return {f"val/{name}": value for name, value in retrieval(image, text).items()}
-
-
-def drawn(
-    text: Float[Tensor, "batch slots dim"], num_texts: Int[Tensor, "batch"], place: Float[Tensor, "batch"]
-) -> Float[Tensor, "batch dim"]:
-    """Return each row's caption at a place in [0, 1) among those it has."""
-    index = (place * num_texts).long().clamp(max=text.shape[1] - 1)
-    return text[torch.arange(len(text), device=text.device), index]
+        return {f"val/{name}": value for name, value in retrieval_figures(image, text).items()}
 
 
 def dropped(
@@ -156,12 +150,11 @@ def one_a_group(rows: FeatureRows) -> tuple[Float[np.ndarray, "n d"], Float[np.n
     return np.concatenate(images), np.concatenate(texts)
 
 
-def retrieval(image: Float[Tensor, "n dim"], text: Float[Tensor, "n dim"]) -> dict[str, float]:
-    """Return R@1 and R@5 both ways among matched unit rows; ties and NaN count against the match."""
-    score = text.double() @ image.double().T
-    found: dict[str, float] = {"pairs": float(len(image))}
-    for name, matrix in (("text_to_image", score), ("image_to_text", score.T)):
-        better = (~(matrix < matrix.diagonal()[:, None])).sum(dim=1) - 1
-        for k in (1, 5):
-            found[f"{name}_r@{k}"] = float((better < k).double().mean())
-    return found
+def retrieval_figures(image: Float[Tensor, "n dim"], text: Float[Tensor, "n dim"]) -> dict[str, float]:
+    """Return `recall` of matched unit rows both ways, under the names that trackers show, and the number of pairs."""
+    images, texts = (rows.double().cpu().numpy() for rows in (image, text))
+    ways = {"text_to_image": (texts, images), "image_to_text": (images, texts)}
+    return {
+        "pairs": float(len(image)),
+        **{f"{way}_r@{k}": share for way, rows in ways.items() for k, share in recall(*rows, (1, 5)).items()},
+    }

@@ -11,7 +11,7 @@ from corgi.clip.features import FeatureRows, FeatureShards, feature_task, frozen
 from corgi.clip.projection_heads import HeadsObjective
 from corgi.flow.cluster import connect
 from corgi.flow.context import Context
-from corgi.flow.shards import Pool, make_shards
+from corgi.flow.shards import Pool, make_pending
 from corgi.settings.errors import InputError, SettingsError
 from corgi.tables.manifest import RowCounts
 from corgi.tables.schema import Split
@@ -40,11 +40,8 @@ def run(context: Context) -> list[ShardTask]:
         )
     features = [feature_task(context, download) for download in context.shards("download")]
     model = context.task("model")
-    pending = context.pending(features)
-    if pending:
-        connect(context.recipe)
-        arguments = {"settings": settings.model_dump(mode="json")}
-        make_shards(FeatureShards, arguments, pending, Pool(settings.num_actors), "features")
+    arguments = {"settings": settings.model_dump(mode="json")}
+    make_pending(context, FeatureShards, features, Pool(settings.num_actors), "features", arguments)
     if context.pending([model]):
         connect(context.recipe)
         _commit_model(context, model, _training(context, model, features))

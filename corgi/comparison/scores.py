@@ -19,14 +19,13 @@ from corgi.evaluation.metrics import (
     retrieval,
     softmax_average,
     squared_mmd,
-    two_sample_cosine,
 )
-from corgi.flow.cluster import connect
 from corgi.flow.context import Context
-from corgi.flow.shards import Pool, make_shards
+from corgi.flow.shards import Pool, make_pending
 from corgi.models.text_prior import Sampling, TextPrior
 from corgi.settings.compare import CompareSettings, ScoreSettings
 from corgi.settings.errors import InputError
+from corgi.statistics.two_sample import two_sample_cosine
 from corgi.tables.manifest import RowCounts, ShardManifest
 from corgi.tables.schema import Split
 from corgi.tables.store import ShardTask, Store
@@ -47,11 +46,8 @@ def run(context: Context) -> list[ShardTask]:
         )
         for entry in context.entries("contest")
     ]
-    pending = context.pending(tasks)
-    if pending:
-        connect(context.recipe)
-        pool = Pool(settings.num_actors, gpus=settings.gpus_per_actor)
-        make_shards(ScoreShards, {}, pending, pool, "scores")
+    pool = Pool(settings.num_actors, gpus=settings.gpus_per_actor)
+    make_pending(context, ScoreShards, tasks, pool, "scores")
     return tasks
 
 
@@ -147,18 +143,18 @@ class Judge:
             "candidates": sampling.num_candidates,
             "cosine": paired_cosine(sampled, image),
             **retrieval(sampled, image, RANKS),
-            "two_sample_cosine": two_sample_cosine(list(drawn.reshape(len(self.words), each, -1))),
+            "two_sample_cosine": two_sample_cosine(drawn.reshape(len(self.words), each, -1), each="group"),
             "frechet": frechet_distance(drawn, self.true_words(0)),
             "mmd": squared_mmd(drawn, self.true_words(0)),
         }
 
-    def truth(self) -> dict[str, float]:
+    def truth(self) -> dict[str, float | None]:
         """Return what perfect samples of the coarse words would score."""
         first, second = self.true_words(0), self.true_words(1)
         return {
             "words": len(self.words),
             "held-out concepts": len(self.held_out[0]),
-            "two_sample_cosine": two_sample_cosine([images for _, images in self.words]),
+            "two_sample_cosine": two_sample_cosine([images for _, images in self.words], each="group"),
             "frechet": frechet_distance(second, first),
             "mmd": squared_mmd(second, first),
         }

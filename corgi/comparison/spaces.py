@@ -12,9 +12,8 @@ from safetensors.numpy import save as save_tensors
 from corgi.comparison.arms import cluster_counts, low_rank_counts
 from corgi.feeding.feed import Rows, first_rows
 from corgi.feeding.rows import PriorRows, embedded_shards
-from corgi.flow.cluster import connect
 from corgi.flow.context import Context
-from corgi.flow.shards import Pool, make_shards
+from corgi.flow.shards import Pool, make_pending
 from corgi.settings.compare import CompareSettings, SpaceName
 from corgi.settings.errors import InputError
 from corgi.statistics.clusters import nearest, spherical_kmeans
@@ -31,6 +30,7 @@ from corgi.tables.manifest import RowCounts, ShardManifest
 from corgi.tables.schema import Split
 from corgi.tables.store import ShardTask, Store
 from corgi.training.data_checks import check_spread
+from corgi.unit_vectors import unit_rows
 
 FLOOR_SHARE = 1e-3
 _IMAGE, _TEXT = 0, 1
@@ -61,7 +61,7 @@ class Space:
         drawn = np.random.Generator(np.random.Philox(key=[whose, 0])).standard_normal(rows.shape[-1])
         direction = drawn / np.linalg.norm(drawn)
         moved = np.sqrt(1 - self.offset**2) * rows + self.offset * direction
-        return (moved / np.linalg.norm(moved, axis=-1, keepdims=True)).astype(np.float32)
+        return unit_rows(moved).astype(np.float32)
 
 
 class SpaceRows:
@@ -83,10 +83,7 @@ def run(context: Context) -> list[ShardTask]:
     """Commit `statistics` of every space."""
     settings: CompareSettings = context.recipe.compare
     tasks = [context.task(name, {"space": name}) for name in settings.spaces]
-    pending = context.pending(tasks)
-    if pending:
-        connect(context.recipe)
-        make_shards(SpaceShards, {}, pending, Pool(settings.num_actors), "spaces")
+    make_pending(context, SpaceShards, tasks, Pool(settings.num_actors), "spaces")
     return tasks
 
 

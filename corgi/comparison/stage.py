@@ -13,9 +13,8 @@ from corgi.comparison.plot import plot_space
 from corgi.comparison.scores import judge
 from corgi.comparison.spaces import Space
 from corgi.evaluation.metrics import student_interval
-from corgi.flow.cluster import connect
 from corgi.flow.context import Context
-from corgi.flow.shards import Pool, make_shards
+from corgi.flow.shards import Pool, make_pending
 from corgi.settings.compare import CompareSettings, ScoreSettings
 from corgi.tables.manifest import RowCounts, ShardManifest
 from corgi.tables.store import ShardTask, Store
@@ -53,10 +52,7 @@ Found = Mapping[Way, Mapping[str, Float[np.ndarray, "seeds"]]]
 def run(context: Context) -> list[ShardTask]:
     """Commit metrics.json, scores.json and one plot a space."""
     task = context.task("all")
-    pending = context.pending([task])
-    if pending:
-        connect(context.recipe)
-        make_shards(ComparisonShards, {}, pending, Pool(), "comparison")
+    if make_pending(context, ComparisonShards, [task], Pool(), "comparison"):
         _track(context, task)
     return [task]
 

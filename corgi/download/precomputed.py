@@ -6,9 +6,8 @@ from corgi.download.carried import amended, commit_tables
 from corgi.download.planned import Outcome
 from corgi.download.rules import check_captions, rules_of
 from corgi.download.shard_tables import ShardTables, shard_tables
-from corgi.flow.cluster import connect
 from corgi.flow.context import Context
-from corgi.flow.shards import Pool, make_shards
+from corgi.flow.shards import Pool, make_pending
 from corgi.imaging.decode import StoredImage
 from corgi.settings.data import DownloadSettings
 from corgi.tables.manifest import ShardManifest
@@ -24,12 +23,9 @@ _ELSEWHERE = StoredImage(b"", 0, 0, 0, 0, "", "", "", "")
 def run(context: Context) -> list[ShardTask]:
     """Commit `images`, `captions` and `ledger` of every shard of the plan: nothing is fetched."""
     tasks = context.partitioned()
-    pending = context.pending(tasks)
-    if pending:
-        settings: DownloadSettings = context.recipe.download
-        connect(context.recipe)
-        pool = Pool(settings.num_actors, settings.cpus_per_actor)
-        make_shards(ListedShards, {}, pending, pool, "download")
+    settings: DownloadSettings = context.recipe.download
+    pool = Pool(settings.num_actors, settings.cpus_per_actor)
+    make_pending(context, ListedShards, tasks, pool, "download")
     return tasks
 
 

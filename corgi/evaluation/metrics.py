@@ -6,22 +6,15 @@ import numpy as np
 from jaxtyping import Float
 from scipy import stats
 
+from corgi.statistics.retrieval import recall
+from corgi.unit_vectors import unit_rows
+
 Vectors = Float[np.ndarray, "rows dim"]
 
 
 def paired_cosine(a: Vectors, b: Vectors) -> float:
     """Return the mean cosine of matching rows of unit vectors."""
     return float((a * b).sum(1).mean())
-
-
-def two_sample_cosine(groups: Sequence[Vectors]) -> float:
-    """Return the mean cosine of two different rows of one group, over groups: 1 is collapse, truth is the truth's own."""
-    cosines = []
-    for group in groups:
-        if len(group) > 1:
-            gram = group @ group.T
-            cosines.append((gram.sum() - np.trace(gram)) / (len(group) * (len(group) - 1)))
-    return float(np.mean(cosines))
 
 
 def frechet_distance(a: Vectors, b: Vectors) -> float:
@@ -65,11 +58,8 @@ def student_interval(values: Float[np.ndarray, "seeds"]) -> tuple[float, float]:
 
 
 def retrieval(queries: Vectors, targets: Vectors, ranks: Sequence[int] = (1, 5, 10)) -> dict[str, float]:
-    """Return R@k: the share of queries whose own row is among the k nearest targets by cosine; ties count against."""
-    similarity = queries @ targets.T
-    own = np.diagonal(similarity)
-    better = (similarity >= own[:, None]).sum(1) - 1
-    return {f"R@{k}": float((better < k).mean()) for k in ranks}
+    """Return `recall` under the names of metrics.json: `R@k`."""
+    return {f"R@{k}": share for k, share in recall(queries, targets, ranks).items()}
 
 
 def interval(values: Float[np.ndarray, "rows"], seed: int = 0, num_draws: int = 2000) -> tuple[float, float]:
@@ -84,5 +74,4 @@ def softmax_average(text: Vectors, train_text: Vectors, train_image: Vectors, te
     """Return unit averages of train images weighted by softmax(cos(text, train text) / temperature): no training at all."""
     logits = text @ train_text.T / temperature
     weights = np.exp(logits - logits.max(1, keepdims=True))
-    mean = (weights / weights.sum(1, keepdims=True)) @ train_image
-    return mean / np.linalg.norm(mean, axis=1, keepdims=True)
+    return unit_rows((weights / weights.sum(1, keepdims=True)) @ train_image)

@@ -17,17 +17,16 @@ from corgi.evaluation.metrics import (
     paired_cosine,
     retrieval,
     softmax_average,
-    two_sample_cosine,
 )
-from corgi.flow.cluster import connect
 from corgi.flow.context import Context
-from corgi.flow.shards import Pool, make_shards
+from corgi.flow.shards import Pool, make_pending
 from corgi.imaging.decode import decode_stored
 from corgi.inference.generate import Generator, assemble
 from corgi.models.picture_decoder import to_bytes
 from corgi.models.text_prior import Sampling, TextPrior
 from corgi.settings.errors import InputError
 from corgi.settings.models import EvaluateSettings, PriorSettings
+from corgi.statistics.two_sample import two_sample_cosine
 from corgi.tables.embedded import embedded_set, stored_pictures
 from corgi.tables.manifest import RowCounts, ShardManifest
 from corgi.tables.schema import Split
@@ -48,11 +47,8 @@ NOTES = [
 def run(context: Context) -> list[ShardTask]:
     """Commit metrics.json and grid.png of this run."""
     task = context.task("all")
-    pending = context.pending([task])
-    if pending:
-        connect(context.recipe)
-        pool = Pool(cpus=2.0, gpus=context.recipe.evaluate.gpus)
-        make_shards(EvaluateShards, {}, pending, pool, "evaluate")
+    pool = Pool(cpus=2.0, gpus=context.recipe.evaluate.gpus)
+    make_pending(context, EvaluateShards, [task], pool, "evaluate")
     return [task]
 
 
@@ -143,7 +139,7 @@ class Measured:
             for name, found in (("text embedding", text), ("softmax average", average))
         }
 
-    def word_truth(self) -> dict[str, float]:
+    def word_truth(self) -> dict[str, float | None]:
         """Return what perfect samples of the coarse words would score; the floor is true against other true pictures."""
         if len(self.words) < 2:
             return {"words": len(self.words)}
@@ -151,7 +147,7 @@ class Measured:
         floor = frechet_distance(self._true_words(1), self._true_words(0))
         return {
             "words": len(self.words),
-            "two-sample cosine of the truth": two_sample_cosine(groups),
+            "two-sample cosine of the truth": two_sample_cosine(groups, each="group"),
             "Frechet floor": floor,
         }
 
@@ -201,7 +197,7 @@ class Measured:
             }
         return measures
 
-    def _word_fit(self, prior: TextPrior, sampling: Sampling) -> dict[str, float]:
+    def _word_fit(self, prior: TextPrior, sampling: Sampling) -> dict[str, float | None]:
         """Return two-sample cosine and Frechet distance of samples of the coarse words; empty with fewer than two words."""
         if len(self.words) < 2:
             return {}
@@ -219,7 +215,7 @@ class Measured:
         sampled = drawn.cpu().numpy()
         groups = list(sampled.reshape(len(self.words), each, -1))
         return {
-            "two_sample_cosine": two_sample_cosine(groups),
+            "two_sample_cosine": two_sample_cosine(groups, each="group"),
             "frechet": frechet_distance(sampled, self._true_words(0)),
         }
 

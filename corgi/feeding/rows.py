@@ -6,13 +6,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from corgi.feeding.captions import MAX_CAPTIONS, side_by_side
 from corgi.tables.embedded import EmbeddedShard, rows_of, vectors_of
 from corgi.tables.schema import Split
 from corgi.tables.store import Store
 from corgi.tables.vectors import matrix
-
-MAX_CAPTIONS = 8
-"""Captions of one kind a picture takes part with; more are left to the embeddings table."""
 
 
 def embedded_shards(root: str, inputs: Mapping[str, Sequence[str]]) -> list[EmbeddedShard]:
@@ -42,7 +40,7 @@ class PriorRows:
         states = shard.word_states(self._encoder, captions["uid"]) if self._encoder else None
         for kind in ("full", "coarse"):
             mine = (np.asarray(captions["kind"]) == kind) & (owner >= 0)
-            loaded[kind], loaded[f"num_{kind}"] = _padded(text[mine], owner[mine], num_rows)
+            loaded[kind], loaded[f"num_{kind}"] = side_by_side(text[mine], owner[mine], num_rows)
             if states is not None:
                 own = [states[caption] for caption in np.flatnonzero(mine)]
                 loaded[f"{kind}_words"] = _listed(own, owner[mine], (num_rows, states[0].shape[1]))
@@ -96,17 +94,3 @@ def _listed(
             listed[row, counts[row]] = state
             counts[row] += 1
     return listed
-
-
-def _padded(
-    vectors: Float[np.ndarray, "captions dim"], owner: Int[np.ndarray, "captions"], num_rows: int
-) -> tuple[Float[np.ndarray, "rows slots dim"], Int[np.ndarray, "rows"]]:
-    """Lay the captions of each row side by side, the first MAX_CAPTIONS of them, in as many slots as the fullest row needs."""
-    most = int(np.bincount(owner).max(initial=1)) if len(owner) else 1
-    padded = np.zeros((num_rows, min(most, MAX_CAPTIONS), vectors.shape[1]), dtype=np.float32)
-    counts = np.zeros(num_rows, dtype=np.int64)
-    for vector, row in zip(vectors, owner, strict=True):
-        if counts[row] < MAX_CAPTIONS:
-            padded[row, counts[row]] = vector
-            counts[row] += 1
-    return padded, counts

@@ -9,7 +9,8 @@ from contextlib import suppress
 from typing import Any, Protocol
 
 from corgi.flow import screen
-from corgi.flow.cluster import is_of_this_command
+from corgi.flow.cluster import connect, is_of_this_command
+from corgi.flow.context import Context
 from corgi.flow.demand import Demand, check_one
 from corgi.flow.executor import is_in_process
 from corgi.flow.node_types import alive
@@ -37,6 +38,25 @@ class Pool:
     num_actors: int = 1
     cpus: float = 1.0
     gpus: float = 0.0
+
+
+def make_pending(
+    context: Context,
+    maker: Callable[..., Maker],
+    tasks: Sequence[ShardTask],
+    pool: Pool,
+    label: str,
+    arguments: dict[str, Any] | None = None,
+) -> bool:
+    """Make those shards of a stage that are not committed yet, as `make_shards` does; return whether there were any.
+
+    The cluster is connected to only when there is work.
+    """
+    pending = context.pending(tasks)
+    if pending:
+        connect(context.recipe)
+        make_shards(maker, arguments or {}, pending, pool, label)
+    return bool(pending)
 
 
 def make_shards(

@@ -6,6 +6,7 @@ milliseconds; an offset outside the bytes reads as the end of the file.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 MAX_PARTS = 20_000
 """Segments or chunks read before a file counts as malformed."""
@@ -78,14 +79,7 @@ def png_chunks(data: bytes) -> Iterator[Part]:
         MalformedError: too many chunks.
 
     """
-    offset = 8
-    for _ in range(MAX_PARTS):
-        if offset + 8 > len(data):
-            return
-        length = int.from_bytes(data[offset : offset + 4])
-        yield data[offset + 4 : offset + 8], offset + 8, length
-        offset += 12 + length
-    raise MalformedError("PNG of too many chunks")
+    return _chunks(data, "PNG", 8, is_kind_first=False, order="big", trailer=lambda length: 4)
 
 
 def riff_chunks(data: bytes) -> Iterator[Part]:
@@ -95,14 +89,30 @@ def riff_chunks(data: bytes) -> Iterator[Part]:
         MalformedError: too many chunks.
 
     """
-    offset = 12
+    return _chunks(data, "WEBP", 12, is_kind_first=True, order="little", trailer=lambda length: length & 1)
+
+
+def _chunks(
+    data: bytes,
+    name: str,
+    offset: int,
+    is_kind_first: bool,
+    order: Literal["big", "little"],
+    trailer: Callable[[int], int],
+) -> Iterator[Part]:
+    """Yield the chunks from an offset on: kind and length of four bytes each, the content, and a trailer.
+
+    `trailer` returns the bytes of checksum or padding behind a content of so many bytes.
+    """
     for _ in range(MAX_PARTS):
         if offset + 8 > len(data):
             return
-        length = int.from_bytes(data[offset + 4 : offset + 8], "little")
-        yield data[offset : offset + 4], offset + 8, length
-        offset += 8 + length + (length & 1)
-    raise MalformedError("WEBP of too many chunks")
+        first, second = data[offset : offset + 4], data[offset + 4 : offset + 8]
+        kind, size = (first, second) if is_kind_first else (second, first)
+        length = int.from_bytes(size, order)
+        yield kind, offset + 8, length
+        offset += 8 + length + trailer(length)
+    raise MalformedError(f"{name} of too many chunks")
 
 
 def _jpeg(data: bytes) -> FormatInfo | None:

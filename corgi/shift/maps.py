@@ -21,8 +21,11 @@ from corgi.statistics.moments import Moments, cluster_moments
 from corgi.tables.embedded import EmbeddedShard, rows_of, vectors_of
 from corgi.tables.schema import Split
 from corgi.tables.store import Store
+from corgi.unit_vectors import unit_rows
 
 Arrays = dict[str, np.ndarray]
+MOMENTS, SKETCHES = ("count", "mean", "second"), ("count", "mean", "sketch")
+"""What a shard's sums consist of, by attribute and by name of the array."""
 _LEAST_NORM = 0.5
 """Stored vectors have unit norm to the precision of half floats; one below this is none."""
 
@@ -74,13 +77,7 @@ def assigned(shard: EmbeddedShard, centroids: Float[np.ndarray, "k dim"]) -> Arr
     _, vectors = images(shard, Split.TRAIN)
     index, _ = nearest(vectors, centroids)
     found = cluster_moments(vectors, index, len(centroids))
-    filled = np.flatnonzero(found.count)
-    return {
-        "cluster": filled,
-        "count": found.count[filled],
-        "mean": found.mean[filled],
-        "second": found.second[filled],
-    }
+    return _of_filled(found, MOMENTS)
 
 
 def moments_of(arrays: Mapping[str, np.ndarray], num_clusters: int) -> Moments:
@@ -89,8 +86,7 @@ def moments_of(arrays: Mapping[str, np.ndarray], num_clusters: int) -> Moments:
     found = Moments(
         np.zeros(num_clusters, np.int64), np.zeros((num_clusters, dim)), np.zeros((num_clusters, dim))
     )
-    for name in ("count", "mean", "second"):
-        getattr(found, name)[arrays["cluster"]] = arrays[name]
+    _fill(found, arrays, MOMENTS)
     return found
 
 
@@ -104,21 +100,26 @@ def sketched(
     _, vectors = images(shard, Split.TRAIN)
     index, _ = nearest(vectors, centroids)
     found = Sketches.of(vectors, index, range(*clusters), basis)
-    filled = np.flatnonzero(found.count)
-    return {
-        "cluster": filled,
-        "count": found.count[filled],
-        "mean": found.mean[filled],
-        "sketch": found.sketch[filled],
-    }
+    return _of_filled(found, SKETCHES)
 
 
 def sketches_of(arrays: Mapping[str, np.ndarray], num_sets: int) -> Sketches:
     """Return a shard's sketches with the empty clusters in place again."""
     found = Sketches.empty(num_sets, *arrays["sketch"].shape[1:])
-    for name in ("count", "mean", "sketch"):
-        getattr(found, name)[arrays["cluster"]] = arrays[name]
+    _fill(found, arrays, SKETCHES)
     return found
+
+
+def _of_filled(found: Moments | Sketches, names: Sequence[str]) -> Arrays:
+    """Return the sums of the clusters that have rows, and which clusters these are."""
+    filled = np.flatnonzero(found.count)
+    return {"cluster": filled, **{name: getattr(found, name)[filled] for name in names}}
+
+
+def _fill(found: Moments | Sketches, arrays: Mapping[str, np.ndarray], names: Sequence[str]) -> None:
+    """Put the sums of some clusters in their places among all."""
+    for name in names:
+        getattr(found, name)[arrays["cluster"]] = arrays[name]
 
 
 def full_moments(shard: EmbeddedShard) -> Arrays:
@@ -143,7 +144,7 @@ def judged(shard: EmbeddedShard, mean: Float[np.ndarray, "k dim"], limit: int) -
     uids, vectors = images(shard, Split.VAL)
     row, text = (found[:limit] for found in captions(shard, uids))
     index, cosine = nearest(vectors, mean)
-    direction = mean / np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-12)
+    direction = unit_rows(mean)
     return {
         "picture": vectors[row].astype(np.float16),
         "text": text.astype(np.float16),

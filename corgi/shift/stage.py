@@ -31,8 +31,8 @@ from corgi.statistics.shift import (
     matched_scale,
     regression_scale,
     spectrum,
-    two_sample_cosine,
 )
+from corgi.statistics.two_sample import groups_of, two_sample_cosine
 from corgi.tables.embedded import EmbeddedShard, embedded_set, stored_pictures
 from corgi.tables.manifest import RowCounts
 from corgi.tables.store import ShardTask, Store
@@ -187,7 +187,7 @@ def _scales(found: Findings, settings: ShiftSettings) -> dict[str, float | None]
             "committed work is safe; set shift.scale to a number"
         )
     return {
-        "two_sample_cosine_given_caption": two_sample_cosine(rows, label),
+        "two_sample_cosine_given_caption": two_sample_cosine(groups_of(rows, label), each="pair"),
         "scale_matched_to_captions": shared,
         "scale_at_most_by_regression": regressed,
         "scale": matched if settings.scale == "matched" else settings.scale,

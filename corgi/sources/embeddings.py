@@ -22,6 +22,7 @@ from corgi.sources.sources import FORMATS, IMAGE_VECTORS, METADATA, TEXT_VECTORS
 from corgi.storage.paths import ending, first_line
 from corgi.tables.arrow import pc
 from corgi.tables.schema import given_vectors
+from corgi.unit_vectors import unit_and_norm
 
 _DATACOMP = {"img": "image", "txt": "text"}
 _PART_ROWS = 16_384
@@ -109,11 +110,8 @@ def opened_arrays(file: VectorFile) -> dict[str, np.ndarray]:
 
 
 def unit_vectors(array: np.ndarray) -> tuple[Float[np.ndarray, "n dim"], Float[np.ndarray, "n"]]:
-    """Return rows at unit norm, and the norms they had; a zero row stays zero, one that is not finite becomes NaN."""
-    wide = np.asarray(array, np.float32)
-    with np.errstate(invalid="ignore"):  # an infinite row becomes NaN, which no table takes
-        norm = np.linalg.norm(wide, axis=1)
-        return wide / np.maximum(norm, np.finfo(np.float32).tiny)[:, None], norm
+    """Return rows at unit norm and the norms they had, both float32."""
+    return unit_and_norm(np.asarray(array, np.float32))
 
 
 @contextmanager

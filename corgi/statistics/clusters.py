@@ -4,6 +4,8 @@ import faiss
 import numpy as np
 from jaxtyping import Float, Int
 
+from corgi.unit_vectors import unit_rows
+
 ASSIGN_CHUNK_ROWS = 16_384
 
 
@@ -61,5 +63,4 @@ def nearest(
 
 
 def _unit(rows: Float[np.ndarray, "n dim"]) -> Float[np.ndarray, "n dim"]:
-    norm = np.linalg.norm(rows, axis=1, keepdims=True)
-    return (rows / np.where(norm > 0, norm, 1)).astype(np.float32)
+    return unit_rows(rows).astype(np.float32)

@@ -13,6 +13,7 @@ from corgi.diffusion.shifted import check_finite, choose_cluster
 from corgi.statistics.clusters import nearest
 from corgi.statistics.low_rank import shrinkage_weight
 from corgi.statistics.moments import Moments, cluster_moments, pooled
+from corgi.unit_vectors import unit_rows
 
 RIDGE_SHARE = 1e-3
 """Ridge of the regression on captions, as a share of the mean variance of a caption's dimension."""
@@ -99,7 +100,7 @@ def expected_directions(
             rank = shift.factor.shape[2]
             moved = moved + generator.normal(size=(len(moved), rank)) @ shift.factor[cluster].T
         drawn = np.concatenate([shift.mean[cluster] + moved, shift.mean[cluster] - moved])
-        found[cluster] = (drawn / np.linalg.norm(drawn, axis=1, keepdims=True)).mean(axis=0)
+        found[cluster] = unit_rows(drawn).mean(axis=0)
     return found
 
 
@@ -135,21 +136,6 @@ def choice_by_clusters(
         "expected_cosine": expected_choice_accuracy(text, own, expected_directions(shift)),
         "chance": float(np.bincount(own).max() / len(own)) if len(own) else None,
     }
-
-
-def two_sample_cosine(rows: Float[np.ndarray, "n dim"], label: Int[np.ndarray, "n"]) -> float | None:
-    """Return the mean cosine of two different unit rows of one label, pairs weighted equally.
-
-    It is the c of two honest samples of the same condition: a mean of samples scores sqrt(c) (docs/method.md,
-    trap 6). None where no label has two rows.
-    """
-    total = pairs = 0.0
-    for value in np.flatnonzero(np.bincount(label) > 1) if len(label) else ():
-        members = rows[label == value].astype(np.float64)
-        sums = members.sum(axis=0)
-        total += float(sums @ sums - (members * members).sum())
-        pairs += len(members) * (len(members) - 1)
-    return total / pairs if pairs else None
 
 
 def matched_scale(

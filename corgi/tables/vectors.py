@@ -10,6 +10,7 @@ import pyarrow as pa
 from jaxtyping import Float
 
 from corgi.settings.errors import InputError
+from corgi.unit_vectors import unit_rows
 
 
 def tower_names(schema: pa.Schema) -> list[str]:
@@ -38,6 +39,5 @@ def matrix(column: pa.ChunkedArray) -> Float[np.ndarray, "rows dim"]:
 
 def concatenated(table: pa.Table, kind: str, towers: Sequence[str]) -> Float[np.ndarray, "rows dim"]:
     """Return unit vectors over all towers: each block unit, the whole divided by sqrt(towers) (method trap 1)."""
-    blocks = [matrix(table[f"{tower}/{kind}"]) for tower in towers]
-    blocks = [block / np.maximum(np.linalg.norm(block, axis=1, keepdims=True), 1e-12) for block in blocks]
+    blocks = [unit_rows(matrix(table[f"{tower}/{kind}"])) for tower in towers]
     return np.concatenate(blocks, axis=1) / np.float32(np.sqrt(len(blocks)))

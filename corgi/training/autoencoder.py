@@ -12,9 +12,8 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from corgi.flow import screen
-from corgi.flow.cluster import connect
 from corgi.flow.context import Context
-from corgi.flow.shards import Pool, make_shards
+from corgi.flow.shards import Pool, make_pending
 from corgi.imaging.decode import decode_stored
 from corgi.models.autoencoder import LATENT_SPACES, Autoencoder
 from corgi.settings.errors import InputError
@@ -45,10 +44,7 @@ def run(context: Context) -> list[ShardTask]:
         )
         for images in context.shards("download")
     ]
-    pending = context.pending(tasks)
-    if pending:
-        connect(context.recipe)
-        make_shards(EncodeShards, {}, pending, Pool(), "latents")
+    make_pending(context, EncodeShards, tasks, Pool(), "latents")
     return [model, *tasks]
 
 

@@ -14,6 +14,7 @@ from corgi.diffusion.learned import NUM_DRAWS, diversity_loss, gaussian_draws, s
 from corgi.diffusion.loss import Noised, loss_weight, prediction_error, to_x0, weighted_loss
 from corgi.diffusion.schedule import Schedule
 from corgi.diffusion.shifted import ShiftedDiffusion, ShiftTable, choose_cluster
+from corgi.feeding.captions import drawn_caption
 from corgi.feeding.feed import Rows, dense, first_rows
 from corgi.feeding.noise import Noise
 from corgi.feeding.rows import PriorRows, embedded_shards
@@ -34,7 +35,7 @@ from corgi.training.shift_table import shift_scale, shift_table
 from corgi.training.similarity import similarities
 from corgi.training.trainer import final_weights, train
 from corgi.training.training import Training
-from corgi.training.words import check_words, cut_or_pad, pick, words_of
+from corgi.training.words import check_words, cut_or_pad, words_of
 
 CAPTION_KIND, CAPTION_INDEX, TIMESTEP, EPS, DROP, CHOICE, SHIFT_EPS = range(7)
 """Draws of one training sample, each its own stream of the noise."""
@@ -248,10 +249,11 @@ class PriorObjective:
         is_coarse = (noise.uniform(CAPTION_KIND) < self.settings.coarse_caption_share) & (
             batch["num_coarse"] > 0
         )
-        place = noise.uniform(CAPTION_INDEX)
-        chosen = is_coarse.view(-1, *(1,) * (full.ndim - 2))
+        u = noise.uniform(CAPTION_INDEX)
         return torch.where(
-            chosen, pick(coarse, batch["num_coarse"], place), pick(full, batch["num_full"], place)
+            is_coarse.view(-1, *(1,) * (full.ndim - 2)),
+            drawn_caption(coarse, batch["num_coarse"], u),
+            drawn_caption(full, batch["num_full"], u),
         )
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:

@@ -1,8 +1,7 @@
-"""The captions of a picture and their words in the prior's training: which one is drawn, whose states it reads, how many."""
+"""The word encodings that a prior reads: which text encoder's, of what width, and how many per caption."""
 
-import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from corgi.flow.context import Context
@@ -46,11 +45,3 @@ def cut_or_pad(
 ) -> Float[Tensor, "batch slots number width"]:
     """Return the first `number` words of each caption, shorter ones followed by zeros, which the network takes as padding."""
     return F.pad(words[:, :, :number], (0, 0, 0, max(0, number - words.shape[2])))
-
-
-def pick(
-    captions: Float[Tensor, "batch slots *dims"], count: Int[Tensor, "batch"], place: Float[Tensor, "batch"]
-) -> Float[Tensor, "batch *dims"]:
-    """Return the caption at a place in 0..1 among the first `count` of each row."""
-    index = (place * count).long().clamp(max=captions.shape[1] - 1)
-    return captions[torch.arange(len(captions), device=captions.device), index]

@@ -11,7 +11,6 @@ from corgi.evaluation.metrics import (
     softmax_average,
     squared_mmd,
     student_interval,
-    two_sample_cosine,
 )
 
 
@@ -37,12 +36,6 @@ def test_frechet_survives_fewer_rows_than_dimensions():
     assert np.isfinite(frechet_distance(_unit(10, 32, 0), _unit(12, 32, 1)))
 
 
-def test_two_sample_cosine_is_one_for_collapse_and_ignores_single_rows():
-    collapsed = np.repeat(_unit(1, 16, 0), 8, axis=0)
-    assert two_sample_cosine([collapsed, _unit(1, 16, 1)]) == pytest.approx(1)
-    assert two_sample_cosine([np.eye(4)]) == pytest.approx(0)
-
-
 def test_the_conditional_mean_beats_honest_samples_in_cosine():
     """The metric trap: with two-sample cosine c, the mean scores about sqrt(c), more than any honest sample."""
     generator = np.random.default_rng(0)
@@ -62,6 +55,18 @@ def test_retrieval_finds_its_own_and_counts_ties_against():
     assert retrieval(same, same) == {"R@1": 0.0, "R@5": 0.0, "R@10": 0.0}
     rolled = retrieval(targets, np.roll(targets, 1, axis=0))
     assert rolled["R@1"] == 0
+
+
+def test_embeddings_that_are_not_finite_retrieve_nothing():
+    targets = _unit(50, 32, 3)
+    broken = np.full_like(targets, np.nan)
+    assert retrieval(broken, targets) == retrieval(targets, broken) == {"R@1": 0.0, "R@5": 0.0, "R@10": 0.0}
+
+
+def test_a_softmax_average_that_cancels_out_is_zero_not_nan():
+    text, image = _unit(1, 16, 0), _unit(1, 16, 1)
+    cancelled = softmax_average(text, np.repeat(text, 2, axis=0), np.concatenate([image, -image]), 1.0)
+    np.testing.assert_array_equal(cancelled, np.zeros((1, 16)))
 
 
 def test_interval_covers_the_mean_and_shrinks():

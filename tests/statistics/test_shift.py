@@ -15,7 +15,6 @@ from corgi.statistics.shift import (
     regression_scale,
     shift_parameters,
     spectrum,
-    two_sample_cosine,
 )
 
 
@@ -80,16 +79,6 @@ def test_choice_accuracy_counts_agreement() -> None:
     assert choice_accuracy(text, np.array([0, 1, 2, 0]), mean) == 0.75
     assert choice_accuracy(10 * text, np.array([0, 1, 2, 0]), 7 * mean) == 0.75
     assert choice_accuracy(text[:0], np.zeros(0, int), mean) is None
-
-
-@pytest.mark.law
-def test_two_sample_cosine_is_the_mean_over_pairs() -> None:
-    rows = np.random.default_rng(3).normal(size=(9, 4))
-    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-    label = np.array([0, 0, 0, 1, 1, 2, 3, 3, 3])
-    pairs = [float(rows[i] @ rows[j]) for i in range(9) for j in range(9) if i != j and label[i] == label[j]]
-    assert two_sample_cosine(rows, label) == pytest.approx(np.mean(pairs), abs=1e-12)
-    assert two_sample_cosine(rows, np.arange(9)) is None
 
 
 @pytest.mark.law
