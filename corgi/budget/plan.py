@@ -2,7 +2,6 @@
 
 import glob
 from collections.abc import Iterator
-from typing import Any
 
 from corgi.budget.estimate import REMEDIES, Estimate, estimate
 from corgi.budget.machines import of_stage
@@ -10,13 +9,14 @@ from corgi.budget.rates import Interval, exactly, load
 from corgi.budget.work import Work, works
 from corgi.flow.demand import Demand, demands
 from corgi.flow.node_types import NodeTypes, read
+from corgi.settings.recipe import Recipe
 
 ROWS_UNREAD = 1_000_000
 """Rows that are counted with where a list has not been read."""
 _DRIVER = 1.0
 
 
-def lines(recipe: Any, unfinished: list[str], planned_rows: int | None) -> Iterator[str]:
+def lines(recipe: Recipe, unfinished: list[str], planned_rows: int | None) -> Iterator[str]:
     """Yield the budget of the unfinished stages; nothing where no cluster file is named.
 
     `planned_rows` is what the plan stage kept, None where it has not run: then Parquet lists are counted by their footers.
@@ -56,13 +56,13 @@ def lines(recipe: Any, unfinished: list[str], planned_rows: int | None) -> Itera
     yield "decoder, autoencoder and tower are not counted; rates and prices with source and date are in corgi/budget/rates.yaml"
 
 
-def _asked(recipe: Any, stage: str, cluster: NodeTypes) -> Demand:
+def _asked(recipe: Recipe, stage: str, cluster: NodeTypes) -> Demand:
     """Return a stage's workers; shift takes as many CPUs as there are, curate works in the driver."""
     anywhere = cluster.num_workers(_DRIVER, 0.0) if stage == "shift" else 1
     return next(iter(demands(recipe, [stage])), Demand(stage, max(1, anywhere), _DRIVER, 0.0))
 
 
-def listed_rows(recipe: Any) -> int | None:
+def listed_rows(recipe: Recipe) -> int | None:
     """Return the rows of Parquet lists on this machine, from their footers alone; None where any other list is named."""
     import pyarrow.parquet as pq
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from corgi.budget.rates import Interval, Rates, exactly
+from corgi.settings.recipe import Recipe
 from corgi.training.cost import cost_of, num_samples
 
 _NOTHING = exactly(0.0)
@@ -29,7 +30,7 @@ class Work:
     unknown: tuple[str, ...] = field(default=())
 
 
-def works(recipe: Any, num_rows: float, rates: Rates) -> dict[str, Work]:
+def works(recipe: Recipe, num_rows: float, rates: Rates) -> dict[str, Work]:
     """Return the work of the stages that can be counted before they run."""
     kept = rates["kept_share"] * num_rows
     return {
@@ -41,12 +42,12 @@ def works(recipe: Any, num_rows: float, rates: Rates) -> dict[str, Work]:
     }
 
 
-def num_shards(recipe: Any, num_rows: float) -> int:
+def num_shards(recipe: Recipe, num_rows: float) -> int:
     """Return the shards of so many rows."""
     return max(1, math.ceil(num_rows / recipe.plan.number_sample_per_shard))
 
 
-def _download(recipe: Any, num_rows: float, rates: Rates) -> Work:
+def _download(recipe: Recipe, num_rows: float, rates: Rates) -> Work:
     area = (recipe.download.image_size / 256) ** 2
     return Work(
         rows=exactly(num_rows),
@@ -58,7 +59,7 @@ def _download(recipe: Any, num_rows: float, rates: Rates) -> Work:
     )
 
 
-def _prior(recipe: Any) -> dict[str, Work]:
+def _prior(recipe: Recipe) -> dict[str, Work]:
     """Return the prior's training where it is on GPUs; its rows are training samples."""
     cost = cost_of(recipe) if recipe.prior.training.use_gpu else None
     if cost is None:
@@ -67,7 +68,7 @@ def _prior(recipe: Any) -> dict[str, Work]:
     return {"prior": Work(samples, flops=samples * cost.training_flops)}
 
 
-def _embed(recipe: Any, kept: Interval, rates: Rates) -> Work:
+def _embed(recipe: Recipe, kept: Interval, rates: Rates) -> Work:
     flops = {ref.name: tower_flops(ref.model, ref.config) for ref in recipe.embed.towers}
     known = sum(found for found in flops.values() if found is not None)
     tokens = [f"the words of {ref.name}" for ref in recipe.embed.tokens]

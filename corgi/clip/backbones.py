@@ -4,7 +4,6 @@ import importlib.util
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -84,7 +83,7 @@ def package_path(reference: str, package: str | None = None) -> Path:
     return path
 
 
-def portable_config(settings: TowerSettings) -> dict[str, Any]:
+def portable_config(settings: TowerSettings) -> dict[str, object]:
     """Return the open_clip config of an own tower; the text model's folder is named by its package."""
     folder = f"{PACKAGE_PREFIX}{MINILM.module}/model"
     return {

@@ -3,8 +3,7 @@
 import os
 import platform
 import time
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
@@ -22,7 +21,7 @@ _MAX_BATCH_S = 2.0
 _STAGE = "embed_batch_size"
 
 
-def measured_batch_size(root: str, towers: Sequence[dict[str, Any]], precision: str) -> int:
+def measured_batch_size(root: str, towers: Sequence[Mapping[str, object]], precision: str) -> int:
     """Return the batch size for this process's device, measured when the store holds none for its kind."""
     store = Store(root)
     kind = {"device": device_kind(), "towers": list(towers), "precision": precision}

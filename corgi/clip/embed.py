@@ -2,9 +2,8 @@
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -54,7 +53,7 @@ def follow(context: Context, arriving: Arriving) -> None:
 
 def _prepared(
     context: Context,
-) -> tuple[dict[str, Any], Pool, Callable[[list[ShardTask]], list[ShardTask]]]:
+) -> tuple[dict[str, object], Pool, Callable[[list[ShardTask]], list[ShardTask]]]:
     """Return what every embedder is built with, their pool, and the resolved batch size as a map of tasks."""
     settings: EmbedSettings = context.recipe.embed
     trained = model_shard(context.shards("tower")) if "tower" in context.inputs else None
@@ -78,7 +77,7 @@ def with_batch_size(tasks: Sequence[ShardTask], batch_size: int) -> list[ShardTa
     ]
 
 
-def _measured(root: str, towers: list[dict[str, Any]], settings: EmbedSettings, pool: Pool) -> int:
+def _measured(root: str, towers: Sequence[Mapping[str, object]], settings: EmbedSettings, pool: Pool) -> int:
     """Return the batch size of a worker's device, which may be of another kind than the driver's."""
     return call(measured_batch_size, pool.cpus, pool.gpus, root, towers, settings.precision)
 
@@ -114,7 +113,9 @@ class EmbedShards:
     Batches start at the shard's first row, so that a shard made again has the same bits.
     """
 
-    def __init__(self, towers: Sequence[dict[str, Any]], settings: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self, towers: Sequence[Mapping[str, object]], settings: Mapping[str, object] | None = None
+    ) -> None:
         """Load towers, heads and text encoders; `settings` are the embed section's.
 
         Raises:

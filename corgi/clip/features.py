@@ -5,9 +5,8 @@ import json
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +16,7 @@ from torch import nn
 
 from corgi.clip.backbones import load_trunks, portable_config
 from corgi.clip.embed import Vectors, embed_captions, embed_pictures
-from corgi.clip.towers import UNTRAINED, Tower, build_model
+from corgi.clip.towers import UNTRAINED, Tokenizer, Tower, Transform, build_model
 from corgi.clip.vectors import column, matrix
 from corgi.feeding.captions import MAX_CAPTIONS, side_by_side
 from corgi.flow.context import Context
@@ -31,7 +30,7 @@ from corgi.tables.store import ShardTask, Store
 _FEATURE_SETTINGS = ("image_backbone", "text_backbone", "image_size", "context_length")
 
 
-def frozen_model(settings: TowerSettings) -> tuple[nn.Module, Any, Any]:
+def frozen_model(settings: TowerSettings) -> tuple[nn.Module, Transform, Tokenizer]:
     """Return the open_clip model of an own tower, trunks pretrained and heads untrained, with transform and tokenizer."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "config.json"
@@ -60,7 +59,7 @@ def feature_task(context: Context, download: ShardManifest) -> ShardTask:
 class FeatureShards:
     """Ray Data actor: the frozen trunks, loaded once; each call commits one shard's features."""
 
-    def __init__(self, settings: dict[str, Any]) -> None:
+    def __init__(self, settings: Mapping[str, object]) -> None:
         """Load both trunks; the heads are taken out."""
         self.settings = TowerSettings.model_validate(settings)
         model, preprocess, tokenizer = frozen_model(self.settings)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import pyarrow as pa
@@ -25,7 +25,15 @@ from corgi.tables.manifest import RowCounts, ShardManifest
 from corgi.tables.schema import Reason
 from corgi.tables.store import ShardTask, Store
 
-Places = dict[str, dict[str, Any]]
+
+class VectorsToldAt(TypedDict):
+    """A `VectorFile` as plain data."""
+
+    metadata: str
+    arrays: dict[str, tuple[str, str | None]]
+
+
+Places = dict[str, VectorsToldAt]
 """The vectors beside a list, by the sha256 that names the list in the plan."""
 
 
@@ -56,7 +64,7 @@ def run(context: Context) -> list[ShardTask]:
     return tasks
 
 
-def check_lists(plan: Sequence[ShardManifest], places: Mapping[str, Any]) -> None:
+def check_lists(plan: Sequence[ShardManifest], places: Mapping[str, object]) -> None:
     """Compare the lists that were planned with those that have vectors.
 
     Raises:
@@ -75,7 +83,7 @@ class GivenShards:
     """Make shards of the embeddings tables out of arrays on disk; as Ray Data actors, several at once."""
 
     def __init__(
-        self, places: Places, dims: dict[str, int], caption_col: str | None, settings: dict[str, Any]
+        self, places: Places, dims: dict[str, int], caption_col: str | None, settings: Mapping[str, object]
     ) -> None:
         """Open no array yet."""
         self._files = {sha256: _file(told) for sha256, told in places.items()}
@@ -197,11 +205,11 @@ def _captions(metadata: Path, column: str) -> pa.ChunkedArray:
     return pq.read_table(metadata, columns=[column], partitioning=None)[column].cast(pa.string())  # pyright: ignore[reportArgumentType]
 
 
-def _told(file: VectorFile) -> dict[str, Any]:
-    arrays = {name: [str(path), key] for name, (path, key) in file.arrays.items()}
+def _told(file: VectorFile) -> VectorsToldAt:
+    arrays = {name: (str(path), key) for name, (path, key) in file.arrays.items()}
     return {"metadata": str(file.metadata), "arrays": arrays}
 
 
-def _file(told: dict[str, Any]) -> VectorFile:
+def _file(told: VectorsToldAt) -> VectorFile:
     arrays = {name: (Path(path), key) for name, (path, key) in told["arrays"].items()}
     return VectorFile(Path(told["metadata"]), arrays)

@@ -1,8 +1,7 @@
 """The trained part of an own tower: two MLP heads on frozen features, by the CLIP loss over the whole batch."""
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -73,7 +72,7 @@ class Heads(nn.Module):
 class HeadsObjective:
     """open_clip's CLIP loss on feature rows of the train split; retrieval among val pictures."""
 
-    def __init__(self, root: str, features: Sequence[str], settings: dict[str, Any]) -> None:
+    def __init__(self, root: str, features: Sequence[str], settings: Mapping[str, object]) -> None:
         """Open feature shards; arguments are JSON."""
         self.settings = TowerSettings.model_validate(settings)
         self.root, self.features = root, tuple(features)
@@ -97,7 +96,9 @@ class HeadsObjective:
         """Return the train pictures that have a full caption."""
         return FeatureRows(self.root, self.features, Split.TRAIN)
 
-    def loss(self, model: Any, batch: dict[str, Tensor], noise: Noise) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(
+        self, model: nn.Module, batch: dict[str, Tensor], noise: Noise
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the CLIP loss over the batch of all workers, with one caption drawn per picture."""
         text = drawn_caption(batch["text"], batch["num_texts"], noise.uniform(CAPTION))
         share = self.settings.dropout

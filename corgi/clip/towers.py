@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from torchvision.transforms import Normalize, ToTensor
 from torchvision.transforms.functional import pil_to_tensor
+from transformers.modeling_outputs import BaseModelOutput
 
 from corgi.clip.backbones import PACKAGE_PREFIX, package_path
 from corgi.clip.bounded_tokens import BoundedTokenizer
@@ -32,6 +33,10 @@ from corgi.settings.section import digest
 __all__ = ["Tower", "build_model", "load_tower", "tower_refs"]
 
 UNTRAINED = "random"
+Transform = Callable[[Image.Image], Tensor]
+"""An evaluation transform: an RGB image in, [3, height, width] out."""
+Tokenizer = Callable[[list[str]], Tensor]
+"""Captions in, token ids [n, length] out."""
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _LOAD_ERRORS = (
     RuntimeError,
@@ -48,7 +53,12 @@ class Tower:
     """One CLIP model on one device: pictures and captions in, unit vectors and raw norms out."""
 
     def __init__(
-        self, name: str, model: nn.Module, preprocess: Any, tokenizer: Any, precision: str = "fp32"
+        self,
+        name: str,
+        model: nn.Module,
+        preprocess: Transform,
+        tokenizer: Tokenizer,
+        precision: str = "fp32",
     ) -> None:
         """Take a built open_clip model with its own evaluation transform and tokenizer."""
         self.name = name
@@ -121,7 +131,7 @@ class Tower:
         trunk: nn.Module = text.transformer if isinstance(text, HFTextEncoder) else text.ln_final
         seen: list[Tensor] = []
 
-        def keep(module: nn.Module, inputs: Any, output: Any) -> None:
+        def keep(module: nn.Module, inputs: object, output: Tensor | BaseModelOutput) -> None:
             seen.append(getattr(output, "last_hidden_state", output))
 
         hook = trunk.register_forward_hook(keep)
@@ -161,7 +171,7 @@ def load_tower(ref: TowerRef, precision: str = "fp32") -> Tower:
     return Tower(ref.name, model.to(given_device()), preprocess, tokenizer, precision)
 
 
-def build_model(ref: TowerRef) -> tuple[nn.Module, Any, Any]:
+def build_model(ref: TowerRef) -> tuple[nn.Module, Transform, Tokenizer]:
     """Return the open_clip model on the CPU, its evaluation transform and its tokenizer."""
     untrained = ref.pretrained == UNTRAINED
     try:
@@ -211,7 +221,7 @@ def _architecture(ref: TowerRef) -> tuple[str, dict[str, Any], bool]:
     return name, overrides, PACKAGE_PREFIX in json.dumps(json.loads(Path(ref.config).read_text()))
 
 
-def _resolved(value: Any) -> Any:
+def _resolved(value: object) -> object:
     if isinstance(value, dict):
         return {key: _resolved(item) for key, item in value.items()}
     if isinstance(value, str) and value.startswith(PACKAGE_PREFIX):
@@ -249,7 +259,7 @@ def _quiet() -> Iterator[None]:
         logging.disable(before)
 
 
-def split_transform(transform: Any) -> tuple[Callable[[Image.Image], Tensor], Tensor, Tensor]:
+def split_transform(transform: Transform) -> tuple[Transform, Tensor, Tensor]:
     """Return what open_clip's evaluation transform does to a picture before it makes floats, then its mean and std.
 
     A transform of another shape is kept whole and gives floats.

@@ -1,7 +1,6 @@
 """The tower stage: an own open_clip model from packaged frozen trunks and heads trained on the train split."""
 
 import json
-from typing import Any
 
 from safetensors.torch import load_file, save
 from torch import nn
@@ -97,5 +96,5 @@ def checkpoint(model: nn.Module) -> bytes:
     return save({name: value.contiguous() for name, value in model.state_dict().items()})
 
 
-def _json(value: Any) -> bytes:
+def _json(value: object) -> bytes:
     return (json.dumps(value, indent=1, sort_keys=True) + "\n").encode()

@@ -1,8 +1,8 @@
 """The contest stage: every arm trained in every space with every seed, many trainings in one worker group."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import product
-from typing import Any
+from typing import TypedDict
 
 import torch
 from safetensors.torch import load as load_tensors
@@ -81,11 +81,19 @@ def _training(context: Context, task: ShardTask) -> Training:
     )
 
 
+class Contestant(TypedDict):
+    """The payload of an arm's task."""
+
+    space: SpaceName
+    arm: str
+    seed: int
+
+
 class ArmObjective(PriorObjective):
     """The prior's objective for one arm in one space: rows moved into the space, (mu, Sigma) by the arm."""
 
     def __init__(
-        self, root: str, inputs: dict[str, list[str]], contestant: dict[str, Any], settings: dict[str, Any]
+        self, root: str, inputs: dict[str, list[str]], contestant: Contestant, settings: Mapping[str, object]
     ) -> None:
         """Open the tables of a task; arguments are JSON."""
         self.compare = CompareSettings.model_validate(settings)
@@ -120,7 +128,9 @@ class OnePassObjective(ArmObjective):
     With a contrastive arm ECLIPSE's second term is added (method.md 6.3).
     """
 
-    def loss(self, model: Any, batch: dict[str, Tensor], noise: Noise) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(
+        self, model: nn.Module, batch: dict[str, Tensor], noise: Noise
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the squared distance, d times its mean over dimensions, and the arm's contrastive term."""
         z_0, text = batch["image"], self.caption(batch, noise)
         cluster = torch.zeros(len(text), dtype=torch.int64, device=text.device)

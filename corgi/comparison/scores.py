@@ -3,7 +3,6 @@
 import json
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import torch
@@ -130,7 +129,7 @@ class Judge:
         each = self.settings.samples_per_caption
         return np.concatenate([images[generator.choice(len(images), each)] for _, images in self.words])
 
-    def score(self, prior: TextPrior, sampling: Sampling) -> dict[str, Any]:
+    def score(self, prior: TextPrior, sampling: Sampling) -> dict[str, object]:
         """Return how it was sampled and every measure: held-out captions by pair, coarse words by distribution."""
         text, image = self.held_out
         sampled = prior.sample(_tensor(text), range(len(text)), sampling).cpu().numpy()

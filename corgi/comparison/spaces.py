@@ -3,7 +3,6 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -107,12 +106,14 @@ class SpaceShards:
 
 def statistics(
     train: dict[str, np.ndarray], held_out: dict[str, np.ndarray], settings: CompareSettings
-) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+) -> tuple[dict[str, np.ndarray], dict[str, float | dict[str, float | None]]]:
     """Return for each k mean, scale, count and matched c, the low-rank roots asked for, and what is worth telling."""
     image, text, word = _coarse(train)
     check_spread(image)
     arrays: dict[str, np.ndarray] = {}
-    facts: dict[str, Any] = {"norm of the mean": float(np.linalg.norm(image.mean(0)))}
+    facts: dict[str, float | dict[str, float | None]] = {
+        "norm of the mean": float(np.linalg.norm(image.mean(0)))
+    }
     for k in cluster_counts(settings):
         if k > len(image):
             raise InputError(
@@ -157,7 +158,7 @@ def _coarse(rows: dict[str, np.ndarray]) -> tuple[Vectors, Vectors, Int[np.ndarr
 
 def _matched(
     image: Vectors, text: Vectors, word: Int[np.ndarray, "rows"], found: ShiftParameters
-) -> dict[str, Any]:
+) -> dict[str, float | None]:
     """Return c by both ways to a cluster: the text's, shared by all pictures of a caption, and the picture's own."""
     by_text, _ = nearest(text, found.mean)
     own, _ = nearest(image, found.mean)

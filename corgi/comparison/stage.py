@@ -129,9 +129,9 @@ def gathered(rows: Iterable[Mapping[str, Any]]) -> Found:
     }
 
 
-def report(found: Found, truth: Mapping[str, Mapping[str, float]], sampler: str) -> dict[str, Any]:
+def report(found: Found, truth: Mapping[str, Mapping[str, float]], sampler: str) -> dict[str, object]:
     """Return the tables of the report: means by arm and steps, and the questions asked before the run."""
-    tables: dict[str, Any] = {}
+    tables: dict[str, object] = {}
     for space in truth:
         means: dict[str, dict[str, dict[str, float]]] = defaultdict(dict)
         for way, measures in found.items():
@@ -150,7 +150,7 @@ def best(found: Found, ways: Sequence[Way]) -> Way | None:
     return min(ways, key=lambda way: float(found[way]["frechet"].mean()), default=None)
 
 
-def against_baseline(found: Found, space: str, true_spread: float) -> dict[str, dict[str, Any]]:
+def against_baseline(found: Found, space: str, true_spread: float) -> dict[str, dict[str, object]]:
     """Return for every arm, at its best sampler with few steps, the paired differences to the baseline's best with many.
 
     The baseline's best is over its samplers and numbers of candidates.
@@ -162,7 +162,7 @@ def against_baseline(found: Found, space: str, true_spread: float) -> dict[str, 
     many = best(found, [way for way in here if (way.arm, way.steps) == (BASELINE, MANY_STEPS)])
     if many is None:
         return {}
-    table = {}
+    table: dict[str, dict[str, object]] = {}
     for label in dict.fromkeys(way.label for way in here):
         few = best(found, [way for way in here if (way.label, way.steps) == (label, FEW_STEPS)])
         if few is None:
@@ -185,9 +185,9 @@ def against_baseline(found: Found, space: str, true_spread: float) -> dict[str, 
     return table
 
 
-def against_control(found: Found, space: str) -> dict[str, dict[str, Any]]:
+def against_control(found: Found, space: str) -> dict[str, dict[str, float]]:
     """Return for every arm how often it is better and worse than the control at the same sampler and steps, by Frechet."""
-    table: dict[str, dict[str, Any]] = {}
+    table: dict[str, dict[str, float]] = {}
     for way, measures in found.items():
         control = found.get(way._replace(arm=CONTROL, candidates=1))
         if way.space != space or control is None or (way.arm == CONTROL and way.candidates == 1):

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -10,9 +10,12 @@ from jaxtyping import Bool, Int
 
 from corgi.settings.errors import InputError
 
+if TYPE_CHECKING:
+    from tldextract import TLDExtract
+
 
 @cache
-def _extractor() -> Any:
+def _extractor() -> "TLDExtract":
     """Return an extractor that never uses the network and writes no cache; loaded only if a recipe caps domains."""
     import tldextract
 

@@ -1,11 +1,12 @@
 """A download shard's next tables: rows fetched now, joined with those of the previous version."""
 
 from collections import Counter
-from typing import Any
+from collections.abc import Mapping
 
 import pyarrow as pa
 
-from corgi.download.shard_tables import KEPT, REJECTED, ShardTables
+from corgi.download.shard_tables import KEPT, REJECTED, LedgerRow, ShardTables
+from corgi.flow.amend import Amendment
 from corgi.tables.arrow import is_in, pc
 from corgi.tables.attempt import Attempt
 from corgi.tables.manifest import RowCounts, ShardManifest
@@ -15,7 +16,7 @@ from corgi.tables.taken_down import TakenDown, read_taken_down
 
 
 def commit_tables(
-    attempt: Attempt, tables: ShardTables, timings: dict[str, float] | None = None
+    attempt: Attempt, tables: ShardTables, timings: Mapping[str, object] | None = None
 ) -> ShardManifest:
     """Write the tables of a download shard and publish its manifest."""
     attempt.write_table("images", tables.images)
@@ -63,7 +64,7 @@ def counts(ledger: pa.Table) -> RowCounts:
     return RowCounts(rows_in=ledger.num_rows, kept=kept, rejected=_dict(reasons))
 
 
-def _failed(store: Store, amend: dict[str, Any]) -> set[str]:
+def _failed(store: Store, amend: Amendment) -> set[str]:
     """Return the uids that the previous version rejected for one of the reasons to retry."""
     if "retry" not in amend:
         return set()
@@ -89,11 +90,13 @@ def _rejecting(tables: ShardTables, taken: TakenDown) -> ShardTables:
     return ShardTables(**left, rows=counts(ledger), facts=_facts(tables.facts, {}, left))
 
 
-def _taken(row: dict[str, Any]) -> dict[str, Any]:
+def _taken(row: LedgerRow) -> LedgerRow:
     return {**row, "status": REJECTED, "reason": Reason.TAKEN_DOWN, "detail": None}
 
 
-def _facts(before: dict[str, Any], more: dict[str, Any], tables: dict[str, pa.Table]) -> dict[str, Any]:
+def _facts(
+    before: Mapping[str, object], more: Mapping[str, object], tables: dict[str, pa.Table]
+) -> dict[str, object]:
     """Return the facts of a shard made of two: sums, except those counted in the tables themselves."""
     found = {name: _summed(before.get(name), more.get(name)) for name in {**before, **more}}
     ledger = tables["ledger"].select(["uid", "status", "reason"]).to_pylist()
@@ -109,7 +112,7 @@ def _facts(before: dict[str, Any], more: dict[str, Any], tables: dict[str, pa.Ta
     return {**found, **{name: value for name, value in counted.items() if name in found}}
 
 
-def _summed(a: Any, b: Any) -> Any:
+def _summed(a: object, b: object) -> object:
     if isinstance(a, dict) and isinstance(b, dict):
         return {name: _summed(a.get(name), b.get(name)) for name in sorted({*a, *b})}
     if isinstance(a, int | float) and isinstance(b, int | float):

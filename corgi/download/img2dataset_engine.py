@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +129,7 @@ class Img2datasetEngine:
         return _START_ALLOWANCE_S + 3 * rounds * settings.timeout_s * (settings.retries + 1)
 
 
-def library_options(settings: DownloadSettings, urls: Path, output: Path, num_urls: int) -> dict[str, Any]:
+def library_options(settings: DownloadSettings, urls: Path, output: Path, num_urls: int) -> dict[str, object]:
     """Return the library's arguments that correspond to our settings."""
     is_png = settings.encode_format == "png"
     return {
@@ -201,7 +201,7 @@ def rejection_of(message: str) -> Rejection:
     return Rejection(Reason.ENGINE, "message of the library that is not known")
 
 
-def _run_library(options: dict[str, Any], folder: Path, limit_s: float) -> str:
+def _run_library(options: Mapping[str, object], folder: Path, limit_s: float) -> str:
     """Run the library to its end or its limit; return the last line it wrote to standard error."""
     environment = {**os.environ, "NO_ALBUMENTATIONS_UPDATE": "1", "PYTHONWARNINGS": "ignore"}
     log = folder / "log"

@@ -3,9 +3,9 @@
 from collections import Counter
 from pathlib import Path
 from time import monotonic
-from typing import Any
 
 from corgi.download.stats import DOWNLOAD_REASONS
+from corgi.flow.shards import ShardRow
 from corgi.settings.recipe import Recipe
 from corgi.tables.schema import Reason
 from corgi.tracking.environment import mode_here, with_environment
@@ -32,7 +32,7 @@ class Progress:
         self._reasons: Counter[str] = Counter()
         self._num_rows = 0
 
-    def __call__(self, row: dict[str, Any]) -> None:
+    def __call__(self, row: ShardRow) -> None:
         """Log the totals after one more shard."""
         self._step += 1
         self._num_rows += row["rows_in"]

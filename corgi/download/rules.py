@@ -10,11 +10,14 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 from corgi.settings.data import FilterSettings, PresetName
 from corgi.tables.rejection import Rejection
 from corgi.tables.schema import Reason
+
+if TYPE_CHECKING:
+    from py3langid.langid import LanguageIdentifier
 
 MOST_REPEATED = 100
 """Repeated bodies that a shard's facts name at most."""
@@ -162,7 +165,7 @@ def language_of(text: str) -> tuple[str, float]:
 
 
 @functools.cache
-def _identifier() -> Any:
+def _identifier() -> "LanguageIdentifier":
     """Load the detector, whose model is stored in its package, once per process."""
     from py3langid.langid import MODEL_FILE, LanguageIdentifier
 

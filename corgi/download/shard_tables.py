@@ -1,9 +1,9 @@
 """The three tables of a download shard, from the outcomes of its planned rows."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypedDict
 
 import pyarrow as pa
 
@@ -13,7 +13,7 @@ from corgi.imaging.decode import StoredImage
 from corgi.settings.data import FilterSettings
 from corgi.tables.manifest import RowCounts
 from corgi.tables.rejection import Rejection
-from corgi.tables.schema import CAPTIONS, IMAGES, LEDGER
+from corgi.tables.schema import CAPTIONS, IMAGES, LEDGER, Reason
 
 _CHUNK_ROWS = 500
 KEPT, REJECTED = "kept", "rejected"
@@ -30,6 +30,47 @@ _IMAGE_FIELDS = (
 )
 
 
+class PlanRow(TypedDict):
+    """A row of the plan: one URL, with every row of the lists that names it."""
+
+    uid: str
+    url: str
+    group: str
+    split: str
+    captions: list["PlannedCaption"] | None
+    additional: list[tuple[str, str | None]] | None
+    sources: list[str]
+    rows: list[int]
+
+
+class PlannedCaption(TypedDict):
+    """A caption as the plan stores it."""
+
+    caption: str
+    kind: str
+
+
+class CaptionRow(PlannedCaption):
+    """A row of the captions."""
+
+    uid: str
+    ordinal: int
+    weight: float
+
+
+class LedgerRow(TypedDict):
+    """A row of the ledger: what became of one row of a list."""
+
+    source: str
+    row: int
+    uid: str
+    status: str
+    reason: Reason | None
+    detail: str | None
+    http_status: int | None
+    bytes: int | None
+
+
 @dataclass(frozen=True)
 class ShardTables:
     """The tables of one shard, each sorted by its key, with their row counts and the facts for the report."""
@@ -38,7 +79,7 @@ class ShardTables:
     captions: pa.Table
     ledger: pa.Table
     rows: RowCounts
-    facts: dict[str, Any]
+    facts: dict[str, object]
 
 
 def shard_tables(
@@ -67,35 +108,36 @@ def shard_tables(
     )
 
 
-def _images_table(images: list[dict[str, Any]]) -> pa.Table:
+def _images_table(images: Sequence[Mapping[str, object]]) -> pa.Table:
     """Return the table in chunks: a single buffer of all images would be copied each time it grows."""
     starts = range(0, len(images), _CHUNK_ROWS)
     chunks = [pa.Table.from_pylist(images[start : start + _CHUNK_ROWS], schema=IMAGES) for start in starts]
     return pa.concat_tables([IMAGES.empty_table(), *chunks])
 
 
-def _ledger(row: dict[str, Any], outcome: Outcome) -> list[dict[str, Any]]:
+def _ledger(row: PlanRow, outcome: Outcome) -> list[LedgerRow]:
     rejection = outcome if isinstance(outcome, Rejection) else None
-    verdict = {
-        "uid": row["uid"],
-        "status": REJECTED if rejection else KEPT,
-        "reason": rejection.reason if rejection else None,
-        "detail": (rejection.detail or None) if rejection else None,
-        "http_status": outcome.http_status,
-        "bytes": outcome.num_bytes,
-    }
     return [
-        {"source": source, "row": number, **verdict}
+        {
+            "source": source,
+            "row": number,
+            "uid": row["uid"],
+            "status": REJECTED if rejection else KEPT,
+            "reason": rejection.reason if rejection else None,
+            "detail": (rejection.detail or None) if rejection else None,
+            "http_status": outcome.http_status,
+            "bytes": outcome.num_bytes,
+        }
         for source, number in zip(row["sources"], row["rows"], strict=True)
     ]
 
 
-def _image(row: dict[str, Any], image: StoredImage) -> dict[str, Any]:
+def _image(row: PlanRow, image: StoredImage) -> dict[str, object]:
     named = {name: row[name] for name in ("uid", "url", "group", "split", "additional")}
     return {**named, **{name: getattr(image, name) for name in _IMAGE_FIELDS}}
 
 
-def _captions(row: dict[str, Any]) -> list[dict[str, Any]]:
+def _captions(row: PlanRow) -> list[CaptionRow]:
     return [
         {
             "uid": row["uid"],
@@ -108,13 +150,13 @@ def _captions(row: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def _counts(ledger: Sequence[dict[str, Any]]) -> RowCounts:
+def _counts(ledger: Sequence[LedgerRow]) -> RowCounts:
     reasons = Counter(entry["reason"] for entry in ledger if entry["status"] == REJECTED)
     kept = sum(entry["status"] == KEPT for entry in ledger)
     return RowCounts(rows_in=len(ledger), kept=kept, rejected=dict(sorted(reasons.items())))
 
 
-def _facts(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+def _facts(outcomes: Sequence[Outcome]) -> dict[str, object]:
     """Return the facts of a shard for the report, counted in URLs, not in list rows."""
     images = [outcome for outcome in outcomes if isinstance(outcome, StoredImage)]
     rejections = [outcome for outcome in outcomes if isinstance(outcome, Rejection)]

@@ -6,7 +6,6 @@ Seconds are stored only here: the file is next to the shard's manifest and enter
 from collections import Counter
 from collections.abc import Sequence
 from http.client import responses
-from typing import Any
 
 from corgi.download.planned import Outcome
 from corgi.tables.rejection import Rejection
@@ -69,7 +68,7 @@ def status_string(outcome: Outcome) -> str:
     return _DETAILS.get((outcome.reason, outcome.detail), known)
 
 
-def shard_stats(outcomes: Sequence[Outcome], start_time: float, end_time: float) -> dict[str, Any]:
+def shard_stats(outcomes: Sequence[Outcome], start_time: float, end_time: float) -> dict[str, object]:
     """Return a superset of img2dataset's `NNNNN_stats.json`; times are seconds since 1970, counts are URLs.
 
     count = successes + failed_to_download + failed_to_resize; `reasons` counts ours.

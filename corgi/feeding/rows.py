@@ -1,12 +1,12 @@
 """Training rows read from committed tables: kept pictures of one split, with vectors, captions or latents."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from corgi.feeding.captions import MAX_CAPTIONS, side_by_side
+from corgi.feeding.feed import Rows
 from corgi.tables.embedded import EmbeddedShard, rows_of, vectors_of
 from corgi.tables.schema import Split
 from corgi.tables.store import Store
@@ -67,7 +67,7 @@ class DecoderRows:
         return {"image": vectors_of(images, "image"), "latent": matrix(latents["latent"])[rows]}
 
 
-def vector_moments(rows: Any, name: str) -> tuple[Float[np.ndarray, "dim"], Float[np.ndarray, "dim"]]:
+def vector_moments(rows: Rows, name: str) -> tuple[Float[np.ndarray, "dim"], Float[np.ndarray, "dim"]]:
     """Return mean and standard deviation, float64, of a column over all units, merged in unit order by Chan's formula."""
     from corgi.statistics.moments import Moments
 

@@ -2,11 +2,14 @@
 
 import asyncio
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from corgi.fetching.lease_table import LeaseRequest, LeaseResponse, LeaseTable
 from corgi.flow.placement import selector
 from corgi.settings.errors import ClusterError
+
+if TYPE_CHECKING:
+    from ray.actor import ActorHandle
 
 NAME = "corgi-host-leases-1"
 """The actor's name; its number is raised when LeaseRequest or LeaseResponse changes."""
@@ -71,7 +74,7 @@ class ClusterLeases:
         ) from last
 
 
-def start_lease_actor() -> Any:
+def start_lease_actor() -> "ActorHandle":
     """Return the cluster's lease actor, started if there is none; it outlives the process that starts it."""
     import ray
 

@@ -4,7 +4,7 @@ import dataclasses
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import NotRequired, TypedDict
 
 from corgi.flow.context import Context
 from corgi.flow.dag import Dag
@@ -60,7 +60,7 @@ def retry_failed(dag: Dag, reasons: Sequence[str], say: Say) -> int:
             if newest[task.key] != entry.path:
                 renewed = True
             elif set(reasons) & set(dag.store.read_shard(entry.path).rows.rejected):
-                wanted.append(_amending(task, entry.path, {"retry": list(reasons)}))
+                wanted.append(_amending(task, {"before": entry.path, "retry": list(reasons)}))
         if wanted:
             say(
                 f"{stage.name}: {len(wanted)} of {len(tasks)} shards hold rows rejected for {', '.join(reasons)}"
@@ -160,7 +160,7 @@ def _rewritten(
     for task in tasks:
         path = done.get(task.key, paths.get(task.shard))
         if path is not None and (task.key not in done or _holds(dag, dag.store.read_shard(path), total)):
-            wanted.append(_amending(task, path, {"take_down": True}))
+            wanted.append(_amending(task, {"before": path, "take_down": True}))
     if wanted:
         stage.revise(context, wanted)
         say(f"{stage.name}: {len(wanted)} of {len(tasks)} shards rewritten")
@@ -228,9 +228,19 @@ def _is_stale(dag: Dag, manifest: StageManifest) -> bool:
     )
 
 
-def _amending(task: ShardTask, before: str, how: dict[str, Any]) -> ShardTask:
+class Amendment(TypedDict):
+    """How the next version of a shard is made: from which manifest, and what is done to it."""
+
+    before: str
+    retry: NotRequired[list[str]]
+    """Rows rejected for one of these reasons are fetched again."""
+    take_down: NotRequired[bool]
+    """Rows that were taken down since are removed."""
+
+
+def _amending(task: ShardTask, amendment: Amendment) -> ShardTask:
     """Return a task that makes a shard's next generation: same key, and from which manifest and how."""
-    return dataclasses.replace(task, payload={**task.payload, "amend": {"before": before, **how}})
+    return dataclasses.replace(task, payload={**task.payload, "amend": amendment})
 
 
 def _closed(dag: Dag) -> list[tuple[Stage, Context, StageManifest]]:

@@ -6,7 +6,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from corgi.flow import demand, node_types
 from corgi.flow.address import check_address
@@ -14,6 +14,9 @@ from corgi.flow.executor import is_in_process
 from corgi.settings import errors
 from corgi.settings.errors import ClusterError, CorgiError
 from corgi.settings.recipe import Recipe
+
+if TYPE_CHECKING:
+    from corgi.flow.dag import Step
 
 _RAISED = re.compile(rf"^{re.escape(errors.__name__)}\.(\w+): (.*)$", re.MULTILINE)
 FREE_CPUS = 1.0
@@ -58,7 +61,7 @@ def has_room(recipe: Recipe, cpus: float, gpus: float) -> bool:
     return cpus + FREE_CPUS <= have.get("CPU", 0) and gpus <= have.get("GPU", 0)
 
 
-def check_start(recipe: Recipe, plan: Callable[[], Iterable[Any]]) -> None:
+def check_start(recipe: Recipe, plan: Callable[[], Iterable["Step"]]) -> None:
     """Make sure that the cluster answers and can hold what the unfinished steps of a plan ask for.
 
     `plan` is called only where the nodes are known before they start: `cluster.file` names them, or they are fixed.

@@ -1,11 +1,10 @@
 """What a stage is given when it runs: settings, inputs, names of its shards, a scratch folder of its own."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from corgi.flow.code import code_digest
 from corgi.flow.earlier import Earlier
@@ -45,12 +44,12 @@ class Context:
     def task(
         self,
         shard: str,
-        payload: dict[str, Any] | None = None,
+        payload: Mapping[str, object] | None = None,
         inputs: dict[str, Sequence[ShardManifest | ShardEntry]] | None = None,
     ) -> ShardTask:
         """Return the task of one shard; `inputs` defaults to every shard of every input."""
         chosen = {name: self.entries(name) for name in self.inputs} if inputs is None else inputs
-        meaning = {
+        meaning: dict[str, object] = {
             "stage": self.stage.name,
             "version": version_of(self.stage, self.parts),
             "settings": self._meaning,
@@ -69,12 +68,12 @@ class Context:
             code=code_digest(),
             settings=self.settings,
             inputs={name: tuple(m.path for m in manifests) for name, manifests in chosen.items()},
-            payload=payload or {},
+            payload=dict(payload or {}),
             earlier=self.earlier.of(shard) if self.earlier else (),
         )
 
     @cached_property
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, object]:
         """Return the stage's sections of the recipe, neutral settings included, as JSON."""
         return {name: getattr(self.recipe, name).model_dump(mode="json") for name in self.stage.settings}
 
@@ -119,7 +118,7 @@ class Context:
         return folder
 
     @cached_property
-    def _meaning(self) -> dict[str, Any]:
+    def _meaning(self) -> dict[str, object]:
         return meaning_of(self.stage, self.recipe)
 
     def _is_aligned(self, stage: str) -> bool:
@@ -128,7 +127,7 @@ class Context:
         return [entry.shard for entry in self.entries(stage)] == wanted
 
 
-def meaning_of(stage: Stage, recipe: Recipe) -> dict[str, Any]:
+def meaning_of(stage: Stage, recipe: Recipe) -> dict[str, object]:
     """Return what a stage's keys hold of its settings: what can change its result and was asked for."""
     return recipe.meaning(stage.settings)
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Protocol, runtime_checkable
 
 from corgi.flow.node_types import NodeType, NodeTypes
 from corgi.settings.errors import ClusterError
@@ -27,18 +27,25 @@ class Demand:
         return f"{self.cpus:g} CPU" + (f" and {self.gpus:g} GPU" if self.gpus else "")
 
 
+@runtime_checkable
+class Pooled(Protocol):
+    """A section of a stage that works on a pool of actors."""
+
+    num_actors: int
+
+
 def demands(recipe: Recipe, stages: Iterable[str]) -> Iterator[Demand]:
     """Yield what the named stages ask for, as far as their sections of the recipe tell."""
     for stage in stages:
         section = getattr(recipe, stage, None)
-        if hasattr(section, "num_actors"):
+        if isinstance(section, Pooled):
             yield _of_pool(stage, section)
         training = getattr(section, "training", None)
         if isinstance(training, TrainingSettings):
             yield _of_training(stage, training)
 
 
-def _of_pool(stage: str, section: Any) -> Demand:
+def _of_pool(stage: str, section: Pooled) -> Demand:
     reservations = [name for name in ("cpus_per_actor", "gpus_per_actor") if hasattr(section, name)]
     return Demand(
         stage,

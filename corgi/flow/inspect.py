@@ -12,7 +12,7 @@ from corgi.settings.errors import InputError, StorageError
 from corgi.storage.roots import is_object_store
 from corgi.tables.garbage import run_facts, unreferenced
 from corgi.tables.manifest import StageManifest
-from corgi.tables.run import Run
+from corgi.tables.run import Run, RunFacts
 
 
 def require(run: Run) -> None:
@@ -71,7 +71,7 @@ def lineage(run: Run, of: str | None = None) -> Iterator[str]:
         yield from (f"  shard {entry.shard}: {entry.path} {entry.digest}" for entry in manifest.shards)
 
 
-def _commit(facts: dict[str, object]) -> str:
+def _commit(facts: RunFacts) -> str:
     commit, code = facts.get("commit"), str(facts.get("code"))
     return str(commit or commit_of(code) or ("this folder's code" if code == code_digest() else "unknown"))
 

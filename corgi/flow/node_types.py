@@ -116,7 +116,7 @@ def _of_group(name: str, max_nodes: int, group: dict[str, Any]) -> NodeType:
     )
 
 
-def _cores(quantity: Any) -> float:
+def _cores(quantity: object) -> float:
     text = str(quantity)
     return float(text[:-1]) / 1000 if text.endswith("m") else float(text)
 

@@ -3,7 +3,6 @@
 import json
 import re
 from collections.abc import Iterator
-from typing import Any
 
 from corgi.flow.context import Context, meaning_of
 from corgi.flow.stage import Stage
@@ -13,7 +12,7 @@ from corgi.tables.manifest import StageManifest
 from corgi.tables.run import Run
 
 _LISTED, _SHOWN = 5, 60
-_ABSENT: dict[str, Any] = {}
+_ABSENT: dict[str, object] = {}
 _HASH = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{20,}\b")
 
 
@@ -56,7 +55,7 @@ def _settings(stage: Stage, recipe: Recipe, before: StageManifest) -> Iterator[s
     return _differences(was, meaning_of(stage, recipe), "")
 
 
-def _differences(was: Any, now: Any, path: str) -> Iterator[str]:
+def _differences(was: object, now: object, path: str) -> Iterator[str]:
     if isinstance(was, dict) and isinstance(now, dict):
         for name in sorted({*was, *now}):
             inner = f"{path}.{name}" if path else name
@@ -65,7 +64,7 @@ def _differences(was: Any, now: Any, path: str) -> Iterator[str]:
         yield f"{path} {_shown(was)} -> {_shown(now)}"
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     text = "unset" if value is _ABSENT else json.dumps(value, ensure_ascii=False)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
@@ -87,7 +86,7 @@ def _digest(run: Run, path: str) -> str | None:
         return None
 
 
-def _outside(was: Any, now: Any) -> Iterator[str]:
+def _outside(was: object, now: object) -> Iterator[str]:
     """Yield the files by content: a mapping names them, a list holds what is known of each."""
     if was is None or was == now:
         return
@@ -102,7 +101,7 @@ def _outside(was: Any, now: Any) -> Iterator[str]:
         yield "a file outside the store changed"
 
 
-def _short(item: Any) -> str:
+def _short(item: object) -> str:
     return _HASH.sub(r"\1…", str(item))
 
 

@@ -4,9 +4,9 @@ import dataclasses
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Any, Protocol, TypedDict, cast
 
 from corgi.flow import screen
 from corgi.flow.cluster import connect, is_of_this_command
@@ -40,13 +40,31 @@ class Pool:
     gpus: float = 0.0
 
 
+class _Made(TypedDict):
+    """What a worker tells of a shard that it made; `rejected` is JSON."""
+
+    shard: str
+    rows_in: int
+    kept: int
+    rejected: str
+
+
+class ShardRow(TypedDict):
+    """What is known of a shard as soon as it is made; `rejected` holds rows by reason."""
+
+    shard: str
+    rows_in: int
+    kept: int
+    rejected: dict[str, int]
+
+
 def make_pending(
     context: Context,
     maker: Callable[..., Maker],
     tasks: Sequence[ShardTask],
     pool: Pool,
     label: str,
-    arguments: dict[str, Any] | None = None,
+    arguments: Mapping[str, object] | None = None,
 ) -> bool:
     """Make those shards of a stage that are not committed yet, as `make_shards` does; return whether there were any.
 
@@ -61,15 +79,15 @@ def make_pending(
 
 def make_shards(
     maker: Callable[..., Maker],
-    arguments: dict[str, Any],
+    arguments: Mapping[str, object],
     tasks: Sequence[ShardTask],
     pool: Pool,
     label: str,
-    on_shard: Callable[[dict[str, Any]], None] = lambda row: None,
+    on_shard: Callable[[ShardRow], None] = lambda row: None,
 ) -> None:
     """Run `maker(**arguments).make(task)` for every task on a Ray Data actor pool, with progress on screen.
 
-    `on_shard` is called with shard, rows_in, kept and rejected (rows by reason) of each shard as it is done.
+    `on_shard` is called with each shard as soon as it is made.
     """
     if not tasks:
         return
@@ -82,7 +100,7 @@ def make_shards(
     num_rows, num_kept, started = 0, 0, time.monotonic()
     with screen.bar(label, len(tasks), "shard") as bar:
         for num_made, made in enumerate(made_rows, 1):
-            row = {**made, "rejected": json.loads(made["rejected"])}
+            row: ShardRow = {**made, "rejected": json.loads(made["rejected"])}
             on_shard(row)
             num_rows, num_kept = num_rows + row["rows_in"], num_kept + row["kept"]
             rate = num_rows / max(time.monotonic() - started, 1e-9)
@@ -92,16 +110,17 @@ def make_shards(
 
 
 def _made_here(
-    maker: Callable[..., Maker], arguments: dict[str, Any], rows: list[dict[str, str]]
-) -> Iterator[dict[str, Any]]:
+    maker: Callable[..., Maker], arguments: Mapping[str, object], rows: list[dict[str, str]]
+) -> Iterator[_Made]:
     called = ShardMaker(maker, arguments)
     for row in rows:
-        yield {name: values[0] for name, values in called({"task": [row["task"]]}).items()}
+        made = {name: values[0] for name, values in called({"task": [row["task"]]}).items()}
+        yield cast("_Made", made)
 
 
 def _made_by_ray(
-    maker: Callable[..., Maker], arguments: dict[str, Any], rows: list[dict[str, str]], pool: Pool
-) -> Iterator[dict[str, Any]]:
+    maker: Callable[..., Maker], arguments: Mapping[str, object], rows: list[dict[str, str]], pool: Pool
+) -> Iterator[_Made]:
     import ray
     from ray.data import ActorPoolStrategy, DataContext
 
@@ -120,7 +139,7 @@ def _made_by_ray(
         num_gpus=pool.gpus or None,
         runtime_env=_OWN_CHILDREN,
     )
-    yield from dataset.iter_rows()
+    yield from cast("Iterator[_Made]", dataset.iter_rows())
 
 
 def _check_room(pool: Pool, label: str) -> None:
@@ -131,7 +150,7 @@ def _check_room(pool: Pool, label: str) -> None:
 
 def make_arriving(
     maker: Callable[..., Maker],
-    arguments: dict[str, Any],
+    arguments: Mapping[str, object],
     arriving: Callable[[], tuple[Sequence[ShardTask], bool]],
     pool: Pool,
 ) -> None:
@@ -166,7 +185,7 @@ def make_arriving(
 class ShardMaker:
     """Ray Data's callable class around a Maker."""
 
-    def __init__(self, maker: Callable[..., Maker], arguments: dict[str, Any]) -> None:
+    def __init__(self, maker: Callable[..., Maker], arguments: Mapping[str, object]) -> None:
         """Build the maker inside the actor; a class comes there by its name."""
         self._maker = maker(**arguments)
 
@@ -176,7 +195,7 @@ class ShardMaker:
         if close is not None:
             close()
 
-    def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
+    def __call__(self, batch: Mapping[str, Sequence[str]]) -> dict[str, list[str] | list[int]]:
         """Make each shard named in the batch; pixels do not cross operators."""
         made = [self._maker.make(read_task(text)) for text in batch["task"]]
         return {

@@ -4,7 +4,7 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Event, Thread
@@ -87,6 +87,6 @@ def requests_of(state: Any) -> Counter[str]:
     return found
 
 
-def _in_words(bundle: Any) -> str:
+def _in_words(bundle: Mapping[str, float]) -> str:
     named = [f"{bundle[kind]:g} {kind}" for kind in sorted(bundle) if kind in ("CPU", "GPU")]
     return " and ".join(named) or "0 CPU"

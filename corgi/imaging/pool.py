@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.context import ForkServerContext, ForkServerProcess
+from multiprocessing.popen_forkserver import Popen
 from multiprocessing.process import BaseProcess
 from typing import Any
 
@@ -217,7 +218,7 @@ class LightProcess(ForkServerProcess):
     """A child that does not import its parent's main module."""
 
     @staticmethod
-    def _Popen(process_obj: BaseProcess) -> Any:
+    def _Popen(process_obj: BaseProcess) -> Popen:
         with _nameless_main():
             return ForkServerProcess._Popen(process_obj)  # pyright: ignore[reportAttributeAccessIssue]
 

@@ -2,10 +2,9 @@
 
 import ast
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from safetensors import safe_open
 
@@ -70,7 +69,7 @@ def export_prior(run_folder: str | Path, out: str | Path, variant: str | None = 
 
 
 def write_folder(
-    prior: TextPrior, sampling: Sampling, schedule: str, facts: dict[str, Any], out: Path
+    prior: TextPrior, sampling: Sampling, schedule: str, facts: Mapping[str, object], out: Path
 ) -> Path:
     """Write a prior into an empty folder and return it."""
     model_of(prior, facts).save_pretrained(out / "prior", safe_serialization=True)
@@ -91,7 +90,7 @@ def write_folder(
     return out
 
 
-def model_of(prior: TextPrior, facts: dict[str, Any]) -> PriorModel:
+def model_of(prior: TextPrior, facts: Mapping[str, object]) -> PriorModel:
     """Wrap a trained prior; its weights are copied in float32.
 
     Raises:
@@ -106,7 +105,7 @@ def model_of(prior: TextPrior, facts: dict[str, Any]) -> PriorModel:
         sizes=asdict(prior.network.config),
         table_shape=asdict(shape),
         choice_rule=asdict(prior.choice),
-        facts=facts,
+        facts=dict(facts),
     )
     made.network.load_state_dict(prior.network.state_dict())
     made.shift_table.load_state_dict(table.state_dict())
@@ -220,7 +219,7 @@ def _diffusers_version() -> str:
     return diffusers.__version__
 
 
-def _card(prior: TextPrior, facts: dict[str, Any]) -> str:
+def _card(prior: TextPrior, facts: Mapping[str, object]) -> str:
     """Return the folder's README."""
     table = prior.process.table
     return f"""# Shifted diffusion prior

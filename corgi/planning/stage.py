@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -145,7 +144,7 @@ def _commit(context: Context, task: ShardTask, table: pa.Table, found: Pass) -> 
         attempt.commit(planned_rows(table, rows_in), facts)
 
 
-def _source_facts(source: Source, tally: Tally) -> dict[str, Any]:
+def _source_facts(source: Source, tally: Tally) -> dict[str, object]:
     """Return the facts of a source, with the number of members that are not rows, if any."""
     facts = {"sha256": source.sha256, "path": source.path, "format": source.format}
     left_out = {name: number for name, number in sorted(tally.items()) if number}

@@ -143,7 +143,7 @@ def _pairs(values: Mapping[str, object], heading: str, depth: int) -> Table:
 
 
 def _gathered(
-    groups: Mapping[tuple[str, ...], Mapping[str, Any]], digits: str, heading: str, depth: int
+    groups: Mapping[tuple[str, ...], Mapping[str, object]], digits: str, heading: str, depth: int
 ) -> Table:
     columns = list(dict.fromkeys(name for group in groups.values() for name in group))
     keys = tuple(digits if _are_whole(level) else "" for level in zip(*groups, strict=True))

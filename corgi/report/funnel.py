@@ -5,7 +5,7 @@ import io
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TypedDict
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -244,6 +244,15 @@ def _first_captions(run: Committed, uids: list[str]) -> dict[str, str]:
     return {uid: caption for uid, (_, _, caption) in best.items()}
 
 
+class _Rejected(TypedDict):
+    """A rejected row of the ledger or of the selection, which has no detail and no status."""
+
+    reason: str
+    uid: str | None
+    detail: str | None
+    http_status: int | None
+
+
 def _ledger_rejects(run: Committed) -> list[tuple[str, str, str]]:
     table = run.table("download", "ledger", ["uid", "reason", "detail", "http_status"])
     if table is None:
@@ -251,7 +260,7 @@ def _ledger_rejects(run: Committed) -> list[tuple[str, str, str]]:
     return [(row["reason"], row["uid"] or "", _detail(row)) for row in _rejected(table)]
 
 
-def _detail(row: dict[str, Any]) -> str:
+def _detail(row: _Rejected) -> str:
     if row["detail"]:
         return row["detail"]
     return f"HTTP {row['http_status']}" if row["reason"] == Reason.HTTP_STATUS and row["http_status"] else ""
@@ -262,7 +271,7 @@ def _selection_rejects(run: Committed) -> list[tuple[str, str, str]]:
     return [] if table is None else [(row["reason"], row["uid"], "") for row in _rejected(table)]
 
 
-def _rejected(table: pa.Table) -> list[dict[str, Any]]:
+def _rejected(table: pa.Table) -> "list[_Rejected]":
     return table.filter(pc.field("reason") != "").to_pylist()
 
 

@@ -135,7 +135,7 @@ def _model(run: Committed, stage: str) -> StageSection:
     )
 
 
-def _facts(run: Committed, stage: str) -> dict[str, Any]:
+def _facts(run: Committed, stage: str) -> dict[str, object]:
     """Return the facts of a stage's only shard, or of its shard `model` if it has further shards."""
     shards = run.shards(stage)
     chosen = [shard for shard in shards if len(shards) == 1 or shard.shard == "model"]
@@ -155,7 +155,7 @@ def _variant(stage: str, table: str) -> str:
     return figures.label(table.removeprefix("metrics").strip("_")) or stage
 
 
-def _curves(stage: str, logs: Mapping[str, list[dict[str, Any]]]) -> list[charts.Chart]:
+def _curves(stage: str, logs: Mapping[str, Sequence[Mapping[str, object]]]) -> list[charts.Chart]:
     """Return one chart a logged metric with a line a training: losses first, learning rate last."""
     names = {
         name
@@ -184,11 +184,11 @@ def _line(entries: Sequence[Mapping[str, Any]], name: str) -> tuple[list[float],
     return [float(entry["step"]) for entry in found], [float(entry[name]) for entry in found]
 
 
-def _last_values(stage: str, logs: Mapping[str, list[dict[str, Any]]]) -> dict[str, Any]:
+def _last_values(stage: str, logs: Mapping[str, Sequence[Mapping[str, object]]]) -> dict[str, object]:
     """Return the last logged value of every metric, by training."""
-    last: dict[str, dict[str, Any]] = {}
+    last: dict[str, dict[str, object]] = {}
     for table, entries in logs.items():
-        values: dict[str, Any] = {}
+        values: dict[str, object] = {}
         for entry in entries:
             values |= {
                 name: value for name, value in entry.items() if _is_metric(name, value, _NOT_CURVES[1:])
@@ -198,5 +198,5 @@ def _last_values(stage: str, logs: Mapping[str, list[dict[str, Any]]]) -> dict[s
     return {"last logged": last if len(last) > 1 else next(iter(last.values()))} if last else {}
 
 
-def _is_metric(name: str, value: Any, without: Sequence[str] = _NOT_CURVES) -> bool:
+def _is_metric(name: str, value: object, without: Sequence[str] = _NOT_CURVES) -> bool:
     return name not in without and isinstance(value, (int, float)) and not isinstance(value, bool)

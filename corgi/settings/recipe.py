@@ -3,9 +3,8 @@
 # pyright: reportUnknownArgumentType=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 # YAML and pydantic give values of any type
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 from yaml import YAMLError
@@ -69,7 +68,7 @@ class Recipe(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _hand_the_seed_down(cls, values: Any) -> Any:
+    def _hand_the_seed_down(cls, values: object) -> object:
         if not isinstance(values, dict) or "seed" not in values:
             return values
         if isinstance(values["seed"], str) and not values["seed"].strip().isdecimal():
@@ -84,7 +83,7 @@ class Recipe(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _embed_input_is_what_is_planned(cls, values: Any) -> Any:
+    def _embed_input_is_what_is_planned(cls, values: object) -> object:
         """Put embed.input in the place of plan.input, so that its rows are planned, split and accounted for like any others."""
         embed = values.get("embed") if isinstance(values, dict) else None
         given = embed.get("input") if isinstance(embed, dict) else None
@@ -196,17 +195,18 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     values = _values_of(path)
     for override in _checked(overrides):
         name, _, text = override.partition("=")
+        first, *rest = name.split(".")
         value = read_override(name, text, Recipe)
-        for part in reversed(name.split(".")):
+        for part in reversed(rest):
             value = {part: value}
-        values = _merged(values, value)
+        values = _merged(values, {first: value})
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
         raise SettingsError(_explain(error)) from error
 
 
-def _values_of(path: str | Path) -> dict[str, Any]:
+def _values_of(path: str | Path) -> dict[str, object]:
     try:
         values = typed("", read_file(path), Recipe)
     except FileNotFoundError:
@@ -224,7 +224,7 @@ def _values_of(path: str | Path) -> dict[str, Any]:
     return values or {}
 
 
-def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+def _merged(below: Mapping[str, object], above: Mapping[str, object]) -> dict[str, object]:
     """Return settings laid over others: sections are merged, every other value takes the place of the one below."""
     merged = dict(below)
     for name, value in above.items():

@@ -5,9 +5,9 @@
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Self, TypedDict, TypeVar, Unpack
 
 from pydantic import (
     BaseModel,
@@ -22,6 +22,7 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema, core_schema, to_jsonable_python
 
+_Value = TypeVar("_Value")
 _RECORDED = {"recorded": True}
 """Validation context of settings that an earlier version may have written."""
 
@@ -33,7 +34,7 @@ class Section(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _lay_over_the_default(cls, values: Any, info: ValidationInfo) -> Any:
+    def _lay_over_the_default(cls, values: object, info: ValidationInfo) -> object:
         """Let a nested section hold differences only: the rest stays as this class sets it, not as its own class does."""
         if not isinstance(values, dict):
             return values
@@ -46,7 +47,7 @@ class Section(BaseModel):
         return laid
 
     @classmethod
-    def recorded(cls, values: dict[str, Any]) -> Self:
+    def recorded(cls, values: Mapping[str, object]) -> Self:
         """Return settings as this or an earlier version wrote them: what they do not name was not there yet.
 
         Raises:
@@ -56,7 +57,7 @@ class Section(BaseModel):
         return cls.model_validate(values, context=_RECORDED)
 
     @classmethod
-    def recorded_meaning(cls, values: dict[str, Any]) -> dict[str, Any]:
+    def recorded_meaning(cls, values: Mapping[str, object]) -> dict[str, object]:
         """Return the meaning of some of the sections of this class as this or an earlier version wrote them.
 
         Sections that cannot be read any more stay as they are written, so that they equal none of today's.
@@ -69,7 +70,7 @@ class Section(BaseModel):
                 found[name] = read
         return found
 
-    def meaning(self, names: Iterable[str] | None = None) -> dict[str, Any]:
+    def meaning(self, names: Iterable[str] | None = None) -> dict[str, object]:
         """Return the settings that can change a result, as JSON, of `names` only where given.
 
         Left out are the neutral ones, and those added later while they ask for what was done before they existed.
@@ -91,7 +92,7 @@ class OneOf:
         return core_schema.literal_schema(list(self.names))
 
 
-def _meaning(value: Any) -> Any:
+def _meaning(value: object) -> object:
     if isinstance(value, Section):
         return value.meaning()
     if isinstance(value, tuple | list):
@@ -101,7 +102,7 @@ def _meaning(value: Any) -> Any:
     return to_jsonable_python(value)
 
 
-def _read(field: FieldInfo, told: Any) -> Any:
+def _read(field: FieldInfo, told: object) -> object:
     """Return the meaning of a field's value as an earlier version wrote it."""
     kind: Any = field.annotation
     try:
@@ -110,7 +111,7 @@ def _read(field: FieldInfo, told: Any) -> Any:
         return told
 
 
-def _before(kind: type[Section]) -> dict[str, Any]:
+def _before(kind: type[Section]) -> dict[str, object]:
     """Return the added settings of a section with the values that mean what was done before they existed."""
     marks = {name: _mark(field, "added") for name, field in kind.model_fields.items()}
     return {name: added["before"] for name, added in marks.items() if added is not None}
@@ -125,17 +126,29 @@ def _is_neutral(field: FieldInfo) -> bool:
     return bool(_mark(field, "neutral"))
 
 
-def _asks_nothing_new(field: FieldInfo, meaning: Any) -> bool:
+def _asks_nothing_new(field: FieldInfo, meaning: object) -> bool:
     marks = _mark(field, "added")
     return marks is not None and meaning == _meaning(marks["before"])
 
 
-def neutral(default: Any, **constraints: Any) -> Any:
+class Constraints(TypedDict, total=False):
+    """The bounds that a setting may have beside its type."""
+
+    ge: float
+    gt: float
+    le: float
+    lt: float
+    min_length: int
+    max_length: int
+    pattern: str
+
+
+def neutral(default: _Value, **constraints: Unpack[Constraints]) -> _Value:
     """Declare a setting that changes speed or place, never a result: it stays out of every key."""
     return Field(default, json_schema_extra={"neutral": True}, **constraints)
 
 
-def added(default: Any, *, since: str, before: Any = ..., **constraints: Any) -> Any:
+def added(default: _Value, *, since: str, before: object = ..., **constraints: Unpack[Constraints]) -> _Value:
     """Declare a setting or section that version `since` added: finished runs keep their keys (docs/decisions/0006).
 
     It stays out of every key while it has the value `before`, which must mean what was done without it: the default,
@@ -145,7 +158,7 @@ def added(default: Any, *, since: str, before: Any = ..., **constraints: Any) ->
     return Field(default, json_schema_extra={"added": marks}, **constraints)
 
 
-def digest(value: Any) -> str:
+def digest(value: object) -> str:
     """Return the 32 hex digits that name a JSON value, whatever the order of its keys."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

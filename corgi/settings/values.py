@@ -40,7 +40,7 @@ class _Loader(yaml.SafeLoader):
 
     yaml_implicit_resolvers = {"<": [(_MERGE, re.compile("<<"))]}  # noqa: RUF012 - PyYAML's own attribute
 
-    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+    def compose_mapping_node(self, anchor: object) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
         seen: set[str] = set()
         for key, _ in node.value:
@@ -59,7 +59,7 @@ def _text_of(_: _Loader, node: yaml.ScalarNode) -> str:
 _Loader.add_constructor(_STR, _text_of)
 
 
-def read_file(path: str | Path) -> Any:
+def read_file(path: str | Path) -> object:
     """Return what a YAML file holds; scalars without quotes are `Plain`.
 
     Raises:
@@ -70,7 +70,7 @@ def read_file(path: str | Path) -> Any:
     return yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)  # noqa: S506 - a SafeLoader
 
 
-def read_override(path: str, text: str, recipe: type[Section]) -> Any:
+def read_override(path: str, text: str, recipe: type[Section]) -> object:
     """Return the value that the text behind `path=` stands for.
 
     Text is itself, but for `null` alone where the setting may be None, and for quotation marks around the whole of it.
@@ -93,7 +93,7 @@ def read_override(path: str, text: str, recipe: type[Section]) -> Any:
     return typed(path, value, kind)
 
 
-def typed(path: str, value: Any, kind: Any) -> Any:
+def typed(path: str, value: object, kind: object) -> object:
     """Return a YAML value in which every scalar without quotes is read by the type of its setting.
 
     Raises:
@@ -128,7 +128,7 @@ def core(text: str) -> str | float | bool | None:
     return float(text.replace(".", "", 1)) if _INFINITE.fullmatch(text) else text
 
 
-def _scalar(path: str, text: str, members: Sequence[Any]) -> Any:
+def _scalar(path: str, text: str, members: Sequence[object]) -> object:
     if not text or (text in _NULL and NoneType in members):
         return None  # a key without a value is never a text, but for two quotation marks
     if _is_text(members):
@@ -155,7 +155,7 @@ def _unquoted(text: str) -> str:
     return node.value if is_whole else text
 
 
-def _members(kind: Any) -> list[Any]:
+def _members(kind: object) -> list[object]:
     """Return the types that a setting's values may have, without their bounds."""
     origin = get_origin(kind)
     if origin is Annotated:
@@ -165,13 +165,13 @@ def _members(kind: Any) -> list[Any]:
     return [kind]
 
 
-def _is_text(members: Sequence[Any]) -> bool:
+def _is_text(members: Sequence[object]) -> bool:
     """Return whether values are text, or lists of it."""
     kinds = [member for member in members if member is not NoneType]
     return bool(kinds) and all(map(_is_text_kind, kinds))
 
 
-def _is_text_kind(kind: Any) -> bool:
+def _is_text_kind(kind: object) -> bool:
     origin, parts = get_origin(kind), get_args(kind)
     if origin is Literal:
         return all(isinstance(part, str) for part in parts)
@@ -180,7 +180,7 @@ def _is_text_kind(kind: Any) -> bool:
     return kind is str
 
 
-def _element(members: Sequence[Any], index: int) -> Any:
+def _element(members: Sequence[object], index: int) -> object:
     """Return the type of one element of a list."""
     for member in members:
         parts = get_args(member)
@@ -189,7 +189,7 @@ def _element(members: Sequence[Any], index: int) -> Any:
     return Any
 
 
-def _kind_of(path: Sequence[str], kind: Any) -> Any:
+def _kind_of(path: Sequence[str], kind: object) -> object:
     """Return the type of the setting at a path below a section; Any where there is none."""
     for name in path:
         found = section_of(kind)
@@ -199,7 +199,7 @@ def _kind_of(path: Sequence[str], kind: Any) -> Any:
     return kind
 
 
-def section_of(kind: Any) -> type[Section] | None:
+def section_of(kind: object) -> type[Section] | None:
     """Return the section among the types that a setting's values may have."""
     return next(
         (part for part in _members(kind) if isinstance(part, type) and issubclass(part, Section)), None

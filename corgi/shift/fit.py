@@ -1,9 +1,8 @@
 """What the shift stage finds in the passes over the embeddings: clusters, moments, covariances, and what they are judged by."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -109,7 +108,7 @@ def unread(
     ], earlier
 
 
-def joined(parts: Any) -> Arrays:
+def joined(parts: Iterable[Arrays]) -> Arrays:
     """Return the parts' arrays one after the other, by name."""
     found = list(parts)
     return {name: np.concatenate([part[name] for part in found]) for name in found[0]}

@@ -5,8 +5,7 @@ Results come back in shard order, so that merging them is bit-equal however the 
 
 import hashlib
 import io
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -184,7 +183,7 @@ def _top(rows: Int[np.ndarray, "n"], score: Float[np.ndarray, "m"], number: int)
 
 
 def over_shards(
-    function: Any, shards: Sequence[EmbeddedShard], arguments: dict[str, Any]
+    function: Callable[..., Arrays], shards: Sequence[EmbeddedShard], arguments: Mapping[str, object]
 ) -> Iterator[Arrays]:
     """Yield `function(shard, **arguments)` of every shard, in order, each computed by a Ray Data task."""
     if is_in_process():
@@ -201,7 +200,7 @@ def over_shards(
     rows = [{"position": position} for position in range(len(shards))]
     by_position = ray.put(list(shards))
 
-    def call(row: dict[str, Any]) -> dict[str, Any]:
+    def call(row: dict[str, int]) -> dict[str, bytes]:
         shard = ray.get(by_position)[row["position"]]
         return {"arrays": pack(function(shard, **ray.get(shared)))}
 

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -134,7 +133,7 @@ def shard_refs(store: Store, task: ShardTask) -> list[EmbeddedShard]:
     return made
 
 
-def summary(found: Findings, settings: ShiftSettings, shards: Sequence[str]) -> dict[str, Any]:
+def summary(found: Findings, settings: ShiftSettings, shards: Sequence[str]) -> dict[str, object]:
     """Return the figures of statistics.json; None where nothing could be measured."""
     shift, val = found.parameters, found.judged
     weight = shift.count / shift.count.sum()

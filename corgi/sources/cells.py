@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from typing import Any
+from collections.abc import Sequence
 
 import pyarrow as pa
 
@@ -51,7 +51,7 @@ def text_of(array: pa.Array, column: str, uri: str) -> pa.Array:
     return text
 
 
-def parsed(text: str | bytes) -> Any:
+def parsed(text: str | bytes) -> object:
     """Return a JSON value: numbers as they are written, NaN and the infinities as None, values of a doubled name as Doubled.
 
     Raises:
@@ -69,7 +69,7 @@ def parsed(text: str | bytes) -> Any:
     )
 
 
-def column_of(values: list[Any], column: str, uri: str, may_be_lists: bool = False) -> pa.Array:
+def column_of(values: Sequence[object], column: str, uri: str, may_be_lists: bool = False) -> pa.Array:
     """Return parsed values as a column of text, or of lists of text where such are allowed and there is one.
 
     Args:
@@ -93,7 +93,7 @@ def column_of(values: list[Any], column: str, uri: str, may_be_lists: bool = Fal
     return pa.array([_cell(value, column, uri) for value in values], pa.string())
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
     found = dict(pairs)
     if len(found) < len(pairs):
         counts = Counter(name for name, _ in pairs)
@@ -101,7 +101,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _element(value: Any, column: str, uri: str) -> str | None:
+def _element(value: object, column: str, uri: str) -> str | None:
     if not isinstance(value, str | None) or isinstance(value, Spelling):
         raise InputError(
             f"{uri} cannot be read as a list: column {column!r} holds lists of other things than text; nothing was started; "
@@ -110,7 +110,7 @@ def _element(value: Any, column: str, uri: str) -> str | None:
     return _cell(value, column, uri)
 
 
-def _cell(value: Any, column: str, uri: str) -> str | None:
+def _cell(value: object, column: str, uri: str) -> str | None:
     if value is None:
         return None
     if isinstance(value, bool):

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
@@ -206,7 +206,7 @@ def _width(path: Path, key: str | None, num_rows: int) -> int:
     return shape[1]
 
 
-def _header(member: Any) -> tuple[tuple[int, ...], np.dtype]:
+def _header(member: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
     version = np.lib.format.read_magic(member)
     reader: Any = {
         (1, 0): np.lib.format.read_array_header_1_0,

@@ -3,7 +3,7 @@
 import csv
 import io
 import posixpath
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +80,7 @@ def _is_text(kind: pa.DataType) -> bool:
     return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
 
 
-def _rows(uri: str, columns: Columns) -> Iterator[tuple[str, dict[str, Any]]]:
+def _rows(uri: str, columns: Columns) -> Iterator[tuple[str, dict[str, object]]]:
     """Yield the picture that each row names, and those of the row's cells that the columns name."""
     naming = naming_column(uri, columns)
     if naming is None:
@@ -101,7 +101,7 @@ def _text(uri: str) -> io.TextIOWrapper:
     return io.TextIOWrapper(open_stream(uri), "utf-8-sig", newline="")
 
 
-def _csv(uri: str) -> Iterator[dict[str, Any]]:
+def _csv(uri: str) -> Iterator[dict[str, object]]:
     with _text(uri) as text:
         for number, row in enumerate(csv.DictReader(text, strict=True)):
             if None in row or None in row.values():
@@ -109,7 +109,7 @@ def _csv(uri: str) -> Iterator[dict[str, Any]]:
             yield row
 
 
-def _parquet(uri: str, naming: str, columns: Columns) -> Iterator[dict[str, Any]]:
+def _parquet(uri: str, naming: str, columns: Columns) -> Iterator[dict[str, object]]:
     caption = columns.named.get("caption")
     with open_file(uri) as handle, pq.ParquetFile(handle, pre_buffer=False) as file:
         names = [name for name in (naming, *columns.names) if name in file.schema_arrow.names]
@@ -121,7 +121,9 @@ def _parquet(uri: str, naming: str, columns: Columns) -> Iterator[dict[str, Any]
             yield from (dict(zip(read, row, strict=True)) for row in zip(*read.values(), strict=True))
 
 
-def _joined(first: dict[str, Any], further: dict[str, Any], columns: Columns) -> dict[str, Any]:
+def _joined(
+    first: Mapping[str, object], further: Mapping[str, object], columns: Columns
+) -> dict[str, object]:
     """Return the cells of a picture's first row with the captions of both."""
     caption = columns.named.get("caption")
     if caption is None:

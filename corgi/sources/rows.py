@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeVar
 
 import pyarrow as pa
 
@@ -96,7 +96,7 @@ class Columns:
         arrays["additional"] = additional_of({name: texts[name] for name in self.additional}, length)
         return pa.record_batch([arrays.get(f.name, pa.nulls(length, f.type)) for f in ROWS], schema=ROWS)
 
-    def read(self, rows: Sequence[Mapping[str, Any]], uri: str) -> dict[str, pa.Array]:
+    def read(self, rows: Sequence[Mapping[str, object]], uri: str) -> dict[str, pa.Array]:
         """Return the columns of parsed rows; a cell that a row lacks is null.
 
         Raises:
@@ -138,9 +138,12 @@ def additional_of(columns: Mapping[str, pa.Array], length: int) -> pa.Array:
     return pa.MapArray.from_arrays(offsets, keys, by_column.take(pa.array(order, pa.int64())))
 
 
-def chunked(rows: Iterator[Any], size: int = BATCH_ROWS) -> Iterator[list[Any]]:
+_Row = TypeVar("_Row")
+
+
+def chunked(rows: Iterator[_Row], size: int = BATCH_ROWS) -> Iterator[list[_Row]]:
     """Yield lists of at most `size` items."""
-    block: list[Any] = []
+    block: list[_Row] = []
     for row in rows:
         block.append(row)
         if len(block) == size:

@@ -116,12 +116,12 @@ class Notes(dict[tuple[str, str], _Note]):
         return {note for note, number in taken.items() if number > 1}
 
 
-def cells_of(note: bytes | None, caption: bytes | None, columns: Columns, tally: Tally) -> dict[str, Any]:
+def cells_of(note: bytes | None, caption: bytes | None, columns: Columns, tally: Tally) -> dict[str, object]:
     """Return the cells that a sample's JSON and text give; what is no JSON object says nothing and is counted.
 
     A text that is not blank takes the uri of the JSON's caption.
     """
-    cells: dict[str, Any] = {}
+    cells: dict[str, object] = {}
     if note is not None:
         try:
             found = parsed(note)
@@ -136,19 +136,19 @@ def cells_of(note: bytes | None, caption: bytes | None, columns: Columns, tally:
     return cells
 
 
-def laid_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+def laid_over(below: Mapping[str, object], above: Mapping[str, object]) -> dict[str, object]:
     """Return the cells of both; of two for one column the one above counts, unless it is empty."""
     said = {name: value for name, value in above.items() if value not in (None, "") or name not in below}
     return {**below, **said}
 
 
-def without_identity(cells: Mapping[str, Any], columns: Columns) -> dict[str, Any]:
+def without_identity(cells: Mapping[str, object], columns: Columns) -> dict[str, object]:
     """Return the cells of JSON that several pictures share: its URL, uid and hash can be those of none of them."""
     names = {columns.named.get(name) for name in ("url", "uid", "expected_hash")}
     return {name: value for name, value in cells.items() if name not in names}
 
 
-def has_url(cells: Mapping[str, Any], columns: Columns) -> bool:
+def has_url(cells: Mapping[str, object], columns: Columns) -> bool:
     """Return whether cells name the URL that a picture has."""
     return str(cells.get(columns.named.get("url", "")) or "").strip() != ""
 

@@ -9,7 +9,6 @@ import io
 import tarfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import pyarrow as pa
 
@@ -76,7 +75,7 @@ class _Headers:
 class Tar:
     """A tar that is open for reading, through one buffer for headers and members."""
 
-    def __init__(self, handle: Any, uri: str) -> None:
+    def __init__(self, handle: pa.NativeFile, uri: str) -> None:
         """Take an open file; `uri` is its path or URI, for the errors."""
         self._file, self._place = io.BufferedReader(handle, _BUFFER_BYTES), uri
         self._size = self._file.seek(0, io.SEEK_END)
@@ -222,7 +221,7 @@ def _samples(tar: Tar, group: list[Member], columns: Columns, sha256: str, tally
         yield Sample(cells, f"{sha256}/{picture.offset}:{picture.size}", content)
 
 
-def _cells(tar: Tar, notes: Notes[Member], name: str, columns: Columns, tally: Tally) -> dict[str, Any]:
+def _cells(tar: Tar, notes: Notes[Member], name: str, columns: Columns, tally: Tally) -> dict[str, object]:
     found = [notes.beside(name, ending) for ending in NOTE_ENDINGS]
     short = [member if member and member.size <= MAX_NOTE_BYTES else None for member in found]
     tally["notes_unreadable"] += short.count(None) - found.count(None)

@@ -1,7 +1,6 @@
 """URL lists as they are stored: Parquet, JSON lines and plain text, streamed, never loaded whole."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -87,7 +86,7 @@ def _cells_of_line(line: str, row: int, uri: str) -> dict[str, str | None]:
     return {"url": url.rstrip(), "caption": caption or None}
 
 
-def objects(uri: str) -> Iterator[dict[str, Any]]:
+def objects(uri: str) -> Iterator[dict[str, object]]:
     """Yield the objects of a text that holds one JSON object per line.
 
     Raises:

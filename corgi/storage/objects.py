@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from functools import wraps
 from pathlib import Path
-from typing import Any, BinaryIO, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, BinaryIO, ParamSpec, TypeVar, cast
 
 from typing_extensions import override
 
@@ -22,6 +22,9 @@ from corgi.storage.endpoint import is_plain_http, s3_endpoint
 from corgi.storage.errors import storage_full
 from corgi.storage.files import sha256_of_file
 from corgi.storage.storage import Storage
+
+if TYPE_CHECKING:
+    from obstore.store import ObjectStore
 
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
@@ -61,7 +64,7 @@ def _line(error: Exception) -> str:
 class ObjectStorage(Storage):
     """A prefix of a bucket; manifests are published by conditional put, everything else is stored under private names."""
 
-    def __init__(self, url: str, cache: Path | None = None, store: Any = None) -> None:
+    def __init__(self, url: str, cache: Path | None = None, store: "ObjectStore | None" = None) -> None:
         """Open the store of a URL, such as s3://bucket/runs/store; `store` is an obstore store given instead.
 
         Raises:
@@ -212,7 +215,7 @@ class ObjectStorage(Storage):
         return path
 
 
-def opened(url: str) -> Any:
+def opened(url: str) -> "ObjectStore":
     """Return the obstore store of a URL; its credentials and endpoint come from the environment.
 
     Raises:

@@ -7,13 +7,14 @@ import hashlib
 import io
 import json
 import uuid
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from typing_extensions import Buffer
 
 from corgi.storage.errors import storage_full
 from corgi.storage.storage import Storage
@@ -89,7 +90,10 @@ class Attempt:
             sink.write(data)
 
     def commit(
-        self, rows: RowCounts, facts: dict[str, Any] | None = None, timings: dict[str, float] | None = None
+        self,
+        rows: RowCounts,
+        facts: Mapping[str, object] | None = None,
+        timings: Mapping[str, object] | None = None,
     ) -> ShardManifest:
         """Publish the manifest: from here on, and not before, the shard exists."""
         task = self.task
@@ -104,7 +108,7 @@ class Attempt:
             inputs=task.inputs,
             files=tuple(self._files),
             rows=rows,
-            facts=facts or {},
+            facts=dict(facts or {}),
         ).named_by(task.earlier)
         path = publish(self.storage, task.folder, sealed(manifest))
         self._committed = True
@@ -148,7 +152,7 @@ class _Measured(io.RawIOBase):
     def writable(self) -> bool:
         return True
 
-    def write(self, data: Any) -> int:
+    def write(self, data: Buffer) -> int:
         view = memoryview(data).cast("B")
         self._sink.write(view)
         self.sha256.update(view)

@@ -4,15 +4,15 @@
 # JSON gives values of any type
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from corgi.settings.errors import StorageError
 from corgi.settings.recipe import Recipe
 from corgi.storage.roots import open_storage
 from corgi.tables.generations import generation
 from corgi.tables.manifest import ShardManifest, StageManifest
+from corgi.tables.run import RunFacts
 from corgi.tables.store import Store
 
 _KEPT_FOLDERS = ("taken-down",)
@@ -42,7 +42,7 @@ class Contents:
         return found
 
 
-def run_facts(store: Store) -> dict[str, dict[str, Any]]:
+def run_facts(store: Store) -> dict[str, RunFacts]:
     """Return run.json of every run under the store's root, by run name.
 
     Raises:
@@ -113,12 +113,12 @@ def _stats(manifest: ShardManifest) -> set[str]:
     return {f"{folder}/{entry.name.partition('-')[0]}-stats.json" for entry in manifest.files}
 
 
-def _open_stages(facts: dict[str, Any]) -> set[str]:
+def _open_stages(facts: RunFacts) -> set[str]:
     """Return the stages a run knows of and has not completed."""
     return set(facts.get("order", ())) - set(facts["stages"])
 
 
-def _is_unfinished(manifest: ShardManifest, runs: Iterable[dict[str, Any]]) -> bool:
+def _is_unfinished(manifest: ShardManifest, runs: Iterable[RunFacts]) -> bool:
     """Say whether some run has not completed this shard's stage and would make the shard with the same settings."""
     told = manifest.settings
     return any(
@@ -127,7 +127,7 @@ def _is_unfinished(manifest: ShardManifest, runs: Iterable[dict[str, Any]]) -> b
     )
 
 
-def _ask_the_same(told: dict[str, Any], recipe: dict[str, Any]) -> bool:
+def _ask_the_same(told: Mapping[str, object], recipe: Mapping[str, object]) -> bool:
     """Return whether a recipe asks for what settings of this or an earlier version asked for."""
     asked = {name: recipe.get(name) for name in told}
     return asked == told or Recipe.recorded_meaning(asked) == Recipe.recorded_meaning(told)

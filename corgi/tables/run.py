@@ -4,9 +4,9 @@
 # JSON gives values of any type
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 from corgi.settings.errors import InputError, StorageError
 from corgi.storage.errors import storage_full
@@ -16,6 +16,28 @@ from corgi.tables.manifest import ShardManifest, StageManifest
 from corgi.tables.store import Store
 
 _FORMER = "former"
+
+
+class StagePointer(TypedDict):
+    """Where a run finds a stage: its manifest's path, key and digest."""
+
+    path: str
+    key: str
+    digest: str
+
+
+class RunFacts(TypedDict):
+    """What run.json holds."""
+
+    stages: dict[str, StagePointer]
+    former: dict[str, StagePointer]
+    """Stages that are about to be replaced."""
+    recipe: NotRequired[dict[str, Any]]
+    order: NotRequired[list[str]]
+    headings: NotRequired[dict[str, list[str]]]
+    """Title and introduction of each stage's section of the report."""
+    code: NotRequired[str]
+    commit: NotRequired[str | None]
 
 
 class Run:
@@ -56,7 +78,7 @@ class Run:
         return "run.json" in self.storage.names("")
 
     @property
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> RunFacts:
         """Return run.json: the resolved recipe and, by stage, the manifest's path, key and digest."""
         try:
             return {"stages": {}, _FORMER: {}, **json.loads(self.storage.read("run.json"))}
@@ -69,7 +91,7 @@ class Run:
         except OSError as error:
             storage_full(error, self.storage.locate("run.json"))
 
-    def note(self, **values: Any) -> None:
+    def note(self, **values: object) -> None:
         """Set top-level values of run.json, such as the resolved recipe."""
         facts = self.facts
         if {**facts, **values} != facts:
@@ -105,7 +127,7 @@ class Run:
         entry = facts["stages"].get(stage) or facts[_FORMER].get(stage)
         return None if entry is None else self.store.stage(stage, entry["key"])
 
-    def _keep(self, facts: dict[str, Any], leaving: Sequence[str], former: dict[str, Any]) -> None:
+    def _keep(self, facts: RunFacts, leaving: Sequence[str], former: dict[str, StagePointer]) -> None:
         kept = {name: entry for name, entry in facts["stages"].items() if name not in leaving}
         if kept != facts["stages"] or former != facts[_FORMER]:
             self._write({**facts, "stages": kept, _FORMER: former})
@@ -151,5 +173,5 @@ class Run:
         folder, _, last = name.rpartition("/")
         return self.storage.locate(name) if last in self.storage.names(folder) else None
 
-    def _write(self, facts: dict[str, Any]) -> None:
+    def _write(self, facts: Mapping[str, object]) -> None:
         self.storage.replace("run.json", (json.dumps(facts, indent=1) + "\n").encode())

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -33,6 +33,13 @@ class TrackedRun:
     def timings_file(self) -> Path:
         """Return the file of lines that hold seconds and rates."""
         return self.folder / "timings.jsonl"
+
+
+class Line(NamedTuple):
+    """What the tracker sends at a step: figures, seconds, pictures, histograms and tables, by name."""
+
+    step: int
+    values: dict[str, object]
 
 
 @dataclass(frozen=True)

@@ -3,14 +3,14 @@
 import dataclasses
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from corgi.storage.errors import storage_full
 from corgi.storage.files import sync
 from corgi.tables.store import write_file
 from corgi.tracking.environment import mode_here, with_environment
-from corgi.tracking.tracked_run import Shown, TrackedRun
+from corgi.tracking.tracked_run import Line, Shown, TrackedRun
 from corgi.tracking.wandb_sender import Sender, media
 
 
@@ -32,7 +32,7 @@ class Tracker:
         self._sender = None
         if self._mode != "disabled":
             self._sender = Sender(self.run, self._mode, _lines_until(run, step))
-        self._held: list[dict[str, Any]] = []
+        self._held: list[Line] = []
 
     def log(
         self, step: int, values: dict[str, float | None], timings: dict[str, float] | None = None
@@ -43,7 +43,7 @@ class Tracker:
         )
         if timings:
             _append(self.run.timings_file, {"step": step, **timings})
-        self._send({"step": step, **values, **{f"time/{k}": v for k, v in (timings or {}).items()}})
+        self._send(Line(step, {**values, **{f"time/{k}": v for k, v in (timings or {}).items()}}))
 
     def show(self, step: int, shown: Shown) -> None:
         """Keep pictures as PNG beside the metrics and send them, histograms and tables to W&B."""
@@ -53,7 +53,7 @@ class Tracker:
             self.pictures.mkdir(parents=True, exist_ok=True)
             Image.fromarray(picture).save(self.pictures / f"{step:09d}-{name}.png")
         if sent := media(shown):
-            self._send({"step": step, **sent})
+            self._send(Line(step, sent))
 
     def commit(self) -> None:
         """Make the lines so far durable and hand those held back to W&B: a checkpoint that counts on them comes next."""
@@ -68,7 +68,7 @@ class Tracker:
         if self._sender is not None:
             self._sender.close()
 
-    def _send(self, line: dict[str, Any]) -> None:
+    def _send(self, line: Line) -> None:
         """Send a line at once when online; offline nobody watches, so lines wait for the checkpoint a restart goes on from."""
         if self._sender is not None and self._mode == "online":
             self._sender.put([line])
@@ -76,14 +76,14 @@ class Tracker:
             self._held.append(line)
 
 
-def _lines_until(run: TrackedRun, step: int) -> list[dict[str, Any]]:
+def _lines_until(run: TrackedRun, step: int) -> list[Line]:
     """Return the lines up to a step as they were to be sent."""
-    lines: dict[int, dict[str, Any]] = {}
+    lines: dict[int, Line] = {}
     for path, prefix in ((run.metrics_file, ""), (run.timings_file, "time/")) if step else ():
         for text in path.read_text().splitlines() if path.exists() else []:
             line = json.loads(text)
             if (at := line.pop("step")) <= step:
-                lines.setdefault(at, {"step": at}).update({f"{prefix}{k}": v for k, v in line.items()})
+                lines.setdefault(at, Line(at, {})).values.update({f"{prefix}{k}": v for k, v in line.items()})
     return [lines[at] for at in sorted(lines)]
 
 
@@ -91,7 +91,7 @@ def _finite(value: float | None) -> float | None:
     return None if value is None or not math.isfinite(value) else value
 
 
-def _append(path: Path, line: dict[str, Any]) -> None:
+def _append(path: Path, line: Mapping[str, object]) -> None:
     try:
         with path.open("a") as handle:
             handle.write(json.dumps(line) + "\n")

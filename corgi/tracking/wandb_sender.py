@@ -10,17 +10,20 @@ import queue
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from corgi.tables.store import write_file
 from corgi.tracking.environment import Mode
 from corgi.tracking.offline import await_exit, masked, settled_steps
-from corgi.tracking.tracked_run import Shown, TrackedRun
+from corgi.tracking.tracked_run import Line, Shown, TrackedRun
+
+if TYPE_CHECKING:
+    import wandb
 
 _QUEUE_LINES = 1000
 FINISH_TIMEOUT_S = 30.0
@@ -47,7 +50,7 @@ class _Table:
     rows: list[dict[str, Any]]
 
 
-def media(shown: Shown) -> dict[str, Any]:
+def media(shown: Shown) -> dict[str, object]:
     """Return pictures, histograms and tables under W&B's keys; they become W&B's own kinds in the sending thread."""
     return {
         **{f"pictures/{name}": _Picture(picture) for name, picture in shown.pictures.items()},
@@ -59,9 +62,9 @@ def media(shown: Shown) -> dict[str, Any]:
 class Sender:
     """Hands lines to W&B from a thread; the first error is logged and ends the sending, never the run."""
 
-    def __init__(self, run: TrackedRun, mode: Mode, earlier: list[dict[str, Any]]) -> None:
+    def __init__(self, run: TrackedRun, mode: Mode, earlier: Sequence[Line]) -> None:
         """Start sending; `earlier` lines are those of former attempts, sent again where W&B does not have them."""
-        self._lines: queue.Queue[list[dict[str, Any]] | None] = queue.Queue(_QUEUE_LINES)
+        self._lines: queue.Queue[list[Line] | None] = queue.Queue(_QUEUE_LINES)
         self._num_dropped = 0
         self._mode: Mode = mode
         self._started, self._opened = time.monotonic(), False
@@ -69,7 +72,7 @@ class Sender:
         self._thread = threading.Thread(target=self._send, args=arguments, name="wandb", daemon=True)
         self._thread.start()
 
-    def put(self, lines: list[dict[str, Any]]) -> None:
+    def put(self, lines: list[Line]) -> None:
         """Hand lines over; they are dropped where W&B is too slow to take them."""
         try:
             self._lines.put_nowait(lines)
@@ -87,9 +90,9 @@ class Sender:
         if self._thread.is_alive() or self._num_dropped:
             _log.warning("W&B did not take every line; metrics.jsonl has them all")
 
-    def _send(self, run: TrackedRun, identity: str, earlier: list[dict[str, Any]]) -> None:
+    def _send(self, run: TrackedRun, identity: str, earlier: Sequence[Line]) -> None:
         try:
-            wanted = {line["step"] for line in earlier}
+            wanted = {line.step for line in earlier}
             kept = settled_steps(run.folder, wanted) if self._mode == "offline" and earlier else set()
             folder = _attempt_folder(run)
             opened = _open_run(run, identity, self._mode, folder)
@@ -97,11 +100,11 @@ class Sender:
             if self._mode == "online" and earlier:
                 kept = range(opened.step)
             for line in earlier:
-                if line["step"] not in kept:
-                    opened.log(line, step=line["step"])
+                if line.step not in kept:
+                    opened.log(_as_media(line), step=line.step)
             while (lines := self._lines.get()) is not None:
                 for line in lines:
-                    opened.log(_as_media(line), step=int(line["step"]))
+                    opened.log(_as_media(line), step=line.step)
             opened.finish()
             if self._mode == "offline":
                 await_exit(folder, FINISH_TIMEOUT_S)
@@ -116,8 +119,8 @@ def patience_s(mode: Mode, opened: bool, run_s: float) -> float:
     return min(FINISH_TIMEOUT_S, max(_FINISH_SHARE * run_s, FINISH_LEAST_S if opened else 0.0))
 
 
-def _as_media(line: dict[str, Any]) -> dict[str, Any]:
-    """Return a line with pictures, histograms and tables as W&B's own kinds."""
+def _as_media(line: Line) -> dict[str, object]:
+    """Return a line's values and its step, with pictures, histograms and tables as W&B's own kinds."""
     import wandb
 
     kinds: dict[type, Callable[[Any], Any]] = {
@@ -125,7 +128,8 @@ def _as_media(line: dict[str, Any]) -> dict[str, Any]:
         _Histogram: lambda kept: wandb.Histogram(kept.values.tolist()),
         _Table: lambda kept: wandb.Table(list(kept.rows[0]), [list(row.values()) for row in kept.rows]),
     }
-    return {name: kinds.get(type(value), lambda kept: kept)(value) for name, value in line.items()}
+    values = {name: kinds.get(type(value), lambda kept: kept)(value) for name, value in line.values.items()}
+    return {"step": line.step, **values}
 
 
 def run_id(run: TrackedRun) -> str:
@@ -147,7 +151,7 @@ def _attempt_folder(run: TrackedRun) -> Path:
     return folder
 
 
-def _open_run(run: TrackedRun, identity: str, mode: Mode, folder: Path) -> Any:
+def _open_run(run: TrackedRun, identity: str, mode: Mode, folder: Path) -> "wandb.Run":
     if mode == "offline":
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # nothing leaves this machine
     import wandb

@@ -11,7 +11,7 @@ import math
 import re
 import shutil
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from corgi.settings.errors import StorageError
 from corgi.settings.section import digest
 from corgi.storage.errors import storage_full
 from corgi.storage.files import publish, sync
-from corgi.training.listing import COMMITTED, entry, files, read_listing, sync_folders
+from corgi.training.listing import COMMITTED, Content, entry, files, read_listing, sync_folders
 from corgi.training.ranks import barrier, from_first, gathered, rank, world_size
 from corgi.training.training import Training
 from corgi.training.upload import Uploader, uploader
@@ -77,7 +77,7 @@ class Checkpoints:
                 _log.warning("checkpoint passed over: %s; training goes on from the one before it", problem)
         return None
 
-    def save(self, step: int, state: dict[str, Any], write: Callable[[Path], None]) -> Checkpoint:
+    def save(self, step: int, state: Mapping[str, object], write: Callable[[Path], None]) -> Checkpoint:
         """Commit a checkpoint of what `write` puts into a folder; every rank calls it, each writes its own files.
 
         Raises:
@@ -106,14 +106,14 @@ class Checkpoints:
         barrier()
         if self.uploader is not None:
             self.uploader.put(folder)
-        return Checkpoint(folder, step, state, self.settings.zero_stage)
+        return Checkpoint(folder, step, dict(state), self.settings.zero_stage)
 
     def close(self) -> None:
         """Wait a bounded time for what is still being uploaded."""
         if self.uploader is not None:
             self.uploader.close()
 
-    def _chosen(self, folder: Path, listing: dict[str, Any]) -> Checkpoint:
+    def _chosen(self, folder: Path, listing: Content) -> Checkpoint:
         for stage in (self.settings.zero_stage, 0, 1, 2, 3):
             if listing["meaning"] == self.training.meaning_at(stage):
                 return Checkpoint(folder, listing["step"], listing["state"], stage)
@@ -146,7 +146,7 @@ class Checkpoints:
         return [path for *_, path in sorted(scored, reverse=True)[: self.settings.keep_best]]
 
 
-def finish(training: Training, weights: dict[str, Tensor], facts: dict[str, Any]) -> Path:
+def finish(training: Training, weights: dict[str, Tensor], facts: Mapping[str, object]) -> Path:
     """Commit the final weights: written privately, renamed, then listed; called on rank 0 only.
 
     Raises:
@@ -244,7 +244,7 @@ def _owner(path: Path) -> int:
     return int(found.group(1)) if found else 0
 
 
-def _publish(path: Path, listing: dict[str, Any]) -> None:
+def _publish(path: Path, listing: Mapping[str, object]) -> None:
     """Publish a listing where there is none.
 
     The private file is written beside the folder: inside it, a kill after the link would leave a file that is not listed.

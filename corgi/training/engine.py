@@ -4,10 +4,11 @@ import logging
 import math
 import os
 import warnings
+from collections.abc import Callable, Iterable
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,9 @@ from torch.distributed import distributed_c10d
 from corgi.settings.training import TrainingSettings
 from corgi.training.ranks import world_size
 from corgi.training.universal import TAG
+
+if TYPE_CHECKING:
+    from deepspeed import DeepSpeedEngine
 
 _BUCKET_NUMEL = 500_000_000
 
@@ -45,7 +49,7 @@ class GuardedAdamW(torch.optim.AdamW):
     DeepSpeed's own optimizers do both; at stage 0 it hands the gradients to this class as they are.
     """
 
-    def __init__(self, parameters: Any, settings: TrainingSettings) -> None:
+    def __init__(self, parameters: Iterable[nn.Parameter], settings: TrainingSettings) -> None:
         """Take the parameters and the settings' rate, decays and epsilon."""
         super().__init__(
             parameters,
@@ -61,7 +65,7 @@ class GuardedAdamW(torch.optim.AdamW):
         self._global_grad_norm = 0.0
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Take one step, or none when a gradient is not finite."""
         if self.alone:
             held = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
@@ -80,7 +84,7 @@ def micro_batches(settings: TrainingSettings) -> int:
     return 1 if settings.micro_batch == 0 else min(-(-largest // settings.micro_batch), smallest)
 
 
-def build_engine(model: nn.Module, settings: TrainingSettings, universal: bool = False) -> Any:
+def build_engine(model: nn.Module, settings: TrainingSettings, universal: bool = False) -> "DeepSpeedEngine":
     """Return the DeepSpeed engine of a model; float buffers stay fp32, callers may pass and get fp32.
 
     `universal` says that the checkpoint it will load was converted.
@@ -111,7 +115,7 @@ def build_engine(model: nn.Module, settings: TrainingSettings, universal: bool =
     return engine
 
 
-def set_lr(engine: Any, lr: float) -> None:
+def set_lr(engine: "DeepSpeedEngine", lr: float) -> None:
     """Set the rate of the next step."""
     for group in engine.optimizer.param_groups:
         group["lr"] = lr
@@ -127,7 +131,7 @@ def learning_rate(settings: TrainingSettings, step: int) -> float:
     return settings.lr * 0.5 * (1 + math.cos(math.pi * done))
 
 
-def backward(engine: Any, loss: Tensor, weight: float = 1.0) -> None:
+def backward(engine: "DeepSpeedEngine", loss: Tensor, weight: float = 1.0) -> None:
     """Run backward of a micro-batch's mean loss; a loss that is not finite makes every gradient NaN, so that all ranks refuse the step alike.
 
     `weight` is the micro-batch's rows over the mean rows of all ranks' micro-batches: unequal shares still give the mean over the global batch.
@@ -136,12 +140,12 @@ def backward(engine: Any, loss: Tensor, weight: float = 1.0) -> None:
     engine.backward(loss * torch.where(finite, weight, math.nan).to(loss))
 
 
-def skipped(engine: Any) -> bool:
+def skipped(engine: "DeepSpeedEngine") -> bool:
     """Say whether the last step was refused; the same on every rank."""
     return bool(getattr(engine.optimizer, "overflow", False))
 
 
-def save_engine(engine: Any, folder: Path) -> None:
+def save_engine(engine: "DeepSpeedEngine", folder: Path) -> None:
     """Write this rank's shard of the engine's state into a checkpoint that is being made."""
     engine.save_checkpoint(str(folder), tag=TAG, save_latest=False)
     if engine.global_rank == 0:  # DeepSpeed leaves scripts in each checkpoint; a checkpoint holds data only
@@ -149,7 +153,7 @@ def save_engine(engine: Any, folder: Path) -> None:
             script.unlink()
 
 
-def load_engine(engine: Any, folder: Path) -> None:
+def load_engine(engine: "DeepSpeedEngine", folder: Path) -> None:
     """Restore the engine from a verified checkpoint, or from its converted copy."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -158,13 +162,13 @@ def load_engine(engine: Any, folder: Path) -> None:
         raise RuntimeError(f"DeepSpeed did not load {folder}, whose hashes are right")
 
 
-def _config(model: nn.Module, settings: TrainingSettings, alone: bool) -> dict[str, Any]:
+def _config(model: nn.Module, settings: TrainingSettings, alone: bool) -> dict[str, object]:
     accumulation = micro_batches(settings)
     # DeepSpeed refuses an odd bucket, and a model may have an odd number of parameters.
     bucket = min(_BUCKET_NUMEL, 2 * math.ceil(sum(p.numel() for p in model.parameters()) / 2))
     # DeepSpeed uses the batch sizes only as labels and to divide by the accumulation; shares may be unequal.
     micro = max(1, settings.global_batch // world_size() // accumulation)
-    zero = {
+    zero: dict[str, object] = {
         "stage": settings.zero_stage,
         "reduce_bucket_size": bucket,
         "allgather_bucket_size": bucket,
@@ -202,14 +206,14 @@ def _compute_in_bf16(model: nn.Module, device: str) -> None:
     """Let a model compute in bf16 while it takes fp32 inputs and tables and gives fp32 outputs."""
     forward = model.forward
 
-    def widened(*args: Any, **kwargs: Any) -> Any:
+    def widened(*args: object, **kwargs: object) -> object:
         with torch.autocast(device, torch.bfloat16):
             return _float(forward(*args, **kwargs))
 
     model.forward = widened
 
 
-def _float(value: Any) -> Any:
+def _float(value: object) -> object:
     if isinstance(value, Tensor):
         return value.float() if value.is_floating_point() else value
     if isinstance(value, dict):

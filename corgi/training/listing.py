@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from corgi.settings.section import digest
 from corgi.storage.files import sha256_of_file, sync
@@ -11,16 +11,34 @@ from corgi.storage.files import sha256_of_file, sync
 COMMITTED = "COMMITTED.json"
 
 
+class Entry(TypedDict):
+    """A file of a checkpoint."""
+
+    name: str
+    size: int
+    sha256: str
+
+
+class Content(TypedDict, total=False):
+    """What COMMITTED.json says: the files, what decides the weights, and the state of the training or facts of its end."""
+
+    files: list[Entry]
+    meaning: str
+    step: int
+    state: dict[str, Any]
+    facts: dict[str, Any]
+
+
 @dataclass(frozen=True)
 class Listing:
     """What COMMITTED.json says, or why it cannot be believed."""
 
     folder: Path
-    content: dict[str, Any]
+    content: Content
     problem: str | None
 
     @property
-    def files(self) -> list[dict[str, Any]]:
+    def files(self) -> list[Entry]:
         """Return the listed files: name, size, sha256."""
         return self.content.get("files", [])
 
@@ -59,7 +77,7 @@ def files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file() and path.name != COMMITTED)
 
 
-def entry(folder: Path, path: Path) -> dict[str, Any]:
+def entry(folder: Path, path: Path) -> Entry:
     """Make a file durable and return its line of the listing."""
     sync(path)
     return {

@@ -259,7 +259,7 @@ class _Loop:
         if rank() == 0:
             self.ema.save(folder / _EMA_FILE)
 
-    def _state(self) -> dict[str, Any]:
+    def _state(self) -> dict[str, object]:
         return {
             "world_size": world_size(),
             "skipped_steps": self.num_skipped,

@@ -1,6 +1,6 @@
 """What a model's training must say; the loop does the rest."""
 
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -27,7 +27,7 @@ class Objective(Protocol):
         ...
 
     def loss(
-        self, model: Any, batch: dict[str, Tensor], noise: Noise
+        self, model: nn.Module, batch: dict[str, Tensor], noise: Noise
     ) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
         """Return the mean loss over the local rows, and further means to log; `model` is called like the module."""
         ...

@@ -1,6 +1,7 @@
 """The prior stage: trains caption -> CLIP image embedding, one network a choice of (mu, Sigma)."""
 
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -124,7 +125,7 @@ class PriorObjective:
     """The weighted x0 error of shifted diffusion (eq. 14) on kept train pictures."""
 
     def __init__(
-        self, root: str, inputs: dict[str, list[str]], variant: str, settings: dict[str, Any]
+        self, root: str, inputs: dict[str, list[str]], variant: str, settings: Mapping[str, object]
     ) -> None:
         """Open the tables of a task; arguments are JSON."""
         self.settings = PriorSettings.model_validate(settings)
@@ -154,7 +155,9 @@ class PriorObjective:
         """Return the kept pictures of a split that have a full caption."""
         return PriorRows(self.shards, split, self.encoder)
 
-    def loss(self, model: Any, batch: dict[str, Tensor], noise: Noise) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(
+        self, model: nn.Module, batch: dict[str, Tensor], noise: Noise
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the weighted squared distance, d times eq. 14: unit vectors then give numbers of order one.
 
         With a learned cluster choice the head's cross entropy is added, with a learned shift its two losses.
@@ -206,7 +209,7 @@ class PriorObjective:
         return self.choice.choose(self.choice.scores(text, process.table), place)
 
     def _extra_losses(
-        self, network: Any, drawn: Drawn, noise: Noise, weight: Tensor
+        self, network: Prior, drawn: Drawn, noise: Noise, weight: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the losses of a learned choice and a learned shift (eq. 19, 20, 23), and what to log of them."""
         extra, metrics = torch.zeros((), device=drawn.text.device), {}
@@ -225,7 +228,7 @@ class PriorObjective:
             metrics |= {"shift_similarity": similar, "shift_diversity": diverse}
         return extra, metrics
 
-    def _process(self, network: Any) -> ShiftedDiffusion:
+    def _process(self, network: Prior) -> ShiftedDiffusion:
         """Return the process, with the network's own (mu, Sigma) when it learns them."""
         shift = getattr(network, "shift", None)
         return self.process if shift is None else ShiftedDiffusion(shift.table(), self.process.schedule)

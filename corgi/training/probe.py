@@ -1,7 +1,6 @@
 """The loss on a fixed batch, the same before a checkpoint was saved and after it was loaded, and what a sample costs."""
 
 import math
-from typing import Any
 
 import torch
 from torch import nn
@@ -29,7 +28,7 @@ class Probe:
         self.noise = Noise(seed, torch.arange(self.num_rows), device)
 
     @torch.no_grad()
-    def loss(self, model: Any) -> float:
+    def loss(self, model: nn.Module) -> float:
         """Return the loss; a collective under ZeRO-3."""
         was_training = model.training
         model.eval()
@@ -47,7 +46,7 @@ class Probe:
             self.loss(model)
         return 3.0 * counter.get_total_flops() / self.num_rows
 
-    def compare(self, model: Any, checkpoint: Checkpoint, precision: str) -> None:
+    def compare(self, model: nn.Module, checkpoint: Checkpoint, precision: str) -> None:
         """Compare the loss with the one noted in the checkpoint.
 
         Raises:

@@ -4,7 +4,7 @@ import math
 import resource
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -52,6 +52,9 @@ class Means:
         return self.totals, self.count
 
 
+_Batch = TypeVar("_Batch")
+
+
 class Clock:
     """Seconds of the steps since the last lap, and how many of them went into waiting for data and for checkpoints."""
 
@@ -59,7 +62,7 @@ class Clock:
         """Start the first lap."""
         self._begin()
 
-    def waiting(self, batches: Any) -> Iterator[Any]:
+    def waiting(self, batches: Iterator[_Batch]) -> Iterator[_Batch]:
         """Yield from an iterator, counting the time it takes."""
         while True:
             before = time.perf_counter()

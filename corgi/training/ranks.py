@@ -1,8 +1,10 @@
 """What the workers of one training tell each other; alone in a process they are a world of one."""
 
-from typing import Any
+from typing import TypeVar
 
 import torch.distributed as dist
+
+_Value = TypeVar("_Value")
 
 
 def rank() -> int:
@@ -21,7 +23,7 @@ def barrier() -> None:
         dist.barrier()
 
 
-def from_first(value: Any) -> Any:
+def from_first(value: _Value) -> _Value:
     """Return rank 0's value on every worker."""
     if world_size() == 1:
         return value
@@ -30,10 +32,10 @@ def from_first(value: Any) -> Any:
     return held[0]
 
 
-def gathered(value: Any) -> list[Any]:
+def gathered(value: _Value) -> list[_Value]:
     """Return every worker's value, in order of rank, on every worker."""
     if world_size() == 1:
         return [value]
-    held: list[Any] = [None] * world_size()
+    held: list[_Value] = [value] * world_size()
     dist.all_gather_object(held, value)
     return held

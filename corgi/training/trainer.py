@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from corgi.flow.cluster import cause, connect, is_of_this_command
 from corgi.flow.placement import selector
@@ -25,6 +25,9 @@ from corgi.tracking.environment import with_environment
 from corgi.training.checkpoint import final_facts, final_weights, is_finished
 from corgi.training.training import Training
 from corgi.training.watch import watched
+
+if TYPE_CHECKING:
+    from ray.train.torch import TorchTrainer
 
 __all__ = ["final_facts", "final_weights", "train", "train_worker"]
 
@@ -66,7 +69,7 @@ def train(trainings: Sequence[Training], recipe: Recipe) -> None:
         _run(tuple(group))
 
 
-def train_worker(config: dict[str, Any]) -> None:
+def train_worker(config: "dict[str, _Job]") -> None:
     """Run a job's trainings in one Ray Train worker; a user's error is noted, so that a restart does not repeat it."""
     from corgi.training.loop import train_loop
 
@@ -83,7 +86,7 @@ def train_worker(config: dict[str, Any]) -> None:
         raise
 
 
-def _report(metrics: dict[str, Any]) -> None:
+def _report(metrics: dict[str, str | int]) -> None:
     """Report metrics to Ray Train; checkpoints are ours alone. Ray's own line about it is left out."""
     import ray.train
     from ray.train.v2._internal.execution import context
@@ -124,7 +127,7 @@ def _run(trainings: tuple[Training, ...]) -> None:
     shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _trainer(job: _Job, attempt: str, scratch: Path) -> Any:
+def _trainer(job: _Job, attempt: str, scratch: Path) -> "TorchTrainer":
     settings = job.trainings[0].settings
     start_s = _ELASTIC_START_TIMEOUT_S if settings.min_workers else _START_TIMEOUT_S
     tell("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", start_s)
@@ -180,7 +183,7 @@ def tell(name: str, value: float, told: dict[str, str] = _TOLD) -> None:
         os.environ[name] = told[name] = str(value)
 
 
-def _workers(settings: TrainingSettings) -> tuple[Any, ...]:
+def _workers(settings: TrainingSettings) -> tuple[float, ...]:
     return (
         settings.num_workers,
         settings.min_workers,
