@@ -53,7 +53,7 @@ def _taken(demand: Demand, cluster: NodeTypes) -> Iterator[tuple[NodeType, int]]
 
 
 def _price(kind: NodeType, rates: Rates) -> Interval | None:
-    """Return dollars an hour of a node; a group without a machine's name is priced by its own name, as it is paid."""
+    """Return dollars per hour of a node; a group without a machine's name is priced by its own name, as it is paid."""
     price = rates.price(kind.machine or kind.name)
     if price is None or not kind.is_spot or not kind.machine:
         return price

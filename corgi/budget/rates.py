@@ -13,7 +13,7 @@ from corgi.training.cost import PEAK_FLOPS
 
 @dataclass(frozen=True)
 class Interval:
-    """What a quantity lies between."""
+    """The bounds of a quantity."""
 
     low: float
     high: float
@@ -35,7 +35,7 @@ class Interval:
         return Interval(self.low / other, self.high / other)
 
     def holds(self, value: float) -> bool:
-        """Return whether a value lies in the interval."""
+        """Return whether a value is within the interval."""
         return self.low <= value <= self.high
 
 
@@ -61,7 +61,7 @@ class Rates:
         return Interval(float(low), float(high))
 
     def price(self, machine: str) -> Interval | None:
-        """Return dollars an hour of a machine on demand; None where the table has no such machine."""
+        """Return dollars per hour of a machine on demand; None where the table has no such machine."""
         entry = self.table["prices"].get(machine)
         return None if entry is None else Interval(*map(float, entry["value"]))
 

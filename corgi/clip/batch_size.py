@@ -1,4 +1,4 @@
-"""The batch size of the embed stage where a recipe leaves it open: measured once per kind of device and kept in the store."""
+"""The batch size of the embed stage if a recipe names none: measured once per kind of device and kept in the store."""
 
 import os
 import platform
@@ -16,13 +16,13 @@ from corgi.tables.store import ShardTask, Store
 
 SIZES = (16, 32, 64, 128, 256, 512, 1024)
 GOOD_ENOUGH = 1.03
-"""The smallest size whose time a picture is within this factor of the best one is taken."""
+"""The smallest size is taken whose time per picture is within this factor of the best one."""
 _MAX_BATCH_S = 2.0
 _STAGE = "embed_batch_size"
 
 
 def measured_batch_size(root: str, towers: Sequence[Mapping[str, object]], precision: str) -> int:
-    """Return the batch size for this process's device, measured when the store holds none for its kind."""
+    """Return the batch size for this process's device; it is measured if the store has none for this kind of device."""
     store = Store(root)
     kind = {"device": device_kind(), "towers": list(towers), "precision": precision}
     task = ShardTask(root, _STAGE, "size", digest(kind), 1, code_digest(), {"measured": kind})
@@ -38,7 +38,7 @@ def measured_batch_size(root: str, towers: Sequence[Mapping[str, object]], preci
 
 
 def best_size(seconds: Callable[[int], float | None], sizes: Sequence[int] = SIZES) -> int:
-    """Return the smallest size about as fast a picture as the fastest; `seconds` gives None where memory ends."""
+    """Return the smallest size that is about as fast per picture as the fastest; `seconds` returns None when memory runs out."""
     rates: dict[int, float] = {}
     for size in sizes:
         taken = seconds(size)

@@ -77,30 +77,30 @@ def _symbols(word: str) -> list[str]:
 def merged(symbols: Sequence[str], ranks: Mapping[Pair, int]) -> list[str]:
     """Return a word's symbols after byte-pair merging: all pairs of the lowest rank, left to right, until none is left.
 
-    A heap holds the places of pairs by rank, and symbols are a linked list, so that each merge looks at its neighbours only.
+    A heap holds the indices of pairs by rank, and symbols are a linked list, so that each merge looks at its neighbours only.
     """
     found, end = list(symbols), len(symbols)
     after, before = list(range(1, end + 1)), list(range(-1, end - 1))
 
-    def rank_at(place: int) -> int | None:
-        return ranks.get((found[place], found[after[place]])) if after[place] < end else None
+    def rank_at(index: int) -> int | None:
+        return ranks.get((found[index], found[after[index]])) if after[index] < end else None
 
-    places = [(rank, place) for place in range(end) if (rank := rank_at(place)) is not None]
-    heapq.heapify(places)
-    while places:
-        lowest = places[0][0]
+    indices = [(rank, index) for index in range(end) if (rank := rank_at(index)) is not None]
+    heapq.heapify(indices)
+    while indices:
+        lowest = indices[0][0]
         same = []
-        while places and places[0][0] == lowest:
-            same.append(heapq.heappop(places)[1])
-        for place in same:
-            if not found[place] or rank_at(place) != lowest:
+        while indices and indices[0][0] == lowest:
+            same.append(heapq.heappop(indices)[1])
+        for index in same:
+            if not found[index] or rank_at(index) != lowest:
                 continue  # a neighbour took one of the two
-            right = after[place]
-            found[place], found[right], after[place] = found[place] + found[right], "", after[right]
-            if after[place] < end:
-                before[after[place]] = place
-            for changed in (before[place], place):
+            right = after[index]
+            found[index], found[right], after[index] = found[index] + found[right], "", after[right]
+            if after[index] < end:
+                before[after[index]] = index
+            for changed in (before[index], index):
                 rank = rank_at(changed) if changed >= 0 else None
                 if rank is not None:
-                    heapq.heappush(places, (rank, changed))
+                    heapq.heappush(indices, (rank, changed))
     return [symbol for symbol in found if symbol]

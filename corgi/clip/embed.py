@@ -30,7 +30,7 @@ from corgi.tables.store import ShardTask, Store
 
 
 def run(context: Context) -> list[ShardTask]:
-    """Commit `image_embeddings` and `caption_embeddings` of every download shard, one actor call a shard."""
+    """Commit `image_embeddings` and `caption_embeddings` of every download shard, one actor call per shard."""
     tasks = context.partitioned()
     pending = context.pending(tasks)
     if not pending:
@@ -54,7 +54,7 @@ def follow(context: Context, arriving: Arriving) -> None:
 def _prepared(
     context: Context,
 ) -> tuple[dict[str, object], Pool, Callable[[list[ShardTask]], list[ShardTask]]]:
-    """Return what every embedder is built with, their pool, and the resolved batch size as a map of tasks."""
+    """Return the arguments of every embedder, their pool, and a function that puts the resolved batch size into tasks."""
     settings: EmbedSettings = context.recipe.embed
     trained = model_shard(context.shards("tower")) if "tower" in context.inputs else None
     refs = [ref.model_dump() for ref in tower_refs(context.store, settings, trained)]
@@ -176,7 +176,7 @@ class EmbedShards:
 def stored_rows(store: Store, task: ShardTask) -> tuple[pa.Table, pa.Table]:
     """Return (uid, split, image) and (uid, ordinal, caption, kind) of the shard a task embeds, both sorted by uid.
 
-    Any stage that commits `images` and `captions` under the name download can stand here: a folder, tars, an images table.
+    Any stage that commits `images` and `captions` under the name download will do: a folder, tars, an images table.
     """
     download = store.read_shard(task.inputs["download"][0])
     images = store.read(download, "images", ["uid", "split", "image"])
@@ -184,7 +184,7 @@ def stored_rows(store: Store, task: ShardTask) -> tuple[pa.Table, pa.Table]:
 
 
 def scored(images: pa.Table, heads: Sequence[Head]) -> pa.Table:
-    """Return the image table with one score a head, from the vectors as they are stored."""
+    """Return the image table with one score per head, computed from the vectors as they are stored."""
     for head in heads:
         values = head.scores(matrix(images[f"{head.ref.tower}/image"]))
         images = images.append_column(f"{head.ref.name}_score", pa.array(values, pa.float32()))
@@ -192,7 +192,7 @@ def scored(images: pa.Table, heads: Sequence[Head]) -> pa.Table:
 
 
 def embed_pictures(towers: Sequence[Tower], encoded: Sequence[bytes], settings: EmbedSettings) -> Vectors:
-    """Return the vectors of stored pictures, decoded by threads beside the device."""
+    """Return the vectors of stored pictures, which are decoded by threads while the device computes."""
     batches: dict[str, list[tuple[Tensor, Tensor]]] = {tower.name: [] for tower in towers}
     transforms = [tower.preprocess for tower in towers]
     size, threads = settings.batch_size or 1, settings.decode_threads
@@ -238,7 +238,7 @@ def similarities(
 def embedded_tables(
     images: pa.Table, captions: pa.Table, pictures: Vectors, texts: Vectors
 ) -> dict[str, pa.Table]:
-    """Return both tables without the rows of bad vectors; a caption goes with its picture."""
+    """Return both tables without the rows of bad vectors; a caption is dropped with its picture."""
     good = np.flatnonzero(pictures.is_good())
     image_table = _table(images.select(["uid", "split"]).take(good), pictures.columns("image", good))
     known = set(image_table["uid"].to_pylist())

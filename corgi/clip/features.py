@@ -1,4 +1,4 @@
-"""Frozen features of pictures and full captions, computed once a shard: what an own tower's heads learn from."""
+"""Frozen features of pictures and full captions, computed once per shard: the training rows of an own tower's heads."""
 
 import dataclasses
 import json

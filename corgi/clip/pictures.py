@@ -24,7 +24,7 @@ def pixel_batches(
     """Yield, for each batch from the first picture on, one stack of pixels per transform.
 
     Each picture is decoded once, however many transforms there are. While one batch is used, `num_ahead` are made. Stacks
-    lie in pinned memory where there is a GPU to copy them to.
+    are in pinned memory if there is a GPU to copy them to.
     """
 
     def prepared(data: bytes) -> list[Tensor]:

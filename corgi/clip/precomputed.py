@@ -33,7 +33,7 @@ class VectorsToldAt(TypedDict):
     arrays: dict[str, tuple[str, str | None]]
 
 
-Places = dict[str, VectorsToldAt]
+VectorsByList = dict[str, VectorsToldAt]
 """The vectors beside a list, by the sha256 that names the list in the plan."""
 
 
@@ -50,11 +50,11 @@ def run(context: Context) -> list[ShardTask]:
         return tasks
     settings: EmbedSettings = context.recipe.embed
     dims, files = check_vectors(settings), given_files(settings)
-    places = {sha256_of(str(file.metadata)): _told(file) for file in files}
-    check_lists(context.shards("plan"), places)
+    by_list = {sha256_of(str(file.metadata)): _told(file) for file in files}
+    check_lists(context.shards("plan"), by_list)
     connect(context.recipe)
     arguments = {
-        "places": places,
+        "vectors": by_list,
         "dims": dims,
         "caption_col": context.recipe.plan.caption_col,
         "settings": absolute(settings).model_dump(mode="json"),
@@ -64,7 +64,7 @@ def run(context: Context) -> list[ShardTask]:
     return tasks
 
 
-def check_lists(plan: Sequence[ShardManifest], places: Mapping[str, object]) -> None:
+def check_lists(plan: Sequence[ShardManifest], by_list: Mapping[str, object]) -> None:
     """Compare the lists that were planned with those that have vectors.
 
     Raises:
@@ -73,7 +73,7 @@ def check_lists(plan: Sequence[ShardManifest], places: Mapping[str, object]) -> 
     """
     planned = {source["sha256"]: source["path"] for shard in plan[:1] for source in shard.facts["sources"]}
     for sha256, path in planned.items():
-        if sha256 not in places:
+        if sha256 not in by_list:
             raise InputError(
                 f"{path} changed since it was planned; committed work is safe; run the same command again"
             )
@@ -83,10 +83,14 @@ class GivenShards:
     """Make shards of the embeddings tables out of arrays on disk; as Ray Data actors, several at once."""
 
     def __init__(
-        self, places: Places, dims: dict[str, int], caption_col: str | None, settings: Mapping[str, object]
+        self,
+        vectors: VectorsByList,
+        dims: dict[str, int],
+        caption_col: str | None,
+        settings: Mapping[str, object],
     ) -> None:
         """Open no array yet."""
-        self._files = {sha256: _file(told) for sha256, told in places.items()}
+        self._files = {sha256: _file(told) for sha256, told in vectors.items()}
         self._dims, self._caption_col = dims, caption_col
         chosen = EmbedSettings.model_validate(settings)
         self._heads = checked_heads(chosen.heads, dims)
@@ -147,20 +151,20 @@ class GivenShards:
         words: list[str | None] = [None] * len(rows.uid)
         for source, at in rows.by_source.items() if self._caption_col else ():
             held = _captions(self._files[source].metadata, str(self._caption_col))
-            for place, text in zip(at.tolist(), held.take(pa.array(rows.row[at])).to_pylist(), strict=True):
-                words[place] = text
+            for row, text in zip(at.tolist(), held.take(pa.array(rows.row[at])).to_pylist(), strict=True):
+                words[row] = text
         return words
 
 
 class _Rows:
-    """Where the lists have the rows of some pictures: one entry a row of a list, in the plan's order."""
+    """Where the lists have the rows of some pictures: one entry per row of a list, in the plan's order."""
 
     def __init__(self, wanted: list[str], uid: list[str], source: list[str], row: list[int]) -> None:
         self.wanted, self.uid, self.row = wanted, uid, np.array(row, np.int64)
-        places: dict[str, list[int]] = {}
+        rows_in: dict[str, list[int]] = {}
         for at, name in enumerate(source):
-            places.setdefault(name, []).append(at)
-        self.by_source = {name: np.array(at, np.int64) for name, at in places.items()}
+            rows_in.setdefault(name, []).append(at)
+        self.by_source = {name: np.array(at, np.int64) for name, at in rows_in.items()}
 
 
 def _rows_of(plan: pa.Table, wanted: list[str]) -> _Rows:
@@ -179,14 +183,14 @@ def _all_good(found: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
 
 
 def _picked(found: Mapping[str, tuple[np.ndarray, np.ndarray]], at: list[int]) -> Vectors:
-    """Return the vectors at some places; at -1, a row of norm zero, which no table takes."""
-    places = np.array(at, np.int64)
-    is_there = (places >= 0).astype(np.float32)
+    """Return the vectors at some rows; at -1, a vector of norm zero, which no table takes."""
+    rows = np.array(at, np.int64)
+    is_there = (rows >= 0).astype(np.float32)
     unit, norm = {}, {}
     for name, (vectors, norms) in found.items():
         padded = np.concatenate([vectors, np.zeros((1, vectors.shape[1]), np.float32)])
-        unit[name] = padded[places]
-        norm[name] = np.append(norms, np.float32(0))[places] * is_there
+        unit[name] = padded[rows]
+        norm[name] = np.append(norms, np.float32(0))[rows] * is_there
     return Vectors(unit, norm)
 
 

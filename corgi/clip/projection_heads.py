@@ -114,7 +114,7 @@ class HeadsObjective:
 
     @torch.no_grad()
     def evaluate(self, model: nn.Module) -> dict[str, float]:
-        """Return retrieval among the val pictures, one a group; empty without any."""
+        """Return retrieval among the val pictures, one per group; empty if there are none."""
         rows = FeatureRows(self.root, self.features, Split.VAL)
         images, texts = one_a_group(rows)
         if not len(images):

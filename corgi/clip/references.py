@@ -48,13 +48,13 @@ def given_files(settings: EmbedSettings) -> list[VectorFile]:
         InputError: an input holds no vectors.
 
     """
-    wrong = [place for place in settings.input if not holds_vectors(place)]
+    wrong = [folder for folder in settings.input if not holds_vectors(folder)]
     if wrong:
         raise InputError(
             f"embed.input: {wrong[0]} holds no vectors and others do; nothing was started; give pictures and vectors to runs of their own"
         )
     tower = settings.towers[0].name if len(settings.towers) == 1 else GIVEN_TOWER
-    return [file for place in settings.input for file in vector_files(Path(place).absolute(), tower)]
+    return [file for folder in settings.input for file in vector_files(Path(folder).absolute(), tower)]
 
 
 def shift_of(folder: str) -> tuple[Store, ShardManifest]:

@@ -64,7 +64,7 @@ class Head:
             )
 
     def scores(self, vectors: Float[np.ndarray, "n dim"]) -> Float[np.ndarray, "n"]:
-        """Return one score a unit vector."""
+        """Return one score per unit vector."""
         found = np.asarray(vectors, np.float32) @ self._weight + self._bias
         return ACTIVATIONS[self.ref.activation](found).astype(np.float32)
 

@@ -23,7 +23,7 @@ TOWER_PREFIX = "tower:"
 
 
 class TokenEncoder(Protocol):
-    """States of captions: one row a token, and how many tokens of each caption count."""
+    """States of captions: one row per token, and how many tokens of each caption count."""
 
     def text_states(
         self, captions: Sequence[str]
@@ -42,13 +42,13 @@ class HuggingFaceEncoder:
             InputError: they cannot be loaded; the line names the model, the cache folder and the way out.
 
         """
-        place = str(package_path(ref.model)) if ref.model.startswith(PACKAGE_PREFIX) else ref.model
-        local = {"local_files_only": True} if Path(place).exists() else {}
+        source = str(package_path(ref.model)) if ref.model.startswith(PACKAGE_PREFIX) else ref.model
+        local = {"local_files_only": True} if Path(source).exists() else {}
         try:
-            self.tokenizer: Any = AutoTokenizer.from_pretrained(place, **local)
-            kind: Any = AutoConfig.from_pretrained(place, **local).model_type
+            self.tokenizer: Any = AutoTokenizer.from_pretrained(source, **local)
+            kind: Any = AutoConfig.from_pretrained(source, **local).model_type
             family: Any = T5EncoderModel if kind in ("t5", "umt5", "mt5") else AutoModel
-            self.model: Any = family.from_pretrained(place, **local).eval().requires_grad_(False)
+            self.model: Any = family.from_pretrained(source, **local).eval().requires_grad_(False)
         except (OSError, ValueError, KeyError, ImportError) as error:
             raise InputError(
                 f"text encoder {ref.name} ({ref.model}) cannot be loaded: {' '.join(str(error).split())[:200]}; nothing was embedded; "

@@ -283,7 +283,7 @@ def _padding(text: HFTextEncoder) -> int:
 
 
 def _is_convolutional(visual: nn.Module) -> bool:
-    """Say whether channels_last pays: a transformer's only convolution cuts the patches."""
+    """Return whether channels_last is faster. It is not for a transformer, whose only convolution cuts the patches."""
     return sum(isinstance(module, nn.Conv2d) for module in visual.modules()) > 1
 
 

@@ -1,4 +1,4 @@
-"""The comparison as a picture: Frechet distance and spread by sampler steps, one line an arm."""
+"""The comparison as a picture: Frechet distance and spread by sampler steps, one line per arm."""
 
 import io
 from collections.abc import Mapping, Sequence

@@ -51,7 +51,7 @@ def run(context: Context) -> list[ShardTask]:
 
 
 class ScoreShards:
-    """Measure one arm a call; what is true of a space is worked out once an actor."""
+    """Measure one arm per call; what depends on the space alone is computed once per actor."""
 
     def __init__(self) -> None:
         """Start without pictures."""
@@ -124,7 +124,7 @@ class Judge:
         ]
 
     def true_words(self, part: int) -> Vectors:
-        """Return as many true pictures a word as samples are drawn, with replacement, other ones for each part."""
+        """Return as many true pictures per word as samples are drawn, with replacement; each part draws others."""
         generator = np.random.default_rng([0, part])
         each = self.settings.samples_per_caption
         return np.concatenate([images[generator.choice(len(images), each)] for _, images in self.words])

@@ -64,7 +64,7 @@ class Space:
 
 
 class SpaceRows:
-    """Rows of the prior's training as they lie in a space."""
+    """Rows of the prior's training, moved into a space."""
 
     def __init__(self, rows: PriorRows, space: Space) -> None:
         """Wrap the rows of a split."""

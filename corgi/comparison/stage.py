@@ -50,7 +50,7 @@ Found = Mapping[Way, Mapping[str, Float[np.ndarray, "seeds"]]]
 
 
 def run(context: Context) -> list[ShardTask]:
-    """Commit metrics.json, scores.json and one plot a space."""
+    """Commit metrics.json, scores.json and one plot per space."""
     task = context.task("all")
     if make_pending(context, ComparisonShards, [task], Pool(), "comparison"):
         _track(context, task)
@@ -58,7 +58,7 @@ def run(context: Context) -> list[ShardTask]:
 
 
 def _track(context: Context, task: ShardTask) -> None:
-    """Send the comparison to the tracker as a run of its own: every score as a row, one plot a space."""
+    """Send the comparison to the tracker as a run of its own: every score as a row, one plot per space."""
     made = context.store.read_shard(context.store.committed(task.stage, [task.key])[task.key])
     rows = json.loads(context.store.path(made, "scores").read_text())
     plots = {
@@ -117,7 +117,7 @@ class ComparisonShards:
 
 
 def gathered(rows: Iterable[Mapping[str, Any]]) -> Found:
-    """Return every measure by way, one value a seed in the order of the seeds."""
+    """Return every measure by way, one value per seed in the order of the seeds."""
     values: dict[Way, dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
     for row in rows:
         way = Way(row["space"], row["arm"], row["candidates"], row["sampler"], row["steps"])
@@ -155,7 +155,7 @@ def against_baseline(found: Found, space: str, true_spread: float) -> dict[str, 
 
     The baseline's best is over its samplers and numbers of candidates.
 
-    An arm `wins` where the intervals of Frechet distance and of the distance to the truth's spread lie below 0, and the
+    An arm `wins` where the intervals of Frechet distance and of the distance to the truth's spread are below 0, and the
     mean R@10 is not lower.
     """
     here = [way for way in found if way.space == space]

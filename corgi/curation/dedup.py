@@ -97,9 +97,9 @@ def _decided(
     distance: int,
     across_splits: bool,
 ) -> Bool[np.ndarray, "n"]:
-    distinct, place = np.unique(values, return_inverse=True)
+    distinct, group = np.unique(values, return_inverse=True)
     members: list[list[int]] = [[] for _ in distinct]
-    for row, value in enumerate(place.ravel().tolist()):
+    for row, value in enumerate(group.ravel().tolist()):
         members[value].append(row)
     near = [(a, b) for rows in members for a in rows for b in rows if a < b]
     for left, right in hamming_pairs(distinct, distance).tolist():

@@ -41,7 +41,7 @@ _TOP_DOMAINS = 10
 
 
 def run(context: Context) -> list[ShardTask]:
-    """Commit one `selection` table a shard: every embedded picture, kept or dropped with a reason."""
+    """Commit one `selection` table per shard: every embedded picture, kept or dropped with a reason."""
     whole = {name: context.inputs[name].digest for name in ("download", "embed")}
     embedded = context.shards("embed")
     tasks = [context.task(shard.shard, whole, {"embed": [shard]}) for shard in embedded]
@@ -62,7 +62,7 @@ def run(context: Context) -> list[ShardTask]:
 
 @dataclass(frozen=True)
 class Rows:
-    """What the rules look at, all shards one after the other: a hundred bytes a row, no picture and no vector.
+    """What the rules look at, all shards one after the other: a hundred bytes per row, no picture and no vector.
 
     `split` counts from test; `scores` hold NaN if a row has none; `domain` is -1 if there is no url.
     """
@@ -143,10 +143,10 @@ def captioned(rows: Rows, settings: CurateSettings) -> Bool[np.ndarray, "n"]:
     if settings.caption_share >= 1:
         return np.ones(len(rows.uid), bool)
     seed = settings.seed.to_bytes(4, "little")
-    places = np.frombuffer(
+    draws = np.frombuffer(
         b"".join(hashlib.blake2b(seed + uid, digest_size=8).digest() for uid in rows.uid.tolist()), "<u8"
     )
-    return (rows.split != _TRAIN) | (places < settings.caption_share * 2.0**64)
+    return (rows.split != _TRAIN) | (draws < settings.caption_share * 2.0**64)
 
 
 def threshold(rule: ScoreRule, values: Float[np.ndarray, "n"], split: Int[np.ndarray, "n"]) -> float:
@@ -217,7 +217,7 @@ def load_rows(
     table = pa.concat_tables(parts).combine_chunks()
     domain = table["domain"].combine_chunks().dictionary_encode()
     phash, has_phash = phash_values(table["phash"].to_pylist())
-    order = {split.value: place for place, split in enumerate(_SPLITS)}
+    order = {split.value: rank for rank, split in enumerate(_SPLITS)}
     return Rows(
         counts=[part.num_rows for part in parts],
         uid=np.array(table["uid"].to_pylist(), dtype=np.bytes_),

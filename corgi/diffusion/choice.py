@@ -43,12 +43,12 @@ class ClusterChoice:
 
     @property
     def is_learned(self) -> bool:
-        """Say whether a head scores the clusters; training then uses the picture's own cluster."""
+        """Return whether a head scores the clusters; training then uses the picture's own cluster."""
         return self.rule.startswith("learned")
 
     @property
     def is_drawn(self) -> bool:
-        """Say whether the index is drawn, so that two samples of one caption may differ."""
+        """Return whether the index is drawn, so that two samples of one caption may differ."""
         return self.rule in ("soft", "learned_soft")
 
     def scores(self, text: Float[Tensor, "batch dim"], table: ShiftTable) -> Float[Tensor, "batch k"]:
@@ -70,14 +70,14 @@ class ClusterChoice:
         return cosine / self.temperature if self.rule == "soft" else cosine
 
     def choose(
-        self, scores: Float[Tensor, "batch k"], place: Float[Tensor, "batch"] | None = None
+        self, scores: Float[Tensor, "batch k"], u: Float[Tensor, "batch"] | None = None
     ) -> Int[Tensor, "batch"]:
-        """Choose by scores: the largest, the lowest index on ties, or a draw at `place` in [0, 1)."""
+        """Choose by scores: the largest, the lowest index on ties, or a draw at `u` in [0, 1)."""
         if not self.is_drawn:
             return first_largest(scores.double())
-        if place is None:
-            raise ValueError(f"the rule {self.rule!r} draws: it needs one place in [0, 1) a sample")
-        return draw_index(scores, place)
+        if u is None:
+            raise ValueError(f"the rule {self.rule!r} draws: it needs one uniform draw in [0, 1) per sample")
+        return draw_index(scores, u)
 
 
 def mean_direction(table: ShiftTable, num_draws: int, scale: float = 1.0) -> Float[Tensor, "k dim"]:
@@ -102,13 +102,13 @@ def _mean_direction(table: ShiftTable, k: int, num_draws: int, scale: float) -> 
     return F.normalize(torch.cat([mean + step, mean - step]), dim=-1).mean(dim=0)
 
 
-def draw_index(scores: Float[Tensor, "batch k"], place: Float[Tensor, "batch"]) -> Int[Tensor, "batch"]:
-    """Index i where the cumulative softmax of the scores passes `place` (eq. 22); float64."""
-    passed = scores.double().softmax(dim=-1).cumsum(dim=-1) <= place.double()[:, None]
+def draw_index(scores: Float[Tensor, "batch k"], u: Float[Tensor, "batch"]) -> Int[Tensor, "batch"]:
+    """Index i where the cumulative softmax of the scores passes `u` (eq. 22); float64."""
+    passed = scores.double().softmax(dim=-1).cumsum(dim=-1) <= u.double()[:, None]
     return passed.sum(dim=-1).clamp(max=scores.shape[1] - 1)
 
 
 def choice_places(seeds: Sequence[int], device: torch.device | str = "cpu") -> Float[Tensor, "batch"]:
-    """One uniform place in [0, 1) a seed, independent of every draw of its chain."""
+    """One uniform draw in [0, 1) per seed, independent of every draw of its chain."""
     seed = seeds_of(seeds, device)
     return uniforms(Stream(seed, torch.zeros_like(seed), CHAIN, CHOICE_DRAW)).double()

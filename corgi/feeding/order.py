@@ -107,15 +107,15 @@ class Order:
     def _windows_at(
         self, positions: Int[np.ndarray, "rows"]
     ) -> list[tuple[WindowKey, Int[np.ndarray, "some"], Int[np.ndarray, "some"]]]:
-        """Return each window that holds some of the positions: which ones, and their places in it."""
+        """Return each window that holds some of the positions: which ones, and their offsets in it."""
         epoch, inside = np.divmod(positions, self.num_rows)
         row, lane = np.divmod(inside, self.lanes)
         index, offset = np.divmod(row, self.window_rows)
         keys, which = np.unique(np.stack([epoch, lane, index]), axis=1, return_inverse=True)
-        places = [np.flatnonzero(which == number) for number in range(keys.shape[1])]
+        members = [np.flatnonzero(which == number) for number in range(keys.shape[1])]
         return [
             (WindowKey(*key), where, offset[where])
-            for key, where in zip(keys.T.tolist(), places, strict=True)
+            for key, where in zip(keys.T.tolist(), members, strict=True)
         ]
 
     def _next(self, key: WindowKey) -> WindowKey:

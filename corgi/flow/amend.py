@@ -181,7 +181,7 @@ def _same_tasks(dag: Dag, before: StageManifest) -> list[ShardTask]:
 
 
 def _holds(dag: Dag, manifest: ShardManifest, total: TakenDown) -> bool:
-    """Say whether a shard's tables name a picture that was taken down."""
+    """Return whether a shard's tables name a picture that was taken down."""
     for entry in manifest.files:
         if entry.name.endswith(".parquet") and "uid" in dag.store.schema(manifest, entry.table).names:
             column = dag.store.read(manifest, entry.table, ["uid"])["uid"]

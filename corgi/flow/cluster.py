@@ -26,12 +26,12 @@ _HOME = str(Path(__file__).resolve().parents[2])
 
 
 def is_submitted() -> bool:
-    """Say whether this process is the entry point of a `ray job submit`."""
+    """Return whether this process is the entry point of a `ray job submit`."""
     return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
 
 
 def is_of_this_command() -> bool:
-    """Say whether Ray was started by this command, or by the one that runs this process beside it, for itself alone."""
+    """Return whether Ray was started by this command for itself, or by the command that started this process."""
     return not os.environ.get("RAY_ADDRESS") or os.environ.get(_OF_COMMAND) == "1"
 
 
@@ -52,7 +52,7 @@ def environment_beside(recipe: Recipe, cpus: float, gpus: float) -> dict[str, st
 
 
 def has_room(recipe: Recipe, cpus: float, gpus: float) -> bool:
-    """Say whether the cluster as it is holds so much and FREE_CPUS; one that is not this command's may grow."""
+    """Return whether the cluster has that much and FREE_CPUS left; one that this command did not start may still grow."""
     import ray
 
     if not is_of_this_command() and recipe.cluster.grows:

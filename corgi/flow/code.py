@@ -58,12 +58,12 @@ def _digest_at(commit: str) -> str:
     chosen = [name for name in names if name.endswith(".py")]
     asked = "".join(f"{commit}:{name}\n" for name in chosen)
     answer = _git("cat-file", "--batch", given=asked.encode())
-    texts, place = {}, 0
+    texts, offset = {}, 0
     for name in chosen:
-        line_end = answer.index(b"\n", place)
-        size = int(answer[place:line_end].split()[-1])
+        line_end = answer.index(b"\n", offset)
+        size = int(answer[offset:line_end].split()[-1])
         texts[name] = answer[line_end + 1 : line_end + 1 + size]
-        place = line_end + 2 + size
+        offset = line_end + 2 + size
     total = hashlib.blake2b(digest_size=16)
     for folder in ("corgi", "pipelines"):
         for name in sorted((n for n in chosen if n.startswith(f"{folder}/")), key=lambda n: Path(n).parts):

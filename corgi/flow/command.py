@@ -153,10 +153,10 @@ def _log_of(run: Run) -> Path:
 
 
 def _check_root(recipe: Recipe) -> None:
-    place = ("scratch", recipe.scratch) if is_object_store(recipe.root) else ("root", recipe.root)
-    if cluster.is_submitted() and not os.path.isabs(place[1]):
+    name, folder = ("scratch", recipe.scratch) if is_object_store(recipe.root) else ("root", recipe.root)
+    if cluster.is_submitted() and not os.path.isabs(folder):
         raise SettingsError(
-            f"{place[0]}={place[1]!r} is relative, and a job's folder is thrown away; nothing was started; set {place[0]} to an absolute path every node can reach"
+            f"{name}={folder!r} is relative, and a job's folder is thrown away; nothing was started; set {name} to an absolute path every node can reach"
         )
 
 
@@ -250,9 +250,9 @@ def _print_plan(dag: Dag, selection: Selection, budget: Budget | None) -> int:
 def _results(run: Run, ran: int, seconds: float) -> Iterator[str]:
     yield f"{run.name}: {ran} stages ran, the rest was done before, {seconds:.1f} s"
     for name in ("report.html", "samples/grid.png", "metrics.json"):
-        place = run.published(name)
-        if place is not None:
-            yield f"  {place if is_object_store(place) else _shortest(place)}"
+        location = run.published(name)
+        if location is not None:
+            yield f"  {location if is_object_store(location) else _shortest(location)}"
 
 
 def _shortest(path: str | Path) -> str:

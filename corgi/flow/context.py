@@ -1,4 +1,4 @@
-"""What a stage is given when it runs: settings, inputs, names of its shards, a scratch folder of its own."""
+"""What a stage receives when it runs: settings, inputs, names of its shards, a scratch folder of its own."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
@@ -19,7 +19,7 @@ from corgi.tables.store import ShardTask, Store
 
 @dataclass(frozen=True)
 class Context:
-    """What a stage is given: its settings, its inputs' manifests, and how to name its shards."""
+    """What a stage receives: its settings, its inputs' manifests, and how to name its shards."""
 
     stage: Stage
     recipe: Recipe
@@ -78,7 +78,7 @@ class Context:
         return {name: getattr(self.recipe, name).model_dump(mode="json") for name in self.stage.settings}
 
     def partitioned(self) -> list[ShardTask]:
-        """Return one task a shard of the partitioning input; every other input is read whole."""
+        """Return one task per shard of the partitioning input; every other input is read whole."""
         name = self.stage.partition
         if name is None:
             return [self.task("all")]

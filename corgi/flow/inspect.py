@@ -103,7 +103,7 @@ def _stage_of(run: Run, stages: dict[str, StageManifest], path: str) -> str:
 
 
 def verify(run: Run) -> Iterator[str]:
-    """Hash every committed file of a run; yield a line a stage.
+    """Hash every committed file of a run; yield one line per stage.
 
     Raises:
         StorageError: some file is not as committed; one line names the first, what was found and expected, and how many.

@@ -35,7 +35,7 @@ class Selection:
         end = names.index(self.last) + 1 if self.last else len(names)
         if start >= end:
             raise SettingsError(
-                f"--from {self.first} lies after --until {self.last}; nothing was started; the order is {', '.join(names)}"
+                f"--from {self.first} comes after --until {self.last}; nothing was started; the order is {', '.join(names)}"
             )
         return list(stages[start:end])
 

@@ -1,4 +1,4 @@
-"""Shards through Ray Data: one call makes and commits one shard, and passes only its name on."""
+"""Shards through Ray Data: one call makes and commits one shard and returns only its name and counts."""
 
 import dataclasses
 import json
@@ -24,7 +24,7 @@ whose successor the names of the decoders' semaphores are unknown; children also
 
 
 class Maker(Protocol):
-    """A worker's object: built once an actor, called once a shard."""
+    """A worker's object: built once per actor, called once per shard."""
 
     def make(self, task: ShardTask, /) -> ShardManifest:
         """Do one shard's work and commit it."""
@@ -143,7 +143,7 @@ def _made_by_ray(
 
 
 def _check_room(pool: Pool, label: str) -> None:
-    """Refuse what a Ray of this command alone can never give; a cluster may still grow."""
+    """Raise if the Ray of this command can never provide the pool; a cluster may still grow."""
     if is_of_this_command():
         check_one(Demand(label, pool.num_actors, pool.cpus, pool.gpus), alive())
 

@@ -165,7 +165,7 @@ def _merged(imports: Iterable[ast.Import | ast.ImportFrom]) -> str:
 
 
 def _is_left_out(node: ast.stmt) -> bool:
-    """Say whether a statement has no place in the shipped file: module docstrings, `__all__`, corgi's own imports."""
+    """Return whether a statement is left out of the shipped file: module docstrings, `__all__`, corgi's own imports."""
     if isinstance(node, ast.ImportFrom):
         return (node.module or "").split(".")[0] in ("corgi", "jaxtyping")
     if isinstance(node, ast.Assign):

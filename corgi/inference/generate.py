@@ -91,7 +91,7 @@ class Generator:
         return _joined([tower.images(pictures)[0] for tower in self.towers])
 
     def paint(self, embedding: Float[Tensor, "batch dim"], seeds: Sequence[int]) -> list[Image.Image]:
-        """Return one picture an image embedding."""
+        """Return one picture per image embedding."""
         shifted = [seed + DECODER_SEED_OFFSET for seed in seeds]
         pixels = self.decoder.sample(
             embedding, shifted, self.decoder_settings.sample_steps, self.decoder_settings.guidance

@@ -101,7 +101,7 @@ class ShiftedPriorPipeline(DiffusionPipeline):
         return z
 
     def _clusters(self, text: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Choose one cluster a sample; a rule that draws takes its place from the generator."""
+        """Choose one cluster per sample; a rule that draws takes its uniform draw from the generator."""
         model: Any = self.prior
         choice, table = model.choice, model.shift_table
         if table.num_clusters == 1:
@@ -109,11 +109,11 @@ class ShiftedPriorPipeline(DiffusionPipeline):
         check_finite(text)
         learned = choice.is_learned
         scores = model.network.choice_logits(text) if learned else choice.scores(text, table)
-        place = None
+        u = None
         if choice.is_drawn:
             source = text.device if generator is None else generator.device
-            place = torch.rand(len(text), generator=generator, device=source).to(text.device)
-        return choice.choose(scores, place)
+            u = torch.rand(len(text), generator=generator, device=source).to(text.device)
+        return choice.choose(scores, u)
 
     def _noise(self, batch: torch.Size, generator: torch.Generator | None) -> Tensor:
         """Draw on the generator's device, so that one seed gives one sample on every device."""

@@ -205,9 +205,10 @@ def _points(x: np.ndarray, y: np.ndarray) -> str:
     return " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, y, strict=True))
 
 
-def _marks(values: Sequence[float], places: np.ndarray) -> tuple[Tick, ...]:
+def _marks(values: Sequence[float], positions: np.ndarray) -> tuple[Tick, ...]:
     return tuple(
-        Tick(round(float(place), 1), _tick_label(value)) for value, place in zip(values, places, strict=True)
+        Tick(round(float(position), 1), _tick_label(value))
+        for value, position in zip(values, positions, strict=True)
     )
 
 

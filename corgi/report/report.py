@@ -156,7 +156,7 @@ def _variant(stage: str, table: str) -> str:
 
 
 def _curves(stage: str, logs: Mapping[str, Sequence[Mapping[str, object]]]) -> list[charts.Chart]:
-    """Return one chart a logged metric with a line a training: losses first, learning rate last."""
+    """Return one chart per logged metric with a line per training: losses first, learning rate last."""
     names = {
         name
         for lines in logs.values()

@@ -123,7 +123,7 @@ def funnel_section(run: Committed) -> FunnelSection | None:
 
 
 def sizes_section(run: Committed) -> SizesSection | None:
-    """Return the sizes once a picture is kept."""
+    """Return the sizes if at least one picture is kept."""
     sizes = funnel.sizes(run)
     if sizes is None:
         return None

@@ -25,7 +25,7 @@ class CompareSettings(Section):
     arms: tuple[ArmName, ...] = Field(
         default=tuple(name for name in ARMS if BASELINES[name].by_default), min_length=1
     )
-    """Arms that compete; each is trained once a space and seed."""
+    """Arms that compete; each is trained once per space and seed."""
     num_seeds: int = Field(default=3, ge=1, le=100)
     """Trainings of each arm; intervals need at least 2."""
     seed: int = Field(default=0, ge=0, lt=2**32)

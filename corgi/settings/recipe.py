@@ -84,7 +84,7 @@ class Recipe(Section):
     @model_validator(mode="before")
     @classmethod
     def _embed_input_is_what_is_planned(cls, values: object) -> object:
-        """Put embed.input in the place of plan.input, so that its rows are planned, split and accounted for like any others."""
+        """Use embed.input as plan.input, so that its rows are planned, split and counted like any others."""
         embed = values.get("embed") if isinstance(values, dict) else None
         given = embed.get("input") if isinstance(embed, dict) else None
         planned = values.get("plan") or {} if given else None
@@ -225,7 +225,7 @@ def _values_of(path: str | Path) -> dict[str, object]:
 
 
 def _merged(below: Mapping[str, object], above: Mapping[str, object]) -> dict[str, object]:
-    """Return settings laid over others: sections are merged, every other value takes the place of the one below."""
+    """Return settings with others in place of some: sections are merged, any other value replaces the one below."""
     merged = dict(below)
     for name, value in above.items():
         under = merged.get(name)
@@ -260,10 +260,10 @@ def _explain(error: ValidationError) -> str:
     return f"{'; '.join(problems)}; nothing was started; correct the recipe or the command line"
 
 
-def _names_beside(place: tuple[int | str, ...]) -> list[str]:
-    """Return the settings of the section that a path lies in."""
+def _names_beside(path: tuple[int | str, ...]) -> list[str]:
+    """Return the settings of the section that a path belongs to."""
     section: type[Section] = Recipe
-    for part in place[:-1]:
+    for part in path[:-1]:
         if isinstance(part, str):
             section = section_of(section.model_fields[part].annotation) or section
     return list(section.model_fields)

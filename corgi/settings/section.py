@@ -144,7 +144,7 @@ class Constraints(TypedDict, total=False):
 
 
 def neutral(default: _Value, **constraints: Unpack[Constraints]) -> _Value:
-    """Declare a setting that changes speed or place, never a result: it stays out of every key."""
+    """Declare a setting that changes speed or where work is done, never a result. It stays out of every key."""
     return Field(default, json_schema_extra={"neutral": True}, **constraints)
 
 

@@ -1,4 +1,4 @@
-"""Ray Data passes over the embeddings, a shard a call: samples, per-cluster moments, choices and neighbours.
+"""Ray Data passes over the embeddings, one call per shard: samples, per-cluster moments, choices and neighbours.
 
 Results come back in shard order, so that merging them is bit-equal however the shards were scheduled.
 """

@@ -178,7 +178,7 @@ def checked(
 
 
 def _may_be_missing(name: str, columns: Columns, has_cells: bool) -> bool:
-    """Return whether pictures may lack a column: the URL by its default name, a caption by its own where nothing lies beside."""
+    """Return whether pictures may lack a column: the URL by its default name, a caption by its own if there is no note beside the pictures."""
     if name in columns.additional:
         return False
     meanings = [meaning for meaning, column in columns.named.items() if column == name]

@@ -36,12 +36,12 @@ class _BadRow(Exception):
 
 
 def separated_rows(
-    place: str, columns: Columns, format: str, quoting: Quoting | None = None
+    uri: str, columns: Columns, format: str, quoting: Quoting | None = None
 ) -> Iterator[pa.RecordBatch]:
     """Yield the rows of a CSV or TSV list; every cell is text, so that a caption such as 007 stays as it is.
 
     Args:
-        place: path or URI.
+        uri: path or URI of the list.
         columns: those that are read.
         format: csv or tsv.
         quoting: what quotation marks mean; None: quoting in CSV, text in TSV.
@@ -51,10 +51,10 @@ def separated_rows(
             is never closed; a cell is longer than MAX_CELL_CHARS or MAX_CELL_LINES; the text is not UTF-8.
 
     """
-    records = _records(place, _DELIMITERS[format], quoting or _QUOTING[format])
+    records = _records(uri, _DELIMITERS[format], quoting or _QUOTING[format])
     header = next(records, [])
-    _check_quoted_header(place, header, columns)
-    check_names(place, header, columns.names)
+    _check_quoted_header(uri, header, columns)
+    check_names(uri, header, columns.names)
     index_of = {name: header.index(name) for name in columns.names}
     num_cells = num_quoted = 0
     for block in _blocks(records):
@@ -63,29 +63,29 @@ def separated_rows(
         }
         num_cells += len(block) * len(cells)
         num_quoted += sum(map(_num_quoted, cells.values()))
-        yield columns.rows(cells, place)
+        yield columns.rows(cells, uri)
     if quoting is None and _QUOTING[format] == "none" and num_quoted > MAX_QUOTED_SHARE * num_cells:
         screen.current().say(
-            f"{place}: {num_quoted} of {num_cells} cells begin and end with a quotation mark, which is kept as text; "
+            f"{uri}: {num_quoted} of {num_cells} cells begin and end with a quotation mark, which is kept as text; "
             "set plan.quoting=csv where it is quoting, plan.quoting=none to silence this line"
         )
 
 
-def _check_quoted_header(place: str, header: list[str], columns: Columns) -> None:
+def _check_quoted_header(uri: str, header: list[str], columns: Columns) -> None:
     name = next((name for name in columns.names if name not in header and f'"{name}"' in header), None)
     if name is not None:
         raise InputError(
-            f"{place}: the name of column {name!r} is within quotation marks; nothing was started; set plan.quoting=csv"
+            f"{uri}: the name of column {name!r} is within quotation marks; nothing was started; set plan.quoting=csv"
         )
 
 
-def _records(place: str, delimiter: str, quoting: Quoting) -> Iterator[list[str]]:
+def _records(uri: str, delimiter: str, quoting: Quoting) -> Iterator[list[str]]:
     """Yield the header and the rows; blank lines are no rows."""
     has_ended = False
 
     def watched() -> Iterator[str]:
         nonlocal has_ended
-        yield from lines(place)
+        yield from lines(uri)
         has_ended = True
 
     csv.field_size_limit(MAX_CELL_CHARS)  # a setting of the process, 128 Ki unless it is raised
@@ -106,7 +106,7 @@ def _records(place: str, delimiter: str, quoting: Quoting) -> Iterator[list[str]
         what = f"a cell is longer than {MAX_CELL_CHARS} characters" if isinstance(error, csv.Error) else error
         name = "the header" if row < 0 else f"row {row}"
         raise InputError(
-            f"{place} cannot be read as a list: {name} (line {first_line}): {what}; nothing was started; "
+            f"{uri} cannot be read as a list: {name} (line {first_line}): {what}; nothing was started; "
             f"correct the row, or {_ADVICE[quoting]}"
         ) from error
 

@@ -58,7 +58,7 @@ _PACKED = 4  # what a byte of Parquet or of a compressed text grows to, about
 
 @dataclass(frozen=True)
 class Source:
-    """One file or picture folder: where it lies, what it is, and the sha256 that names its rows in every ledger."""
+    """One file or picture folder: its location, what it is, and the sha256 that names its rows in every ledger."""
 
     path: str
     sha256: str

@@ -33,16 +33,16 @@ class Sketches:
         clusters: range,
         basis: Float[np.ndarray, "dim width"],
     ) -> "Sketches":
-        """Return the sketches of the rows of some clusters, one a cluster of the range."""
+        """Return the sketches of the rows of some clusters, one per cluster of the range."""
         dim, width = basis.shape
         found = cls.empty(len(clusters), dim, width)
-        for place, k in enumerate(clusters):
+        for row, k in enumerate(clusters):
             members = rows[cluster == k].astype(np.float64)
             if len(members):
                 mean = members.mean(axis=0)
                 centred = members - mean
-                found.count[place], found.mean[place] = len(members), mean
-                found.sketch[place] = centred.T @ (centred @ basis)
+                found.count[row], found.mean[row] = len(members), mean
+                found.sketch[row] = centred.T @ (centred @ basis)
         return found
 
     @classmethod

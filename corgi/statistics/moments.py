@@ -29,7 +29,7 @@ class Moments:
 
     @property
     def is_full(self) -> bool:
-        """Say whether `second` holds products of different dimensions."""
+        """Return whether `second` holds products of different dimensions."""
         return self.second.ndim == self.mean.ndim + 1
 
     @property

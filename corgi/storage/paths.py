@@ -1,4 +1,4 @@
-"""Where inputs lie: paths and URIs, globs, local disks and object storage, opened through pyarrow's filesystems."""
+"""Where inputs are stored: paths, URIs and globs on local disks and in object storage, opened through pyarrow's filesystems."""
 
 import functools
 import glob
@@ -20,16 +20,16 @@ _ARROW_SCHEMES = frozenset({"gs", "gcs", "abfs", "abfss", "hdfs", "viewfs"})
 _WEB_SCHEMES = frozenset({"http", "https", "ftp", "ftps", "sftp"})
 
 
-def opened(place: str) -> tuple[pa_fs.FileSystem, str]:
+def opened(uri: str) -> tuple[pa_fs.FileSystem, str]:
     """Return the filesystem of a path or URI, and the path inside it.
 
     Raises:
         InputError: the scheme is unknown, holds credentials, or would be a request to the web.
 
     """
-    scheme, separator, rest = place.partition("://")
+    scheme, separator, rest = uri.partition("://")
     if not separator:
-        return _filesystem("file"), place
+        return _filesystem("file"), uri
     if scheme == "file":
         return _filesystem("file"), "/" + rest.lstrip("/")
     if "@" in rest.partition("/")[0]:
@@ -38,14 +38,14 @@ def opened(place: str) -> tuple[pa_fs.FileSystem, str]:
         )
     if scheme in _WEB_SCHEMES or not re.fullmatch(r"[a-z][a-z0-9+.-]*", scheme):
         raise InputError(
-            f"{place}: inputs are read from disks and object storage, not from {scheme}; nothing was started; fetch it first"
+            f"{uri}: inputs are read from disks and object storage, not from {scheme}; nothing was started; fetch it first"
         )
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or ""
     try:
         return _filesystem(scheme, s3_endpoint(), region), rest
     except (ImportError, ValueError, pa.ArrowException, OSError) as error:
         raise InputError(
-            f"{place}: {scheme} cannot be opened ({first_line(error)}); nothing was started; install its driver or copy the input"
+            f"{uri}: {scheme} cannot be opened ({first_line(error)}); nothing was started; install its driver or copy the input"
         ) from error
 
 
@@ -73,44 +73,44 @@ def inside(folder: str) -> list[str]:
     return sorted(f"{folder.rstrip('/')}/{name}" for name in names)
 
 
-def is_folder(place: str) -> bool:
-    """Return whether a place is a folder."""
-    filesystem, path = opened(place)
+def is_folder(uri: str) -> bool:
+    """Return whether a path or URI is a folder."""
+    filesystem, path = opened(uri)
     return filesystem.get_file_info(path.rstrip("/") or "/").type == pa_fs.FileType.Directory
 
 
-def is_local(place: str) -> bool:
-    """Return whether a place lies on a disk of this machine."""
-    return isinstance(opened(place)[0], pa_fs.LocalFileSystem)
+def is_local(uri: str) -> bool:
+    """Return whether a path or URI is on a disk of this machine."""
+    return isinstance(opened(uri)[0], pa_fs.LocalFileSystem)
 
 
-def size_of(place: str) -> int:
-    """Return a file's size in bytes as it lies there."""
-    filesystem, path = opened(place)
+def size_of(uri: str) -> int:
+    """Return a file's size in bytes as it is stored."""
+    filesystem, path = opened(uri)
     return filesystem.get_file_info(path).size or 0
 
 
-def open_file(place: str) -> pa.NativeFile:
+def open_file(uri: str) -> pa.NativeFile:
     """Open a file for reading anywhere in it."""
-    filesystem, path = opened(place)
+    filesystem, path = opened(uri)
     return filesystem.open_input_file(path)
 
 
-def open_stream(place: str) -> pa.NativeFile:
-    """Open a file for reading from its start, decompressed when its ending says so."""
-    filesystem, path = opened(place)
+def open_stream(uri: str) -> pa.NativeFile:
+    """Open a file for reading from its start, decompressed if its ending names a compression."""
+    filesystem, path = opened(uri)
     compression = COMPRESSIONS.get(Path(path).suffix)
     return filesystem.open_input_stream(path, compression=compression)
 
 
-def sha256_of(place: str) -> str:
+def sha256_of(uri: str) -> str:
     """Return the sha256 of a file's bytes, lower hex; a file that did not change is read once per process."""
-    return sha256_once(place, facts_of(place))
+    return sha256_once(uri, facts_of(uri))
 
 
-def facts_of(place: str) -> tuple[int, ...]:
-    """Return size, times and the like of a file: the same numbers, the same bytes."""
-    filesystem, path = opened(place)
+def facts_of(uri: str) -> tuple[int, ...]:
+    """Return a file's size, times and the like. While they are the same, so are the bytes."""
+    filesystem, path = opened(uri)
     if isinstance(filesystem, pa_fs.LocalFileSystem):
         facts = Path(path).stat()
         return (facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)
@@ -118,9 +118,9 @@ def facts_of(place: str) -> tuple[int, ...]:
     return (info.size or 0, info.mtime_ns or 0)
 
 
-def ending(place: str) -> str:
-    """Return a name's ending, that of a compression taken off, lower case."""
-    name = place.rpartition("/")[2]
+def ending(uri: str) -> str:
+    """Return a name's ending in lower case, without that of a compression."""
+    name = uri.rpartition("/")[2]
     stem, dot, last = name.rpartition(".")
     if f".{last}" in COMPRESSIONS:
         stem, dot, last = stem.rpartition(".")
@@ -128,16 +128,16 @@ def ending(place: str) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """Return what an error says, on one line."""
+    """Return an error's message on one line."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return (str(error).splitlines() or [type(error).__name__])[0].strip()
 
 
 @functools.lru_cache(maxsize=65_536)
-def sha256_once(place: str, facts: tuple[int, ...]) -> str:
+def sha256_once(uri: str, facts: tuple[int, ...]) -> str:
     """Return the sha256 of a file, read once per process while its facts (size, times) are the same."""
-    filesystem, path = opened(place)
+    filesystem, path = opened(uri)
     digest = hashlib.sha256()
     with filesystem.open_input_stream(path, compression=None) as stream:
         while chunk := stream.read(CHUNK_BYTES):

@@ -45,7 +45,7 @@ class ShardTask:
 
     @property
     def folder(self) -> str:
-        """Return where the shard's files and manifests lie in the store."""
+        """Return the folder of the shard's files and manifests, relative to the store."""
         return f"{self.stage}/{self.key}"
 
 

@@ -1,4 +1,4 @@
-"""What lies in a store: every manifest, which of it runs refer to, and what can go."""
+"""What a store holds: every manifest, what runs refer to, and what can be removed."""
 
 # pyright: reportUnknownVariableType=false
 # JSON gives values of any type
@@ -100,7 +100,7 @@ def unreferenced(store: Store) -> dict[str, int]:
 
 
 def _stays(name: str, kept: set[str], busy: set[str], keys: set[str]) -> bool:
-    """Say whether a file that no manifest lists stays: checkpoints of an unfinished model, and the lists of this root."""
+    """Return whether a file is kept although no manifest lists it: checkpoints of an unfinished model, and the lists of this root."""
     stage, *rest = name.split("/")
     if stage in _KEPT_FOLDERS:
         return True
@@ -119,7 +119,7 @@ def _open_stages(facts: RunFacts) -> set[str]:
 
 
 def _is_unfinished(manifest: ShardManifest, runs: Iterable[RunFacts]) -> bool:
-    """Say whether some run has not completed this shard's stage and would make the shard with the same settings."""
+    """Return whether some run has not completed this shard's stage and would make the shard with the same settings."""
     told = manifest.settings
     return any(
         manifest.stage in _open_stages(facts) and _ask_the_same(told, facts.get("recipe", {}))

@@ -64,8 +64,8 @@ class Run:
             InputError: there is no run in that folder.
 
         """
-        place = str(folder).rstrip("/") if is_object_store(folder) else str(Path(folder).absolute())
-        run = cls(place, Store(place.rpartition("/")[0] or "/"))
+        location = str(folder).rstrip("/") if is_object_store(folder) else str(Path(folder).absolute())
+        run = cls(location, Store(location.rpartition("/")[0] or "/"))
         if not run.exists:
             raise InputError(
                 f"{folder} holds no run (no run.json); nothing was changed; name a run's folder such as runs/openmoji"
@@ -74,7 +74,7 @@ class Run:
 
     @property
     def exists(self) -> bool:
-        """Say whether anything was recorded of this run."""
+        """Return whether anything was recorded of this run."""
         return "run.json" in self.storage.names("")
 
     @property
@@ -169,7 +169,7 @@ class Run:
         self.storage.replace(name, data)
 
     def published(self, name: str) -> str | None:
-        """Return where a file beside run.json lies, None when it is not there."""
+        """Return the path or URL of a file beside run.json; None if there is no such file."""
         folder, _, last = name.rpartition("/")
         return self.storage.locate(name) if last in self.storage.names(folder) else None
 

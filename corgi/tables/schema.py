@@ -92,7 +92,7 @@ PLAN = pa.schema(
 )
 """One row a url: its distinct captions, and the (source digest, row) of every list row that names it.
 
-expected_hash is `sha256:HEX` or `md5:HEX` as the list gives it; location says where a picture that is already there lies
+expected_hash is `sha256:HEX` or `md5:HEX` as the list gives it; location says where a picture that need not be fetched is stored
 inside its source, and only the plan writes it; reason is why the row is rejected before any request; additional holds the
 columns named by save_additional_columns. Each is null where there is none.
 """
@@ -137,7 +137,7 @@ CAPTIONS = pa.schema(
         ("weight", pa.float32()),
     ]
 )
-"""One row a caption of a kept picture, sorted by (uid, ordinal); kind is full or coarse."""
+"""One row per caption of a kept picture, sorted by (uid, ordinal); kind is full or coarse."""
 
 LEDGER = pa.schema(
     [
@@ -156,7 +156,7 @@ LEDGER = pa.schema(
 SELECTION = pa.schema(
     [("uid", pa.string()), ("keep", pa.bool_()), ("reason", pa.string()), ("captioned", pa.bool_())]
 )
-"""One row a picture, sorted by uid: whether it is trained on and measured, and whether its captions may be learned from; null means yes."""
+"""One row per picture, sorted by uid: whether it is trained on and measured, and whether its captions may be learned from; null means yes."""
 
 
 def vector(dim: int) -> pa.DataType:
@@ -165,7 +165,7 @@ def vector(dim: int) -> pa.DataType:
 
 
 def image_embeddings(dims: dict[str, int], heads: Iterable[str] = ()) -> pa.Schema:
-    """Return the schema of one row a picture, sorted by uid: per tower a unit vector and its raw norm, then scores."""
+    """Return the schema of one row per picture, sorted by uid: per tower a unit vector and its raw norm, then scores."""
     fields = [pa.field("uid", pa.string()), pa.field("split", pa.string())]
     for tower, dim in dims.items():
         fields += [pa.field(f"{tower}/image", vector(dim)), pa.field(f"{tower}/image_norm", pa.float32())]
@@ -174,7 +174,7 @@ def image_embeddings(dims: dict[str, int], heads: Iterable[str] = ()) -> pa.Sche
 
 
 def caption_embeddings(dims: dict[str, int]) -> pa.Schema:
-    """Return the schema of one row a caption, sorted by (uid, ordinal): per tower a unit vector and its raw norm."""
+    """Return the schema of one row per caption, sorted by (uid, ordinal): per tower a unit vector and its raw norm."""
     fields = [pa.field("uid", pa.string()), pa.field("ordinal", pa.int32()), pa.field("kind", pa.string())]
     for tower, dim in dims.items():
         fields += [pa.field(f"{tower}/text", vector(dim)), pa.field(f"{tower}/text_norm", pa.float32())]
@@ -193,7 +193,7 @@ def given_vectors(dims: dict[str, int]) -> pa.Schema:
 
 
 def caption_tokens(widths: dict[str, int]) -> pa.Schema:
-    """Return the schema of one row a caption, sorted by (uid, ordinal): per text encoder its token states, first to last."""
+    """Return the schema of one row per caption, sorted by (uid, ordinal): per text encoder its token states, first to last."""
     fields = [pa.field("uid", pa.string()), pa.field("ordinal", pa.int32())]
     return pa.schema(
         fields + [pa.field(f"{name}/tokens", pa.list_(vector(width))) for name, width in widths.items()]

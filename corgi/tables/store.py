@@ -63,7 +63,7 @@ class Store:
         return Path(self.location) / "store"
 
     def shard_folder(self, stage: str, key: str) -> Path:
-        """Return where a shard's files and manifests lie on a disk."""
+        """Return the folder of a shard's files and manifests on a disk."""
         return self.root / stage / key
 
     def shard(self, stage: str, key: str) -> ShardManifest | None:

@@ -29,7 +29,7 @@ class TakenDown(BaseModel):
         )
 
     def names(self, uid: str | None, url: str | None = None, sha256: str | None = None) -> bool:
-        """Say whether a row is meant."""
+        """Return whether a row is on the take-down list."""
         return uid in self.uids or url in self.urls or sha256 in self.hashes
 
 

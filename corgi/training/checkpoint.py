@@ -35,7 +35,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint whose files were verified: the only kind that may be loaded."""
+    """A checkpoint whose files were verified. Only such a checkpoint may be loaded."""
 
     folder: Path
     step: int
@@ -47,7 +47,7 @@ class Checkpoints:
     """The checkpoints of one training folder; its methods are collectives."""
 
     def __init__(self, training: Training) -> None:
-        """Name this attempt: what another attempt left half-written is never written into again."""
+        """Name this attempt, so that it never writes into a folder that another attempt left incomplete."""
         self.training = training
         self.folder = training.path / "checkpoints"
         self.settings = training.settings
@@ -56,12 +56,12 @@ class Checkpoints:
         self._damaged: set[Path] = set()
 
     def newest(self) -> Checkpoint | None:
-        """Return the newest whole checkpoint; a damaged one is passed over with one warning that names the file.
+        """Return the newest complete checkpoint. A damaged one is skipped, with one warning that names the file.
 
         A newer one in object storage is fetched first.
 
         Raises:
-            StorageError: the newest whole checkpoint belongs to other settings.
+            StorageError: the newest complete checkpoint belongs to other settings.
 
         """
         if self.uploader is not None:
@@ -78,7 +78,7 @@ class Checkpoints:
         return None
 
     def save(self, step: int, state: Mapping[str, object], write: Callable[[Path], None]) -> Checkpoint:
-        """Commit a checkpoint of what `write` puts into a folder; every rank calls it, each writes its own files.
+        """Commit a checkpoint of what `write` puts into a folder. Every rank calls this and writes its own files.
 
         Raises:
             StorageError: the disk refused; earlier checkpoints stay.
@@ -109,7 +109,7 @@ class Checkpoints:
         return Checkpoint(folder, step, dict(state), self.settings.zero_stage)
 
     def close(self) -> None:
-        """Wait a bounded time for what is still being uploaded."""
+        """Wait a bounded time for uploads to finish."""
         if self.uploader is not None:
             self.uploader.close()
 
@@ -122,7 +122,7 @@ class Checkpoints:
         )
 
     def _prune(self, step: int) -> None:
-        """Remove, now that `step` is committed: committed ones neither new nor best, twins, damaged and half-written ones."""
+        """Delete checkpoints that are superseded, duplicated, corrupt or incomplete, now that `step` is committed."""
         mine = self.folder / f"step-{step:09d}.{self.attempt}"
         committed = [path for path in _committed(self.folder) if path not in self._damaged]
         unique = [path for path in committed if path == mine or _step(path) != step]
@@ -135,7 +135,7 @@ class Checkpoints:
                 shutil.rmtree(path, ignore_errors=True)
 
     def _best(self, committed: list[Path]) -> list[Path]:
-        """Return the best by a figure measured at their own step; NaN and none rank nowhere."""
+        """Return the best checkpoints by the metric measured at their own step. Those without a finite value are not ranked."""
         sign = 1 if self.settings.best_is == "largest" else -1
         scored: list[tuple[float, int, Path]] = []
         for path in committed if self.settings.keep_best else ():
@@ -147,7 +147,7 @@ class Checkpoints:
 
 
 def finish(training: Training, weights: dict[str, Tensor], facts: Mapping[str, object]) -> Path:
-    """Commit the final weights: written privately, renamed, then listed; called on rank 0 only.
+    """Commit the final weights; called on rank 0 only. They are written under a private name, renamed, then listed.
 
     Raises:
         StorageError: the disk refused; the last checkpoint stays.
@@ -172,7 +172,7 @@ def finish(training: Training, weights: dict[str, Tensor], facts: Mapping[str, o
 
 
 def is_finished(training: Training) -> bool:
-    """Say whether the final weights are committed and whole; damaged ones are made again, with a warning."""
+    """Return whether the final weights are committed and complete. Damaged ones are made again, with a warning."""
     folder = training.path / "final"
     if not (folder / COMMITTED).exists():
         return False
@@ -197,13 +197,13 @@ def final_weights(training: Training) -> Path:
     """
     if not is_finished(training):
         raise StorageError(
-            f"{training.path / 'final'} holds no whole weights; checkpoints are safe; run the same command again"
+            f"{training.path / 'final'} has no complete weights; checkpoints are safe; run the same command again"
         )
     return training.path / "final" / "weights.safetensors"
 
 
 def final_facts(training: Training) -> dict[str, Any]:
-    """Return what `finish` noted beside the final weights: steps, skipped steps, figures on val."""
+    """Return the facts that `finish` stored with the final weights: steps, skipped steps, metrics on val."""
     final_weights(training)
     return read_listing(training.path / "final").content["facts"]
 

@@ -25,12 +25,12 @@ class TrainingCost:
 
     parameters: int
     forward_flops: float
-    """FLOPs a sample of a forward pass, two per multiply-add."""
+    """FLOPs of a forward pass per sample, two per multiply-add."""
     recomputed: bool = False
 
     @property
     def training_flops(self) -> float:
-        """FLOPs a sample of forward and backward pass."""
+        """FLOPs of forward and backward pass per sample."""
         return self.forward_flops * (1 + BACKWARD_RATIO + self.recomputed)
 
     def samples_per_s(self, gpu: str) -> float:
@@ -45,7 +45,7 @@ class TrainingCost:
         """Bytes of weights, gradients and AdamW state on one GPU under a ZeRO stage, bf16 with fp32 masters.
 
         2 (weights) + 2 (gradients) + 12 (fp32 weights and moments) a parameter; stages 1, 2, 3 split the last,
-        the last two, and all of them. Activations and the averaged weights (4 a parameter on the first rank) come on top.
+        the last two, and all of them. Activations and the averaged weights (4 bytes per parameter on the first rank) come on top.
         """
         per_parameter = {
             0: 16.0,
@@ -57,7 +57,7 @@ class TrainingCost:
 
 
 def prior_flops(config: PriorConfig, levels: int = 1) -> float:
-    """FLOPs a sample of a prior's forward pass, matrix products only, with K = `levels` noise levels a caption.
+    """FLOPs of a prior's forward pass per sample, matrix products only, with K = `levels` noise levels per caption.
 
     Counts what runs: one prefix for all levels, and a last block that computes the queries alone.
     """
@@ -108,10 +108,10 @@ def cost_of(recipe: Recipe) -> TrainingCost | None:
 
 
 def described(cost: TrainingCost, num_samples: int, num_trainings: int = 1) -> list[str]:
-    """Return FLOPs a sample, memory a GPU for ZeRO 0-3, and hours on A100 and H100, one line each."""
+    """Return FLOPs per sample, memory per GPU for ZeRO 0-3, and hours on A100 and H100, one line each."""
     found = [
         f"{cost.parameters / 1e9:.2f} B parameters, {cost.forward_flops / 1e9:.0f} GFLOP forward and "
-        f"{cost.training_flops / 1e9:.0f} GFLOP training a sample, {num_samples / 1e9:.3g} B samples"
+        f"{cost.training_flops / 1e9:.0f} GFLOP training per sample, {num_samples / 1e9:.3g} B samples"
         + (f", {num_trainings} trainings" if num_trainings > 1 else "")
     ]
     for count in GPU_COUNTS:
@@ -120,7 +120,7 @@ def described(cost: TrainingCost, num_samples: int, num_trainings: int = 1) -> l
             f"{gpu} {num_trainings * cost.hours(num_samples, gpu, count):,.0f} h" for gpu in PLANNED_GPUS
         )
         found.append(
-            f"{count:>3} GPUs: state {memory} GB a GPU at ZeRO 0 / 1 / 2 / 3; at {UTILISATION:.0%} of peak {hours}"
+            f"{count:>3} GPUs: state {memory} GB per GPU at ZeRO 0 / 1 / 2 / 3; at {UTILISATION:.0%} of peak {hours}"
         )
     average = cost.parameters * EMA_BYTES / 1e9
     found.append(f"beside it {average:.1f} GB of averaged weights on the first rank, and activations")

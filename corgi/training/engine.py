@@ -141,7 +141,7 @@ def backward(engine: "DeepSpeedEngine", loss: Tensor, weight: float = 1.0) -> No
 
 
 def skipped(engine: "DeepSpeedEngine") -> bool:
-    """Say whether the last step was refused; the same on every rank."""
+    """Return whether the last step was skipped; the same on every rank."""
     return bool(getattr(engine.optimizer, "overflow", False))
 
 

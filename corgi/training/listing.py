@@ -1,4 +1,4 @@
-"""The list of a folder's files with size and sha256: what makes a checkpoint whole, and what is wrong with one."""
+"""The list of a checkpoint's files with size and sha256, and what is wrong with a checkpoint."""
 
 import json
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ class Content(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Listing:
-    """What COMMITTED.json says, or why it cannot be believed."""
+    """What COMMITTED.json says, or why it cannot be trusted."""
 
     folder: Path
     content: Content
@@ -43,7 +43,7 @@ class Listing:
         return self.content.get("files", [])
 
     def damaged(self, share: slice = slice(None)) -> str | None:
-        """Return what is wrong with the first listed file of a share that is not as listed."""
+        """Return what is wrong with the first file, among a share of the listed ones, that is not as listed."""
         for entry in self.files[share]:
             path = self.folder / entry["name"]
             if not path.is_file():
@@ -55,7 +55,7 @@ class Listing:
         return None
 
     def unlisted(self) -> str | None:
-        """Return a file that nobody listed: loading would run whatever lies there."""
+        """Return a line that names a file which is not listed, if there is one: loading could run it."""
         listed = {entry["name"] for entry in self.files}
         strange = [path for path in files(self.folder) if str(path.relative_to(self.folder)) not in listed]
         return f"{strange[0]} is not listed" if strange else None
@@ -73,12 +73,12 @@ def read_listing(folder: Path) -> Listing:
 
 
 def files(folder: Path) -> list[Path]:
-    """Return every file below a folder but the listing itself, by name."""
+    """Return every file below a folder except the listing itself, by name."""
     return sorted(path for path in folder.rglob("*") if path.is_file() and path.name != COMMITTED)
 
 
 def entry(folder: Path, path: Path) -> Entry:
-    """Make a file durable and return its line of the listing."""
+    """Make a file durable and return its entry in the listing."""
     sync(path)
     return {
         "name": str(path.relative_to(folder)),

@@ -219,7 +219,7 @@ class _Loop:
             )
 
     def _hardware(self, lap: dict[str, float]) -> dict[str, float]:
-        """Add memory, TFLOP/s a worker and, where the device's peak is known, model FLOP utilisation."""
+        """Add memory, TFLOP/s per worker and, where the device's peak is known, model FLOP utilisation."""
         tflops = lap["samples_per_s"] * self.flops / world_size() / 1e12
         peak = peak_tflops(self.settings.peak_tflops, self.device)
         utilisation = {"mfu": tflops / peak} if peak else {}

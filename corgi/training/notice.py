@@ -23,7 +23,7 @@ class Agreement:
         self._group: Any = dist.new_group(backend="gloo") if backend != "gloo" else None
 
     def next(self) -> tuple[bool, bool]:
-        """Return whether to save and whether to look, the same on every rank; call once a step."""
+        """Return whether to save and whether to look, the same on every rank; call once per step."""
         if world_size() == 1:
             wish = self._wish()
         else:

@@ -205,8 +205,8 @@ class PriorObjective:
             return torch.zeros(len(text), dtype=torch.int64, device=text.device)
         if self.choice.is_learned:
             return choose_cluster(z_0, process.table.mean)
-        place = noise.uniform(CHOICE) if self.choice.is_drawn else None
-        return self.choice.choose(self.choice.scores(text, process.table), place)
+        u = noise.uniform(CHOICE) if self.choice.is_drawn else None
+        return self.choice.choose(self.choice.scores(text, process.table), u)
 
     def _extra_losses(
         self, network: Prior, drawn: Drawn, noise: Noise, weight: Tensor
@@ -234,7 +234,7 @@ class PriorObjective:
         return self.process if shift is None else ShiftedDiffusion(shift.table(), self.process.schedule)
 
     def caption(self, batch: dict[str, Tensor], noise: Noise) -> Float[Tensor, "batch dim"]:
-        """Draw one caption a picture: coarse with the recipe's share where there is one, full otherwise."""
+        """Draw one caption per picture: coarse with the recipe's probability if there is one, full otherwise."""
         return self._drawn(batch, noise, batch["coarse"], batch["full"])
 
     def words(
@@ -267,10 +267,10 @@ class PriorObjective:
         prior = self._prior(model)
         figures = similarities(self._sampled(prior, val), image, text)
         if prior.process.table.num_clusters > 1:
-            places = range(len(text)) if self.choice.is_drawn else None
+            seeds = range(len(text)) if self.choice.is_drawn else None
             own = choose_cluster(image, prior.process.table.mean)
             figures["text picks the picture's cluster"] = float(
-                (prior.cluster(text, places) == own).float().mean()
+                (prior.cluster(text, seeds) == own).float().mean()
             )
         return {f"{name} [steps={self.settings.sample_steps}]": value for name, value in figures.items()}
 

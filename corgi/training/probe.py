@@ -39,7 +39,7 @@ class Probe:
         return float(value)
 
     def train_flops(self, model: nn.Module) -> float:
-        """Return the FLOPs of training on one row: three times forward's, 2 a multiply-add."""
+        """Return the FLOPs of training on one row: three times those of the forward pass, 2 per multiply-add."""
         from torch.utils.flop_counter import FlopCounterMode
 
         with FlopCounterMode(display=False) as counter:

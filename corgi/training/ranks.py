@@ -1,4 +1,4 @@
-"""What the workers of one training tell each other; alone in a process they are a world of one."""
+"""What the workers of one training exchange. Without a process group a process is rank 0 of 1."""
 
 from typing import TypeVar
 

@@ -1,4 +1,4 @@
-"""The driver's side: one Ray Train worker group runs the unfinished trainings in turn."""
+"""The driver's side: one Ray Train worker group runs the unfinished trainings one after the other."""
 
 import dataclasses
 import json
@@ -33,15 +33,15 @@ __all__ = ["final_facts", "final_weights", "train", "train_worker"]
 
 _START_TIMEOUT_S = 600
 _ELASTIC_START_TIMEOUT_S = 60
-"""A lost node may still be counted when the workers are asked for: after this, those that are there go on."""
+"""A lost node may still be counted when the workers are requested. After this time, those that have started go on."""
 _CONTROLLER_FAILURES = 3
-_TOLD: dict[str, str] = {}
-"""What `tell` has set in this process, by name."""
+_SET: dict[str, str] = {}
+"""What `set_unless_given` has set in this process, by name."""
 
 
 @dataclass(frozen=True)
 class _Job:
-    """What every worker is given: the trainings, and the file in which a user's error comes back."""
+    """What every worker receives: the trainings, and the file in which it reports an error that a user can cause."""
 
     trainings: tuple[Training, ...]
     failure: str
@@ -70,7 +70,7 @@ def train(trainings: Sequence[Training], recipe: Recipe) -> None:
 
 
 def train_worker(config: "dict[str, _Job]") -> None:
-    """Run a job's trainings in one Ray Train worker; a user's error is noted, so that a restart does not repeat it."""
+    """Run a job's trainings in one Ray Train worker. An error that a user can cause is written down, so that a restart does not repeat it."""
     from corgi.training.loop import train_loop
 
     job: _Job = config["job"]
@@ -96,7 +96,7 @@ def _report(metrics: dict[str, str | int]) -> None:
 
 
 def _notice() -> bool:
-    """Say whether a node of this worker group is about to go; Ray answers all workers alike, and waits for all to ask."""
+    """Return whether a node of this worker group is about to be preempted. Ray waits until all workers have asked and answers them alike."""
     import ray.train
 
     return ray.train.get_preemption_info() is not None
@@ -130,10 +130,10 @@ def _run(trainings: tuple[Training, ...]) -> None:
 def _trainer(job: _Job, attempt: str, scratch: Path) -> "TorchTrainer":
     settings = job.trainings[0].settings
     start_s = _ELASTIC_START_TIMEOUT_S if settings.min_workers else _START_TIMEOUT_S
-    tell("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", start_s)
-    tell("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", 0.5)
-    tell("RAY_TRAIN_ENABLE_PRINT_PATCH", 0)  # it shows every line twice
-    tell("RAY_TRAIN_COLLECTIVE_TIMEOUT_S", settings.collective_timeout_s)
+    set_unless_given("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", start_s)
+    set_unless_given("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", 0.5)
+    set_unless_given("RAY_TRAIN_ENABLE_PRINT_PATCH", 0)  # it shows every line twice
+    set_unless_given("RAY_TRAIN_COLLECTIVE_TIMEOUT_S", settings.collective_timeout_s)
     from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
@@ -174,13 +174,13 @@ def _trainer(job: _Job, attempt: str, scratch: Path) -> "TorchTrainer":
     )
 
 
-def tell(name: str, value: float, told: dict[str, str] = _TOLD) -> None:
-    """Set what Ray Train reads from the environment; what the user set stays, what an earlier call set does not.
+def set_unless_given(name: str, value: float, earlier: dict[str, str] = _SET) -> None:
+    """Set a variable that Ray Train reads from the environment. A value that the user set is kept; one that an earlier call set is not.
 
-    `told` holds what earlier calls set, and takes this.
+    `earlier` holds what earlier calls set, and is updated.
     """
-    if os.environ.get(name) in (None, told.get(name)):
-        os.environ[name] = told[name] = str(value)
+    if os.environ.get(name) in (None, earlier.get(name)):
+        os.environ[name] = earlier[name] = str(value)
 
 
 def _workers(settings: TrainingSettings) -> tuple[float, ...]:
@@ -195,7 +195,7 @@ def _workers(settings: TrainingSettings) -> tuple[float, ...]:
 
 
 def _check_room(settings: TrainingSettings) -> None:
-    """Refuse at once what a Ray of this machine alone can never give; a cluster may still grow."""
+    """Raise if this machine's own Ray can never provide the workers; a cluster may still grow."""
     import ray
 
     if not is_of_this_command():

@@ -1,4 +1,4 @@
-"""One training as plain data: what the driver sends to the workers."""
+"""The specification of one training as plain data, which the driver sends to the workers."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Training:
-    """What to train, where its checkpoints lie, and how it is tracked.
+    """What to train, where its checkpoints are stored, and how it is tracked.
 
     `name` names the tracker's run; `folder` is absolute and shared by all workers; `objective` is
     built in each worker with `arguments` (JSON); `group` is the pipeline run's name.
@@ -40,7 +40,7 @@ class Training:
 
     @property
     def tracked(self) -> TrackedRun:
-        """Return what the tracker must know of this training."""
+        """Return what the tracker needs to know about this training."""
         config = {
             "settings": self.settings.model_dump(mode="json"),
             "seed": self.seed,
@@ -55,7 +55,7 @@ class Training:
 
     @property
     def meaning(self) -> str:
-        """Name what decides the weights: a folder's checkpoints are used by no other training."""
+        """Return a digest of what determines the weights. A folder's checkpoints are used by no training of another meaning."""
         return self.meaning_at(self.settings.zero_stage)
 
     def meaning_at(self, zero_stage: int) -> str:
@@ -66,7 +66,7 @@ class Training:
 
     @property
     def remote_name(self) -> str:
-        """Return the training's place in object storage: below the root's store where it lies in one, else by meaning."""
+        """Return the training's name in object storage: its path below the store if it is in one, else group, name and meaning."""
         parts = self.path.parts
         if "store" in parts:
             last = len(parts) - 1 - parts[::-1].index("store")

@@ -17,7 +17,7 @@ TAG = "engine"
 
 
 def needs_conversion(checkpoint: Checkpoint, settings: TrainingSettings) -> bool:
-    """Say whether a checkpoint must be converted before this run can load it.
+    """Return whether a checkpoint must be converted before this run can load it.
 
     Raises:
         ClusterError: another ZeRO stage wrote it; DeepSpeed turns only stage 2 into stage 1.

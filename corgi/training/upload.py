@@ -1,6 +1,6 @@
-"""Copies of committed checkpoints in object storage, made in the background, and fetched back where the folder lost them.
+"""Copies of committed checkpoints in object storage, made in the background, and fetched back if the folder has lost them.
 
-A checkpoint's files are put first, its COMMITTED.json last, so that what a reader finds there is whole or not listed.
+A checkpoint's files are uploaded first and its COMMITTED.json last, so that a checkpoint that has one is complete.
 """
 
 import logging
@@ -90,10 +90,10 @@ class ObjectStore:
 
 
 class Uploader:
-    """Copies committed checkpoints in a thread, newest first in line; what fails is warned of and never stops training."""
+    """Copies committed checkpoints in a thread. A failure is a warning and never stops the training."""
 
     def __init__(self, remote: Remote, keep: int, timeout_s: float = 600.0) -> None:
-        """Take where copies go, how many are kept there, and how long close waits."""
+        """Copy to `remote`, where `keep` checkpoints are kept; `close` waits at most `timeout_s`."""
         self.remote = remote
         self.keep = keep
         self.timeout_s = timeout_s
@@ -102,11 +102,11 @@ class Uploader:
         self._thread.start()
 
     def put(self, folder: Path) -> None:
-        """Have a committed checkpoint copied; returns at once."""
+        """Queue a committed checkpoint for copying; return at once."""
         self._waiting.put(folder)
 
     def wait(self, timeout_s: float) -> bool:
-        """Wait until nothing is left to copy; say whether that was reached."""
+        """Wait until nothing is left to copy; return whether that was reached in time."""
         done = threading.Event()
         threading.Thread(target=lambda: (self._waiting.join(), done.set()), daemon=True).start()
         return done.wait(timeout_s)
@@ -121,7 +121,7 @@ class Uploader:
             )
 
     def fetch_newer(self, folder: Path, step: int) -> None:
-        """Bring the newest copied checkpoint beyond a step into a folder, its listing last; it is verified by who loads it."""
+        """Fetch the newest copied checkpoint after a step into a folder, its listing last. Whoever loads it verifies it."""
         copied = [name for name in self._copied() if _step(name) > step]
         for name in sorted(copied, key=_step, reverse=True)[:1]:
             target = folder / name
@@ -167,7 +167,7 @@ class Uploader:
         self.remote.put(f"{folder.name}/{COMMITTED}", folder / COMMITTED)
 
     def _prune(self) -> None:
-        """Remove copies beyond `keep`, each one's listing first; newer ones than those kept are never touched."""
+        """Delete the oldest copies beyond `keep`, the listing of each first."""
         old = sorted(self._copied(), key=_step, reverse=True)[self.keep :]
         for name in old:
             held = [path for path in self.remote.names() if path.startswith(f"{name}/")]
@@ -175,13 +175,13 @@ class Uploader:
                 self.remote.delete(path)
 
     def _copied(self) -> list[str]:
-        """Return the checkpoints whose listing is there."""
+        """Return the checkpoints whose listing was uploaded."""
         found = (name.rpartition("/") for name in self.remote.names())
         return [folder for folder, _, name in found if name == COMMITTED and _NAME.fullmatch(folder)]
 
 
 def uploader(training: Training) -> Uploader | None:
-    """Return where a training's checkpoints are copied to, if its settings say so."""
+    """Return what copies a training's checkpoints; None unless its settings name a destination."""
     url = training.settings.upload.rstrip("/")
     if not url:
         return None

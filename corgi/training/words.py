@@ -27,7 +27,7 @@ def check_words(context: Context, settings: PriorSettings) -> None:
     width = schema.field(column).type.value_type.list_size if schema and column in schema.names else 0
     if width != settings.encoding_dim:
         raise SettingsError(
-            f"prior.num_text_tokens={settings.num_text_tokens} reads {settings.encoding_dim} numbers a word, and the embeddings hold {width} in {column}; "
+            f"prior.num_text_tokens={settings.num_text_tokens} reads {settings.encoding_dim} numbers per word, and the embeddings hold {width} in {column}; "
             "committed work is safe; set prior.encoding_dim, name an encoder in embed.tokens, or set prior.num_text_tokens=0"
         )
 

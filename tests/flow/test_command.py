@@ -65,7 +65,7 @@ def test_the_resolved_recipe_lies_beside_the_results(finished):
     [
         (["--only", "cubes"], "no stage 'cubes'"),
         (["--from", "cubes"], "the stages are numbers, squares, total"),
-        (["--from", "total", "--until", "numbers"], "--from total lies after --until numbers"),
+        (["--from", "total", "--until", "numbers"], "--from total comes after --until numbers"),
         (["shift.clusters=3"], "shift.clusters: no such setting"),
         (["shift.num_clusters=0"], "shift.num_clusters=0"),
         (["a b"], "'a b' is not key.path=value"),

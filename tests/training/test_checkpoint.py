@@ -191,7 +191,7 @@ def test_final_weights_exist_only_when_committed_and_whole(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     training = tiny_training(tmp_path)
-    with pytest.raises(StorageError, match="no whole weights"):
+    with pytest.raises(StorageError, match="no complete weights"):
         final_weights(training)
     path = finish(training, {"w": torch.arange(5.0)}, {"steps": 12})
     assert final_weights(training) == path

@@ -83,7 +83,9 @@ def test_the_plan_of_the_papers_recipe_prints_its_cost() -> None:
     recipe = load("pipelines/recipes/corgi.yaml", ["plan.input=list.parquet"])
     assert towers_width(recipe) == 1536
     said = lines(recipe)
-    assert said[0].startswith("1.12 B parameters, 175 GFLOP forward and 524 GFLOP training a sample, 2.46 B")
+    assert said[0].startswith(
+        "1.12 B parameters, 175 GFLOP forward and 524 GFLOP training per sample, 2.46 B"
+    )
     for count, line in zip((8, 64, 512), said[1:4], strict=True):
         assert line.strip().startswith(f"{count} GPUs: state 17.88 / ")
         assert "A100" in line

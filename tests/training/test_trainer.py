@@ -12,7 +12,7 @@ from corgi.settings.recipe import Recipe
 from corgi.settings.training import TrackingSettings
 from corgi.tracking.wandb_sender import run_id
 from corgi.training.checkpoint import final_facts
-from corgi.training.trainer import final_weights, tell, train
+from corgi.training.trainer import final_weights, set_unless_given, train
 from corgi.training.training import Training
 from tests.support.tiny_training import tiny_training
 
@@ -75,7 +75,7 @@ def test_what_one_training_told_ray_train_does_not_bind_the_next_but_the_users_w
     del os.environ["CORGI_TESTS_A"]
     monkeypatch.setenv("CORGI_TESTS_B", "7")
     for value in (60, 600):
-        tell("CORGI_TESTS_A", value, told)
-        tell("CORGI_TESTS_B", value, told)
+        set_unless_given("CORGI_TESTS_A", value, told)
+        set_unless_given("CORGI_TESTS_B", value, told)
         assert os.environ["CORGI_TESTS_A"] == str(value)
         assert os.environ["CORGI_TESTS_B"] == "7"
