@@ -1,4 +1,4 @@
-"""Frozen trunks whose weights ship in Python packages, put together as an ordinary open_clip model."""
+"""Frozen trunks whose weights are in Python packages, assembled into an ordinary open_clip model."""
 
 import importlib.util
 from dataclasses import asdict, dataclass
@@ -19,7 +19,7 @@ PACKAGE_PREFIX = "package:"
 
 @dataclass(frozen=True)
 class PackagedWeights:
-    """A weights file inside an installed package, and what is owed to its authors."""
+    """A weights file inside an installed package, with its licence."""
 
     package: str
     module: str

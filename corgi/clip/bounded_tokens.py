@@ -18,7 +18,7 @@ _CACHED_LETTERS = 64
 
 
 class BoundedTokenizer(SimpleTokenizer):
-    """The same ids as open_clip's SimpleTokenizer; nothing is merged behind the last token that is kept."""
+    """The same ids as open_clip's SimpleTokenizer; nothing is merged after the last token that is kept."""
 
     def __init__(self, whole: SimpleTokenizer) -> None:
         """Take over the vocabulary and the settings of a tokenizer."""
@@ -29,7 +29,7 @@ class BoundedTokenizer(SimpleTokenizer):
         self._neighbours = {entry[at : at + 2] for entry in entries for at in range(len(entry) - 1)}
 
     def __call__(self, texts: str | Sequence[str], context_length: int | None = None) -> torch.LongTensor:
-        """Return token ids [n, length], zero behind the end-of-text token; texts that are too long are cut."""
+        """Return token ids [n, length], zero after the end-of-text token; texts that are too long are cut."""
         texts = [texts] if isinstance(texts, str) else list(texts)
         if self.reduction_fn is not None:  # chooses among all tokens
             return super().__call__(texts, context_length)

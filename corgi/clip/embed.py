@@ -90,7 +90,7 @@ class Vectors:
     norm: dict[str, Float[np.ndarray, "n"]]
 
     def is_good(self) -> Bool[np.ndarray, "n"]:
-        """Return which rows every tower gave a finite, non-zero vector."""
+        """Return the rows for which every tower gave a finite, non-zero vector."""
         return np.logical_and.reduce([is_good(self.unit[tower], self.norm[tower]) for tower in self.unit])
 
     def columns(self, kind: str, rows: np.ndarray) -> dict[str, pa.Array]:

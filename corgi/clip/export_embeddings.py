@@ -1,4 +1,4 @@
-"""The embeddings in clip-retrieval's layout: row-aligned .npy files of half floats beside Parquet metadata."""
+"""The embeddings in clip-retrieval's layout: row-aligned .npy files of half floats, with Parquet metadata."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from corgi.tables.vectors import concatenated, tower_names
 
 
 def clip_retrieval(run: Run, folder: Path, tower: str | None = None) -> int:
-    """Write `img_emb/img_emb_N.npy`, `text_emb/text_emb_N.npy` and `metadata/metadata_N.parquet`, one N a shard.
+    """Write `img_emb/img_emb_N.npy`, `text_emb/text_emb_N.npy` and `metadata/metadata_N.parquet`, one N per shard.
 
     A row is a kept picture with its first full caption. Pictures without one are left out, as there, and so are those whose
     captions may not be learned from. Vectors are those of one tower, or of all of them concatenated; unit norm. Returns the

@@ -1,4 +1,4 @@
-"""The embed stage over vectors made elsewhere: each planned row's vectors, found by where its list has it."""
+"""The embed stage over precomputed vectors: each planned row's vectors are found by the row's position in its list."""
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache

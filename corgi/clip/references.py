@@ -1,4 +1,4 @@
-"""Which CLIP models a recipe means; light, so that finished work is recognised without torch."""
+"""The CLIP models that a recipe names. This module is light, so that finished work is recognised without torch."""
 
 from collections.abc import Iterable
 from pathlib import Path

@@ -51,7 +51,7 @@ class Head:
             )
 
     def check(self, dim: int) -> None:
-        """Refuse a tower of another width.
+        """Check the width of a tower.
 
         Raises:
             InputError: the head was not trained on vectors of this width.

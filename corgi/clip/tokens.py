@@ -81,7 +81,7 @@ def token_encoder(ref: TokenRef, towers: Iterable[Tower]) -> TokenEncoder:
 def token_column(
     encoder: TokenEncoder, captions: Sequence[str], max_tokens: int, batch_size: int
 ) -> tuple[pa.ListArray, int]:
-    """Return one list of states a caption, half floats, without padding, and their width.
+    """Return one list of states per caption, half floats without padding, and their width.
 
     A caption that occurs often is encoded once.
     """

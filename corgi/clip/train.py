@@ -22,7 +22,7 @@ from corgi.training.training import Training
 
 
 def run(context: Context) -> list[ShardTask]:
-    """Commit the frozen features a shard each, then the model: `config`, `checkpoint` and `metrics`.
+    """Commit the frozen features, one shard per download shard, then the model: `config`, `checkpoint` and `metrics`.
 
     The model's shard comes first in the stage. A killed run loses at most one shard of features and the steps
     since the last checkpoint.

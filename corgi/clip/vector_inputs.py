@@ -1,4 +1,4 @@
-"""What embed.input's vectors must be, checked by file names and headers before any stage runs; needs no torch."""
+"""Checks of embed.input's vectors by file names and headers, before any stage runs; needs no torch."""
 
 from collections.abc import Sequence
 

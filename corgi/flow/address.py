@@ -1,4 +1,4 @@
-"""The address of a Ray cluster, tried before Ray is asked: Ray waits for minutes for a cluster that does not answer."""
+"""The address of a Ray cluster, tested before Ray connects: Ray waits minutes for a cluster that does not respond."""
 
 import socket
 from collections.abc import Callable
@@ -20,10 +20,10 @@ _UNANSWERED = "accepts connections and does not answer"
 
 
 def check_address(address: str) -> None:
-    """Make sure that a cluster answers at an address such as RAY_ADDRESS holds: `host:port`, `ray://host:port`, auto or local.
+    """Check that a cluster responds at an address as in RAY_ADDRESS: `host:port`, `ray://host:port`, auto or local.
 
     Raises:
-        ClusterError: nothing answers there in time, or what answers is no Ray cluster; the line says which.
+        ClusterError: nothing responds there in time, or what responds is not a Ray cluster; the line says which.
 
     """
     if address == "local":
@@ -78,7 +78,7 @@ def _connect(host: str, port: int) -> None:
 
 
 def _answer(address: str, is_client: bool) -> str:
-    """Ask a head, or the server of Ray clients, for a first answer; return what is wrong with it, or an empty text."""
+    """Request a first response from a head, or from the server of Ray clients; return what is wrong with it, or an empty text."""
     import grpc
     from ray._private.grpc_utils import init_grpc_channel
     from ray.core.generated import gcs_service_pb2
@@ -112,7 +112,7 @@ def _meaning(error: "grpc.RpcError") -> str:
 
 
 def _within(timeout_s: float, work: Callable[[], None]) -> None:
-    """Wait for a call; one that takes longer is left behind, since looking a name up cannot be interrupted."""
+    """Wait for a call. One that takes longer is abandoned, since a name lookup cannot be interrupted."""
     done: Future[None] = Future()
 
     def run() -> None:

@@ -1,4 +1,4 @@
-"""Next generations of committed work: rows fetched again, rows taken down; only touched shards are redone."""
+"""New versions of committed shards: rows fetched again, rows taken down. Only the shards concerned are redone."""
 
 import dataclasses
 import re
@@ -24,7 +24,7 @@ def reasons_of(text: str) -> tuple[str, ...]:
     """Return the reasons in `reason=timeout,dns`.
 
     Raises:
-        SettingsError: it is not that, or names no reason.
+        SettingsError: it does not have that form, or names an unknown reason.
 
     """
     key, _, names = text.partition("=")
@@ -39,9 +39,9 @@ def reasons_of(text: str) -> tuple[str, ...]:
 
 
 def retry_failed(dag: Dag, reasons: Sequence[str], say: Say) -> int:
-    """Publish the next generation of every shard with rows rejected for these reasons; return how many shards.
+    """Publish the next version of every shard with rows rejected for these reasons; return the number of shards.
 
-    A shard that an interrupted retry has already renewed is not fetched a second time.
+    A shard whose next version an interrupted retry has already published is not fetched again.
 
     Raises:
         InputError: no stage that can retry is complete.
@@ -77,7 +77,7 @@ def retry_failed(dag: Dag, reasons: Sequence[str], say: Say) -> int:
 
 
 def read_names(path: Path, canonical: Callable[[str], str]) -> TakenDown:
-    """Return what a file asks to take down: one uid, sha256 or URL a line; empty lines and # comments are skipped.
+    """Return the take-down list in a file: one uid, sha256 or URL per line; empty lines and # comments are skipped.
 
     Raises:
         InputError: the file cannot be read, is empty, or holds a line that is none of these.
@@ -102,7 +102,7 @@ def read_names(path: Path, canonical: Callable[[str], str]) -> TakenDown:
 
 
 def take_down_rows(dag: Dag, asked: TakenDown, say: Say) -> None:
-    """Take rows out of every table under the root, for good; say what had seen them.
+    """Remove rows from every table under the root, for good; report what had used them.
 
     The list is published first, then the stages that fetch are rewritten without those rows, then every other generation
     that holds one goes: what was made from it is made again by the next run. Stopped anywhere, the same command goes on.
@@ -151,7 +151,7 @@ def _rewritten(
     total: TakenDown,
     say: Say,
 ) -> StageManifest:
-    """Carry a stage's shards over to the inputs it has now, without the rows taken down."""
+    """Publish a stage's shards over its present inputs, without the rows taken down."""
     context = dag.context(stage, closed)
     paths = {entry.shard: entry.path for entry in before.shards}
     tasks = context.partitioned() if stage.partition else _same_tasks(dag, before)
@@ -172,7 +172,7 @@ def _rewritten(
 
 
 def _same_tasks(dag: Dag, before: StageManifest) -> list[ShardTask]:
-    """Return tasks that name the shards a stage has; a stage without inputs keeps its keys."""
+    """Return tasks for the shards that a stage has; a stage without inputs keeps its keys."""
     shards = dag.store.each_shard(before)
     return [
         ShardTask(dag.store.location, m.stage, m.shard, m.key, m.version, m.code, m.settings, m.inputs)
@@ -191,7 +191,7 @@ def _holds(dag: Dag, manifest: ShardManifest, total: TakenDown) -> bool:
 
 
 def _sweep(dag: Dag, total: TakenDown) -> tuple[int, list[str]]:
-    """Remove every shard generation of any run that holds a row taken down; return how many, and the models that saw one."""
+    """Remove every shard version of any run that holds a row taken down; return their number, and the models made from one."""
     store, contents = dag.store, Contents.of(dag.store)
     manifests = list(readable_shards(store, contents.shards))
     removed = {m.path: m for m in manifests if _holds(dag, m, total)}
@@ -239,7 +239,7 @@ class Amendment(TypedDict):
 
 
 def _amending(task: ShardTask, amendment: Amendment) -> ShardTask:
-    """Return a task that makes a shard's next generation: same key, and from which manifest and how."""
+    """Return a task that makes a shard's next version under the same key."""
     return dataclasses.replace(task, payload={**task.payload, "amend": amendment})
 
 

@@ -1,4 +1,4 @@
-"""A stage made by a process of its own, beside the stages that do not need it, on the same cluster."""
+"""A stage that is made by a process of its own, at the same time as stages that do not need it, on the same cluster."""
 
 import ctypes
 import os
@@ -15,7 +15,7 @@ _STOP_TIMEOUT_S = 60.0
 
 
 class Aside:
-    """The process: it commits the stage's tables and closes the stage; the run's own files stay with who started it."""
+    """The process. It commits the stage's tables and closes the stage; only the process that started it writes the run's own files."""
 
     def __init__(self, stage: str, command: Sequence[str], environment: Mapping[str, str]) -> None:
         """Start it, out of reach of the terminal's Ctrl-C, which `stop` hands on once; its own error is seen on this screen."""
@@ -39,11 +39,11 @@ class Aside:
             )
 
     def wait(self) -> None:
-        """Wait for its end, however it ends: what it left undone is for its stage to do and to explain."""
+        """Wait until it ends in any way. The stage itself does what is left undone and reports errors."""
         self._process.wait()
 
     def stop(self) -> None:
-        """End it as Ctrl-C does and wait for that; checkpoints and committed work stay."""
+        """Stop it as Ctrl-C does and wait; checkpoints and committed work are kept."""
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGINT)
             try:
@@ -54,10 +54,10 @@ class Aside:
 
 
 def end_with(parent: int) -> None:
-    """Let this process get SIGTERM when its parent, by pid, dies, however it dies.
+    """Have SIGTERM sent to this process when its parent, given by pid, ends in any way.
 
     Raises:
-        ClusterError: the parent is dead already.
+        ClusterError: the parent has already ended.
 
     """
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)

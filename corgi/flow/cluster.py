@@ -44,7 +44,7 @@ def shared() -> dict[str, str]:
 
 
 def environment_beside(recipe: Recipe, cpus: float, gpus: float) -> dict[str, str] | None:
-    """Return the environment of a process whose work and this one's take so much together; None: one after the other."""
+    """Return the environment of a concurrent process, if the cluster has these resources for both; None if they must run one after the other."""
     if not recipe.cluster.side_by_side:
         return None
     connect(recipe)
@@ -62,12 +62,12 @@ def has_room(recipe: Recipe, cpus: float, gpus: float) -> bool:
 
 
 def check_start(recipe: Recipe, plan: Callable[[], Iterable["Step"]]) -> None:
-    """Make sure that the cluster answers and can hold what the unfinished steps of a plan ask for.
+    """Check that the cluster responds and can provide what the unfinished steps of a plan need.
 
     `plan` is called only where the nodes are known before they start: `cluster.file` names them, or they are fixed.
 
     Raises:
-        ClusterError: it does not answer, or some stage would wait for ever.
+        ClusterError: it does not respond, or some stage would wait forever.
         InputError: `cluster.file` is no cluster file.
 
     """
@@ -99,7 +99,7 @@ def has_autoscaler() -> bool:
 
 
 def check() -> None:
-    """Make sure that the cluster of RAY_ADDRESS answers, where it names one.
+    """Check that the cluster of RAY_ADDRESS responds, if it names one.
 
     Raises:
         ClusterError: it does not.
@@ -110,7 +110,7 @@ def check() -> None:
 
 
 def connect(recipe: Recipe) -> None:
-    """Join the cluster of RAY_ADDRESS, or start a local Ray that ends with this process, unless work is done in this process.
+    """Join the cluster of RAY_ADDRESS, or start a local Ray that ends with this process; do nothing if work is done in this process.
 
     Raises:
         ClusterError: the cluster cannot be reached or started.
@@ -147,9 +147,9 @@ def connect(recipe: Recipe) -> None:
 
 
 def cause(error: BaseException) -> CorgiError | None:
-    """Return the user's error hidden in what a Ray worker raised, if there is one.
+    """Return the CorgiError inside the exception that Ray raised for a worker, if there is one.
 
-    Ray Data hands on only the text of a worker's first error, so that is looked through as well.
+    Ray Data passes on only the text of a worker's first error, so the text is searched too.
     """
     seen: set[int] = set()
     queue: list[BaseException | None] = [error]
@@ -170,7 +170,7 @@ def cause(error: BaseException) -> CorgiError | None:
 
 
 def shutdown() -> None:
-    """Leave the cluster if this process joined one; never imports Ray for it."""
+    """Leave the cluster if this process has joined one. Ray is not imported for this."""
     ray = sys.modules.get("ray")
     if ray is not None and ray.is_initialized():
         ray.shutdown()

@@ -20,7 +20,7 @@ def code_digest() -> str:
 
 @cache
 def git_commit() -> str | None:
-    """Return the checked-out commit, marked when files differ from it; None outside a clone."""
+    """Return the checked-out commit, marked if files differ from it; None outside a clone."""
     if not (HOME / ".git").exists():
         return None
     try:

@@ -41,7 +41,7 @@ def main(
     """Run a pipeline script; return its exit code.
 
     `stages` gives the DAG of a recipe; `only` fixes the stage of a script that runs one; `canonical` writes
-    a URL the way tables do; `budget` returns what a plan says of hours and dollars.
+    a URL the way tables do; `budget` returns the lines of a plan about hours and dollars.
     """
     return until_closed(lambda: _main(stages, after_stage, _parse(argv, only), canonical, budget))
 
@@ -119,7 +119,7 @@ def _parse(argv: list[str] | None, only: str | None) -> argparse.Namespace:
 
 
 def _aside_command(arguments: argparse.Namespace, stage: str, force: bool) -> list[str]:
-    """Return the command line that makes one stage beside this process."""
+    """Return the command line of a process that makes one stage concurrently with this one."""
     asked = [arguments.recipe, *arguments.overrides, "--only", stage, "--aside", str(os.getpid())]
     return [sys.executable, sys.argv[0], *asked, *(["--force"] if force else [])]
 
@@ -137,7 +137,7 @@ def _make_aside(dag: Dag, arguments: argparse.Namespace) -> int:
 
 @contextmanager
 def _cluster_left() -> Iterator[None]:
-    """Leave the cluster before the screen is given back: what Ray says to that belongs into the log."""
+    """Leave the cluster before the screen is restored: what Ray prints then belongs in the log."""
     try:
         yield
     finally:

@@ -38,7 +38,7 @@ class Context:
         return self.store.shards(self.inputs[stage])
 
     def entries(self, stage: str) -> tuple[ShardEntry, ...]:
-        """Return an input's shards in order as its stage lists them: names, paths and digests; nothing is opened."""
+        """Return an input's shards in order as its stage lists them (names, paths and digests) without opening any."""
         return self.inputs[stage].shards
 
     def task(
@@ -105,12 +105,12 @@ class Context:
         return [task for task in wanted if task.key not in done]
 
     def work_folder(self, task: ShardTask) -> Path:
-        """Return the scratch folder of a long task on a disk, this run's alone until its stage ends.
+        """Return the scratch folder of a long task on a disk; no other run may use it until the stage ends.
 
-        It survives kills, its name is the task's key: checkpoints in it are found again by whoever makes that shard.
+        It is named by the task's key, so that checkpoints in it are found by the next process that makes the shard.
 
         Raises:
-            ClusterError: another run is at work in it; the line names it.
+            ClusterError: another run is using it; the line names that run.
 
         """
         folder = self.run.scratch_root / "store" / task.stage / task.key / "work"
@@ -128,12 +128,12 @@ class Context:
 
 
 def meaning_of(stage: Stage, recipe: Recipe) -> dict[str, object]:
-    """Return what a stage's keys hold of its settings: what can change its result and was asked for."""
+    """Return the part of a stage's settings that its keys depend on: what can change its result."""
     return recipe.meaning(stage.settings)
 
 
 def version_of(stage: Stage, parts: dict[str, int]) -> int | list[int | dict[str, int]]:
-    """Return a stage's version as keys hold it: beside its own the raised ones of its parts, where there are any."""
+    """Return a stage's version as part of its keys: its own, with those of its parts that were raised, if there are any."""
     raised = {part: number for part, number in parts.items() if number}
     return [stage.version, raised] if raised else stage.version
 

@@ -27,7 +27,7 @@ from corgi.tables.store import ShardTask, Store
 
 @dataclass(frozen=True)
 class Step:
-    """A stage as a plan sees it: its key and whether it is done; key None when an input is not there yet."""
+    """A stage in a plan: its key, and whether it is done. The key is None while an input does not exist."""
 
     stage: Stage
     key: str | None
@@ -51,7 +51,7 @@ class Dag:
     ahead_command: Callable[[str], list[str]] | None = None
 
     def plan(self, selection: Selection) -> list[Step]:
-        """Return what is done and what would run; starts nothing."""
+        """Return what is done and what would run; nothing is started."""
         closed: dict[str, StageManifest] = {}
         steps = []
         selected = {stage.name for stage in selection.of(self.stages)}
@@ -73,8 +73,8 @@ class Dag:
         """Run the selected stages that are not done; return how many ran.
 
         Raises:
-            InputError: a stage that was not selected is needed and not complete.
-            StorageError: a body returned without committing one of its shards.
+            InputError: a stage that was not selected is needed and incomplete.
+            StorageError: a stage returned without committing one of its shards.
 
         """
         selected = {stage.name for stage in selection.of(self.stages)}
@@ -111,10 +111,10 @@ class Dag:
         return ran
 
     def make_alone(self, name: str, force: bool) -> None:
-        """Run one stage over what is closed and close it; run.json is left to the process that asked for it.
+        """Run one stage over complete inputs and close it; run.json is written by the process that started this one.
 
         Raises:
-            InputError: one of its inputs is not complete.
+            InputError: one of its inputs is incomplete.
 
         """
         closed: dict[str, StageManifest] = {}
@@ -133,7 +133,7 @@ class Dag:
     def _follower_of(
         self, context: Context, closed: dict[str, StageManifest], selected: set[str]
     ) -> FollowingStage | None:
-        """Return the stage whose shards can be made as this one's are committed, None where there is none."""
+        """Return the stage whose shards can be made while this one's are being committed; None if there is none."""
         if self.ahead_command is None or context.force:
             return None
         there = {*closed, context.stage.name}
@@ -150,7 +150,7 @@ class Dag:
     def _start_follower(
         self, stage: FollowingStage | None, say: Callable[[str], None], held: ExitStack
     ) -> Aside | None:
-        """Start the process of a following stage, which ends with `held`; None where the cluster has no room for it."""
+        """Start the process of a following stage, which ends with `held`; None if the cluster has no room for it."""
         if stage is None or self.ahead_command is None:
             return None
         environment = stage.side_by_side(self.recipe)
@@ -172,7 +172,7 @@ class Dag:
     def _started(
         self, context: Context, before: StageManifest | None, selected: set[str], say: Callable[[str], None]
     ) -> Aside | None:
-        """Start a stage in a process of its own; None where nothing could run beside it, or the cluster has no room."""
+        """Start a stage in a process of its own; None if nothing could run at the same time, or the cluster has no room."""
         stage = context.stage
         needing = self.following(stage)
         later = self.stages[list(self.stages).index(stage) + 1 :]
@@ -189,7 +189,7 @@ class Dag:
         return Aside(stage.name, self.aside_command(stage.name, context.force), environment)
 
     def _joined(self, context: Context, aside: Aside, say: Callable[[str], None]) -> StageManifest:
-        """Wait for a stage made beside others and point the run at it."""
+        """Wait for a concurrent stage and point the run at it."""
         stage = context.stage
         aside.join()
         done = self.store.stage(stage.name, context.key)
@@ -209,7 +209,7 @@ class Dag:
         say: Callable[[str], None],
         follower: FollowingStage | None,
     ) -> StageManifest:
-        """Run a stage, close it, point the run at it; a follower makes its shards meanwhile."""
+        """Run a stage, close it, and point the run at it; a follower makes its shards at the same time."""
         stage = context.stage
         screen.current().begin(f"{stage.name}: runs")
         if before is None:
@@ -239,7 +239,7 @@ class Dag:
         force: bool = False,
         locks: ExitStack | None = None,
     ) -> Context:
-        """Return what a stage would be given over these closed inputs."""
+        """Return the context of a stage over these complete inputs."""
         inputs = {name: closed[name] for name in stage.inputs}
         outside, parts = stage.fingerprint(self.recipe), stage.parts(self.recipe)
         key = stage_key(stage, self.recipe, inputs, outside, parts)
@@ -262,7 +262,7 @@ class Dag:
         return Step(stage, context.key, None, made, len(tasks), why)
 
     def close(self, context: Context, tasks: Sequence[ShardTask]) -> StageManifest:
-        """Publish a stage's manifest over the newest generation of every shard.
+        """Publish a stage's manifest over the newest version of every shard.
 
         Raises:
             StorageError: a shard is not committed.

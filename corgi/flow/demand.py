@@ -1,4 +1,4 @@
-"""What stages ask of a cluster, and whether it can ever give that: work that fits no node would wait without a word."""
+"""What stages need from a cluster, and whether it can ever provide that: work that fits no node would wait silently."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from corgi.settings.training import TrainingSettings
 
 @dataclass(frozen=True)
 class Demand:
-    """Equal workers of one stage that are there at the same time, and the settings that ask for them."""
+    """Equal workers of one stage that run at the same time, and the settings that request them."""
 
     stage: str
     num_workers: int
@@ -35,7 +35,7 @@ class Pooled(Protocol):
 
 
 def demands(recipe: Recipe, stages: Iterable[str]) -> Iterator[Demand]:
-    """Yield what the named stages ask for, as far as their sections of the recipe tell."""
+    """Yield what the named stages need, as far as their sections of the recipe say."""
     for stage in stages:
         section = getattr(recipe, stage, None)
         if isinstance(section, Pooled):
@@ -69,7 +69,7 @@ def _of_training(stage: str, training: TrainingSettings) -> Demand:
 
 
 def check(demand: Demand, cluster: NodeTypes) -> None:
-    """Make sure that a cluster can hold a demand when it has grown as far as it can.
+    """Check that a cluster can meet a demand once it has grown to its full size.
 
     Raises:
         ClusterError: one worker fits no node, or there are more workers than all nodes hold; the line names stage, need and
@@ -89,7 +89,7 @@ def check(demand: Demand, cluster: NodeTypes) -> None:
 
 
 def check_one(demand: Demand, cluster: NodeTypes) -> None:
-    """Make sure that one worker fits; the others may wait for their turn.
+    """Check that one worker fits; the others may wait.
 
     Raises:
         ClusterError: it fits no node.

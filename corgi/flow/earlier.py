@@ -1,4 +1,4 @@
-"""What earlier commits of a stage held, so that content which comes out again keeps its name."""
+"""What earlier commits of a stage contain, so that content that is produced again keeps its name."""
 
 from functools import cached_property
 
@@ -17,12 +17,12 @@ class Earlier:
     """
 
     def __init__(self, run: Run, stage: str, recipe: Recipe, settings: tuple[str, ...]) -> None:
-        """Name the stage and its sections of the recipe; the store is asked when the first shard is."""
+        """Name the stage and its sections of the recipe; the store is read with the first shard."""
         self._run, self._stage = run, stage
         self._recipe, self._settings = recipe, settings
 
     def of(self, shard: str) -> tuple[tuple[str, str], ...]:
-        """Return a shard's commits as (key it is named by, digest), best first."""
+        """Return a shard's commits as (key that names it, digest), best first."""
         return tuple(self._commits.get(shard, ()))
 
     @cached_property

@@ -14,9 +14,9 @@ _in_process: ContextVar[bool] = ContextVar("in_process", default=False)
 
 @contextmanager
 def in_process() -> Iterator[None]:
-    """Make shards, pass over shards and call functions here, one after the other, without Ray: for tests and debuggers.
+    """Do the work of stages in this process, one call after the other, without Ray: for tests and debuggers.
 
-    The code and the bytes that come out are the same. Trainings by Ray Train are not covered.
+    The code and the resulting bytes are the same. Trainings by Ray Train are not covered.
     """
     token = _in_process.set(True)
     try:

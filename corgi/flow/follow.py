@@ -1,4 +1,4 @@
-"""A stage that makes its shards while those it is made from are still being made, each as soon as its own input is there."""
+"""A stage that makes its shards while its input is still being made, each as soon as its own input shard is committed."""
 
 import time
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ _LEAST_POLL_S, _POLL_SHARE = 0.3, 4.0
 def follow(dag: Dag, name: str) -> None:
     """Make a stage's shards until the stage it is partitioned by is closed and nothing is left; close nothing.
 
-    A task has the key it has when its stage runs afterwards, so that the stage finds it done.
+    A task has the same key as when its stage runs afterwards, so that the stage finds it done.
     """
     stage = next(stage for stage in dag.stages if stage.name == name)
     before = next(other for other in dag.stages if other.name == stage.partition)
@@ -45,7 +45,7 @@ class _Source:
         self._next_look = 0.0
 
     def arriving(self) -> tuple[list[ShardTask], bool]:
-        """Look at the store, not more often than is cheap."""
+        """Return the new tasks; the store is read only as often as is cheap."""
         time.sleep(max(0.0, self._next_look - time.monotonic()))
         started = time.monotonic()
         is_closed = self._dag.store.stage(self._before.stage.name, self._before.key) is not None
@@ -57,7 +57,7 @@ class _Source:
         return new, not is_closed
 
     def context(self) -> Context:
-        """Return the stage's context over the shards that are committed now."""
+        """Return the stage's context over the shards committed so far."""
         store = self._dag.store
         paths = store.committed(self._before.stage.name, self._wanted)
         for key, path in paths.items():
@@ -68,7 +68,7 @@ class _Source:
         return replace(self._stage, inputs={**self._stage.inputs, self._before.stage.name: so_far})
 
     def _closed_so_far(self, entries: Sequence[ShardEntry]) -> StageManifest:
-        """Return what the manifest of the stage before would be, were these shards all; tasks depend on its shards alone."""
+        """Return the manifest of the preceding stage as if these shards were all; tasks depend on its shards alone."""
         return StageManifest(
             stage=self._before.stage.name,
             key=self._before.key,

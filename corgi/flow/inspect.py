@@ -1,4 +1,4 @@
-"""What can be asked of a run: status, lineage, whether every byte is as committed, what nothing refers to any more."""
+"""What a user can ask about a run: its status, its lineage, whether every byte is as committed, and what nothing refers to."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -16,10 +16,10 @@ from corgi.tables.run import Run, RunFacts
 
 
 def require(run: Run) -> None:
-    """Make sure that a run is there.
+    """Check that a run exists.
 
     Raises:
-        InputError: nothing was ever recorded of it.
+        InputError: nothing has been recorded of it.
 
     """
     if not run.exists:
@@ -29,7 +29,7 @@ def require(run: Run) -> None:
 
 
 def status(run: Run) -> Iterator[str]:
-    """Yield one line per complete stage: shards, rows, bytes; then what the run at work waits for and what `--gc` would free."""
+    """Yield one line per complete stage (shards, rows, bytes), then what a running command waits for and what `--gc` would free."""
     require(run)
     for name, manifest in run.stages().items():
         rows = manifest.rows
@@ -47,7 +47,7 @@ def _num_bytes(run: Run, manifest: StageManifest) -> int:
 
 
 def lineage(run: Run, of: str | None = None) -> Iterator[str]:
-    """Yield what made a run, or one thing of it: recipe, code, commit, every input manifest, the lists.
+    """Yield what a run or one result of it was made from: recipe, code, commit, every input manifest, the lists.
 
     `of` is a stage, the path of a committed file, or a file of the run's folder such as report.html.
 
@@ -77,7 +77,7 @@ def _commit(facts: RunFacts) -> str:
 
 
 def _needed(run: Run, stages: dict[str, StageManifest], of: str | None) -> list[str]:
-    """Return the stages that something depends on, in order; all of them when nothing is named."""
+    """Return the stages that a result depends on, in order; all of them if none is named."""
     if of is None or run.published(of.rpartition(f"{run.name}/")[2]):
         return list(stages)
     target = of if of in stages else _stage_of(run, stages, of)
@@ -126,10 +126,10 @@ def verify(run: Run) -> Iterator[str]:
 
 
 def collect(dag: Dag, only_show: bool) -> Iterator[str]:
-    """Remove, or only show, what no run under the root refers to; every run is held meanwhile.
+    """Remove, or only show, what no run under the root refers to. No run can start meanwhile.
 
     Raises:
-        ClusterError: a run is at work under this root.
+        ClusterError: a run under this root is being executed.
 
     """
     store = dag.store

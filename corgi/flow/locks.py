@@ -1,4 +1,4 @@
-"""A folder held by one process; the kernel lets go when the process ends, however it ends."""
+"""A folder locked by one process; the kernel releases the lock when the process ends in any way."""
 
 import fcntl
 import json
@@ -18,10 +18,10 @@ _NAME_TRIES, _NAME_WAIT_S = 20, 0.05
 
 @contextmanager
 def held(folder: Path, what: str | None = None) -> Iterator[None]:
-    """Hold a folder alone; `what` says what is held, by default the run of the folder's name.
+    """Lock a folder; `what` describes it for messages, by default as the run of the folder's name.
 
     Raises:
-        ClusterError: another process holds it; the line names it.
+        ClusterError: another process has locked it; the line names that process.
         StorageError: the folder cannot be written, or its file system has no locks.
 
     """
@@ -49,7 +49,7 @@ def held(folder: Path, what: str | None = None) -> Iterator[None]:
 
 
 def _holder(lock: TextIO) -> str:
-    """Name the holder; one that has only just taken the lock gets a moment to write its name."""
+    """Return the lock's owner; one that has only just taken the lock is given a moment to write its name."""
     for _ in range(_NAME_TRIES):
         lock.seek(0)
         try:

@@ -1,4 +1,4 @@
-"""The node types a cluster can have: as a file of cluster/ declares them, or as they are there."""
+"""The node types of a cluster: as a file of cluster/ declares them, or those of its present nodes."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ _DEVICE = "nvidia.com/gpu"
 
 @dataclass(frozen=True)
 class NodeType:
-    """Equal nodes of a cluster: what one holds, and how many there can be."""
+    """Equal nodes of a cluster: the resources of one, and how many there can be."""
 
     name: str
     cpus: float
@@ -59,7 +59,7 @@ class NodeTypes:
 
 
 def read(path: str) -> NodeTypes:
-    """Return the node types of a launcher file or a RayJob, the head included with what it offers to work.
+    """Return the node types of a launcher file or a RayJob, including the head with the resources it offers.
 
     Raises:
         InputError: the file cannot be read, or is neither of them.

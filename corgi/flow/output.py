@@ -1,4 +1,4 @@
-"""Output that nobody reads any more, as after `| head`: the command ends quietly."""
+"""Output whose reader has closed it, as `| head` does: the command ends quietly."""
 
 import os
 import select
@@ -11,7 +11,7 @@ CLOSED = 128 + signal.SIGPIPE
 
 
 def until_closed(command: Callable[[], int]) -> int:
-    """Run a command and return its exit code; CLOSED when it wrote to an output that is closed."""
+    """Run a command and return its exit code; CLOSED if it wrote to an output that was closed."""
     try:
         try:
             return command()
@@ -40,7 +40,7 @@ def _is_closed(number: int) -> bool:
 
 
 def _discard(number: int) -> None:
-    """Let what is still buffered for a file descriptor go nowhere, also when the interpreter ends."""
+    """Discard what is still buffered for a file descriptor, also when the interpreter ends."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, number)
     os.close(nowhere)

@@ -1,4 +1,4 @@
-"""Why a stage that a run has finished before is to be made again: what its key depends on, then and now."""
+"""Why a stage that a run has finished before must be made again: what its key depended on, and depends on now."""
 
 import json
 import re
@@ -17,7 +17,7 @@ _HASH = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{20,}\b")
 
 
 def reasons(run: Run, context: Context) -> list[str]:
-    """Return what changed since the run finished the stage; nothing when it never did."""
+    """Return what has changed since the run finished the stage; nothing if it never did."""
     before = run.former(context.stage.name)
     if before is None or before.key == context.key:
         return []
@@ -33,7 +33,7 @@ def reasons(run: Run, context: Context) -> list[str]:
 
 
 def reasons_to_come(run: Run, stage: Stage, recipe: Recipe, missing: list[str]) -> list[str]:
-    """Return what can be said while some inputs are not made yet: a stage whose inputs come out as before is not redone."""
+    """Return what is known while some inputs are still to be made: a stage whose inputs are the same as before is not redone."""
     before = run.former(stage.name)
     if before is None:
         return []
@@ -87,7 +87,7 @@ def _digest(run: Run, path: str) -> str | None:
 
 
 def _outside(was: object, now: object) -> Iterator[str]:
-    """Yield the files by content: a mapping names them, a list holds what is known of each."""
+    """Yield how files differ by content: a mapping names them, a list holds what is known of each."""
     if was is None or was == now:
         return
     if isinstance(was, dict) and isinstance(now, dict):

@@ -1,6 +1,6 @@
 """The screen of a run: one line per stage, one progress bar, errors. Everything else goes to a log file.
 
-While a run is at work the file descriptors 1 and 2 of its process lead to the log, and so do those of the children it
+While a run is executed, the file descriptors 1 and 2 of its process lead to the log, and so do those of the children it
 starts: whatever a library, a Ray worker or a child prints is in the log at once, even when the process is killed a moment
 later. The screen is written through duplicates of what the descriptors were before.
 """
@@ -30,12 +30,12 @@ class Bar(Protocol):
     """How far one piece of work is."""
 
     def reach(self, done: int, note: str = "") -> None:
-        """Show that `done` of the total are done; `note` is what is known of the work so far."""
+        """Show that `done` of the total are done; `note` describes the work so far."""
         ...
 
 
 class Screen:
-    """Where lines and the one bar are shown."""
+    """The terminal or file on which lines and the one bar are shown."""
 
     def __init__(self, out: TextIO, errors: TextIO, log: TextIO | None = None) -> None:
         """Write lines to `out`, and to `log` as well where there is one; a bar goes to `errors` where that is a terminal."""
@@ -46,7 +46,7 @@ class Screen:
         self._begun = False
 
     def say(self, text: str) -> None:
-        """Show one line, its time since the start first."""
+        """Show one line after the time since the start."""
         self.line(self._timed(text))
 
     def begin(self, text: str) -> None:
@@ -95,14 +95,14 @@ class Screen:
             drawn.close()
 
     def close(self) -> None:
-        """Leave the terminal at the start of an empty line."""
+        """Leave the cursor at the start of an empty line."""
         self._erase()
 
     def _timed(self, text: str) -> str:
         return f"[{time.monotonic() - self._started:6.1f} s] {text}"
 
     def _erase(self) -> None:
-        """Take away what `begin` left on the terminal's last line."""
+        """Erase what `begin` wrote on the terminal's last line."""
         if self._begun:
             self._write(self._out, _ERASE, end="")
             self._begun = False
@@ -141,7 +141,7 @@ _open: list[Screen] = []
 
 
 def current() -> Screen:
-    """Return the screen of the run at work; without one, a screen over this process's own output."""
+    """Return the screen of the running command; without one, a screen over this process's own output."""
     return _open[-1] if _open else Screen(sys.stdout, sys.stderr)
 
 
@@ -153,7 +153,7 @@ def bar(label: str, total: int, unit: str) -> Iterator[Bar]:
 
 
 def errors_fd() -> int | None:
-    """Return the descriptor on which the errors of a child are to be seen, None where it is the child's own already."""
+    """Return the descriptor on which a child must write its errors; None if the child's own will do."""
     if not _open:
         return None
     with suppress(OSError, ValueError):
@@ -163,7 +163,7 @@ def errors_fd() -> int | None:
 
 @contextmanager
 def opened(log: Path) -> Iterator[Screen]:
-    """Send everything but the screen's own lines to a log file, for the time of the block.
+    """Send everything except the screen's own lines to a log file while the block runs.
 
     Raises:
         StorageError: the log cannot be written.
@@ -188,7 +188,7 @@ def opened(log: Path) -> Iterator[Screen]:
 
 @contextmanager
 def beside() -> Iterator[Screen]:
-    """Be the screen of a child whose standard output is its parent's log already: what it prints as an error goes there too."""
+    """Open the screen of a child whose standard output is already its parent's log: its errors go there too."""
     with _kept(sys.stdout) as log, _redirected(1, (2,)):
         _open.append(Screen(log, log))
         try:
@@ -199,7 +199,7 @@ def beside() -> Iterator[Screen]:
 
 @contextmanager
 def _kept(stream: TextIO | None) -> Iterator[TextIO]:
-    """Yield a stream that goes on where this one leads now, itself where no descriptor is behind it (a test's capture)."""
+    """Yield a duplicate of a stream; the stream itself if it has no descriptor (a test's capture)."""
     with ExitStack() as held:
         if stream is None:
             kept: TextIO = held.enter_context(open(os.devnull, "w"))
@@ -215,7 +215,7 @@ def _kept(stream: TextIO | None) -> Iterator[TextIO]:
 
 @contextmanager
 def _redirected(target: int, numbers: tuple[int, ...]) -> Iterator[None]:
-    """Let descriptors lead where `target` does, and then where they led before."""
+    """Redirect descriptors to `target` while the block runs."""
     _flush()
     saved = {number: os.dup(number) for number in numbers}
     for number in numbers:
@@ -230,14 +230,14 @@ def _redirected(target: int, numbers: tuple[int, ...]) -> Iterator[None]:
 
 
 def _open_standard() -> None:
-    """Let no file take the place of a descriptor that whoever started this process has closed."""
+    """Open standard descriptors that the parent process has closed, so that no other file gets their numbers."""
     while (number := os.open(os.devnull, os.O_RDWR)) < 3:
         pass
     os.close(number)
 
 
 def _flush() -> None:
-    """Write out what Python holds back, and from now on hold back no whole line: the process may be killed."""
+    """Write out what Python has buffered, and from now on buffer lines only: the process may be killed."""
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError, AttributeError):
             stream.flush()

@@ -33,7 +33,7 @@ class Maker(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Pool:
-    """Actors of fixed number (autoscaled pools starve behind a fast producer) and what each reserves."""
+    """The number of actors and what each reserves. The number is fixed: autoscaled pools starve behind a fast producer."""
 
     num_actors: int = 1
     cpus: float = 1.0
@@ -41,7 +41,7 @@ class Pool:
 
 
 class _Made(TypedDict):
-    """What a worker tells of a shard that it made; `rejected` is JSON."""
+    """What a worker returns about a shard that it has made; `rejected` is JSON."""
 
     shard: str
     rows_in: int
@@ -50,7 +50,7 @@ class _Made(TypedDict):
 
 
 class ShardRow(TypedDict):
-    """What is known of a shard as soon as it is made; `rejected` holds rows by reason."""
+    """The counts of a shard that was just made; `rejected` holds rows by reason."""
 
     shard: str
     rows_in: int
@@ -154,9 +154,9 @@ def make_arriving(
     arriving: Callable[[], tuple[Sequence[ShardTask], bool]],
     pool: Pool,
 ) -> None:
-    """Make shards on actors of the same kind and number as `make_shards`, each as soon as its task arrives.
+    """Make shards on as many and the same actors as `make_shards`, each shard as soon as its task arrives.
 
-    `arriving` returns new tasks and whether more may come; Ray Data takes only what is known when it starts.
+    `arriving` returns new tasks and whether more may come. Ray Data could take only the tasks known at its start.
     """
     import ray
     from ray.util import ActorPool
@@ -186,11 +186,11 @@ class ShardMaker:
     """Ray Data's callable class around a Maker."""
 
     def __init__(self, maker: Callable[..., Maker], arguments: Mapping[str, object]) -> None:
-        """Build the maker inside the actor; a class comes there by its name."""
+        """Build the maker inside the actor; a class is pickled by its name."""
         self._maker = maker(**arguments)
 
     def __del__(self) -> None:
-        """Close what the maker holds open; Ray Data drops this object when its actor ends."""
+        """Close what the maker has opened; Ray Data drops this object when its actor ends."""
         close = getattr(getattr(self, "_maker", None), "close", None)
         if close is not None:
             close()

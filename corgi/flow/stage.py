@@ -30,7 +30,7 @@ class Stage(ABC):
     settings: tuple[str, ...] = ()
     """Sections of the recipe that it reads."""
     version: int = 1
-    """Raised when equal input would give other output."""
+    """Raised if equal input would give a different output."""
     partition: str | None = None
     """The input with which it shares its shards, where it has one task per shard."""
 
@@ -40,37 +40,37 @@ class Stage(ABC):
 
     @abstractmethod
     def run(self, context: "Context") -> list[ShardTask]:
-        """Commit the shards that are not there yet; return the tasks of all shards in order."""
+        """Commit the shards that are missing; return the tasks of all shards in order."""
 
     def fingerprint(self, recipe: Recipe) -> Fingerprint:
-        """Return what the stage depends on beside settings and inputs: files that the recipe names, by content."""
+        """Return what the stage depends on besides settings and inputs: the content of files that the recipe names."""
         return None
 
     def parts(self, recipe: Recipe) -> dict[str, int]:
         """Return a version for each part of the stage that a recipe touches.
 
-        It is raised when only what touches that part would come out otherwise; no key holds a 0 (docs/decisions/0007).
+        It is raised if only results that use that part would change; no key contains a 0 (docs/decisions/0007).
         """
         return {}
 
     def cost(self, recipe: Recipe) -> list[str]:
-        """Return what a plan prints of the stage's cost."""
+        """Return what a plan prints about the stage's cost."""
         return []
 
     def side_by_side(self, recipe: Recipe) -> dict[str, str] | None:
-        """Return the environment of a process that makes this stage beside others; None: one after the other.
+        """Return the environment of a process that makes this stage concurrently with others; None if they must run one after the other.
 
-        The others are later stages that do not need this one; those of a `FollowingStage` are the one it follows.
+        The others are later stages that do not need this one; for a `FollowingStage`, the one it follows.
         """
         return None
 
 
 class RevisableStage(Stage):
-    """A stage that can make the next generation of its shards: rows fetched again, rows taken down."""
+    """A stage that can make the next version of its shards: rows fetched again, rows taken down."""
 
     @abstractmethod
     def revise(self, context: "Context", tasks: Sequence[ShardTask]) -> None:
-        """Publish the next generation of committed shards from the one before (corgi/flow/amend.py)."""
+        """Publish the next version of committed shards from the present one (corgi/flow/amend.py)."""
 
 
 class FollowingStage(Stage):
@@ -78,4 +78,4 @@ class FollowingStage(Stage):
 
     @abstractmethod
     def follow(self, context: "Context", arriving: Arriving) -> None:
-        """Make each shard as soon as its own input is there, until no more may come."""
+        """Make each shard as soon as its own input is committed, until no more may come."""

@@ -1,4 +1,4 @@
-"""What a run at work waits for: demands that no node holds yet, kept beside the run for whoever asks with --status."""
+"""What a running command waits for: demands that no node can meet yet, stored in the run's folder for --status."""
 
 import json
 import sys
@@ -20,7 +20,7 @@ SHORTEST_S = 30.0
 
 @contextmanager
 def noted(folder: Path) -> Iterator[None]:
-    """Keep a note in a run's folder of what waits for nodes, as long as the block runs."""
+    """Keep a file in a run's folder that says what waits for nodes, as long as the block runs."""
     ended = Event()
     thread = Thread(target=_watch, args=(folder / NAME, ended), name="waiting", daemon=True)
     thread.start()
@@ -33,7 +33,7 @@ def noted(folder: Path) -> Iterator[None]:
 
 
 def lines(folder: Path) -> Iterator[str]:
-    """Yield a line per kind of demand that the run at work waits for, with the time since when."""
+    """Yield one line per kind of demand that waits, with the time at which the wait began."""
     with suppress(OSError, ValueError):
         for need, told in json.loads((folder / NAME).read_text()).items():
             since = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(told["since"]))
@@ -57,7 +57,7 @@ def _watch(note: Path, ended: Event) -> None:
 
 
 def pending() -> Counter[str] | None:
-    """Return how many requests of each kind wait for room in the cluster; None where no cluster is joined or its head does not answer."""
+    """Return how many requests of each kind wait for resources; None if no cluster is joined or its head does not respond."""
     ray = sys.modules.get("ray")
     if ray is None or not ray.is_initialized():
         return None

@@ -113,9 +113,9 @@ def model_of(prior: TextPrior, facts: Mapping[str, object]) -> PriorModel:
 
 
 def bundle(module: str) -> str:
-    """Return one file that holds a module of corgi and every module of corgi it needs, in order of need.
+    """Return one file that contains a module of corgi after every module of corgi that it needs.
 
-    Imports of corgi fall away, jaxtyping is replaced by a stand-in.
+    Imports of corgi are removed; jaxtyping is replaced by a stand-in.
 
     Raises:
         ValueError: two modules define the same name, which one file cannot hold.
@@ -149,7 +149,7 @@ def _collect(module: str, ordered: dict[str, ast.Module]) -> None:
 
 
 def _merged(imports: Iterable[ast.Import | ast.ImportFrom]) -> str:
-    """Return the import lines of all modules, one a module imported from."""
+    """Return the import lines of all modules, one per module imported from."""
     plain, names = set(), {}
     for node in imports:
         if isinstance(node, ast.Import):
@@ -186,7 +186,7 @@ def _defined(tree: ast.Module) -> Iterable[str]:
 
 
 def _scheduler(prior: TextPrior, sampling: Sampling, schedule: str) -> ShiftedDiffusionScheduler:
-    """Return the native sampler nearest to the recipe's; DPM-Solver++ runs as DDIM here, of the same order of steps."""
+    """Return the scheduler's sampler nearest to the recipe's. DPM-Solver++ becomes DDIM, which needs about as many steps."""
     names = {kind: name for name, kind in PREDICTIONS.items()}
     sampler = SAMPLERS[sampling.sampler]
     steps: Schedule = prior.process.schedule

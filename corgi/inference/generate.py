@@ -32,14 +32,14 @@ DECODER_SEED_OFFSET = 500_009
 
 @dataclass(frozen=True)
 class Words:
-    """A text encoder as the embed stage used it, cut or padded to what the prior reads."""
+    """A text encoder as the embed stage used it, with its states cut or padded to what the prior reads."""
 
     encoder: TokenEncoder
     ref: TokenRef
     number: int
 
     def encode(self, captions: Sequence[str]) -> Float[Tensor, "batch words width"]:
-        """Return token states rounded to half floats, as they are stored; what follows a caption's end is zero."""
+        """Return token states rounded to half floats, as they are stored; zero after a caption's end."""
         states, lengths = self.encoder.text_states(captions)
         states = states[:, : self.ref.max_tokens].half().float()
         beyond = torch.arange(states.shape[1]) >= lengths[:, None]
@@ -103,7 +103,7 @@ def load(folder: str | Path) -> Generator:
     """Load a run's folder, such as runs/openmoji.
 
     Raises:
-        InputError: the run is not there, or has not finished its prior or decoder.
+        InputError: the run does not exist, or has not finished its prior or decoder.
         StorageError: a committed file does not match its manifest.
 
     """

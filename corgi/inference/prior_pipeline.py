@@ -28,7 +28,7 @@ class ShiftedPriorPipeline(DiffusionPipeline):
     """Sample p(z | y) with a scheduler of the diffusers interface.
 
     `text_embeds` are the unit-norm text embeddings of the towers named in `prior.config.facts`, side by side and
-    divided by the square root of their number; `image_embeds` live in the towers' image space in the same form.
+    divided by the square root of their number; `image_embeds` are in the towers' image space in the same form.
     """
 
     model_cpu_offload_seq = "prior"
@@ -41,7 +41,7 @@ class ShiftedPriorPipeline(DiffusionPipeline):
         guidance_scale: float = 1.0,
         num_candidates: int = 1,
     ) -> None:
-        """Register a `PriorModel` and a `ShiftedDiffusionScheduler`; the numbers are the defaults of a call."""
+        """Register a `PriorModel` and a `ShiftedDiffusionScheduler`; the numbers are the defaults of calls."""
         super().__init__()
         self.register_modules(prior=prior, scheduler=scheduler)
         self.register_to_config(
@@ -61,7 +61,7 @@ class ShiftedPriorPipeline(DiffusionPipeline):
         return_dict: bool = True,
         encodings: Float[Tensor, "batch words width"] | None = None,
     ) -> PriorOutput | tuple[Tensor]:
-        """Draw one image embedding a caption, the closest to the text among `num_candidates`.
+        """Draw one image embedding per caption: the closest to the text among `num_candidates`.
 
         A prior that reads words takes their `encodings`, zero where a caption has ended.
         """

@@ -1,4 +1,4 @@
-"""What may be asked of a trained run, and the names its pictures are stored under. Nothing here loads a model."""
+"""Which requests a trained run accepts, and the names of its pictures' files. Nothing here loads a model."""
 
 import hashlib
 import re
@@ -16,7 +16,7 @@ _KEPT_CATEGORIES = "LMN"
 
 
 def check_prompts(captions: Sequence[str], n: int, seed: int) -> None:
-    """Let a request for n pictures of each caption pass, with seeds from `seed` on.
+    """Check a request for n pictures per caption, with seeds from `seed` on.
 
     Raises:
         InputError: a caption has no words or is no Unicode text, n is less than one, or a seed is outside 0..2^63-1.

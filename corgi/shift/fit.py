@@ -1,4 +1,4 @@
-"""What the shift stage finds in the passes over the embeddings: clusters, moments, covariances, and what they are judged by."""
+"""What the shift stage computes in its passes over the embeddings: clusters, moments, covariances, and how good they are."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -51,7 +51,7 @@ Save = Callable[[str, dict[str, np.ndarray]], None]
 
 @dataclass(frozen=True)
 class Earlier:
-    """An earlier run's centroids and sums, and which shards they hold; `arrays` reads one of its tables."""
+    """An earlier run's centroids and sums, and the shards they include; `arrays` reads one of its tables."""
 
     centroids: Float[np.ndarray, "k dim"]
     shards: frozenset[str]
@@ -60,7 +60,7 @@ class Earlier:
 
 @dataclass(frozen=True)
 class Findings:
-    """What the passes found: parameters, the moments behind them, and what they are judged by."""
+    """The result of the passes: parameters, the moments they were computed from, and val rows to judge them by."""
 
     parameters: ShiftParameters
     moments: Moments
@@ -75,7 +75,7 @@ class Findings:
 def find(
     shards: Sequence[EmbeddedShard], settings: ShiftSettings, earlier: Earlier | None, save: Save
 ) -> Findings:
-    """Make the passes: sample, fit, assign, judge; partial results are merged in shard order.
+    """Make the passes (sample, fit, assign, judge); partial results are merged in shard order.
 
     `save` is given, by name, the sums that a later run may go on from.
     """
@@ -97,7 +97,7 @@ def find(
 def unread(
     shards: Sequence[EmbeddedShard], earlier: Earlier | None
 ) -> tuple[Sequence[EmbeddedShard], Earlier | None]:
-    """Return the shards to read and what they are added to: all and nothing when an earlier shard changed or is gone."""
+    """Return the shards to read and the earlier sums to add them to: all shards and None if an earlier shard changed or is gone."""
     if earlier is None:
         return shards, None
     identities = [identity_of(shard) for shard in shards]
@@ -182,7 +182,7 @@ def _with_factor(
     settings: ShiftSettings,
     save: Save,
 ) -> ShiftParameters:
-    """Find F_k in blocks of clusters, one pass a block, so that memory does not grow with k."""
+    """Compute F_k in blocks of clusters, one pass per block, so that memory does not grow with k."""
     k, dim = diagonal.mean.shape
     rank = min(settings.rank, dim)
     basis = sketch_basis(dim, sketch_width(dim, rank), settings.seed)

@@ -51,7 +51,7 @@ def captions(
 
 
 def identity_of(shard: EmbeddedShard) -> str:
-    """Name what the statistics of a shard depend on: the bytes of its vectors and of its selection."""
+    """Return a digest of what the statistics of a shard depend on: the bytes of its vectors and of its selection."""
     store = Store(shard.root)
     files = [*store.read_shard(shard.embed).files, *store.read_shard(shard.curate).files]
     return digest([e.sha256 for e in files if e.table in ("image_embeddings", "selection")])
@@ -80,7 +80,7 @@ def assigned(shard: EmbeddedShard, centroids: Float[np.ndarray, "k dim"]) -> Arr
 
 
 def moments_of(arrays: Mapping[str, np.ndarray], num_clusters: int) -> Moments:
-    """Return a shard's moments with the empty clusters in place again."""
+    """Return a shard's moments of all clusters, empty ones included."""
     dim = arrays["mean"].shape[1]
     found = Moments(
         np.zeros(num_clusters, np.int64), np.zeros((num_clusters, dim)), np.zeros((num_clusters, dim))
@@ -103,7 +103,7 @@ def sketched(
 
 
 def sketches_of(arrays: Mapping[str, np.ndarray], num_sets: int) -> Sketches:
-    """Return a shard's sketches with the empty clusters in place again."""
+    """Return a shard's sketches of all clusters, empty ones included."""
     found = Sketches.empty(num_sets, *arrays["sketch"].shape[1:])
     _fill(found, arrays, SKETCHES)
     return found
@@ -116,7 +116,7 @@ def _of_filled(found: Moments | Sketches, names: Sequence[str]) -> Arrays:
 
 
 def _fill(found: Moments | Sketches, arrays: Mapping[str, np.ndarray], names: Sequence[str]) -> None:
-    """Put the sums of some clusters in their places among all."""
+    """Copy the sums of some clusters into those of all."""
     for name in names:
         getattr(found, name)[arrays["cluster"]] = arrays[name]
 
@@ -135,7 +135,7 @@ def pairs(shard: EmbeddedShard, limit: int) -> Arrays:
 
 
 def judged(shard: EmbeddedShard, mean: Float[np.ndarray, "k dim"], limit: int) -> Arrays:
-    """Return vectors of a shard's first val captions and pictures and, beside each, the picture's cluster and cosines.
+    """Return vectors of a shard's first val captions and pictures, with each picture's cluster and cosines.
 
     `picture_text`: caption and its picture; `picture_mean`: picture and its cluster's mu; `text_mean`: caption
     and the mu of its picture's cluster.

@@ -1,4 +1,4 @@
-"""What the shift stage holds in memory, by settings alone: shown by --plan, and refused where it does not fit."""
+"""The memory that the shift stage needs, by settings alone: --plan shows it, and the stage does not start if it does not fit."""
 
 from corgi.clip.vector_inputs import check_vectors
 from corgi.settings.clip import ShiftSettings
@@ -14,7 +14,7 @@ _GIB = 2**30
 
 
 def fit_rows(settings: ShiftSettings, rows: int | None = None) -> int:
-    """Return how many rows k-means is fitted on, of so many (None: not known yet, more than enough)."""
+    """Return how many of `rows` k-means is fitted on; None means not known yet and more than enough."""
     wanted = min(
         settings.max_fit_rows, max(MIN_FIT_ROWS, settings.fit_rows_per_cluster * settings.num_clusters)
     )
@@ -65,7 +65,7 @@ def check_memory(settings: ShiftSettings, dim: int, rows: int | None = None) -> 
 
 
 def plan_lines(recipe: Recipe) -> list[str]:
-    """Return what --plan says of the stage.
+    """Return what --plan prints about the stage.
 
     Raises:
         SettingsError: the stage would not fit in memory.
@@ -81,7 +81,7 @@ def plan_lines(recipe: Recipe) -> list[str]:
 
 
 def embedding_dim(recipe: Recipe) -> int | None:
-    """Return the width of the recipe's embeddings: that of its vectors, or of its towers; None where one is not known here."""
+    """Return the width of the recipe's embeddings: that of its vectors, or of its towers; None if one is not known here."""
     if any(map(holds_vectors, recipe.embed.input)):
         return sum(check_vectors(recipe.embed).values())
     return towers_width(recipe)

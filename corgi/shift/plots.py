@@ -16,7 +16,7 @@ _THUMB_PX, _LABEL_PX = 72, 92
 
 
 def occupancy(count: Int[np.ndarray, "k"]) -> bytes:
-    """Return pictures per cluster, largest first, with the even share as a line."""
+    """Return the plot of pictures per cluster, largest first, with the mean as a line."""
     figure, axes = _figure("Cluster occupancy", "cluster, largest first", "train pictures")
     axes.bar(
         np.arange(len(count)), np.sort(count)[::-1], width=1.0, color=_BLUE, edgecolor="white", linewidth=0.3
@@ -37,7 +37,7 @@ def spectrum(eigenvalues: Float[np.ndarray, "dim"]) -> bytes:
 
 
 def cosines(groups: Mapping[str, Float[np.ndarray, "n"]]) -> bytes:
-    """Return one histogram of cosines a group, as shares, on one axis from -1 to 1."""
+    """Return one histogram of cosines per group, as shares, on one axis from -1 to 1."""
     figure, axes = _figure("Cosines", "cosine", "share of pairs")
     bins = np.linspace(-1, 1, 81).tolist()
     colours = mpl.colormaps["viridis"](np.linspace(0, 0.85, max(1, len(groups))))
@@ -53,7 +53,7 @@ def cosines(groups: Mapping[str, Float[np.ndarray, "n"]]) -> bytes:
 
 
 def contact_sheet(rows: Sequence[tuple[str, Sequence[Image.Image]]]) -> bytes:
-    """Return a picture with one labelled row of thumbnails a cluster."""
+    """Return a picture with one labelled row of thumbnails per cluster."""
     columns = max((len(pictures) for _, pictures in rows), default=1)
     sheet = Image.new("RGB", (_LABEL_PX + columns * _THUMB_PX, max(1, len(rows)) * _THUMB_PX), "white")
     draw = ImageDraw.Draw(sheet)

@@ -80,10 +80,10 @@ def run(context: Context) -> list[ShardTask]:
 
 
 def earlier_run(settings: ShiftSettings, towers: Sequence[str]) -> Earlier | None:
-    """Return the centroids and sums of the run that the settings go on from.
+    """Return the centroids and sums of the run that the settings continue.
 
     Raises:
-        InputError: there is no such run, or its statistics are of other towers, clusters or covariance.
+        InputError: there is no such run, or its statistics are for other towers, clusters or another covariance.
 
     """
     if settings.update is None:
@@ -164,10 +164,10 @@ def summary(found: Findings, settings: ShiftSettings, shards: Sequence[str]) -> 
 
 
 def _scales(found: Findings, settings: ShiftSettings) -> dict[str, float | None]:
-    """Return c matched to the data in each way, and the one used.
+    """Return c matched to the data in each way, and the one that is used.
 
     Raises:
-        InputError: the recipe asks for the matched one and no caption tells it.
+        InputError: the recipe asks for the matched c, and no captions determine it.
 
     """
     shift, train, val = found.parameters, found.pairs, found.judged

@@ -20,13 +20,13 @@ class Shift(Stage):
         return run(context)
 
     def fingerprint(self, recipe: Recipe) -> dict[str, str]:
-        """Return the digest of the statistics the stage goes on from, if there are any."""
+        """Return the digest of the statistics that the stage continues, if there are any."""
         from corgi.clip.references import shift_of
 
         return {} if recipe.shift.update is None else {"update": shift_of(recipe.shift.update)[1].digest}
 
     def cost(self, recipe: Recipe) -> list[str]:
-        """Return the memory it needs.
+        """Return the memory that the stage needs.
 
         Raises:
             SettingsError: it is more than the recipe allows.

@@ -29,7 +29,7 @@ AUTOENCODER_FACT = "autoencoder"
 
 
 def run(context: Context) -> list[ShardTask]:
-    """Commit the shard `model` (autoencoder.safetensors), then one `latents` table a shard."""
+    """Commit the shard `model` (autoencoder.safetensors), then one `latents` table per shard."""
     model = context.task("model")
     if context.pending([model]):
         _fit(context, model)

@@ -1,4 +1,4 @@
-"""Whether there is something to learn from, asked on the driver before any worker starts."""
+"""Checks that there is something to learn from, made on the driver before any worker starts."""
 
 from collections.abc import Sequence
 
@@ -17,7 +17,7 @@ _NO_PICTURE = "no train picture is selected, so nothing can be learnt; committed
 
 
 def check_prior_rows(rows: PriorRows, shards: Sequence[EmbeddedShard]) -> None:
-    """Compare the rows a prior can learn from with the pictures that were selected for it.
+    """Check that a prior has rows to learn from.
 
     Raises:
         InputError: there is no row; the line says what is missing.
@@ -41,7 +41,7 @@ def check_prior_rows(rows: PriorRows, shards: Sequence[EmbeddedShard]) -> None:
 
 
 def check_decoder_rows(rows: DecoderRows) -> None:
-    """Compare the rows a decoder can learn from with none.
+    """Check that a decoder has rows to learn from.
 
     Raises:
         InputError: there is no row.
@@ -52,7 +52,7 @@ def check_decoder_rows(rows: DecoderRows) -> None:
 
 
 def check_val_rows(rows: Rows, settings: TrainingSettings) -> None:
-    """Compare what ranks the checkpoints with the val rows it is measured on.
+    """Check that there are val rows if checkpoints are ranked by a metric on val.
 
     Raises:
         InputError: the best checkpoints are to be kept and there is no val row.
@@ -66,10 +66,10 @@ def check_val_rows(rows: Rows, settings: TrainingSettings) -> None:
 
 
 def check_pictures_differ(pictures: Sequence[Float[Tensor, "n 3 side side"]]) -> None:
-    """Compare the train pictures that an autoencoder is fitted on with the first of them.
+    """Check that the train pictures on which an autoencoder is fitted are not all equal.
 
     Raises:
-        InputError: there are no two different ones.
+        InputError: all are equal.
 
     """
     if not any(bool((part != pictures[0][0]).any()) for part in pictures):
@@ -80,10 +80,10 @@ def check_pictures_differ(pictures: Sequence[Float[Tensor, "n 3 side side"]]) ->
 
 
 def check_spread(embeddings: Float[np.ndarray, "n dim"]) -> None:
-    """Compare the train pictures' embeddings with the first of them.
+    """Check that the train pictures' embeddings are not all equal.
 
     Raises:
-        InputError: there is one embedding only.
+        InputError: all embeddings are equal.
 
     """
     if not (embeddings != embeddings[:1]).any():

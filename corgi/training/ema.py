@@ -12,14 +12,14 @@ _GATHERED_NUMEL = 2**26
 
 
 class Ema:
-    """An exponential moving average of the weights the forward pass uses, held by one rank.
+    """An exponential moving average of the weights that the forward pass uses, kept by one rank.
 
     The decay starts small and rises, min(decay, (1 + n) / (10 + n)) at update n, so that a short run does not
     end as its own random start. Names, not positions, identify weights: the file fits any stage or world size.
     """
 
     def __init__(self, model: nn.Module, decay: float, keeper: bool) -> None:
-        """Start from a model's weights; ranks that are not the keeper hold nothing but must call update."""
+        """Start from a model's weights. Ranks that are not the keeper store nothing, but must call update."""
         self.decay = decay
         self.keeper = keeper
         self.averages: dict[str, Tensor] = {}
@@ -39,11 +39,11 @@ class Ema:
                     )
 
     def save(self, path: Path) -> None:
-        """Write the averages; the keeper only."""
+        """Write the averages; called on the keeper only."""
         save_file({name: value.cpu() for name, value in self.averages.items()}, path)
 
     def load(self, path: Path, device: torch.device) -> None:
-        """Read the averages of a verified file; the keeper only.
+        """Read the averages of a verified file; called on the keeper only.
 
         Raises:
             ValueError: the names are not the model's.
@@ -84,7 +84,7 @@ def _chunks(model: nn.Module) -> Iterator[list[tuple[str, nn.Parameter]]]:
 
 
 def _whole(parameters: list[nn.Parameter]) -> AbstractContextManager[object]:
-    """Return a context in which ZeRO-3's parameters are whole; others are whole already."""
+    """Return a context in which ZeRO-3's parameters are gathered; at other stages they always are."""
     if not any(hasattr(parameter, "ds_id") for parameter in parameters):
         return nullcontext()
     from deepspeed.runtime.zero import GatheredParameters

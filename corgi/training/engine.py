@@ -1,4 +1,4 @@
-"""DeepSpeed as the loop uses it: ZeRO stages 0-3, bf16 or fp32, and steps that refuse non-finite gradients."""
+"""DeepSpeed as the loop uses it: ZeRO stages 0-3, bf16 or fp32, and steps that are skipped if a gradient is not finite."""
 
 import logging
 import math
@@ -25,7 +25,7 @@ _BUCKET_NUMEL = 500_000_000
 
 
 def prepare_process(settings: TrainingSettings) -> None:
-    """Set what DeepSpeed and torch read once per process; call before anything imports DeepSpeed."""
+    """Set what DeepSpeed and torch read once per process. Call this before anything imports DeepSpeed."""
     os.environ["DS_ACCELERATOR"] = "cuda" if settings.use_gpu else "cpu"
     os.environ.setdefault("TORCH_EXTENSIONS_DIR", str(Path.home() / ".cache" / "corgi" / "torch_extensions"))
     torch.set_num_threads(max(1, int(settings.cpus_per_worker)))
@@ -44,7 +44,7 @@ def prepare_process(settings: TrainingSettings) -> None:
 
 
 class GuardedAdamW(torch.optim.AdamW):
-    """AdamW that clips, and leaves weights and moments alone when the gradient norm is not finite.
+    """AdamW that clips gradients, and leaves weights and moments unchanged if the gradient norm is not finite.
 
     DeepSpeed's own optimizers do both; at stage 0 it hands the gradients to this class as they are.
     """
@@ -66,7 +66,7 @@ class GuardedAdamW(torch.optim.AdamW):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Take one step, or none when a gradient is not finite."""
+        """Take one step, or none if a gradient is not finite."""
         if self.alone:
             held = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
             norm = torch.nn.utils.clip_grad_norm_(held, self.max_norm)
@@ -78,7 +78,7 @@ class GuardedAdamW(torch.optim.AdamW):
 
 
 def micro_batches(settings: TrainingSettings) -> int:
-    """Return into how many micro-batches every worker's share is cut: as few as `micro_batch` rows allow."""
+    """Return the number of micro-batches into which every worker's share is divided: as few as `micro_batch` rows allow."""
     largest = -(-settings.global_batch // world_size())
     smallest = settings.global_batch // world_size()
     return 1 if settings.micro_batch == 0 else min(-(-largest // settings.micro_batch), smallest)
@@ -87,7 +87,7 @@ def micro_batches(settings: TrainingSettings) -> int:
 def build_engine(model: nn.Module, settings: TrainingSettings, universal: bool = False) -> "DeepSpeedEngine":
     """Return the DeepSpeed engine of a model; float buffers stay fp32, callers may pass and get fp32.
 
-    `universal` says that the checkpoint it will load was converted.
+    `universal` says that the checkpoint to be loaded was converted.
     At stage 0 bf16 is autocast over fp32 weights, which are then their own masters: DeepSpeed's bf16 optimizer
     without ZeRO was seen to fall behind the other stages on the same steps.
     """
@@ -132,7 +132,7 @@ def learning_rate(settings: TrainingSettings, step: int) -> float:
 
 
 def backward(engine: "DeepSpeedEngine", loss: Tensor, weight: float = 1.0) -> None:
-    """Run backward of a micro-batch's mean loss; a loss that is not finite makes every gradient NaN, so that all ranks refuse the step alike.
+    """Run backward of a micro-batch's mean loss; a loss that is not finite makes every gradient NaN, so that all ranks skip the step.
 
     `weight` is the micro-batch's rows over the mean rows of all ranks' micro-batches: unequal shares still give the mean over the global batch.
     """
@@ -146,7 +146,7 @@ def skipped(engine: "DeepSpeedEngine") -> bool:
 
 
 def save_engine(engine: "DeepSpeedEngine", folder: Path) -> None:
-    """Write this rank's shard of the engine's state into a checkpoint that is being made."""
+    """Write this rank's shard of the engine's state into the folder of a new checkpoint."""
     engine.save_checkpoint(str(folder), tag=TAG, save_latest=False)
     if engine.global_rank == 0:  # DeepSpeed leaves scripts in each checkpoint; a checkpoint holds data only
         for script in folder.glob("*.py"):
@@ -194,7 +194,7 @@ def _config(model: nn.Module, settings: TrainingSettings, alone: bool) -> dict[s
 
 
 def _recompute_blocks(model: nn.Module) -> None:
-    """Let every block of the model's module lists forget its activations and compute them again in backward."""
+    """Make every block of the model's module lists recompute its activations in the backward pass."""
     from torch.utils.checkpoint import checkpoint
 
     for blocks in [module for module in model.modules() if isinstance(module, nn.ModuleList)]:
@@ -203,7 +203,7 @@ def _recompute_blocks(model: nn.Module) -> None:
 
 
 def _compute_in_bf16(model: nn.Module, device: str) -> None:
-    """Let a model compute in bf16 while it takes fp32 inputs and tables and gives fp32 outputs."""
+    """Make a model compute in bf16 while inputs, tables and outputs stay fp32."""
     forward = model.forward
 
     def widened(*args: object, **kwargs: object) -> object:

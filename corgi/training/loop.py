@@ -47,10 +47,10 @@ _UPLOAD_BEFORE_LEAVING_S = 100.0
 def train_loop(
     training: Training, report: Report = lambda _: None, notice: Callable[[], bool] = lambda: False
 ) -> None:
-    """Train to the end, from the newest whole checkpoint; a collective of an initialised process group.
+    """Train to the end, from the newest complete checkpoint; a collective of an initialised process group.
 
     `report` is called on every rank at each checkpoint. `notice`, called on every rank at the same steps and giving the
-    same answer on each, says that a node is about to go: a checkpoint is made at once.
+    same answer on each, says that a node is about to be preempted: a checkpoint is then made at once.
 
     Raises:
         InputError: the loss stayed non-finite for `max_nonfinite_steps` steps.
@@ -104,7 +104,7 @@ class _Loop:
         self._resume(model)
 
     def _resume(self, model: nn.Module) -> None:
-        """Build the engine, restore the newest whole checkpoint if there is one, and open the metric files after its step."""
+        """Build the engine, restore the newest complete checkpoint if there is one, and open the metric files after its step."""
         found = self.checkpoints.newest()
         universal = found is not None and needs_conversion(found, self.settings)
         self.engine = build_engine(model, self.settings, universal)
@@ -119,7 +119,7 @@ class _Loop:
             self._say(f"from step {self.step} of {self.settings.num_steps}{how}, {world_size()} workers")
 
     def run(self) -> None:
-        """Take the remaining steps."""
+        """Run the remaining steps."""
         clock = Clock()
         agreement = Agreement(self.settings.checkpoint_every_minutes * 60, NOTICE_EVERY_S)
         batches = self.feed.batches(self.step, self.settings.num_steps)
@@ -143,7 +143,7 @@ class _Loop:
         barrier()
 
     def close(self) -> None:
-        """Close the metric files and give the engine's memory back."""
+        """Close the metric files and release the engine's memory."""
         if self.tracker is not None:
             self.tracker.finish()
         self.checkpoints.close()
@@ -151,7 +151,7 @@ class _Loop:
         self.engine.destroy()
 
     def _take(self, batch: Batch) -> None:
-        """Take one optimiser step, or skip it on all ranks alike when something is not finite."""
+        """Take one optimiser step, or skip it on all ranks if loss or gradients are not finite."""
         set_lr(self.engine, learning_rate(self.settings, batch.step))
         taken, weights = [], []
         for part in batch.split(self.num_micro):
@@ -226,7 +226,7 @@ class _Loop:
         return {**lap, "memory_gib": memory_gib(self.device), "tflops_per_worker": tflops, **utilisation}
 
     def _evaluate(self) -> None:
-        """Evaluate the averaged weights on rank 0 while the others wait for the figures."""
+        """Evaluate the averaged weights on rank 0 while the other ranks wait for the figures."""
         figures = self._figures() if rank() == 0 else {}
         self.figures, self.figures_step = from_first(figures), self.step
         if self.tracker is not None and figures:

@@ -1,4 +1,4 @@
-"""What rank 0's clock decides and every rank must do at the same step: a checkpoint by minutes, a look for a preemption notice."""
+"""What rank 0 decides by its clock and every rank must do at the same step: a checkpoint by minutes, a check for a preemption notice."""
 
 import time
 from typing import Any
@@ -12,10 +12,10 @@ _SAVE, _LOOK = 1, 2
 
 
 class Agreement:
-    """Rank 0's wishes, told to all ranks one step late, so that no step waits for them."""
+    """Rank 0's decisions, broadcast asynchronously one step late, so that no step waits for them."""
 
     def __init__(self, save_every_s: float, look_every_s: float) -> None:
-        """Start both clocks; 0 seconds: never save by the clock."""
+        """Start both clocks; with 0 seconds no checkpoint is saved by the clock."""
         self.save_every_s, self.look_every_s = save_every_s, look_every_s
         self._saved = self._looked = time.monotonic()
         self._told: tuple[torch.Tensor, Any] | None = None
@@ -23,7 +23,7 @@ class Agreement:
         self._group: Any = dist.new_group(backend="gloo") if backend != "gloo" else None
 
     def next(self) -> tuple[bool, bool]:
-        """Return whether to save and whether to look, the same on every rank; call once per step."""
+        """Return whether to save and whether to check for a notice, the same on every rank; call once per step."""
         if world_size() == 1:
             wish = self._wish()
         else:
@@ -33,7 +33,7 @@ class Agreement:
         return bool(wish & _SAVE), bool(wish & _LOOK)
 
     def saved(self) -> None:
-        """Start the checkpoint clock anew."""
+        """Restart the checkpoint clock."""
         self._saved = time.monotonic()
 
     def _heard(self) -> int:

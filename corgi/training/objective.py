@@ -1,4 +1,4 @@
-"""What a model's training must say; the loop does the rest."""
+"""What a training defines about its model; the loop does the rest."""
 
 from typing import Protocol, runtime_checkable
 
@@ -15,11 +15,11 @@ class Objective(Protocol):
     """Model, rows and loss of one training; built in each worker."""
 
     def model(self) -> nn.Module:
-        """Return fresh weights; the loop seeds torch before."""
+        """Return a model with initial weights; the loop seeds torch before."""
         ...
 
     def place(self, device: torch.device) -> None:
-        """Move what loss and evaluation read besides the model and the batch to a device."""
+        """Move what loss and evaluation read, apart from the model and the batch, to a device."""
         ...
 
     def rows(self) -> Rows:
@@ -29,7 +29,7 @@ class Objective(Protocol):
     def loss(
         self, model: nn.Module, batch: dict[str, Tensor], noise: Noise
     ) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
-        """Return the mean loss over the local rows, and further means to log; `model` is called like the module."""
+        """Return the mean loss over the local rows, and further means to log; `model` is the module or the engine around it."""
         ...
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:

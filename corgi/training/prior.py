@@ -1,4 +1,4 @@
-"""The prior stage: trains caption -> CLIP image embedding, one network a choice of (mu, Sigma)."""
+"""The prior stage: trains caption -> CLIP image embedding, one network per choice of (mu, Sigma)."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -51,7 +51,7 @@ def run(context: Context) -> list[ShardTask]:
     """Train every variant in one worker group and commit their averaged weights and metric lines.
 
     Raises:
-        InputError: no selected train picture has a caption to learn from, or no val picture one to rank checkpoints by.
+        InputError: no selected train picture has a caption to learn from, or no val picture has one to rank checkpoints by.
         SettingsError: the recipe asks for word encodings that were not made.
 
     """
@@ -112,7 +112,7 @@ def load_prior(store: Store, prior: ShardManifest, shift: ShardManifest, variant
 
 
 class Drawn(NamedTuple):
-    """What was drawn for one batch, all [batch, levels, ...] but text, drop and own, which belong to the caption."""
+    """What was drawn for one batch: [batch, levels, ...], except text, drop and own, which belong to the caption."""
 
     text: Float[Tensor, "batch dim"]
     drop: Tensor
@@ -200,7 +200,7 @@ class PriorObjective:
         return (first[:, None] - 1 + offset) % num_steps + 1
 
     def _cluster(self, process: ShiftedDiffusion, z_0: Tensor, text: Tensor, noise: Noise) -> Tensor:
-        """Choose as sampling will, but with a head by the picture itself: the head learns that choice."""
+        """Choose a cluster as sampling does; with a head, by the picture itself, since the head learns that choice."""
         if process.table.num_clusters == 1:
             return torch.zeros(len(text), dtype=torch.int64, device=text.device)
         if self.choice.is_learned:
@@ -248,7 +248,7 @@ class PriorObjective:
         return self._drawn(batch, noise, coarse, full)
 
     def _drawn(self, batch: dict[str, Tensor], noise: Noise, coarse: Tensor, full: Tensor) -> Tensor:
-        """Return what belongs to the drawn caption of each row, out of [batch, slots, ...] of both kinds."""
+        """Return the entry of each row's drawn caption, out of [batch, slots, ...] of both kinds."""
         is_coarse = (noise.uniform(CAPTION_KIND) < self.settings.coarse_caption_share) & (
             batch["num_coarse"] > 0
         )
@@ -301,7 +301,7 @@ class PriorObjective:
         return loaded
 
     def _sampled(self, prior: TextPrior, val: dict[str, Tensor]) -> Float[Tensor, "n dim"]:
-        """Sample one embedding a row: row i has seed i, so fewer rows are the first of more."""
+        """Sample one embedding per row. Row i has seed i, so a shorter run gives the first rows of a longer one."""
         sampling = Sampling(self.settings.sample_steps, self.settings.sampler)
         return prior.sample(val["text"], range(len(val["text"])), sampling, val.get("encodings"))
 

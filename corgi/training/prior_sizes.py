@@ -1,4 +1,4 @@
-"""A prior's sizes as its settings give them: what is trained, and what --plan counts. Without torch."""
+"""A prior's sizes by its settings: those of the network, and those that --plan counts. Needs no torch."""
 
 from corgi.baselines import BASELINES
 from corgi.models.prior_config import PriorConfig
@@ -6,7 +6,7 @@ from corgi.settings.models import PriorSettings
 
 
 def config_of(settings: PriorSettings, dim: int, num_clusters: int, variant: str) -> PriorConfig:
-    """Return a variant's sizes for `dim` dimensions and its own clusters; only the run's own may see, choose or learn them."""
+    """Return a variant's sizes for `dim` dimensions. Only the run's own variant may see, choose or learn clusters."""
     baseline = BASELINES[variant]
     shifted = baseline.is_of_the_run
     learned = shifted and settings.cluster_choice.startswith("learned") and num_clusters > 1
@@ -30,5 +30,5 @@ def config_of(settings: PriorSettings, dim: int, num_clusters: int, variant: str
 
 
 def num_weights(config: PriorConfig, num_clusters: int) -> int:
-    """Return the number of trained weights: the network's, and mean and scale of each cluster where they are learned."""
+    """Return the number of trained weights: the network's, and mean and scale of each cluster if they are learned."""
     return config.num_parameters() + 2 * num_clusters * config.dim * config.learned_shift

@@ -1,4 +1,4 @@
-"""The loss on a fixed batch, the same before a checkpoint was saved and after it was loaded, and what a sample costs."""
+"""The loss on a fixed batch, which must be the same before a checkpoint is saved and after it is loaded, and the FLOPs per sample."""
 
 import math
 
@@ -47,10 +47,10 @@ class Probe:
         return 3.0 * counter.get_total_flops() / self.num_rows
 
     def compare(self, model: nn.Module, checkpoint: Checkpoint, precision: str) -> None:
-        """Compare the loss with the one noted in the checkpoint.
+        """Compare the loss with the one stored in the checkpoint.
 
         Raises:
-            StorageError: it jumped; training on would be training from other weights.
+            StorageError: they differ, so the weights are not those that were saved.
 
         """
         before = checkpoint.state.get("probe")

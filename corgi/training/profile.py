@@ -11,7 +11,7 @@ _FIRST = 2
 
 @contextmanager
 def profiled(training: Training, num_steps: int, step: int) -> Iterator[Callable[[], None]]:
-    """Yield what to call after each step; `profile/step-N.json` (for chrome://tracing or Perfetto) holds the traced ones."""
+    """Yield a function to call after each step; `profile/step-N.json` (for chrome://tracing or Perfetto) contains the traced ones."""
     if not num_steps or rank() != 0:
         yield lambda: None
         return

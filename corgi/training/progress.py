@@ -1,4 +1,4 @@
-"""What a training measures about itself: means of its metrics, seconds of its steps, and its share of the hardware."""
+"""What a training measures about itself: means of its metrics, seconds of its steps, and its use of the hardware."""
 
 import math
 import resource
@@ -14,10 +14,10 @@ from corgi.training.ranks import gathered
 
 
 class Means:
-    """Means over steps and ranks, added up without waiting for the device."""
+    """Means over steps and ranks, summed without waiting for the device."""
 
     def __init__(self, totals: dict[str, float] | None = None, count: int = 0) -> None:
-        """Go on from totals kept in a checkpoint."""
+        """Continue from totals stored in a checkpoint."""
         self.totals = dict(totals or {})
         self.count = count
         self._pending: dict[str, Tensor] = {}
@@ -31,7 +31,7 @@ class Means:
             self._pending[name] = self._pending[name] + value if name in self._pending else value
 
     def fold(self) -> None:
-        """Bring every rank's sums together; a collective."""
+        """Sum over all ranks; a collective."""
         if not self._pending:
             return
         everyone = gathered({name: value.item() for name, value in self._pending.items()})
@@ -48,7 +48,7 @@ class Means:
         return means
 
     def state(self) -> tuple[dict[str, float], int]:
-        """Return what a checkpoint keeps, after fold."""
+        """Return what a checkpoint stores; call fold first."""
         return self.totals, self.count
 
 
@@ -74,7 +74,7 @@ class Clock:
             yield item
 
     def stepped(self) -> None:
-        """Close the step whose data came last."""
+        """End the step whose data was read last."""
         self._steps.append(time.perf_counter() - self._taken)
 
     def stalled(self, seconds: float) -> None:
@@ -82,7 +82,7 @@ class Clock:
         self._stalled += seconds
 
     def lap(self, global_batch: int) -> dict[str, float]:
-        """Return the figures of the lap that ends now."""
+        """Return the figures of the lap, which ends now."""
         seconds = max(time.perf_counter() - self._start, 1e-9)
         steps = max(1, len(self._steps))
         times = sorted(self._steps) or [seconds]
@@ -103,7 +103,7 @@ class Clock:
 
 
 def peak_tflops(configured: float, device: torch.device) -> float:
-    """Return what a worker's device can do: as configured, else by the GPU's name; 0: unknown."""
+    """Return the peak of a worker's device in TFLOP/s: as configured, else by the GPU's name; 0 if unknown."""
     if configured or device.type != "cuda":
         return configured
     name = torch.cuda.get_device_name(device)
@@ -111,7 +111,7 @@ def peak_tflops(configured: float, device: torch.device) -> float:
 
 
 def memory_gib(device: torch.device) -> float:
-    """Return the largest memory this worker held so far: the GPU's, or its own resident size."""
+    """Return the largest memory this worker has used so far: the GPU's, or its own resident size."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

@@ -1,4 +1,4 @@
-"""Checks that a folder is one and the same for every worker: checkpoints are written by all of them into one place."""
+"""Checks that a folder is shared by all workers, since all of them write into one checkpoint."""
 
 import uuid
 from pathlib import Path
@@ -8,12 +8,12 @@ from corgi.training.ranks import barrier, from_first, gathered, rank, world_size
 
 
 def check_shared(folder: Path) -> None:
-    """Let rank 0 write a token that every worker must find; a collective.
+    """Have rank 0 write a token that every worker must find; a collective.
 
-    On folders of their own, workers would write checkpoints of which each node has a part, and no restart could use one.
+    With separate folders each node would have a part of every checkpoint, and no restart could use one.
 
     Raises:
-        StorageError: a worker does not see it.
+        StorageError: a worker does not find it.
 
     """
     if world_size() == 1:

@@ -28,7 +28,7 @@ def table_of(variant: str, shift: Mapping[str, Tensor], c: float) -> ShiftTable:
 
 
 def shift_scale(shift: ShardManifest) -> float:
-    """Return c of the committed shift parameters: the setting, or what was matched in the data."""
+    """Return c of the committed shift parameters: the setting, or the value matched to the data."""
     chosen = shift.settings["shift"]["scale"]
     return float(shift.facts["scale"] if chosen == "matched" else chosen)
 

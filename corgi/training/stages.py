@@ -29,8 +29,8 @@ class Prior(Stage):
     def side_by_side(self, recipe: Recipe) -> dict[str, str] | None:
         """Return the environment of the process that trains the prior beside the decoder.
 
-        Ray gives a worker group whole or not at all, so neither can hold half of what the other waits for; the data feed
-        reads inside the workers.
+        Ray starts a worker group completely or not at all, so neither stage can hold half of what the other waits for.
+        Data is read inside the workers.
         """
         both = [recipe.prior.training, recipe.decoder.training]
         cpus = sum(training.num_workers * training.cpus_per_worker for training in both)

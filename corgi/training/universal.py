@@ -1,4 +1,4 @@
-"""A verified checkpoint in DeepSpeed's universal form: for another number of workers, or stage 1 after stage 2."""
+"""A verified checkpoint in DeepSpeed's universal form, for another number of workers or for stage 1 after stage 2."""
 
 import argparse
 import contextlib
@@ -34,7 +34,7 @@ def needs_conversion(checkpoint: Checkpoint, settings: TrainingSettings) -> bool
 
 @contextmanager
 def converted(checkpoint: Checkpoint, settings: TrainingSettings) -> Iterator[Path]:
-    """Yield the folder to load: the checkpoint's own, or a universal copy made by rank 0 and removed after; a collective."""
+    """Yield the folder to load: the checkpoint's own, or a universal copy that rank 0 makes and removes afterwards; a collective."""
     if not needs_conversion(checkpoint, settings):
         yield checkpoint.folder
         return

@@ -1,4 +1,4 @@
-"""How far trainings are, on the screen of the process that started them: read from the metric lines their workers write."""
+"""The progress of trainings on the screen of the process that started them, read from the metric lines of their workers."""
 
 import json
 import threading
@@ -17,7 +17,7 @@ _TAIL_BYTES = 16 * 1024
 
 @contextmanager
 def watched(trainings: Sequence[Training]) -> Iterator[None]:
-    """Show one bar over the steps of trainings that follow each other, while the block waits for them."""
+    """Show one bar over the steps of consecutive trainings while the block waits for them."""
     total = sum(training.settings.num_steps for training in trainings)
     more = f" and {len(trainings) - 1} after it" if len(trainings) > 1 else ""
     ended = threading.Event()
@@ -37,7 +37,7 @@ def _follow(trainings: Sequence[Training], bar: screen.Bar, ended: threading.Eve
 
 
 def reached(trainings: Sequence[Training]) -> tuple[int, str]:
-    """Return the steps that trainings have taken in all, and the name (where there are several) and the loss of the one at work."""
+    """Return the steps of all trainings so far, and the name (if there are several) and the loss of the present one."""
     steps, told = 0, list[str]()
     for training in trainings:
         line = _last_line(training.metrics_file)
@@ -50,7 +50,7 @@ def reached(trainings: Sequence[Training]) -> tuple[int, str]:
 
 
 def _last_line(path: Path) -> dict[str, float]:
-    """Return the last whole metric line, nothing where there is none yet or the file cannot be read from here."""
+    """Return the last complete metric line; nothing if there is none yet or the file cannot be read from here."""
     try:
         with path.open("rb") as handle:
             handle.seek(max(0, path.stat().st_size - _TAIL_BYTES))

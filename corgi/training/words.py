@@ -12,7 +12,7 @@ from corgi.tables.manifest import ShardManifest
 
 
 def check_words(context: Context, settings: PriorSettings) -> None:
-    """Refuse a prior whose words the embed stage did not encode, or encoded in another width.
+    """Check that the embed stage stored the word encodings that a prior reads, in the width it reads.
 
     Raises:
         SettingsError: there are no such encodings.
@@ -33,7 +33,7 @@ def check_words(context: Context, settings: PriorSettings) -> None:
 
 
 def words_of(embedded: ShardManifest, settings: PriorSettings) -> str | None:
-    """Return the name of the text encoder a prior reads words of, None for a prior without words."""
+    """Return the name of the text encoder whose states a prior reads; None for a prior without words."""
     if not settings.num_text_tokens:
         return None
     stored = EmbedSettings.recorded(embedded.settings.get("embed", {})).tokens
@@ -43,5 +43,5 @@ def words_of(embedded: ShardManifest, settings: PriorSettings) -> str | None:
 def cut_or_pad(
     words: Float[Tensor, "batch slots length width"], number: int
 ) -> Float[Tensor, "batch slots number width"]:
-    """Return the first `number` words of each caption, shorter ones followed by zeros, which the network takes as padding."""
+    """Return the first `number` words of each caption; shorter captions are followed by zeros, which the network takes as padding."""
     return F.pad(words[:, :, :number], (0, 0, 0, max(0, number - words.shape[2])))
