@@ -86,7 +86,9 @@ class Checkpoints:
         """
         folder = self.folder / f"step-{step:09d}.{self.attempt}"
         if (folder / COMMITTED).exists():
-            raise StorageError(f"{folder} is committed already; it is untouched; run the same command again")
+            raise StorageError(
+                f"{folder} is committed already; it was not modified; run the same command again"
+            )
         try:
             folder.mkdir(parents=True, exist_ok=True)
             barrier()
@@ -117,9 +119,7 @@ class Checkpoints:
         for stage in (self.settings.zero_stage, 0, 1, 2, 3):
             if listing["meaning"] == self.training.meaning_at(stage):
                 return Checkpoint(folder, listing["step"], listing["state"], stage)
-        raise StorageError(
-            f"{folder} belongs to a training with other settings; it is untouched; use another folder"
-        )
+        raise _of_other_settings(folder)
 
     def _prune(self, step: int) -> None:
         """Delete checkpoints that are superseded, duplicated, corrupt or incomplete, now that `step` is committed."""
@@ -182,9 +182,7 @@ def is_finished(training: Training) -> bool:
         _log.warning("final weights are made again from the last checkpoint: %s", problem)
         return False
     if listing.content["meaning"] not in map(training.meaning_at, (0, 1, 2, 3)):
-        raise StorageError(
-            f"{folder} belongs to a training with other settings; it is untouched; use another folder"
-        )
+        raise _of_other_settings(folder)
     return True
 
 
@@ -206,6 +204,12 @@ def final_facts(training: Training) -> dict[str, Any]:
     """Return the facts that `finish` stored with the final weights: steps, skipped steps, metrics on val."""
     final_weights(training)
     return read_listing(training.path / "final").content["facts"]
+
+
+def _of_other_settings(folder: Path) -> StorageError:
+    return StorageError(
+        f"{folder} belongs to a training with other settings; it was not modified; use another folder"
+    )
 
 
 def _write(write: Callable[[Path], None], folder: Path) -> None:
