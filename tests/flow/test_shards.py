@@ -6,10 +6,14 @@ import multiprocessing
 import time
 from multiprocessing import resource_tracker
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from corgi.flow.shards import Pool, ShardMaker, make_arriving, make_shards, read_task
+from corgi.flow import shards
+from corgi.flow.executor import in_process
+from corgi.flow.shards import Pool, ShardMaker, make_arriving, make_pending, make_shards, read_task
 from corgi.settings.errors import InputError
 from corgi.tables.manifest import ShardManifest
 from corgi.tables.store import ShardTask, Store
@@ -53,6 +57,23 @@ def test_a_worker_commits_and_returns_names(tmp_path):
 
 def test_nothing_pending_starts_nothing():
     make_shards(Maker, {}, [], Pool(), "nothing")
+
+
+def test_only_what_is_missing_is_made_and_a_finished_stage_joins_no_cluster(tmp_path, monkeypatch):
+    tasks, store, joined = [task(str(tmp_path), shard) for shard in (1, 2)], Store(tmp_path), []
+    commit(store, tasks[0])
+    monkeypatch.setattr(shards, "connect", joined.append)
+
+    def pending(asked: list[ShardTask]) -> list[ShardTask]:
+        return [one for one in asked if store.shard(one.stage, one.key) is None]
+
+    context: Any = SimpleNamespace(pending=pending, recipe="recipe")
+    with in_process():
+        assert make_pending(context, Maker, tasks, Pool(), "rows", {"refuse": False})
+        assert joined == ["recipe"]
+        assert pending(tasks) == []
+        assert not make_pending(context, Maker, tasks, Pool(), "rows", {"refuse": True})
+    assert joined == ["recipe"]
 
 
 class Keeper(Maker):
