@@ -6,7 +6,7 @@ from typing import TypedDict
 
 import torch
 from safetensors.torch import load as load_tensors
-from torch import Tensor
+from torch import Tensor, nn
 
 from corgi.baselines import BASELINES, Baseline
 from corgi.comparison.arms import info_nce, prior_settings, scale_of, table_of
@@ -20,7 +20,7 @@ from corgi.flow.cluster import connect
 from corgi.flow.context import Context
 from corgi.models.device import given_device
 from corgi.models.text_prior import TextPrior
-from corgi.settings.compare import CompareSettings
+from corgi.settings.compare import CompareSettings, SpaceName
 from corgi.tables.manifest import RowCounts
 from corgi.tables.schema import Split
 from corgi.tables.store import ShardTask, Store

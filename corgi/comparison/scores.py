@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from safetensors.torch import load as load_tensors
 
-from corgi.comparison.contest import ArmObjective
+from corgi.comparison.contest import ArmObjective, Contestant
 from corgi.comparison.spaces import Space
 from corgi.evaluation.measured import Pictures, load_pictures
 from corgi.evaluation.metrics import (
@@ -63,7 +63,8 @@ class ScoreShards:
         trained = store.read_shard(task.inputs["contest"][0])
         compare = CompareSettings.model_validate(task.settings["compare"])
         settings = ScoreSettings.model_validate(task.settings["score"])
-        contestant = {name: trained.facts[name] for name in ("space", "arm", "seed")}
+        facts = trained.facts
+        contestant: Contestant = {"space": facts["space"], "arm": facts["arm"], "seed": facts["seed"]}
         space = contestant["space"]
         if space not in self._judges:
             self._judges[space] = judge(store, task.inputs, Space(space, compare.offset), settings)
