@@ -59,10 +59,9 @@ def expand(pattern: str) -> list[str]:
     if filesystem.get_file_info(path.rstrip("/")).type != pa_fs.FileType.NotFound:
         return [pattern.rstrip("/")]
     scheme = pattern.partition("://")[0]
-    return sorted(
-        f"{scheme}://{found.lstrip('/')}"
-        for found in ArrowFSWrapper(filesystem, skip_instance_cache=True).glob(path)
-    )
+    is_wrapped = isinstance(filesystem, pa_fs.PyFileSystem)
+    globs = filesystem.handler.fs if is_wrapped else ArrowFSWrapper(filesystem, skip_instance_cache=True)
+    return sorted(f"{scheme}://{found.lstrip('/')}" for found in globs.glob(path))
 
 
 def inside(folder: str) -> list[str]:
