@@ -22,7 +22,8 @@ from corgi.models.autoencoder import LinearAutoencoder
 from corgi.models.device import given_device
 from corgi.models.picture_decoder import PictureDecoder
 from corgi.models.text_prior import Sampling, TextPrior
-from corgi.settings.models import DecoderSettings, PriorSettings
+from corgi.settings.decoder import DecoderSettings
+from corgi.settings.models import PriorSettings
 from corgi.settings.training import TrackingSettings, TrainingSettings
 from corgi.tracking.tracked_run import Shown
 from corgi.training import decoder as decoding

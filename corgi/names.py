@@ -5,10 +5,7 @@ from typing import Literal
 SamplerName = Literal["ancestral", "ancestral_small", "ddim", "dpm++"]
 """Filled by `corgi.diffusion.samplers.SAMPLERS`."""
 
-NEED_SIGNAL: frozenset[SamplerName] = frozenset({"dpm++"})
-"""Samplers that need abar_T > 0: no schedule of zero terminal SNR."""
-
-NetworkName = Literal["mlp"]
+NetworkName = Literal["mlp", "unet", "dit"]
 """Filled by `corgi.models.networks.NETWORKS`."""
 
 LatentSpaceName = Literal["linear"]

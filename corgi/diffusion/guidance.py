@@ -19,17 +19,30 @@ def guide(
     return unconditional + scale * (conditional - unconditional)
 
 
-def guided(conditional: Denoise, unconditional: Denoise, scale: float) -> Denoise:
-    """Combine two denoisers into one; both get the same z_t, t and cluster. Scale 1 or 0 calls only one."""
+def guided(
+    conditional: Denoise,
+    unconditional: Denoise,
+    scale: float,
+    interval: tuple[float, float] | None = None,
+) -> Denoise:
+    """Combine two denoisers into one; both get the same z_t, t and cluster. Scale 1 or 0 calls only one.
+
+    Outside an interval of timesteps the scale is 1 (Kynkaanniemi et al. 2024). Both are called there too: to look at t
+    would make the host wait for the device in each step.
+    """
     if scale == 1:
         return conditional
-    if scale == 0:
+    if scale == 0 and interval is None:
         return unconditional
 
     def denoise(
         z_t: Float[Tensor, "batch dim"], t: Int[Tensor, "batch"], cluster: Int[Tensor, "batch"]
     ) -> Float[Tensor, "batch dim"]:
-        return guide(conditional(z_t, t, cluster), unconditional(z_t, t, cluster), scale)
+        c, u = conditional(z_t, t, cluster), unconditional(z_t, t, cluster)
+        if interval is None:
+            return guide(c, u, scale)
+        inside = (t >= interval[0]) & (t <= interval[1])
+        return torch.where(inside[:, None], guide(c, u, scale), c)
 
     return denoise
 

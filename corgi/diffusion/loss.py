@@ -1,4 +1,4 @@
-"""Loss weights, the weighted x0 loss, and conversions between the x0, eps and v parameterisations."""
+"""Loss weights, the weighted x0 loss, and conversions between the x0, eps, v and flow parameterisations."""
 
 from typing import Literal, NamedTuple, get_args
 
@@ -10,7 +10,7 @@ from corgi.diffusion.schedule import Schedule
 from corgi.diffusion.shifted import ShiftedDiffusion, ShiftTable, column
 
 WeightName = Literal["uniform", "one_minus_abar", "snr", "min_snr", "p2"]
-Parameterisation = Literal["x0", "eps", "v"]
+Parameterisation = Literal["x0", "eps", "v", "flow"]
 Metric = Literal["euclidean", "whitened"]
 """Norm of z_0 - zhat: plain, or |L^-1 (z_0 - zhat)| (Sigma^-1)."""
 
@@ -72,8 +72,8 @@ def prediction_error(
 ) -> Float[Tensor, "batch"]:
     """Mean over dimensions of the squared distance between z_0 and the estimate a prediction stands for.
 
-    Never divides by sqrt(abar): with u = L (prediction - target), |z_0 - zhat|^2 is |u|^2 / SNR_t for eps and
-    (1 - abar_t) |u|^2 for v. Where SNR_t = 0 an eps error is infinite, unless the prediction is exact.
+    Never divides by sqrt(abar): with u = L (prediction - target), |z_0 - zhat|^2 is `error_factor` times |u|^2. Where
+    SNR_t = 0 an eps error is infinite, unless the prediction is exact.
     """
     z_0, z_t, t, cluster = sample
     if kind == "x0":
@@ -88,11 +88,28 @@ def prediction_error(
 def error_factor(
     schedule: Schedule, t: Int[Tensor, "batch"], kind: Parameterisation
 ) -> Float[Tensor, "batch"]:
-    """Factor from the squared error of a prediction to that of its z_0, float64: 1, 1/SNR_t for eps, 1-abar_t for v."""
+    """Factor from the squared error of a prediction to that of its z_0, float64 (eq. 18).
+
+    1 for x0, 1/SNR_t for eps, 1-abar_t for v, (1-abar_t) / (sqrt(abar_t) + sqrt(1-abar_t))^2 for flow.
+    """
     if kind == "x0":
         return torch.ones_like(t, dtype=torch.float64)
-    left = schedule.one_minus_alpha_bar.to(t.device)[t]
-    return left / schedule.alpha_bar.to(t.device)[t] if kind == "eps" else left
+    left, signal = schedule.one_minus_alpha_bar.to(t.device)[t], schedule.alpha_bar.to(t.device)[t]
+    if kind == "eps":
+        return left / signal
+    return left if kind == "v" else left / (signal.sqrt() + left.sqrt()).square()
+
+
+def prediction_weight(
+    schedule: Schedule, t: Int[Tensor, "batch"], kind: Parameterisation, name: WeightName | None
+) -> Float[Tensor, "batch"]:
+    """Weight of the squared error of a prediction, float64: that of its x0 loss times `error_factor`; None: 1 (eq. 25).
+
+    For min_snr it is min(SNR_t, 5) of x0, min(SNR_t, 5)/SNR_t of eps, min(SNR_t, 5)/(SNR_t + 1) of v (Hang et al. 2023).
+    """
+    if name is None:
+        return torch.ones_like(t, dtype=torch.float64)
+    return loss_weight(schedule, t, name) * error_factor(schedule, t, kind)
 
 
 def weighted_loss(error: Float[Tensor, "batch"], weight: Float[Tensor, "batch"]) -> Float[Tensor, ""]:
@@ -112,6 +129,7 @@ def to_x0(
 
     eps: z_0 = mu + (z_t - mu - sqrt(1-abar) L eps) / sqrt(abar), not defined where abar_t = 0.
     v:   z_0 = mu + sqrt(abar)(z_t - mu) - sqrt(1-abar) L v.
+    flow: z_0 = mu + (z_t - mu - sqrt(1-abar) L u) / (sqrt(abar) + sqrt(1-abar)).
     """
     if kind == "x0":
         return prediction
@@ -123,6 +141,8 @@ def to_x0(
         return mu + (z_t - mu - scaled) / signal
     if kind == "v":
         return mu + signal * (z_t - mu) - scaled
+    if kind == "flow":
+        return mu + (z_t - mu - scaled) / (signal + spread)
     raise ValueError(f"prediction {kind!r} is not one of {', '.join(get_args(Parameterisation))}")
 
 
@@ -134,7 +154,10 @@ def from_x0(
     cluster: Int[Tensor, "batch"],
     kind: Parameterisation,
 ) -> Float[Tensor, "batch dim"]:
-    """Turn z_0 into eps = L^-1 r (eq. 7) or v = sqrt(abar) eps - sqrt(1-abar) x_0 (eq. 16), t >= 1."""
+    """Turn z_0 into eps = L^-1 r (eq. 7), v = sqrt(abar) eps - sqrt(1-abar) x_0 (eq. 16) or the flow u = eps - x_0 (eq. 26), t >= 1.
+
+    x_0 = L^-1 (z_0 - mu). u is the velocity of the straight path (1 - s) x_0 + s eps (Liu et al. 2023), whatever the schedule.
+    """
     if kind == "x0":
         return z_0
     eps = process.table.solve_L(process.scaled_noise(z_0, z_t, t, cluster), cluster)
@@ -144,4 +167,6 @@ def from_x0(
         signal = column(process.schedule.alpha_bar, t, z_t).sqrt()
         spread = column(process.schedule.one_minus_alpha_bar, t, z_t).sqrt()
         return signal * eps - spread * process.table.whiten(z_0, cluster)
+    if kind == "flow":
+        return eps - process.table.whiten(z_0, cluster)
     raise ValueError(f"prediction {kind!r} is not one of {', '.join(get_args(Parameterisation))}")

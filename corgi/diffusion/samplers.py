@@ -88,6 +88,7 @@ def dpm_solver(
         num_train_timesteps=process.schedule.num_steps,
         trained_betas=trained_betas(process.schedule),
         prediction_type="sample",
+        rescale_betas_zero_snr=float(process.schedule.alpha_bar[-1]) == 0,  # the first log SNR must be finite
     )
     start = noise(0)
     return WhitenedScheduler(solver, process.table).sample(denoise, cluster, lambda _: start, steps)

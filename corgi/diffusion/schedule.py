@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-SCHEDULE_NAMES = ("linear", "cosine", "linear_zero_snr", "cosine_zero_snr")
+SCHEDULE_NAMES = ("linear", "cosine", "linear_zero_snr", "cosine_zero_snr", "flow")
 _TABLES = (
     "betas",
     "timesteps",
@@ -79,10 +79,22 @@ class Schedule:
         return cls.from_betas((1 - alpha_bar[1:] / alpha_bar[:-1]).clamp(max=max_beta))
 
     @classmethod
+    def flow(cls, num_steps: int = 1000) -> "Schedule":
+        """Build the straight path (1 - s) x_0 + s eps, s = t/T, divided by its standard deviation (Liu et al. 2023).
+
+        abar_t = (1-s)^2 / ((1-s)^2 + s^2), which is 0 at T.
+        """
+        share = torch.arange(num_steps + 1, dtype=torch.float64) / num_steps
+        alpha_bar = (1 - share).square() / ((1 - share).square() + share.square())
+        return cls.from_betas(1 - alpha_bar[1:] / alpha_bar[:-1])
+
+    @classmethod
     def named(cls, name: str, num_steps: int = 1000) -> "Schedule":
         """Build the schedule of that name, one of `SCHEDULE_NAMES`; ValueError for another name."""
         if name not in SCHEDULE_NAMES:
             raise ValueError(f"schedule {name!r} is not one of {', '.join(SCHEDULE_NAMES)}")
+        if name == "flow":
+            return cls.flow(num_steps)
         base = cls.linear(num_steps) if name.startswith("linear") else cls.cosine(num_steps)
         return base.zero_terminal_snr() if name.endswith("zero_snr") else base
 

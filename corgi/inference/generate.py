@@ -17,7 +17,8 @@ from corgi.inference.prompts import check_prompts
 from corgi.models.picture_decoder import PictureDecoder
 from corgi.models.text_prior import Sampling, TextPrior
 from corgi.settings.clip import EmbedSettings, TokenRef
-from corgi.settings.models import DecoderSettings, PriorSettings
+from corgi.settings.decoder import DecoderSettings
+from corgi.settings.models import PriorSettings
 from corgi.settings.section import digest
 from corgi.tables.manifest import ShardManifest
 from corgi.tables.run import Run

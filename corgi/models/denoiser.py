@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from corgi.diffusion.shifted import ShiftTable
+from corgi.models.condition import level_embedding
 from corgi.models.embedding import sinusoidal_embedding
 
 
@@ -24,6 +25,8 @@ class DenoiserConfig:
     """Number of residual blocks."""
     hidden_ratio: int = 2
     """Hidden width of a block over `width`."""
+    knows_level: bool = False
+    """Whether the network is told the level of noise on the embedding."""
 
     def __post_init__(self) -> None:
         """Refuse sizes that no network has."""
@@ -56,7 +59,7 @@ class ResidualBlock(nn.Module):
 
 
 class LatentDenoiser(nn.Module):
-    """Predict v of a standardised latent; convert with `corgi.diffusion.loss.to_x0(..., kind="v")`.
+    """Predict v, or another parameterisation, of a standardised latent; convert with `corgi.diffusion.loss.to_x0`.
 
     The image embedding is standardised by a one-cluster table, which travels with the state dict.
     """
@@ -74,6 +77,7 @@ class LatentDenoiser(nn.Module):
         self.time = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
         self.embedding = nn.Linear(config.embedding_dim, width)
         self.null_embedding = nn.Parameter(torch.zeros(width))
+        self.level = nn.Linear(width, width) if config.knows_level else None
         self.blocks = nn.ModuleList(ResidualBlock(width, config.hidden_ratio) for _ in range(config.depth))
         self.norm = nn.LayerNorm(width)
         self.output = nn.Linear(width, config.latent_dim)
@@ -86,28 +90,34 @@ class LatentDenoiser(nn.Module):
         t: Int[Tensor, "batch"],
         embedding: Float[Tensor, "batch embedding_dim"],
         drop_mask: Bool[Tensor, "batch"] | None = None,
+        level: Float[Tensor, "batch"] | None = None,
     ) -> Float[Tensor, "batch latent_dim"]:
-        """Predict v, in float32 at least.
+        """Predict what the objective asks for, in float32 at least.
 
         Args:
             latent: noisy standardised latent.
             t: timestep 1..T of the full schedule.
             embedding: image embedding, standardised inside.
             drop_mask: True where the embedding is replaced by the learned null.
+            level: share of noise on the embedding; None: none.
 
         """
         dtype = self.output.weight.dtype
-        condition = self._condition(t, embedding, drop_mask)
+        condition = self._condition(t, embedding, drop_mask, level)
         hidden = self.input(latent.to(dtype))
         for block in self.blocks:
             hidden = block(hidden, condition)
         return self.output(self.norm(hidden)).to(torch.promote_types(latent.dtype, torch.float32))
 
-    def _condition(self, t: Tensor, embedding: Tensor, drop_mask: Tensor | None) -> Tensor:
+    def _condition(
+        self, t: Tensor, embedding: Tensor, drop_mask: Tensor | None, level: Tensor | None
+    ) -> Tensor:
         """silu(time + embedding or null), [batch, width]."""
         dtype, width = self.output.weight.dtype, self.config.width
         standardised = self.embedding_table.whiten(embedding, torch.zeros_like(t))
         image = self.embedding(standardised.to(dtype))
+        if self.level is not None:
+            image = image + self.level(level_embedding(level, image))
         if drop_mask is not None:
             image = torch.where(drop_mask[:, None], self.null_embedding, image)
         return nn.functional.silu(self.time(sinusoidal_embedding(t, width).to(dtype)) + image)

@@ -2,32 +2,58 @@
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import nn
 
 from corgi.diffusion.shifted import ShiftTable
 from corgi.models.denoiser import DenoiserConfig, LatentDenoiser
+from corgi.models.dit import DiT, DiTSizes
+from corgi.models.unet import UNet, UNetSizes
 from corgi.names import NetworkName
 
 
 @dataclass(frozen=True)
 class NetworkSizes:
-    """What every network is built from."""
+    """What every network is built from; each reads its own part."""
 
     latent_shape: tuple[int, ...]
     """What the flat, standardised latent is flattened from: (channels, side, side) where its space is spatial, else (dimension,)."""
     width: int
     depth: int
+    unet: UNetSizes = field(default_factory=UNetSizes)
+    heads: int = 8
+    """Attention heads of the transformer."""
+    patch: int = 2
+    """Side of its patches."""
+    knows_level: bool = False
+    """Whether the network is told the level of noise on the embedding."""
 
 
 def mlp(sizes: NetworkSizes, table: ShiftTable) -> LatentDenoiser:
     """Build the residual MLP."""
-    latent_dim = math.prod(sizes.latent_shape)
-    return LatentDenoiser(DenoiserConfig(latent_dim, table.dim, sizes.width, sizes.depth), table)
+    config = DenoiserConfig(
+        math.prod(sizes.latent_shape), table.dim, sizes.width, sizes.depth, knows_level=sizes.knows_level
+    )
+    return LatentDenoiser(config, table)
 
 
-NETWORKS: Mapping[NetworkName, Callable[[NetworkSizes, ShiftTable], nn.Module]] = {"mlp": mlp}
+def unet(sizes: NetworkSizes, table: ShiftTable) -> UNet:
+    """Build the U-Net; ValueError for a latent that it cannot divide."""
+    return UNet(sizes.latent_shape, sizes.unet, table, sizes.knows_level)
+
+
+def dit(sizes: NetworkSizes, table: ShiftTable) -> DiT:
+    """Build the transformer; ValueError for a latent that its patches do not tile."""
+    shape = DiTSizes(sizes.width, sizes.depth, sizes.heads, sizes.patch)
+    return DiT(sizes.latent_shape, shape, table, sizes.knows_level)
+
+
+NETWORKS: Mapping[NetworkName, Callable[[NetworkSizes, ShiftTable], nn.Module]] = {
+    "mlp": mlp,
+    "unet": unet,
+    "dit": dit,
+}
 """Every network that a recipe can name, by what builds it untrained.
 
 Each is called as `corgi.models.picture_decoder.Denoiser` says and keeps the table that standardises its embedding as

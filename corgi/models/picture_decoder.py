@@ -9,16 +9,23 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from corgi.diffusion.guidance import guided
-from corgi.diffusion.loss import to_x0
-from corgi.diffusion.samplers import ddim, philox_noise
+from corgi.diffusion.loss import Parameterisation, to_x0
+from corgi.diffusion.samplers import SAMPLERS, philox_noise
 from corgi.diffusion.shifted import ShiftedDiffusion
 from corgi.diffusion.steps import Denoise
 from corgi.models.autoencoder import Autoencoder
+from corgi.names import SamplerName
+
+PAINTED_AT_ONCE = 64
+"""Pictures in one call of the network: more only take memory."""
 
 
 @runtime_checkable
 class Denoiser(Protocol):
-    """A network that answers v for a noisy latent and an image embedding; rows with `drop_mask` see the null embedding."""
+    """A network that answers v, or another parameterisation, for a noisy latent and an image embedding.
+
+    Rows with `drop_mask` see the null embedding.
+    """
 
     def __call__(
         self,
@@ -28,7 +35,7 @@ class Denoiser(Protocol):
         drop_mask: Bool[Tensor, "batch"],
         /,
     ) -> Float[Tensor, "batch latent"]:
-        """Return the predicted v."""
+        """Return the prediction."""
         ...
 
 
@@ -39,6 +46,11 @@ class PictureDecoder:
     network: Denoiser
     process: ShiftedDiffusion
     autoencoder: Autoencoder
+    prediction: Parameterisation = "v"
+    """What the network answers."""
+    sampler: SamplerName = "ddim"
+    guidance_interval: tuple[float, float] = (0.0, 1.0)
+    """Shares of T between which guidance is used."""
 
     @property
     def device(self) -> torch.device:
@@ -53,18 +65,36 @@ class PictureDecoder:
         steps: int = 20,
         guidance: float = 1.5,
     ) -> UInt8[Tensor, "batch side side 3"]:
-        """Paint one picture an embedding by DDIM, on the decoder's device; row i depends on its embedding and seeds[i] alone."""
+        """Paint one picture per embedding, on the decoder's device; row i depends on its embedding and seeds[i] alone."""
         embedding = embedding.to(self.device)
+        parts = [
+            self._paint(
+                embedding[first : first + PAINTED_AT_ONCE],
+                seeds[first : first + PAINTED_AT_ONCE],
+                steps,
+                guidance,
+            )
+            for first in range(0, len(embedding), PAINTED_AT_ONCE)
+        ]
+        return torch.cat(parts)
+
+    def _paint(self, embedding: Tensor, seeds: Sequence[int], steps: int, guidance: float) -> Tensor:
         cluster = torch.zeros(len(embedding), dtype=torch.int64, device=embedding.device)
         noise = philox_noise(seeds, self.process.table.dim, embedding.device)
-        denoise = guided(self._denoiser(embedding, False), self._denoiser(embedding, True), guidance)
-        latents = ddim(denoise, self.process, cluster, noise, steps)
+        low, high = (share * self.process.schedule.num_steps for share in self.guidance_interval)
+        interval = None if self.guidance_interval == (0, 1) else (low, high)
+        denoise = guided(
+            self._denoiser(embedding, False), self._denoiser(embedding, True), guidance, interval
+        )
+        latents = SAMPLERS[self.sampler].sample(denoise, self.process, cluster, noise, steps)
         return to_bytes(self.autoencoder.decode(latents))
 
     def _denoiser(self, embedding: Tensor, dropped: bool) -> Denoise:
         def denoise(z_t: Tensor, t: Tensor, cluster: Tensor, /) -> Tensor:
             mask = torch.full_like(t, dropped, dtype=torch.bool)
-            return to_x0(self.process, self.network(z_t, t, embedding, mask), z_t, t, cluster, "v")
+            return to_x0(
+                self.process, self.network(z_t, t, embedding, mask), z_t, t, cluster, self.prediction
+            )
 
         return denoise
 

@@ -1,12 +1,12 @@
-"""Settings of the trained models: prior, autoencoder, decoder."""
+"""Settings of the prior, the autoencoder and the evaluation."""
 
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from corgi.baselines import VARIANTS
-from corgi.names import NEED_SIGNAL, ChoiceRule, LatentSpaceName, NetworkName, SamplerName
-from corgi.settings.section import OneOf, Section, added, neutral
+from corgi.names import ChoiceRule, LatentSpaceName, SamplerName
+from corgi.settings.section import OneOf, Section, neutral
 from corgi.settings.training import TrainingSettings
 
 VariantName = Annotated[str, OneOf(VARIANTS)]
@@ -96,10 +96,6 @@ class PriorSettings(Section):
             raise ValueError(
                 "prediction eps is undefined where abar_T = 0: take x0 or v, or another schedule"
             )
-        if self.sampler in NEED_SIGNAL and self.schedule.endswith("zero_snr"):
-            raise ValueError(
-                f"sampler {self.sampler} needs abar_T > 0: take ancestral or ddim, or another schedule"
-            )
         alone = self.learned_shift or self.cluster_choice.startswith("learned")
         if alone and self.training.zero_stage != 0:
             raise ValueError("a learned shift or cluster choice needs training.zero_stage=0")
@@ -125,41 +121,6 @@ class AutoencoderSettings(Section):
         if self.latent_dim > 3 * self.image_size**2:
             raise ValueError(
                 f"latent_dim {self.latent_dim} must be at most the {3 * self.image_size**2} values of a picture"
-            )
-        return self
-
-
-class DecoderSettings(Section):
-    """The decoder: CLIP image embedding -> latents, by diffusion."""
-
-    network: NetworkName = added("mlp", since="0.2")
-    """mlp: residual blocks on the flat latent."""
-    width: int = Field(default=640, ge=16)
-    """Width of the residual blocks."""
-    depth: int = Field(default=4, ge=1)
-    """Residual blocks."""
-    schedule: Literal["cosine", "linear"] = "cosine"
-    """Noise schedule, made zero-terminal-SNR."""
-    num_timesteps: int = Field(default=1000, ge=2)
-    """T."""
-    embedding_drop_prob: float = Field(default=0.1, ge=0, lt=1)
-    """Probability of training without the embedding, for guidance."""
-    conditioning_noise: float = Field(default=0.0, ge=0, le=1)
-    """Standard deviation of the noise on the standardised embedding in training."""
-    sample_steps: int = Field(default=20, ge=1)
-    """DDIM steps."""
-    guidance: float = Field(default=1.5, ge=0)
-    """Classifier-free guidance scale."""
-    seed: int = Field(default=0, ge=0, lt=2**32)
-    """Seed of weights, order and noise."""
-    training: TrainingSettings = TrainingSettings()
-    """The training."""
-
-    @model_validator(mode="after")
-    def _steps_exist(self) -> Self:
-        if self.sample_steps > self.num_timesteps:
-            raise ValueError(
-                f"sample_steps {self.sample_steps} must be at most num_timesteps {self.num_timesteps}"
             )
         return self
 

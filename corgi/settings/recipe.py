@@ -12,8 +12,9 @@ from yaml import YAMLError
 from corgi.settings.clip import CurateSettings, EmbedSettings, ShiftSettings, TowerSettings
 from corgi.settings.compare import CompareSettings, ScoreSettings
 from corgi.settings.data import DownloadSettings, PlanSettings
+from corgi.settings.decoder import DecoderSettings
 from corgi.settings.errors import SettingsError
-from corgi.settings.models import AutoencoderSettings, DecoderSettings, EvaluateSettings, PriorSettings
+from corgi.settings.models import AutoencoderSettings, EvaluateSettings, PriorSettings
 from corgi.settings.section import Section, neutral
 from corgi.settings.training import TrackingSettings
 from corgi.settings.values import read_file, read_override, section_of, typed
@@ -115,6 +116,15 @@ class Recipe(Section):
         if (wanted is None and len(names) > 1) or (wanted is not None and wanted not in names):
             raise ValueError(
                 f"prior.num_text_tokens={self.prior.num_text_tokens} reads word encodings, and prior.text_encoder must name one of embed.tokens: {', '.join(names)}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _networks_have_sides(self) -> "Recipe":
+        if self.decoder.network != "mlp" and self.autoencoder.kind == "linear":
+            raise ValueError(
+                f"decoder.network={self.decoder.network} reads latents with sides, and those of autoencoder.kind=linear are flat: "
+                "take another kind, or network mlp"
             )
         return self
 

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from corgi.diffusion.loss import from_x0, squared_error
+from corgi.diffusion.loss import from_x0, prediction_weight, squared_error
 from corgi.diffusion.schedule import Schedule
 from corgi.diffusion.shifted import ShiftedDiffusion, ShiftTable
 from corgi.feeding.noise import Noise
@@ -19,7 +19,9 @@ from corgi.models.denoiser import perturb_embedding
 from corgi.models.device import given_device
 from corgi.models.networks import NETWORKS, NetworkSizes
 from corgi.models.picture_decoder import Denoiser, PictureDecoder, to_bytes
-from corgi.settings.models import DecoderSettings
+from corgi.models.unet import UNetSizes
+from corgi.settings.decoder import DecoderSettings
+from corgi.settings.errors import SettingsError
 from corgi.tables.manifest import RowCounts, ShardManifest
 from corgi.tables.schema import Split
 from corgi.tables.store import ShardTask, Store
@@ -29,7 +31,7 @@ from corgi.training.data_checks import check_decoder_rows, check_val_rows
 from corgi.training.trainer import final_weights, train
 from corgi.training.training import Training
 
-TIMESTEP, EPS, DROP, PERTURBATION = range(4)
+TIMESTEP, EPS, DROP, PERTURBATION, LEVEL = range(5)
 """Draws of one training sample, each its own stream of the noise."""
 
 SHOWN_PICTURES = 8
@@ -87,13 +89,56 @@ def run(context: Context) -> list[ShardTask]:
 
 def network_of(settings: DecoderSettings, latent_shape: tuple[int, ...], table: ShiftTable) -> nn.Module:
     """Build the untrained network that the settings name; `table` standardises its image embedding."""
-    return NETWORKS[settings.network](NetworkSizes(latent_shape, settings.width, settings.depth), table)
+    sizes = NetworkSizes(
+        latent_shape,
+        settings.width,
+        settings.depth,
+        UNetSizes(**settings.unet.model_dump()),
+        settings.dit.heads,
+        settings.dit.patch,
+        settings.noise_level_known,
+    )
+    return NETWORKS[settings.network](sizes, table)
+
+
+def check_network(settings: DecoderSettings, latent_shape: tuple[int, ...]) -> None:
+    """Compare the network that the settings name with the latents it would read.
+
+    Raises:
+        SettingsError: it does not fit them.
+
+    """
+    table = ShiftTable.ddpm(1)
+    try:
+        with torch.device("meta"):  # without memory
+            network_of(settings, latent_shape, table)
+    except ValueError as error:
+        raise SettingsError(
+            f"decoder.network={settings.network} does not fit the latents: {error}; tables are safe; change its sizes or the latent space"
+        ) from error
 
 
 def process_of(settings: DecoderSettings, latent_shape: tuple[int, ...]) -> ShiftedDiffusion:
-    """Return ordinary diffusion on flat, standardised latents, ending in pure noise."""
-    schedule = Schedule.named(f"{settings.schedule}_zero_snr", settings.num_timesteps)
+    """Return ordinary diffusion on flat, standardised latents, which ends in pure noise unless the settings say otherwise."""
+    rescaled = settings.zero_terminal_snr and settings.schedule != "flow"  # flow ends there by itself
+    name = f"{settings.schedule}_zero_snr" if rescaled else settings.schedule
+    schedule = Schedule.named(name, settings.num_timesteps)
     return ShiftedDiffusion(ShiftTable.ddpm(math.prod(latent_shape)), schedule)
+
+
+def painter_of(
+    settings: DecoderSettings, network: nn.Module, process: ShiftedDiffusion, autoencoder: Autoencoder
+) -> PictureDecoder:
+    """Return a network that paints as the settings say; all parts are on one device."""
+    assert isinstance(network, Denoiser)
+    return PictureDecoder(
+        network.eval(),
+        process,
+        autoencoder,
+        settings.prediction,
+        settings.sampler,
+        settings.guidance_interval,
+    )
 
 
 def load_decoder(store: Store, decoder: ShardManifest, model: ShardManifest) -> PictureDecoder:
@@ -117,13 +162,11 @@ def load_decoder(store: Store, decoder: ShardManifest, model: ShardManifest) -> 
     network = network_of(settings, autoencoder.latent_shape, table)
     network.load_state_dict(state)
     process, device = process_of(settings, autoencoder.latent_shape), given_device()
-    network = network.eval().to(device)
-    assert isinstance(network, Denoiser)
-    return PictureDecoder(network, process.to(device), autoencoder.to(device))
+    return painter_of(settings, network.to(device), process.to(device), autoencoder.to(device))
 
 
 class DecoderObjective:
-    """The v error of diffusion on standardised latents, conditioned on a slightly noisy image embedding."""
+    """The error of diffusion on standardised latents, conditioned on a slightly noisy image embedding."""
 
     def __init__(
         self,
@@ -167,12 +210,12 @@ class DecoderObjective:
         return DecoderRows(self.shards, self.latents, Split.TRAIN)
 
     def loss(self, model: Any, batch: dict[str, Tensor], noise: Noise) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the mean squared v error (eq. 16)."""
+        """Return the mean over rows of the prediction's squared error, weighted (eq. 25)."""
         t = noise.integers(1, self.process.schedule.num_steps + 1, TIMESTEP)
         return self._error(model, batch, noise, t).mean(), {}
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
-        """Return the v error on val at fixed noise; empty without val rows."""
+        """Return the weighted error on val at fixed noise; empty without val rows."""
         batch = self._val()
         if not batch:
             return {}
@@ -186,10 +229,9 @@ class DecoderObjective:
         batch = {name: value[:SHOWN_PICTURES] for name, value in self._val().items()}
         if not batch:
             return Shown()
-        assert isinstance(model, Denoiser)
         store = Store(self.root)
         autoencoder = load_autoencoder(store, store.read_shard(self.autoencoder)).to(batch["latent"].device)
-        painter = PictureDecoder(model.eval(), self.process, autoencoder)
+        painter = painter_of(self.settings, model, self.process, autoencoder)
         seeds = range(len(batch["image"]))
         painted = painter.sample(batch["image"], seeds, self.settings.sample_steps, self.settings.guidance)
         rows = [to_bytes(autoencoder.decode(batch["latent"])), painted]
@@ -207,14 +249,21 @@ class DecoderObjective:
     def _error(
         self, model: Any, batch: dict[str, Tensor], noise: Noise, t: Tensor, augment: bool = True
     ) -> Tensor:
-        latent, embedding = batch["latent"], batch["image"]
-        cluster = torch.zeros_like(t)
+        latent, cluster, kind = batch["latent"], torch.zeros_like(t), self.settings.prediction
         z_t = self.process.q_sample(latent, t, noise.normal((latent.shape[1],), EPS), cluster)
         drop = (noise.uniform(DROP) < self.settings.embedding_drop_prob) & augment
-        if augment and self.settings.conditioning_noise > 0:
-            level = torch.full((len(t),), self.settings.conditioning_noise**2, device=t.device)
-            embedding = perturb_embedding(
-                embedding, noise.normal((embedding.shape[1],), PERTURBATION), level, self.table
-            )
-        target = from_x0(self.process, latent, z_t, t, cluster, "v")
-        return squared_error(target, model(z_t, t, embedding, drop))
+        embedding, told = self._perturbed(batch["image"], noise) if augment else (batch["image"], {})
+        target = from_x0(self.process, latent, z_t, t, cluster, kind)
+        error = squared_error(target, model(z_t, t, embedding, drop, **told))
+        name = None if self.settings.loss_weight == "none" else self.settings.loss_weight
+        return prediction_weight(self.process.schedule, t, kind, name).to(error.dtype) * error
+
+    def _perturbed(self, embedding: Tensor, noise: Noise) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the embedding with its share of noise, and the share where the network is told."""
+        share = self.settings.conditioning_noise**2
+        if share == 0:
+            return embedding, {}
+        known = self.settings.noise_level_known
+        level = share * noise.uniform(LEVEL) if known else torch.full_like(embedding[:, 0], share)
+        drawn = noise.normal((embedding.shape[1],), PERTURBATION)
+        return perturb_embedding(embedding, drawn, level, self.table), {"level": level} if known else {}

@@ -78,6 +78,17 @@ def test_scales_0_and_1_cost_one_network_call() -> None:
     assert guided(conditional, unconditional, 0.0) is unconditional
 
 
+@pytest.mark.parametrize("scale", [0.0, 2.5])
+def test_outside_its_interval_guidance_has_scale_1(scale: float) -> None:
+    """Rows within 10..400 are guided, both ends included, the others are conditional."""
+    z, t = normal(5, 4), torch.tensor([1, 10, 400, 401, 1000])
+    found = guided(conditional, unconditional, scale, (10, 400))(z, t, CLUSTER)
+    c = conditional(z, t, CLUSTER)
+    expected = guide(c, unconditional(z, t, CLUSTER), scale)
+    inside = torch.tensor([False, True, True, False, False])
+    assert torch.equal(found, torch.where(inside[:, None], expected, c))
+
+
 def test_best_of_keeps_the_closest_candidate_and_the_first_on_ties() -> None:
     """Against a numpy loop; norms do not matter."""
     candidates, text = normal(3, 10, 4), normal(10, 4, seed=1)

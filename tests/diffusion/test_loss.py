@@ -1,4 +1,4 @@
-"""Laws of the loss and of the parameterisations (docs/method.md eq. 7, 13-16)."""
+"""Laws of the loss and of the parameterisations (docs/method.md eq. 7, 13-16, 18, 25, 26)."""
 
 from typing import get_args
 
@@ -16,6 +16,7 @@ from corgi.diffusion.loss import (
     from_x0,
     loss_weight,
     prediction_error,
+    prediction_weight,
     squared_error,
     to_x0,
     weighted_loss,
@@ -85,7 +86,7 @@ def test_law_18_eps_eq_7_survives_the_round_trip(table: ShiftTable) -> None:
     torch.testing.assert_close(single, eps.float(), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("kind", ["x0", "eps", "v"])
+@pytest.mark.parametrize("kind", get_args(Parameterisation))
 def test_law_18_parameterisations_eq_15_and_16_agree(kind: Parameterisation, table: ShiftTable) -> None:
     """to_x0 inverts from_x0 for any z_t, on and off the path of z_0."""
     process, z_0, z_t = ShiftedDiffusion(table, Schedule.linear()), normal(5, 4), normal(5, 4, seed=1)
@@ -115,6 +116,52 @@ def test_eq_15_v_works_where_nothing_of_z_0_is_left() -> None:
     torch.testing.assert_close(to_x0(process, v, z_t, last, zero, "v"), table.unwhiten(-v, zero))
 
 
+def test_eq_26_flow_is_the_velocity_of_the_straight_path(table: ShiftTable) -> None:
+    """d/ds of (1 - s) x_0 + s eps, and finite where nothing of z_0 is left: z_0 = z_t - L u there."""
+    process, z_0, eps = ShiftedDiffusion(table, Schedule.flow(1000)), normal(5, 4), normal(5, 4, seed=1)
+    z_t = process.q_sample(z_0, TIMES, eps, CLUSTER)
+    velocity = from_x0(process, z_0, z_t, TIMES, CLUSTER, "flow")
+    x_0 = table.whiten(z_0, CLUSTER)
+    points = [(1 - s) * x_0 + s * eps for s in (0.3, 0.5)]
+    torch.testing.assert_close(velocity, (points[1] - points[0]) / 0.2, rtol=1e-6, atol=1e-6)
+    last, zero = torch.tensor([1000]), torch.tensor([0])
+    left = to_x0(process, velocity[4:], z_t[4:], last, zero, "flow")
+    torch.testing.assert_close(left, z_t[4:] - table.apply_L(velocity[4:], zero))
+
+
+def test_eq_25_min_snr_weighs_each_prediction_as_its_authors_do() -> None:
+    """min(SNR, 5), over SNR for eps, over SNR + 1 for v (Hang et al. 2023); without a name every weight is 1."""
+    schedule = Schedule.linear()
+    snr = schedule.snr[1:].numpy()
+    capped = np.minimum(snr, 5)
+    expected: dict[Parameterisation, np.ndarray] = {
+        "x0": capped,
+        "eps": capped / snr,
+        "v": capped / (snr + 1),
+    }
+    for kind, values in expected.items():
+        np.testing.assert_allclose(prediction_weight(schedule, T_ALL, kind, "min_snr"), values, rtol=1e-9)
+        assert bool((prediction_weight(schedule, T_ALL, kind, None) == 1).all())
+
+
+@pytest.mark.parametrize("kind", get_args(Parameterisation))
+def test_eq_25_a_weighted_prediction_error_is_the_weighted_x0_error(
+    kind: Parameterisation, table: ShiftTable
+) -> None:
+    """Weight times |target - prediction|^2 is min(SNR, 5) times |z_0 - zhat|^2, in whitened coordinates."""
+    process, z_0, z_t = ShiftedDiffusion(table, Schedule.linear()), normal(5, 4), normal(5, 4, seed=1)
+    prediction = normal(5, 4, seed=2)
+    weight = prediction_weight(process.schedule, TIMES, kind, "min_snr")
+    target = from_x0(process, z_0, z_t, TIMES, CLUSTER, kind)
+    if kind == "x0":  # the one that is not whitened
+        target, prediction = (table.whiten(z, CLUSTER) for z in (target, prediction))
+        estimate = table.unwhiten(prediction, CLUSTER)
+    else:
+        estimate = to_x0(process, prediction, z_t, TIMES, CLUSTER, kind)
+    expected = loss_weight(process.schedule, TIMES, "min_snr") * squared_error(z_0, estimate, table, CLUSTER)
+    torch.testing.assert_close(weight * squared_error(target, prediction), expected, rtol=1e-7, atol=1e-9)
+
+
 def test_an_unknown_parameterisation_is_refused(table: ShiftTable) -> None:
     """Both directions raise ValueError."""
     process, z = ShiftedDiffusion(table, Schedule.linear()), normal(5, 4)
@@ -124,7 +171,7 @@ def test_an_unknown_parameterisation_is_refused(table: ShiftTable) -> None:
 
 
 @pytest.mark.parametrize("metric", ["euclidean", "whitened"])
-@pytest.mark.parametrize("kind", ["x0", "eps", "v"])
+@pytest.mark.parametrize("kind", get_args(Parameterisation))
 def test_eq_18_the_error_of_a_prediction_is_that_of_its_z_0(
     kind: Parameterisation, metric: Metric, table: ShiftTable
 ) -> None:

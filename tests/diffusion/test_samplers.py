@@ -11,9 +11,9 @@ from torch import Tensor
 
 from corgi.diffusion import samplers
 from corgi.diffusion.samplers import ancestral, ddim, philox_noise
-from corgi.diffusion.schedule import Schedule
+from corgi.diffusion.schedule import SCHEDULE_NAMES, Schedule
 from corgi.diffusion.shifted import ShiftedDiffusion, ShiftTable
-from corgi.names import NEED_SIGNAL, SamplerName
+from corgi.names import SamplerName
 from tests.support.shapes import REFUSED
 
 SAMPLERS = {
@@ -382,20 +382,57 @@ def test_a_rows_noise_is_that_of_its_seed_and_draw_whatever_was_drawn_before() -
 
 def test_settings_offer_the_samplers_that_are_registered() -> None:
     assert tuple(samplers.SAMPLERS) == get_args(SamplerName)
-    assert set(samplers.SAMPLERS) >= NEED_SIGNAL
 
 
 @pytest.mark.law
 @pytest.mark.parametrize("name", samplers.SAMPLERS)
 @pytest.mark.parametrize("steps", [1, 4, 27])
+@pytest.mark.parametrize("schedule", SCHEDULE_NAMES)
 def test_law_every_registered_sampler_ends_where_the_network_says(
-    name: SamplerName, steps: int, table: ShiftTable, linear: Schedule, draws: Draws
+    name: SamplerName, steps: int, schedule: str, table: ShiftTable, draws: Draws
 ) -> None:
-    """A network sure of z_0 is believed: each chain ends there, whatever the table, start and noise."""
+    """A network sure of z_0 is believed: each chain ends there, whatever the table, start, noise and schedule."""
     truth = draws(5)(7)
 
     def sure(z: Tensor, t: Tensor, cluster: Tensor) -> Tensor:
         return truth.to(z.dtype)
 
-    ended = samplers.SAMPLERS[name].sample(sure, ShiftedDiffusion(table, linear), CLUSTER, draws(5), steps)
+    ended = samplers.SAMPLERS[name].sample(
+        sure, ShiftedDiffusion(table, Schedule.named(schedule)), CLUSTER, draws(5), steps
+    )
     close(ended, truth, 1e-5)
+
+
+@pytest.mark.law
+@pytest.mark.parametrize("schedule", ["linear", "cosine_zero_snr", "flow"])
+def test_law_every_registered_sampler_ends_at_gaussian_data(schedule: str) -> None:
+    """With the exact denoiser of N(0, 4) every sampler's draws have its standard deviation, also from pure noise on."""
+    process = ShiftedDiffusion(ShiftTable.ddpm(1), Schedule.named(schedule))
+    cluster, noise = torch.zeros(4000, dtype=torch.int64), philox_noise(range(4000), 1)
+
+    def exact(z: Tensor, t: Tensor, cluster: Tensor) -> Tensor:
+        signal, rest = (
+            process.schedule.alpha_bar[t][:, None],
+            process.schedule.one_minus_alpha_bar[t][:, None],
+        )
+        return (4 * signal.sqrt() / (4 * signal + rest)).to(z.dtype) * z
+
+    for name, sampler in samplers.SAMPLERS.items():
+        drawn = sampler.sample(exact, process, cluster, noise, 100)
+        assert float(drawn.std()) == pytest.approx(2, rel=0.05), name
+
+
+@pytest.mark.law
+def test_law_euler_on_the_probability_flow_is_ddim(table: ShiftTable, draws: Draws) -> None:
+    """In x = z / sqrt(abar) and sigma = sqrt((1 - abar) / abar), dx/dsigma = eps: Euler's steps are those of eq. 9."""
+    process, noise = ShiftedDiffusion(table, Schedule.linear()), draws(5)
+    kept = process.schedule.kept_timesteps(8)
+    signal = process.schedule.alpha_bar.sqrt()
+    sigma = process.schedule.one_minus_alpha_bar.sqrt() / signal
+    x = noise(0) / signal[-1]
+    for t, s in zip(kept[::-1], [0, *kept[:-1]][::-1], strict=True):
+        times = torch.full((5,), t)
+        z_0 = nonlinear(table.unwhiten(x * signal[t], CLUSTER), times, CLUSTER)
+        eps = (x - table.whiten(z_0, CLUSTER)) / sigma[t]
+        x = x + (sigma[s] - sigma[t]) * eps
+    close(table.unwhiten(x, CLUSTER), ddim(nonlinear, process, CLUSTER, noise, 8), 1e-9)

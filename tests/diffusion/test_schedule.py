@@ -10,14 +10,14 @@ from corgi.diffusion.shifted import ShiftedDiffusion, ShiftTable
 
 @pytest.mark.parametrize("name", SCHEDULE_NAMES)
 def test_tables_are_float64_monotone_and_within_bounds(name: str) -> None:
-    """0 <= abar <= 1 falls strictly from abar_0 = 1; only the zero-SNR variants reach 0."""
+    """0 <= abar <= 1 falls strictly from abar_0 = 1; only the zero-SNR variants and the straight path reach 0."""
     schedule = Schedule.named(name)
     alpha_bar = schedule.alpha_bar
     assert alpha_bar.dtype == schedule.betas.dtype == torch.float64
     assert len(alpha_bar) == 1001
     assert alpha_bar[0] == 1
     assert bool((alpha_bar.diff() < 0).all())
-    assert (alpha_bar[-1] == 0) == name.endswith("zero_snr")
+    assert (alpha_bar[-1] == 0) == name.endswith(("zero_snr", "flow"))
     np.testing.assert_allclose(alpha_bar, np.cumprod(1 - schedule.betas.numpy()), rtol=1e-11, atol=1e-18)
 
 
@@ -81,6 +81,15 @@ def test_law_12_recomputed_shift_pulls_to_mu_where_the_old_one_would_not() -> No
     for i in range(1, 9):
         z = process.transition(z, torch.tensor([i]), cluster).mean
     assert float(z) == pytest.approx(0.994, abs=1e-3)
+
+
+def test_flow_is_the_straight_path_over_its_standard_deviation() -> None:
+    """sqrt(abar_t) : sqrt(1 - abar_t) = 1 - s : s at s = t/T."""
+    schedule = Schedule.flow(8)
+    share = np.arange(9) / 8
+    std = np.hypot(1 - share, share)
+    np.testing.assert_allclose(schedule.alpha_bar.sqrt(), (1 - share) / std, atol=1e-12)
+    np.testing.assert_allclose(schedule.one_minus_alpha_bar.sqrt(), share / std, atol=1e-12)
 
 
 def test_bad_schedules_are_refused() -> None:

@@ -12,11 +12,12 @@ from corgi.diffusion.schedule import Schedule
 from corgi.diffusion.scheduler import WhitenedScheduler, trained_betas
 from corgi.diffusion.shifted import ShiftedDiffusion, ShiftTable
 from corgi.models.autoencoder import LinearAutoencoder
-from corgi.models.denoiser import DenoiserConfig, LatentDenoiser
+from corgi.models.networks import NETWORKS, NetworkSizes
 from corgi.models.picture_decoder import PictureDecoder
 from corgi.models.prior import Prior, PriorConfig
 from corgi.models.text_prior import Sampling, TextPrior
-from corgi.names import ChoiceRule
+from corgi.models.unet import UNetSizes
+from corgi.names import ChoiceRule, NetworkName, SamplerName
 from tests.support.fake_cuda import CUDA, Watch, fake_cuda, to_cuda
 
 pytestmark = pytest.mark.slow
@@ -72,15 +73,23 @@ def test_every_rule_chooses_on_the_device(rule: ChoiceRule) -> None:
         assert prior.cluster(torch.zeros(ROWS, DIM, device=CUDA), range(ROWS)).device.type == "cuda"
 
 
-def test_a_picture_is_painted_on_the_device() -> None:
-    table = ShiftTable.ddpm(DIM)
-    decoder = LatentDenoiser(DenoiserConfig(6, DIM, 16, 1), table).eval()
-    autoencoder = LinearAutoencoder(torch.zeros(48), torch.ones(6, 48), torch.ones(6))
-    process = ShiftedDiffusion(ShiftTable.ddpm(6), Schedule.named("cosine_zero_snr", 100))
+@pytest.mark.parametrize("interval", [(0.0, 1.0), (0.2, 0.8)])
+@pytest.mark.parametrize("sampler", ["ddim", "ancestral"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_picture_is_painted_on_the_device(
+    name: NetworkName, sampler: SamplerName, interval: tuple[float, float]
+) -> None:
+    """By every network, without a wait. The solver of diffusers plans with numpy: see below."""
+    sizes = NetworkSizes((2, 4, 4), width=16, depth=1, unet=UNetSizes((8, 16), heads=2), heads=2)
+    decoder = NETWORKS[name](sizes, ShiftTable.ddpm(DIM)).eval()
+    autoencoder = LinearAutoencoder(torch.zeros(48), torch.ones(32, 48), torch.ones(32))
+    process = ShiftedDiffusion(ShiftTable.ddpm(32), Schedule.named("cosine_zero_snr", 100))
     with fake_cuda() as watch:
-        painter = PictureDecoder(to_cuda(decoder), process.to(CUDA), to_cuda(autoencoder))
+        painter = PictureDecoder(
+            to_cuda(decoder), process.to(CUDA), to_cuda(autoencoder), "v", sampler, interval
+        )
         watch.syncs.clear()
-        found = painter.sample(torch.zeros(ROWS, DIM, device=CUDA), range(ROWS), 4)
+        found = painter.sample(torch.zeros(ROWS, DIM, device=CUDA), range(ROWS), 4, 2.0)
     assert found.device.type == "cuda"
     assert watch.syncs.total() == 0, watch.syncs
 

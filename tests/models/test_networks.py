@@ -1,14 +1,47 @@
 """Every registered network of the decoder: built by name, called as the painter calls it, its table in its state."""
 
+import math
 from typing import get_args
 
 import pytest
 import torch
+from torch import Tensor, nn
 
-from corgi.diffusion.shifted import ShiftTable
+from corgi.diffusion.schedule import Schedule
+from corgi.diffusion.shifted import ShiftedDiffusion, ShiftTable
+from corgi.models.autoencoder import LinearAutoencoder
 from corgi.models.networks import NETWORKS, NetworkSizes
-from corgi.models.picture_decoder import Denoiser
+from corgi.models.picture_decoder import Denoiser, PictureDecoder
+from corgi.models.unet import UNetSizes
 from corgi.names import NetworkName
+
+SHAPE = (2, 4, 4)
+LATENT = math.prod(SHAPE)
+SIZES = NetworkSizes(
+    SHAPE, width=16, depth=1, unet=UNetSizes(widths=(8, 16), heads=2, tokens=3), heads=2, knows_level=True
+)
+T = torch.tensor([1, 500, 1000])
+
+
+def build(name: NetworkName, trained: bool = True) -> nn.Module:
+    """A seeded small network; trained, its layers that start at zero have weights."""
+    torch.manual_seed(0)
+    table = ShiftTable.standardised(torch.randn(4), torch.rand(4) + 0.5)
+    network = NETWORKS[name](SIZES, table).eval()
+    if trained:
+        for parameter in network.parameters():
+            nn.init.normal_(parameter, std=0.2)
+    return network
+
+
+def inputs() -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return {
+        "latent": torch.randn(3, LATENT, generator=generator),
+        "t": T,
+        "embedding": torch.randn(3, 4, generator=generator),
+        "drop_mask": torch.tensor([True, False, False]),
+    }
 
 
 def test_settings_offer_the_networks_that_are_registered() -> None:
@@ -19,17 +52,101 @@ def test_settings_offer_the_networks_that_are_registered() -> None:
 @pytest.mark.parametrize("name", NETWORKS)
 @torch.no_grad()
 def test_law_every_network_answers_row_by_row_and_forgets_a_dropped_embedding(name: NetworkName) -> None:
-    torch.manual_seed(0)
-    table = ShiftTable.standardised(torch.randn(4), torch.rand(4) + 0.5)
-    network = NETWORKS[name](NetworkSizes(latent_shape=(2, 1, 3), width=16, depth=1), table)
-    for parameter in network.parameters():  # answers start at zero
-        torch.nn.init.normal_(parameter, std=0.2)
+    network, given = build(name), inputs()
     assert isinstance(network, Denoiser)
-    assert torch.equal(network.state_dict()["embedding_table.mean"], table.mean)
-    latent, t, embedding = torch.randn(3, 6), torch.tensor([1, 500, 1000]), torch.randn(3, 4)
-    drop = torch.tensor([True, False, False])
-    answer = network(latent, t, embedding, drop)
-    assert answer.shape == latent.shape
-    torch.testing.assert_close(network(latent[1:2], t[1:2], embedding[1:2], drop[1:2]), answer[1:2])
-    other = network(latent, t, embedding + 1, drop)
-    assert [bool(torch.equal(a, b)) for a, b in zip(answer, other, strict=True)] == [True, False, False]
+    answer = network(**given)
+    assert answer.shape == given["latent"].shape
+    for row in range(3):
+        alone = network(**{key: value[row : row + 1] for key, value in given.items()})
+        torch.testing.assert_close(alone, answer[row : row + 1], rtol=1e-4, atol=1e-5)
+    other = network(**{**given, "embedding": given["embedding"] + 1})
+    changed = (other - answer).abs().amax(dim=1) > 1e-4
+    assert changed.tolist() == [False, True, True]
+
+
+@pytest.mark.law
+@pytest.mark.parametrize("name", NETWORKS)
+@torch.no_grad()
+def test_law_every_untrained_network_predicts_zero(name: NetworkName) -> None:
+    """The best constant, whatever the prediction stands for."""
+    assert not build(name, trained=False)(**inputs()).any()
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@torch.no_grad()
+def test_the_level_of_noise_is_heard_unless_the_embedding_is_dropped(name: NetworkName) -> None:
+    """No level is level 0."""
+    network, given = build(name), inputs()
+    silent, none, half = (
+        network(**given, level=level) for level in (None, torch.zeros(3), torch.full((3,), 0.5))
+    )
+    assert torch.equal(silent, none)
+    assert ((half - none).abs().amax(dim=1) > 1e-4).tolist() == [False, True, True]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_weight_learns(name: NetworkName) -> None:
+    """After the first steps from zero no parameter is left without a gradient."""
+    network, given = build(name, trained=False).train(), inputs()
+    optimizer, target = torch.optim.SGD(network.parameters(), 0.1), torch.randn(3, LATENT)
+    for _ in range(3):
+        optimizer.zero_grad()
+        loss = (network(**given, level=torch.rand(3)) - target).square().mean()
+        loss.backward()
+        optimizer.step()
+    silent = [key for key, p in network.named_parameters() if p.grad is None or not bool(p.grad.any())]
+    assert silent == []
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@torch.no_grad()
+def test_embeddings_are_standardised_by_the_table_inside_which_is_in_the_state(name: NetworkName) -> None:
+    network, given = build(name), inputs()
+    held = ShiftTable.from_state(
+        {key: value for key, value in network.get_submodule("embedding_table").state_dict().items()}
+    )
+    plain = NETWORKS[name](SIZES, ShiftTable.ddpm(4)).eval()
+    plain.load_state_dict({**network.state_dict(), **_prefixed(ShiftTable.ddpm(4))})
+    whitened = {**given, "embedding": held.whiten(given["embedding"], torch.zeros(3, dtype=torch.int64))}
+    torch.testing.assert_close(plain(**whitened), network(**given), rtol=1e-4, atol=1e-5)
+    plain.load_state_dict(network.state_dict())
+    assert torch.equal(plain(**given), network(**given))
+
+
+def _prefixed(table: ShiftTable) -> dict[str, Tensor]:
+    return {f"embedding_table.{key}": value for key, value in table.state_dict().items()}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@torch.no_grad()
+def test_half_precision_answers_in_float32(name: NetworkName) -> None:
+    """bf16 weights, fp32 answer, close to the fp32 network."""
+    network, given = build(name), inputs()
+    full = network(**given)
+    half = network.bfloat16()(**given)
+    assert half.dtype == torch.float32
+    assert float((half - full).norm() / full.norm()) < 0.1
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_seed_paints_one_picture_whatever_its_batch(name: NetworkName) -> None:
+    torch.manual_seed(0)
+    components = torch.linalg.qr(torch.randn(3 * 16, LATENT)).Q.mT
+    autoencoder = LinearAutoencoder(torch.full((48,), 0.5), components, torch.full((LATENT,), 0.2))
+    network = build(name)
+    assert isinstance(network, Denoiser)
+    process = ShiftedDiffusion(ShiftTable.ddpm(LATENT), Schedule.named("cosine_zero_snr", 50))
+    decoder, embedding = PictureDecoder(network, process, autoencoder), torch.randn(70, 4)
+    together = decoder.sample(embedding, range(70), steps=3, guidance=3.0)
+    for row in (0, 40, 69):
+        alone = decoder.sample(embedding[row : row + 1], [row], steps=3, guidance=3.0)
+        assert (together[row].int() - alone[0].int()).abs().max() <= 1
+    assert not torch.equal(together[0], together[1])
+
+
+@pytest.mark.parametrize("name", ["unet", "dit"])
+@pytest.mark.parametrize("shape", [(32,), (2, 3, 3), (2, 4, 3)])
+def test_a_latent_that_does_not_fit_is_refused(name: NetworkName, shape: tuple[int, ...]) -> None:
+    sizes = NetworkSizes(shape, width=16, depth=1, unet=SIZES.unet, heads=2)
+    with pytest.raises(ValueError, match=r"latent of shape"):
+        NETWORKS[name](sizes, ShiftTable.ddpm(4))

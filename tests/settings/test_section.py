@@ -19,7 +19,8 @@ from corgi.settings.clip import (
 )
 from corgi.settings.compare import CompareSettings, ScoreSettings
 from corgi.settings.data import DownloadSettings, FilterSettings, PlanSettings
-from corgi.settings.models import AutoencoderSettings, DecoderSettings, EvaluateSettings, PriorSettings
+from corgi.settings.decoder import DecoderSettings
+from corgi.settings.models import AutoencoderSettings, EvaluateSettings, PriorSettings
 from corgi.settings.recipe import ClusterSettings, Recipe
 from corgi.settings.section import Section, added, digest, neutral
 from corgi.settings.training import TrackingSettings, TrainingSettings

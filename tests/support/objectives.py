@@ -11,7 +11,8 @@ from torch import Tensor
 
 from corgi.feeding.feed import Rows
 from corgi.models.autoencoder import LinearAutoencoder
-from corgi.settings.models import DecoderSettings, PriorSettings
+from corgi.settings.decoder import DecoderSettings
+from corgi.settings.models import PriorSettings
 from corgi.tables import schema
 from corgi.tables.manifest import RowCounts
 from corgi.tables.run import Run

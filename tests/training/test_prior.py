@@ -317,11 +317,10 @@ def test_the_cosines_shown_are_those_whose_mean_is_reported(run):
 
 
 def test_settings_that_cannot_work_are_refused():
-    """Half head dimensions, eps without signal, dpm++ without it, learned parts under ZeRO."""
+    """Half head dimensions, eps without signal, learned parts under ZeRO."""
     for changes, words in (
         ({"rotary": True, "width": 34, "heads": 34}, "even head dimension"),
         ({"prediction": "eps", "schedule": "cosine_zero_snr"}, "undefined"),
-        ({"sampler": "dpm++", "schedule": "linear_zero_snr"}, "dpm"),
         ({"learned_shift": True}, "zero_stage=0"),
         ({"cluster_choice": "learned"}, "zero_stage=0"),
     ):

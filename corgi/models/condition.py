@@ -1,0 +1,55 @@
+"""How an image embedding enters a spatial network: as a vector beside the time, as tokens to attend to, or as the learned null."""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from corgi.models.embedding import sinusoidal_embedding
+
+LEVEL_POSITIONS = 1000.0
+"""The share of noise 0..1 is told as the sinusoid of a position 0..1000."""
+
+
+class ImageCondition(nn.Module):
+    """Linear maps of a standardised image embedding to a vector and to tokens; a dropped embedding gives learned ones instead.
+
+    The null is learned because zeros would be the mean embedding, not the absence of one.
+    """
+
+    def __init__(
+        self, embedding_dim: int, width: int, tokens: tuple[int, int] = (0, 0), knows_level: bool = False
+    ) -> None:
+        """Build the maps; `tokens` is (number, width), `knows_level` adds the level of noise on the embedding to the vector."""
+        super().__init__()
+        self.width, self.num_tokens = width, tokens[0]
+        self.vector = nn.Linear(embedding_dim, width)
+        self.null_vector = nn.Parameter(torch.zeros(width))
+        self.level = nn.Linear(width, width) if knows_level else None
+        if self.num_tokens:
+            self.tokens = nn.Linear(embedding_dim, tokens[0] * tokens[1])
+            self.null_tokens = nn.Parameter(torch.zeros(tokens))
+
+    def forward(
+        self,
+        standardised: Float[Tensor, "batch embedding_dim"],
+        drop_mask: Bool[Tensor, "batch"],
+        level: Float[Tensor, "batch"] | None = None,
+    ) -> tuple[Float[Tensor, "batch width"], Float[Tensor, "batch tokens token_width"] | None]:
+        """Return the vector and the tokens; without `level` the embedding is taken to be free of noise."""
+        image = standardised.to(self.vector.weight.dtype)
+        vector = self.vector(image)
+        if self.level is not None:
+            vector = vector + self.level(level_embedding(level, vector))
+        vector = torch.where(drop_mask[:, None], self.null_vector.to(vector.dtype), vector)
+        if not self.num_tokens:
+            return vector, None
+        tokens = self.tokens(image).unflatten(1, tuple(self.null_tokens.shape))
+        return vector, torch.where(drop_mask[:, None, None], self.null_tokens.to(tokens.dtype), tokens)
+
+
+def level_embedding(
+    level: Float[Tensor, "batch"] | None, like: Float[Tensor, "batch width"]
+) -> Float[Tensor, "batch width"]:
+    """Return the sinusoid of each row's share of noise, in the dtype of `like`; None: no noise."""
+    share = like.new_zeros(len(like)) if level is None else level
+    return sinusoidal_embedding(LEVEL_POSITIONS * share, like.shape[1]).to(like.dtype)

@@ -1,0 +1,118 @@
+"""The convolutional decoder network: diffusers' UNet2DConditionModel on spatial latents, conditioned on an image embedding."""
+
+# pyright: reportUnknownArgumentType=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+# diffusers has functions without types
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from corgi.diffusion.shifted import ShiftTable
+from corgi.models.condition import ImageCondition
+
+NORM_GROUPS = 8
+"""Groups of every GroupNorm; each width is a multiple of it."""
+
+
+@dataclass(frozen=True)
+class UNetSizes:
+    """Describe the U-Net; the defaults are the CPU demo on latents of 8 x 8."""
+
+    widths: tuple[int, ...] = (96, 192)
+    """Channels of each level; the first has the side of the latent, each further one half of the side before."""
+    layers: int = 1
+    """Residual blocks of a level on the way down; one more on the way up."""
+    attention: tuple[int, ...] = (1,)
+    """Levels with attention, counted from 0; the middle always has it."""
+    heads: int = 4
+    """Attention heads."""
+    tokens: int = 4
+    """Tokens that attention reads of the image embedding."""
+    dropout: float = 0.0
+    """Share of activations dropped in the residual blocks in training."""
+
+    @property
+    def reduction(self) -> int:
+        """By how much the deepest level's side is smaller than the latent's."""
+        return 2 ** (len(self.widths) - 1)
+
+
+class UNet(nn.Module):
+    """Denoise a latent of shape (channels, side, side); flat latents come and go as all networks' do.
+
+    The embedding is standardised by a one-cluster table, which travels with the state dict. Its vector is added to the time
+    embedding, its tokens are read by cross-attention. The last layer starts at zero.
+    """
+
+    def __init__(
+        self,
+        latent_shape: tuple[int, ...],
+        sizes: UNetSizes,
+        embedding_table: ShiftTable,
+        knows_level: bool = False,
+    ) -> None:
+        """Build the network; ValueError when the latent is not spatial or its side cannot be halved often enough."""
+        super().__init__()
+        if len(latent_shape) != 3 or latent_shape[1] % sizes.reduction or latent_shape[2] % sizes.reduction:
+            raise ValueError(
+                f"a U-Net of {len(sizes.widths)} levels cannot divide a latent of shape {latent_shape}"
+            )
+        self.latent_shape = latent_shape
+        self.embedding_table = ShiftTable.from_state(embedding_table.state_dict())
+        self.unet = _build(latent_shape, sizes)
+        width, token_width = 4 * sizes.widths[0], sizes.widths[-1]
+        self.condition = ImageCondition(embedding_table.dim, width, (sizes.tokens, token_width), knows_level)
+        nn.init.zeros_(self.unet.conv_out.weight)
+        nn.init.zeros_(self.unet.conv_out.bias)
+
+    def forward(
+        self,
+        latent: Float[Tensor, "batch latent_dim"],
+        t: Int[Tensor, "batch"],
+        embedding: Float[Tensor, "batch embedding_dim"],
+        drop_mask: Bool[Tensor, "batch"],
+        level: Float[Tensor, "batch"] | None = None,
+    ) -> Float[Tensor, "batch latent_dim"]:
+        """Predict what the objective asks for, in float32 at least.
+
+        Args:
+            latent: noisy standardised latent.
+            t: timestep 1..T of the full schedule.
+            embedding: image embedding, standardised inside.
+            drop_mask: True where the embedding is replaced by the learned null.
+            level: share of noise on the embedding; None: none.
+
+        """
+        standardised = self.embedding_table.whiten(embedding, torch.zeros_like(t))
+        vector, tokens = self.condition(standardised, drop_mask, level)
+        # Convolutions of this size are 5 to 15 % faster with the channels last.
+        picture = latent.to(self.unet.conv_in.weight.dtype).view(-1, *self.latent_shape)
+        picture = picture.contiguous(memory_format=torch.channels_last)
+        answer = self.unet(picture, t, tokens, class_labels=vector, return_dict=False)[0]
+        return answer.flatten(1).to(torch.promote_types(latent.dtype, torch.float32))
+
+
+def _build(latent_shape: tuple[int, ...], sizes: UNetSizes) -> Any:
+    # 3 s of processor time, which a training of another network need not pay
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+
+    attends = [level in sizes.attention for level in range(len(sizes.widths))]
+    return UNet2DConditionModel(
+        sample_size=latent_shape[1],
+        in_channels=latent_shape[0],
+        out_channels=latent_shape[0],
+        down_block_types=tuple("CrossAttnDownBlock2D" if has else "DownBlock2D" for has in attends),
+        up_block_types=tuple("CrossAttnUpBlock2D" if has else "UpBlock2D" for has in reversed(attends)),
+        block_out_channels=sizes.widths,
+        layers_per_block=sizes.layers,
+        attention_head_dim=sizes.heads,  # diffusers' name for the number of heads
+        cross_attention_dim=sizes.widths[-1],
+        use_linear_projection=True,
+        class_embed_type="identity",
+        resnet_time_scale_shift="scale_shift",
+        norm_num_groups=NORM_GROUPS,
+        dropout=sizes.dropout,
+    )

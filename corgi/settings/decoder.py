@@ -1,0 +1,124 @@
+"""Settings of the decoder: its network, its objective, how it paints."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from corgi.names import NetworkName, SamplerName
+from corgi.settings.section import Section, added
+from corgi.settings.training import TrainingSettings
+
+
+class UNetSettings(Section):
+    """Sizes of the convolutional decoder network (`decoder.network=unet`)."""
+
+    widths: tuple[Annotated[int, Field(ge=8, le=4096, multiple_of=8)], ...] = Field(
+        default=(96, 192), min_length=1, max_length=8
+    )
+    """Channels of each level; the first has the side of the latent, each further one half of the side before."""
+    layers: int = Field(default=1, ge=1, le=8)
+    """Residual blocks of a level on the way down; one more on the way up."""
+    attention: tuple[Annotated[int, Field(ge=0)], ...] = (1,)
+    """Levels with attention, counted from 0; the middle always has it."""
+    heads: int = Field(default=4, ge=1, le=64)
+    """Attention heads; a divisor of each width."""
+    tokens: int = Field(default=4, ge=1, le=256)
+    """Tokens of the image embedding that attention reads."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Share of activations dropped in the residual blocks in training."""
+
+    @model_validator(mode="after")
+    def _levels_exist_and_heads_fit(self) -> Self:
+        missing = [level for level in self.attention if level >= len(self.widths)]
+        if missing:
+            raise ValueError(
+                f"attention names level {missing[0]}; the levels are 0 to {len(self.widths) - 1}"
+            )
+        uneven = [width for width in self.widths if width % self.heads]
+        if uneven:
+            raise ValueError(f"width {uneven[0]} must be a multiple of heads {self.heads}")
+        return self
+
+
+class DiTSettings(Section):
+    """Sizes of the transformer decoder network (`decoder.network=dit`) beside `decoder.width` and `decoder.depth`."""
+
+    heads: int = Field(default=8, ge=1, le=64)
+    """Attention heads; a divisor of decoder.width."""
+    patch: int = Field(default=2, ge=1, le=64)
+    """Side of the square of latents that is one token; a divisor of the latent's side."""
+
+
+class DecoderSettings(Section):
+    """The decoder: CLIP image embedding -> latents, by diffusion."""
+
+    network: NetworkName = added("mlp", since="0.2")
+    """mlp: residual blocks on the flat latent. unet: convolutions on a spatial one. dit: a transformer on patches of it."""
+    width: int = Field(default=640, ge=16)
+    """Width of the residual blocks of mlp, of the tokens of dit."""
+    depth: int = Field(default=4, ge=1)
+    """Blocks of mlp or dit."""
+    unet: UNetSettings = added(UNetSettings(), since="0.2.0")
+    """Sizes of the network unet."""
+    dit: DiTSettings = added(DiTSettings(), since="0.2.0")
+    """Further sizes of the network dit."""
+    schedule: Literal["cosine", "linear", "flow"] = "cosine"
+    """Noise schedule, made zero-terminal-SNR; flow: the straight path of flow matching."""
+    zero_terminal_snr: bool = added(True, since="0.2.0")
+    """Whether nothing of the picture is left at T; False is for eps, and no schedule flow."""
+    prediction: Literal["v", "x0", "eps", "flow"] = added("v", since="0.2.0")
+    """What the network answers; flow: the velocity eps - x_0."""
+    loss_weight: Literal["none", "min_snr"] = added("none", since="0.2.0")
+    """Weight of the squared error of the prediction; min_snr: that of min(SNR, 5) on the error of x_0."""
+    num_timesteps: int = Field(default=1000, ge=2)
+    """T."""
+    embedding_drop_prob: float = Field(default=0.1, ge=0, lt=1)
+    """Probability of training without the embedding, for guidance."""
+    conditioning_noise: float = Field(default=0.0, ge=0, le=1)
+    """Standard deviation of the noise on the standardised embedding in training."""
+    noise_level_known: bool = added(False, since="0.2.0")
+    """Draw each row's share of noise between 0 and conditioning_noise squared, and tell the network; it paints at share 0."""
+    sample_steps: int = Field(default=20, ge=1)
+    """Sampler steps."""
+    sampler: SamplerName = added("ddim", since="0.2.0")
+    """Sampler of generate; ddim is Euler's method on the probability flow, dpm++ is DPM-Solver++ 2M."""
+    guidance: float = Field(default=1.5, ge=0)
+    """Classifier-free guidance scale."""
+    guidance_interval: tuple[Annotated[float, Field(ge=0, le=1)], Annotated[float, Field(ge=0, le=1)]] = (
+        added((0.0, 1.0), since="0.2.0")
+    )
+    """Shares of T between which guidance is used; outside, its scale is 1 (Kynkaanniemi et al. 2024)."""
+    seed: int = Field(default=0, ge=0, lt=2**32)
+    """Seed of weights, order and noise."""
+    training: TrainingSettings = TrainingSettings()
+    """The training."""
+
+    @model_validator(mode="after")
+    def _steps_exist(self) -> Self:
+        if self.sample_steps > self.num_timesteps:
+            raise ValueError(
+                f"sample_steps {self.sample_steps} must be at most num_timesteps {self.num_timesteps}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _objective_fits(self) -> Self:
+        if self.prediction == "eps" and (self.zero_terminal_snr or self.schedule != "linear"):
+            raise ValueError(
+                "prediction eps divides by the signal that is left at T: set schedule=linear and zero_terminal_snr=false, or take v"
+            )
+        if self.schedule == "flow" and not self.zero_terminal_snr:
+            raise ValueError("schedule flow ends in pure noise: leave zero_terminal_snr true")
+        if self.guidance_interval[0] > self.guidance_interval[1]:
+            raise ValueError(f"guidance_interval {self.guidance_interval} must ascend")
+        if self.noise_level_known and self.conditioning_noise == 0:
+            raise ValueError("noise_level_known needs conditioning_noise above 0")
+        return self
+
+    @model_validator(mode="after")
+    def _tokens_fit(self) -> Self:
+        if self.network == "dit" and (self.width % self.dit.heads or self.width % 4):
+            raise ValueError(
+                f"width {self.width} must be a multiple of 4 and of dit.heads {self.dit.heads} for the network dit"
+            )
+        return self
