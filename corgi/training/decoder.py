@@ -15,6 +15,7 @@ from corgi.feeding.noise import Noise
 from corgi.feeding.rows import DecoderRows, embedded_shards, vector_moments
 from corgi.flow.cluster import connect
 from corgi.flow.context import Context
+from corgi.models.autoencoder import Autoencoder
 from corgi.models.denoiser import perturb_embedding
 from corgi.models.device import given_device
 from corgi.models.networks import NETWORKS, NetworkSizes
@@ -42,6 +43,7 @@ def run(context: Context) -> list[ShardTask]:
 
     Raises:
         InputError: no train picture is selected, or no val picture to rank checkpoints by.
+        SettingsError: the network does not fit the latents.
 
     """
     model, *latents = context.shards("autoencoder")
@@ -49,6 +51,7 @@ def run(context: Context) -> list[ShardTask]:
     if not context.pending([task]):
         return [task]
     settings: DecoderSettings = context.recipe.decoder
+    check_network(settings, load_autoencoder(context.store, model).latent_shape)
     shards = embedded_shards(task.root, task.inputs)
     rows = DecoderRows(shards, task.payload["latents"], Split.TRAIN)
     check_decoder_rows(rows)

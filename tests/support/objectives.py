@@ -11,7 +11,7 @@ from torch import Tensor
 
 from corgi.feeding.feed import Rows
 from corgi.models.autoencoder import LinearAutoencoder
-from corgi.settings.decoder import DecoderSettings
+from corgi.settings.decoder import DecoderSettings, DiTSettings, UNetSettings
 from corgi.settings.models import PriorSettings
 from corgi.tables import schema
 from corgi.tables.manifest import RowCounts
@@ -22,7 +22,14 @@ from corgi.training.prior import PriorObjective
 from tests.support.tables import DIM, Output, commit_stage, tiny_run
 
 PRIOR = PriorSettings(width=32, depth=1, heads=2, num_timesteps=50, coarse_caption_share=0.5)
-DECODER = DecoderSettings(width=16, depth=1, num_timesteps=50, sample_steps=5)
+DECODER = DecoderSettings(
+    width=16,
+    depth=1,
+    num_timesteps=50,
+    sample_steps=5,
+    unet=UNetSettings(widths=(8,), attention=(0,), heads=2),
+    dit=DiTSettings(heads=2, patch=1),
+)
 SIDE, LATENT = 4, 6
 ENCODER, WORD_WIDTH = "words", 6
 WITH_WORDS: dict[str, Any] = {"num_text_tokens": 4, "encoding_dim": WORD_WIDTH}
@@ -103,13 +110,16 @@ def decoder_run(root: Path) -> Run:
 
 
 def decoder_objective(run: Run, **changes: Any) -> DecoderObjective:
-    """Return the decoder's objective, its settings changed."""
+    """Return the decoder's objective, its settings changed; the latents count as spatial for a network that needs it."""
     stages = ("embed", "curate", "autoencoder")
     paths = {stage: [shard.path for shard in run.shards(stage)] for stage in stages}
     settings = DECODER.model_copy(update=changes).model_dump(mode="json")
     root = str(run.store.root.parent)
     model, *latents = paths["autoencoder"]
-    return DecoderObjective(root, paths["embed"], paths["curate"], model, latents, settings)
+    made = DecoderObjective(root, paths["embed"], paths["curate"], model, latents, settings)
+    if made.settings.network != "mlp":
+        made.latent_shape = (LATENT, 1, 1)
+    return made
 
 
 def every_row(rows: Rows) -> dict[str, Tensor]:

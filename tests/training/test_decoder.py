@@ -8,10 +8,11 @@ from corgi.diffusion.loss import from_x0
 from corgi.feeding.noise import Noise
 from corgi.models.denoiser import LatentDenoiser
 from corgi.models.picture_decoder import PictureDecoder, to_bytes
-from corgi.settings.errors import InputError
+from corgi.settings.decoder import DecoderSettings
+from corgi.settings.errors import InputError, SettingsError
 from corgi.tables.manifest import RowCounts
 from corgi.tables.run import Run
-from corgi.training.decoder import DROP, DecoderObjective, load_decoder
+from corgi.training.decoder import DROP, DecoderObjective, check_network, load_decoder, painter_of
 from tests.support.objectives import (
     DECODER,
     SIDE,
@@ -45,6 +46,96 @@ def test_eq_16_an_oracle_of_v_has_no_loss_and_silence_has_the_mean_square_of_v(r
     assert float(objective.loss(oracle, batch, noise)[0]) == 0
     silent, _ = objective.loss(lambda z_t, *_: torch.zeros_like(z_t), batch, noise)
     torch.testing.assert_close(silent, targets[0].square().mean())
+
+
+OBJECTIVES = {
+    "v": {},
+    "x0": {"prediction": "x0"},
+    "eps": {"prediction": "eps", "schedule": "linear", "zero_terminal_snr": False},
+    "flow": {"prediction": "flow", "schedule": "flow"},
+}
+
+
+@pytest.mark.parametrize("kind", OBJECTIVES)
+@pytest.mark.parametrize("weight", ["none", "min_snr"])
+def test_eq_25_an_oracle_of_any_prediction_has_no_loss_and_paints_its_latent(run, kind, weight):
+    """What the objective asks of the network is what the painter takes its answer for."""
+    objective = decoder_objective(run, **OBJECTIVES[kind], loss_weight=weight)
+    batch = _batch(objective)
+    noise = Noise(0, torch.arange(len(batch["image"])))
+
+    class Oracle(torch.nn.Module):
+        def forward(self, z_t, t, embedding, drop):
+            return from_x0(objective.process, batch["latent"], z_t, t, torch.zeros_like(t), kind)
+
+    assert float(objective.loss(Oracle(), batch, noise)[0]) < 1e-10
+    silent, _ = objective.loss(lambda z_t, *_: torch.zeros_like(z_t), batch, noise)
+    assert float(silent) > 0.05
+    painter = painter_of(objective.settings, Oracle(), objective.process, linear_autoencoder())
+    painted = painter.sample(batch["image"], range(len(batch["image"])), steps=7, guidance=2.0)
+    known = to_bytes(linear_autoencoder().decode(batch["latent"]))
+    assert (painted.int() - known.int()).abs().max() <= 1
+
+
+def test_min_snr_scales_each_row_by_its_own_time(run):
+    plain, weighted = (decoder_objective(run, loss_weight=weight) for weight in ("none", "min_snr"))
+    batch = _batch(plain)
+    t = torch.arange(1, len(batch["image"]) + 1)
+    noise = Noise(0, torch.arange(len(t)))
+    silent = lambda z_t, *_: torch.zeros_like(z_t)  # noqa: E731
+    errors = [objective._error(silent, batch, noise, t) for objective in (plain, weighted)]
+    snr = plain.process.schedule.snr[t]
+    torch.testing.assert_close(errors[1], (errors[0] * snr.clamp(max=5) / (snr + 1)).float())
+
+
+def test_a_told_level_is_the_one_that_was_used_and_is_silent_on_val(run):
+    objective = decoder_objective(run, conditioning_noise=0.5, noise_level_known=True)
+    batch = _batch(objective, times=400)
+    noise = Noise(0, torch.arange(len(batch["image"])))
+    seen = {}
+
+    def spy(z_t, t, embedding, drop, level=None):
+        seen.update(embedding=embedding, level=level)
+        return torch.zeros_like(z_t)
+
+    objective.loss(spy, batch, noise)
+    level = seen["level"]
+    assert 0 <= float(level.min()) < 0.01
+    assert 0.24 < float(level.max()) <= 0.25
+    row = torch.zeros(len(level), dtype=torch.int64)
+    z, noisy = (objective.table.whiten(value, row) for value in (batch["image"], seen["embedding"]))
+    left = (noisy - (1 - level)[:, None].sqrt() * z) / level[:, None].sqrt()
+    assert float(left.std()) == pytest.approx(1, abs=0.05)
+    objective._error(spy, batch, noise, noise.integers(1, 51, 0), augment=False)
+    assert seen["level"] is None
+    assert torch.equal(seen["embedding"], batch["image"])
+
+
+@pytest.mark.parametrize("network", ["unet", "dit"])
+def test_every_network_is_evaluated_and_shown(run, network):
+    objective = decoder_objective(run, network=network)
+    torch.manual_seed(0)
+    model = objective.model()
+    assert objective.evaluate(model) == objective.evaluate(model)
+    assert objective.show(model).pictures["samples"].shape[0] == 2 * SIDE
+
+
+@pytest.mark.parametrize(
+    ("network", "shape", "words"),
+    [
+        ("unet", (8, 6, 6), "U-Net of 3 levels cannot divide a latent of shape .8, 6, 6."),
+        ("dit", (8, 7, 7), "patches of 2 do not tile"),
+        ("dit", (12,), "patches of 2 do not tile"),
+    ],
+)
+def test_a_network_that_does_not_fit_the_latents_is_one_line(network, shape, words):
+    settings = DecoderSettings.model_validate(
+        {"network": network, "width": 16, "unet": {"widths": [8, 8, 8], "heads": 2}}
+    )
+    with pytest.raises(SettingsError, match=words) as error:
+        check_network(settings, shape)
+    assert "\n" not in str(error.value)
+    check_network(settings, (8, 8, 8))
 
 
 def test_the_embedding_is_dropped_with_the_recipes_probability_and_perturbed_by_its_share(run):

@@ -97,9 +97,22 @@ def test_the_baselines_losses_do_too(run: Run, variant: str) -> None:
     check_cost(watch)
 
 
-@pytest.mark.parametrize("noise", [0.0, 0.5])
-def test_the_decoders_loss_does_too(decoding: Run, noise: float) -> None:
-    loss, watch = one_loss(decoder_objective(decoding, conditioning_noise=noise))
+PAINTING: dict[str, dict[str, Any]] = {
+    "mlp": {},
+    "unet": {"network": "unet"},
+    "dit": {"network": "dit"},
+    "noise": {"conditioning_noise": 0.5},
+    "noise told": {"conditioning_noise": 0.5, "noise_level_known": True},
+    "x0": {"prediction": "x0"},
+    "eps": {"prediction": "eps", "schedule": "linear", "zero_terminal_snr": False},
+    "flow": {"prediction": "flow", "schedule": "flow"},
+    "min_snr": {"loss_weight": "min_snr"},
+}
+
+
+@pytest.mark.parametrize("option", list(PAINTING))
+def test_the_decoders_loss_does_too(decoding: Run, option: str) -> None:
+    loss, watch = one_loss(decoder_objective(decoding, **PAINTING[option]))
     assert loss.device.type == "cuda"
     check_cost(watch)
 
@@ -139,10 +152,11 @@ def shown_on(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return seen
 
 
+@pytest.mark.parametrize("option", ["mlp", "unet", "dit", "flow"])
 def test_the_decoder_is_evaluated_and_shown_on_its_device(
-    decoding: Run, monkeypatch: pytest.MonkeyPatch
+    decoding: Run, option: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    objective = decoder_objective(decoding)
+    objective = decoder_objective(decoding, **PAINTING[option])
     with fake_cuda() as watch, torch.no_grad():
         objective.place(CUDA)
         model = to_cuda(objective.model())
