@@ -74,7 +74,7 @@ class PictureDecoder:
                 steps,
                 guidance,
             )
-            for first in range(0, len(embedding), PAINTED_AT_ONCE)
+            for first in range(0, max(1, len(embedding)), PAINTED_AT_ONCE)
         ]
         return torch.cat(parts)
 

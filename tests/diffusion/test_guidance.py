@@ -82,7 +82,7 @@ def test_scales_0_and_1_cost_one_network_call() -> None:
 def test_outside_its_interval_guidance_has_scale_1(scale: float) -> None:
     """Rows within 10..400 are guided, both ends included, the others are conditional."""
     z, t = normal(5, 4), torch.tensor([1, 10, 400, 401, 1000])
-    found = guided(conditional, unconditional, scale, (10, 400))(z, t, CLUSTER)
+    found = guided(conditional, unconditional, scale, (10.0, 400.0))(z, t, CLUSTER)
     c = conditional(z, t, CLUSTER)
     expected = guide(c, unconditional(z, t, CLUSTER), scale)
     inside = torch.tensor([False, True, True, False, False])

@@ -10,6 +10,7 @@ from corgi.models.unet import UNet, UNetSizes
 SHAPE = (2, 4, 4)
 
 
+@pytest.mark.slow
 def test_the_default_is_the_size_of_the_demo() -> None:
     """Widths 96 and 192 on latents of 8 x 8 x 8."""
     with torch.device("meta"):
@@ -21,7 +22,7 @@ def test_the_default_is_the_size_of_the_demo() -> None:
 @torch.no_grad()
 def test_every_choice_of_levels_builds_and_sees_the_whole_picture(attention: tuple[int, ...]) -> None:
     torch.manual_seed(0)
-    sizes = UNetSizes((8, 8, 16), 2, attention, heads=2, tokens=2)
+    sizes = UNetSizes((16, 16, 16), 2, attention, heads=2, tokens=2)
     network = UNet(SHAPE, sizes, ShiftTable.ddpm(4)).eval()
     for parameter in network.parameters():
         nn.init.normal_(parameter, std=0.2)

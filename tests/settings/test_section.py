@@ -19,7 +19,7 @@ from corgi.settings.clip import (
 )
 from corgi.settings.compare import CompareSettings, ScoreSettings
 from corgi.settings.data import DownloadSettings, FilterSettings, PlanSettings
-from corgi.settings.decoder import DecoderSettings
+from corgi.settings.decoder import DecoderSettings, DiTSettings, UNetSettings
 from corgi.settings.models import AutoencoderSettings, EvaluateSettings, PriorSettings
 from corgi.settings.recipe import ClusterSettings, Recipe
 from corgi.settings.section import Section, added, digest, neutral
@@ -39,6 +39,8 @@ SECTIONS: list[Section] = [
         )
     ),
     *(kind() for kind in (AutoencoderSettings, DecoderSettings, EvaluateSettings, TrainingSettings)),
+    UNetSettings(),
+    DiTSettings(),
     PriorSettings(training=TrainingSettings(zero_stage=0)),  # a learned shift needs it
     CompareSettings(),
     ScoreSettings(),
@@ -64,6 +66,10 @@ HAND_MADE: dict[tuple[str, str], Any] = {
     ("PriorSettings", "variants"): ("dalle2",),
     ("PriorSettings", "heads"): 16,
     ("PriorSettings", "width"): 1024,
+    ("DecoderSettings", "guidance_interval"): (0.2, 0.8),
+    ("UNetSettings", "widths"): (96,) * 2,
+    ("UNetSettings", "attention"): (0,),
+    ("UNetSettings", "heads"): 8,
     ("TrainingSettings", "betas"): (0.5, 0.5),
     ("EvaluateSettings", "steps"): (3,),
     ("DownloadSettings", "engine"): "img2dataset",
@@ -145,6 +151,7 @@ def changed(section: Section, name: str) -> Section:
     needs = {
         (DownloadSettings, "engine"): {"trust_list": True},
         (TrainingSettings, "keep_best"): {"eval_every_steps": 1},
+        (DecoderSettings, "noise_level_known"): {"conditioning_noise": 0.5},
     }
     extra = needs.get((type(section), name), {})
     return type(section).model_validate({**section.model_dump(), **extra, name: another(section, name)})

@@ -27,7 +27,7 @@ DECODER = DecoderSettings(
     depth=1,
     num_timesteps=50,
     sample_steps=5,
-    unet=UNetSettings(widths=(8,), attention=(0,), heads=2),
+    unet=UNetSettings(widths=(16,), attention=(0,), heads=2),
     dit=DiTSettings(heads=2, patch=1),
 )
 SIDE, LATENT = 4, 6

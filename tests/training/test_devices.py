@@ -152,6 +152,7 @@ def shown_on(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return seen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", ["mlp", "unet", "dit", "flow"])
 def test_the_decoder_is_evaluated_and_shown_on_its_device(
     decoding: Run, option: str, monkeypatch: pytest.MonkeyPatch
