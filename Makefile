@@ -10,7 +10,7 @@ export RAY_USAGE_STATS_ENABLED := 0
 export HF_HUB_OFFLINE ?= 1
 export PATH := $(BIN):$(PATH)
 
-.PHONY: demo smoke compare compare-quick test test-fast test-smoke check gpu-check promises clean venv
+.PHONY: demo styles smoke compare compare-quick test test-fast test-smoke test-demo check gpu-check promises clean venv
 
 venv: $(STAMP)
 
@@ -25,6 +25,10 @@ $(STAMP):
 
 demo: $(STAMP)
 	@$(BIN)/python pipelines/demo.py
+
+# Six emoji sets from the npm registry, the whole flow on them; up to an hour.
+styles: $(STAMP)
+	@$(BIN)/python pipelines/demo.py --data iconify --recipe pipelines/recipes/styles.yaml --work runs/styles-site --port 8057
 
 smoke: $(STAMP)
 	@rm -rf runs/smoke
@@ -48,6 +52,11 @@ test-fast: $(STAMP)
 test-smoke: $(STAMP)
 	@test -e runs/smoke/report.html || { echo "runs/smoke is not there; nothing was run; run make smoke first" >&2; exit 3; }
 	$(BIN)/python -m pytest tests/flows -o norecursedirs=.git
+
+# The prompts of README, painted by the run that `make demo` left and judged by the network it is evaluated with.
+test-demo: $(STAMP)
+	@test -e runs/openmoji/report.html || { echo "runs/openmoji is not there; nothing was run; run make demo first" >&2; exit 3; }
+	$(BIN)/python -m pytest tests/trained -o norecursedirs=.git
 
 check: $(STAMP)
 	$(BIN)/ruff check .

@@ -22,8 +22,9 @@ from benchmarks.figures import Figures, alternated, ratios
 from corgi.clip.embed import embed_pictures
 from corgi.clip.references import model_shard, tower_refs
 from corgi.clip.towers import Tower, build_model, load_tower
-from corgi.demo.openmoji import catalogue, subset
-from corgi.demo.raster import FOLDER_NAME, rasterise
+from corgi.demo.packaged_styles import packaged
+from corgi.demo.pictures import subset
+from corgi.demo.raster import folder_name, rasterise
 from corgi.imaging.decode import decode, decode_stored
 from corgi.settings.clip import EmbedSettings, TowerRef
 from corgi.settings.data import DownloadSettings
@@ -88,7 +89,7 @@ def speed(figures: Figures, run: Run, ref: TowerRef, number: int, batch_size: in
 
 
 def parity(figures: Figures, ref: TowerRef, number: int, work: Path) -> None:
-    """Compare our vectors with open_clip's own on OpenMoji at source size, then on what is stored of it."""
+    """Compare our vectors with open_clip's own on the demo's pictures at source size, then on what is stored of it."""
     paths = sources(number, work)
     pictures = [opened_picture(path) for path in paths]
     for mode, interpolation in RESIZE_PATHS:
@@ -100,9 +101,9 @@ def parity(figures: Figures, ref: TowerRef, number: int, work: Path) -> None:
 
 
 def sources(number: int, work: Path) -> list[Path]:
-    """Return OpenMoji pictures at source size, rendered into a folder where they are not there yet."""
-    folder = work / FOLDER_NAME
-    rasterise(subset(catalogue(), number), folder)
+    """Return the demo's pictures at source size, rendered into a folder where they are not there yet."""
+    folder = work / folder_name(packaged())
+    rasterise(subset(packaged().pictures, number), folder)
     return sorted(path for path in folder.rglob("*.*") if path.suffix in (".png", ".jpg", ".webp"))[:number]
 
 

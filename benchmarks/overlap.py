@@ -1,4 +1,4 @@
-"""Download and embed together beside the slower of the two alone: OpenMoji over loopback, the demo's tower trained beforehand.
+"""Download and embed together beside the slower of the two alone: the demo's pictures over loopback, the demo's tower trained beforehand.
 
 make bench-overlap           (= python -m benchmarks.overlap; needs a run of make demo or make smoke)
 """

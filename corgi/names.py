@@ -16,3 +16,6 @@ ChoiceRule = Literal["text", "monte_carlo", "soft", "learned", "learned_soft"]
 
 ActivationName = Literal["none", "sigmoid"]
 """Filled by `corgi.clip.scores.ACTIVATIONS`."""
+
+JudgeName = Literal["efficientnet_lite1"]
+"""Filled by `corgi.evaluation.judges.JUDGES`."""

@@ -1,8 +1,8 @@
-"""Serve OpenMoji on loopback and run the whole flow on it.
+"""Serve emoji in several art styles on loopback and run the whole flow on them.
 
     python pipelines/demo.py [options] [key.path=value ...]
 
-What is not an option of this page (--recipe, --pictures, --port, --work) goes to full.py as it is.
+What is not an option of this page (--recipe, --pipeline, --data, --pictures, --port, --work) goes to full.py as it is.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ from types import FrameType
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from corgi.demo.openmoji import CREDIT, catalogue, subset
-from corgi.demo.raster import FOLDER_NAME, rasterise
+from corgi.demo.iconify_styles import fetched_styles
+from corgi.demo.packaged_styles import packaged
+from corgi.demo.pictures import Collection, subset
+from corgi.demo.raster import folder_name, rasterise
 from corgi.demo.site import DEFAULT_PORT, Site
 from corgi.demo.url_list import HOST, write_url_list
 from corgi.flow.output import until_closed
@@ -32,29 +34,38 @@ DEFAULT_WORK = Path("runs/openmoji-site")
 def main(arguments: list[str]) -> int:
     """Prepare and open the site, run the flow against it, and return the flow's exit code."""
     options, for_flow = _parser().parse_known_args(arguments)
-    pictures = catalogue() if options.pictures is None else subset(catalogue(), options.pictures)
-    folder = options.work / FOLDER_NAME
+    collection = packaged() if options.data == "packaged" else fetched_styles(options.work / "npm")
+    pictures = (
+        collection.pictures if options.pictures is None else subset(collection.pictures, options.pictures)
+    )
+    folder = options.work / folder_name(collection)
     url_list = options.work / f"urls-{len(pictures)}.parquet"
     num_rendered = rasterise(pictures, folder)
-    num_rows = write_url_list(url_list, pictures)
+    num_rows = write_url_list(url_list, pictures, collection.credit)
     with Site(folder, options.port) as site:
         print(
             f"{len(pictures)} pictures, {num_rendered} rendered now, {num_rows} rows, http://{site.address}"
         )
-        print(CREDIT, flush=True)
-        return _run_flow(options, url_list, site, for_flow)
+        print(collection.credit, flush=True)
+        return _run_flow(options, url_list, site, collection, for_flow)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="pipelines/demo.py",
         usage="%(prog)s [options] [key.path=value ...]",
-        description="Serve OpenMoji on loopback and run the whole flow on it; the rest goes to the flow's script as it is.",
+        description="Serve emoji on loopback and run the whole flow on them; the rest goes to the flow's script as it is.",
         allow_abbrev=False,
     )
     option = parser.add_argument
     option("--recipe", type=Path, default=DEFAULT_RECIPE, help="recipe of the flow (default: openmoji.yaml)")
     option("--pipeline", choices=("full", "compare"), default="full", help="flow to run (default: full)")
+    option(
+        "--data",
+        choices=("packaged", "iconify"),
+        default="packaged",
+        help="packaged: two styles from Python packages; iconify: six styles, fetched by npm (default: packaged)",
+    )
     option("--pictures", type=_positive, metavar="N", help="at most N pictures (default: all)")
     option("--port", type=_port, default=DEFAULT_PORT, help="loopback port (default: %(default)s)")
     option("--work", type=Path, default=DEFAULT_WORK, help="folder of the site (default: %(default)s)")
@@ -73,14 +84,16 @@ def _port(text: str) -> int:
     return int(text)
 
 
-def _run_flow(options: argparse.Namespace, url_list: Path, site: Site, for_flow: list[str]) -> int:
+def _run_flow(
+    options: argparse.Namespace, url_list: Path, site: Site, collection: Collection, for_flow: list[str]
+) -> int:
     """Run the flow in this terminal and hand signals on, so that it can leave only committed work."""
     command = [
         *(sys.executable, str(PIPELINES / f"{options.pipeline}.py"), str(options.recipe)),
         f"plan.input={url_list}",
         f'download.resolve=["{HOST}:80={site.address}"]',
         f'download.allow_private=["{site.address}"]',
-        f"plan.credit={CREDIT}",
+        f"plan.credit={collection.credit}",
         *for_flow,
     ]
     # The flow holds the lifeline too: were this process killed alone, the site would not vanish under the fetchers.

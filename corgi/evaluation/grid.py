@@ -1,51 +1,87 @@
 """The sample grid: caption | true picture | painted from its true embedding | painted from the prior's embedding."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 from PIL import Image, ImageDraw, ImageFont
 
 CELL = 144
 CAPTION_WIDTH = 260
 HEADER = 34
+BAND = 30
+"""Height of the line above a group, px."""
 COLUMNS = ("true picture", "from true embedding", "from prior")
+NEIGHBOUR = "training picture\nnearest to it"
+COLUMNS_WITH_NEIGHBOURS = ("true picture", "from true\nembedding", NEIGHBOUR, "from prior", NEIGHBOUR)
+TRAIN, HELD_OUT, PAIR, CONCEPT = "TRAIN", "HELD-OUT", "HELD-OUT PAIR", "HELD-OUT CONCEPT"
+MEANINGS = {
+    TRAIN: "the decoder was trained on these pictures: what it paints here is recall",
+    HELD_OUT: "nothing was trained on these pictures",
+    PAIR: "nothing was trained on these pictures; their concepts were seen in another picture",
+    CONCEPT: "nothing was trained on these concepts, in any picture",
+}
+_Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
 
 
 @dataclass(frozen=True)
 class GridRow:
-    """One row: its label (TRAIN or HELD-OUT), caption and three pictures."""
+    """One row: its label (TRAIN or HELD-OUT), caption, pictures by column, and whose picture the true one is."""
 
     label: str
     caption: str
-    pictures: tuple[Image.Image, Image.Image, Image.Image]
+    pictures: Sequence[Image.Image]
+    credit: str = ""
 
 
-def paint_grid(rows: Sequence[GridRow]) -> Image.Image:
-    """Return the grid as one picture."""
+def paint_grid(
+    rows: Sequence[GridRow], columns: Sequence[str] = COLUMNS, grouped: bool = False
+) -> Image.Image:
+    """Return the grid as one picture; `grouped` sets a line above each label's rows that says what the label means."""
     font = ImageFont.load_default(15)
-    sheet = Image.new(
-        "RGB", (CAPTION_WIDTH + len(COLUMNS) * (CELL + 8) + 8, HEADER + len(rows) * (CELL + 8) + 8), "white"
-    )
+    header = HEADER + 18 * max(title.count("\n") for title in columns)
+    groups = [(label, list(members)) for label, members in groupby(rows, lambda row: row.label)]
+    band = BAND if grouped else 0
+    height = header + len(rows) * (CELL + 8) + len(groups) * band + 8
+    sheet = Image.new("RGB", (CAPTION_WIDTH + len(columns) * (CELL + 8) + 8, height), "white")
     draw = ImageDraw.Draw(sheet)
     draw.text((10, 8), "caption", fill="black", font=font)
-    for column, title in enumerate(COLUMNS):
+    for column, title in enumerate(columns):
         draw.text((CAPTION_WIDTH + column * (CELL + 8), 8), title, fill="black", font=font)
-    for index, row in enumerate(rows):
-        top = HEADER + index * (CELL + 8)
-        colour = "#b00020" if row.label == "HELD-OUT" else "#1b5e20"
-        draw.text((10, top + 34), row.label, fill=colour, font=font)
-        for line, text in enumerate(_wrapped(row.caption, font)):
-            draw.text((10, top + 56 + 18 * line), text, fill="black", font=font)
-        for column, picture in enumerate(row.pictures):
-            sheet.paste(
-                picture.convert("RGB").resize((CELL, CELL), Image.Resampling.BICUBIC),
-                (CAPTION_WIDTH + column * (CELL + 8), top),
-            )
+    top = header
+    for label, members in groups:
+        if grouped:
+            told = f"{label}: {MEANINGS.get(label, '')}"
+            draw.text((10, top + 4), told, fill=_colour(label), font=font)
+            top += band
+        for row in members:
+            _paint_row(sheet, draw, row, top, font)
+            top += CELL + 8
     return sheet
 
 
-def _wrapped(text: str, font: ImageFont.ImageFont | ImageFont.FreeTypeFont) -> list[str]:
-    """Break a caption into at most three lines that fit their column."""
+def _paint_row(sheet: Image.Image, draw: ImageDraw.ImageDraw, row: GridRow, top: int, font: _Font) -> None:
+    draw.text((10, top + 34), row.label, fill=_colour(row.label), font=font)
+    lines = list(_wrapped(row.caption, font))
+    for line, text in enumerate(lines):
+        draw.text((10, top + 56 + 18 * line), text, fill="black", font=font)
+    if row.credit:
+        small = ImageFont.load_default(11)
+        for line, text in enumerate(_wrapped(row.credit, small)):
+            draw.text((10, top + 60 + 18 * len(lines) + 13 * line), text, fill="#666666", font=small)
+    for column, picture in enumerate(row.pictures):
+        sheet.paste(
+            picture.convert("RGB").resize((CELL, CELL), Image.Resampling.BICUBIC),
+            (CAPTION_WIDTH + column * (CELL + 8), top),
+        )
+
+
+def _colour(label: str) -> str:
+    return "#1b5e20" if label == TRAIN else "#b00020"
+
+
+def _wrapped(text: str, font: _Font) -> Iterator[str]:
+    """Yield a caption broken into at most three lines that fit their column."""
     lines = [""]
     for word in text.split():
         longer = f"{lines[-1]} {word}".strip()
@@ -53,4 +89,4 @@ def _wrapped(text: str, font: ImageFont.ImageFont | ImageFont.FreeTypeFont) -> l
             lines[-1] = longer
         else:
             lines.append(word)
-    return lines[:3]
+    yield from lines[:3]

@@ -2,10 +2,11 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from jaxtyping import Bool, Float, Int
 
 from corgi.tables.arrow import is_in
@@ -21,6 +22,7 @@ class Pictures:
 
     `learnable` says whose captions may be learned from: all but those that curate.caption_share denies to training. `text`
     embeds the first full caption; `word` is the first coarse caption, and `word_text` its embedding, where there is one.
+    `saved` holds the further columns of the list that the plan kept, by name.
     """
 
     uid: list[str]
@@ -32,6 +34,7 @@ class Pictures:
     text: Float[np.ndarray, "rows dim"]
     word: list[str | None]
     word_text: Float[np.ndarray, "rows dim"]
+    saved: list[dict[str, str | None]] = field(default_factory=list[dict[str, str | None]])
 
     @property
     def train(self) -> Int[np.ndarray, "chosen"]:
@@ -69,7 +72,7 @@ def load_pictures(store: Store, shards: Mapping[str, Sequence[ShardManifest]], l
             else [v for part in values for v in part]
         )
 
-    return Pictures(**{field.name: every(field.name) for field in fields(Pictures)})
+    return Pictures(**{part.name: every(part.name) for part in fields(Pictures)})
 
 
 def _shard(shard: EmbeddedShard) -> Pictures:
@@ -81,8 +84,9 @@ def _shard(shard: EmbeddedShard) -> Pictures:
     coarse = [first.get((uid, "coarse")) for uid in uids]
     ordinals = captions["ordinal"].to_pylist()
     text = vectors_of(captions, "text")
-    facts = shard.facts(["uid", "group"])
+    facts = shard.facts(["uid", "group", "additional"])
     group = dict(zip(facts["uid"].to_pylist(), facts["group"].to_pylist(), strict=True))
+    saved = saved_columns(facts)
     return Pictures(
         uid=uids,
         split=images["split"].to_pylist(),
@@ -95,4 +99,23 @@ def _shard(shard: EmbeddedShard) -> Pictures:
             None if row is None else texts[uid, ordinals[row]] for uid, row in zip(uids, coarse, strict=True)
         ],
         word_text=text[[own if row is None else row for own, row in zip(full, coarse, strict=True)]],
+        saved=[saved[uid] for uid in uids],
     )
+
+
+def saved_columns(facts: pa.Table) -> dict[str, dict[str, str | None]]:
+    """Return the further columns of the list by uid; `facts` has the columns uid and additional."""
+    pairs = zip(facts["uid"].to_pylist(), facts["additional"].to_pylist(), strict=True)
+    return {uid: dict(columns or ()) for uid, columns in pairs}
+
+
+def trained_concepts(
+    store: Store, shards: Mapping[str, Sequence[ShardManifest]], column: str
+) -> frozenset[str]:
+    """Return the values of a saved column over all train pictures that are used, captioned or not."""
+    found: set[str] = set()
+    for shard in embedded_set(store, shards):
+        train = set(shard.images(Split.TRAIN, ["uid"])["uid"].to_pylist())
+        saved = saved_columns(shard.facts(["uid", "additional"]))
+        found |= {concept for uid in train if (concept := saved[uid].get(column)) is not None}
+    return frozenset(found)

@@ -2,15 +2,27 @@
 
 import io
 import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from PIL import Image
 
-from corgi.evaluation.grid import GridRow, paint_grid
-from corgi.evaluation.measured import Pictures, load_pictures
+from corgi.evaluation.grid import (
+    COLUMNS_WITH_NEIGHBOURS,
+    CONCEPT,
+    HELD_OUT,
+    PAIR,
+    TRAIN,
+    GridRow,
+    paint_grid,
+)
+from corgi.evaluation.judged import Judged, PictureJudge
+from corgi.evaluation.judged import notes as judged_notes
+from corgi.evaluation.judges import load_judge
+from corgi.evaluation.measured import Pictures, load_pictures, trained_concepts
 from corgi.evaluation.metrics import (
     frechet_distance,
     interval,
@@ -18,23 +30,22 @@ from corgi.evaluation.metrics import (
     retrieval,
     softmax_average,
 )
+from corgi.evaluation.painting import FROM_PRIOR, FROM_TRUE, own_pictures, paint, tensor
+from corgi.evaluation.training_pictures import LARGEST_SIDE_PX, load_training_pictures
 from corgi.flow.context import Context
 from corgi.flow.shards import Pool, make_pending
-from corgi.imaging.decode import decode_stored
 from corgi.inference.generate import Generator, assemble
-from corgi.models.picture_decoder import to_bytes
 from corgi.models.text_prior import Sampling, TextPrior
 from corgi.settings.errors import InputError
 from corgi.settings.models import EvaluateSettings, PriorSettings
 from corgi.statistics.two_sample import two_sample_cosine
-from corgi.tables.embedded import embedded_set, stored_pictures
 from corgi.tables.manifest import RowCounts, ShardManifest
-from corgi.tables.schema import Split
+from corgi.tables.schema import CREDIT_COLUMN, Split
 from corgi.tables.store import ShardTask, Store
-from corgi.training.autoencoder import square
+from corgi.tracking.tracked_run import Shown, TrackedRun
+from corgi.tracking.tracker import Tracker
 from corgi.training.prior import load_prior
 
-LABELS = {Split.TRAIN: "TRAIN", Split.TEST: "HELD-OUT"}
 MAX_DECODED = 200
 NOTES = [
     "Held-out concepts were split off before any training; one picture a concept is measured.",
@@ -48,8 +59,33 @@ def run(context: Context) -> list[ShardTask]:
     """Commit metrics.json and grid.png of this run."""
     task = context.task("all")
     pool = Pool(cpus=2.0, gpus=context.recipe.evaluate.gpus)
-    make_pending(context, EvaluateShards, [task], pool, "evaluate")
+    if make_pending(context, EvaluateShards, [task], pool, "evaluate"):
+        _track(context, task)
     return [task]
+
+
+def _track(context: Context, task: ShardTask) -> None:
+    """Send the evaluation to the tracker as a run of its own: every figure by its path in metrics.json, and the grid."""
+    made = context.store.read_shard(context.store.committed(task.stage, [task.key])[task.key])
+    metrics = json.loads(context.store.path(made, "metrics").read_text())
+    grid = np.asarray(Image.open(context.store.path(made, "grid")).convert("RGB"))
+    folder = context.work_folder(task) / "tracking"
+    config = {"settings": context.recipe.evaluate.model_dump(mode="json")}
+    tracked = TrackedRun("evaluate", folder, context.run.folder.name, context.recipe.tracking, config)
+    tracker = Tracker(tracked, 0)
+    tracker.log(1, dict(figures(metrics)))
+    tracker.show(1, Shown(pictures={"grid": grid}))
+    tracker.commit()
+    tracker.finish()
+
+
+def figures(values: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, float]]:
+    """Yield every number of nested measures under its path: "copying/HELD-OUT/pixels/from prior/...": plain names."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from figures(value, f"{path}{name}/")
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            yield f"{path}{name}", float(value)
 
 
 class EvaluateShards:
@@ -67,25 +103,46 @@ class EvaluateShards:
             "references": measured.references(),
             "words": measured.word_truth(),
         }
-        decoded = {split: measured.decoded(split) for split in LABELS}
-        metrics["decoder"] = {LABELS[split]: decoded[split].metrics for split in LABELS}
-        grid = paint_grid([row for split in LABELS for row in decoded[split].rows])
+        picture_judge = measured.picture_judge()
+        decoded = {
+            label: measured.decoded(label, rows, picture_judge) for label, rows in measured.groups().items()
+        }
+        metrics["decoder"] = {label: found.metrics for label, found in decoded.items()}
         metrics["notes"] = NOTES
+        rows = [row for found in decoded.values() for row in found.rows]
+        if picture_judge is None:
+            grid = paint_grid(rows)
+        else:
+            metrics |= _judged_metrics(picture_judge, decoded)
+            grid = paint_grid(rows, COLUMNS_WITH_NEIGHBOURS, grouped=True)
         buffer = io.BytesIO()
         grid.save(buffer, "PNG")
-        rows = len(measured.pictures.uid)
+        num_rows = len(measured.pictures.uid)
         with store.attempt(task) as attempt:
             attempt.write_bytes("metrics", ".json", json.dumps(metrics, indent=1).encode())
             attempt.write_bytes("grid", ".png", buffer.getvalue())
-            return attempt.commit(RowCounts(rows_in=rows, kept=rows))
+            return attempt.commit(RowCounts(rows_in=num_rows, kept=num_rows))
 
 
+def _judged_metrics(picture_judge: PictureJudge, decoded: Mapping[str, "Decoded"]) -> dict[str, Any]:
+    """Return what the judge says of each group, who it is, and the notes that its figures need."""
+    judged = {label: found.judged for label, found in decoded.items() if found.judged is not None}
+    network = picture_judge.network
+    return {
+        "pictures": {label: found.pictures for label, found in judged.items()},
+        "copying": {label: found.copying for label, found in judged.items() if found.copying},
+        "judge": {"network": network.name, **network.facts},
+        "notes": [*NOTES, *judged_notes(network)],
+    }
+
+
+@dataclass(frozen=True)
 class Decoded:
-    """What the decoder painted for one split: its measures and its grid rows."""
+    """What the decoder painted for one group: its measures, its grid rows, and what the judge says where there is one."""
 
-    def __init__(self, metrics: dict[str, Any], rows: list[GridRow]) -> None:
-        """Hold both."""
-        self.metrics, self.rows = metrics, rows
+    metrics: dict[str, Any]
+    rows: list[GridRow]
+    judged: Judged | None
 
 
 class Measured:
@@ -151,39 +208,72 @@ class Measured:
             "Frechet floor": floor,
         }
 
-    def decoded(self, split: Split) -> Decoded:
+    def groups(self) -> dict[str, Int[np.ndarray, "rows"]]:
+        """Return the rows that are painted, by label: one picture per group of the list, and at most MAX_DECODED.
+
+        Held-out pictures whose concept was trained on stand apart from the others where the recipe names a column of
+        concepts. A label with fewer than two pictures is left out.
+        """
+        train = self.pictures.one_a_group(Split.TRAIN, len(self.held_out))
+        column = self.settings.concept_col
+        if column is None:
+            return {TRAIN: train[:MAX_DECODED], HELD_OUT: self.held_out[:MAX_DECODED]}
+        trained = trained_concepts(self.store, self.shards, column)
+        is_seen = np.array([self.pictures.saved[row].get(column) in trained for row in self.held_out])
+        found = {TRAIN: train, PAIR: self.held_out[is_seen], CONCEPT: self.held_out[~is_seen]}
+        return {label: rows[:MAX_DECODED] for label, rows in found.items() if len(rows) > 1}
+
+    def picture_judge(self) -> PictureJudge | None:
+        """Return the judge with the training pictures it compares with; None where the recipe names no judge."""
+        if self.settings.judge is None:
+            return None
+        judge = load_judge(self.settings.judge, self.generator.towers)
+        side = min(self.generator.decoder.autoencoder.image_size, LARGEST_SIDE_PX)
+        limit = self.settings.max_pictures
+        training = load_training_pictures(self.store, self.shards, judge, side, limit)
+        return PictureJudge(judge, training, side)
+
+    def decoded(
+        self, label: str, chosen: Int[np.ndarray, "rows"], picture_judge: PictureJudge | None
+    ) -> Decoded:
         """Paint from true and from sampled embeddings, and compare with the true pictures against a shuffled control."""
-        chosen = (
-            self.held_out
-            if split == Split.TEST
-            else self.pictures.one_a_group(Split.TRAIN, len(self.held_out))
-        )
-        chosen = chosen[:MAX_DECODED]
-        seeds = [self.settings.seed + int(n) for n in range(len(chosen))]
-        true_z, text = self._tensor(self.pictures.image[chosen]), self._tensor(self.pictures.text[chosen])
-        words = self.generator.word_encodings([self.pictures.caption[row] for row in chosen])
-        prior_z = self.generator.prior.sample(text, seeds, self.generator.prior_sampling, words)
-        uids = [self.pictures.uid[row] for row in chosen]
-        encoded = stored_pictures(embedded_set(self.store, self.shards), uids)
-        true = [decode_stored(encoded[uid]) for uid in uids]
-        painted = {
-            "from true embedding": self.generator.paint(true_z, seeds),
-            "from prior": self.generator.paint(prior_z, seeds),
+        true = own_pictures(self.store, self.shards, [self.pictures.uid[row] for row in chosen])
+        painted = paint(self.generator, self.pictures, chosen, true, self.settings.seed)
+        own = {way: self.generator.image_embedding(found).numpy() for way, found in painted.ways.items()}
+        metrics = {way: own_similarity(vectors, painted.true_z.numpy()) for way, vectors in own.items()}
+        shown = chosen[: self.settings.grid_rows]
+        if picture_judge is None:
+            columns = [painted.true, painted.ways[FROM_TRUE], painted.ways[FROM_PRIOR]]
+            return Decoded(metrics, self._grid_rows(label, shown, columns), None)
+        judged = picture_judge.judge(painted, own, held_out=label != TRAIN)
+        beside = {
+            way: picture_judge.training.pictures(rows[: len(shown)]) for way, rows in judged.nearest.items()
         }
-        metrics = {name: self._similarity(pictures, true_z) for name, pictures in painted.items()}
-        metrics["autoencoder alone (ceiling)"] = self._similarity(self._round_trip(true), true_z)
-        rows = [
+        columns = [painted.true]
+        for way in (FROM_TRUE, FROM_PRIOR):
+            columns += [painted.ways[way], beside[way]]
+        return Decoded(metrics, self._grid_rows(label, shown, columns, with_credit=True), judged)
+
+    def _grid_rows(
+        self,
+        label: str,
+        shown: Int[np.ndarray, "rows"],
+        columns: list[list[Image.Image]],
+        with_credit: bool = False,
+    ) -> list[GridRow]:
+        saved = self.pictures.saved
+        return [
             GridRow(
-                LABELS[split],
+                label,
                 self.pictures.caption[row],
-                (true[n], painted["from true embedding"][n], painted["from prior"][n]),
+                [column[n] for column in columns],
+                (saved[row].get(CREDIT_COLUMN) or "") if with_credit else "",
             )
-            for n, row in enumerate(chosen[: self.settings.grid_rows])
+            for n, row in enumerate(shown)
         ]
-        return Decoded(metrics, rows)
 
     def _prior(self, prior: TextPrior, settings: PriorSettings) -> dict[str, Any]:
-        image, text = self.pictures.image[self.held_out], self._tensor(self.pictures.text[self.held_out])
+        image, text = self.pictures.image[self.held_out], tensor(self.pictures.text[self.held_out])
         words = self.generator.word_encodings([self.pictures.caption[row] for row in self.held_out])
         measures: dict[str, Any] = {}
         for steps in self.settings.steps:
@@ -207,7 +297,7 @@ class Measured:
         )
         words = self.generator.word_encodings(list(self.words))
         drawn = prior.sample(
-            self._tensor(text),
+            tensor(text),
             [self.settings.seed + n for n in range(len(text))],
             sampling,
             None if words is None else words.repeat_interleave(each, 0),
@@ -229,27 +319,18 @@ class Measured:
             ]
         )
 
-    def _similarity(self, pictures: list[Image.Image], true_z: torch.Tensor) -> dict[str, Any]:
-        """Return CLIP similarity to the true picture, to another picture (the shuffled control), and their paired difference."""
-        seen = self.generator.image_embedding(pictures).numpy()
-        true = true_z.numpy()
-        own, other = (seen * true).sum(1), (seen * np.roll(true, len(true) // 2, axis=0)).sum(1)
-        values: dict[str, Float[np.ndarray, "rows"]] = {
-            "similarity": own,
-            "shuffled control": other,
-            "difference": own - other,
-        }
-        return {
-            name: {"mean": float(value.mean()), "low 95%": interval(value)[0], "high 95%": interval(value)[1]}
-            for name, value in values.items()
-        } | {"retrieval": retrieval(seen, true)}
 
-    def _round_trip(self, pictures: list[Image.Image]) -> list[Image.Image]:
-        autoencoder = self.generator.decoder.autoencoder
-        squares = torch.stack([square(picture, autoencoder.image_size) for picture in pictures])
-        decoded = autoencoder.decode(autoencoder.encode(squares.to(self.generator.decoder.device)))
-        return [Image.fromarray(np.asarray(pixels)) for pixels in to_bytes(decoded).cpu()]
-
-    @staticmethod
-    def _tensor(array: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
+def own_similarity(
+    seen: Float[np.ndarray, "rows dim"], true: Float[np.ndarray, "rows dim"]
+) -> dict[str, Any]:
+    """Return CLIP similarity to the true picture, to another picture (the shuffled control), and their paired difference."""
+    own, other = (seen * true).sum(1), (seen * np.roll(true, len(true) // 2, axis=0)).sum(1)
+    values: dict[str, Float[np.ndarray, "rows"]] = {
+        "similarity": own,
+        "shuffled control": other,
+        "difference": own - other,
+    }
+    return {
+        name: {"mean": float(value.mean()), "low 95%": interval(value)[0], "high 95%": interval(value)[1]}
+        for name, value in values.items()
+    } | {"retrieval": retrieval(seen, true)}

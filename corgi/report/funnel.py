@@ -5,7 +5,7 @@ import io
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TypedDict
+from typing import NamedTuple, TypedDict
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -14,7 +14,7 @@ from PIL import Image
 
 from corgi.report import charts
 from corgi.report.committed import Committed
-from corgi.tables.schema import Reason, Split
+from corgi.tables.schema import CREDIT_COLUMN, Reason, Split
 
 NUM_THUMBNAILS = 48
 NUM_EXAMPLES = 3
@@ -61,11 +61,12 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Thumbnail:
-    """A kept picture as a data URI, with its first full caption."""
+    """A kept picture as a data URI, with its first full caption, and its credit where the list has one."""
 
     uri: str
     caption: str
     split: str
+    credit: str = ""
 
 
 @dataclass(frozen=True)
@@ -128,13 +129,15 @@ def _most_frequent_first(counts: Counter[str]) -> list[charts.Bar]:
 
 def contact_sheet(run: Committed) -> list[Thumbnail]:
     """Return thumbnails of the used pictures of lowest uid: a uid is a hash, so they are drawn at random, once and for all."""
-    chosen: list[tuple[str, bytes, str]] = []
+    chosen: list[_UsedPicture] = []
     for row in _used_pictures(run):
         chosen.append(row)
         if len(chosen) == NUM_THUMBNAILS:
             break
-    words = _first_captions(run, [uid for uid, _, _ in chosen])
-    return [Thumbnail(_thumbnail(data), words.get(uid, ""), split) for uid, data, split in chosen]
+    words = _first_captions(run, [row.uid for row in chosen])
+    return [
+        Thumbnail(_thumbnail(row.encoded), words.get(row.uid, ""), row.split, row.credit) for row in chosen
+    ]
 
 
 def examples(run: Committed) -> list[Example]:
@@ -222,15 +225,23 @@ def _used(run: Committed) -> set[str] | None:
     return None if selection is None else set(selection.filter(selection["keep"])["uid"].to_pylist())
 
 
-def _used_pictures(run: Committed) -> Iterator[tuple[str, bytes, str]]:
-    """Yield (uid, stored encoding, split) by uid, reading only as far as consumed."""
+class _UsedPicture(NamedTuple):
+    uid: str
+    encoded: bytes
+    split: str
+    credit: str
+
+
+def _used_pictures(run: Committed) -> Iterator[_UsedPicture]:
+    """Yield the used pictures by uid, reading only as far as consumed."""
     used = _used(run)
     for shard in run.sampled("download", "images"):
         with pq.ParquetFile(run.store.path(shard, "images"), page_checksum_verification=True) as file:
-            for batch in file.iter_batches(_BATCH_ROWS, columns=["uid", "image", "split"]):
+            for batch in file.iter_batches(_BATCH_ROWS, columns=["uid", "image", "split", "additional"]):
                 for row in batch.to_pylist():
                     if row["image"] is not None and (used is None or row["uid"] in used):
-                        yield row["uid"], row["image"], row["split"]
+                        credit = dict(row["additional"] or ()).get(CREDIT_COLUMN)
+                        yield _UsedPicture(row["uid"], row["image"], row["split"], credit or "")
 
 
 def _first_captions(run: Committed, uids: list[str]) -> dict[str, str]:

@@ -34,7 +34,7 @@ class PlanSettings(Section):
     verify_hash: tuple[str, Literal["sha256", "md5"]] | None = None
     """Column and kind of the hash that a picture's raw bytes must have, such as [sha256, sha256]."""
     save_additional_columns: tuple[str, ...] = ()
-    """Further columns, as text, kept beside the pictures."""
+    """Further columns, as text, kept beside the pictures. A column named credit is shown with each picture."""
     block_urls: tuple[str, ...] = neutral(())
     """Lists of URLs never requested: text, or Parquet with one column. Their contents are part of every key."""
     block_domains: tuple[str, ...] = neutral(())

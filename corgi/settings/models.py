@@ -5,8 +5,8 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from corgi.baselines import VARIANTS
-from corgi.names import ChoiceRule, LatentSpaceName, SamplerName
-from corgi.settings.section import OneOf, Section, neutral
+from corgi.names import ChoiceRule, JudgeName, LatentSpaceName, SamplerName
+from corgi.settings.section import OneOf, Section, added, neutral
 from corgi.settings.training import TrainingSettings
 
 VariantName = Annotated[str, OneOf(VARIANTS)]
@@ -142,6 +142,13 @@ class EvaluateSettings(Section):
     """Rows of the sample grid for each of TRAIN and HELD-OUT."""
     softmax_temperature: float = Field(default=0.05, gt=0)
     """Temperature of the softmax-average reference."""
+    judge: JudgeName | None = added(None, since="0.2.0")
+    """Frozen network, no part of the run, whose features judge the painted pictures beside the run's own CLIP; with it come
+    the references of retrieval and the share of copies. efficientnet_lite1: trained on ImageNet, from an installed package;
+    of the family of an own tower's trunk, with other weights. None: the run's own CLIP judges alone."""
+    concept_col: str | None = added(None, since="0.2.0")
+    """Column among plan.save_additional_columns that names what a picture shows: held-out pictures whose concept was trained
+    on in another picture (HELD-OUT PAIR) are measured apart from the others (HELD-OUT CONCEPT). None: all are HELD-OUT."""
     seed: int = Field(default=0, ge=0, lt=2**32)
     """Seed of the draws."""
     gpus: float = neutral(0.0, ge=0)

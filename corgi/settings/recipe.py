@@ -108,6 +108,15 @@ class Recipe(Section):
         return self
 
     @model_validator(mode="after")
+    def _concepts_are_saved(self) -> "Recipe":
+        column = self.evaluate.concept_col
+        if column is not None and column not in self.plan.save_additional_columns:
+            raise ValueError(
+                f"evaluate.concept_col={column} must be one of plan.save_additional_columns, which keep a column of the list"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _words_are_encoded(self) -> "Recipe":
         if not self.prior.num_text_tokens or not self.embed.tokens:
             return self

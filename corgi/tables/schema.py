@@ -74,6 +74,8 @@ class Split(StrEnum):
 
 _CAPTION = pa.struct([("caption", pa.string()), ("kind", pa.string())])
 ADDITIONAL = pa.map_(pa.string(), pa.string())
+CREDIT_COLUMN = "credit"
+"""Further column of a list whose text is shown with each picture, as its licence may ask."""
 
 PLAN = pa.schema(
     [

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from corgi.demo import raster
-from corgi.demo.openmoji import catalogue
+from corgi.demo.packaged_styles import OPENMOJI, packaged
 from corgi.settings.errors import StorageError
 
 
@@ -19,11 +19,12 @@ def open_picture(body: bytes) -> Image.Image:
 
 @pytest.fixture(scope="module")
 def red_heart():
-    return next(picture for picture in catalogue() if picture.caption == "red heart")
+    pictures = packaged().pictures
+    return next(one for one in pictures if (one.caption, one.style) == ("red heart", OPENMOJI))
 
 
 def test_render_is_a_red_heart_on_white(red_heart):
-    picture = raster.render(red_heart.svg_path, 64)
+    picture = raster.render(red_heart.svg, 64)
     pixels = np.asarray(picture).astype(int)
     assert (picture.mode, picture.size) == ("RGB", (64, 64))
     assert (pixels[[0, 0, -1, -1], [0, -1, 0, -1]] == 255).all()
@@ -36,17 +37,17 @@ def test_file_holds_what_its_name_says(few_pictures, picture_folder):
     formats = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP"}
     sides = set()
     for one in few_pictures:
-        path = picture_folder / raster.file_name(one.codepoints)
+        path = picture_folder / raster.file_name(one.id)
         picture = open_picture(path.read_bytes())
         assert picture.format == formats[path.suffix[1:]]
-        assert picture.size == (raster.side_px(one.codepoints),) * 2
+        assert picture.size == (raster.side_px(one.id),) * 2
         sides.add(picture.size)
     assert len(sides) > 3
     assert {path.suffix for path in picture_folder.iterdir()} == {".jpg", ".png", ".webp"}
 
 
 def test_formats_and_sides_are_evenly_mixed():
-    ids = [picture.codepoints for picture in catalogue()]
+    ids = [picture.id for picture in packaged().pictures]
     for choose, options in ((raster.extension, 3), (raster.side_px, len(raster.SIDES_PX))):
         counts = np.unique([choose(one) for one in ids], return_counts=True)[1]
         assert len(counts) == options
@@ -55,7 +56,7 @@ def test_formats_and_sides_are_evenly_mixed():
 
 def test_second_call_renders_nothing_and_a_damaged_cache_is_mended(few_pictures, tmp_path):
     pictures = few_pictures[:3]
-    names = [raster.file_name(one.codepoints) for one in pictures]
+    names = [raster.file_name(one.id) for one in pictures]
     assert raster.rasterise(pictures, tmp_path) == 3
     first = {name: (tmp_path / name).read_bytes() for name in names}
     assert raster.rasterise(pictures, tmp_path) == 0

@@ -35,7 +35,7 @@ def connect(address: str) -> http.client.HTTPConnection:
 
 def get(site: Site, path: str) -> tuple[http.client.HTTPResponse, bytes]:
     with closing(connect(site.address)) as connection:
-        connection.request("GET", path, headers={"Host": "openmoji.test"})
+        connection.request("GET", path, headers={"Host": "emoji.test"})
         response = connection.getresponse()
         return response, response.read()
 
@@ -50,7 +50,7 @@ def path_of(fault, pictures) -> tuple[str, str]:
 
 
 def test_every_url_of_the_list_gets_its_kind_of_answer(picture_folder, few_pictures):
-    paths = {row.url.removeprefix("http://openmoji.test") for row in rows(few_pictures)}
+    paths = {row.url.removeprefix("http://emoji.test") for row in rows(few_pictures)}
     with Site(picture_folder, port=0) as site:
         for path in sorted(paths):
             response, body = get(site, path)
@@ -98,7 +98,7 @@ def test_noai_is_a_fine_picture_with_a_refusal(site, few_pictures):
 
 
 def test_only_noai_refuses(site, few_pictures):
-    response, _ = get(site, f"/pictures/{file_name(few_pictures[0].codepoints)}")
+    response, _ = get(site, f"/pictures/{file_name(few_pictures[0].id)}")
     assert response.getheader("X-Robots-Tag") is None
 
 
@@ -111,16 +111,14 @@ def test_copy_has_the_bytes_of_the_original(site, few_pictures):
     "path", ["/pictures/FFFF.png", "/pictures/..%2F..%2Fetc%2Fpasswd", "/x/y/z", "/", "/other/{}"]
 )
 def test_anything_else_is_not_found(site, few_pictures, path):
-    assert get(site, path.format(file_name(few_pictures[0].codepoints)))[0].status == 404
+    assert get(site, path.format(file_name(few_pictures[0].id)))[0].status == 404
 
 
 def test_one_connection_serves_many_requests(site, few_pictures):
     with closing(connect(site.address)) as connection:
         sockets = set()
         for picture in few_pictures[:5]:
-            connection.request(
-                "GET", f"/pictures/{file_name(picture.codepoints)}", headers={"Host": "any.example"}
-            )
+            connection.request("GET", f"/pictures/{file_name(picture.id)}", headers={"Host": "any.example"})
             assert connection.getresponse().read()
             sockets.add(connection.sock)
         assert len(sockets) == 1
@@ -155,7 +153,7 @@ def test_list_does_not_depend_on_the_port(picture_folder, few_pictures, tmp_path
     for number in range(2):
         with Site(picture_folder, port=0) as site:
             path = tmp_path / f"{number}.parquet"
-            write_url_list(path, few_pictures)
+            write_url_list(path, few_pictures, "credit")
             written.append((site.address.encode(), path.read_bytes()))
     assert written[0][1] == written[1][1]
     assert written[0][0] not in written[0][1]

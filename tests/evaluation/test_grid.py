@@ -3,7 +3,18 @@
 import numpy as np
 from PIL import Image
 
-from corgi.evaluation.grid import CAPTION_WIDTH, CELL, HEADER, GridRow, paint_grid
+from corgi.evaluation.grid import (
+    BAND,
+    CAPTION_WIDTH,
+    CELL,
+    COLUMNS_WITH_NEIGHBOURS,
+    CONCEPT,
+    HEADER,
+    PAIR,
+    TRAIN,
+    GridRow,
+    paint_grid,
+)
 
 
 def test_each_picture_stands_in_its_cell():
@@ -30,3 +41,32 @@ def test_captions_are_drawn_and_labels_differ_in_colour():
     labels = [sheet[HEADER + 30 : HEADER + 52, :CAPTION_WIDTH] for sheet in sheets]
     assert all((label < 255).any() for label in labels)
     assert not np.array_equal(labels[0], labels[1])
+
+
+def test_groups_stand_apart_under_a_line_of_their_own_with_a_neighbour_beside_each_painting():
+    colours = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0), (0, 255, 255)]
+    pictures = [Image.new("RGB", (64, 64), colour) for colour in colours]
+    labels = [TRAIN, TRAIN, PAIR, CONCEPT]
+    rows = [GridRow(label, "fox", pictures, "Set, CC BY 4.0") for label in labels]
+    sheet = np.asarray(paint_grid(rows, COLUMNS_WITH_NEIGHBOURS, grouped=True))
+    bands = [1, 1, 2, 3]
+    for index, band in enumerate(bands):
+        top = HEADER + 18 + index * (CELL + 8) + band * BAND
+        for column, colour in enumerate(colours):
+            x = CAPTION_WIDTH + column * (CELL + 8) + CELL // 2
+            assert tuple(sheet[top + CELL // 2, x]) == colour
+    for index, band in ((0, 0), (2, 1), (3, 2)):
+        top = HEADER + 18 + index * (CELL + 8) + band * BAND
+        assert (sheet[top : top + BAND - 8] < 255).any()
+
+
+def test_a_credit_is_drawn_below_its_caption():
+    blank = Image.new("RGB", (8, 8), "white")
+    plain, credited = (
+        np.asarray(paint_grid([GridRow(TRAIN, "x", [blank] * 3, credit)]))
+        for credit in ("", "Set, CC BY 4.0")
+    )
+    where = (plain != credited).any(-1)
+    assert where.any()
+    assert not where[: HEADER + 76].any()
+    assert not where[:, CAPTION_WIDTH:].any()

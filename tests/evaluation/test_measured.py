@@ -9,7 +9,7 @@ import pytest
 from corgi.comparison.scores import judge
 from corgi.comparison.spaces import Space
 from corgi.evaluation import stage
-from corgi.evaluation.measured import Pictures, load_pictures
+from corgi.evaluation.measured import Pictures, load_pictures, trained_concepts
 from corgi.settings.compare import ScoreSettings
 from corgi.settings.models import EvaluateSettings
 from corgi.tables.run import Run
@@ -120,3 +120,69 @@ def test_words_of_enough_pictures_are_told_with_all_their_rows() -> None:
     found = grouped(["a"] * 5, ["dog", "cat", None, "dog", "cat"])
     assert {word: rows.tolist() for word, rows in found.by_word(2).items()} == {"cat": [1, 4], "dog": [0, 3]}
     assert found.by_word(3) == {}
+
+
+def test_concepts_trained_on_are_those_of_train_pictures_in_use_captioned_or_not(tmp_path: Path) -> None:
+    def drawn(number: int, split: str, concept: str, *captions: tuple[str, str]) -> Picture:
+        return Picture(f"http://p.test/{number}.png", captions, split, saved=(("concept", concept),))
+
+    dropped = drawn(0, "train", "dropped", ("a", "full"))
+    used = [
+        drawn(1, "train", "fox", ("a", "full")),
+        drawn(2, "train", "bare"),
+        drawn(3, "test", "owl", ("a", "full")),
+    ]
+    none = Picture("http://p.test/4.png", (("a", "full"),))
+    run = tiny_run(tmp_path, [dropped, *used, none])
+    shards = {name: run.shards(name) for name in ("download", "embed", "curate")}
+    assert trained_concepts(run.store, shards, "concept") == {"fox", "bare"}
+    found = load_pictures(run.store, shards, 1000)
+    assert {uid: saved for uid, saved in zip(found.uid, found.saved, strict=True)} == {
+        used[0].uid: {"concept": "fox"},
+        used[2].uid: {"concept": "owl"},
+        none.uid: {},
+    }
+
+
+def test_held_out_pictures_of_concepts_trained_on_stand_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def drawn(number: int, split: str, concept: str) -> Picture:
+        caption = (f"caption {number}", "full")
+        return Picture(f"http://p.test/{number}.png", (caption,), split, saved=(("concept", concept),))
+
+    trained = [drawn(number, "train", f"known{number}") for number in range(6)]
+    pairs = [drawn(10 + number, "test", f"known{number}") for number in range(1, 4)]
+    concepts = [drawn(20 + number, "test", f"new{number}") for number in range(3)]
+    run = new_run(tmp_path)
+    for commit in (commit_plan, commit_download, commit_embed):
+        commit(run, [*trained, *pairs, *concepts])
+    commit_curate(run, [*trained, *pairs, *concepts], {})
+    shards = {name: list(run.shards(name)) for name in ("download", "embed", "curate")}
+    monkeypatch.setattr(stage, "assemble", lambda store, shards: None)
+
+    def groups(**settings: str) -> dict[str, set[str]]:
+        measured = stage.Measured(run.store, shards, EvaluateSettings.model_validate(settings))
+        return {
+            label: {measured.pictures.uid[row] for row in rows} for label, rows in measured.groups().items()
+        }
+
+    def uids(pictures: list[Picture]) -> set[str]:
+        return {picture.uid for picture in pictures}
+
+    assert groups() == {"TRAIN": uids(trained), "HELD-OUT": uids(pairs + concepts)}
+    assert groups(concept_col="concept") == {
+        "TRAIN": uids(trained),
+        "HELD-OUT PAIR": uids(pairs),
+        "HELD-OUT CONCEPT": uids(concepts),
+    }
+
+
+def test_every_figure_goes_to_the_tracker_under_its_path() -> None:
+    metrics = {
+        "copying": {"HELD-OUT": {"pixels": {"share": 0.5}}},
+        "rows": 3,
+        "notes": ["read them"],
+        "none": None,
+    }
+    assert dict(stage.figures(metrics)) == {"copying/HELD-OUT/pixels/share": 0.5, "rows": 3.0}

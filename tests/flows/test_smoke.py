@@ -147,7 +147,10 @@ def test_report_metrics_and_grid_are_there(run):
     metrics = json.loads((folder / "metrics.json").read_text())
     assert set(metrics["prior"]) == {"shifted", "dalle2"}
     assert set(metrics["prior"]["shifted"]) == {"2", "8"}
-    assert set(metrics["decoder"]) == {"TRAIN", "HELD-OUT"}
+    assert set(metrics["decoder"]) == set(metrics["pictures"]) == {"TRAIN", "HELD-OUT"}
+    assert set(metrics["pictures"]["HELD-OUT"]) == {"run's own CLIP", "independent"}
+    assert set(metrics["copying"]["HELD-OUT"]) == {"independent", "pixels"}
+    assert any("EfficientNet-lite1" in note for note in metrics["notes"])
     assert (folder / "report.html").stat().st_size > 20_000
     with Image.open(folder / "samples" / "grid.png") as grid:
         assert grid.size[1] > 4 * 128

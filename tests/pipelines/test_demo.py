@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from corgi.demo.openmoji import catalogue, subset
-from corgi.demo.raster import FOLDER_NAME, rasterise
+from corgi.demo.packaged_styles import packaged
+from corgi.demo.pictures import subset
+from corgi.demo.raster import folder_name, rasterise
 from tests.support.waiting import PATIENCE_S
 
 pytestmark = pytest.mark.slow
@@ -28,7 +29,7 @@ signal.signal(signal.SIGINT, stopped)
 overrides = dict(one.split("=", 1) for one in sys.argv[2:] if "=" in one)
 urls = pq.read_table(overrides["plan.input"])["url"].to_pylist()
 address = json.loads(overrides["download.allow_private"])[0]
-path = next(one for one in urls if "/pictures/" in one).removeprefix("http://openmoji.test")
+path = next(one for one in urls if "/pictures/" in one).removeprefix("http://emoji.test")
 status = urllib.request.urlopen(f"http://{address}{path}").status
 print(json.dumps({"arguments": sys.argv[1:], "status": status}), flush=True)
 if "--wait" in sys.argv:
@@ -40,7 +41,7 @@ sys.exit(7)
 @pytest.fixture(scope="module")
 def rendered(tmp_path_factory):
     folder = tmp_path_factory.mktemp("rendered")
-    rasterise(subset(catalogue(), 30), folder)
+    rasterise(subset(packaged().pictures, 30), folder)
     return folder
 
 
@@ -50,7 +51,7 @@ def page(tmp_path, rendered):
     (tmp_path / "pipelines").mkdir()
     shutil.copy(ROOT / "pipelines" / "demo.py", tmp_path / "pipelines")
     (tmp_path / "pipelines" / "full.py").write_text(STAND_IN)
-    shutil.copytree(rendered, tmp_path / "runs" / "openmoji-site" / FOLDER_NAME)
+    shutil.copytree(rendered, tmp_path / "runs" / "openmoji-site" / folder_name(packaged()))
     return tmp_path
 
 
@@ -88,8 +89,8 @@ def test_page_runs_the_flow_against_the_site_and_returns_its_code(page):
     assert told["status"] == 200
     assert recipe.endswith("recipes/openmoji.yaml")
     assert url_list.startswith("plan.input=runs/openmoji-site/urls-")
-    assert json.loads(resolve.split("=", 1)[1]) == [f"openmoji.test:80={address}"]
-    assert credit.startswith("plan.credit=Pictures: OpenMoji")
+    assert json.loads(resolve.split("=", 1)[1]) == [f"emoji.test:80={address}"]
+    assert credit.startswith("plan.credit=Pictures, rasterised: OpenMoji")
     assert rest == ["download.retries=1", "--until", "embed"]
     assert "0 rendered now" in out
     assert "CC BY-SA 4.0" in out

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import re
 import subprocess
@@ -187,6 +188,20 @@ def test_contact_sheet_shows_used_pictures_only_with_caption_and_split(tmp_path)
         split = by_caption[caption].split
         label = "train" if split == "train" else f"held out, {split}"
         assert f">{label}</span>" in cell
+
+
+def test_a_column_named_credit_stands_beside_each_picture_of_the_sheet(tmp_path):
+    pictures = [
+        dataclasses.replace(one, saved=(("credit", f"Set {number}, CC BY 4.0"), ("style", "flat")))
+        for number, one in enumerate(tables.some_pictures(6))
+    ]
+    run = tables.tiny_run(tmp_path, pictures)
+    cells = re.findall(r"<li>(<span class=\"cell\">.*?)</li>", section(page(run), "pictures"), re.DOTALL)
+    shown = {re.findall(r'alt="([^"]*)"', cell)[0]: cell for cell in cells}
+    used = [one for one in pictures[1:] if one.reason is None]
+    assert len(shown) == len(used)
+    assert all(dict(one.saved)["credit"] in shown[one.captions[0][0]] for one in used)
+    assert "flat" not in "".join(cells)
 
 
 def test_rejected_examples_name_reason_and_url(tmp_path):

@@ -175,3 +175,10 @@ def test_what_is_missing_is_asked_for_by_the_stage_that_needs_it(recipe_file, ov
         recipe.require({"plan", stage})
     assert "\n" not in str(refused.value)
     load(recipe_file()).require({"plan", stage})
+
+
+def test_a_column_of_concepts_must_be_saved_by_the_plan(recipe_file):
+    said = line_of(recipe_file(), "evaluate.concept_col=concept", "plan.save_additional_columns=[style]")
+    assert "evaluate.concept_col=concept must be one of plan.save_additional_columns" in said
+    saved = ["evaluate.concept_col=concept", "plan.save_additional_columns=[style, concept]"]
+    assert load(recipe_file(), saved).evaluate.concept_col == "concept"

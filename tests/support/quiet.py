@@ -16,9 +16,9 @@ OURS = tuple(
     re.compile(form)
     for form in (
         r"installing into \S+, a few minutes; log: \S+",
-        rf"\[ *\d+\.\d s\] rendering OpenMoji: {_PROGRESS}",
+        rf"\[ *\d+\.\d s\] rendering pictures: {_PROGRESS}",
         r"\d+ pictures, \d+ rendered now, \d+ rows, http://127\.0\.0\.1:\d+",
-        r"Pictures: OpenMoji [^\[\]]+",
+        r"Pictures, rasterised: OpenMoji [^\[\]]+",
         r"log: \S+/logs/\S+\.log",
         rf"\[ *\d+\.\d s\] [a-z0-9-]+( and \d+ after it)?: {_PROGRESS}",
         rf"\[ *\d+\.\d s\] ({_STAGES}): (runs|done before|{_BESIDE}|{_COUNTS}|{_PROGRESS})",

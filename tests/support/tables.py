@@ -32,6 +32,8 @@ class Picture:
     split: str = "train"
     reason: Reason | None = None
     size: tuple[int, int] = (64, 48)
+    saved: tuple[tuple[str, str], ...] = ()
+    """Further columns of the list that the plan kept, by name."""
 
     @property
     def uid(self) -> str:
@@ -283,7 +285,8 @@ def _image_row(picture: Picture) -> dict[str, Any]:
     names = {"uid": picture.uid, "url": picture.url, "group": picture.group, "split": picture.split}
     original = {"original_width": 4 * width, "original_height": 4 * height, "mime": "image/png"}
     content = {"sha256": hashlib.sha256(data).hexdigest(), "phash": "0" * 16}
-    return {**names, **original, **content, "image": data, "width": width, "height": height}
+    saved = {"additional": list(picture.saved) or None}
+    return {**names, **original, **content, **saved, "image": data, "width": width, "height": height}
 
 
 def _caption_rows(picture: Picture) -> list[dict[str, Any]]:

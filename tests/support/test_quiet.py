@@ -11,9 +11,9 @@ from tests.support.quiet import MOST_LINES
 SCRIPT = Path(__file__).resolve().parent / "quiet.py"
 OURS = """\
 installing into .venv, a few minutes; log: .venv/install.log
-[  10.1 s] rendering OpenMoji: 120 of 300 pictures
+[  10.1 s] rendering pictures: 120 of 300 pictures
 300 pictures, 300 rendered now, 552 rows, http://127.0.0.1:8047
-Pictures: OpenMoji 17.0.0 (openmoji.org), the open-source emoji and icon project, CC BY-SA 4.0
+Pictures, rasterised: OpenMoji 17.0.0 (openmoji.org), the open-source emoji and icon project, CC BY-SA 4.0
 log: runs/smoke/logs/2026-11-28T14-24-13-9727.log
 [   0.0 s] plan: done before
 [   0.2 s] download: runs

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from corgi.demo.openmoji import catalogue, subset
-from corgi.demo.raster import FOLDER_NAME, rasterise
+from corgi.demo.packaged_styles import packaged
+from corgi.demo.pictures import subset
+from corgi.demo.raster import folder_name, rasterise
 from corgi.demo.site import Site
 from corgi.demo.url_list import HOST, write_url_list
 from tests.support.ports import free_port
@@ -114,10 +115,10 @@ def test_a_submitted_job_runs_the_whole_flow_and_a_second_skips_it(head, tmp_pat
         ignore=shutil.ignore_patterns(".git", ".venv", "runs", "__pycache__", "*.egg-info", ".*_cache"),
     )
     assert sum(path.stat().st_size for path in clone.rglob("*") if path.is_file()) < MAX_UPLOAD_BYTES
-    pictures = subset(catalogue(), 120)
-    rasterise(pictures, tmp_path / FOLDER_NAME)
-    write_url_list(tmp_path / "urls.parquet", pictures)
-    with Site(tmp_path / FOLDER_NAME, free_port()) as site:
+    pictures = subset(packaged().pictures, 120)
+    rasterise(pictures, tmp_path / folder_name(packaged()))
+    write_url_list(tmp_path / "urls.parquet", pictures, packaged().credit)
+    with Site(tmp_path / folder_name(packaged()), free_port()) as site:
         arguments = [
             f"root={tmp_path / 'runs'}",
             f"plan.input={tmp_path / 'urls.parquet'}",

@@ -10,8 +10,9 @@ import boto3
 import pyarrow as pa
 import pytest
 
-from corgi.demo.openmoji import catalogue, subset
-from corgi.demo.raster import FOLDER_NAME, rasterise
+from corgi.demo.packaged_styles import packaged
+from corgi.demo.pictures import subset
+from corgi.demo.raster import folder_name, rasterise
 from corgi.demo.site import Site
 from corgi.demo.url_list import HOST, write_url_list
 from corgi.tables.run import Run
@@ -87,10 +88,10 @@ def digests(run: Run) -> dict[str, str]:
 @pytest.mark.flow
 @pytest.mark.timeout(1700)
 def test_the_flow_on_s3_killed_twice_equals_the_flow_on_a_disk(tmp_path, monkeypatch, promise):
-    pictures = subset(catalogue(), NUM_PICTURES)
-    rasterise(pictures, tmp_path / FOLDER_NAME)
-    rows = write_url_list(tmp_path / "urls.parquet", pictures)
-    with Site(tmp_path / FOLDER_NAME, free_port()) as site, s3_server() as environment:
+    pictures = subset(packaged().pictures, NUM_PICTURES)
+    rasterise(pictures, tmp_path / folder_name(packaged()))
+    rows = write_url_list(tmp_path / "urls.parquet", pictures, packaged().credit)
+    with Site(tmp_path / folder_name(packaged()), free_port()) as site, s3_server() as environment:
         client = boto3.client("s3", endpoint_url=environment["AWS_ENDPOINT_URL"], **credentials(environment))
         client.upload_file(str(tmp_path / "urls.parquet"), BUCKET, "lists/urls.parquet")
         disk = Flow(site, {}, tmp_path / "disk")

@@ -1,0 +1,154 @@
+"""The pictures of `make styles`: concepts that at least three of six emoji sets draw, from the packages of Iconify."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from corgi.demo.npm_packages import NpmPackage, fetch, read_json
+from corgi.demo.pictures import Collection, Picture, Style, coarse_words, content_words
+from corgi.settings.section import digest
+
+MIN_STYLES = 3
+"""Sets in which a concept must be drawn."""
+_SIDE = 16
+"""Iconify's side of an icon that names none."""
+
+
+@dataclass(frozen=True, slots=True)
+class IconSet:
+    """A set of icons: the package that holds it, and its style."""
+
+    package: NpmPackage
+    style: Style
+
+
+@dataclass(frozen=True, slots=True)
+class Icon:
+    """One icon of a set; `name` has dashes between its words where the set writes them."""
+
+    name: str
+    svg: str
+
+    @property
+    def concept(self) -> str:
+        """Return what the icon shows, spelled alike in all sets."""
+        return self.name.replace("-", "")
+
+
+def fetched_styles(folder: Path) -> Collection:
+    """Return the collection of the six sets, fetched into a folder where they are not there yet.
+
+    Raises:
+        InputError: a package cannot be fetched, or is another one than the pinned.
+
+    """
+    found = {each.style: icons(read_json(fetch(each.package, folder), "icons.json")) for each in ICON_SETS}
+    pinned = digest([each.package.integrity for each in ICON_SETS])[:12]
+    credit = "; ".join(each.style.credit for each in ICON_SETS)
+    told = (
+        f"Pictures, rasterised, from the packages @iconify-json: {credit}. Captions: the names of the icons."
+    )
+    return Collection(f"iconify-{pinned}", told, pictures_of(found))
+
+
+def pictures_of(found: Mapping[Style, Iterable[Icon]]) -> tuple[Picture, ...]:
+    """Return the pictures of concepts that at least MIN_STYLES sets draw, sorted by id.
+
+    A concept is called as the set calls it that parts its name into the most words. Of a set that draws a concept twice
+    the first icon counts.
+    """
+    drawn: dict[str, dict[Style, Icon]] = defaultdict(dict)
+    for style, each in found.items():
+        for icon in each:
+            drawn[icon.concept].setdefault(style, icon)
+    kept = {concept: by for concept, by in sorted(drawn.items()) if len(by) >= MIN_STYLES}
+    captions = {concept: _caption(icon.name for icon in by.values()) for concept, by in kept.items()}
+    words = {concept: content_words([caption]) for concept, caption in captions.items()}
+    coarse = coarse_words(words, {concept: concept for concept in kept})
+    pictures = [
+        Picture(f"{style.key}-{concept}", icon.svg, captions[concept], (), coarse[concept], concept, style)
+        for concept, by in kept.items()
+        for style, icon in by.items()
+    ]
+    return tuple(sorted(pictures, key=lambda picture: picture.id))
+
+
+def icons(told: Mapping[str, Any]) -> Iterator[Icon]:
+    """Yield the icons of an icons.json that are not hidden and show no skin tone, by name."""
+    for name, icon in sorted(told["icons"].items()):
+        if not icon.get("hidden") and not _has_skin_tone(name):
+            yield Icon(name, _svg(icon, told))
+
+
+def _svg(icon: Mapping[str, Any], of_set: Mapping[str, Any]) -> str:
+    """Return an icon as a document; its box is its own, else that of the set."""
+    defaults = {"left": 0, "top": 0, "width": _SIDE, "height": _SIDE}
+    box = [icon.get(side, of_set.get(side, least)) for side, least in defaults.items()]
+    names = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
+    return f'<svg {names} viewBox="{" ".join(map(str, box))}">{icon["body"]}</svg>'
+
+
+def _has_skin_tone(name: str) -> bool:
+    return "skin-tone" in name or "skintone" in name
+
+
+def _caption(names: Iterable[str]) -> str:
+    """Return the name with the most words, the first of them by letters."""
+    return min(names, key=lambda name: (-name.count("-"), name)).replace("-", " ")
+
+
+ICON_SETS: tuple[IconSet, ...] = (
+    IconSet(
+        NpmPackage(
+            "@iconify-json/openmoji",
+            "1.2.29",
+            "sha512-vXdhkqcXVSO6suy+m9LbcUM3OdVyuNOtpV8/als/WqfkQIRxevL5Geb/g+6GH/Qwnq1OqksEmaDGTCmZ5nFKJQ==",
+        ),
+        Style("openmoji", "OpenMoji", "OpenMoji, CC BY-SA 4.0"),
+    ),
+    IconSet(
+        NpmPackage(
+            "@iconify-json/noto",
+            "1.2.9",
+            "sha512-DQiuXENbun41ch+XPSV55H9FaWKpHTyz46YIKtSaKYD4fIDDzL1tR6H4np/T38jfrTAeI3rcKF0mqHYeZVAuaw==",
+        ),
+        Style("noto", "Noto", "Noto Emoji, Google, Apache 2.0"),
+    ),
+    IconSet(
+        NpmPackage(
+            "@iconify-json/twemoji",
+            "1.2.5",
+            "sha512-uKpuIEV0v6K5BW3Mjdyl+XKFVAbbcPxAgifKvEMtZoUZB5+YiY5zaMm2uNNCxyXzAWU9yNLlj41WU6/mvgALsw==",
+        ),
+        Style("twemoji", "Twemoji", "Twemoji, Twitter and contributors, CC BY 4.0"),
+    ),
+    IconSet(
+        NpmPackage(
+            "@iconify-json/fluent-emoji-flat",
+            "1.2.6",
+            "sha512-RY47RgPb47fYUiyrA64sIOL0+UU02s29sXpNBbIQRBUlPlfNFTKUmZDERGuxDs/7yNGWqQYvuaSYM1M4fRXlUw==",
+        ),
+        Style("fluent-emoji-flat", "Fluent", "Fluent UI Emoji, Microsoft, MIT"),
+    ),
+    IconSet(
+        NpmPackage(
+            "@iconify-json/emojione",
+            "1.2.3",
+            "sha512-T9+T3HIbJNLKKsmxYKlaYhvnHYkz/HNYTV7SHCXVZPfeUi4FqskY70YeN8yYAZT8cCv7w5vJxS4Q1m8zb9CMMg==",
+        ),
+        Style("emojione", "EmojiOne", "EmojiOne, CC BY 4.0"),
+    ),
+    IconSet(
+        NpmPackage(
+            "@iconify-json/fxemoji",
+            "1.2.2",
+            "sha512-UAasRaxzFUKfIGSmLwnoarsssA4LX0VLLuEmplIqM6ZNQqIQRtav8tZ4H1neTlBreXuMQyAifr5jP4kn78DpiQ==",
+        ),
+        Style("fxemoji", "FxEmoji", "FxEmojis, Mozilla, Apache 2.0"),
+    ),
+)
+"""The sets of `make styles`, and what the licence of each asks to be said."""

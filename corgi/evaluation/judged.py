@@ -1,0 +1,168 @@
+"""Painted pictures judged in two spaces beside references that painted nothing, and the share of copies among them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from PIL import Image
+
+from corgi.evaluation.copying import cosine, is_nearer_to, is_nearer_to_training, nearest, pixel_closeness
+from corgi.evaluation.judges import Judge
+from corgi.evaluation.metrics import interval, retrieval
+from corgi.evaluation.painting import FROM_PRIOR, FROM_TRUE, Painted
+from corgi.evaluation.training_pictures import TrainingPictures, Vectors, centred, pixels_of
+
+OWN, INDEPENDENT, PIXELS = "run's own CLIP", "independent", "pixels"
+RETRIEVED_BY = {
+    FROM_TRUE: "nearest training picture of the true embedding (retrieval)",
+    FROM_PRIOR: "nearest training picture of the prior's embedding (retrieval)",
+}
+"""For each way of painting, the reference that copies the training picture of the nearest embedding instead."""
+NOTES = [
+    "The independent space is a network that nothing of the run learned from: {judge}.",
+    "Similarity alone rewards copying: read it beside the retrieved training picture, the autoencoder's ceiling and the share of copies.",
+    "A copy is a painted picture that is nearer to a training picture than to the held-out truth. With many training pictures, some "
+    "of them is often nearer by chance; the retrieved picture is one, named before anything was painted.",
+]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What two spaces say of a group of pictures; `nearest` are, by way, the training rows closest to the painted pictures."""
+
+    pictures: dict[str, dict[str, dict[str, float]]]
+    copying: dict[str, dict[str, dict[str, float]]]
+    nearest: dict[str, Int[np.ndarray, "rows"]]
+
+
+@dataclass(frozen=True)
+class PictureJudge:
+    """A judging network, and the training pictures that painted ones are compared with."""
+
+    network: Judge
+    training: TrainingPictures
+    side: int
+    """Side of the pixels compared, px."""
+
+    def vectors(self, pictures: Sequence[Image.Image]) -> Vectors:
+        """Return the judge's unit vectors of pictures."""
+        return centred(self.network.features(pictures), self.training.centre)
+
+    def judge(self, painted: Painted, own: Mapping[str, Vectors], held_out: bool) -> Judged:
+        """Judge a group; the references of retrieval and the copies are told of held-out pictures only.
+
+        Args:
+            painted: the pictures by way, and the embeddings they were painted from.
+            own: the run's own image embeddings of the pictures, by way.
+            held_out: whether the truths are no training pictures.
+
+        """
+        views = self._views(painted, own, held_out)
+        nearest_rows = {
+            way: nearest(views.judged[way], self.training.judged, cosine)[0] for way in RETRIEVED_BY
+        }
+        spaces = {
+            OWN: (views.own, painted.true_z.numpy(), self.training.own),
+            INDEPENDENT: (views.judged, views.true, self.training.judged),
+        }
+        pictures = {
+            space: {
+                way: similarity(vectors, truth, training if held_out else None)
+                for way, vectors in by_way.items()
+            }
+            for space, (by_way, truth, training) in spaces.items()
+        }
+        return Judged(pictures, self._copying(painted, views) if held_out else {}, nearest_rows)
+
+    def _views(self, painted: Painted, seen: Mapping[str, Vectors], held_out: bool) -> "_Views":
+        """Return the vectors of every way, those of the retrieved pictures among them."""
+        own = dict(seen)
+        judged = {way: self.vectors(pictures) for way, pictures in painted.ways.items()}
+        retrieved = {}
+        if held_out:
+            asked = {FROM_TRUE: painted.true_z.numpy(), FROM_PRIOR: painted.prior_z.numpy()}
+            for way, name in RETRIEVED_BY.items():
+                retrieved[way] = nearest(asked[way], self.training.own, cosine)[0]
+                own[name] = self.training.own[retrieved[way]]
+                judged[name] = self.training.judged[retrieved[way]]
+        return _Views(own, judged, self.vectors(painted.true), retrieved)
+
+    def _copying(self, painted: Painted, views: "_Views") -> dict[str, dict[str, dict[str, float]]]:
+        """Return by space and way the shares of pictures nearer to a training picture than to the truth."""
+        truth = pixels_of(painted.true, self.side)
+        pixels = {way: pixels_of(pictures, self.side) for way, pictures in painted.ways.items()}
+        spaces = {
+            INDEPENDENT: (views.judged, views.true, self.training.judged, cosine),
+            PIXELS: (pixels, truth, self.training.pixels, pixel_closeness),
+        }
+        found: dict[str, dict[str, dict[str, float]]] = {}
+        for space, (rows, true, training, closeness) in spaces.items():
+            found[space] = {}
+            for way in painted.ways:
+                own = views.retrieved.get(way)
+                other = None if own is None else is_nearer_to(rows[way], true, training[own], closeness)
+                some = is_nearer_to_training(rows[way], true, training, closeness)
+                found[space][way] = _copies(some, other)
+        return found
+
+
+@dataclass(frozen=True)
+class _Views:
+    """Vectors by way in both spaces, those of the truth in the judge's, and the retrieved training rows by way."""
+
+    own: dict[str, Vectors]
+    judged: dict[str, Vectors]
+    true: Vectors
+    retrieved: dict[str, Int[np.ndarray, "rows"]]
+
+
+def similarity(vectors: Vectors, truth: Vectors, training: Vectors | None = None) -> dict[str, float]:
+    """Return the cosine to the own truth and to another row's (the shuffled control), and how often the own truth is nearest.
+
+    Intervals are 95 % bootstrap over rows. `R@1` and `R@5` are among the truths of the rows, `R@1 among all` among those
+    and the training pictures.
+    """
+    own = (vectors * truth).sum(1)
+    control = (vectors * np.roll(truth, len(truth) // 2, axis=0)).sum(1)
+    first = found_first(vectors, truth)
+    among_all = {}
+    if training is not None:
+        beaten = is_nearer_to_training(vectors, truth, training, cosine)
+        among_all = {"R@1 among all": float((first & ~beaten).mean())}
+    return {
+        **_named("similarity", own),
+        "shuffled control": float(control.mean()),
+        **_named("R@1", first.astype(np.float64)),
+        "R@5": retrieval(vectors, truth, (5,))["R@5"],
+        **among_all,
+    }
+
+
+def found_first(queries: Vectors, targets: Vectors) -> Bool[np.ndarray, "rows"]:
+    """Return for which queries their own target is nearer than any other; ties count against."""
+    found = queries @ targets.T
+    return (found >= np.diagonal(found)[:, None]).sum(1) == 1
+
+
+def _copies(some: Bool[np.ndarray, "rows"], retrieved: Bool[np.ndarray, "rows"] | None) -> dict[str, float]:
+    told = _named("nearer to some training picture", some.astype(np.float64))
+    return (
+        told
+        if retrieved is None
+        else told | _named("nearer to the retrieved one", retrieved.astype(np.float64))
+    )
+
+
+def _named(name: str, values: Float[np.ndarray, "rows"]) -> dict[str, float]:
+    """Return the mean of some values and its 95 % interval."""
+    low, high = interval(values)
+    return {name: float(values.mean()), f"{name}, low 95%": low, f"{name}, high 95%": high}
+
+
+def notes(judge: Judge) -> list[str]:
+    """Return the notes that the figures need."""
+    return [
+        note.format(judge=f"{judge.name} ({judge.facts['package']} {judge.facts['version']})")
+        for note in NOTES
+    ]

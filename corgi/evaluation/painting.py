@@ -1,0 +1,71 @@
+"""Pictures painted for evaluation: from true image embeddings, from the prior's, and through the autoencoder alone."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from PIL import Image
+
+from corgi.evaluation.measured import Pictures
+from corgi.imaging.decode import decode_stored
+from corgi.inference.generate import Generator
+from corgi.models.picture_decoder import to_bytes
+from corgi.tables.embedded import embedded_set, stored_pictures
+from corgi.tables.manifest import ShardManifest
+from corgi.tables.store import Store
+from corgi.training.autoencoder import square
+
+FROM_TRUE, FROM_PRIOR, CEILING = "from true embedding", "from prior", "autoencoder alone (ceiling)"
+
+
+@dataclass(frozen=True)
+class Painted:
+    """The pictures of some rows, each list in their order; `ways` are FROM_TRUE, FROM_PRIOR and CEILING."""
+
+    true: list[Image.Image]
+    ways: dict[str, list[Image.Image]]
+    true_z: Float[torch.Tensor, "rows dim"]
+    prior_z: Float[torch.Tensor, "rows dim"]
+
+
+def paint(
+    generator: Generator,
+    pictures: Pictures,
+    chosen: Int[np.ndarray, "chosen"],
+    stored: Sequence[Image.Image],
+    seed: int,
+) -> Painted:
+    """Paint the chosen rows; row i has seed + i. `stored` are their own pictures."""
+    seeds = [seed + n for n in range(len(chosen))]
+    true_z, text = tensor(pictures.image[chosen]), tensor(pictures.text[chosen])
+    words = generator.word_encodings([pictures.caption[row] for row in chosen])
+    prior_z = generator.prior.sample(text, seeds, generator.prior_sampling, words)
+    ways = {
+        FROM_TRUE: generator.paint(true_z, seeds),
+        FROM_PRIOR: generator.paint(prior_z, seeds),
+        CEILING: round_trip(generator, stored),
+    }
+    return Painted(list(stored), ways, true_z, prior_z.cpu())
+
+
+def own_pictures(
+    store: Store, shards: Mapping[str, Sequence[ShardManifest]], uids: Sequence[str]
+) -> list[Image.Image]:
+    """Return stored pictures by uid, in their order."""
+    encoded = stored_pictures(embedded_set(store, shards), set(uids))
+    return [decode_stored(encoded[uid]) for uid in uids]
+
+
+def round_trip(generator: Generator, pictures: Sequence[Image.Image]) -> list[Image.Image]:
+    """Return pictures as the autoencoder gives them back: what no decoder in its space can pass."""
+    autoencoder = generator.decoder.autoencoder
+    squares = torch.stack([square(picture, autoencoder.image_size) for picture in pictures])
+    decoded = autoencoder.decode(autoencoder.encode(squares.to(generator.decoder.device)))
+    return [Image.fromarray(np.asarray(pixels)) for pixels in to_bytes(decoded).cpu()]
+
+
+def tensor(array: np.ndarray) -> torch.Tensor:
+    """Return an array as fp32."""
+    return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))

@@ -1,0 +1,77 @@
+"""The pictures a decoder was trained on, as painted pictures are compared with them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int, UInt8
+from PIL import Image
+
+from corgi.evaluation.judges import Judge
+from corgi.imaging.decode import decode_stored
+from corgi.tables.embedded import embedded_set, stored_pictures, vectors_of
+from corgi.tables.manifest import ShardManifest
+from corgi.tables.schema import Split
+from corgi.tables.store import Store
+from corgi.training.autoencoder import square
+from corgi.unit_vectors import unit_rows
+
+Vectors = Float[np.ndarray, "rows dim"]
+Pixels = UInt8[np.ndarray, "rows values"]
+LARGEST_SIDE_PX = 64
+"""Pixels are compared at the decoder's side, or at this one where that is larger."""
+
+
+@dataclass(frozen=True)
+class TrainingPictures:
+    """Train pictures in use, captioned or not: the run's own vectors, the judge's features, and pixels at a small side."""
+
+    store: Store
+    shards: Mapping[str, Sequence[ShardManifest]]
+    uid: list[str]
+    own: Vectors
+    judged: Vectors
+    pixels: Pixels
+    centre: Float[np.ndarray, "dim"]
+    """Mean of the judge's features; `judged` are unit vectors from it."""
+
+    def pictures(self, rows: Sequence[int] | Int[np.ndarray, "n"]) -> list[Image.Image]:
+        """Return some of the pictures as they are stored."""
+        uids = [self.uid[row] for row in rows]
+        encoded = stored_pictures(embedded_set(self.store, self.shards), set(uids))
+        return [decode_stored(encoded[uid]) for uid in uids]
+
+
+def load_training_pictures(
+    store: Store, shards: Mapping[str, Sequence[ShardManifest]], judge: Judge, side: int, limit: int
+) -> TrainingPictures:
+    """Read whole shards in order until `limit` train pictures are there; `side` is that of the pixels compared."""
+    uids: list[str] = []
+    own, features, pixels = [], [], []
+    for shard in embedded_set(store, shards):
+        images = shard.images(Split.TRAIN)
+        if images.num_rows == 0:
+            continue
+        found = images["uid"].to_pylist()
+        encoded = shard.encodings(found)
+        pictures = [decode_stored(encoded[uid]) for uid in found]
+        uids += found
+        own.append(vectors_of(images, "image"))
+        features.append(judge.features(pictures))
+        pixels.append(pixels_of(pictures, side))
+        if len(uids) >= limit:
+            break
+    centre = np.concatenate(features).mean(0)
+    judged = centred(np.concatenate(features), centre)
+    return TrainingPictures(store, shards, uids, np.concatenate(own), judged, np.concatenate(pixels), centre)
+
+
+def pixels_of(pictures: Sequence[Image.Image], side: int) -> Pixels:
+    """Return pictures as rows of bytes at a side."""
+    rows = [(square(picture.convert("RGB"), side) * 255).round().byte().flatten() for picture in pictures]
+    return np.stack([row.numpy() for row in rows])
+
+
+def centred(features: Vectors, centre: Float[np.ndarray, "dim"]) -> Vectors:
+    """Return unit vectors of features from their centre: unrelated pictures then have a cosine of about 0."""
+    return unit_rows(features - centre)
