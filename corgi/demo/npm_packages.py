@@ -71,7 +71,7 @@ def read_json(tarball: Path, member: str) -> Any:
 
 def _pack(package: NpmPackage, folder: Path) -> None:
     quiet = ["--loglevel=error", "--no-update-notifier", "--no-fund", "--no-audit"]
-    bounded = ["--fetch-retries=1", "--fetch-timeout=60000"]
+    bounded = ["--fetch-retries=1", "--fetch-retry-mintimeout=1000", "--fetch-timeout=60000"]
     place = [f"--pack-destination={folder}", f"--cache={folder / 'cache'}"]
     asked = ["pack", f"{package.name}@{package.version}", *quiet, *bounded, *place]
     done = npm(asked, return_completed_process=True, capture_output=True, text=True)

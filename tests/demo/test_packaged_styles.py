@@ -67,7 +67,7 @@ def test_credits_name_work_and_licence_of_the_list_and_of_each_picture():
 
 
 def test_drawings_that_are_not_installed_are_one_line(monkeypatch):
-    monkeypatch.setitem(packaged_styles._FOLDERS, TWEMOJI, ("no_such_package", "svg"))
+    monkeypatch.setitem(packaged_styles.FOLDERS, TWEMOJI, ("no_such_package", "svg"))
     with pytest.raises(
         InputError, match="the drawings of Twemoji are not installed; nothing was started"
     ) as caught:

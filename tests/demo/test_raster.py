@@ -77,4 +77,4 @@ def test_stopped_write_leaves_no_file_under_the_final_name(few_pictures, tmp_pat
     with pytest.raises(StorageError, match="No space left on device") as caught:
         raster.rasterise(few_pictures[:1], tmp_path)
     assert "\n" not in str(caught.value)
-    assert not (tmp_path / raster.file_name(few_pictures[0].codepoints)).exists()
+    assert not (tmp_path / raster.file_name(few_pictures[0].id)).exists()
