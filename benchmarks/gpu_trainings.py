@@ -104,7 +104,7 @@ class CheckedDecoder(decoding.DecoderObjective):
         """Build table and process; no store is opened."""
         self.size = size
         self.settings = DecoderSettings(width=size["width"], depth=size["depth"], conditioning_noise=0.15)
-        self.latent_shape = (size["latent"],)
+        self.latent_shape, self.neighbours = (size["latent"],), None
         rows = torch.from_numpy(self.rows().load(0)["image"])
         self.table = ShiftTable.standardised(rows.mean(0), rows.std(0))
         self.process = decoding.process_of(self.settings, self.latent_shape)

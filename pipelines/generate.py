@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -63,8 +64,11 @@ def _make_folder(folder: Path) -> None:
 
 
 def _save(picture: Image.Image, path: Path) -> None:
+    about = PngInfo()
+    for key, value in picture.info.items():  # the train pictures that the decoder looked at
+        about.add_text(key, value)
     try:
-        picture.save(path)
+        picture.save(path, pnginfo=about)
     except OSError as error:
         path.unlink(missing_ok=True)
         storage_full(error, path)

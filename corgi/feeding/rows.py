@@ -1,4 +1,4 @@
-"""Training rows read from committed tables: kept pictures of one split, with vectors, captions or latents."""
+"""Training rows read from committed tables: kept pictures of one split, with vectors, captions, latents or neighbours."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,6 +7,7 @@ from jaxtyping import Float, Int
 
 from corgi.feeding.captions import MAX_CAPTIONS, side_by_side
 from corgi.feeding.feed import Rows
+from corgi.models.neighbours import Neighbours
 from corgi.tables.embedded import EmbeddedShard, rows_of, vectors_of
 from corgi.tables.schema import Split
 from corgi.tables.store import Store
@@ -65,6 +66,36 @@ class DecoderRows:
         if (rows < 0).any():
             raise AssertionError(f"shard {unit}: a kept picture has no latent")
         return {"image": vectors_of(images, "image"), "latent": matrix(latents["latent"])[rows]}
+
+    def uids(self, unit: int) -> list[str]:
+        """Return the uids of a unit's rows."""
+        return self._shards[unit].images(self._split, ["uid"])["uid"].to_pylist()
+
+
+class NeighbourRows:
+    """The rows of a decoder with the latents of each one's neighbours among the train pictures."""
+
+    def __init__(self, rows: DecoderRows, neighbours: Neighbours) -> None:
+        """Search for the neighbours of a unit when it is first loaded."""
+        self._rows, self._neighbours = rows, neighbours
+        self._nearest: dict[int, Int[np.ndarray, "n number"]] = {}
+        self.counts = rows.counts
+
+    def load(self, unit: int) -> dict[str, np.ndarray]:
+        """Return `image` [n, d], `latent` [n, l] and `neighbours` [n, number, l]."""
+        loaded = self._rows.load(unit)
+        if unit not in self._nearest:
+            self._nearest[unit] = self._neighbours.nearest(loaded["image"])
+        return {**loaded, "neighbours": self._neighbours.latents(self._nearest[unit])}
+
+
+def neighbours_among(rows: DecoderRows, number: int, max_cosine: float) -> Neighbours:
+    """Return the table of a decoder's train rows; ValueError when they are fewer than `number`."""
+    units = [unit for unit, count in enumerate(rows.counts) if count]
+    loaded = [rows.load(unit) for unit in units]
+    image, latent = (np.concatenate([unit[name] for unit in loaded]) for name in ("image", "latent"))
+    uid = [uid for unit in units for uid in rows.uids(unit)]
+    return Neighbours(uid, image, latent, number, max_cosine)
 
 
 def vector_moments(rows: Rows, name: str) -> tuple[Float[np.ndarray, "dim"], Float[np.ndarray, "dim"]]:

@@ -27,6 +27,8 @@ from corgi.training.decoder import load_decoder
 from corgi.training.prior import load_prior
 from corgi.training.words import cut_or_pad, words_of
 
+NEIGHBOURS = "neighbours"
+"""Key of a painted picture's `info`, and of the text in its PNG: the uids of the train pictures its decoder looked at."""
 DECODER_SEED_OFFSET = 500_009
 """Keeps the decoder's noise apart from the prior's of the same seed."""
 
@@ -92,12 +94,16 @@ class Generator:
         return _joined([tower.images(pictures)[0] for tower in self.towers])
 
     def paint(self, embedding: Float[Tensor, "batch dim"], seeds: Sequence[int]) -> list[Image.Image]:
-        """Return one picture per image embedding."""
+        """Return one picture per image embedding; its `info` names the train pictures that the decoder looked at, if any."""
         shifted = [seed + DECODER_SEED_OFFSET for seed in seeds]
         pixels = self.decoder.sample(
             embedding, shifted, self.decoder_settings.sample_steps, self.decoder_settings.guidance
         )
-        return [Image.fromarray(np.asarray(picture)) for picture in pixels.cpu()]
+        pictures = [Image.fromarray(np.asarray(picture)) for picture in pixels.cpu()]
+        for picture, uids in zip(pictures, self.decoder.neighbours_of(embedding), strict=True):
+            if uids:
+                picture.info[NEIGHBOURS] = " ".join(uids)
+        return pictures
 
 
 def load(folder: str | Path) -> Generator:

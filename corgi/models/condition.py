@@ -53,3 +53,13 @@ def level_embedding(
     """Return the sinusoid of each row's share of noise, in the dtype of `like`; None: no noise."""
     share = like.new_zeros(len(like)) if level is None else level
     return sinusoidal_embedding(LEVEL_POSITIONS * share, like.shape[1]).to(like.dtype)
+
+
+def beside_neighbours(
+    latent: Float[Tensor, "batch latent_dim"],
+    neighbours: Float[Tensor, "batch number latent_dim"],
+    drop_mask: Bool[Tensor, "batch"],
+) -> Float[Tensor, "batch all"]:
+    """Return the noisy latent followed by those of its neighbours, which are zeros where the embedding is dropped."""
+    kept = neighbours.to(latent.dtype) * ~drop_mask[:, None, None]
+    return torch.cat([latent, kept.flatten(1)], dim=1)

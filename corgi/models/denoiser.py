@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from corgi.diffusion.shifted import ShiftTable
-from corgi.models.condition import level_embedding
+from corgi.models.condition import beside_neighbours, level_embedding
 from corgi.models.embedding import sinusoidal_embedding
 
 
@@ -27,6 +27,8 @@ class DenoiserConfig:
     """Hidden width of a block over `width`."""
     knows_level: bool = False
     """Whether the network is told the level of noise on the embedding."""
+    neighbours: int = 0
+    """Train pictures whose latents it reads."""
 
     def __post_init__(self) -> None:
         """Refuse sizes that no network has."""
@@ -73,7 +75,7 @@ class LatentDenoiser(nn.Module):
         self.config = config
         self.embedding_table = ShiftTable.from_state(table.state_dict())
         width = config.width
-        self.input = nn.Linear(config.latent_dim, width)
+        self.input = nn.Linear((1 + config.neighbours) * config.latent_dim, width)
         self.time = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
         self.embedding = nn.Linear(config.embedding_dim, width)
         self.null_embedding = nn.Parameter(torch.zeros(width))
@@ -91,6 +93,7 @@ class LatentDenoiser(nn.Module):
         embedding: Float[Tensor, "batch embedding_dim"],
         drop_mask: Bool[Tensor, "batch"] | None = None,
         level: Float[Tensor, "batch"] | None = None,
+        neighbours: Float[Tensor, "batch number latent_dim"] | None = None,
     ) -> Float[Tensor, "batch latent_dim"]:
         """Predict what the objective asks for, in float32 at least.
 
@@ -100,11 +103,15 @@ class LatentDenoiser(nn.Module):
             embedding: image embedding, standardised inside.
             drop_mask: True where the embedding is replaced by the learned null.
             level: share of noise on the embedding; None: none.
+            neighbours: standardised latents of train pictures, unseen where the embedding is dropped.
 
         """
         dtype = self.output.weight.dtype
         condition = self._condition(t, embedding, drop_mask, level)
-        hidden = self.input(latent.to(dtype))
+        nobody = torch.zeros_like(t, dtype=torch.bool)
+        dropped = nobody if drop_mask is None else drop_mask
+        seen = latent if neighbours is None else beside_neighbours(latent, neighbours, dropped)
+        hidden = self.input(seen.to(dtype))
         for block in self.blocks:
             hidden = block(hidden, condition)
         return self.output(self.norm(hidden)).to(torch.promote_types(latent.dtype, torch.float32))

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from corgi.diffusion.shifted import ShiftTable
-from corgi.models.condition import ImageCondition
+from corgi.models.condition import ImageCondition, beside_neighbours
 from corgi.models.embedding import sinusoidal_embedding
 from corgi.models.transformer import Attention, FeedForward, View
 
@@ -70,8 +70,9 @@ class DiT(nn.Module):
         sizes: DiTSizes,
         embedding_table: ShiftTable,
         knows_level: bool = False,
+        neighbours: int = 0,
     ) -> None:
-        """Build the network; ValueError when patches do not tile the latent or the heads do not divide the width."""
+        """Build the network, which reads the latents of `neighbours` train pictures; ValueError when patches do not tile the latent or the heads do not divide the width."""
         super().__init__()
         if len(latent_shape) != 3 or latent_shape[1] != latent_shape[2] or latent_shape[1] % sizes.patch:
             raise ValueError(f"patches of {sizes.patch} do not tile a latent of shape {latent_shape}")
@@ -80,7 +81,7 @@ class DiT(nn.Module):
         width, patch = sizes.width, sizes.patch
         self.latent_shape, self.patch = latent_shape, patch
         self.embedding_table = ShiftTable.from_state(embedding_table.state_dict())
-        self.input = nn.Linear(latent_shape[0] * patch**2, width)
+        self.input = nn.Linear((1 + neighbours) * latent_shape[0] * patch**2, width)
         self.time = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
         self.condition = ImageCondition(embedding_table.dim, width, knows_level=knows_level)
         self.blocks = nn.ModuleList(ConditionedBlock(width, sizes.heads) for _ in range(sizes.depth))
@@ -97,6 +98,7 @@ class DiT(nn.Module):
         embedding: Float[Tensor, "batch embedding_dim"],
         drop_mask: Bool[Tensor, "batch"],
         level: Float[Tensor, "batch"] | None = None,
+        neighbours: Float[Tensor, "batch number latent_dim"] | None = None,
     ) -> Float[Tensor, "batch latent_dim"]:
         """Predict what the objective asks for, in float32 at least; the arguments are those of `corgi.models.unet.UNet`."""
         dtype = self.output.weight.dtype
@@ -104,7 +106,9 @@ class DiT(nn.Module):
         vector, _ = self.condition(standardised, drop_mask, level)
         time = self.time(sinusoidal_embedding(t, vector.shape[1]).to(dtype))
         condition = nn.functional.silu(time + vector)
-        tokens = self.input(to_patches(latent.to(dtype).view(-1, *self.latent_shape), self.patch))
+        seen = latent if neighbours is None else beside_neighbours(latent, neighbours, drop_mask)
+        picture = seen.to(dtype).view(len(seen), -1, *self.latent_shape[1:])
+        tokens = self.input(to_patches(picture, self.patch))
         tokens = tokens + self.positions.to(tokens.dtype)
         for block in self.blocks:
             tokens = block(tokens, condition)

@@ -28,25 +28,32 @@ class NetworkSizes:
     """Side of its patches."""
     knows_level: bool = False
     """Whether the network is told the level of noise on the embedding."""
+    neighbours: int = 0
+    """Train pictures whose latents the network reads."""
 
 
 def mlp(sizes: NetworkSizes, table: ShiftTable) -> LatentDenoiser:
     """Build the residual MLP."""
     config = DenoiserConfig(
-        math.prod(sizes.latent_shape), table.dim, sizes.width, sizes.depth, knows_level=sizes.knows_level
+        math.prod(sizes.latent_shape),
+        table.dim,
+        sizes.width,
+        sizes.depth,
+        knows_level=sizes.knows_level,
+        neighbours=sizes.neighbours,
     )
     return LatentDenoiser(config, table)
 
 
 def unet(sizes: NetworkSizes, table: ShiftTable) -> UNet:
     """Build the U-Net; ValueError for a latent that it cannot divide."""
-    return UNet(sizes.latent_shape, sizes.unet, table, sizes.knows_level)
+    return UNet(sizes.latent_shape, sizes.unet, table, sizes.knows_level, sizes.neighbours)
 
 
 def dit(sizes: NetworkSizes, table: ShiftTable) -> DiT:
     """Build the transformer; ValueError for a latent that its patches do not tile."""
     shape = DiTSizes(sizes.width, sizes.depth, sizes.heads, sizes.patch)
-    return DiT(sizes.latent_shape, shape, table, sizes.knows_level)
+    return DiT(sizes.latent_shape, shape, table, sizes.knows_level, sizes.neighbours)
 
 
 NETWORKS: Mapping[NetworkName, Callable[[NetworkSizes, ShiftTable], nn.Module]] = {

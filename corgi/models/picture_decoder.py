@@ -14,6 +14,7 @@ from corgi.diffusion.samplers import SAMPLERS, philox_noise
 from corgi.diffusion.shifted import ShiftedDiffusion
 from corgi.diffusion.steps import Denoise
 from corgi.models.autoencoder import Autoencoder
+from corgi.models.neighbours import Neighbours
 from corgi.names import SamplerName
 
 PAINTED_AT_ONCE = 64
@@ -34,6 +35,7 @@ class Denoiser(Protocol):
         embedding: Float[Tensor, "batch dim"],
         drop_mask: Bool[Tensor, "batch"],
         /,
+        **seen: Tensor,
     ) -> Float[Tensor, "batch latent"]:
         """Return the prediction."""
         ...
@@ -51,6 +53,8 @@ class PictureDecoder:
     sampler: SamplerName = "ddim"
     guidance_interval: tuple[float, float] = (0.0, 1.0)
     """Shares of T between which guidance is used."""
+    neighbours: Neighbours | None = None
+    """Train pictures whose latents the network reads; None: none."""
 
     @property
     def device(self) -> torch.device:
@@ -83,17 +87,30 @@ class PictureDecoder:
         noise = philox_noise(seeds, self.process.table.dim, embedding.device)
         low, high = (share * self.process.schedule.num_steps for share in self.guidance_interval)
         interval = None if self.guidance_interval == (0, 1) else (low, high)
-        denoise = guided(
-            self._denoiser(embedding, False), self._denoiser(embedding, True), guidance, interval
-        )
+        seen = self._seen(embedding)
+        conditional, unconditional = (self._denoiser(embedding, seen, dropped) for dropped in (False, True))
+        denoise = guided(conditional, unconditional, guidance, interval)
         latents = SAMPLERS[self.sampler].sample(denoise, self.process, cluster, noise, steps)
         return to_bytes(self.autoencoder.decode(latents))
 
-    def _denoiser(self, embedding: Tensor, dropped: bool) -> Denoise:
+    def neighbours_of(self, embedding: Float[Tensor, "batch dim"]) -> list[list[str]]:
+        """Return the uids of the train pictures that `sample` looks at for each embedding; empty lists without neighbours."""
+        if self.neighbours is None:
+            return [[] for _ in embedding]
+        return self.neighbours.names(self.neighbours.nearest(embedding.cpu().numpy()))
+
+    def _seen(self, embedding: Tensor) -> dict[str, Tensor]:
+        """Return the latents of the neighbours as the network takes them."""
+        if self.neighbours is None:
+            return {}
+        found = self.neighbours.latents(self.neighbours.nearest(embedding.cpu().numpy()))
+        return {"neighbours": torch.from_numpy(found).to(embedding.device, embedding.dtype)}
+
+    def _denoiser(self, embedding: Tensor, seen: dict[str, Tensor], dropped: bool) -> Denoise:
         def denoise(z_t: Tensor, t: Tensor, cluster: Tensor, /) -> Tensor:
             mask = torch.full_like(t, dropped, dtype=torch.bool)
             return to_x0(
-                self.process, self.network(z_t, t, embedding, mask), z_t, t, cluster, self.prediction
+                self.process, self.network(z_t, t, embedding, mask, **seen), z_t, t, cluster, self.prediction
             )
 
         return denoise

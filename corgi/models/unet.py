@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from corgi.diffusion.shifted import ShiftTable
-from corgi.models.condition import ImageCondition
+from corgi.models.condition import ImageCondition, beside_neighbours
 
 NORM_GROUPS = 8
 """Groups of every GroupNorm; each width is a multiple of it."""
@@ -53,16 +53,17 @@ class UNet(nn.Module):
         sizes: UNetSizes,
         embedding_table: ShiftTable,
         knows_level: bool = False,
+        neighbours: int = 0,
     ) -> None:
-        """Build the network; ValueError when the latent is not spatial or its side cannot be halved often enough."""
+        """Build the network, which reads the latents of `neighbours` train pictures; ValueError when the latent is not spatial or its side cannot be halved often enough."""
         super().__init__()
         if len(latent_shape) != 3 or latent_shape[1] % sizes.reduction or latent_shape[2] % sizes.reduction:
             raise ValueError(
                 f"a U-Net of {len(sizes.widths)} levels cannot divide a latent of shape {latent_shape}"
             )
-        self.latent_shape = latent_shape
+        self.latent_shape, self.neighbours = latent_shape, neighbours
         self.embedding_table = ShiftTable.from_state(embedding_table.state_dict())
-        self.unet = _build(latent_shape, sizes)
+        self.unet = _build(latent_shape, sizes, neighbours)
         width, token_width = 4 * sizes.widths[0], sizes.widths[-1]
         self.condition = ImageCondition(embedding_table.dim, width, (sizes.tokens, token_width), knows_level)
         nn.init.zeros_(self.unet.conv_out.weight)
@@ -75,6 +76,7 @@ class UNet(nn.Module):
         embedding: Float[Tensor, "batch embedding_dim"],
         drop_mask: Bool[Tensor, "batch"],
         level: Float[Tensor, "batch"] | None = None,
+        neighbours: Float[Tensor, "batch number latent_dim"] | None = None,
     ) -> Float[Tensor, "batch latent_dim"]:
         """Predict what the objective asks for, in float32 at least.
 
@@ -84,25 +86,27 @@ class UNet(nn.Module):
             embedding: image embedding, standardised inside.
             drop_mask: True where the embedding is replaced by the learned null.
             level: share of noise on the embedding; None: none.
+            neighbours: standardised latents of train pictures, unseen where the embedding is dropped.
 
         """
         standardised = self.embedding_table.whiten(embedding, torch.zeros_like(t))
         vector, tokens = self.condition(standardised, drop_mask, level)
         # Convolutions of this size are 5 to 15 % faster with the channels last.
-        picture = latent.to(self.unet.conv_in.weight.dtype).view(-1, *self.latent_shape)
+        seen = latent if neighbours is None else beside_neighbours(latent, neighbours, drop_mask)
+        picture = seen.to(self.unet.conv_in.weight.dtype).view(len(seen), -1, *self.latent_shape[1:])
         picture = picture.contiguous(memory_format=torch.channels_last)
         answer = self.unet(picture, t, tokens, class_labels=vector, return_dict=False)[0]
         return answer.flatten(1).to(torch.promote_types(latent.dtype, torch.float32))
 
 
-def _build(latent_shape: tuple[int, ...], sizes: UNetSizes) -> Any:
+def _build(latent_shape: tuple[int, ...], sizes: UNetSizes, neighbours: int) -> Any:
     # 3 s of processor time, which a training of another network need not pay
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
     attends = [level in sizes.attention for level in range(len(sizes.widths))]
     return UNet2DConditionModel(
         sample_size=latent_shape[1],
-        in_channels=latent_shape[0],
+        in_channels=latent_shape[0] * (1 + neighbours),
         out_channels=latent_shape[0],
         down_block_types=tuple("CrossAttnDownBlock2D" if has else "DownBlock2D" for has in attends),
         up_block_types=tuple("CrossAttnUpBlock2D" if has else "UpBlock2D" for has in reversed(attends)),

@@ -78,6 +78,11 @@ class DecoderSettings(Section):
     """Standard deviation of the noise on the standardised embedding in training."""
     noise_level_known: bool = added(False, since="0.2.0")
     """Draw each row's share of noise between 0 and conditioning_noise squared, and tell the network; it paints at share 0."""
+    neighbours: int = added(0, since="0.2.0", ge=0, le=16)
+    """Nearest train pictures whose latents the network also reads; 0: none. It then redraws them: of its pictures most are
+    nearer to a neighbour than to the truth."""
+    neighbour_max_cosine: float = added(0.98, since="0.2.0", gt=0, lt=1)
+    """Train pictures nearer than this are the picture itself or near duplicates, and no neighbours."""
     sample_steps: int = Field(default=20, ge=1)
     """Sampler steps."""
     sampler: SamplerName = added("ddim", since="0.2.0")

@@ -12,12 +12,13 @@ from corgi.diffusion.loss import from_x0, prediction_weight, squared_error
 from corgi.diffusion.schedule import Schedule
 from corgi.diffusion.shifted import ShiftedDiffusion, ShiftTable
 from corgi.feeding.noise import Noise
-from corgi.feeding.rows import DecoderRows, embedded_shards, vector_moments
+from corgi.feeding.rows import DecoderRows, NeighbourRows, embedded_shards, neighbours_among, vector_moments
 from corgi.flow.cluster import connect
 from corgi.flow.context import Context
 from corgi.models.autoencoder import Autoencoder
 from corgi.models.denoiser import perturb_embedding
 from corgi.models.device import given_device
+from corgi.models.neighbours import Neighbours
 from corgi.models.networks import NETWORKS, NetworkSizes
 from corgi.models.picture_decoder import Denoiser, PictureDecoder, to_bytes
 from corgi.models.unet import UNetSizes
@@ -55,6 +56,7 @@ def run(context: Context) -> list[ShardTask]:
     shards = embedded_shards(task.root, task.inputs)
     rows = DecoderRows(shards, task.payload["latents"], Split.TRAIN)
     check_decoder_rows(rows)
+    check_neighbours(settings, sum(rows.counts))
     check_val_rows(DecoderRows(shards, task.payload["latents"], Split.VAL), settings.training)
     training = Training(
         name="decoder",
@@ -100,6 +102,7 @@ def network_of(settings: DecoderSettings, latent_shape: tuple[int, ...], table: 
         settings.dit.heads,
         settings.dit.patch,
         settings.noise_level_known,
+        settings.neighbours,
     )
     return NETWORKS[settings.network](sizes, table)
 
@@ -121,6 +124,19 @@ def check_network(settings: DecoderSettings, latent_shape: tuple[int, ...]) -> N
         ) from error
 
 
+def check_neighbours(settings: DecoderSettings, num_pictures: int) -> None:
+    """Compare the neighbours asked for with the train pictures there are besides the one that is painted.
+
+    Raises:
+        SettingsError: they are too many.
+
+    """
+    if settings.neighbours >= num_pictures:
+        raise SettingsError(
+            f"decoder.neighbours={settings.neighbours} and there are {num_pictures} train pictures; tables are safe; ask for fewer or name a longer list"
+        )
+
+
 def process_of(settings: DecoderSettings, latent_shape: tuple[int, ...]) -> ShiftedDiffusion:
     """Return ordinary diffusion on flat, standardised latents, which ends in pure noise unless the settings say otherwise."""
     rescaled = settings.zero_terminal_snr and settings.schedule != "flow"  # flow ends there by itself
@@ -130,7 +146,11 @@ def process_of(settings: DecoderSettings, latent_shape: tuple[int, ...]) -> Shif
 
 
 def painter_of(
-    settings: DecoderSettings, network: nn.Module, process: ShiftedDiffusion, autoencoder: Autoencoder
+    settings: DecoderSettings,
+    network: nn.Module,
+    process: ShiftedDiffusion,
+    autoencoder: Autoencoder,
+    neighbours: Neighbours | None = None,
 ) -> PictureDecoder:
     """Return a network that paints as the settings say; all parts are on one device."""
     assert isinstance(network, Denoiser)
@@ -141,6 +161,7 @@ def painter_of(
         settings.prediction,
         settings.sampler,
         settings.guidance_interval,
+        neighbours,
     )
 
 
@@ -165,7 +186,12 @@ def load_decoder(store: Store, decoder: ShardManifest, model: ShardManifest) -> 
     network = network_of(settings, autoencoder.latent_shape, table)
     network.load_state_dict(state)
     process, device = process_of(settings, autoencoder.latent_shape), given_device()
-    return painter_of(settings, network.to(device), process.to(device), autoencoder.to(device))
+    neighbours = None
+    if settings.neighbours:  # read from the tables, which a taken-down picture has left
+        inputs = decoder.inputs
+        rows = DecoderRows(embedded_shards(store.location, inputs), inputs["autoencoder"][1:], Split.TRAIN)
+        neighbours = neighbours_among(rows, settings.neighbours, settings.neighbour_max_cosine)
+    return painter_of(settings, network.to(device), process.to(device), autoencoder.to(device), neighbours)
 
 
 class DecoderObjective:
@@ -190,7 +216,7 @@ class DecoderObjective:
         self.settings = DecoderSettings.model_validate(settings)
         self.shards = embedded_shards(root, {"embed": embed, "curate": curate})
         self.latents = latents
-        rows = self.rows()
+        rows = DecoderRows(self.shards, self.latents, Split.TRAIN)
         mean, std = vector_moments(rows, "image")
         self.table = ShiftTable.standardised(torch.from_numpy(mean).float(), torch.from_numpy(std).float())
         store = Store(root)
@@ -199,6 +225,8 @@ class DecoderObjective:
             check_same_autoencoder(store.read_shard(path), model)
         self.latent_shape = load_autoencoder(store, model).latent_shape
         self.process = process_of(self.settings, self.latent_shape)
+        asked = self.settings.neighbours, self.settings.neighbour_max_cosine
+        self.neighbours = neighbours_among(rows, *asked) if asked[0] else None
 
     def place(self, device: torch.device) -> None:
         """Move the embeddings' mean and scale and the process to a device."""
@@ -208,9 +236,10 @@ class DecoderObjective:
         """Build the untrained network."""
         return network_of(self.settings, self.latent_shape, self.table)
 
-    def rows(self) -> DecoderRows:
-        """Return the kept train pictures."""
-        return DecoderRows(self.shards, self.latents, Split.TRAIN)
+    def rows(self, split: Split = Split.TRAIN) -> DecoderRows | NeighbourRows:
+        """Return the kept pictures of a split."""
+        rows = DecoderRows(self.shards, self.latents, split)
+        return rows if self.neighbours is None else NeighbourRows(rows, self.neighbours)
 
     def loss(self, model: Any, batch: dict[str, Tensor], noise: Noise) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the mean over rows of the prediction's squared error, weighted (eq. 25)."""
@@ -234,7 +263,7 @@ class DecoderObjective:
             return Shown()
         store = Store(self.root)
         autoencoder = load_autoencoder(store, store.read_shard(self.autoencoder)).to(batch["latent"].device)
-        painter = painter_of(self.settings, model, self.process, autoencoder)
+        painter = painter_of(self.settings, model, self.process, autoencoder, self.neighbours)
         seeds = range(len(batch["image"]))
         painted = painter.sample(batch["image"], seeds, self.settings.sample_steps, self.settings.guidance)
         rows = [to_bytes(autoencoder.decode(batch["latent"])), painted]
@@ -242,10 +271,10 @@ class DecoderObjective:
         return Shown(pictures={"samples": grid.cpu().numpy()})
 
     def _val(self) -> dict[str, Tensor]:
-        """Return the kept val pictures' `image` and `latent`; empty when there is none."""
-        rows = DecoderRows(self.shards, self.latents, Split.VAL)
+        """Return the columns of the kept val pictures; empty when there is none."""
+        rows = self.rows(Split.VAL)
         loaded = [rows.load(unit) for unit in range(len(rows.counts)) if rows.counts[unit]]
-        names = ("image", "latent") if loaded else ()
+        names = list(loaded[0]) if loaded else []
         columns = {name: np.concatenate([unit[name] for unit in loaded]) for name in names}
         return {name: torch.from_numpy(values).to(self.table.mean.device) for name, values in columns.items()}
 
@@ -257,7 +286,8 @@ class DecoderObjective:
         drop = (noise.uniform(DROP) < self.settings.embedding_drop_prob) & augment
         embedding, told = self._perturbed(batch["image"], noise) if augment else (batch["image"], {})
         target = from_x0(self.process, latent, z_t, t, cluster, kind)
-        error = squared_error(target, model(z_t, t, embedding, drop, **told))
+        seen = {"neighbours": batch["neighbours"]} if self.settings.neighbours else {}
+        error = squared_error(target, model(z_t, t, embedding, drop, **told, **seen))
         name = None if self.settings.loss_weight == "none" else self.settings.loss_weight
         return prediction_weight(self.process.schedule, t, kind, name).to(error.dtype) * error
 

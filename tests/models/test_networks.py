@@ -1,6 +1,7 @@
 """Every registered network of the decoder: built by name, called as the painter calls it, its table in its state."""
 
 import math
+from dataclasses import replace
 from typing import get_args
 
 import pytest
@@ -150,3 +151,17 @@ def test_a_latent_that_does_not_fit_is_refused(name: NetworkName, shape: tuple[i
     sizes = NetworkSizes(shape, width=16, depth=1, unet=SIZES.unet, heads=2)
     with pytest.raises(ValueError, match=r"latent of shape"):
         NETWORKS[name](sizes, ShiftTable.ddpm(4))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@torch.no_grad()
+def test_neighbours_are_seen_unless_the_embedding_is_dropped(name: NetworkName) -> None:
+    torch.manual_seed(0)
+    network = NETWORKS[name](replace(SIZES, neighbours=2), ShiftTable.ddpm(4)).eval()
+    for parameter in network.parameters():
+        nn.init.normal_(parameter, std=0.2)
+    given, neighbours = inputs(), torch.randn(3, 2, LATENT)
+    answer, other = network(**given, neighbours=neighbours), network(**given, neighbours=neighbours + 1)
+    assert ((other - answer).abs().amax(dim=1) > 1e-4).tolist() == [False, True, True]
+    order = network(**given, neighbours=neighbours.flip(1))
+    assert not torch.equal(order[1:], answer[1:])

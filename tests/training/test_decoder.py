@@ -1,21 +1,25 @@
 """The decoder's objective: the v error on latents, the embedding dropped and perturbed as the recipe says."""
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save
 
 from corgi.diffusion.loss import from_x0
 from corgi.feeding.noise import Noise
+from corgi.feeding.rows import DecoderRows
 from corgi.models.denoiser import LatentDenoiser
 from corgi.models.picture_decoder import PictureDecoder, to_bytes
 from corgi.settings.decoder import DecoderSettings
 from corgi.settings.errors import InputError, SettingsError
 from corgi.tables.manifest import RowCounts
 from corgi.tables.run import Run
+from corgi.tables.schema import Split
 from corgi.training.decoder import (
     DROP,
     TIMESTEP,
     DecoderObjective,
+    check_neighbours,
     check_network,
     load_decoder,
     painter_of,
@@ -151,6 +155,44 @@ def test_a_network_that_does_not_fit_the_latents_is_one_line(network, shape, wor
         check_network(settings, shape)
     assert "\n" not in str(error.value)
     check_network(settings, (8, 8, 8))
+
+
+def test_a_decoder_with_neighbours_sees_others_latents_in_training_and_painting(run):
+    """Every row's neighbours are other train pictures' latents; loaded again, the decoder looks at the same table."""
+    objective = decoder_objective(run, neighbours=2)
+    rows, table = objective.rows(), objective.neighbours
+    assert table is not None
+    for unit, count in enumerate(rows.counts):
+        if count:
+            loaded = rows.load(unit)
+            nearest = table.nearest(loaded["image"])
+            assert np.array_equal(loaded["neighbours"], table.latents(nearest))
+            own = DecoderRows(objective.shards, objective.latents, Split.TRAIN).uids(unit)
+            assert not any(uid in seen for uid, seen in zip(own, table.names(nearest), strict=True))
+    torch.manual_seed(0)
+    model = objective.model()
+    assert objective.show(model).pictures["samples"].shape[0] == 2 * SIDE
+    assert objective.evaluate(model)["loss"] > 0
+    state = {name: value.contiguous() for name, value in model.state_dict().items()}
+    settings = {"decoder": objective.settings.model_dump(mode="json")}
+    output = Output(
+        RowCounts(rows_in=1, kept=1), files={"decoder": (".safetensors", save(state))}, settings=settings
+    )
+    commit_stage(run, "decoder", {"all": output}, ["embed", "curate", "autoencoder"])
+    loaded = load_decoder(run.store, run.shards("decoder")[0], run.shards("autoencoder")[0])
+    asked = torch.randn(3, DIM)
+    painter = painter_of(
+        objective.settings, model, objective.process, linear_autoencoder(), objective.neighbours
+    )
+    assert torch.equal(loaded.sample(asked, range(3)), painter.sample(asked, range(3)))
+    assert loaded.neighbours_of(asked) == painter.neighbours_of(asked)
+    assert {len(uids) for uids in loaded.neighbours_of(asked)} == {2}
+
+
+def test_more_neighbours_than_other_train_pictures_are_one_line():
+    check_neighbours(DecoderSettings(neighbours=3), 4)
+    with pytest.raises(SettingsError, match=r"decoder\.neighbours=4 and there are 4 train pictures"):
+        check_neighbours(DecoderSettings(neighbours=4), 4)
 
 
 def test_the_embedding_is_dropped_with_the_recipes_probability_and_perturbed_by_its_share(run):

@@ -107,6 +107,7 @@ PAINTING: dict[str, dict[str, Any]] = {
     "eps": {"prediction": "eps", "schedule": "linear", "zero_terminal_snr": False},
     "flow": {"prediction": "flow", "schedule": "flow"},
     "min_snr": {"loss_weight": "min_snr"},
+    "neighbours": {"neighbours": 2},
 }
 
 
