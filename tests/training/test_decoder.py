@@ -178,8 +178,11 @@ def test_a_decoder_with_neighbours_sees_others_latents_in_training_and_painting(
     output = Output(
         RowCounts(rows_in=1, kept=1), files={"decoder": (".safetensors", save(state))}, settings=settings
     )
-    commit_stage(run, "decoder", {"all": output}, ["embed", "curate", "autoencoder"])
-    loaded = load_decoder(run.store, run.shards("decoder")[0], run.shards("autoencoder")[0])
+    commit_stage(run, "decoder", {"all": output})
+    stages = ("embed", "curate", "autoencoder")
+    inputs = {stage: tuple(shard.path for shard in run.shards(stage)) for stage in stages}
+    committed = run.shards("decoder")[0].model_copy(update={"inputs": inputs})
+    loaded = load_decoder(run.store, committed, run.shards("autoencoder")[0])
     asked = torch.randn(3, DIM)
     painter = painter_of(
         objective.settings, model, objective.process, linear_autoencoder(), objective.neighbours
