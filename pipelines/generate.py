@@ -11,7 +11,7 @@ from PIL.PngImagePlugin import PngInfo
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from corgi.flow.output import until_closed
-from corgi.inference.prompts import check_prompts, file_name
+from corgi.inference.prompts import NEIGHBOURS, check_prompts, file_name
 from corgi.settings.errors import CorgiError, InputError
 from corgi.storage.errors import storage_full
 
@@ -65,8 +65,8 @@ def _make_folder(folder: Path) -> None:
 
 def _save(picture: Image.Image, path: Path) -> None:
     about = PngInfo()
-    for key, value in picture.info.items():  # the train pictures that the decoder looked at
-        about.add_text(key, value)
+    if NEIGHBOURS in picture.info:
+        about.add_text(NEIGHBOURS, str(picture.info[NEIGHBOURS]))
     try:
         picture.save(path, pnginfo=about)
     except OSError as error:

@@ -13,7 +13,7 @@ from torch import Tensor
 from corgi.clip.references import model_shard, tower_refs
 from corgi.clip.tokens import TokenEncoder, token_encoder
 from corgi.clip.towers import Tower, load_tower
-from corgi.inference.prompts import check_prompts
+from corgi.inference.prompts import NEIGHBOURS, check_prompts
 from corgi.models.picture_decoder import PictureDecoder
 from corgi.models.text_prior import Sampling, TextPrior
 from corgi.settings.clip import EmbedSettings, TokenRef
@@ -27,8 +27,6 @@ from corgi.training.decoder import load_decoder
 from corgi.training.prior import load_prior
 from corgi.training.words import cut_or_pad, words_of
 
-NEIGHBOURS = "neighbours"
-"""Key of a painted picture's `info`, and of the text in its PNG: the uids of the train pictures its decoder looked at."""
 DECODER_SEED_OFFSET = 500_009
 """Keeps the decoder's noise apart from the prior's of the same seed."""
 

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 from corgi.settings.errors import InputError
 
+NEIGHBOURS = "neighbours"
+"""Key of a painted picture's `info`, and of the text in its PNG: the uids of the train pictures its decoder looked at."""
 MAX_SEED = 2**63 - 1
 MAX_NAME_BYTES = 100
 """Longest readable part of a file name, bytes of UTF-8; file systems allow 255 for the whole."""

@@ -104,7 +104,7 @@ class PictureDecoder:
         if self.neighbours is None:
             return {}
         found = self.neighbours.latents(self.neighbours.nearest(embedding.cpu().numpy()))
-        return {"neighbours": torch.from_numpy(found).to(embedding.device, embedding.dtype)}
+        return {"neighbours": torch.tensor(found, device=embedding.device, dtype=embedding.dtype)}
 
     def _denoiser(self, embedding: Tensor, seen: dict[str, Tensor], dropped: bool) -> Denoise:
         def denoise(z_t: Tensor, t: Tensor, cluster: Tensor, /) -> Tensor:
