@@ -15,10 +15,10 @@ def told(*names, **sizes):
     return {"prefix": "set", "icons": {name: {"body": RED} for name in names}, **sizes}
 
 
-def test_icons_that_are_hidden_or_have_a_skin_tone_are_left_out():
-    found = told("fox", "boy-light-skin-tone", "boy")
+def test_icons_with_a_skin_tone_are_left_out_and_hidden_ones_are_not():
+    found = told("fox", "boy-light-skin-tone", "boy", "girl-medium-skin-tone")
     found["icons"]["old"] = {"body": RED, "hidden": True}
-    assert [icon.name for icon in icons(found)] == ["boy", "fox"]
+    assert [icon.name for icon in icons(found)] == ["boy", "fox", "old"]
 
 
 @pytest.mark.parametrize(
