@@ -104,7 +104,8 @@ def url(kind: str, picture: Picture) -> str:
 def write_url_list(path: Path, pictures: Sequence[Picture], credit: str) -> int:
     """Write the list as Parquet, the same bytes for the same pictures, and return its number of rows."""
     listed = rows(pictures)
-    columns = dict(zip(COLUMNS, zip(*map(astuple, listed), strict=True), strict=True))
+    cells = zip(*[astuple(row) for row in listed], strict=True)
+    columns = dict(zip(COLUMNS, cells, strict=True))
     schema = pa.schema(
         [pa.field(name, pa.string(), nullable=name == "caption") for name in COLUMNS],
         metadata={"credit": credit},
