@@ -10,7 +10,8 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ from corgi.shift import fit
 from corgi.shift.memory import needed_bytes
 from corgi.statistics.clusters import nearest, spherical_kmeans
 from corgi.statistics.moments import Moments, cluster_moments
+from corgi.tables.embedded import EmbeddedShard
+from corgi.tables.schema import Split
 from corgi.tables.vectors import concatenated
 
 MIB = 2**20
@@ -130,7 +133,7 @@ def _held(n: int) -> tuple[int, int]:
     held = cluster_moments(rows.astype(np.float32), nearest(rows.astype(np.float32), centroids)[0], 1024)
     parameters = fit.shift_parameters(held, settings.shrinkage_count, settings.floor_share)
     fit.over_shards = lambda function, refs, arguments: (function(ref, **arguments) for ref in refs)
-    parts: Any = [_Part(part) for part in np.array_split(rows, 4)]
+    parts = [_Part("", str(number), "", "", "", part) for number, part in enumerate(np.array_split(rows, 4))]
     found = fit._with_factor(parameters, parts, (centroids, None), settings, lambda name, arrays: None)
     if found.factor is None or not np.isfinite(found.factor).all():
         raise ValueError("no finite factor was found")
@@ -138,15 +141,15 @@ def _held(n: int) -> tuple[int, int]:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - plain, plain
 
 
-class _Part:
+@dataclass(frozen=True)
+class _Part(EmbeddedShard):
     """Rows that stand for a shard."""
 
-    def __init__(self, rows: np.ndarray) -> None:
-        self.rows = rows
+    rows: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
 
-    def images(self, split: object) -> tuple[list[str], np.ndarray]:
-        """Return the rows as a shard's vectors."""
-        return [], self.rows.astype(np.float32)
+    def images(self, split: Split | None = None, columns: Sequence[str] | None = None) -> pa.Table:
+        """Return the rows as a shard's vectors, whatever the split."""
+        return pa.table({"uid": [str(row) for row in range(len(self.rows))], "t/image": column(self.rows)})
 
 
 def main() -> int:
