@@ -41,8 +41,9 @@ compare: $(STAMP)
 compare-quick: $(STAMP)
 	$(BIN)/python pipelines/demo.py --pipeline compare --recipe pipelines/recipes/compare-quick.yaml
 
+# Three processes, each with a Ray of its own: a test waits for most of its time. A file's tests stay together.
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 3 --dist loadfile
 
 # Laws and units: no Ray, no whole stage, nothing over two CPU-seconds.
 test-fast: $(STAMP)
