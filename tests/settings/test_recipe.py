@@ -182,3 +182,19 @@ def test_a_column_of_concepts_must_be_saved_by_the_plan(recipe_file):
     assert "evaluate.concept_col=concept must be one of plan.save_additional_columns" in said
     saved = ["evaluate.concept_col=concept", "plan.save_additional_columns=[style, concept]"]
     assert load(recipe_file(), saved).evaluate.concept_col == "concept"
+
+
+RECIPES = Path(__file__).resolve().parents[2] / "pipelines" / "recipes"
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_recipe_is_one(path):
+    assert load(path).name
+
+
+@pytest.mark.parametrize("name", ["compare", "compare-quick"])
+def test_a_comparison_takes_over_the_tables_of_the_demo(name):
+    """Its plan, download, tower and embeddings ask for what make demo made, so none of them is made again."""
+    demo, compared = load(RECIPES / "openmoji.yaml"), load(RECIPES / f"{name}.yaml")
+    sections = ("plan", "download", "tower", "embed")
+    assert compared.meaning(sections) == demo.meaning(sections)
