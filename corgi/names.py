@@ -8,8 +8,11 @@ SamplerName = Literal["ancestral", "ancestral_small", "ddim", "dpm++"]
 NetworkName = Literal["mlp", "unet", "dit"]
 """Filled by `corgi.models.networks.NETWORKS`."""
 
-LatentSpaceName = Literal["linear"]
-"""Filled by `corgi.models.autoencoder.LATENT_SPACES`."""
+LatentSpaceName = Literal["linear", "kl", "vq", "pretrained", "pixels"]
+"""Filled by `corgi.models.latent_spaces.LATENT_SPACES`."""
+
+TRAINED_SPACES: frozenset[LatentSpaceName] = frozenset({"kl", "vq"})
+"""Latent spaces whose autoencoder is trained by the training loop, with a perceptual loss."""
 
 ChoiceRule = Literal["text", "monte_carlo", "soft", "learned", "learned_soft"]
 """How a caption chooses its cluster: `corgi.diffusion.choice.ClusterChoice`."""

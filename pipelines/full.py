@@ -15,13 +15,14 @@ from corgi.download.stages import Download, PrecomputedDownload
 from corgi.evaluation.stages import Evaluate
 from corgi.flow import command
 from corgi.flow.stage import Stage
+from corgi.latents.stages import Autoencoder
 from corgi.planning.stages import Plan
 from corgi.report import results
 from corgi.settings.recipe import Recipe
 from corgi.shift.stages import Shift
 from corgi.sources.embeddings import holds_vectors
 from corgi.sources.identity import canonical_url
-from corgi.training.stages import Autoencoder, Decoder, Prior
+from corgi.training.stages import Decoder, Prior
 
 
 def stages(recipe: Recipe) -> list[Stage]:
@@ -33,7 +34,7 @@ def stages(recipe: Recipe) -> list[Stage]:
         Curate(),
         Shift(),
         Prior(),
-        Autoencoder(),
+        Autoencoder.of(recipe),
         Decoder(),
         Evaluate(has_tower=recipe.tower is not None),
     ]

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from corgi.clip.backbones import EFFICIENTNET_LITE1, efficientnet_state
 from corgi.clip.towers import Tower
+from corgi.feeding.pictures import square
 from corgi.models.device import given_device
 from corgi.names import JudgeName
 from corgi.settings.errors import InputError
-from corgi.training.autoencoder import square
 
 BATCH = 64
 

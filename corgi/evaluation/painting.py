@@ -9,13 +9,13 @@ from jaxtyping import Float, Int
 from PIL import Image
 
 from corgi.evaluation.measured import Pictures
+from corgi.feeding.pictures import square
 from corgi.imaging.decode import decode_stored
 from corgi.inference.generate import Generator
 from corgi.models.picture_decoder import to_bytes
 from corgi.tables.embedded import embedded_set, stored_pictures
 from corgi.tables.manifest import ShardManifest
 from corgi.tables.store import Store
-from corgi.training.autoencoder import square
 
 FROM_TRUE, FROM_PRIOR, CEILING = "from true embedding", "from prior", "autoencoder alone (ceiling)"
 

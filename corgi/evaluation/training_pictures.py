@@ -8,12 +8,12 @@ from jaxtyping import Float, Int, UInt8
 from PIL import Image
 
 from corgi.evaluation.judges import Judge
+from corgi.feeding.pictures import square
 from corgi.imaging.decode import decode_stored
 from corgi.tables.embedded import embedded_set, stored_pictures, vectors_of
 from corgi.tables.manifest import ShardManifest
 from corgi.tables.schema import Split
 from corgi.tables.store import Store
-from corgi.training.autoencoder import square
 from corgi.unit_vectors import unit_rows
 
 Vectors = Float[np.ndarray, "rows dim"]

@@ -1,18 +1,14 @@
-"""The space the decoder paints in: pictures <-> standardised latents. `LATENT_SPACES` names the kinds for the settings."""
+"""The space the decoder paints in: pictures <-> standardised latents; and the linear one, principal components."""
 
 # pyright: reportMissingTypeStubs=false, reportUnknownArgumentType=false, reportUnknownMemberType=false
 # torch, numpy and scikit-learn have functions without types
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-
-from corgi.names import LatentSpaceName
 
 
 class Autoencoder(nn.Module, ABC):
@@ -77,16 +73,3 @@ def fit_linear(pictures: Float[Tensor, "batch 3 side side"], latent_dim: int, se
     fitted = PCA(kept, svd_solver="randomized", random_state=seed).fit(flat)
     scale = torch.from_numpy(fitted.explained_variance_.clip(min=1e-12)).sqrt()
     return LinearAutoencoder(torch.from_numpy(fitted.mean_), torch.from_numpy(fitted.components_), scale)
-
-
-@dataclass(frozen=True)
-class LatentSpace:
-    """A kind of latent space: how it is fitted to pictures, and the class its state rebuilds."""
-
-    fit: Callable[[Float[Tensor, "batch 3 side side"], int, int], Autoencoder]
-    """(pictures, latent_dim, seed) -> fitted autoencoder."""
-    autoencoder: Callable[..., Autoencoder]
-
-
-LATENT_SPACES: Mapping[LatentSpaceName, LatentSpace] = {"linear": LatentSpace(fit_linear, LinearAutoencoder)}
-"""Every latent space that a recipe can name."""

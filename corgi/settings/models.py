@@ -5,10 +5,19 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from corgi.baselines import VARIANTS
-from corgi.names import ChoiceRule, JudgeName, LatentSpaceName, SamplerName
+from corgi.names import TRAINED_SPACES, ChoiceRule, JudgeName, LatentSpaceName, SamplerName
 from corgi.settings.section import OneOf, Section, added, neutral
 from corgi.settings.training import TrainingSettings
 
+AUTOENCODER_TRAINING = TrainingSettings(
+    num_steps=1000,
+    global_batch=16,
+    lr=1e-3,
+    weight_decay=0.01,
+    betas=(0.9, 0.98),
+    ema_decay=0.998,
+    zero_stage=0,
+)
 VariantName = Annotated[str, OneOf(VARIANTS)]
 
 
@@ -102,26 +111,105 @@ class PriorSettings(Section):
         return self
 
 
+class ConvSettings(Section):
+    """The convolutional autoencoder of the kinds kl and vq, and its loss: L1 + perceptual_weight * feature distance."""
+
+    widths: tuple[Annotated[int, Field(ge=8, le=2048)], ...] = Field(
+        default=(32, 96, 192), min_length=1, max_length=8
+    )
+    """Channels of each level. The first level has half the picture's side, each further level half of the one before: three
+    levels give latents of an eighth of the side (f8)."""
+    blocks: int = Field(default=1, ge=1, le=8)
+    """Residual blocks per level, in the encoder and in the decoder."""
+    channels: int = Field(default=8, ge=1, le=256)
+    """Latent channels of kind kl; those of vq are the number of its levels."""
+    latent_noise: float = Field(default=0.1, ge=0, le=1)
+    """Standard deviation of the noise added to the latents of kind kl in training, where each picture's latents have a mean
+    square of 1."""
+    perceptual_weight: float = Field(default=0.3, ge=0, le=100)
+    """Weight of the distance between features of a frozen CLIP tower; 0: no tower is read."""
+    perceptual_tower: str | None = None
+    """Name of the tower among embed.towers; None: the first one, or the recipe's own trained tower."""
+    perceptual_stages: int = Field(default=3, ge=1, le=64)
+    """First stages of a convolutional tower, or first blocks of a transformer, whose features are compared."""
+
+
+class QuantiserSettings(Section):
+    """The codebook of kind vq: finite scalar quantisation, which needs neither commitment loss nor revival of dead codes."""
+
+    levels: tuple[Annotated[int, Field(ge=2, le=256)], ...] = Field(
+        default=(8, 5, 5, 5), min_length=1, max_length=16
+    )
+    """Values per latent channel; the codebook holds their product."""
+    min_code_use: float = Field(default=0.05, ge=0, le=1)
+    """Smallest share of the codebook that val pictures must use; below it the training stops as collapsed."""
+
+
+class PretrainedSettings(Section):
+    """The autoencoder of kind pretrained, one of diffusers' AutoencoderKL, VQModel, AutoencoderTiny and AutoencoderDC."""
+
+    path: str = ""
+    """Local folder that save_pretrained wrote, or a hub id, which is downloaded by diffusers."""
+    subfolder: str = ""
+    """Folder inside it that holds config.json, such as vae; empty: the folder itself."""
+    revision: str | None = None
+    """Commit or tag of a hub id; None: the newest."""
+
+
 class AutoencoderSettings(Section):
     """The space in which the decoder paints."""
 
     kind: LatentSpaceName = "linear"
-    """linear: principal components of the pictures."""
+    """linear: principal components of the pictures. kl: a convolutional autoencoder with noise on its latents. vq: the same
+    with a codebook. pretrained: an autoencoder of diffusers. pixels: the pictures themselves. All but linear are spatial."""
     image_size: int = Field(default=64, ge=8, le=1024)
     """Side of the decoded picture, px."""
     latent_dim: int = Field(default=384, ge=1)
-    """Principal components kept."""
+    """Principal components kept by kind linear."""
     max_fit_rows: int = Field(default=100_000, ge=1)
-    """Train pictures the components are fitted on at most."""
+    """Train pictures the components of kind linear are fitted on at most."""
     seed: int = Field(default=0, ge=0, lt=2**32)
-    """Seed of the fit."""
+    """Seed of the fit, or of weights, order and noise."""
+    conv: ConvSettings = added(ConvSettings(), since="0.2.0")
+    """The network and the loss of the kinds kl and vq."""
+    quantiser: QuantiserSettings = added(QuantiserSettings(), since="0.2.0")
+    """The codebook of kind vq."""
+    pretrained: PretrainedSettings = added(PretrainedSettings(), since="0.2.0")
+    """The autoencoder of kind pretrained."""
+    training: TrainingSettings = added(AUTOENCODER_TRAINING, since="0.2.0")
+    """The training of the kinds kl and vq; every ZeRO stage is supported."""
+    num_actors: int = neutral(1, ge=1)
+    """Actors that encode the pictures, fixed."""
+    cpus_per_actor: float = neutral(1.0, gt=0)
+    """CPUs Ray reserves for an actor."""
+    gpus_per_actor: float = neutral(0.0, ge=0)
+    """GPUs Ray reserves for an actor."""
+    encode_batch: int = neutral(64, ge=1, le=8192)
+    """Pictures an actor encodes at once."""
+    decode_threads: int = neutral(2, ge=1)
+    """Threads that decode stored pictures beside the device."""
 
     @model_validator(mode="after")
     def _fewer_components_than_values(self) -> Self:
-        if self.latent_dim > 3 * self.image_size**2:
+        if self.kind == "linear" and self.latent_dim > 3 * self.image_size**2:
             raise ValueError(
                 f"latent_dim {self.latent_dim} must be at most the {3 * self.image_size**2} values of a picture"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _levels_fit_the_picture(self) -> Self:
+        factor = 2 ** len(self.conv.widths)
+        if self.kind in TRAINED_SPACES and self.image_size % factor:
+            raise ValueError(
+                f"image_size {self.image_size} must be a multiple of {factor}, as each of the {len(self.conv.widths)} conv.widths halves the side"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _pretrained_is_named(self) -> Self:
+        if self.kind == "pretrained" and not self.pretrained.path:
+            raise ValueError("kind pretrained needs pretrained.path, a folder or a hub id")
         return self
 
 

@@ -100,10 +100,11 @@ class Recipe(Section):
         asked += [
             ref.model.removeprefix("tower:") for ref in self.embed.tokens if ref.model.startswith("tower:")
         ]
+        asked += [name for name in (self.autoencoder.conv.perceptual_tower,) if name is not None]
         unknown = sorted(set(asked) - towers)
         if unknown:
             raise ValueError(
-                f"embed.heads and embed.tokens name tower {unknown[0]!r}; the towers are {', '.join(sorted(towers))}"
+                f"embed.heads, embed.tokens and autoencoder.conv.perceptual_tower name tower {unknown[0]!r}; the towers are {', '.join(sorted(towers))}"
             )
         return self
 

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from corgi.feeding.feed import Rows
-from corgi.feeding.rows import DecoderRows, PriorRows
+from corgi.feeding.rows import PriorRows
 from corgi.settings.errors import InputError
 from corgi.settings.training import TrainingSettings
 from corgi.tables.embedded import EmbeddedShard
@@ -40,8 +40,8 @@ def check_prior_rows(rows: PriorRows, shards: Sequence[EmbeddedShard]) -> None:
     )
 
 
-def check_decoder_rows(rows: DecoderRows) -> None:
-    """Check that a decoder has rows to learn from.
+def check_picture_rows(rows: Rows) -> None:
+    """Check that an autoencoder or a decoder has pictures to learn from.
 
     Raises:
         InputError: there is no row.

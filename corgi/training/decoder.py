@@ -29,7 +29,7 @@ from corgi.tables.schema import Split
 from corgi.tables.store import ShardTask, Store
 from corgi.tracking.tracked_run import Shown
 from corgi.training.autoencoder import AUTOENCODER_FACT, check_same_autoencoder, load_autoencoder
-from corgi.training.data_checks import check_decoder_rows, check_val_rows
+from corgi.training.data_checks import check_picture_rows, check_val_rows
 from corgi.training.trainer import final_weights, train
 from corgi.training.training import Training
 
@@ -55,7 +55,7 @@ def run(context: Context) -> list[ShardTask]:
     check_network(settings, load_autoencoder(context.store, model).latent_shape)
     shards = embedded_shards(task.root, task.inputs)
     rows = DecoderRows(shards, task.payload["latents"], Split.TRAIN)
-    check_decoder_rows(rows)
+    check_picture_rows(rows)
     check_neighbours(settings, sum(rows.counts))
     check_val_rows(DecoderRows(shards, task.payload["latents"], Split.VAL), settings.training)
     training = Training(

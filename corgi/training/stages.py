@@ -1,9 +1,11 @@
-"""The prior, autoencoder and decoder stages."""
+"""The prior and decoder stages."""
 
 from corgi.flow.cluster import environment_beside
 from corgi.flow.context import Context
 from corgi.flow.stage import Stage
+from corgi.names import TRAINED_SPACES
 from corgi.settings.recipe import Recipe
+from corgi.settings.training import TrainingSettings
 from corgi.tables.store import ShardTask
 
 
@@ -27,28 +29,17 @@ class Prior(Stage):
         return lines(recipe)
 
     def side_by_side(self, recipe: Recipe) -> dict[str, str] | None:
-        """Return the environment of the process that trains the prior beside the decoder.
+        """Return the environment of the process that trains the prior beside autoencoder and decoder, which follow each other.
 
         Ray starts a worker group completely or not at all, so neither stage can hold half of what the other waits for.
         Data is read inside the workers.
         """
-        both = [recipe.prior.training, recipe.decoder.training]
-        cpus = sum(training.num_workers * training.cpus_per_worker for training in both)
-        gpus = sum(training.num_workers for training in both if training.use_gpu)
+        beside = [recipe.decoder.training]
+        if recipe.autoencoder.kind in TRAINED_SPACES:
+            beside.append(recipe.autoencoder.training)
+        cpus = _cpus(recipe.prior.training) + max(map(_cpus, beside))
+        gpus = _gpus(recipe.prior.training) + max(map(_gpus, beside))
         return environment_beside(recipe, cpus, gpus)
-
-
-class Autoencoder(Stage):
-    """The space the decoder paints in, and every kept picture's latent."""
-
-    name, title, intro = "autoencoder", "Autoencoder", "The space the decoder paints in."
-    inputs, settings = ("download", "curate"), ("autoencoder",)
-
-    def run(self, context: Context) -> list[ShardTask]:
-        """Commit `autoencoder` (.safetensors), then one `latents` table per shard."""
-        from corgi.training.autoencoder import run
-
-        return run(context)
 
 
 class Decoder(Stage):
@@ -62,3 +53,11 @@ class Decoder(Stage):
         from corgi.training.decoder import run
 
         return run(context)
+
+
+def _cpus(training: TrainingSettings) -> float:
+    return training.num_workers * training.cpus_per_worker
+
+
+def _gpus(training: TrainingSettings) -> int:
+    return training.num_workers if training.use_gpu else 0

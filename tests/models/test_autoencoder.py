@@ -1,13 +1,9 @@
 """The linear autoencoder is PCA: exact on its own span, best among linear maps, standardised latents."""
 
-import math
-from typing import get_args
-
 import pytest
 import torch
 
-from corgi.models.autoencoder import LATENT_SPACES, LinearAutoencoder, fit_linear
-from corgi.names import LatentSpaceName
+from corgi.models.autoencoder import LinearAutoencoder, fit_linear
 
 
 def _planted(rows: int, rank: int, side: int = 6) -> torch.Tensor:
@@ -46,20 +42,3 @@ def test_the_state_rebuilds_the_autoencoder_and_odd_pixels_are_refused():
     assert torch.equal(rebuilt.decode(latents), fitted.decode(latents))
     with pytest.raises(ValueError, match="square"):
         LinearAutoencoder(torch.zeros(10), torch.zeros(2, 10), torch.ones(2))
-
-
-def test_settings_offer_the_latent_spaces_that_are_registered():
-    assert tuple(LATENT_SPACES) == get_args(LatentSpaceName)
-
-
-@pytest.mark.law
-@pytest.mark.parametrize("name", LATENT_SPACES)
-def test_law_every_latent_space_is_rebuilt_from_its_state_and_keeps_shapes(name: LatentSpaceName):
-    space, pictures = LATENT_SPACES[name], _planted(60, 3)
-    fitted = space.fit(pictures, 4, 0)
-    latents = fitted.encode(pictures)
-    assert latents.shape == (60, fitted.latent_dim) == (60, math.prod(fitted.latent_shape))
-    decoded = fitted.decode(latents)
-    assert decoded.shape == pictures.shape == (60, 3, fitted.image_size, fitted.image_size)
-    assert 0 <= float(decoded.min()) <= float(decoded.max()) <= 1
-    assert torch.equal(space.autoencoder(**fitted.state_dict()).decode(latents), decoded)

@@ -20,7 +20,14 @@ from corgi.settings.clip import (
 from corgi.settings.compare import CompareSettings, ScoreSettings
 from corgi.settings.data import DownloadSettings, FilterSettings, PlanSettings
 from corgi.settings.decoder import DecoderSettings, DiTSettings, UNetSettings
-from corgi.settings.models import AutoencoderSettings, EvaluateSettings, PriorSettings
+from corgi.settings.models import (
+    AutoencoderSettings,
+    ConvSettings,
+    EvaluateSettings,
+    PretrainedSettings,
+    PriorSettings,
+    QuantiserSettings,
+)
 from corgi.settings.recipe import ClusterSettings, Recipe
 from corgi.settings.section import Section, added, digest, neutral
 from corgi.settings.training import TrackingSettings, TrainingSettings
@@ -41,6 +48,7 @@ SECTIONS: list[Section] = [
     *(kind() for kind in (AutoencoderSettings, DecoderSettings, EvaluateSettings, TrainingSettings)),
     UNetSettings(),
     DiTSettings(),
+    *(kind() for kind in (ConvSettings, QuantiserSettings, PretrainedSettings)),
     PriorSettings(training=TrainingSettings(zero_stage=0)),  # a learned shift needs it
     CompareSettings(),
     ScoreSettings(),
@@ -85,6 +93,8 @@ HAND_MADE: dict[tuple[str, str], Any] = {
     ("PlanSettings", "block_domains"): ("domains.txt",),
     ("PlanSettings", "block_hashes"): ("hashes.txt",),
     ("ShiftSettings", "measured_clusters"): (3,),
+    ("ConvSettings", "widths"): (8,),
+    ("QuantiserSettings", "levels"): (4,),
     ("CompareSettings", "heads"): 8,
     ("CompareSettings", "width"): 256,
     ("CompareSettings", "spaces"): ("own",),

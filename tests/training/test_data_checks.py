@@ -16,7 +16,7 @@ from corgi.tables.manifest import RowCounts
 from corgi.tables.run import Run
 from corgi.tables.schema import Split
 from corgi.training.data_checks import (
-    check_decoder_rows,
+    check_picture_rows,
     check_pictures_differ,
     check_prior_rows,
     check_spread,
@@ -54,10 +54,10 @@ def test_nothing_to_learn_from_is_one_line_that_says_what_is_missing(tmp_path, c
     assert "\n" not in str(caught.value)
     rows = DecoderRows(shards, _latents(run), Split.TRAIN)
     if split == "train":
-        check_decoder_rows(rows)
+        check_picture_rows(rows)
     else:
         with pytest.raises(InputError, match=told):
-            check_decoder_rows(rows)
+            check_picture_rows(rows)
 
 
 def test_captions_that_the_selection_keeps_back_are_named(

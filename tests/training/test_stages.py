@@ -15,13 +15,15 @@ from corgi.training.stages import Prior
 pytestmark = pytest.mark.slow
 
 
-def recipe(grows: bool = False, wanted: bool = True, **training: Any) -> Any:
+def recipe(grows: bool = False, wanted: bool = True, kind: str = "linear", **training: Any) -> Any:
     settings = TrainingSettings.model_validate({"num_workers": 2, "cpus_per_worker": 1.5, **training})
     part = SimpleNamespace(training=settings)
+    larger = settings.model_copy(update={"num_workers": 4})
     return SimpleNamespace(
         cluster=SimpleNamespace(side_by_side=wanted, grows=grows),
         prior=part,
         decoder=part,
+        autoencoder=SimpleNamespace(kind=kind, training=larger),
         download=DownloadSettings(num_actors=3, cpus_per_actor=1.0),
         embed=EmbedSettings(
             num_actors=2, cpus_per_actor=1.5, gpus_per_actor=1.0 if settings.use_gpu else 0.0
@@ -46,6 +48,14 @@ def test_both_groups_and_one_more_cpu_must_fit(
 ) -> None:
     monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": cpus})
     assert fits(recipe()) is room
+
+
+@pytest.mark.parametrize(("cpus", "room"), [(9.0, False), (10.0, True)])
+def test_an_autoencoder_that_is_trained_counts_where_it_is_larger_than_the_decoder(
+    monkeypatch: pytest.MonkeyPatch, cpus: float, room: bool
+) -> None:
+    monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": cpus})
+    assert fits(recipe(kind="kl")) is room
 
 
 @pytest.mark.parametrize(("gpus", "room"), [(3.0, False), (4.0, True)])

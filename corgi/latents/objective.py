@@ -1,0 +1,171 @@
+"""The training of the latent spaces kl and vq: L1 and perceptual loss of pictures that an autoencoder gives back."""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+
+from corgi.feeding.feed import first_rows
+from corgi.feeding.noise import Noise
+from corgi.feeding.pictures import PictureRows
+from corgi.latents.tower_features import tower_features
+from corgi.models.conv_codec import ConvCodec, ConvConfig
+from corgi.models.perceptual import Features, feature_distance
+from corgi.models.picture_decoder import to_bytes
+from corgi.settings.clip import TowerRef
+from corgi.settings.errors import InputError
+from corgi.settings.models import AutoencoderSettings
+from corgi.tables.schema import Split
+from corgi.tracking.tracked_run import Shown
+
+LATENT = 0
+"""The only draw of a training sample: the noise on its latents."""
+MAX_VAL_PICTURES = 512
+VAL_BATCH = 64
+SHOWN_PICTURES = 8
+
+
+class AutoencoderObjective:
+    """mean |x - y| + weight * feature distance, over pictures x and y = decode(encode(x) + noise)."""
+
+    def __init__(
+        self,
+        root: str,
+        images: Sequence[str],
+        selections: Sequence[str],
+        settings: dict[str, Any],
+        tower: dict[str, Any] | None,
+    ) -> None:
+        """Open the tables of a task and load the tower of the perceptual loss, None without one; arguments are JSON."""
+        self.settings = AutoencoderSettings.model_validate(settings)
+        self._tables = (root, tuple(images), tuple(selections))
+        self.features: Features | None = None
+        if tower is not None:
+            num_maps = self.settings.conv.perceptual_stages
+            self.features = tower_features(TowerRef.model_validate(tower), num_maps, self.settings.image_size)
+        self.device = torch.device("cpu")
+
+    def place(self, device: torch.device) -> None:
+        """Move the tower to a device."""
+        self.device = device
+        if self.features is not None:
+            self.features = self.features.to(device)
+
+    def model(self) -> ConvCodec:
+        """Build the untrained autoencoder."""
+        return ConvCodec(conv_config(self.settings))
+
+    def rows(self, split: Split = Split.TRAIN) -> PictureRows:
+        """Return the kept pictures of a split."""
+        root, images, selections = self._tables
+        return PictureRows(root, images, selections, split, self.settings.image_size)
+
+    def loss(self, model: Any, batch: dict[str, Tensor], noise: Noise) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the mean loss and its two terms."""
+        pictures = unit_range(batch["picture"])
+        made, _ = model(pictures, self._noise(noise))
+        l1, perceptual = self._terms(made, pictures)
+        loss = l1 + self.settings.conv.perceptual_weight * perceptual
+        return loss, {"l1": l1.detach(), "perceptual": perceptual.detach()}
+
+    @torch.no_grad()
+    def evaluate(self, model: nn.Module) -> dict[str, float]:
+        """Return loss, PSNR (dB) and feature distance on val without noise, and the codebook's use; empty without val rows.
+
+        Raises:
+            InputError: val pictures use less of the codebook than `quantiser.min_code_use`.
+
+        """
+        assert isinstance(model, ConvCodec)
+        sums = {"l1": 0.0, "perceptual": 0.0, "psnr": 0.0}
+        codes: list[Tensor] = []
+        count = 0
+        for pictures in self._val(MAX_VAL_PICTURES):
+            latents = model.eval().encode(pictures)
+            made = model.decode(latents)
+            l1, perceptual = self._terms(made, pictures)
+            found = {"l1": l1, "perceptual": perceptual, "psnr": psnr(made.clamp(0, 1), pictures).mean()}
+            sums = {name: total + float(found[name]) * len(pictures) for name, total in sums.items()}
+            count += len(pictures)
+            if model.quantiser is not None:
+                codes.append(model.quantiser.codes(latents).flatten())
+        if not count:
+            return {}
+        figures = {name: total / count for name, total in sums.items()}
+        figures["loss"] = figures["l1"] + self.settings.conv.perceptual_weight * figures["perceptual"]
+        if model.quantiser is not None:
+            figures["code_use"] = code_use(torch.cat(codes), model.quantiser.num_codes)
+            self._check_use(figures["code_use"], model.quantiser.num_codes)
+        return figures
+
+    @torch.no_grad()
+    def show(self, model: nn.Module) -> Shown:
+        """Return a grid: val pictures, and below them what the autoencoder gives back."""
+        shown = next(self._val(SHOWN_PICTURES), None)
+        if shown is None:
+            return Shown()
+        assert isinstance(model, ConvCodec)
+        made = model.eval().decode(model.encode(shown))
+        return Shown(pictures={"reconstructions": pairs(shown, made)})
+
+    def _terms(self, made: Tensor, pictures: Tensor) -> tuple[Tensor, Tensor]:
+        l1 = (made - pictures).abs().mean()
+        if self.features is None:
+            return l1, torch.zeros_like(l1)
+        return l1, feature_distance(self.features, made, pictures).mean()
+
+    def _noise(self, noise: Noise) -> Tensor:
+        config = conv_config(self.settings)
+        shape = config.latent_shape(self.settings.image_size)
+        if config.levels:
+            return torch.zeros(len(noise.positions), *shape, device=noise.positions.device)
+        return self.settings.conv.latent_noise * noise.normal(shape, LATENT)
+
+    def _val(self, limit: int) -> Iterator[Tensor]:
+        loaded = first_rows(self.rows(Split.VAL), limit).get("picture", np.zeros((0, 3, 1, 1), np.uint8))
+        for first in range(0, min(limit, len(loaded)), VAL_BATCH):
+            part = torch.from_numpy(loaded[first : min(first + VAL_BATCH, limit)])
+            yield unit_range(part.to(self.device))
+
+    def _check_use(self, use: float, num_codes: int) -> None:
+        if use < self.settings.quantiser.min_code_use:
+            raise InputError(
+                f"the codebook collapsed: val pictures use {use:.1%} of its {num_codes} codes, less than {self.settings.quantiser.min_code_use:.1%}; "
+                "the checkpoints made before are safe; lower autoencoder.training.lr or take fewer autoencoder.quantiser.levels"
+            )
+
+
+def conv_config(settings: AutoencoderSettings) -> ConvConfig:
+    """Return the sizes of the network that the settings ask for."""
+    conv = settings.conv
+    levels = settings.quantiser.levels if settings.kind == "vq" else ()
+    return ConvConfig(conv.widths, conv.blocks, conv.channels, levels)
+
+
+def unit_range(pictures: UInt8[Tensor, "batch 3 side side"]) -> Float[Tensor, "batch 3 side side"]:
+    """Return bytes as 0..1."""
+    return pictures.float().div(255)
+
+
+def psnr(
+    made: Float[Tensor, "batch 3 side side"], pictures: Float[Tensor, "batch 3 side side"]
+) -> Float[Tensor, "batch"]:
+    """Return -10 log10 of the mean squared error of each picture in 0..1, dB."""
+    return -10 / math.log(10) * (made - pictures).square().flatten(1).mean(1).clamp(min=1e-10).log()
+
+
+def code_use(codes: Tensor, num_codes: int) -> float:
+    """Return the share of a codebook that some tokens use; of fewer tokens than codes, the share they could use."""
+    return len(codes.unique()) / min(num_codes, len(codes))
+
+
+def pairs(
+    pictures: Float[Tensor, "batch 3 side side"], made: Float[Tensor, "batch 3 side side"]
+) -> UInt8[np.ndarray, "height width 3"]:
+    """Return pictures side by side, above what was made of them."""
+    rows = [torch.cat(list(to_bytes(part.clamp(0, 1))), dim=1) for part in (pictures, made)]
+    return torch.cat(rows, dim=0).cpu().numpy()

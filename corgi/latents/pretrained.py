@@ -1,0 +1,78 @@
+"""An autoencoder of diffusers, read from a local folder or from the hub, and refused with one line where it does not fit."""
+
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+# diffusers has no types
+
+from typing import Any
+
+from corgi.models.pretrained_codec import CLASSES, PretrainedCodec
+from corgi.settings.errors import InputError
+from corgi.settings.models import PretrainedSettings
+
+_LOAD_ERRORS = (OSError, ValueError, KeyError, TypeError, RuntimeError)
+_SAFE = "tables are safe; name another one in autoencoder.pretrained.path"
+
+
+def read_pretrained(settings: PretrainedSettings, image_size: int) -> tuple[PretrainedCodec, dict[str, Any]]:
+    """Return the codec and its config.
+
+    Raises:
+        InputError: it cannot be read, is of another class, has no scaling factor, or does not take pictures of that side.
+
+    """
+    config = _config(settings)
+    kind = CLASSES[config["_class_name"]]
+    try:
+        model, info = kind.from_pretrained(
+            settings.path,
+            subfolder=settings.subfolder or None,
+            revision=settings.revision,
+            output_loading_info=True,
+        )
+    except _LOAD_ERRORS as error:
+        raise InputError(
+            f"{settings.path}: the weights of {config['_class_name']} cannot be read: {_one_line(error)}; {_SAFE}"
+        ) from error
+    if info["missing_keys"]:
+        raise InputError(
+            f"{settings.path}: {len(info['missing_keys'])} weights of {config['_class_name']} are missing, the first {info['missing_keys'][0]}; {_SAFE}"
+        )
+    codec = PretrainedCodec(model, config)
+    try:
+        codec.latent_shape(image_size)
+    except (ValueError, RuntimeError) as error:
+        raise InputError(
+            f"{settings.path}: {config['_class_name']} does not take pictures of autoencoder.image_size={image_size}: {_one_line(error)}; tables are safe; name another autoencoder.pretrained.path or another image_size"
+        ) from error
+    return codec, config
+
+
+def _config(settings: PretrainedSettings) -> dict[str, Any]:
+    """Return what config.json holds, checked."""
+    folder = f"{settings.path}/{settings.subfolder}".rstrip("/")
+    try:
+        config: dict[str, Any] = CLASSES["AutoencoderKL"].load_config(
+            settings.path, subfolder=settings.subfolder or None, revision=settings.revision
+        )
+    except _LOAD_ERRORS as error:
+        raise InputError(
+            f"{folder}: no config.json of an autoencoder can be read: {_one_line(error)}; {_SAFE}"
+        ) from error
+    if config.get("_class_name") not in CLASSES:
+        raise InputError(
+            f"{folder} holds a {config.get('_class_name')}, not one of {', '.join(CLASSES)}; tables are safe; name another folder, or the subfolder of a pipeline's autoencoder (vae, movq) in autoencoder.pretrained.subfolder"
+        )
+    if not config.get("scaling_factor"):
+        raise InputError(
+            f"{folder}: config.json has no scaling_factor, so the scale of its latents is not known; tables are safe; add the one it was trained with"
+        )
+    channels = {config.get(name, 3) for name in ("in_channels", "out_channels")}
+    if channels != {3}:
+        raise InputError(
+            f"{folder}: it is an autoencoder of {next(n for n in channels if n != 3)} channels, pictures have 3; {_SAFE}"
+        )
+    return config
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__

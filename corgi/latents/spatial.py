@@ -1,0 +1,124 @@
+"""The spatial spaces: a codec that was trained, read or needs neither, standardised per channel and committed."""
+
+import dataclasses
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from torch import Tensor
+
+from corgi.feeding.feed import first_rows
+from corgi.feeding.pictures import PictureRows
+from corgi.latents.objective import MAX_VAL_PICTURES, SHOWN_PICTURES, conv_config, pairs, psnr, unit_range
+from corgi.latents.pretrained import read_pretrained
+from corgi.models.conv_codec import ConvCodec
+from corgi.models.device import given_device
+from corgi.models.spatial_autoencoder import Codec, PixelCodec, SpatialAutoencoder
+from corgi.settings.models import AutoencoderSettings
+from corgi.tables.manifest import RowCounts, ShardManifest
+from corgi.tables.schema import Split
+from corgi.tables.store import ShardTask, Store
+from corgi.training.autoencoder import write_autoencoder
+
+MOMENT_PICTURES = 2048
+"""Train pictures over which mean and scale of each channel are measured, at most; every position of a latent counts."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """What a training left: files on a disk that every node reaches, and what was measured at its end."""
+
+    weights: str
+    metrics: str
+    facts: dict[str, Any]
+
+
+class SpatialModel:
+    """Ray Data actor that makes the shard `model`."""
+
+    def __init__(self, settings: dict[str, Any], trained: dict[str, Any] | None) -> None:
+        """Take the autoencoder section, and what the training of its codec left, if it has one; both JSON."""
+        self.settings = AutoencoderSettings.model_validate(settings)
+        self.trained = None if trained is None else Trained(**trained)
+        torch.set_num_threads(max(1, int(self.settings.cpus_per_actor)))
+
+    def make(self, task: ShardTask) -> ShardManifest:
+        """Commit `autoencoder`, `config`, `reconstructions`, and `metrics` of a training.
+
+        Raises:
+            InputError: a pretrained autoencoder cannot be used.
+
+        """
+        store, device = Store(task.root), given_device()
+        codec, config = self._codec()
+        autoencoder = SpatialAutoencoder(codec, self.settings.image_size).to(device).eval()
+        rows = {split: self._rows(task, split) for split in (Split.TRAIN, Split.VAL)}
+        autoencoder.measure(self._batches(rows[Split.TRAIN], MOMENT_PICTURES, device))
+        facts = self._facts(autoencoder, sum(rows[Split.TRAIN].counts))
+        shown = next(self._batches(rows[Split.VAL], MAX_VAL_PICTURES, device), None)
+        if shown is not None:
+            made = round_trip(autoencoder, shown)
+            facts["val"] = facts.get("val") or {"psnr": round(float(psnr(made, shown).mean()), 3)}
+        num_rows = facts["train_pictures"]
+        with store.attempt(task) as attempt:
+            write_autoencoder(attempt, autoencoder, {"image_size": autoencoder.image_size, "codec": config})
+            if shown is not None:
+                grid = pairs(shown[:SHOWN_PICTURES], made[:SHOWN_PICTURES])
+                attempt.write_bytes("reconstructions", ".png", _png(grid))
+            if self.trained is not None:
+                attempt.write_bytes("metrics", ".jsonl", Path(self.trained.metrics).read_bytes())
+            return attempt.commit(RowCounts(rows_in=num_rows, kept=num_rows), facts=facts)
+
+    def _codec(self) -> tuple[Codec, dict[str, Any]]:
+        """Return the codec with its weights, and what rebuilds it without them."""
+        if self.settings.kind == "pixels":
+            return PixelCodec(), {}
+        if self.settings.kind == "pretrained":
+            return read_pretrained(self.settings.pretrained, self.settings.image_size)
+        assert self.trained is not None
+        config = conv_config(self.settings)
+        codec = ConvCodec(config)
+        codec.load_state_dict(load_file(self.trained.weights))
+        return codec.requires_grad_(False), dataclasses.asdict(config)
+
+    def _facts(self, autoencoder: SpatialAutoencoder, num_train: int) -> dict[str, Any]:
+        return {
+            "kind": self.settings.kind,
+            "train_pictures": num_train,
+            "latent_dim": autoencoder.latent_dim,
+            "latent_shape": list(autoencoder.latent_shape),
+            "parameters": sum(value.numel() for value in autoencoder.parameters()),
+            "latent_mean": _rounded(autoencoder.mean),
+            "latent_scale": _rounded(autoencoder.scale),
+            **({} if self.trained is None else self.trained.facts),
+        }
+
+    def _rows(self, task: ShardTask, split: Split) -> PictureRows:
+        images, selections = task.inputs["download"], task.inputs["curate"]
+        return PictureRows(task.root, images, selections, split, self.settings.image_size)
+
+    def _batches(self, rows: PictureRows, limit: int, device: torch.device) -> Iterator[Tensor]:
+        loaded = first_rows(rows, limit).get("picture", ())
+        for first in range(0, min(limit, len(loaded)), self.settings.encode_batch):
+            part = torch.from_numpy(loaded[first : min(first + self.settings.encode_batch, limit)])
+            yield unit_range(part.to(device))
+
+
+@torch.no_grad()
+def round_trip(autoencoder: SpatialAutoencoder, pictures: Tensor) -> Tensor:
+    """Return what an autoencoder gives back of pictures."""
+    return autoencoder.decode(autoencoder.encode(pictures))
+
+
+def _png(pixels: Any) -> bytes:
+    buffer = BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _rounded(values: Tensor) -> list[float]:
+    return [round(value, 4) for value in values.tolist()]

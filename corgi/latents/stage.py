@@ -1,0 +1,137 @@
+"""The autoencoder stage: makes the decoder's space from train pictures and writes every kept picture's latent."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from corgi.clip.references import model_shard, tower_refs
+from corgi.feeding.pictures import PictureRows
+from corgi.flow import screen
+from corgi.flow.context import Context
+from corgi.flow.shards import Pool, make_pending
+from corgi.latents.encode import ENLARGED_FACT, EncodeShards
+from corgi.latents.linear import commit_linear
+from corgi.latents.objective import AutoencoderObjective
+from corgi.latents.perceptual_tower import perceptual_tower
+from corgi.latents.spatial import SpatialModel
+from corgi.names import TRAINED_SPACES
+from corgi.settings.models import AutoencoderSettings
+from corgi.tables.schema import Split
+from corgi.tables.store import ShardTask
+from corgi.training.data_checks import check_picture_rows, check_val_rows
+from corgi.training.trainer import final_facts, final_weights, train
+from corgi.training.training import Training
+
+
+def run(context: Context) -> list[ShardTask]:
+    """Commit the shard `model` (autoencoder.safetensors), then one `latents` table per shard."""
+    settings = context.recipe.autoencoder
+    model = context.task("model")
+    if context.pending([model]):
+        make_model = commit_linear if settings.kind == "linear" else _commit_spatial
+        make_model(context, model)
+    fitted = context.store.shard(model.stage, model.key)
+    assert fitted is not None
+    selections = {manifest.shard: manifest for manifest in context.shards("curate")}
+    tasks = [
+        context.task(
+            images.shard,
+            {"model": fitted.digest, "path": fitted.path},
+            {"download": [images], "curate": [selections[images.shard]]},
+        )
+        for images in context.shards("download")
+    ]
+    arguments = {"root": context.store.location, "model": fitted.path, "settings": _json(settings)}
+    if make_pending(context, EncodeShards, tasks, _pool(settings), "latents", arguments):
+        _say_enlarged(context, tasks)
+    return [model, *tasks]
+
+
+def _commit_spatial(context: Context, model: ShardTask) -> None:
+    """Train the codec where its kind is trained, then commit the shard `model`.
+
+    Raises:
+        InputError: no train picture is selected, no val picture ranks checkpoints, the codebook collapsed, or a pretrained
+            autoencoder cannot be used.
+
+    """
+    settings = context.recipe.autoencoder
+    check_picture_rows(PictureRows(model.root, *_tables(model), Split.TRAIN, settings.image_size))
+    trained = _trained(context, model) if settings.kind in TRAINED_SPACES else None
+    arguments = {"settings": _json(settings), "trained": trained}
+    make_pending(context, SpatialModel, [model], _pool(settings), "autoencoder", arguments)
+
+
+def _trained(context: Context, model: ShardTask) -> dict[str, Any]:
+    """Train the codec and return what `SpatialModel` needs of the training."""
+    settings, training = context.recipe.autoencoder, _training(context, model)
+    val = PictureRows(model.root, *_tables(model), Split.VAL, settings.image_size)
+    check_val_rows(val, settings.training)
+    train([training], context.recipe)
+    return {
+        "weights": str(final_weights(training)),
+        "metrics": str(training.metrics_file),
+        "facts": final_facts(training),
+    }
+
+
+def _training(context: Context, model: ShardTask) -> Training:
+    settings = context.recipe.autoencoder
+    images, selections = _tables(model)
+    return Training(
+        name="autoencoder",
+        folder=str(context.work_folder(model) / "autoencoder"),
+        objective=AutoencoderObjective,
+        arguments={
+            "root": model.root,
+            "images": list(images),
+            "selections": list(selections),
+            "settings": settings.model_dump(mode="json"),
+            "tower": _tower(context),
+        },
+        settings=settings.training,
+        tracking=context.recipe.tracking,
+        group=context.run.folder.name,
+        seed=settings.seed,
+    )
+
+
+def _tables(task: ShardTask) -> tuple[Sequence[str], Sequence[str]]:
+    """Return the manifest paths of the pictures and of the selections, in one order."""
+    return task.inputs["download"], task.inputs["curate"]
+
+
+def _tower(context: Context) -> dict[str, Any] | None:
+    """Return the tower of the perceptual loss with paths of its files, None where the loss needs none."""
+    wanted = perceptual_tower(context.recipe)
+    if wanted is None:
+        return None
+    own = model_shard(context.shards("tower")) if "tower" in context.inputs else None
+    refs = tower_refs(context.store, context.recipe.embed, own)
+    name = context.recipe.autoencoder.conv.perceptual_tower
+    return next(ref for ref in refs if name in (None, ref.name)).model_dump(mode="json")
+
+
+def _say_enlarged(context: Context, tasks: list[ShardTask]) -> None:
+    """Report the pictures that are smaller than what the decoder is to give."""
+    shards = [context.store.shard(task.stage, task.key) for task in tasks]
+    enlarged = sum(shard.facts.get(ENLARGED_FACT, 0) for shard in shards if shard is not None)
+    if enlarged:
+        total = sum(shard.rows.kept for shard in shards if shard is not None)
+        side = context.recipe.autoencoder.image_size
+        screen.current().say(
+            f"autoencoder: {enlarged} of {total} pictures are stored smaller than image_size={side} and were enlarged"
+        )
+
+
+def _pool(settings: AutoencoderSettings) -> Pool:
+    return Pool(settings.num_actors, settings.cpus_per_actor, settings.gpus_per_actor)
+
+
+def _json(settings: AutoencoderSettings) -> dict[str, Any]:
+    """Return the section as JSON, a local folder as an absolute path: a Ray worker's folder is another one."""
+    values = settings.model_dump(mode="json")
+    path = Path(settings.pretrained.path)
+    if settings.pretrained.path and path.exists():
+        values["pretrained"]["path"] = str(path.absolute())
+    return values

@@ -1,0 +1,63 @@
+"""The autoencoder stage."""
+
+import hashlib
+from pathlib import Path
+
+from corgi.flow.context import Context
+from corgi.flow.stage import Stage
+from corgi.latents.perceptual_tower import perceptual_tower
+from corgi.settings.clip import TRAINED, TowerRef
+from corgi.settings.recipe import Recipe
+from corgi.tables.store import ShardTask
+
+
+class Autoencoder(Stage):
+    """The space the decoder paints in, and every kept picture's latent."""
+
+    name, title, intro = "autoencoder", "Autoencoder", "The space the decoder paints in."
+    settings = ("autoencoder",)
+
+    def __init__(self, reads_tower: bool = False) -> None:
+        """Read the tower stage's model too where a perceptual loss needs it."""
+        super().__init__()
+        self.inputs = ("download", "curate", "tower") if reads_tower else ("download", "curate")
+
+    @classmethod
+    def of(cls, recipe: Recipe) -> "Autoencoder":
+        """Return the stage of a recipe."""
+        return cls(perceptual_tower(recipe) == TRAINED)
+
+    def run(self, context: Context) -> list[ShardTask]:
+        """Commit the shard `model`, then one `latents` table per shard."""
+        from corgi.latents.stage import run
+
+        return run(context)
+
+    def cost(self, recipe: Recipe) -> list[str]:
+        """Return FLOPs, memory and hours of a training on GPUs."""
+        from corgi.latents.cost import lines
+
+        return lines(recipe)
+
+    def fingerprint(self, recipe: Recipe) -> dict[str, str] | None:
+        """Return what settings and inputs cannot tell: the files of a pretrained autoencoder, the tower of a perceptual loss."""
+        if recipe.autoencoder.kind == "pretrained":
+            settings = recipe.autoencoder.pretrained
+            return _files_of(Path(settings.path) / settings.subfolder) or None
+        tower = perceptual_tower(recipe)
+        if not isinstance(tower, TowerRef):
+            return None
+        named = [Path(path) for path in (tower.pretrained, tower.config) if path is not None]
+        files = {path.name: _sha256(path) for path in named if path.is_file()}
+        return {"tower": f"{tower.model} {'' if files else tower.pretrained}", **files}
+
+
+def _files_of(folder: Path) -> dict[str, str]:
+    """Return the sha256 of a local folder's files by name; empty for a hub id."""
+    files = sorted(path for path in folder.glob("*") if path.suffix in (".json", ".safetensors", ".bin"))
+    return {path.name: _sha256(path) for path in files}
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()

@@ -1,0 +1,103 @@
+"""The convolutional autoencoder of the latent spaces kl and vq."""
+
+import itertools
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from corgi.models.quantiser import FiniteScalarQuantiser
+from corgi.models.spatial_autoencoder import Codec
+
+UNSHUFFLE = 2
+"""A pixel-unshuffle comes first: no convolution runs at the picture's own side."""
+
+
+@dataclass(frozen=True)
+class ConvConfig:
+    """Describe the network; the defaults are the demo's, with 2.1 M parameters."""
+
+    widths: tuple[int, ...] = (32, 96, 192)
+    """Channels of each level, from half the picture's side on; each further level halves the side."""
+    blocks: int = 1
+    """Residual blocks per level, in the encoder and in the decoder."""
+    channels: int = 8
+    """Latent channels; without effect where there are levels."""
+    levels: tuple[int, ...] = ()
+    """Values per latent channel of a finite scalar quantiser; empty: none."""
+
+    def latent_shape(self, image_size: int) -> tuple[int, int, int]:
+        """Return (channels, side, side) of the latents of a picture of that side; each level halves it."""
+        side = image_size // 2 ** len(self.widths)
+        return len(self.levels) or self.channels, side, side
+
+
+class ResidualBlock(nn.Module):
+    """x + conv(silu(conv(silu(x)))); the second convolution starts at zero."""
+
+    def __init__(self, width: int) -> None:
+        """Build the block."""
+        super().__init__()
+        self.first = nn.Conv2d(width, width, 3, padding=1)
+        self.second = nn.Conv2d(width, width, 3, padding=1)
+        nn.init.zeros_(self.second.weight)
+        assert self.second.bias is not None
+        nn.init.zeros_(self.second.bias)
+
+    def forward(self, hidden: Float[Tensor, "batch width h w"]) -> Float[Tensor, "batch width h w"]:
+        """Apply the block."""
+        return hidden + self.second(F.silu(self.first(F.silu(hidden))))
+
+
+class ConvCodec(Codec):
+    """Pixel-unshuffle, residual blocks, stride-2 convolutions down; pixel-shuffles up; all of it channels-last.
+
+    Without a quantiser the latents of each picture have a mean square of 1, so that noise of a fixed standard deviation is
+    the KL of a VAE with a fixed posterior variance: its only other term, the mean square, is constant.
+    """
+
+    def __init__(self, config: ConvConfig) -> None:
+        """Build untrained weights."""
+        super().__init__()
+        self.config = config
+        self.quantiser = FiniteScalarQuantiser(config.levels) if config.levels else None
+        (channels, _, _), widths = config.latent_shape(0), config.widths
+        colours = 3 * UNSHUFFLE**2
+        down: list[nn.Module] = [nn.Conv2d(colours, widths[0], 3, padding=1), *_blocks(config, widths[0])]
+        for width, next_width in itertools.pairwise(widths):
+            down += [nn.Conv2d(width, next_width, 4, stride=2, padding=1), *_blocks(config, next_width)]
+        self.down = nn.Sequential(*down, nn.Conv2d(widths[-1], channels, 3, padding=1))
+        up: list[nn.Module] = [nn.Conv2d(channels, widths[-1], 3, padding=1), *_blocks(config, widths[-1])]
+        for width, next_width in itertools.pairwise(reversed(widths)):
+            up += [nn.Conv2d(width, 4 * next_width, 1), nn.PixelShuffle(2), *_blocks(config, next_width)]
+        self.up = nn.Sequential(*up, nn.Conv2d(widths[0], colours, 3, padding=1), nn.PixelShuffle(UNSHUFFLE))
+
+    def latent_shape(self, image_size: int) -> tuple[int, int, int]:
+        """Return the shape of the config."""
+        return self.config.latent_shape(image_size)
+
+    def encode(self, pictures: Float[Tensor, "batch 3 side side"]) -> Float[Tensor, "batch channels h h"]:
+        """Return latents of mean square 1 per picture, or those a quantiser bounds, before they are rounded."""
+        plane = F.pixel_unshuffle(2 * pictures - 1, UNSHUFFLE)
+        raw = self.down(plane.contiguous(memory_format=torch.channels_last)).float()
+        if self.quantiser is not None:
+            return self.quantiser.bound(raw)
+        return raw * (raw.square().mean((1, 2, 3), keepdim=True) + 1e-8).rsqrt()
+
+    def decode(self, latents: Float[Tensor, "batch channels h h"]) -> Float[Tensor, "batch 3 side side"]:
+        """Return pictures; a quantiser rounds the latents first."""
+        codes = latents if self.quantiser is None else self.quantiser.rounded(latents)
+        return (self.up(codes.contiguous(memory_format=torch.channels_last)) + 1) / 2
+
+    def forward(
+        self, pictures: Float[Tensor, "batch 3 side side"], noise: Float[Tensor, "batch channels h h"]
+    ) -> tuple[Float[Tensor, "batch 3 side side"], Float[Tensor, "batch channels h h"]]:
+        """Return the pictures decoded from latents + noise, and the latents."""
+        latents = self.encode(pictures)
+        return self.decode(latents + noise), latents
+
+
+def _blocks(config: ConvConfig, width: int) -> list[nn.Module]:
+    return [ResidualBlock(width) for _ in range(config.blocks)]

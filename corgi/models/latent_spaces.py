@@ -1,0 +1,60 @@
+"""The latent spaces by their names in the settings: what rebuilds each from its committed config and state."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor
+
+from corgi.models.autoencoder import Autoencoder, LinearAutoencoder
+from corgi.models.conv_codec import ConvCodec, ConvConfig
+from corgi.models.spatial_autoencoder import Codec, PixelCodec, SpatialAutoencoder
+from corgi.names import LatentSpaceName
+
+Config = Mapping[str, Any]
+"""What is committed beside the weights: image_size, and the codec's own config; empty for the linear space."""
+
+
+def conv_codec(config: Config) -> Codec:
+    """Build the untrained convolutional autoencoder."""
+    return ConvCodec(
+        ConvConfig(tuple(config["widths"]), config["blocks"], config["channels"], tuple(config["levels"]))
+    )
+
+
+def pretrained_codec(config: Config) -> Codec:
+    """Build an autoencoder of diffusers with random weights."""
+    from corgi.models.pretrained_codec import untrained  # diffusers takes seconds to import
+
+    return untrained(config)
+
+
+CODECS: Mapping[LatentSpaceName, Callable[[Config], Codec]] = {
+    "kl": conv_codec,
+    "vq": conv_codec,
+    "pretrained": pretrained_codec,
+    "pixels": lambda config: PixelCodec(),
+}
+"""What builds the codec of each spatial space from its config."""
+
+
+def linear(config: Config, state: Mapping[str, Tensor]) -> Autoencoder:
+    """Rebuild principal components."""
+    return LinearAutoencoder(**state)
+
+
+def spatial(kind: LatentSpaceName) -> Callable[[Config, Mapping[str, Tensor]], Autoencoder]:
+    """Return what rebuilds a spatial space of a kind."""
+
+    def rebuilt(config: Config, state: Mapping[str, Tensor]) -> Autoencoder:
+        autoencoder = SpatialAutoencoder(CODECS[kind](config["codec"]), config["image_size"])
+        autoencoder.load_state_dict(state)
+        return autoencoder.eval().requires_grad_(False)
+
+    return rebuilt
+
+
+LATENT_SPACES: Mapping[LatentSpaceName, Callable[[Config, Mapping[str, Tensor]], Autoencoder]] = {
+    "linear": linear,
+    **{kind: spatial(kind) for kind in CODECS},
+}
+"""Every latent space that a recipe can name, by what rebuilds its autoencoder."""

@@ -1,0 +1,113 @@
+"""The loss of an autoencoder, its figures on val, and the stop at a collapsed codebook."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from corgi.feeding.noise import Noise
+from corgi.latents.objective import AutoencoderObjective, code_use, psnr
+from corgi.models.perceptual import feature_distance
+from corgi.settings.errors import InputError
+from corgi.settings.models import AutoencoderSettings
+from corgi.tables.run import Run
+from tests.support.tables import tiny_run
+from tests.support.tiny_towers import tiny_tower
+
+pytestmark = pytest.mark.slow
+
+SIDE = 16
+SETTINGS: dict[str, Any] = {
+    "image_size": SIDE,
+    "conv": {"widths": [8, 8], "channels": 2, "perceptual_stages": 2},
+}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return tiny_run(tmp_path_factory.mktemp("run"))
+
+
+def objective(run: Run, folder: Path | None = None, kind: str = "kl", **changes: Any) -> AutoencoderObjective:
+    """Return the objective over a run; a folder for a tower makes the loss perceptual."""
+    settings = AutoencoderSettings.model_validate({**SETTINGS, "kind": kind, **changes})
+    tables = ([shard.path for shard in run.shards(stage)] for stage in ("download", "curate"))
+    tower = None if folder is None else tiny_tower(folder, "timm").model_dump(mode="json")
+    root = str(run.store.root.parent)
+    return AutoencoderObjective(root, *tables, settings.model_dump(mode="json"), tower)
+
+
+def batch_of(made: AutoencoderObjective) -> dict[str, torch.Tensor]:
+    rows = made.rows()
+    pictures = np.concatenate(
+        [rows.load(unit)["picture"] for unit in range(len(rows.counts)) if rows.counts[unit]]
+    )
+    return {"picture": torch.from_numpy(pictures)}
+
+
+def test_the_loss_is_l1_and_the_weighted_distance_of_features(run: Run, tmp_path: Path) -> None:
+    made = objective(run, tmp_path)
+    batch = batch_of(made)
+    pictures = batch["picture"].float() / 255
+    noise = Noise(0, torch.arange(len(pictures)))
+    same, _ = made.loss(lambda x, _: (x, x), batch, noise)
+    assert float(same) == 0
+    grey = torch.full_like(pictures, 0.5)
+    loss, terms = made.loss(lambda x, _: (grey, x), batch, noise)
+    assert made.features is not None
+    l1 = (pictures - 0.5).abs().mean()
+    distance = feature_distance(made.features, grey, pictures).mean()
+    torch.testing.assert_close(terms, {"l1": l1, "perceptual": distance})
+    torch.testing.assert_close(loss, l1 + 0.3 * distance)
+
+
+def test_the_noise_is_a_rows_own_and_a_codebook_has_none(run: Run) -> None:
+    seen: list[torch.Tensor] = []
+
+    def spy(pictures: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        seen.append(noise)
+        return pictures, pictures
+
+    for positions in (torch.arange(6), torch.arange(3, 6)):
+        batch = {"picture": torch.zeros(len(positions), 3, SIDE, SIDE, dtype=torch.uint8)}
+        objective(run).loss(spy, batch, Noise(0, positions))
+    assert seen[0].shape == (6, 2, 4, 4)
+    assert torch.equal(seen[0][3:], seen[1])
+    assert float(seen[0].std()) == pytest.approx(0.1, rel=0.2)
+    batch = {"picture": torch.zeros(2, 3, SIDE, SIDE, dtype=torch.uint8)}
+    objective(run, kind="vq").loss(spy, batch, Noise(0, torch.arange(2)))
+    assert not seen[-1].any()
+
+
+def test_val_figures_repeat_themselves_and_a_grid_shows_both(run: Run, tmp_path: Path) -> None:
+    made = objective(run, tmp_path, "vq", quantiser={"levels": [3, 2], "min_code_use": 0})
+    torch.manual_seed(0)
+    model = made.model()
+    figures = made.evaluate(model)
+    assert figures == made.evaluate(model)
+    assert set(figures) == {"loss", "l1", "perceptual", "psnr", "code_use"}
+    assert figures["loss"] == pytest.approx(figures["l1"] + 0.3 * figures["perceptual"])
+    assert 0 < figures["code_use"] <= 1
+    grid = made.show(model).pictures["reconstructions"]
+    assert grid.shape[0] == 2 * SIDE
+    assert grid.dtype == np.uint8
+
+
+def test_a_collapsed_codebook_stops_the_training_with_one_line(run: Run) -> None:
+    made = objective(run, kind="vq", quantiser={"levels": [8, 8, 8]})
+    model = made.model()
+    torch.nn.init.zeros_(model.down[-1].weight)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(InputError, match=r"codebook collapsed: val pictures use .*%") as caught:
+        made.evaluate(model)
+    assert "\n" not in str(caught.value)
+
+
+def test_psnr_and_code_use_are_what_their_names_say() -> None:
+    picture = torch.rand(2, 3, 4, 4) / 2
+    torch.testing.assert_close(psnr(picture + 0.1, picture), torch.full((2,), 20.0), atol=1e-3, rtol=0)
+    assert math.isfinite(float(psnr(picture, picture)[0]))
+    assert code_use(torch.tensor([0, 0, 5, 7]), 100) == 0.75
+    assert code_use(torch.arange(10).repeat(5), 20) == 0.5

@@ -1,0 +1,235 @@
+"""The whole stage for each latent space: its model shard, the latents of every kept picture, and a decoder that takes them.
+
+Trainings run in one bare process: what Ray Train does with them is shown elsewhere.
+"""
+
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
+
+from corgi.feeding.pictures import square_pictures
+from corgi.flow.context import Context
+from corgi.flow.dag import Dag, open_dag
+from corgi.flow.executor import in_process
+from corgi.latents.stages import Autoencoder
+from corgi.names import TRAINED_SPACES, LatentSpaceName
+from corgi.settings.errors import InputError
+from corgi.settings.recipe import Recipe
+from corgi.tables.manifest import RowCounts
+from corgi.tables.schema import SELECTION, Reason
+from corgi.tables.store import ShardTask
+from corgi.training.autoencoder import load_autoencoder
+from corgi.training.checkpoint import is_finished
+from corgi.training.training import Training
+from tests.support import drawn
+from tests.support.ports import free_port
+from tests.support.stages import stage
+from tests.support.tiny_towers import tiny_tower
+from tests.support.waiting import PATIENCE_S
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+SIDE = 16
+TRAINING = {"num_steps": 6, "global_batch": 8, "ema_decay": 0.5, "checkpoint_every_steps": 3, "lr": 1e-3}
+KINDS: dict[LatentSpaceName, tuple[int, ...]] = {
+    "linear": (12,),
+    "kl": (2, 4, 4),
+    "vq": (2, 4, 4),
+    "pretrained": (4, 8, 8),
+    "pixels": (3, 16, 16),
+}
+"""Each kind with the latent shape of the settings below."""
+
+
+def curate(context: Context) -> list[ShardTask]:
+    """Stand in for curate: every tenth picture is dropped."""
+    tasks = []
+    for images in context.shards("download"):
+        task = context.task(images.shard, inputs={"download": [images]})
+        tasks.append(task)
+        if context.pending([task]):
+            uids = context.store.read(images, "images", ["uid"])["uid"].to_pylist()
+            rows = [
+                {
+                    "uid": uid,
+                    "keep": n % 10 > 0,
+                    "reason": None if n % 10 else Reason.LOW_SCORE,
+                    "captioned": None,
+                }
+                for n, uid in enumerate(uids)
+            ]
+            kept = sum(row["keep"] for row in rows)
+            counts = RowCounts(rows_in=len(rows), kept=kept, rejected={Reason.LOW_SCORE: len(rows) - kept})
+            with context.store.attempt(task) as attempt:
+                attempt.write_table("selection", pa.Table.from_pylist(rows, schema=SELECTION))
+                attempt.commit(counts)
+    return tasks
+
+
+def dag(root: Path, kind: LatentSpaceName, **changes: Any) -> Dag:
+    """Return download, curate and autoencoder of a recipe; the tower of the perceptual loss is untrained."""
+    folder = root / "given"
+    if not folder.exists():
+        folder.mkdir(parents=True)
+        torch.manual_seed(0)
+        small = {f"{side}_block_out_channels": (8, 8) for side in ("encoder", "decoder")}
+        AutoencoderTiny(**small, num_encoder_blocks=(1, 1), num_decoder_blocks=(1, 1)).save_pretrained(
+            folder / "vae"
+        )  # pyright: ignore[reportArgumentType]
+    tower = tiny_tower(folder, "timm").model_dump(mode="json")
+    settings = {
+        "kind": kind,
+        "image_size": SIDE,
+        "latent_dim": 12,
+        "conv": {"widths": [8, 8], "channels": 2, "perceptual_stages": 2},
+        "quantiser": {"levels": [5, 4], "min_code_use": 0},
+        "pretrained": {"path": str(folder / "vae")},
+        "training": TRAINING,
+        **changes,
+    }
+    recipe = Recipe.model_validate(
+        {
+            "name": kind,
+            "root": str(root / "runs"),
+            "tracking": {"mode": "disabled"},
+            "embed": {"towers": [tower]},
+            "autoencoder": settings,
+        }
+    )
+    stages = [
+        stage("download", drawn.download),
+        stage("curate", curate, ("download",)),
+        Autoencoder.of(recipe),
+    ]
+    return open_dag(stages, recipe)
+
+
+def train_all(trainings: Sequence[Training]) -> None:
+    """Train one after the other in a process of its own."""
+    line = "import pickle, sys, torch.distributed as dist; from corgi.training.loop import train_loop; dist.init_process_group('gloo'); [train_loop(training) for training in pickle.load(sys.stdin.buffer)]"
+    places = {
+        "RANK": 0,
+        "LOCAL_RANK": 0,
+        "WORLD_SIZE": 1,
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": free_port(),
+    }
+    env = {**os.environ, **{name: str(value) for name, value in places.items()}}
+    subprocess.run(
+        [sys.executable, "-c", line], input=pickle.dumps(trainings), env=env, check=True, timeout=PATIENCE_S
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> dict[LatentSpaceName, Dag]:
+    """Every kind over one root; the trainings that the stages ask for are run together, once."""
+    root = tmp_path_factory.mktemp("spaces")
+    dags = {kind: dag(root, kind) for kind in KINDS}
+    asked: list[Training] = []
+
+    class Asked(Exception):
+        """The training was noted."""
+
+    def note(trainings: Sequence[Training], recipe: Recipe) -> None:
+        asked.extend(trainings)
+        raise Asked
+
+    with in_process(), pytest.MonkeyPatch.context() as patched:
+        patched.setattr("corgi.latents.stage.train", note)
+        for kind in sorted(TRAINED_SPACES):
+            with pytest.raises(Asked):
+                drawn.run(dags[kind], "autoencoder")
+    train_all(asked)
+    assert [is_finished(training) for training in asked] == [True, True]
+    with in_process():
+        for kind in KINDS:
+            drawn.run(dags[kind], "autoencoder")
+    return dags
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_latents_are_those_of_the_kept_pictures_in_uid_order(
+    finished: dict[LatentSpaceName, Dag], kind: LatentSpaceName
+) -> None:
+    run = finished[kind].run
+    model, *shards = run.shards("autoencoder")
+    space = load_autoencoder(run.store, model)
+    assert tuple(model.facts["latent_shape"]) == space.latent_shape == KINDS[kind]
+    assert model.facts["kind"] == kind
+    total = 0
+    for shard, images, selection in zip(shards, run.shards("download"), run.shards("curate"), strict=True):
+        assert shard.facts == {"autoencoder": model.digest, "enlarged": 0}
+        table = run.store.read(shard, "latents")
+        keep = [row["uid"] for row in run.store.read(selection, "selection").to_pylist() if row["keep"]]
+        assert table["uid"].to_pylist() == keep == sorted(keep)
+        stored = run.store.read(images, "images", ["uid", "image"]).to_pylist()
+        pictures = pa.chunked_array(
+            [[row["image"] for row in stored if row["uid"] in set(keep)]], pa.binary()
+        )
+        with torch.no_grad():
+            expected = space.encode(square_pictures(pictures, SIDE))
+        found = np.array(table["latent"].to_pylist(), np.float32)
+        np.testing.assert_allclose(found, expected, rtol=2e-3, atol=2e-2)
+        total += len(keep)
+    assert total == run.stages()["curate"].rows.kept
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "linear"])
+def test_the_model_shard_shows_val_pictures_and_what_comes_back(
+    finished: dict[LatentSpaceName, Dag], kind: LatentSpaceName
+) -> None:
+    model = finished[kind].run.shards("autoencoder")[0]
+    tables = {entry.table for entry in model.files}
+    assert tables >= {"autoencoder", "config", "reconstructions"}
+    assert ("metrics" in tables) is (kind in TRAINED_SPACES)
+    assert model.facts["val"]["psnr"] > 0
+    if kind == "vq":
+        assert 0 < model.facts["val"]["code_use"] <= 1
+    if kind in TRAINED_SPACES:
+        assert model.facts["steps"] == TRAINING["num_steps"]
+        assert model.facts["val"]["perceptual"] > 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_done_work_is_recognised_and_settings_of_other_kinds_do_not_matter_to_the_linear_one(
+    finished: dict[LatentSpaceName, Dag], kind: LatentSpaceName
+) -> None:
+    root = finished[kind].run.folder.parent.parent
+    with in_process():
+        assert drawn.run(dag(root, kind), "autoencoder") == 0
+        assert drawn.run(dag(root, kind, num_actors=3, encode_batch=7), "autoencoder") == 0
+
+
+def test_another_file_in_the_pretrained_folder_is_another_space(
+    finished: dict[LatentSpaceName, Dag], tmp_path: Path
+) -> None:
+    recipe = dag(tmp_path, "pretrained").recipe
+    before = Autoencoder.of(recipe).fingerprint(recipe)
+    assert before
+    (tmp_path / "given" / "vae" / "config.json").write_text("{}")
+    assert Autoencoder.of(recipe).fingerprint(recipe) != before
+
+
+def test_a_folder_that_does_not_fit_is_one_line(tmp_path: Path) -> None:
+    with in_process(), pytest.raises(InputError, match=r"no config\.json"):
+        drawn.run(dag(tmp_path, "pretrained", pretrained={"path": str(tmp_path)}), "autoencoder")
+
+
+def test_smaller_pictures_are_counted_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    large = dag(tmp_path, "pixels", image_size=96)
+    with in_process():
+        drawn.run(large, "autoencoder")
+    _, *shards = large.run.shards("autoencoder")
+    kept = sum(shard.rows.kept for shard in shards)
+    assert [shard.facts["enlarged"] for shard in shards] == [shard.rows.kept for shard in shards]
+    assert f"{kept} of {kept} pictures are stored smaller than image_size=96" in capsys.readouterr().out
