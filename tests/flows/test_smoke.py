@@ -15,6 +15,7 @@ from PIL import Image
 import corgi
 from corgi.flow import inspect
 from corgi.flow.code import code_digest
+from corgi.inference.prompts import NEIGHBOURS
 from corgi.report import report
 from corgi.tables.run import Run
 from tests.support.ports import free_port
@@ -206,6 +207,35 @@ def test_a_flipped_bit_in_the_weights_is_one_line_and_exit_4(run, root, tmp_path
     assert done.returncode == 4
     assert path.name in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
+
+
+SPATIAL = [
+    "name=spatial",
+    "autoencoder.kind=kl",
+    "autoencoder.training.num_steps=4",
+    "autoencoder.training.precision=fp32",
+    "decoder.network=unet",
+    "decoder.unet.widths=[16,32]",
+    "decoder.unet.attention=[]",
+    "decoder.neighbours=2",
+    "decoder.training.num_steps=4",
+    "decoder.training.zero_stage=0",
+    "evaluate.steps=[2]",
+]
+
+
+def test_a_convolutional_space_and_decoder_go_through_the_flow_and_paint(run, root):
+    """Over the flow's own tables; each picture names the train pictures that its decoder looked at."""
+    arguments = [*AGAIN, "--port", str(free_port()), f"root={root}", *SPATIAL]
+    done = _script("demo.py", *arguments)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-5000:]
+    assert "3 stages ran" in done.stdout
+    spatial = Run.open(root / "spatial")
+    assert spatial.stages()["embed"].path == run.stages()["embed"].path
+    first, second = (corgi.load(spatial.folder).generate("red heart", n=1, seed=3)[0] for _ in range(2))
+    assert first.size == (32, 32)
+    assert first.tobytes() == second.tobytes()
+    assert len(str(first.info[NEIGHBOURS]).split()) == 2
 
 
 COMPARED = [
