@@ -35,17 +35,21 @@ class GridRow:
 
 
 def paint_grid(
-    rows: Sequence[GridRow], columns: Sequence[str] = COLUMNS, grouped: bool = False
+    rows: Sequence[GridRow], columns: Sequence[str] = COLUMNS, grouped: bool = False, num_seen: int = 0
 ) -> Image.Image:
-    """Return the grid as one picture; `grouped` sets a line above each label's rows that says what the label means."""
+    """Return the grid as one picture; `grouped` sets a line above each label's rows that says what the label means.
+
+    `num_seen` is how many training pictures the decoder looks at for each of its own; the header says so.
+    """
     font = ImageFont.load_default(15)
-    header = HEADER + 18 * max(title.count("\n") for title in columns)
+    first = f"caption\nthe decoder sees {num_seen}\ntraining pictures" if num_seen else "caption"
+    header = HEADER + 18 * max(title.count("\n") for title in (first, *columns))
     groups = [(label, list(members)) for label, members in groupby(rows, lambda row: row.label)]
     band = BAND if grouped else 0
     height = header + len(rows) * (CELL + 8) + len(groups) * band + 8
     sheet = Image.new("RGB", (CAPTION_WIDTH + len(columns) * (CELL + 8) + 8, height), "white")
     draw = ImageDraw.Draw(sheet)
-    draw.text((10, 8), "caption", fill="black", font=font)
+    draw.text((10, 8), first, fill="black", font=font)
     for column, title in enumerate(columns):
         draw.text((CAPTION_WIDTH + column * (CELL + 8), 8), title, fill="black", font=font)
     top = header

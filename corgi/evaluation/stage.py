@@ -110,11 +110,12 @@ class EvaluateShards:
         metrics["decoder"] = {label: found.metrics for label, found in decoded.items()}
         metrics["notes"] = NOTES
         rows = [row for found in decoded.values() for row in found.rows]
+        num_seen = measured.generator.decoder_settings.neighbours
         if picture_judge is None:
-            grid = paint_grid(rows)
+            grid = paint_grid(rows, num_seen=num_seen)
         else:
             metrics |= _judged_metrics(picture_judge, decoded)
-            grid = paint_grid(rows, COLUMNS_WITH_NEIGHBOURS, grouped=True)
+            grid = paint_grid(rows, COLUMNS_WITH_NEIGHBOURS, True, num_seen)
         buffer = io.BytesIO()
         grid.save(buffer, "PNG")
         num_rows = len(measured.pictures.uid)

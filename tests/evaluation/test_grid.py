@@ -70,3 +70,12 @@ def test_a_credit_is_drawn_below_its_caption():
     assert where.any()
     assert not where[: HEADER + 76].any()
     assert not where[:, CAPTION_WIDTH:].any()
+
+
+def test_the_header_says_that_the_decoder_saw_training_pictures():
+    blank = Image.new("RGB", (8, 8), "white")
+    plain, seen = (np.asarray(paint_grid([GridRow("TRAIN", "x", [blank] * 3)], num_seen=n)) for n in (0, 3))
+    added = seen.shape[0] - plain.shape[0]
+    assert added > 0
+    assert (seen[HEADER - 4 : HEADER + added - 4, :CAPTION_WIDTH] < 255).any()
+    assert np.array_equal(seen[HEADER + added :], plain[HEADER:])
