@@ -26,7 +26,7 @@ $(STAMP):
 demo: $(STAMP)
 	@$(BIN)/python pipelines/demo.py
 
-# Six emoji sets from the npm registry, the whole flow on them; up to an hour.
+# Six emoji sets from the npm registry, the whole flow on them; planned for an hour.
 styles: $(STAMP)
 	@$(BIN)/python pipelines/demo.py --data iconify --recipe pipelines/recipes/styles.yaml --work runs/styles-site --port 8057
 
