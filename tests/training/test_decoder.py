@@ -1,16 +1,21 @@
 """The decoder's objective: the v error on latents, the embedding dropped and perturbed as the recipe says."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import save
 
 from corgi.diffusion.loss import from_x0
+from corgi.diffusion.shifted import ShiftTable
 from corgi.feeding.noise import Noise
 from corgi.feeding.rows import DecoderRows
 from corgi.models.denoiser import LatentDenoiser
+from corgi.models.networks import NETWORKS
 from corgi.models.picture_decoder import PictureDecoder, to_bytes
-from corgi.settings.decoder import DecoderSettings
+from corgi.models.spatial_autoencoder import PixelCodec, SpatialAutoencoder
+from corgi.settings.decoder import DecoderSettings, DiTSettings, UNetSettings
 from corgi.settings.errors import InputError, SettingsError
 from corgi.tables.manifest import RowCounts
 from corgi.tables.run import Run
@@ -22,7 +27,9 @@ from corgi.training.decoder import (
     check_neighbours,
     check_network,
     load_decoder,
+    network_of,
     painter_of,
+    process_of,
 )
 from tests.support.objectives import (
     DECODER,
@@ -260,6 +267,42 @@ def test_a_decoder_comes_back_from_its_commit_and_paints_the_same(run):
     painted = loaded.sample(torch.randn(2, DIM), [0, 1], steps=3)
     assert painted.shape == (2, SIDE, SIDE, 3)
     assert torch.equal(loaded.network.output.weight, state["output.weight"])
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_every_network_comes_back_from_its_commit_on_spatial_latents_and_paints_the_same(run, network):
+    """On pixels of 4 x 4; the table that standardises the embedding is in the weights."""
+    space = SpatialAutoencoder(PixelCodec(), SIDE)
+    config = json.dumps({"image_size": SIDE, "codec": {}}).encode()
+    files = {"autoencoder": (".safetensors", save(space.state_dict())), "config": (".json", config)}
+    kind = {"autoencoder": {"kind": "pixels"}}
+    model = Output(RowCounts(rows_in=1, kept=1), files=files, settings=kind)
+    commit_stage(run, "autoencoder", {"model": model}, ["download"])
+    settings = DECODER.model_copy(
+        update={
+            "network": network,
+            "unet": UNetSettings(widths=(16, 32), heads=2),
+            "dit": DiTSettings(heads=2, patch=2),
+        }
+    )
+    torch.manual_seed(0)
+    trained = network_of(
+        settings, space.latent_shape, ShiftTable.standardised(torch.randn(DIM), torch.rand(DIM) + 0.5)
+    )
+    for parameter in trained.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    state = {name: value.contiguous() for name, value in trained.state_dict().items()}
+    recorded = {"decoder": settings.model_dump(mode="json")}
+    output = Output(
+        RowCounts(rows_in=1, kept=1), files={"decoder": (".safetensors", save(state))}, settings=recorded
+    )
+    commit_stage(run, "decoder", {"all": output}, ["autoencoder"])
+    loaded = load_decoder(run.store, run.shards("decoder")[0], run.shards("autoencoder")[0])
+    painter = painter_of(settings, trained, process_of(settings, space.latent_shape), space)
+    embedding = torch.randn(3, DIM)
+    painted = loaded.sample(embedding, [0, 1, 2], steps=3, guidance=2.0)
+    assert painted.shape == (3, SIDE, SIDE, 3)
+    assert torch.equal(painted, painter.sample(embedding, [0, 1, 2], steps=3, guidance=2.0))
 
 
 def test_latents_and_decoders_of_another_autoencoder_are_refused_by_digest(run: Run) -> None:
