@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.figures import Figures, alternated, ratios
+from benchmarks.precision import computed
 from corgi.diffusion.loss import loss_weight, squared_error, weighted_loss
 from corgi.diffusion.schedule import Schedule
 from corgi.diffusion.shifted import ShiftedDiffusion, ShiftTable
@@ -211,7 +212,7 @@ def main() -> int:
     )
     arguments = parser.parse_args()
     figures, shape = Figures("prior", "torch", "deepspeed", "ray"), Shape()
-    for precision in ("fp32", "bf16"):
+    for precision in computed(("fp32", "bf16")):
         one, four = alternated(
             arguments.rounds, bare_training(1, precision), bare_training(LEVELS, precision)
         )

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from benchmarks.figures import Figures, alternated, ratios
+from benchmarks.precision import computed
 from corgi.feeding.noise import Noise
 from corgi.settings.training import TrackingSettings, TrainingSettings
 from corgi.training.loop import train_loop
@@ -130,18 +131,6 @@ def join(rank: int, port: int) -> None:
     os.environ["LOCAL_RANK"] = str(rank)
     torch.set_num_threads(1)
     dist.init_process_group("gloo")
-
-
-def computed(precisions: list[str]) -> list[str]:
-    """Return the precisions that this CPU has instructions for; where they are emulated, the loop's share of a step says nothing."""
-    has = torch.cpu.get_capabilities()
-    found = []
-    for precision in precisions:
-        if precision == "bf16" and not (has["avx512_bf16"] or has["amx_bf16"]):
-            print("bf16: left out, because this CPU has no instructions for it", flush=True)
-        else:
-            found.append(precision)
-    return found
 
 
 def rate_of(body: Any, plan: dict[str, Any]) -> tuple[float, float]:
