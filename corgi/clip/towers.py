@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import open_clip
 import torch
@@ -132,7 +132,9 @@ class Tower:
         seen: list[Tensor] = []
 
         def keep(module: nn.Module, inputs: object, output: Tensor | BaseModelOutput) -> None:
-            seen.append(getattr(output, "last_hidden_state", output))
+            states = output if isinstance(output, Tensor) else output.last_hidden_state
+            assert states is not None
+            seen.append(states)
 
         hook = trunk.register_forward_hook(keep)
         try:
@@ -186,7 +188,7 @@ def build_model(ref: TowerRef) -> tuple[nn.Module, Transform, Tokenizer]:
                 tokenizer = BoundedTokenizer(tokenizer)
     except _LOAD_ERRORS as error:
         raise InputError(_refusal(ref, error)) from error
-    return model, preprocess, tokenizer
+    return model, cast("Transform", preprocess), cast("Tokenizer", tokenizer)
 
 
 def _architecture(ref: TowerRef) -> tuple[str, dict[str, Any], bool]:

@@ -151,7 +151,7 @@ def _captions(row: PlanRow) -> list[CaptionRow]:
 
 
 def _counts(ledger: Sequence[LedgerRow]) -> RowCounts:
-    reasons = Counter(entry["reason"] for entry in ledger if entry["status"] == REJECTED)
+    reasons = Counter(entry["reason"] for entry in ledger if entry["reason"] is not None)
     kept = sum(entry["status"] == KEPT for entry in ledger)
     return RowCounts(rows_in=len(ledger), kept=kept, rejected=dict(sorted(reasons.items())))
 

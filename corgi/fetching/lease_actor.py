@@ -9,7 +9,7 @@ from corgi.flow.placement import selector
 from corgi.settings.errors import ClusterError
 
 if TYPE_CHECKING:
-    from ray.actor import ActorHandle
+    from ray.actor import ActorProxy
 
 NAME = "corgi-host-leases-1"
 """The actor's name; its number is raised when LeaseRequest or LeaseResponse changes."""
@@ -74,7 +74,7 @@ class ClusterLeases:
         ) from last
 
 
-def start_lease_actor() -> "ActorHandle":
+def start_lease_actor() -> "ActorProxy[LeaseActor]":
     """Return the cluster's lease actor, started if there is none; it outlives the process that starts it."""
     import ray
 

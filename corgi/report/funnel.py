@@ -279,7 +279,7 @@ def _detail(row: _Rejected) -> str:
 
 def _selection_rejects(run: Committed) -> list[tuple[str, str, str]]:
     table = _selection(run)
-    return [] if table is None else [(row["reason"], row["uid"], "") for row in _rejected(table)]
+    return [] if table is None else [(row["reason"], row["uid"] or "", "") for row in _rejected(table)]
 
 
 def _rejected(table: pa.Table) -> "list[_Rejected]":

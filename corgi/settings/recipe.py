@@ -86,7 +86,9 @@ class Recipe(Section):
     @classmethod
     def _embed_input_is_what_is_planned(cls, values: object) -> object:
         """Use embed.input as plan.input, so that its rows are planned, split and counted like any others."""
-        embed = values.get("embed") if isinstance(values, dict) else None
+        if not isinstance(values, dict):
+            return values
+        embed = values.get("embed")
         given = embed.get("input") if isinstance(embed, dict) else None
         planned = values.get("plan") or {} if given else None
         if not isinstance(planned, dict):

@@ -154,7 +154,7 @@ def added(default: _Value, *, since: str, before: object = ..., **constraints: U
     It stays out of every key while it has the value `before`, which must mean what was done without it: the default,
     unless another is named.
     """
-    marks = {"since": since, "before": default if before is ... else before}
+    marks: dict[str, Any] = {"since": since, "before": default if before is ... else before}
     return Field(default, json_schema_extra={"added": marks}, **constraints)
 
 

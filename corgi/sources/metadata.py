@@ -106,7 +106,7 @@ def _csv(uri: str) -> Iterator[dict[str, object]]:
         for number, row in enumerate(csv.DictReader(text, strict=True)):
             if None in row or None in row.values():
                 raise csv.Error(f"row {number} has more or fewer cells than the header")
-            yield row
+            yield {**row}
 
 
 def _parquet(uri: str, naming: str, columns: Columns) -> Iterator[dict[str, object]]:
@@ -127,7 +127,7 @@ def _joined(
     """Return the cells of a picture's first row with the captions of both."""
     caption = columns.named.get("caption")
     if caption is None:
-        return first
+        return dict(first)
     lists = [cells.get(caption) for cells in (first, further)]
     texts = [one if isinstance(one, list) else [one] for one in lists]
     return {**first, caption: [*texts[0], *texts[1]]}

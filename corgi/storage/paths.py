@@ -61,7 +61,7 @@ def expand(pattern: str) -> list[str]:
     scheme = pattern.partition("://")[0]
     is_wrapped = isinstance(filesystem, pa_fs.PyFileSystem)
     globs = filesystem.handler.fs if is_wrapped else ArrowFSWrapper(filesystem, skip_instance_cache=True)
-    return sorted(f"{scheme}://{found.lstrip('/')}" for found in globs.glob(path))
+    return sorted(f"{scheme}://{found.lstrip('/')}" for found in map(str, globs.glob(path)))
 
 
 def inside(folder: str) -> list[str]:

@@ -6,7 +6,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict
+from typing import Any, Final, NotRequired, TypedDict
 
 from corgi.settings.errors import InputError, StorageError
 from corgi.storage.errors import storage_full
@@ -15,7 +15,7 @@ from corgi.tables.embedded import EmbeddedShard, embedded_set
 from corgi.tables.manifest import ShardManifest, StageManifest
 from corgi.tables.store import Store
 
-_FORMER = "former"
+_FORMER: Final = "former"
 
 
 class StagePointer(TypedDict):

@@ -139,7 +139,7 @@ class Checkpoints:
         sign = 1 if self.settings.best_is == "largest" else -1
         scored: list[tuple[float, int, Path]] = []
         for path in committed if self.settings.keep_best else ():
-            state = read_listing(path).content.get("state", {})
+            state = read_listing(path).content["state"]
             value = state.get("figures", {}).get(self.settings.best_metric)
             if state.get("figures_step") == _step(path) and value is not None and math.isfinite(value):
                 scored.append((sign * value, _step(path), path))

@@ -115,9 +115,17 @@ def build_engine(model: nn.Module, settings: TrainingSettings, universal: bool =
     return engine
 
 
+def module_of(engine: "DeepSpeedEngine") -> nn.Module:
+    """Return the model inside an engine."""
+    module = engine.module
+    assert isinstance(module, nn.Module)
+    return module
+
+
 def set_lr(engine: "DeepSpeedEngine", lr: float) -> None:
     """Set the rate of the next step."""
-    for group in engine.optimizer.param_groups:
+    optimizer: Any = engine.optimizer
+    for group in optimizer.param_groups:
         group["lr"] = lr
 
 

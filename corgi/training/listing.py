@@ -19,14 +19,20 @@ class Entry(TypedDict):
     sha256: str
 
 
-class Content(TypedDict, total=False):
-    """What COMMITTED.json says: the files, what decides the weights, and the state of the training or facts of its end."""
+class Content(TypedDict):
+    """What COMMITTED.json says: the files, what decides the weights, and the state of the training or facts of its end.
+
+    What a listing does not say is empty.
+    """
 
     files: list[Entry]
     meaning: str
     step: int
     state: dict[str, Any]
     facts: dict[str, Any]
+
+
+_NOTHING: Content = {"files": [], "meaning": "", "step": 0, "state": {}, "facts": {}}
 
 
 @dataclass(frozen=True)
@@ -40,7 +46,7 @@ class Listing:
     @property
     def files(self) -> list[Entry]:
         """Return the listed files: name, size, sha256."""
-        return self.content.get("files", [])
+        return self.content["files"]
 
     def damaged(self, share: slice = slice(None)) -> str | None:
         """Return what is wrong with the first file, among a share of the listed ones, that is not as listed."""
@@ -68,8 +74,10 @@ def read_listing(folder: Path) -> Listing:
         content = json.loads(path.read_bytes())
         claimed = content.pop("digest")
     except (OSError, ValueError, KeyError, AttributeError):
-        return Listing(folder, {}, f"{path} cannot be read")
-    return Listing(folder, content, None if digest(content) == claimed else f"{path} was changed")
+        return Listing(folder, _NOTHING, f"{path} cannot be read")
+    return Listing(
+        folder, {**_NOTHING, **content}, None if digest(content) == claimed else f"{path} was changed"
+    )
 
 
 def files(folder: Path) -> list[Path]:

@@ -22,6 +22,7 @@ from corgi.training.engine import (
     learning_rate,
     load_engine,
     micro_batches,
+    module_of,
     prepare_process,
     save_engine,
     set_lr,
@@ -138,7 +139,7 @@ class _Loop:
         """Commit the final weights; the last step evaluated them."""
         if rank() == 0:
             facts = {"steps": self.step, "skipped_steps": self.num_skipped, "val": self.figures}
-            finish(self.training, self.ema.weights(self.engine.module), facts)
+            finish(self.training, self.ema.weights(module_of(self.engine)), facts)
             self._say("done" + "".join(f", {name} {value:.4g}" for name, value in self.figures.items()))
         barrier()
 
@@ -170,7 +171,7 @@ class _Loop:
             return
         self.means.add(taken, weights)
         with record_function("corgi/average"):
-            self.ema.update(self.engine.module, self.step - self.num_skipped)
+            self.ema.update(module_of(self.engine), self.step - self.num_skipped)
 
     def _skip(self) -> None:
         self.num_skipped += 1
@@ -238,7 +239,7 @@ class _Loop:
     def _figures(self) -> dict[str, float]:
         if self._evaluated is None:
             self._evaluated = self.objective.model().to(self.device).eval()
-        self._evaluated.load_state_dict(self.ema.weights(self.engine.module))
+        self._evaluated.load_state_dict(self.ema.weights(module_of(self.engine)))
         return {name: float(value) for name, value in self.objective.evaluate(self._evaluated).items()}
 
     @torch.no_grad()

@@ -1,7 +1,7 @@
 """The prior stage: trains caption -> CLIP image embedding, one network per choice of (mu, Sigma)."""
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -162,7 +162,7 @@ class PriorObjective:
 
         With a learned cluster choice the head's cross entropy is added, with a learned shift its two losses.
         """
-        network = getattr(model, "module", model)
+        network = cast("Prior", getattr(model, "module", model))
         process = self._process(network)
         drawn = self._draw(process, batch, noise)
         z_0, z_t, t, cluster = drawn.sample
@@ -217,8 +217,8 @@ class PriorObjective:
             logits = network.choice_logits(drawn.text)
             extra = extra + F.cross_entropy(logits, drawn.own)
             metrics["choice_accuracy"] = (logits.argmax(-1) == drawn.own).float().mean()
-        if getattr(network, "shift", None) is not None:
-            shift, levels = network.shift, self.settings.noise_levels_per_caption
+        shift, levels = getattr(network, "shift", None), self.settings.noise_levels_per_caption
+        if shift is not None:
             per_caption = weight.view(-1, levels).mean(dim=1)
             eps = noise.normal((NUM_DRAWS, drawn.text.shape[1]), SHIFT_EPS)
             z_0 = drawn.sample.z_0[::levels]

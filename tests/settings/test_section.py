@@ -333,7 +333,9 @@ def test_a_neutral_field_of_a_nested_section_stays_out():
     longer = PriorSettings(training=TrainingSettings(num_steps=7))
     assert digest(quick.meaning()) == digest(PriorSettings().meaning())
     assert digest(longer.meaning()) != digest(PriorSettings().meaning())
-    assert "num_workers" not in quick.meaning()["training"]
+    training = quick.meaning()["training"]
+    assert isinstance(training, dict)
+    assert "num_workers" not in training
 
 
 def test_neutral_settings_are_few_and_known(promise):

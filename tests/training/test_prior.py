@@ -2,11 +2,13 @@
 
 import subprocess
 import sys
+from typing import cast
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import save
+from torch import nn
 
 from corgi.baselines import VARIANTS
 from corgi.diffusion.schedule import Schedule
@@ -146,7 +148,7 @@ def test_eq_14_the_loss_is_the_weighted_squared_distance(run, variant):
         seen.update(z_t=z_t, t=t, cluster=cluster)
         return torch.zeros_like(z_t)
 
-    loss, _ = objective.loss(model, batch, noise)
+    loss, _ = objective.loss(cast(nn.Module, model), batch, noise)
     abar = Schedule.linear(50).alpha_bar[seen["t"]].float()
     torch.testing.assert_close(loss, ((1 - abar) * batch["image"].square().sum(-1)).mean(), rtol=1e-5, atol=0)
     mu, scale = objective.table.mean[seen["cluster"]], objective.table.scale[seen["cluster"]]
@@ -243,7 +245,7 @@ def test_four_noise_levels_a_caption_are_the_mean_of_four_losses(run, changes):
 
     noise = Noise(3, torch.arange(len(batch["image"])))
     together, _ = objective.loss(model, batch, noise)
-    apart, _ = objective.loss(separate, batch, noise)
+    apart, _ = objective.loss(cast(nn.Module, separate), batch, noise)
     torch.testing.assert_close(together, apart, rtol=1e-6, atol=1e-6)
     z_t, t = seen[0]
     assert z_t.shape == (len(batch["image"]), 4, DIM)
