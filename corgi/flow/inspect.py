@@ -10,7 +10,7 @@ from corgi.flow.dag import Dag
 from corgi.flow.locks import held
 from corgi.settings.errors import InputError, StorageError
 from corgi.storage.roots import is_object_store
-from corgi.tables.garbage import run_facts, unreferenced
+from corgi.tables.garbage import facts_of_runs, unreferenced
 from corgi.tables.manifest import StageManifest
 from corgi.tables.run import Run, RunFacts
 
@@ -135,7 +135,7 @@ def collect(dag: Dag, only_show: bool) -> Iterator[str]:
     store = dag.store
     with ExitStack() as locks:
         if not only_show:
-            for name in run_facts(store):
+            for name in facts_of_runs(store):
                 folder = dag.run.scratch_root if is_object_store(store.location) else Path(store.location)
                 locks.enter_context(held(folder / name))
         garbage = unreferenced(store)

@@ -1,9 +1,5 @@
 """What a store holds: every manifest, what runs refer to, and what can be removed."""
 
-# pyright: reportUnknownVariableType=false
-# JSON gives values of any type
-
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -12,7 +8,7 @@ from corgi.settings.recipe import Recipe
 from corgi.storage.roots import open_storage
 from corgi.tables.generations import generation
 from corgi.tables.manifest import ShardManifest, StageManifest
-from corgi.tables.run import RunFacts
+from corgi.tables.run import RunFacts, run_facts
 from corgi.tables.store import Store
 
 _KEPT_FOLDERS = ("taken-down",)
@@ -42,19 +38,20 @@ class Contents:
         return found
 
 
-def run_facts(store: Store) -> dict[str, RunFacts]:
+def facts_of_runs(store: Store) -> dict[str, RunFacts]:
     """Return run.json of every run under the store's root, by run name.
 
     Raises:
         StorageError: one is damaged; nothing may be removed while it is not known what it refers to.
 
     """
-    root, found = open_storage(store.location), {}
+    root = open_storage(store.location)
+    found: dict[str, RunFacts] = {}
     for name in root.folders(""):
         if name == "store" or "run.json" not in root.names(name):
             continue
         try:
-            found[name] = {"stages": {}, "former": {}, **json.loads(root.read(f"{name}/run.json"))}
+            found[name] = run_facts(root.read(f"{name}/run.json"))
         except (ValueError, TypeError):
             raise StorageError(
                 f"{root.locate(f'{name}/run.json')} is damaged; nothing was removed; remove that run's folder or run its recipe again"
@@ -76,7 +73,7 @@ def unreferenced(store: Store) -> dict[str, int]:
 
     What a run had before an unfinished stage is referred to until that stage is complete.
     """
-    contents, runs = Contents.of(store), run_facts(store)
+    contents, runs = Contents.of(store), facts_of_runs(store)
     kept: set[str] = set()
     shard_paths: set[str] = set()
     for facts in runs.values():

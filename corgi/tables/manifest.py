@@ -1,6 +1,6 @@
 """What a commit says: files with sizes and hashes, rows by reason, settings and inputs."""
 
-# pyright: reportUnknownMemberType=false
+# pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false
 # JSON gives values of any type
 
 import json

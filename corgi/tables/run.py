@@ -1,8 +1,5 @@
 """One run: the folder whose run.json points at the stage manifests it is made of."""
 
-# pyright: reportUnknownVariableType=false
-# JSON gives values of any type
-
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -38,6 +35,18 @@ class RunFacts(TypedDict):
     """Title and introduction of each stage's section of the report."""
     code: NotRequired[str]
     commit: NotRequired[str | None]
+
+
+def run_facts(data: bytes) -> RunFacts:
+    """Return what run.json says; stages that it does not name are none.
+
+    Raises:
+        ValueError, TypeError: it is damaged.
+
+    """
+    read: Any = json.loads(data)
+    facts: Any = {"stages": {}, _FORMER: {}, **read}
+    return facts
 
 
 class Run:
@@ -81,9 +90,9 @@ class Run:
     def facts(self) -> RunFacts:
         """Return run.json: the resolved recipe and, by stage, the manifest's path, key and digest."""
         try:
-            return {"stages": {}, _FORMER: {}, **json.loads(self.storage.read("run.json"))}
+            return run_facts(self.storage.read("run.json"))
         except FileNotFoundError:
-            return {"stages": {}, _FORMER: {}}
+            return run_facts(b"{}")
         except (ValueError, TypeError):
             raise StorageError(
                 f"{self.storage.locate('run.json')} is damaged; tables and models are safe; remove it and run the same command"
@@ -134,7 +143,7 @@ class Run:
 
     def stages(self) -> dict[str, StageManifest]:
         """Return the stages this run points at, in the order they were recorded."""
-        found = {}
+        found: dict[str, StageManifest] = {}
         for name, entry in self.facts["stages"].items():
             manifest = self.store.stage(name, entry["key"])
             if manifest is not None:

@@ -75,9 +75,9 @@ def read_listing(folder: Path) -> Listing:
         claimed = content.pop("digest")
     except (OSError, ValueError, KeyError, AttributeError):
         return Listing(folder, _NOTHING, f"{path} cannot be read")
-    return Listing(
-        folder, {**_NOTHING, **content}, None if digest(content) == claimed else f"{path} was changed"
-    )
+    problem = None if digest(content) == claimed else f"{path} was changed"
+    whole: Any = {**_NOTHING, **content}
+    return Listing(folder, whole, problem)
 
 
 def files(folder: Path) -> list[Path]:

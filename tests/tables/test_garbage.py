@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from corgi.settings.errors import StorageError
-from corgi.tables.garbage import Contents, referring_stages, run_facts, unreferenced
+from corgi.tables.garbage import Contents, facts_of_runs, referring_stages, unreferenced
 from corgi.tables.run import Run
 from tests.support.tables import new_run, tiny_run
 
@@ -46,7 +46,7 @@ def test_a_file_that_no_manifest_lists_can_go(run: Run) -> None:
 def test_while_a_run_is_damaged_nothing_is_known_to_be_free(run: Run) -> None:
     (run.folder / "run.json").write_text("{")
     with pytest.raises(StorageError, match="nothing was removed"):
-        run_facts(run.store)
+        facts_of_runs(run.store)
 
 
 def test_the_stages_that_list_a_shard_are_found(run: Run) -> None:
