@@ -12,10 +12,11 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from time import monotonic
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.connector import AddrInfoType
 from yarl import URL
 
 from corgi.fetching.address import AddressRefusedError, Guard, UrlRefusedError
@@ -242,7 +243,7 @@ def tls_context(ca_file: str | None = None) -> ssl.SSLContext:
 def _new_session(settings: DownloadSettings) -> aiohttp.ClientSession:
     guard = Guard.of(settings.allow_private, settings.resolve)
 
-    def checked_socket(info: Any) -> socket.socket:
+    def checked_socket(info: AddrInfoType) -> socket.socket:
         family, kind, protocol, _, address = info
         guard.judge(
             str(address[0]), int(address[1])

@@ -156,7 +156,7 @@ def _rewritten(
     paths = {entry.shard: entry.path for entry in before.shards}
     tasks = context.partitioned() if stage.partition else _same_tasks(dag, before)
     done = dag.store.committed(stage.name, [task.key for task in tasks])
-    wanted = []
+    wanted: list[ShardTask] = []
     for task in tasks:
         path = done.get(task.key, paths.get(task.shard))
         if path is not None and (task.key not in done or _holds(dag, dag.store.read_shard(path), total)):
@@ -246,7 +246,7 @@ def _amending(task: ShardTask, amendment: Amendment) -> ShardTask:
 def _closed(dag: Dag) -> list[tuple[Stage, Context, StageManifest]]:
     """Return the stages that are complete over the inputs they have now."""
     closed: dict[str, StageManifest] = {}
-    found = []
+    found: list[tuple[Stage, Context, StageManifest]] = []
     for stage in dag.stages:
         if all(name in closed for name in stage.inputs):
             context = dag.context(stage, closed)

@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -136,7 +136,7 @@ def _make_aside(dag: Dag, arguments: argparse.Namespace) -> int:
 
 
 @contextmanager
-def _cluster_left() -> Iterator[None]:
+def _cluster_left() -> Generator[None]:
     """Leave the cluster before the screen is restored: what Ray prints then belongs in the log."""
     try:
         yield

@@ -30,7 +30,7 @@ class Context:
     force: bool = False
     locks: ExitStack = field(default_factory=ExitStack)
     outside: Fingerprint = None
-    parts: dict[str, int] = field(default_factory=dict)
+    parts: dict[str, int] = field(default_factory=dict[str, int])
     earlier: Earlier | None = None
 
     def shards(self, stage: str) -> list[ShardManifest]:

@@ -53,7 +53,7 @@ class Dag:
     def plan(self, selection: Selection) -> list[Step]:
         """Return what is done and what would run; nothing is started."""
         closed: dict[str, StageManifest] = {}
-        steps = []
+        steps: list[Step] = []
         selected = {stage.name for stage in selection.of(self.stages)}
         for stage in self.stages:
             missing = [name for name in stage.inputs if name not in closed]
@@ -269,7 +269,8 @@ class Dag:
 
         """
         paths = self.store.committed(context.stage.name, [task.key for task in tasks])
-        entries, rows = [], RowCounts(rows_in=0, kept=0)
+        entries: list[ShardEntry] = []
+        rows = RowCounts(rows_in=0, kept=0)
         for task in tasks:
             if task.key not in paths:
                 raise StorageError(

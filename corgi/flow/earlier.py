@@ -38,7 +38,7 @@ class Earlier:
         keys = self._run.store.closed_keys(self._stage)
         if own is not None:
             keys.sort(key=lambda key: key != own.key)
-        found = []
+        found: list[StageManifest | None] = []
         for key in keys:
             try:
                 found.append(self._run.store.stage(self._stage, key))

@@ -1,6 +1,6 @@
 """Where the work of a stage is done: by Ray's workers, or in this process."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, ParamSpec, TypeVar
@@ -13,7 +13,7 @@ _in_process: ContextVar[bool] = ContextVar("in_process", default=False)
 
 
 @contextmanager
-def in_process() -> Iterator[None]:
+def in_process() -> Generator[None]:
     """Do the work of stages in this process, one call after the other, without Ray: for tests and debuggers.
 
     The code and the resulting bytes are the same. Trainings by Ray Train are not covered.

@@ -64,7 +64,7 @@ def lineage(run: Run, of: str | None = None) -> Iterator[str]:
         yield f"{name}: {manifest.digest}"
         yield f"  manifest {manifest.path}, code {manifest.code}, commit {manifest.commit or commit_of(manifest.code)}"
         yield from (f"  from {stage}: {path}" for stage, path in manifest.inputs.items())
-        sources = {}
+        sources: dict[str, str] = {}
         for shard in run.store.each_shard(manifest) if not manifest.inputs else ():
             sources.update({source["sha256"]: source["path"] for source in shard.facts.get("sources", [])})
         yield from (f"  from list: sha256 {sha256} {path}" for sha256, path in sources.items())

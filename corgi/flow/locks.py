@@ -5,7 +5,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
@@ -17,7 +17,7 @@ _NAME_TRIES, _NAME_WAIT_S = 20, 0.05
 
 
 @contextmanager
-def held(folder: Path, what: str | None = None) -> Iterator[None]:
+def held(folder: Path, what: str | None = None) -> Generator[None]:
     """Lock a folder; `what` describes it for messages, by default as the run of the folder's name.
 
     Raises:

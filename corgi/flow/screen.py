@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Protocol, TextIO
@@ -72,7 +72,7 @@ class Screen:
                 self._drawn.refresh()
 
     @contextmanager
-    def bar(self, label: str, total: int, unit: str) -> Iterator[Bar]:
+    def bar(self, label: str, total: int, unit: str) -> Generator[Bar]:
         """Show the progress of one piece of work: drawn on a terminal, plain lines at a bounded rate elsewhere."""
         if not self.errors.isatty():
             yield _Lines(self.say, label, total, unit)
@@ -146,7 +146,7 @@ def current() -> Screen:
 
 
 @contextmanager
-def bar(label: str, total: int, unit: str) -> Iterator[Bar]:
+def bar(label: str, total: int, unit: str) -> Generator[Bar]:
     """Show the progress of one piece of work on the current screen."""
     with current().bar(label, total, unit) as shown:
         yield shown
@@ -162,7 +162,7 @@ def errors_fd() -> int | None:
 
 
 @contextmanager
-def opened(log: Path) -> Iterator[Screen]:
+def opened(log: Path) -> Generator[Screen]:
     """Send everything except the screen's own lines to a log file while the block runs.
 
     Raises:
@@ -187,7 +187,7 @@ def opened(log: Path) -> Iterator[Screen]:
 
 
 @contextmanager
-def beside() -> Iterator[Screen]:
+def beside() -> Generator[Screen]:
     """Open the screen of a child whose standard output is already its parent's log: its errors go there too."""
     with _kept(sys.stdout) as log, _redirected(1, (2,)):
         _open.append(Screen(log, log))
@@ -198,7 +198,7 @@ def beside() -> Iterator[Screen]:
 
 
 @contextmanager
-def _kept(stream: TextIO | None) -> Iterator[TextIO]:
+def _kept(stream: TextIO | None) -> Generator[TextIO]:
     """Yield a duplicate of a stream; the stream itself if it has no descriptor (a test's capture)."""
     with ExitStack() as held:
         if stream is None:
@@ -214,7 +214,7 @@ def _kept(stream: TextIO | None) -> Iterator[TextIO]:
 
 
 @contextmanager
-def _redirected(target: int, numbers: tuple[int, ...]) -> Iterator[None]:
+def _redirected(target: int, numbers: tuple[int, ...]) -> Generator[None]:
     """Redirect descriptors to `target` while the block runs."""
     _flush()
     saved = {number: os.dup(number) for number in numbers}

@@ -4,7 +4,7 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Event, Thread
@@ -19,7 +19,7 @@ SHORTEST_S = 30.0
 
 
 @contextmanager
-def noted(folder: Path) -> Iterator[None]:
+def noted(folder: Path) -> Generator[None]:
     """Keep a file in a run's folder that says what waits for nodes, as long as the block runs."""
     ended = Event()
     thread = Thread(target=_watch, args=(folder / NAME, ended), name="waiting", daemon=True)

@@ -1,7 +1,7 @@
 """The decoder stage: trains CLIP image embedding -> latents by diffusion; it needs no caption."""
 
 import math
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -204,7 +204,7 @@ class DecoderObjective:
         curate: list[str],
         autoencoder: str,
         latents: list[str],
-        settings: dict[str, Any],
+        settings: Mapping[str, object],
     ) -> None:
         """Open the tables of a task and measure the embeddings' mean and scale on train; arguments are JSON.
 
@@ -241,7 +241,9 @@ class DecoderObjective:
         rows = DecoderRows(self.shards, self.latents, split)
         return rows if self.neighbours is None else NeighbourRows(rows, self.neighbours)
 
-    def loss(self, model: Any, batch: dict[str, Tensor], noise: Noise) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(
+        self, model: nn.Module, batch: dict[str, Tensor], noise: Noise
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the mean over rows of the prediction's squared error, weighted (eq. 25)."""
         t = noise.integers(1, self.process.schedule.num_steps + 1, TIMESTEP)
         return self._error(model, batch, noise, t).mean(), {}
@@ -279,7 +281,7 @@ class DecoderObjective:
         return {name: torch.from_numpy(values).to(self.table.mean.device) for name, values in columns.items()}
 
     def _error(
-        self, model: Any, batch: dict[str, Tensor], noise: Noise, t: Tensor, augment: bool = True
+        self, model: nn.Module, batch: dict[str, Tensor], noise: Noise, t: Tensor, augment: bool = True
     ) -> Tensor:
         latent, cluster, kind = batch["latent"], torch.zeros_like(t), self.settings.prediction
         z_t = self.process.q_sample(latent, t, noise.normal((latent.shape[1],), EPS), cluster)
