@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 from jaxtyping import Float
 
@@ -17,6 +16,7 @@ from corgi.feeding.pictures import kept_pictures, square
 from corgi.models.autoencoder import Autoencoder
 from corgi.models.device import given_device
 from corgi.settings.models import AutoencoderSettings
+from corgi.tables.arrow import pc
 from corgi.tables.manifest import RowCounts, ShardManifest
 from corgi.tables.schema import latents
 from corgi.tables.store import ShardTask, Store

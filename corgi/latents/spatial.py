@@ -1,6 +1,7 @@
 """The spatial spaces: a codec that was trained, read or needs neither, standardised per channel and committed."""
 
 import dataclasses
+import itertools
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
@@ -59,15 +60,15 @@ class SpatialModel:
         rows = {split: self._rows(task, split) for split in (Split.TRAIN, Split.VAL)}
         autoencoder.measure(self._batches(rows[Split.TRAIN], MOMENT_PICTURES, device))
         facts = self._facts(autoencoder, sum(rows[Split.TRAIN].counts))
-        shown = next(self._batches(rows[Split.VAL], MAX_VAL_PICTURES, device), None)
-        if shown is not None:
+        grid = None
+        for shown in itertools.islice(self._batches(rows[Split.VAL], MAX_VAL_PICTURES, device), 1):
             made = round_trip(autoencoder, shown)
             facts["val"] = facts.get("val") or {"psnr": round(float(psnr(made, shown).mean()), 3)}
+            grid = pairs(shown[:SHOWN_PICTURES], made[:SHOWN_PICTURES])
         num_rows = facts["train_pictures"]
         with store.attempt(task) as attempt:
             write_autoencoder(attempt, autoencoder, {"image_size": autoencoder.image_size, "codec": config})
-            if shown is not None:
-                grid = pairs(shown[:SHOWN_PICTURES], made[:SHOWN_PICTURES])
+            if grid is not None:
                 attempt.write_bytes("reconstructions", ".png", _png(grid))
             if self.trained is not None:
                 attempt.write_bytes("metrics", ".jsonl", Path(self.trained.metrics).read_bytes())

@@ -58,4 +58,4 @@ def feature_distance(
         (a - b).square().flatten(1).mean(1) / b.square().flatten(1).mean(1).clamp(min=1e-8)
         for a, b in zip(features(pictures), wanted, strict=True)
     ]
-    return sum(ratios[1:], start=ratios[0]) / len(ratios)
+    return torch.stack(ratios).mean(0)

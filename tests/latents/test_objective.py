@@ -34,10 +34,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 def objective(run: Run, folder: Path | None = None, kind: str = "kl", **changes: Any) -> AutoencoderObjective:
     """Return the objective over a run; a folder for a tower makes the loss perceptual."""
     settings = AutoencoderSettings.model_validate({**SETTINGS, "kind": kind, **changes})
-    tables = ([shard.path for shard in run.shards(stage)] for stage in ("download", "curate"))
+    images, selections = ([shard.path for shard in run.shards(stage)] for stage in ("download", "curate"))
     tower = None if folder is None else tiny_tower(folder, "timm").model_dump(mode="json")
     root = str(run.store.root.parent)
-    return AutoencoderObjective(root, *tables, settings.model_dump(mode="json"), tower)
+    return AutoencoderObjective(root, images, selections, settings.model_dump(mode="json"), tower)
 
 
 def batch_of(made: AutoencoderObjective) -> dict[str, torch.Tensor]:

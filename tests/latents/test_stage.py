@@ -82,10 +82,9 @@ def dag(root: Path, kind: LatentSpaceName, **changes: Any) -> Dag:
     if not folder.exists():
         folder.mkdir(parents=True)
         torch.manual_seed(0)
-        small = {f"{side}_block_out_channels": (8, 8) for side in ("encoder", "decoder")}
-        AutoencoderTiny(**small, num_encoder_blocks=(1, 1), num_decoder_blocks=(1, 1)).save_pretrained(
-            folder / "vae"
-        )  # pyright: ignore[reportArgumentType]
+        small: Any = {f"{side}_block_out_channels": (8, 8) for side in ("encoder", "decoder")}
+        tiny = AutoencoderTiny(**small, num_encoder_blocks=(1, 1), num_decoder_blocks=(1, 1))
+        tiny.save_pretrained(folder / "vae")
     tower = tiny_tower(folder, "timm").model_dump(mode="json")
     settings = {
         "kind": kind,
@@ -134,7 +133,7 @@ def train_all(trainings: Sequence[Training]) -> None:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> dict[LatentSpaceName, Dag]:
     """Every kind over one root; the trainings that the stages ask for are run together, once."""
     root = tmp_path_factory.mktemp("spaces")
-    dags = {kind: dag(root, kind) for kind in KINDS}
+    dags: dict[LatentSpaceName, Dag] = {kind: dag(root, kind) for kind in KINDS}
     asked: list[Training] = []
 
     class Asked(Exception):
