@@ -106,8 +106,13 @@ def embedded_set(store: Store, shards: Mapping[str, Sequence[ShardManifest]]) ->
 
 
 def stored_pictures(shards: Iterable[EmbeddedShard], uids: Collection[str]) -> dict[str, bytes]:
-    """Return the stored encodings of some pictures of these shards by uid."""
-    return {uid: data for shard in shards for uid, data in shard.encodings(uids).items()}
+    """Return the stored encodings of some pictures by uid; no shard is read after the last of them is found."""
+    wanted, found = set(uids), dict[str, bytes]()
+    for shard in shards:
+        if wanted <= found.keys():
+            break
+        found |= shard.encodings(wanted)
+    return found
 
 
 def vectors_of(table: pa.Table, kind: str) -> Float[np.ndarray, "rows dim"]:

@@ -1,5 +1,6 @@
 """The one reader of the embedded set: what the selection drops or withholds is seen by nobody."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from corgi.clip.export_embeddings import clip_retrieval
 from corgi.evaluation.measured import load_pictures
 from corgi.feeding.rows import PriorRows, embedded_shards
+from corgi.settings.errors import StorageError
 from corgi.shift.maps import captions, images
 from corgi.tables.embedded import EmbeddedShard, first_rows, rows_of, stored_pictures
 from corgi.tables.run import Run
@@ -70,6 +72,15 @@ def test_every_reader_sees_the_same_captioned_pictures(
 def test_encodings_are_those_of_the_pictures_asked_for(run: Run) -> None:
     chosen = PICTURES[::7]
     assert stored_pictures(run.embedded(), {p.uid for p in chosen}) == {p.uid: encoded(p) for p in chosen}
+
+
+def test_no_shard_is_read_after_the_last_picture_is_found(run: Run) -> None:
+    shard, later = run.embedded()[:2]
+    unreadable = dataclasses.replace(later, download="no such manifest")
+    first, last = min(p.uid for p in PICTURES), max(p.uid for p in PICTURES)
+    assert set(stored_pictures([shard, unreadable], [first])) == {first}
+    with pytest.raises(StorageError):
+        stored_pictures([shard, unreadable], [first, last])
 
 
 def test_a_selection_of_other_rows_is_not_passed_over(run: Run) -> None:
