@@ -1,11 +1,13 @@
 """The decoder's objective: the v error on latents, the embedding dropped and perturbed as the recipe says."""
 
 import json
+from typing import cast
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import save
+from torch import nn
 
 from corgi.diffusion.loss import from_x0
 from corgi.diffusion.shifted import ShiftTable
@@ -61,8 +63,8 @@ def test_eq_16_an_oracle_of_v_has_no_loss_and_silence_has_the_mean_square_of_v(r
         targets.append(from_x0(objective.process, batch["latent"], z_t, t, torch.zeros_like(t), "v"))
         return targets[-1]
 
-    assert float(objective.loss(oracle, batch, noise)[0]) == 0
-    silent, _ = objective.loss(lambda z_t, *_: torch.zeros_like(z_t), batch, noise)
+    assert float(objective.loss(cast(nn.Module, oracle), batch, noise)[0]) == 0
+    silent, _ = objective.loss(cast(nn.Module, lambda z_t, *_: torch.zeros_like(z_t)), batch, noise)
     torch.testing.assert_close(silent, targets[0].square().mean())
 
 
@@ -91,7 +93,7 @@ def test_eq_25_an_oracle_of_any_prediction_has_no_loss_and_paints_its_latent(run
             return from_x0(objective.process, batch["latent"], z_t, t, torch.zeros_like(t), kind)
 
     assert float(objective.loss(Oracle(), batch, noise)[0]) < 1e-10
-    assert float(objective.loss(_silent, batch, noise)[0]) > 0.05
+    assert float(objective.loss(cast(nn.Module, _silent), batch, noise)[0]) > 0.05
     painter = painter_of(objective.settings, Oracle(), objective.process, linear_autoencoder())
     painted = painter.sample(batch["image"], range(len(batch["image"])), steps=7, guidance=2.0)
     known = to_bytes(linear_autoencoder().decode(batch["latent"]))
@@ -103,7 +105,9 @@ def test_min_snr_scales_each_row_by_its_own_time(run):
     batch = {name: value[:1] for name, value in _batch(plain).items()}
     for position in range(8):
         noise = Noise(0, torch.tensor([position]))
-        losses = [objective.loss(_silent, batch, noise)[0] for objective in (plain, weighted)]
+        losses = [
+            objective.loss(cast(nn.Module, _silent), batch, noise)[0] for objective in (plain, weighted)
+        ]
         snr = plain.process.schedule.snr[noise.integers(1, DECODER.num_timesteps + 1, TIMESTEP)]
         torch.testing.assert_close(losses[1], (losses[0] * snr.clamp(max=5) / (snr + 1)).float().squeeze())
 
@@ -118,7 +122,7 @@ def test_a_told_level_is_the_one_that_was_used_and_is_silent_on_val(run):
         seen.update(embedding=embedding, level=level)
         return torch.zeros_like(z_t)
 
-    objective.loss(spy, batch, noise)
+    objective.loss(cast(nn.Module, spy), batch, noise)
     level = seen["level"]
     assert 0 <= float(level.min()) < 0.01
     assert 0.24 < float(level.max()) <= 0.25
@@ -215,7 +219,7 @@ def test_the_embedding_is_dropped_with_the_recipes_probability_and_perturbed_by_
         seen.update(embedding=embedding, drop=drop)
         return torch.zeros_like(z_t)
 
-    objective.loss(spy, batch, noise)
+    objective.loss(cast(nn.Module, spy), batch, noise)
     assert torch.equal(seen["drop"], noise.uniform(DROP) < 0.25)
     assert float(seen["drop"].float().mean()) == pytest.approx(0.25, abs=0.03)
     mu, scale = objective.table.mean, objective.table.scale
