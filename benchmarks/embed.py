@@ -43,7 +43,7 @@ def trained(folder: str | None) -> tuple[Run, TowerRef]:
     """Return a run and its trained tower."""
     chosen = folder or next((name for name in RUNS if Path(name, "run.json").exists()), RUNS[0])
     run = Run.open(chosen)
-    settings = EmbedSettings.model_validate(run.facts["recipe"]["embed"])
+    settings = EmbedSettings.model_validate(run.facts.get("recipe", {})["embed"])
     return run, tower_refs(run.store, settings, model_shard(run.shards("tower")))[0]
 
 
@@ -115,7 +115,7 @@ def whole_cosines(
     model.eval().requires_grad_(False)
     size = load_tower(ref).image_size
     chosen: Any = {"resize_mode": mode, "interpolation": interpolation}
-    transform = image_transform(size, is_train=False, **chosen)
+    transform: Any = image_transform(size, is_train=False, **chosen)
     theirs = _theirs(model, transform, pictures)
     return (theirs * _ours(Tower("parity", model, transform, tokenizer), pictures)).sum(axis=1)
 

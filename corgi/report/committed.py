@@ -26,7 +26,7 @@ class Committed:
         """Read the run's own facts and stage manifests."""
         self.name = run.name
         self.store = run.store
-        self.facts: dict[str, Any] = run.facts
+        self.facts = run.facts
         self.stages: dict[str, StageManifest] = run.stages()
         self._shards: dict[str, list[ShardManifest]] = {}
         self._tables: dict[tuple[str, ...], pa.Table | None] = {}

@@ -161,9 +161,9 @@ def lineage_section(run: Committed) -> LineageSection | None:
         )
         for stage, manifest in run.stages.items()
     ]
-    recipe = pretty(run.facts["recipe"]) if run.facts.get("recipe") else ""
+    recipe = run.facts.get("recipe")
     intro = "What each table and model was made from."
-    return LineageSection("lineage", "Lineage", intro, links, _sources(run), recipe)
+    return LineageSection("lineage", "Lineage", intro, links, _sources(run), pretty(recipe) if recipe else "")
 
 
 def credits_section(run: Committed) -> CreditsSection | None:

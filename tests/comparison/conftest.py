@@ -6,7 +6,7 @@ import torch
 from safetensors.numpy import save as save_tensors
 
 from corgi.baselines import ARMS, BASELINES
-from corgi.comparison.contest import ArmObjective, OnePassObjective
+from corgi.comparison.contest import ArmObjective, Contestant, OnePassObjective
 from corgi.comparison.spaces import Space, SpaceRows, statistics
 from corgi.feeding.rows import PriorRows, embedded_shards
 from corgi.settings.compare import CompareSettings
@@ -40,7 +40,7 @@ def objective_of(tmp_path):
 
     def make(arm: str) -> ArmObjective:
         kind = OnePassObjective if BASELINES[arm].one_pass else ArmObjective
-        contestant = {"space": "off_centre", "arm": arm, "seed": 0}
+        contestant: Contestant = {"space": "off_centre", "arm": arm, "seed": 0}
         return kind(str(run.store.root.parent), inputs, contestant, SETTINGS.model_dump(mode="json"))
 
     return make

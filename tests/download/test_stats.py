@@ -1,6 +1,7 @@
 """Shard statistics in img2dataset's words: its keys, its strings, every URL counted once."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -24,7 +25,7 @@ def test_every_url_is_counted_once_under_their_keys() -> None:
         *(Rejection(reason, http_status=404) for reason in Reason),
         *[replace(picture, num_bytes=100)] * 3,
     ]
-    stats = shard_stats(outcomes, 100.0, 102.0)
+    stats: dict[str, Any] = shard_stats(outcomes, 100.0, 102.0)
     assert set(stats) >= THEIRS
     assert stats["count"] == stats["successes"] + stats["failed_to_download"] + stats["failed_to_resize"]
     assert (stats["successes"], stats["failed_to_download"]) == (3, len(DOWNLOAD_REASONS))

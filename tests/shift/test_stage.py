@@ -1,6 +1,7 @@
 """The shift stage's passes without Ray: what each shard says, and what is refused."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -233,5 +234,5 @@ def test_no_caption_and_a_matched_scale_is_one_line(embedded) -> None:
     )
     with pytest.raises(InputError, match=r"shift\.scale=matched needs captions"):
         cluster.summary(silent, ShiftSettings(num_clusters=3, scale="matched"), ["a"])
-    told = cluster.summary(found, ShiftSettings(num_clusters=3, scale="matched"), ["a"])
+    told: dict[str, Any] = cluster.summary(found, ShiftSettings(num_clusters=3, scale="matched"), ["a"])
     assert told["scale"] == told["scale_matched_to_captions"] > 0

@@ -1,5 +1,7 @@
 """Cells become text as they are written, or missing cells, or one line of error."""
 
+from typing import Any
+
 import pyarrow as pa
 import pytest
 
@@ -18,8 +20,8 @@ def test_words_for_missing_numbers_stay_text():
 
 @pytest.mark.parametrize("number", ["7", "-0", "1e5", "1.50", "1e400", "9" * 1000])
 def test_a_number_of_json_keeps_its_spelling(number):
-    value = parsed(f'{{"cell": {number}}}'.encode())["cell"]
-    assert column_of([value], "cell", "list").to_pylist() == [number]
+    row: Any = parsed(f'{{"cell": {number}}}'.encode())
+    assert column_of([row["cell"]], "cell", "list").to_pylist() == [number]
 
 
 @pytest.mark.parametrize("constant", ["NaN", "Infinity", "-Infinity", "null"])
@@ -36,7 +38,7 @@ def test_a_list_or_object_is_one_line(value):
 @pytest.mark.parametrize("may_be_lists", [True, False])
 @pytest.mark.parametrize("other", ['{"a": ["x"]}', '{"a": "x"}', "{}"])
 def test_a_name_that_an_object_has_twice_is_one_line_where_it_is_read(may_be_lists, other):
-    rows = [parsed(text) for text in ('{"a": "x", "b": 1, "a": "y"}', other)]
+    rows: list[Any] = [parsed(text) for text in ('{"a": "x", "b": 1, "a": "y"}', other)]
     assert [row.get("b") for row in rows] == ["1", None]
     if other == '{"a": ["x"]}' and not may_be_lists:
         rows.pop()

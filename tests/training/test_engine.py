@@ -81,16 +81,18 @@ def test_a_checkpoint_holds_no_script(tmp_path: Path) -> None:
         for name in ("zero_to_fp32.py", "zero_to_torch.py", "states.pt"):
             (Path(folder) / name).touch()
 
-    save_engine(SimpleNamespace(global_rank=0, save_checkpoint=save_checkpoint), tmp_path)
+    engine: Any = SimpleNamespace(global_rank=0, save_checkpoint=save_checkpoint)
+    save_engine(engine, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["states.pt"]
 
 
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
 def test_gradients_are_reduced_during_the_backward_pass_on_gpus(stage: Any) -> None:
     settings = TrainingSettings(zero_stage=stage, use_gpu=True)
-    assert _config(Net(4), settings, alone=stage == 0)["zero_optimization"]["overlap_comm"] is True
-    on_cpu = settings.model_copy(update={"use_gpu": False})
-    assert "overlap_comm" not in _config(Net(4), on_cpu, alone=stage == 0)["zero_optimization"]
+    on_gpu: Any = _config(Net(4), settings, alone=stage == 0)
+    assert on_gpu["zero_optimization"]["overlap_comm"] is True
+    on_cpu: Any = _config(Net(4), settings.model_copy(update={"use_gpu": False}), alone=stage == 0)
+    assert "overlap_comm" not in on_cpu["zero_optimization"]
 
 
 def test_a_setting_that_asks_for_no_tf32_is_not_part_of_the_meaning() -> None:
