@@ -136,5 +136,5 @@ def test_wrong_choices_are_refused() -> None:
         ClusterChoice(temperature=0.0)
     with pytest.raises(ValueError, match="from a head"):
         ClusterChoice("learned").scores(normal(2, 3), some_table())
-    with pytest.raises(ValueError, match="needs one place"):
+    with pytest.raises(ValueError, match="needs one uniform draw"):
         ClusterChoice("soft").choose(normal(2, 5))
