@@ -4,7 +4,6 @@ import io
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -79,7 +78,7 @@ def _track(context: Context, task: ShardTask) -> None:
     tracker.finish()
 
 
-def figures(values: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, float]]:
+def figures(values: Mapping[str, object], path: str = "") -> Iterator[tuple[str, float]]:
     """Yield every number of nested measures under its path: "copying/HELD-OUT/pixels/from prior/...": plain names."""
     for name, value in values.items():
         if isinstance(value, Mapping):
@@ -97,7 +96,7 @@ class EvaluateShards:
         shards = {name: [store.read_shard(path) for path in paths] for name, paths in task.inputs.items()}
         settings = EvaluateSettings.model_validate(task.settings["evaluate"])
         measured = Measured(store, shards, settings)
-        metrics: dict[str, Any] = {
+        metrics: dict[str, object] = {
             "retrieval": measured.tower(),
             "prior": measured.priors(),
             "references": measured.references(),
@@ -125,7 +124,7 @@ class EvaluateShards:
             return attempt.commit(RowCounts(rows_in=num_rows, kept=num_rows))
 
 
-def _judged_metrics(picture_judge: PictureJudge, decoded: Mapping[str, "Decoded"]) -> dict[str, Any]:
+def _judged_metrics(picture_judge: PictureJudge, decoded: Mapping[str, "Decoded"]) -> dict[str, object]:
     """Return what the judge says of each group, who it is, and the notes that its figures need."""
     judged = {label: found.judged for label, found in decoded.items() if found.judged is not None}
     network = picture_judge.network
@@ -141,7 +140,7 @@ def _judged_metrics(picture_judge: PictureJudge, decoded: Mapping[str, "Decoded"
 class Decoded:
     """What the decoder painted for one group: its measures, its grid rows, and what the judge says where there is one."""
 
-    metrics: dict[str, Any]
+    metrics: Mapping[str, object]
     rows: list[GridRow]
     judged: Judged | None
 
@@ -164,7 +163,7 @@ class Measured:
                 "fewer than two captioned pictures are held out or trained on; tables are safe; name a longer list or raise plan.test_share"
             )
 
-    def tower(self) -> dict[str, Any]:
+    def tower(self) -> dict[str, object]:
         """Return text -> image retrieval of the CLIP itself among held-out concepts."""
         text, image = self.pictures.text[self.held_out], self.pictures.image[self.held_out]
         return {
@@ -173,7 +172,7 @@ class Measured:
             "image to text": retrieval(image, text),
         }
 
-    def priors(self) -> dict[str, Any]:
+    def priors(self) -> dict[str, object]:
         """Return every variant's measures by sampler steps."""
         settings = PriorSettings.recorded(self.shards["prior"][0].settings["prior"])
         return {
@@ -183,7 +182,7 @@ class Measured:
             for variant in settings.variants
         }
 
-    def references(self) -> dict[str, Any]:
+    def references(self) -> dict[str, object]:
         """Return what no training gives: the text embedding itself, and the softmax average of train pictures."""
         text, image = self.pictures.text[self.held_out], self.pictures.image[self.held_out]
         average = softmax_average(
@@ -273,10 +272,10 @@ class Measured:
             for n, row in enumerate(shown)
         ]
 
-    def _prior(self, prior: TextPrior, settings: PriorSettings) -> dict[str, Any]:
+    def _prior(self, prior: TextPrior, settings: PriorSettings) -> dict[str, object]:
         image, text = self.pictures.image[self.held_out], tensor(self.pictures.text[self.held_out])
         words = self.generator.word_encodings([self.pictures.caption[row] for row in self.held_out])
-        measures: dict[str, Any] = {}
+        measures: dict[str, object] = {}
         for steps in self.settings.steps:
             sampling = Sampling(steps, settings.sampler, settings.guidance)
             seeds = [self.settings.seed + n for n in range(len(text))]
@@ -323,7 +322,7 @@ class Measured:
 
 def own_similarity(
     seen: Float[np.ndarray, "rows dim"], true: Float[np.ndarray, "rows dim"]
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Return CLIP similarity to the true picture, to another picture (the shuffled control), and their paired difference."""
     own, other = (seen * true).sum(1), (seen * np.roll(true, len(true) // 2, axis=0)).sum(1)
     values: dict[str, Float[np.ndarray, "rows"]] = {
@@ -331,7 +330,8 @@ def own_similarity(
         "shuffled control": other,
         "difference": own - other,
     }
-    return {
+    found: dict[str, object] = {
         name: {"mean": float(value.mean()), "low 95%": interval(value)[0], "high 95%": interval(value)[1]}
         for name, value in values.items()
-    } | {"retrieval": retrieval(seen, true)}
+    }
+    return {**found, "retrieval": retrieval(seen, true)}

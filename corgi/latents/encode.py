@@ -4,7 +4,7 @@
 # pyarrow has no types
 
 import functools
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 import pyarrow as pa
@@ -29,7 +29,7 @@ ENLARGED_FACT = "enlarged"
 class EncodeShards:
     """Ray Data actor: the autoencoder, loaded once, encodes the kept pictures of one shard per call."""
 
-    def __init__(self, root: str, model: str, settings: dict[str, Any]) -> None:
+    def __init__(self, root: str, model: str, settings: Mapping[str, object]) -> None:
         """Load the autoencoder whose manifest is stored at a path; `settings` are the autoencoder section's."""
         store = Store(root)
         self.model = store.read_shard(model)

@@ -1,8 +1,7 @@
 """The training of the latent spaces kl and vq: L1 and perceptual loss of pictures that an autoencoder gives back."""
 
 import math
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -37,8 +36,8 @@ class AutoencoderObjective:
         root: str,
         images: Sequence[str],
         selections: Sequence[str],
-        settings: dict[str, Any],
-        tower: dict[str, Any] | None,
+        settings: Mapping[str, object],
+        tower: Mapping[str, object] | None,
     ) -> None:
         """Open the tables of a task and load the tower of the perceptual loss, None without one; arguments are JSON."""
         self.settings = AutoencoderSettings.model_validate(settings)
@@ -64,7 +63,9 @@ class AutoencoderObjective:
         root, images, selections = self._tables
         return PictureRows(root, images, selections, split, self.settings.image_size)
 
-    def loss(self, model: Any, batch: dict[str, Tensor], noise: Noise) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(
+        self, model: nn.Module, batch: dict[str, Tensor], noise: Noise
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the mean loss and its two terms."""
         pictures = unit_range(batch["picture"])
         made, _ = model(pictures, self._noise(noise))

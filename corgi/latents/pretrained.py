@@ -3,6 +3,7 @@
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 # diffusers has no types
 
+from collections.abc import Mapping
 from typing import Any
 
 from corgi.models.pretrained_codec import CLASSES, PretrainedCodec
@@ -13,7 +14,9 @@ _LOAD_ERRORS = (OSError, ValueError, KeyError, TypeError, RuntimeError)
 _SAFE = "tables are safe; name another one in autoencoder.pretrained.path"
 
 
-def read_pretrained(settings: PretrainedSettings, image_size: int) -> tuple[PretrainedCodec, dict[str, Any]]:
+def read_pretrained(
+    settings: PretrainedSettings, image_size: int
+) -> tuple[PretrainedCodec, Mapping[str, object]]:
     """Return the codec and its config.
 
     Raises:

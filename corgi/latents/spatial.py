@@ -2,12 +2,13 @@
 
 import dataclasses
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import torch
+from jaxtyping import UInt8
 from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
@@ -35,16 +36,16 @@ class Trained:
 
     weights: str
     metrics: str
-    facts: dict[str, Any]
+    facts: Mapping[str, object]
 
 
 class SpatialModel:
     """Ray Data actor that makes the shard `model`."""
 
-    def __init__(self, settings: dict[str, Any], trained: dict[str, Any] | None) -> None:
-        """Take the autoencoder section, and what the training of its codec left, if it has one; both JSON."""
+    def __init__(self, settings: Mapping[str, object], trained: Trained | None) -> None:
+        """Take the autoencoder section as JSON, and what the training of its codec left, if it has one."""
         self.settings = AutoencoderSettings.model_validate(settings)
-        self.trained = None if trained is None else Trained(**trained)
+        self.trained = trained
         torch.set_num_threads(max(1, int(self.settings.cpus_per_actor)))
 
     def make(self, task: ShardTask) -> ShardManifest:
@@ -59,13 +60,13 @@ class SpatialModel:
         autoencoder = SpatialAutoencoder(codec, self.settings.image_size).to(device).eval()
         rows = {split: self._rows(task, split) for split in (Split.TRAIN, Split.VAL)}
         autoencoder.measure(self._batches(rows[Split.TRAIN], MOMENT_PICTURES, device))
-        facts = self._facts(autoencoder, sum(rows[Split.TRAIN].counts))
+        num_rows = sum(rows[Split.TRAIN].counts)
+        facts = self._facts(autoencoder, num_rows)
         grid = None
         for shown in itertools.islice(self._batches(rows[Split.VAL], MAX_VAL_PICTURES, device), 1):
             made = round_trip(autoencoder, shown)
             facts["val"] = facts.get("val") or {"psnr": round(float(psnr(made, shown).mean()), 3)}
             grid = pairs(shown[:SHOWN_PICTURES], made[:SHOWN_PICTURES])
-        num_rows = facts["train_pictures"]
         with store.attempt(task) as attempt:
             write_autoencoder(attempt, autoencoder, {"image_size": autoencoder.image_size, "codec": config})
             if grid is not None:
@@ -74,7 +75,7 @@ class SpatialModel:
                 attempt.write_bytes("metrics", ".jsonl", Path(self.trained.metrics).read_bytes())
             return attempt.commit(RowCounts(rows_in=num_rows, kept=num_rows), facts=facts)
 
-    def _codec(self) -> tuple[Codec, dict[str, Any]]:
+    def _codec(self) -> tuple[Codec, Mapping[str, object]]:
         """Return the codec with its weights, and what rebuilds it without them."""
         if self.settings.kind == "pixels":
             return PixelCodec(), {}
@@ -86,7 +87,7 @@ class SpatialModel:
         codec.load_state_dict(load_file(self.trained.weights))
         return codec.requires_grad_(False), dataclasses.asdict(config)
 
-    def _facts(self, autoencoder: SpatialAutoencoder, num_train: int) -> dict[str, Any]:
+    def _facts(self, autoencoder: SpatialAutoencoder, num_train: int) -> dict[str, object]:
         return {
             "kind": self.settings.kind,
             "train_pictures": num_train,
@@ -115,7 +116,7 @@ def round_trip(autoencoder: SpatialAutoencoder, pictures: Tensor) -> Tensor:
     return autoencoder.decode(autoencoder.encode(pictures))
 
 
-def _png(pixels: Any) -> bytes:
+def _png(pixels: UInt8[np.ndarray, "height width 3"]) -> bytes:
     buffer = BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG")
     return buffer.getvalue()

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from corgi.clip.references import model_shard, tower_refs
 from corgi.feeding.pictures import PictureRows
@@ -13,7 +12,7 @@ from corgi.latents.encode import ENLARGED_FACT, EncodeShards
 from corgi.latents.linear import commit_linear
 from corgi.latents.objective import AutoencoderObjective
 from corgi.latents.perceptual_tower import perceptual_tower
-from corgi.latents.spatial import SpatialModel
+from corgi.latents.spatial import SpatialModel, Trained
 from corgi.names import TRAINED_SPACES
 from corgi.settings.models import AutoencoderSettings
 from corgi.tables.schema import Split
@@ -62,17 +61,13 @@ def _commit_spatial(context: Context, model: ShardTask) -> None:
     make_pending(context, SpatialModel, [model], _pool(settings), "autoencoder", arguments)
 
 
-def _trained(context: Context, model: ShardTask) -> dict[str, Any]:
+def _trained(context: Context, model: ShardTask) -> Trained:
     """Train the codec and return what `SpatialModel` needs of the training."""
     settings, training = context.recipe.autoencoder, _training(context, model)
     val = PictureRows(model.root, *_tables(model), Split.VAL, settings.image_size)
     check_val_rows(val, settings.training)
     train([training], context.recipe)
-    return {
-        "weights": str(final_weights(training)),
-        "metrics": str(training.metrics_file),
-        "facts": final_facts(training),
-    }
+    return Trained(str(final_weights(training)), str(training.metrics_file), final_facts(training))
 
 
 def _training(context: Context, model: ShardTask) -> Training:
@@ -101,7 +96,7 @@ def _tables(task: ShardTask) -> tuple[Sequence[str], Sequence[str]]:
     return task.inputs["download"], task.inputs["curate"]
 
 
-def _tower(context: Context) -> dict[str, Any] | None:
+def _tower(context: Context) -> dict[str, object] | None:
     """Return the tower of the perceptual loss with paths of its files, None where the loss needs none."""
     wanted = perceptual_tower(context.recipe)
     if wanted is None:
@@ -128,7 +123,7 @@ def _pool(settings: AutoencoderSettings) -> Pool:
     return Pool(settings.num_actors, settings.cpus_per_actor, settings.gpus_per_actor)
 
 
-def _json(settings: AutoencoderSettings) -> dict[str, Any]:
+def _json(settings: AutoencoderSettings) -> dict[str, object]:
     """Return the section as JSON, a local folder as an absolute path: a Ray worker's folder is another one."""
     values = settings.model_dump(mode="json")
     path = Path(settings.pretrained.path)

@@ -2,11 +2,12 @@
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from corgi.feeding.noise import Noise
 from corgi.latents.objective import AutoencoderObjective, code_use, psnr
@@ -53,10 +54,10 @@ def test_the_loss_is_l1_and_the_weighted_distance_of_features(run: Run, tmp_path
     batch = batch_of(made)
     pictures = batch["picture"].float() / 255
     noise = Noise(0, torch.arange(len(pictures)))
-    same, _ = made.loss(lambda x, _: (x, x), batch, noise)
+    same, _ = made.loss(cast(nn.Module, lambda x, _: (x, x)), batch, noise)
     assert float(same) == 0
     grey = torch.full_like(pictures, 0.5)
-    loss, terms = made.loss(lambda x, _: (grey, x), batch, noise)
+    loss, terms = made.loss(cast(nn.Module, lambda x, _: (grey, x)), batch, noise)
     assert made.features is not None
     l1 = (pictures - 0.5).abs().mean()
     distance = feature_distance(made.features, grey, pictures).mean()
@@ -73,12 +74,12 @@ def test_the_noise_is_a_rows_own_and_a_codebook_has_none(run: Run) -> None:
 
     for positions in (torch.arange(6), torch.arange(3, 6)):
         batch = {"picture": torch.zeros(len(positions), 3, SIDE, SIDE, dtype=torch.uint8)}
-        objective(run).loss(spy, batch, Noise(0, positions))
+        objective(run).loss(cast(nn.Module, spy), batch, Noise(0, positions))
     assert seen[0].shape == (6, 2, 4, 4)
     assert torch.equal(seen[0][3:], seen[1])
     assert float(seen[0].std()) == pytest.approx(0.1, rel=0.2)
     batch = {"picture": torch.zeros(2, 3, SIDE, SIDE, dtype=torch.uint8)}
-    objective(run, kind="vq").loss(spy, batch, Noise(0, torch.arange(2)))
+    objective(run, kind="vq").loss(cast(nn.Module, spy), batch, Noise(0, torch.arange(2)))
     assert not seen[-1].any()
 
 
