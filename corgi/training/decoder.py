@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from corgi.diffusion.loss import from_x0, prediction_weight, squared_error
 from corgi.diffusion.schedule import Schedule
 from corgi.diffusion.shifted import ShiftedDiffusion, ShiftTable
+from corgi.feeding.feed import first_rows
 from corgi.feeding.noise import Noise
 from corgi.feeding.rows import DecoderRows, NeighbourRows, embedded_shards, neighbours_among, vector_moments
 from corgi.flow.cluster import connect
@@ -37,6 +38,10 @@ TIMESTEP, EPS, DROP, PERTURBATION, LEVEL = range(5)
 """Draws of one training sample, each its own stream of the noise."""
 
 SHOWN_PICTURES = 8
+MAX_VAL_PICTURES = 4096
+"""Val pictures that an evaluation measures, at most."""
+VAL_BATCH = 64
+"""Val pictures in one call of the network."""
 
 
 def run(context: Context) -> list[ShardTask]:
@@ -250,17 +255,21 @@ class DecoderObjective:
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         """Return the weighted error on val at fixed noise; empty without val rows."""
-        batch = self._val()
-        if not batch:
-            return {}
-        noise = Noise(self.settings.seed, torch.arange(len(batch["image"])), self.table.mean.device)
-        t = noise.integers(1, self.process.schedule.num_steps + 1, TIMESTEP)
-        with torch.no_grad():
-            return {"loss": float(self._error(model.eval(), batch, noise, t, augment=False).mean())}
+        val = self._val(MAX_VAL_PICTURES)
+        num_rows = len(val.get("image", ()))
+        errors: list[Tensor] = []
+        for first in range(0, num_rows, VAL_BATCH):
+            batch = self._placed(val, first, VAL_BATCH)
+            positions = torch.arange(first, first + len(batch["image"]))
+            noise = Noise(self.settings.seed, positions, self.table.mean.device)
+            t = noise.integers(1, self.process.schedule.num_steps + 1, TIMESTEP)
+            with torch.no_grad():
+                errors.append(self._error(model.eval(), batch, noise, t, augment=False))
+        return {"loss": float(torch.cat(errors).mean())} if errors else {}
 
     def show(self, model: nn.Module) -> Shown:
         """Return a grid: what the autoencoder makes of the first val pictures' latents, and what is painted for their embeddings below."""
-        batch = {name: value[:SHOWN_PICTURES] for name, value in self._val().items()}
+        batch = self._placed(self._val(SHOWN_PICTURES), 0, SHOWN_PICTURES)
         if not batch:
             return Shown()
         store = Store(self.root)
@@ -272,13 +281,17 @@ class DecoderObjective:
         grid = torch.cat([torch.cat(list(row), dim=1) for row in rows], dim=0)
         return Shown(pictures={"samples": grid.cpu().numpy()})
 
-    def _val(self) -> dict[str, Tensor]:
-        """Return the columns of the kept val pictures; empty when there is none."""
-        rows = self.rows(Split.VAL)
-        loaded = [rows.load(unit) for unit in range(len(rows.counts)) if rows.counts[unit]]
-        names = list(loaded[0]) if loaded else []
-        columns = {name: np.concatenate([unit[name] for unit in loaded]) for name in names}
-        return {name: torch.from_numpy(values).to(self.table.mean.device) for name, values in columns.items()}
+    def _val(self, limit: int) -> dict[str, np.ndarray]:
+        """Return the columns of the first kept val pictures; empty when there is none."""
+        return {name: values[:limit] for name, values in first_rows(self.rows(Split.VAL), limit).items()}
+
+    def _placed(self, columns: dict[str, np.ndarray], first: int, number: int) -> dict[str, Tensor]:
+        """Return some rows of columns on the device."""
+        device = self.table.mean.device
+        return {
+            name: torch.from_numpy(values[first : first + number]).to(device)
+            for name, values in columns.items()
+        }
 
     def _error(
         self, model: nn.Module, batch: dict[str, Tensor], noise: Noise, t: Tensor, augment: bool = True

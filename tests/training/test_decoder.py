@@ -150,6 +150,29 @@ def test_every_network_is_evaluated_and_shown(run, network):
     assert objective.show(model).pictures["samples"].shape[0] == 2 * SIDE
 
 
+def test_val_is_measured_in_bounded_batches_whose_size_changes_no_figure(run, monkeypatch):
+    objective = decoder_objective(run)
+    total = len(every_row(objective.rows(Split.VAL))["image"])
+    sizes = []
+
+    class Silent(torch.nn.Module):
+        def forward(self, z_t, t, embedding, drop):
+            sizes.append(len(z_t))
+            return torch.zeros_like(z_t)
+
+    figures = []
+    for batch in (total, 1):
+        monkeypatch.setattr("corgi.training.decoder.VAL_BATCH", batch, raising=False)
+        figures.append(objective.evaluate(Silent())["loss"])
+    assert total > 1
+    assert sizes == [total] + total * [1]
+    assert figures[0] == pytest.approx(figures[1])
+    monkeypatch.setattr("corgi.training.decoder.MAX_VAL_PICTURES", 1, raising=False)
+    sizes.clear()
+    objective.evaluate(Silent())
+    assert sizes == [1]
+
+
 @pytest.mark.parametrize(
     ("network", "shape", "words"),
     [
