@@ -68,11 +68,13 @@ class ConvCodec(Codec):
         down: list[nn.Module] = [nn.Conv2d(colours, widths[0], 3, padding=1), *_blocks(config, widths[0])]
         for width, next_width in itertools.pairwise(widths):
             down += [nn.Conv2d(width, next_width, 4, stride=2, padding=1), *_blocks(config, next_width)]
-        self.down = nn.Sequential(*down, nn.Conv2d(widths[-1], channels, 3, padding=1))
+        self.down = nn.ModuleList([*down, nn.Conv2d(widths[-1], channels, 3, padding=1)])
         up: list[nn.Module] = [nn.Conv2d(channels, widths[-1], 3, padding=1), *_blocks(config, widths[-1])]
         for width, next_width in itertools.pairwise(reversed(widths)):
             up += [nn.Conv2d(width, 4 * next_width, 1), nn.PixelShuffle(2), *_blocks(config, next_width)]
-        self.up = nn.Sequential(*up, nn.Conv2d(widths[0], colours, 3, padding=1), nn.PixelShuffle(UNSHUFFLE))
+        self.up = nn.ModuleList(
+            [*up, nn.Conv2d(widths[0], colours, 3, padding=1), nn.PixelShuffle(UNSHUFFLE)]
+        )
 
     def latent_shape(self, image_size: int) -> tuple[int, int, int]:
         """Return the shape of the config."""
@@ -81,7 +83,7 @@ class ConvCodec(Codec):
     def encode(self, pictures: Float[Tensor, "batch 3 side side"]) -> Float[Tensor, "batch channels h h"]:
         """Return latents of mean square 1 per picture, or those a quantiser bounds, before they are rounded."""
         plane = F.pixel_unshuffle(2 * pictures - 1, UNSHUFFLE)
-        raw = self.down(plane.contiguous(memory_format=torch.channels_last)).float()
+        raw = _through(self.down, plane).float()
         if self.quantiser is not None:
             return self.quantiser.bound(raw)
         return raw * (raw.square().mean((1, 2, 3), keepdim=True) + 1e-8).rsqrt()
@@ -89,7 +91,7 @@ class ConvCodec(Codec):
     def decode(self, latents: Float[Tensor, "batch channels h h"]) -> Float[Tensor, "batch 3 side side"]:
         """Return pictures; a quantiser rounds the latents first."""
         codes = latents if self.quantiser is None else self.quantiser.rounded(latents)
-        return (self.up(codes.contiguous(memory_format=torch.channels_last)) + 1) / 2
+        return (_through(self.up, codes) + 1) / 2
 
     def forward(
         self, pictures: Float[Tensor, "batch 3 side side"], noise: Float[Tensor, "batch channels h h"]
@@ -97,6 +99,14 @@ class ConvCodec(Codec):
         """Return the pictures decoded from latents + noise, and the latents."""
         latents = self.encode(pictures)
         return self.decode(latents + noise), latents
+
+
+def _through(layers: nn.ModuleList, plane: Tensor) -> Tensor:
+    """Apply layers one after the other, channels last; as a module list their blocks can be recomputed in backward."""
+    plane = plane.contiguous(memory_format=torch.channels_last)
+    for layer in layers:
+        plane = layer(plane)
+    return plane
 
 
 def _blocks(config: ConvConfig, width: int) -> list[nn.Module]:

@@ -4,7 +4,7 @@ import logging
 import math
 import os
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -205,9 +205,20 @@ def _recompute_blocks(model: nn.Module) -> None:
     """Make every block of the model's module lists recompute its activations in the backward pass."""
     from torch.utils.checkpoint import checkpoint
 
-    for blocks in [module for module in model.modules() if isinstance(module, nn.ModuleList)]:
-        for block in blocks:
-            block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+    for block in list(_blocks(model)):
+        block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+
+
+def _blocks(model: nn.Module) -> Iterator[nn.Module]:
+    """Yield the blocks of the outermost module lists: a list within a block would be recomputed once more for each level.
+
+    A block without parts of its own, such as one convolution, keeps no more than its input and is left out.
+    """
+    for part in model.children():
+        if isinstance(part, nn.ModuleList):
+            yield from (block for block in part if any(True for _ in block.children()))
+        else:
+            yield from _blocks(part)
 
 
 def _compute_in_bf16(model: nn.Module, device: str) -> None:

@@ -1,14 +1,27 @@
 import itertools
 import math
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
+from corgi.diffusion.shifted import ShiftTable
+from corgi.models.conv_codec import ConvCodec, ConvConfig
+from corgi.models.unet import UNet, UNetSizes
 from corgi.settings.training import TrainingSettings
-from corgi.training.engine import GuardedAdamW, _config, learning_rate, micro_batches, save_engine
+from corgi.training.engine import (
+    GuardedAdamW,
+    _config,
+    _recompute_blocks,
+    learning_rate,
+    micro_batches,
+    save_engine,
+)
 from tests.support.tiny_training import Net
 
 
@@ -98,3 +111,39 @@ def test_gradients_are_reduced_during_the_backward_pass_on_gpus(stage: Any) -> N
 def test_a_setting_that_asks_for_no_tf32_is_not_part_of_the_meaning() -> None:
     assert "tf32" not in TrainingSettings().meaning()
     assert TrainingSettings(tf32=True).meaning()["tf32"] is True
+
+
+def conv_codec() -> tuple[nn.Module, tuple[Tensor, ...]]:
+    """Return a convolutional autoencoder and its inputs."""
+    return ConvCodec(ConvConfig((8, 16), 1, 2)), (torch.rand(2, 3, 16, 16), torch.zeros(2, 2, 4, 4))
+
+
+def unet() -> tuple[nn.Module, tuple[Tensor, ...]]:
+    """Return a U-Net with attention, whose blocks hold lists of further blocks, and its inputs."""
+    sizes = UNetSizes(widths=(16, 16), attention=(0, 1), heads=2)
+    inputs = (torch.randn(2, 64), torch.tensor([1, 9]), torch.randn(2, 8), torch.tensor([True, False]))
+    return UNet((4, 4, 4), sizes, ShiftTable.ddpm(8)), inputs
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("made", [conv_codec, unet])
+def test_activation_checkpointing_computes_blocks_once_more_and_the_same_gradients(
+    made: Callable[[], tuple[nn.Module, tuple[Tensor, ...]]],
+) -> None:
+    """A forward pass is a third of a training step: all of it once more is 4/3, nothing of it 1."""
+    flops, gradients = [], []
+    for is_recomputed in (False, True):
+        torch.manual_seed(0)
+        model, inputs = made()
+        for parameter in model.parameters():
+            nn.init.normal_(parameter, std=0.1)  # last layers that start at zero would hide a gradient
+        if is_recomputed:
+            _recompute_blocks(model)
+        with FlopCounterMode(display=False) as counter:
+            answer = model(*inputs)
+            (answer[0] if isinstance(answer, tuple) else answer).square().sum().backward()
+        flops.append(counter.get_total_flops())
+        gradients.append([p.grad for p in model.parameters()])
+    assert 1.1 < flops[1] / flops[0] < 1.35
+    for kept, recomputed in zip(*gradients, strict=True):
+        torch.testing.assert_close(recomputed, kept)
