@@ -17,7 +17,7 @@ from corgi.models.perceptual import Features, feature_distance
 from corgi.models.picture_decoder import to_bytes
 from corgi.settings.clip import TowerRef
 from corgi.settings.errors import InputError
-from corgi.settings.models import AutoencoderSettings
+from corgi.settings.models import AutoencoderSettings, QuantiserSettings
 from corgi.tables.schema import Split
 from corgi.tracking.tracked_run import Shown
 
@@ -75,12 +75,7 @@ class AutoencoderObjective:
 
     @torch.no_grad()
     def evaluate(self, model: nn.Module) -> dict[str, float]:
-        """Return loss, PSNR (dB) and feature distance on val without noise, and the codebook's use; empty without val rows.
-
-        Raises:
-            InputError: val pictures use less of the codebook than `quantiser.min_code_use`.
-
-        """
+        """Return loss, PSNR (dB) and feature distance on val without noise, and the codebook's use; empty without val rows."""
         assert isinstance(model, ConvCodec)
         sums = {"l1": 0.0, "perceptual": 0.0, "psnr": 0.0}
         codes: list[Tensor] = []
@@ -100,7 +95,6 @@ class AutoencoderObjective:
         figures["loss"] = figures["l1"] + self.settings.conv.perceptual_weight * figures["perceptual"]
         if model.quantiser is not None:
             figures["code_use"] = code_use(torch.cat(codes), model.quantiser.num_codes)
-            self._check_use(figures["code_use"], model.quantiser.num_codes)
         return figures
 
     @torch.no_grad()
@@ -132,12 +126,20 @@ class AutoencoderObjective:
             part = torch.from_numpy(loaded[first : min(first + VAL_BATCH, limit)])
             yield unit_range(part.to(self.device))
 
-    def _check_use(self, use: float, num_codes: int) -> None:
-        if use < self.settings.quantiser.min_code_use:
-            raise InputError(
-                f"the codebook collapsed: val pictures use {use:.1%} of its {num_codes} codes, less than {self.settings.quantiser.min_code_use:.1%}; "
-                "the checkpoints made before are safe; lower autoencoder.training.lr or take fewer autoencoder.quantiser.levels"
-            )
+
+def check_code_use(val: Mapping[str, float], settings: QuantiserSettings) -> None:
+    """Check by the figures on val at the end of a training that enough of the codebook is used; without val rows there are none.
+
+    Raises:
+        InputError: they use less than `quantiser.min_code_use`.
+
+    """
+    use = val.get("code_use")
+    if use is not None and use < settings.min_code_use:
+        raise InputError(
+            f"the codebook collapsed: val pictures use {use:.1%} of its {math.prod(settings.levels)} codes, less than {settings.min_code_use:.1%}; "
+            "tables and checkpoints are safe; lower autoencoder.training.lr or take fewer autoencoder.quantiser.levels"
+        )
 
 
 def conv_config(settings: AutoencoderSettings) -> ConvConfig:

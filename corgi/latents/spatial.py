@@ -1,7 +1,6 @@
 """The spatial spaces: a codec that was trained, read or needs neither, standardised per channel and committed."""
 
 import dataclasses
-import itertools
 from collections.abc import Iterator, Mapping
 from io import BytesIO
 from pathlib import Path
@@ -63,10 +62,14 @@ class SpatialModel:
         num_rows = sum(rows[Split.TRAIN].counts)
         facts = self._facts(autoencoder, num_rows)
         grid = None
-        for shown in itertools.islice(self._batches(rows[Split.VAL], MAX_VAL_PICTURES, device), 1):
+        quality: list[Tensor] = []
+        for shown in self._batches(rows[Split.VAL], MAX_VAL_PICTURES, device):
             made = round_trip(autoencoder, shown)
-            facts["val"] = facts.get("val") or {"psnr": round(float(psnr(made, shown).mean()), 3)}
-            grid = pairs(shown[:SHOWN_PICTURES], made[:SHOWN_PICTURES])
+            quality.append(psnr(made, shown))
+            if grid is None:
+                grid = pairs(shown[:SHOWN_PICTURES], made[:SHOWN_PICTURES])
+        if quality:
+            facts["val"] = facts.get("val") or {"psnr": round(float(torch.cat(quality).mean()), 3)}
         with store.attempt(task) as attempt:
             write_autoencoder(attempt, autoencoder, {"image_size": autoencoder.image_size, "codec": config})
             if grid is not None:

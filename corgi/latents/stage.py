@@ -10,7 +10,7 @@ from corgi.flow.context import Context
 from corgi.flow.shards import Pool, make_pending
 from corgi.latents.encode import ENLARGED_FACT, EncodeShards
 from corgi.latents.linear import commit_linear
-from corgi.latents.objective import AutoencoderObjective
+from corgi.latents.objective import AutoencoderObjective, check_code_use
 from corgi.latents.perceptual_tower import perceptual_tower
 from corgi.latents.spatial import SpatialModel, Trained
 from corgi.names import TRAINED_SPACES
@@ -67,7 +67,9 @@ def _trained(context: Context, model: ShardTask) -> Trained:
     val = PictureRows(model.root, *_tables(model), Split.VAL, settings.image_size)
     check_val_rows(val, settings.training)
     train([training], context.recipe)
-    return Trained(str(final_weights(training)), str(training.metrics_file), final_facts(training))
+    facts = final_facts(training)
+    check_code_use(facts["val"], settings.quantiser)
+    return Trained(str(final_weights(training)), str(training.metrics_file), facts)
 
 
 def _training(context: Context, model: ShardTask) -> Training:

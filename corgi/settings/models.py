@@ -142,7 +142,7 @@ class QuantiserSettings(Section):
     )
     """Values per latent channel; the codebook holds their product."""
     min_code_use: float = Field(default=0.05, ge=0, le=1)
-    """Smallest share of the codebook that val pictures must use; below it the training stops as collapsed."""
+    """Smallest share of the codebook that val pictures must use at the end of the training; below it the stage stops."""
 
 
 class PretrainedSettings(Section):

@@ -1,4 +1,4 @@
-"""The loss of an autoencoder, its figures on val, and the stop at a collapsed codebook."""
+"""The loss of an autoencoder, its figures on val, and what tells a collapsed codebook."""
 
 import math
 from pathlib import Path
@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from corgi.feeding.noise import Noise
-from corgi.latents.objective import AutoencoderObjective, code_use, psnr
+from corgi.latents.objective import AutoencoderObjective, check_code_use, code_use, psnr
 from corgi.models.perceptual import feature_distance
 from corgi.settings.errors import InputError
 from corgi.settings.models import AutoencoderSettings
@@ -97,13 +97,18 @@ def test_val_figures_repeat_themselves_and_a_grid_shows_both(run: Run, tmp_path:
     assert grid.dtype == np.uint8
 
 
-def test_a_collapsed_codebook_stops_the_training_with_one_line(run: Run) -> None:
+def test_only_the_end_of_a_training_tells_a_collapsed_codebook(run: Run) -> None:
+    """Before it has learned, an autoencoder uses few codes: an evaluation on the way says nothing of the end."""
     made = objective(run, kind="vq", quantiser={"levels": [8, 8, 8]})
     model = made.model()
     torch.nn.init.zeros_(model.down[-1].weight)  # pyright: ignore[reportArgumentType]
-    with pytest.raises(InputError, match=r"codebook collapsed: val pictures use .*%") as caught:
-        made.evaluate(model)
+    figures = made.evaluate(model)
+    assert figures["code_use"] < 0.05
+    with pytest.raises(InputError, match=r"codebook collapsed: val pictures use .*% of its 512") as caught:
+        check_code_use(figures, made.settings.quantiser)
     assert "\n" not in str(caught.value)
+    check_code_use({"code_use": 0.05}, made.settings.quantiser)
+    check_code_use({}, made.settings.quantiser)
 
 
 def test_psnr_and_code_use_are_what_their_names_say() -> None:

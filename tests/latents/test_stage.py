@@ -224,6 +224,31 @@ def test_a_folder_that_does_not_fit_is_one_line(tmp_path: Path) -> None:
         drawn.run(dag(tmp_path, "pretrained", pretrained={"path": str(tmp_path)}), "autoencoder")
 
 
+def test_a_training_that_ends_with_a_collapsed_codebook_commits_no_space(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collapsed = dag(tmp_path, "vq", quantiser={"levels": [5, 4], "min_code_use": 0.3})
+    weights = tmp_path / "weights.safetensors"
+    monkeypatch.setattr("corgi.latents.stage.train", lambda trainings, recipe: None)
+    monkeypatch.setattr("corgi.latents.stage.final_weights", lambda training: weights)
+    monkeypatch.setattr(
+        "corgi.latents.stage.final_facts", lambda training: {"steps": 6, "val": {"code_use": 0.2}}
+    )
+    with in_process(), pytest.raises(InputError, match="the codebook collapsed"):
+        drawn.run(collapsed, "autoencoder")
+    assert "autoencoder" not in collapsed.run.stages()
+
+
+def test_how_many_pictures_are_encoded_at_once_changes_no_figure(tmp_path: Path) -> None:
+    found = []
+    for batch in (1, 64):
+        made = dag(tmp_path / str(batch), "pretrained", encode_batch=batch)
+        with in_process():
+            drawn.run(made, "autoencoder")
+        found.append(made.run.shards("autoencoder")[0].facts["val"]["psnr"])
+    assert found[0] == pytest.approx(found[1], abs=2e-3)
+
+
 def test_smaller_pictures_are_counted_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     large = dag(tmp_path, "pixels", image_size=96)
     with in_process():
