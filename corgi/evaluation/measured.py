@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Bool, Float, Int
 
-from corgi.tables.arrow import is_in
+from corgi.tables.arrow import is_in, pc
 from corgi.tables.embedded import EmbeddedShard, embedded_set, first_rows, vectors_of
 from corgi.tables.manifest import ShardManifest
 from corgi.tables.schema import Split
@@ -112,10 +112,13 @@ def saved_columns(facts: pa.Table) -> dict[str, dict[str, str | None]]:
 def trained_concepts(
     store: Store, shards: Mapping[str, Sequence[ShardManifest]], column: str
 ) -> frozenset[str]:
-    """Return the values of a saved column over all train pictures that are used, captioned or not."""
+    """Return the values of a saved column over all stored train pictures, captioned or not.
+
+    Those that curate drops count: a tower is trained before curate, on every captioned train picture.
+    """
     found: set[str] = set()
     for shard in embedded_set(store, shards):
-        train = set(shard.images(Split.TRAIN, ["uid"])["uid"].to_pylist())
-        saved = saved_columns(shard.facts(["uid", "additional"]))
-        found |= {concept for uid in train if (concept := saved[uid].get(column)) is not None}
+        facts = shard.facts(["uid", "split", "additional"])
+        train = saved_columns(facts.filter(pc.equal(facts["split"], Split.TRAIN.value)))
+        found |= {concept for saved in train.values() if (concept := saved.get(column)) is not None}
     return frozenset(found)
