@@ -9,6 +9,7 @@ from tests.cluster.group_rules import Group
 from tests.cluster.versions import image_tag, locked_ray_version, strings
 
 SHARED_FOLDER = "/mnt/corgi"
+_WATCHER = "python -m corgi.flow.spot_watcher"
 MACHINE_KEYS = {"aws": "InstanceType", "gcp": "machineType"}
 
 
@@ -16,7 +17,7 @@ def faults(config: dict[str, Any]) -> list[str]:
     """Return one line per broken rule of a prepared launcher config."""
     found = [*_commands(config), *_network(config), *_container(config)]
     if config["provider"]["type"] != "local":
-        found += [*_node_types(config), *group_rules.faults(_groups(config))]
+        found += [*_node_types(config), *_watcher(config), *group_rules.faults(_groups(config))]
     return found
 
 
@@ -98,6 +99,27 @@ def _node_types(config: dict[str, Any]) -> Iterator[str]:
             yield f"{name} costs money when idle"
         if not node["min_workers"] <= node["max_workers"] <= config["max_workers"]:
             yield f"{name}: min_workers <= max_workers <= {config['max_workers']} does not hold"
+
+
+def _watcher(config: dict[str, Any]) -> Iterator[str]:
+    """Every worker starts the watcher of its cloud after Ray and apart from the shell; on a machine that is not spot it ends."""
+    kind, commands = config["provider"]["type"], config["worker_start_ray_commands"]
+    starts = [place for place, command in enumerate(commands) if "ray start" in command]
+    watchers = [place for place, command in enumerate(commands) if _WATCHER in command]
+    if not watchers:
+        for name, node in config["available_node_types"].items():
+            if _is_spot(kind, node["node_config"]):
+                yield f"{name} is on spot and no watcher drains it at the cloud's notice"
+    for place in watchers:
+        command = commands[place]
+        if command.partition(_WATCHER)[2].split()[:1] != [kind]:
+            yield f"the spot watcher does not ask {kind}"
+        if not any(start < place for start in starts):
+            yield "the spot watcher starts before Ray"
+        if "RAY_AUTH_MODE=token" not in command:
+            yield "the spot watcher has no token"
+        if "setsid --fork" not in command:
+            yield "the spot watcher keeps the start of the node waiting"
 
 
 def _groups(config: dict[str, Any]) -> list[Group]:

@@ -3,16 +3,22 @@
 import copy
 import importlib.metadata
 import json
+import os
 import re
+import signal
+import subprocess
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from packaging.requirements import Requirement
 
+from corgi.flow.spot_watcher import main
 from tests.cluster import launcher_rules
 from tests.cluster.versions import CLUSTER, REPOSITORY, locked_ray_version
+from tests.support.waiting import wait_until
 
 FILES = ("aws", "gcp", "on-prem")
 CLOUDS = ("aws", "gcp")
@@ -94,6 +100,8 @@ _OPEN = {
     "IpPermissions": [{"IpProtocol": "tcp", "IpRanges": [{"CidrIp": "0.0.0.0/0"}]}],
 }
 _TOKEN_HEAD = "RAY_AUTH_MODE=token ray start --head"
+_START = "RAY_AUTH_MODE=token ray start --address=$RAY_HEAD_IP:6379"
+_WATCH = "RAY_AUTH_MODE=token setsid --fork python -m corgi.flow.spot_watcher"
 BREAKS = [
     ("aws", _node("head"), "resources", {"CPU": 4}, "the head offers CPUs"),
     ("gcp", _node("head"), "resources", {}, "the head offers CPUs"),
@@ -176,6 +184,25 @@ BREAKS = [
     ),
     ("on-prem", _top, "head_start_ray_commands", ["ray start --head --num-cpus=0"], "without RAY_AUTH_MODE"),
     ("gcp", _top, "worker_start_ray_commands", ["ray stop"], "starts no Ray"),
+    ("aws", _top, "worker_start_ray_commands", [_START], "gpu-spot is on spot and no watcher drains it"),
+    ("gcp", _top, "worker_start_ray_commands", [_START], "gpu-spot is on spot and no watcher drains it"),
+    ("gcp", _top, "worker_start_ray_commands", [_START, f"{_WATCH} aws"], "does not ask gcp"),
+    ("aws", _top, "worker_start_ray_commands", [_START, _WATCH], "does not ask aws"),
+    ("aws", _top, "worker_start_ray_commands", [f"{_WATCH} aws", _START], "starts before Ray"),
+    (
+        "gcp",
+        _top,
+        "worker_start_ray_commands",
+        [_START, "setsid --fork python -m corgi.flow.spot_watcher gcp"],
+        "watcher has no token",
+    ),
+    (
+        "aws",
+        _top,
+        "worker_start_ray_commands",
+        [_START, "RAY_AUTH_MODE=token python -m corgi.flow.spot_watcher aws"],
+        "keeps the start of the node waiting",
+    ),
     ("aws", _top, "head_start_ray_commands", DROP, "the dashboard listens on every address"),
     ("aws", _top, "setup_commands", DROP, "installs packages"),
     ("gcp", _top, "head_setup_commands", DROP, "installs packages"),
@@ -193,6 +220,28 @@ def test_our_rules_refuse_what_rays_validation_lets_through(
         part(config)[key] = value
     found = launcher_rules.faults(prepare(config))
     assert any(fault in line for line in found), found
+
+
+@pytest.mark.parametrize("name", CLOUDS)
+def test_the_watcher_starts_apart_from_the_shell_and_once_per_machine(name: str, tmp_path: Path) -> None:
+    """The file's line in a shell, with a python that notes its process and arguments and runs on."""
+    [line] = [line for line in load(name)["worker_start_ray_commands"] if "spot_watcher" in line]
+    noted, program = tmp_path / "noted", tmp_path / "python"
+    program.write_text(f'#!/bin/sh\necho "$$ $RAY_AUTH_MODE $*" >> {noted}\nexec sleep 120\n')
+    program.chmod(0o755)
+    (tmp_path / "ray/session_latest/logs").mkdir(parents=True)
+    line = line.replace(" /tmp/", f" {tmp_path}/")
+    environment = {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
+    subprocess.run(["bash", "-c", line], env=environment, check=True, timeout=60)
+    wait_until(lambda: noted.exists() and noted.read_text().endswith("\n"), "the watcher's start")
+    process, _, rest = noted.read_text().partition(" ")
+    try:
+        attached = line.replace("setsid --fork", "")
+        assert subprocess.run(["bash", "-c", attached], env=environment, timeout=60).returncode == 1
+    finally:
+        os.kill(int(process), signal.SIGTERM)
+    assert rest == f"token -m corgi.flow.spot_watcher {name}\n", "started once"
+    assert main.__module__ == rest.split()[2]
 
 
 def test_cloud_autoscaler_returns_idle_workers() -> None:
