@@ -95,7 +95,7 @@ def build_engine(model: nn.Module, settings: TrainingSettings, universal: bool =
 
     buffers = {name: value.clone() for name, value in model.named_buffers() if value.is_floating_point()}
     if settings.activation_checkpointing:
-        _recompute_blocks(model)
+        recompute_blocks(model)
     if settings.precision == "bf16":
         _compute_in_bf16(model, "cuda" if settings.use_gpu else "cpu")
     optimizer = GuardedAdamW([p for p in model.parameters() if p.requires_grad], settings)
@@ -170,6 +170,14 @@ def load_engine(engine: "DeepSpeedEngine", folder: Path) -> None:
         raise RuntimeError(f"DeepSpeed did not load {folder}, whose hashes are right")
 
 
+def recompute_blocks(model: nn.Module) -> None:
+    """Make every block of the model's module lists recompute its activations in the backward pass."""
+    from torch.utils.checkpoint import checkpoint
+
+    for block in list(_blocks(model)):
+        block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+
+
 def _config(model: nn.Module, settings: TrainingSettings, alone: bool) -> dict[str, object]:
     accumulation = micro_batches(settings)
     # DeepSpeed refuses an odd bucket, and a model may have an odd number of parameters.
@@ -199,14 +207,6 @@ def _config(model: nn.Module, settings: TrainingSettings, alone: bool) -> dict[s
         "bf16": {"enabled": settings.precision == "bf16" and not alone},
         "steps_per_print": 2**31,
     }
-
-
-def _recompute_blocks(model: nn.Module) -> None:
-    """Make every block of the model's module lists recompute its activations in the backward pass."""
-    from torch.utils.checkpoint import checkpoint
-
-    for block in list(_blocks(model)):
-        block.forward = partial(checkpoint, block.forward, use_reentrant=False)
 
 
 def _blocks(model: nn.Module) -> Iterator[nn.Module]:

@@ -17,9 +17,9 @@ from corgi.settings.training import TrainingSettings
 from corgi.training.engine import (
     GuardedAdamW,
     _config,
-    _recompute_blocks,
     learning_rate,
     micro_batches,
+    recompute_blocks,
     save_engine,
 )
 from tests.support.tiny_training import Net
@@ -138,7 +138,7 @@ def test_activation_checkpointing_computes_blocks_once_more_and_the_same_gradien
         for parameter in model.parameters():
             nn.init.normal_(parameter, std=0.1)  # last layers that start at zero would hide a gradient
         if is_recomputed:
-            _recompute_blocks(model)
+            recompute_blocks(model)
         with FlopCounterMode(display=False) as counter:
             answer = model(*inputs)
             (answer[0] if isinstance(answer, tuple) else answer).square().sum().backward()
