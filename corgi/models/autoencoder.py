@@ -10,6 +10,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+SMALLEST_SCALE = 1e-4
+"""Smallest scale of a latent, as a share of the largest one of its space."""
+
 
 class Autoencoder(nn.Module, ABC):
     """What the decoder needs of a latent space. Latents are flat everywhere; `latent_shape` is what they are flattened from."""
@@ -71,5 +74,15 @@ def fit_linear(pictures: Float[Tensor, "batch 3 side side"], latent_dim: int, se
     flat = pictures.flatten(1).numpy()
     kept = min(latent_dim, *flat.shape)
     fitted = PCA(kept, svd_solver="randomized", random_state=seed).fit(flat)
-    scale = torch.from_numpy(fitted.explained_variance_.clip(min=1e-12)).sqrt()
-    return LinearAutoencoder(torch.from_numpy(fitted.mean_), torch.from_numpy(fitted.components_), scale)
+    deviation = torch.from_numpy(fitted.explained_variance_.clip(min=1e-12)).sqrt()
+    mean, components = torch.from_numpy(fitted.mean_), torch.from_numpy(fitted.components_)
+    return LinearAutoencoder(mean, components, floored(deviation))
+
+
+def floored(deviation: Float[Tensor, "latent"]) -> Float[Tensor, "latent"]:
+    """Return scales that standardise latents of these standard deviations.
+
+    A latent that is constant on the train pictures may vary on others: divided by almost nothing it would leave the range
+    of half floats, in which latents are stored.
+    """
+    return deviation.clamp(min=SMALLEST_SCALE * float(deviation.max()))

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from corgi.models.autoencoder import Autoencoder
+from corgi.models.autoencoder import Autoencoder, floored
 
 
 class Codec(nn.Module, ABC):
@@ -81,4 +81,4 @@ class SpatialAutoencoder(Autoencoder):
         mean = total / count
         variance = (squares / count - mean.square()).clamp(min=1e-12)
         self.mean.copy_(mean)
-        self.scale.copy_(variance.sqrt())
+        self.scale.copy_(floored(variance.sqrt()))

@@ -26,6 +26,14 @@ def test_latents_of_the_fitted_pictures_are_standardised_and_uncorrelated():
     torch.testing.assert_close(torch.cov(latents.T), torch.eye(6), atol=2e-2, rtol=0)
 
 
+def test_latents_of_pictures_it_was_not_fitted_on_are_finite_half_floats_however_few_it_was_fitted_on():
+    """The last component of as many pictures as components has no variance on them."""
+    pictures = torch.rand(60, 3, 6, 6, generator=torch.Generator().manual_seed(1))
+    autoencoder = fit_linear(pictures[:50], 108, seed=0)
+    assert autoencoder.latent_dim == 50
+    assert bool(autoencoder.encode(pictures).half().isfinite().all())
+
+
 def test_more_components_never_reconstruct_worse():
     pictures = torch.rand(100, 3, 6, 6, generator=torch.Generator().manual_seed(1))
     errors = []
