@@ -28,7 +28,6 @@ COVERED_ELSEWHERE = {
     "corgi.download.progress": "download/test_stage.py",
     "corgi.download.shard_tables": "download/test_rules.py",
     "corgi.download.stages": "pipelines/test_stages.py",
-    "corgi.evaluation.painting": "flows/test_smoke.py",
     "corgi.evaluation.stage": "flows/test_smoke.py",
     "corgi.evaluation.stages": "pipelines/test_stages.py",
     "corgi.fetching.breaker": "fetching/test_host_slots.py",

@@ -12,7 +12,7 @@ from corgi.evaluation.measured import Pictures
 from corgi.feeding.pictures import square
 from corgi.imaging.decode import decode_stored
 from corgi.inference.generate import Generator
-from corgi.models.picture_decoder import to_bytes
+from corgi.models.picture_decoder import PAINTED_AT_ONCE, to_bytes
 from corgi.tables.embedded import embedded_set, stored_pictures
 from corgi.tables.manifest import ShardManifest
 from corgi.tables.store import Store
@@ -61,9 +61,13 @@ def own_pictures(
 def round_trip(generator: Generator, pictures: Sequence[Image.Image]) -> list[Image.Image]:
     """Return pictures as the autoencoder gives them back: what no decoder in its space can pass."""
     autoencoder = generator.decoder.autoencoder
-    squares = torch.stack([square(picture, autoencoder.image_size) for picture in pictures])
-    decoded = autoencoder.decode(autoencoder.encode(squares.to(generator.decoder.device)))
-    return [Image.fromarray(np.asarray(pixels)) for pixels in to_bytes(decoded).cpu()]
+    returned: list[Image.Image] = []
+    for first in range(0, len(pictures), PAINTED_AT_ONCE):
+        part = pictures[first : first + PAINTED_AT_ONCE]
+        squares = torch.stack([square(picture, autoencoder.image_size) for picture in part])
+        decoded = autoencoder.decode(autoencoder.encode(squares.to(generator.decoder.device)))
+        returned += [Image.fromarray(np.asarray(pixels)) for pixels in to_bytes(decoded).cpu()]
+    return returned
 
 
 def tensor(array: np.ndarray) -> torch.Tensor:

@@ -21,6 +21,9 @@ Pixels = UInt8[np.ndarray, "rows values"]
 LARGEST_SIDE_PX = 64
 """Pixels are compared at the decoder's side, or at this one where that is larger."""
 
+DECODED_AT_ONCE = 256
+"""Training pictures in memory at their stored side."""
+
 
 @dataclass(frozen=True)
 class TrainingPictures:
@@ -54,11 +57,12 @@ def load_training_pictures(
             continue
         found = images["uid"].to_pylist()
         encoded = shard.encodings(found)
-        pictures = [decode_stored(encoded[uid]) for uid in found]
         uids += found
         own.append(vectors_of(images, "image"))
-        features.append(judge.features(pictures))
-        pixels.append(pixels_of(pictures, side))
+        for first in range(0, len(found), DECODED_AT_ONCE):
+            pictures = [decode_stored(encoded[uid]) for uid in found[first : first + DECODED_AT_ONCE]]
+            features.append(judge.features(pictures))
+            pixels.append(pixels_of(pictures, side))
         if len(uids) >= limit:
             break
     centre = np.concatenate(features).mean(0)

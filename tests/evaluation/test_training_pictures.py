@@ -1,12 +1,14 @@
 """The training pictures that painted ones are compared with: all that are used, each found again as itself."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from corgi.evaluation.copying import cosine, nearest
-from corgi.evaluation.training_pictures import centred, load_training_pictures, pixels_of
+from corgi.evaluation.training_pictures import Pixels, centred, load_training_pictures, pixels_of
 from tests.evaluation.test_judged import JUDGE, SIDE
 from tests.support.tables import Picture, some_pictures, tiny_run
 
@@ -35,6 +37,25 @@ def test_they_are_the_train_pictures_in_use_captioned_or_not(tmp_path: Path) -> 
     few = load_training_pictures(run.store, shards, JUDGE, SIDE, 1)
     assert few.uid == training.uid[: len(few.uid)]
     assert 0 < len(few.uid) < len(training.uid)
+
+
+def test_they_are_decoded_a_few_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = tiny_run(tmp_path)
+    shards = {name: list(run.shards(name)) for name in ("download", "embed", "curate")}
+    whole = load_training_pictures(run.store, shards, JUDGE, SIDE, 1000)
+    sizes: list[int] = []
+
+    def noted(pictures: Sequence[Image.Image], side: int) -> Pixels:
+        sizes.append(len(pictures))
+        return pixels_of(pictures, side)
+
+    monkeypatch.setattr("corgi.evaluation.training_pictures.pixels_of", noted)
+    monkeypatch.setattr("corgi.evaluation.training_pictures.DECODED_AT_ONCE", 1, raising=False)
+    parts = load_training_pictures(run.store, shards, JUDGE, SIDE, 1000)
+    assert sizes == [1] * len(whole.uid)
+    assert parts.uid == whole.uid
+    np.testing.assert_array_equal(parts.pixels, whole.pixels)
+    np.testing.assert_allclose(parts.judged, whole.judged, atol=1e-4)
 
 
 def test_pixels_are_the_bytes_of_a_picture_of_that_side() -> None:
