@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import emoji
+
+from corgi.demo.pictures import united
 
 SKIN_TONES = frozenset(range(0x1F3FB, 0x1F400))
 _EMOJI_STYLE, _JOINER = 0xFE0F, 0x200D
 _MAN, _WOMAN, _PERSON = 0x1F468, 0x1F469, 0x1F9D1
 # A joiner and one of these at the end mean: female, male, or mirrored to face right.
 _VARIANT_SIGNS = frozenset({0x2640, 0x2642, 0x27A1})
-_GENDER_WORDS = frozenset({"man", "men", "woman", "women"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,26 +64,11 @@ def concepts_of(names: Mapping[str, Name], drawings: Mapping[str, Iterable[str]]
         drawings: by key, marks of its drawings; equal marks mean equal drawings.
 
     """
-    parent: dict[str, str] = {}
-
-    def root(node: str) -> str:
-        while parent.setdefault(node, node) != node:
-            node = parent[node]
-        return node
-
-    for key, name in names.items():
-        shared = [
-            f"base {_base(key)}",
-            f"name {name.caption}",
-            *(f"drawing {mark}" for mark in drawings[key]),
-        ]
-        for mark in shared:
-            parent[root(mark)] = root(key)
-    members: dict[str, list[str]] = defaultdict(list)
-    for key, name in names.items():
-        members[root(key)].append(name.caption)
-    titles = {node: min(captions, key=_title_order) for node, captions in members.items()}
-    return {key: titles[root(key)] for key in names}
+    marks = {
+        key: [f"base {_base(key)}", f"name {name.caption}", *(f"drawing {mark}" for mark in drawings[key])]
+        for key, name in names.items()
+    }
+    return united({key: name.caption for key, name in names.items()}, marks)
 
 
 def _readable(name: str) -> str:
@@ -121,7 +107,3 @@ def _base(key: str) -> str:
         points = points[:-2]
     neutral = [_PERSON if point in (_MAN, _WOMAN) else point for point in points]
     return "-".join(f"{point:X}" for point in neutral)
-
-
-def _title_order(caption: str) -> tuple[bool, int, str]:
-    return not _GENDER_WORDS.isdisjoint(caption.split()), len(caption), caption

@@ -1,4 +1,4 @@
-"""The pictures of `make styles`: concepts that at least three of six emoji sets draw, from the packages of Iconify."""
+"""The pictures of `make styles`: names that at least three of six emoji sets draw, from the packages of Iconify."""
 
 from __future__ import annotations
 
@@ -9,11 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from corgi.demo.npm_packages import NpmPackage, fetch, read_json
-from corgi.demo.pictures import Collection, Picture, Style, coarse_words, content_words
+from corgi.demo.pictures import (
+    GENDER_WORDS,
+    Collection,
+    Picture,
+    Style,
+    coarse_words,
+    content_words,
+    united,
+)
 from corgi.settings.section import digest
 
 MIN_STYLES = 3
-"""Sets in which a concept must be drawn."""
+"""Sets in which a name must be drawn."""
 _SIDE = 16
 """Iconify's side of an icon that names none."""
 
@@ -56,10 +64,11 @@ def fetched_styles(folder: Path) -> Collection:
 
 
 def pictures_of(found: Mapping[Style, Iterable[Icon]]) -> tuple[Picture, ...]:
-    """Return the pictures of concepts that at least MIN_STYLES sets draw, sorted by id.
+    """Return the pictures of names that at least MIN_STYLES sets draw, sorted by id.
 
-    A concept is called as the set calls it that parts its name into the most words. Of a set that draws a concept twice
-    the first icon counts.
+    A name is spelled as the set spells it that parts it into the most words. Of a set that draws a name twice the first
+    icon counts. Names that differ in gender or direction only, or that share a drawing in one set (an astronaut and a
+    woman astronaut), are one concept: a split by concept then holds nothing out that training has seen.
     """
     drawn: dict[str, dict[Style, Icon]] = defaultdict(dict)
     for style, each in found.items():
@@ -67,11 +76,19 @@ def pictures_of(found: Mapping[Style, Iterable[Icon]]) -> tuple[Picture, ...]:
             drawn[icon.concept].setdefault(style, icon)
     kept = {concept: by for concept, by in sorted(drawn.items()) if len(by) >= MIN_STYLES}
     captions = {concept: _caption(icon.name for icon in by.values()) for concept, by in kept.items()}
-    words = {concept: content_words([caption]) for concept, caption in captions.items()}
-    coarse = coarse_words(words, {concept: concept for concept in kept})
-    pictures = [
-        Picture(f"{style.key}-{concept}", icon.svg, captions[concept], (), coarse[concept], concept, style)
+    marks = {
+        concept: [
+            f"name {_neutral(captions[concept])}",
+            *(f"drawing {style.key} {icon.svg}" for style, icon in by.items()),
+        ]
         for concept, by in kept.items()
+    }
+    concepts = united(captions, marks)
+    words = {concept: content_words([caption]) for concept, caption in captions.items()}
+    coarse = coarse_words(words, concepts)
+    pictures = [
+        Picture(f"{style.key}-{name}", icon.svg, captions[name], (), coarse[name], concepts[name], style)
+        for name, by in kept.items()
         for style, icon in by.items()
     ]
     return tuple(sorted(pictures, key=lambda picture: picture.id))
@@ -96,9 +113,15 @@ def _has_skin_tone(name: str) -> bool:
     return "skin-tone" in name or "skintone" in name
 
 
+def _neutral(caption: str) -> str:
+    """Return a caption without words of gender and direction; the caption itself where nothing else is in it."""
+    words = caption.removesuffix(" facing right").split()
+    return " ".join(word for word in words if word not in GENDER_WORDS | {"person"}) or caption
+
+
 def _caption(names: Iterable[str]) -> str:
     """Return the name with the most words, the first of them by letters."""
-    return min(names, key=lambda name: (-name.count("-"), name)).replace("-", " ")
+    return min(names, key=lambda name: (-name.count("-"), name)).replace("-", " ").strip()
 
 
 ICON_SETS: tuple[IconSet, ...] = (

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 MIN_CONCEPTS_PER_COARSE_WORD = 6
+GENDER_WORDS = frozenset({"man", "men", "woman", "women"})
 _FUNCTION_WORDS = frozenset({"and", "facing", "for", "from", "not", "over", "the", "with"})
 
 
@@ -89,3 +90,29 @@ def coarse_words(words: Mapping[str, frozenset[str]], concepts: Mapping[str, str
         shared = sorted(found & vocabulary)
         chosen[key] = shared[stable_hash(key) % len(shared)] if shared else None
     return chosen
+
+
+def united(captions: Mapping[str, str], marks: Mapping[str, Iterable[str]]) -> dict[str, str]:
+    """Return the concept of each key: the shortest, if possible neutral, caption of the keys it is one with.
+
+    Keys that share a mark, directly or through other keys, are one.
+    """
+    parent: dict[str, str] = {}
+
+    def root(node: str) -> str:
+        while parent.setdefault(node, node) != node:
+            node = parent[node]
+        return node
+
+    for key in captions:
+        for mark in marks[key]:
+            parent[root(f"mark {mark}")] = root(f"key {key}")
+    members: dict[str, list[str]] = defaultdict(list)
+    for key, caption in captions.items():
+        members[root(f"key {key}")].append(caption)
+    titles = {node: min(called, key=_title_order) for node, called in members.items()}
+    return {key: titles[root(f"key {key}")] for key in captions}
+
+
+def _title_order(caption: str) -> tuple[bool, int, str]:
+    return not GENDER_WORDS.isdisjoint(caption.split()), len(caption), caption

@@ -12,7 +12,7 @@ RED = '<path fill="red" d="M0 0h16v16H0z"/>'
 
 
 def told(*names, **sizes):
-    return {"prefix": "set", "icons": {name: {"body": RED} for name in names}, **sizes}
+    return {"prefix": "set", "icons": {name: {"body": f"<!--{name}-->{RED}"} for name in names}, **sizes}
 
 
 def test_icons_with_a_skin_tone_are_left_out_and_hidden_ones_are_not():
@@ -44,10 +44,37 @@ def test_concepts_of_enough_sets_are_kept_whatever_the_dashes_and_named_in_the_m
     found = {style: list(icons(told(*each))) for style, each in zip(STYLES, names, strict=True)}
     pictures = pictures_of(found)
     assert MIN_STYLES == 3
-    assert Counter(picture.concept for picture in pictures) == {"redheart": 3, "fox": 3}
-    assert {picture.caption for picture in pictures if picture.concept == "redheart"} == {"red heart"}
+    assert Counter(picture.concept for picture in pictures) == {"red heart": 3, "fox": 3}
+    assert {picture.caption for picture in pictures if picture.concept == "red heart"} == {"red heart"}
     assert [picture.id for picture in pictures] == sorted(picture.id for picture in pictures)
     assert {picture.style.credit for picture in pictures} == {style.credit for style in STYLES}
+
+
+def test_names_that_differ_in_gender_or_direction_or_share_a_drawing_are_one_concept():
+    names = (
+        "astronaut",
+        "man-astronaut",
+        "woman-walking-facing-right",
+        "person-walking",
+        "fox",
+        "wolf",
+        "man",
+    )
+    each = told(*names)
+    shared = told(*names)
+    shared["icons"]["wolf"] = shared["icons"]["fox"]
+    found = {style: list(icons(each)) for style in STYLES[1:3]} | {STYLES[0]: list(icons(shared))}
+    pictures = pictures_of(found)
+    assert len(pictures) == 3 * len(names)
+    assert {picture.caption: picture.concept for picture in pictures} == {
+        "astronaut": "astronaut",
+        "man astronaut": "astronaut",
+        "woman walking facing right": "person walking",
+        "person walking": "person walking",
+        "fox": "fox",
+        "wolf": "fox",
+        "man": "man",
+    }
 
 
 def test_of_a_set_that_draws_a_concept_twice_the_first_icon_counts():
