@@ -9,6 +9,7 @@ from pathlib import Path
 from pydantic import Field, ValidationError, field_validator, model_validator
 from yaml import YAMLError
 
+from corgi.names import TRAINED_SPACES
 from corgi.settings.clip import CurateSettings, EmbedSettings, ShiftSettings, TowerSettings
 from corgi.settings.compare import CompareSettings, ScoreSettings
 from corgi.settings.data import DownloadSettings, PlanSettings
@@ -178,6 +179,14 @@ class Recipe(Section):
             )
         if self.tower is None and any(ref.pretrained == "trained" for ref in self.embed.towers):
             yield "embed", "embed.towers asks for the trained tower and no tower section trains one"
+        conv = self.autoencoder.conv
+        has_tower = self.tower is not None or bool(self.embed.towers)
+        if self.autoencoder.kind in TRAINED_SPACES and conv.perceptual_weight and not has_tower:
+            yield (
+                "autoencoder",
+                f"autoencoder.conv.perceptual_weight={conv.perceptual_weight:g} compares features of a CLIP tower, and neither embed.towers "
+                "nor a tower section has one: name one, or set the weight to 0",
+            )
         if self.prior.num_text_tokens and not self.embed.tokens:
             yield (
                 "prior",

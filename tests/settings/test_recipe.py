@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from corgi.settings.errors import SettingsError
-from corgi.settings.recipe import load
+from corgi.settings.recipe import Recipe, load
 from corgi.settings.training import TrainingSettings
 
 BASE = "name: tiny\nembed: {towers: [{name: rn, model: RN50, pretrained: random}]}\n"
@@ -175,6 +175,23 @@ def test_what_is_missing_is_asked_for_by_the_stage_that_needs_it(recipe_file, ov
         recipe.require({"plan", stage})
     assert "\n" not in str(refused.value)
     load(recipe_file()).require({"plan", stage})
+
+
+@pytest.mark.parametrize("kind", ["kl", "vq"])
+def test_a_perceptual_loss_without_any_tower_is_refused_before_anything_starts(kind: str) -> None:
+    """Beside vectors made elsewhere a recipe needs no tower, but the loss does."""
+
+    def recipe(**autoencoder: object) -> Recipe:
+        return Recipe.model_validate(
+            {"name": "vectors", "embed": {"input": ["vectors"]}, "autoencoder": autoencoder}
+        )
+
+    with pytest.raises(SettingsError, match=r"^autoencoder cannot run: .* CLIP tower") as refused:
+        recipe(kind=kind).require({"embed", "autoencoder"})
+    assert "\n" not in str(refused.value)
+    recipe(kind=kind, conv={"perceptual_weight": 0}).require({"embed", "autoencoder"})
+    recipe(kind="pixels").require({"embed", "autoencoder"})
+    recipe(kind=kind).require({"embed", "curate"})
 
 
 def test_a_column_of_concepts_must_be_saved_by_the_plan(recipe_file):
