@@ -50,18 +50,30 @@ def opened(uri: str) -> tuple[pa_fs.FileSystem, str]:
 
 
 def expand(pattern: str) -> list[str]:
-    """Return the files and folders that a path, URI or glob names, sorted; none when there are none."""
-    from fsspec.implementations.arrow import ArrowFSWrapper
+    """Return the files and folders that a path, URI or glob names, sorted; none when there are none.
 
+    Raises:
+        InputError: the glob of a URI is not one.
+        OSError: a folder cannot be listed.
+
+    """
     filesystem, path = opened(pattern)
     if isinstance(filesystem, pa_fs.LocalFileSystem):
         return [path] if Path(path).exists() else sorted(glob.glob(path, recursive=True))
     if filesystem.get_file_info(path.rstrip("/")).type != pa_fs.FileType.NotFound:
         return [pattern.rstrip("/")]
+    from corgi.storage.globs import ListedFiles
+
     scheme = pattern.partition("://")[0]
     is_wrapped = isinstance(filesystem, pa_fs.PyFileSystem)
-    globs = filesystem.handler.fs if is_wrapped else ArrowFSWrapper(filesystem, skip_instance_cache=True)
-    return sorted(f"{scheme}://{found.lstrip('/')}" for found in map(str, globs.glob(path)))
+    files = filesystem.handler.fs if is_wrapped else ListedFiles(filesystem)
+    try:
+        found = [str(name) for name in files.glob(path)]
+    except ValueError as error:
+        raise InputError(
+            f"{pattern} is no glob ({first_line(error)}); nothing was started; write folders of any depth as /**/"
+        ) from error
+    return sorted(f"{scheme}://{name.lstrip('/')}" for name in found)
 
 
 def inside(folder: str) -> list[str]:

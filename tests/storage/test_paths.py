@@ -101,16 +101,34 @@ def test_a_folder_of_lists_is_its_lists(tmp_path):
     assert [Path(path).name for path in inside(str(tmp_path / "lists"))] == ["a.csv", "b.jsonl", "readme.md"]
 
 
-def test_globs_of_object_storage_mean_what_they_mean_on_a_disk(tmp_path, monkeypatch):
-    names = ["a-1.csv", "a-22.csv", "b/a-1.csv", "b/c/a-3.csv", "a[1].csv", "b.csv"]
-    for name in names:
+NAMES = ["a-1.csv", "a-22.csv", "b/a-1.csv", "b/c/a-3.csv", "a[1].csv", "b.csv"]
+
+
+@pytest.fixture(params=["memory", "gs"])
+def far(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Return the URI of NAMES, which are also in tmp_path, on a file system of fsspec and on one of pyarrow."""
+    for name in NAMES:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("url\n")
-    import fsspec
+    if request.param == "memory":
+        import fsspec
 
-    memory = fsspec.filesystem("memory")
-    for name in names:
-        memory.pipe(f"/top/{name}", b"url\n")
+        memory = fsspec.filesystem("memory")
+        for name in NAMES:
+            memory.pipe(f"/top/{name}", b"url\n")
+    else:
+        (tmp_path.parent / "top").unlink(missing_ok=True)
+        (tmp_path.parent / "top").symlink_to(tmp_path)
+        bucket = pa_fs.SubTreeFileSystem(str(tmp_path.parent), pa_fs.LocalFileSystem())
+        monkeypatch.setattr(
+            places,
+            "opened",
+            lambda uri: (bucket, uri.removeprefix("gs://")) if uri.startswith("gs://") else opened(uri),
+        )
+    return f"{request.param}://top"
+
+
+def test_globs_of_object_storage_mean_what_they_mean_on_a_disk(far: str, tmp_path: Path) -> None:
     for pattern in (
         "a-*.csv",
         "a-?.csv",
@@ -120,10 +138,15 @@ def test_globs_of_object_storage_mean_what_they_mean_on_a_disk(tmp_path, monkeyp
         "a[!x]1.csv",
         "**/*.csv",
         "a[1].csv",
+        "none/*.csv",
     ):
         near = {os.path.relpath(path, tmp_path) for path in expand(str(tmp_path / pattern))}
-        far = {path.partition("top/")[2] for path in expand(f"memory://top/{pattern}")}
-        assert far == near, pattern
+        assert {path.partition("top/")[2] for path in expand(f"{far}/{pattern}")} == near, pattern
+
+
+def test_a_glob_with_two_stars_inside_a_name_is_one_line(far: str) -> None:
+    with pytest.raises(InputError, match=r"b\*\*\.csv is no glob \(.+\); nothing was started; write"):
+        expand(f"{far}/b**.csv")
 
 
 @pytest.mark.parametrize(
