@@ -266,7 +266,7 @@ def test_val_pictures_are_shown_above_what_is_painted_for_them(run):
     torch.nn.init.normal_(model.output.weight)  # pyright: ignore[reportArgumentType, reportAttributeAccessIssue]
     grid = objective.show(model).pictures["samples"]
     assert (grid == objective.show(model).pictures["samples"]).all()
-    val = objective._val()
+    val = every_row(objective.rows(Split.VAL))
     count = len(val["image"])
     assert grid.shape == (2 * SIDE, count * SIDE, 3)
     known = to_bytes(linear_autoencoder().decode(val["latent"]))
