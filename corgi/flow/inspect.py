@@ -126,10 +126,10 @@ def verify(run: Run) -> Iterator[str]:
 
 
 def collect(dag: Dag, only_show: bool) -> Iterator[str]:
-    """Remove, or only show, what no run under the root refers to. No run can start meanwhile.
+    """Remove, or only show, what no run under the root refers to. Every recorded run is locked while files are removed.
 
     Raises:
-        ClusterError: a run under this root is being executed.
+        ClusterError: files were to be removed, and a run under this root is being executed.
 
     """
     store = dag.store

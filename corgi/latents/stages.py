@@ -1,6 +1,5 @@
 """The autoencoder stage."""
 
-import hashlib
 from pathlib import Path
 
 from corgi.flow.context import Context
@@ -8,6 +7,7 @@ from corgi.flow.stage import Stage
 from corgi.latents.perceptual_tower import perceptual_tower
 from corgi.settings.clip import TRAINED, TowerRef
 from corgi.settings.recipe import Recipe
+from corgi.storage.files import sha256_of_file
 from corgi.tables.store import ShardTask
 
 
@@ -48,16 +48,11 @@ class Autoencoder(Stage):
         if not isinstance(tower, TowerRef):
             return None
         named = [Path(path) for path in (tower.pretrained, tower.config) if path is not None]
-        files = {path.name: _sha256(path) for path in named if path.is_file()}
+        files = {path.name: sha256_of_file(path) for path in named if path.is_file()}
         return {"tower": f"{tower.model} {'' if files else tower.pretrained}", **files}
 
 
 def _files_of(folder: Path) -> dict[str, str]:
     """Return the sha256 of a local folder's files by name; empty for a hub id."""
     files = sorted(path for path in folder.glob("*") if path.suffix in (".json", ".safetensors", ".bin"))
-    return {path.name: _sha256(path) for path in files}
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
+    return {path.name: sha256_of_file(path) for path in files}
