@@ -1,6 +1,5 @@
 """What --plan prints of a run's budget: rows, bytes, requests, hours and dollars of each stage, as intervals."""
 
-import glob
 from collections.abc import Iterator
 
 from corgi.budget.estimate import REMEDIES, Estimate, estimate
@@ -10,6 +9,7 @@ from corgi.budget.work import Work, works
 from corgi.flow.demand import Demand, demands
 from corgi.flow.node_types import NodeTypes, read
 from corgi.settings.recipe import Recipe
+from corgi.storage.paths import expand, is_local
 
 ROWS_UNREAD = 1_000_000
 """Rows that are counted with where a list has not been read."""
@@ -66,8 +66,11 @@ def listed_rows(recipe: Recipe) -> int | None:
     """Return the rows of Parquet lists on this machine, from their footers alone; None where any other list is named."""
     import pyarrow.parquet as pq
 
-    paths = [path for given in recipe.plan.input for path in glob.glob(given)]
-    if not paths or not all(path.endswith(".parquet") for path in paths):
+    if not all(is_local(given) for given in recipe.plan.input):
+        return None
+    found = [expand(given) for given in recipe.plan.input]
+    paths = {path for each in found for path in each}
+    if not found or not all(found) or not all(path.endswith(".parquet") for path in paths):
         return None
     return sum(pq.read_metadata(path).num_rows for path in paths)
 

@@ -1,5 +1,6 @@
 """The budget of --plan: intervals, what holds a stage up, a user's own prices, and no more than seconds for any list."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -65,13 +66,33 @@ def test_a_list_that_is_not_read_is_counted_by_the_million() -> None:
     assert "not read yet" in first
 
 
+def rows_listed(*inputs: str) -> int | None:
+    given = f"plan.input={json.dumps(inputs)}"
+    return listed_rows(load_recipe(REPOSITORY / "pipelines/recipes/laion-b32.yaml", [given]))
+
+
 def test_rows_of_parquet_lists_come_from_their_footers(tmp_path: Path) -> None:
-    for name, count in (("a", 3), ("b", 4)):
+    """The lists are those that plan.input means to the plan stage: by globs over folders, URIs and names with brackets."""
+    for name, count in (("a", 3), ("b", 4), ("c/d/e", 5), ("part[1]", 6)):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         pq.write_table(pa.table({"url": ["http://x/"] * count}), tmp_path / f"{name}.parquet")
-    recipe = load_recipe(
-        REPOSITORY / "pipelines/recipes/laion-b32.yaml", [f"plan.input={tmp_path}/*.parquet"]
-    )
-    assert listed_rows(recipe) == 7
+    assert rows_listed(f"{tmp_path}/?.parquet") == 7
+    assert rows_listed(f"{tmp_path}/?.parquet", f"{tmp_path}/a.parquet") == 7
+    assert rows_listed(f"{tmp_path}/**/*.parquet") == 18
+    assert rows_listed(f"{tmp_path}/part[1].parquet") == 6
+    assert rows_listed(f"file://{tmp_path}/a.parquet") == 3
+
+
+def test_rows_are_unknown_if_one_list_is_elsewhere_or_missing(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"url": ["http://x/"] * 3}), tmp_path / "a.parquet")
+    (tmp_path / "b.csv").write_text("url\n")
+    for other in (
+        "memory://lists/b.parquet",
+        f"{tmp_path}/b.csv",
+        f"{tmp_path}/none-*.parquet",
+        str(tmp_path),
+    ):
+        assert rows_listed(f"{tmp_path}/a.parquet", other) is None, other
 
 
 @pytest.mark.parametrize(
