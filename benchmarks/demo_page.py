@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -10,10 +9,12 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from PIL import Image
+
 from benchmarks.comparison_page import table
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
-PAGE, GRID = DOCS / "results.md", DOCS / "images" / "openmoji-grid.png"
+PAGE, GRID = DOCS / "results.md", DOCS / "images" / "openmoji-grid.jpg"
 _BLOCK = re.compile(r"(<!-- figures: demo -->\n).*?(<!-- end -->)", re.DOTALL)
 RANKS = ("R@1", "R@5", "R@10")
 
@@ -26,7 +27,7 @@ def main() -> int:
     metrics = json.loads((run / "metrics.json").read_text())
     text = "\n".join(parts(metrics))
     PAGE.write_text(_BLOCK.sub(lambda block: f"{block[1]}{text}{block[2]}", PAGE.read_text()))
-    shutil.copyfile(run / "samples" / "grid.png", GRID)
+    Image.open(run / "samples" / "grid.png").convert("RGB").save(GRID, quality=88)
     print(f"{PAGE.name}: figures of {run}")
     return 0
 
