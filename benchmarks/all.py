@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.figures import RESULTS
-from benchmarks.load import MAX_LOAD, wait_until_idle
+from benchmarks.load import QUIET_LOAD, wait_until_idle
 
 HOME = Path(__file__).resolve().parents[1]
 IDLE_TIMEOUT_S = 600.0
@@ -54,7 +54,7 @@ def run(name: str) -> bool:
     if chosen.prepare:
         subprocess.run(chosen.prepare, cwd=HOME, check=True)
     if not wait_until_idle(IDLE_TIMEOUT_S):
-        print(f"{name}: the load stayed above {MAX_LOAD}", flush=True)
+        print(f"{name}: the load stayed above {QUIET_LOAD}", flush=True)
         return False
     print(f"{name}: about {chosen.minutes:g} minutes", flush=True)
     command = [sys.executable, "-m", f"benchmarks.{chosen.module}", *chosen.arguments]
