@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,6 +28,7 @@ from corgi.settings.errors import InputError
 from corgi.tables.embedded import rows_of, vectors_of
 from corgi.tables.manifest import RowCounts, ShardManifest
 from corgi.tables.schema import SELECTION, Reason, Split
+from corgi.tables.split_counts import as_facts, split_counts
 from corgi.tables.store import ShardTask, Store
 
 PRESETS = {
@@ -52,10 +53,12 @@ def run(context: Context) -> list[ShardTask]:
     verdict = judge(rows, context.recipe.curate)
     start = 0
     with screen.bar("curate", len(tasks), "shard") as bar:
-        for num_made, (task, count) in enumerate(zip(tasks, rows.counts, strict=True), 1):
+        for num_made, (task, shard) in enumerate(zip(tasks, embedded, strict=True), 1):
+            part = slice(start, start + rows.counts[num_made - 1])
             if task.shard in pending:
-                _commit(context.store, task, rows, verdict, slice(start, start + count))
-            start += count
+                counts, table = _selected(rows, verdict, part)
+                commit(context.store, task, shard, table, counts, verdict.facts)
+            start = part.stop
             bar.reach(num_made)
     return tasks
 
@@ -275,7 +278,8 @@ def _vectors(store: Store, embedded: ShardManifest) -> Float[np.ndarray, "rows d
     return vectors_of(store.read(embedded, "image_embeddings"), "image")
 
 
-def _commit(store: Store, task: ShardTask, rows: Rows, verdict: Verdict, part: slice) -> None:
+def _selected(rows: Rows, verdict: Verdict, part: slice) -> tuple[RowCounts, pa.Table]:
+    """Return a shard's counts by reason and its `selection` table."""
     reasons = [None if code < 0 else verdict.reasons[code] for code in verdict.reason[part].tolist()]
     table = pa.table(
         {
@@ -287,7 +291,20 @@ def _commit(store: Store, task: ShardTask, rows: Rows, verdict: Verdict, part: s
         schema=SELECTION,
     )
     rejected = Counter(reason for reason in reasons if reason is not None)
-    counts = RowCounts(rows_in=len(reasons), kept=reasons.count(None), rejected=dict(rejected))
+    return RowCounts(rows_in=len(reasons), kept=reasons.count(None), rejected=dict(rejected)), table
+
+
+def commit(
+    store: Store,
+    task: ShardTask,
+    embedded: ShardManifest,
+    selection: pa.Table,
+    counts: RowCounts,
+    facts: Mapping[str, object],
+) -> None:
+    """Commit a shard's `selection` with, as facts, the counts by split that every training starts from."""
+    split = store.read(embedded, "image_embeddings", ["split"])["split"]
+    captions = store.read(embedded, "caption_embeddings", ["uid", "kind"])
     with store.attempt(task) as attempt:
-        attempt.write_table("selection", table)
-        attempt.commit(counts, verdict.facts)
+        attempt.write_table("selection", selection)
+        attempt.commit(counts, {**facts, **as_facts(split_counts(split, selection, captions))})

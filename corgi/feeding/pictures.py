@@ -15,6 +15,7 @@ from torch import Tensor
 
 from corgi.imaging.decode import decode_stored
 from corgi.tables.schema import Split
+from corgi.tables.split_counts import of_facts
 from corgi.tables.store import Store
 
 UNIT_PICTURES = 1024
@@ -32,13 +33,13 @@ class PictureRows:
         split: Split,
         side: int,
     ) -> None:
-        """Take the manifest paths of `download` and `curate` in one order, and count the rows of every unit."""
+        """Take the manifest paths of `download` and `curate` in one order, and each shard's count."""
         self._store, self._split, self._side = Store(root), split, side
         self._shards = list(zip(images, selections, strict=True))
         self._units: list[tuple[int, int]] = []
         self.counts: list[int] = []
         for shard in range(len(self._shards)):
-            num_rows = self._kept(shard, []).num_rows
+            num_rows = self._num_kept(shard)
             for first in range(0, num_rows, UNIT_PICTURES):
                 self._units.append((shard, first))
                 self.counts.append(min(UNIT_PICTURES, num_rows - first))
@@ -48,6 +49,11 @@ class PictureRows:
         shard, first = self._units[unit]
         encoded = self._kept(shard, ["image"])["image"].slice(first, UNIT_PICTURES)
         return {"picture": (square_pictures(encoded, self._side) * 255).round().to(torch.uint8).numpy()}
+
+    def _num_kept(self, shard: int) -> int:
+        """Return a shard's rows by the facts of its selection; those of 0.1, which has none, are counted."""
+        told = of_facts(self._store.read_shard(self._shards[shard][1]).facts)
+        return self._kept(shard, []).num_rows if told is None else told[self._split].images
 
     def _kept(self, shard: int, columns: list[str]) -> pa.Table:
         images, selection = self._shards[shard]

@@ -24,9 +24,9 @@ class PriorRows:
     """Kept pictures of a split that have a full caption: image vector and padded caption vectors, with words if asked for."""
 
     def __init__(self, shards: Sequence[EmbeddedShard], split: Split, encoder: str | None = None) -> None:
-        """Count the rows of every shard; vectors, and the token states of a text encoder, are read when a unit is loaded."""
+        """Take each shard's count; vectors, and the token states of a text encoder, are read when a unit is loaded."""
         self._shards, self._split, self._encoder = shards, split, encoder
-        self.counts: Sequence[int] = [shard.captioned_images(split, ["uid"]).num_rows for shard in shards]
+        self.counts: Sequence[int] = [shard.counts()[split].captioned for shard in shards]
 
     def load(self, unit: int) -> dict[str, np.ndarray]:
         """Return `image` [n, d], `full` and `coarse` [n, captions, d] padded with zeros to the fullest row, and their counts.
@@ -52,9 +52,9 @@ class DecoderRows:
     """Kept pictures of a split: image vector and latent; no caption is needed."""
 
     def __init__(self, shards: Sequence[EmbeddedShard], latents: Sequence[str], split: Split) -> None:
-        """Count the rows of every shard."""
+        """Take each shard's count; vectors and latents are read when a unit is loaded."""
         self._shards, self._latents, self._split = shards, latents, split
-        self.counts: Sequence[int] = [shard.images(split, ["uid"]).num_rows for shard in shards]
+        self.counts: Sequence[int] = [shard.counts()[split].images for shard in shards]
 
     def load(self, unit: int) -> dict[str, np.ndarray]:
         """Return `image` [n, d] and `latent` [n, l]."""

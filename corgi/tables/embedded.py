@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from corgi.tables.arrow import is_in, pc
 from corgi.tables.manifest import ShardManifest
 from corgi.tables.schema import Split
+from corgi.tables.split_counts import SplitCount, learnable, of_facts, split_counts
 from corgi.tables.store import Store
 from corgi.tables.vectors import concatenated, tower_names
 
@@ -40,18 +41,24 @@ class EmbeddedShard:
         """
         wanted = None if columns is None else list({"uid", "split", *columns})
         images = self._read(self.embed, "image_embeddings", wanted)
-        selection = self._read(self.curate, "selection", ["uid", "keep"])
-        if not images["uid"].equals(selection["uid"]):
-            raise AssertionError(f"shard {self.name}: embeddings and selection do not hold the same rows")
-        keep = selection["keep"]
+        keep = self._selection_of(images["uid"])["keep"]
         return images.filter(keep if split is None else pc.and_(keep, pc.equal(images["split"], split.value)))
 
     def captioned_images(self, split: Split | None = None, columns: Sequence[str] | None = None) -> pa.Table:
         """Return those of `images` that have a full caption which may be learned from."""
         images = self.images(split, columns)
-        captions = self.captions(["uid", "kind"])
-        full = set(captions.filter(pc.equal(captions["kind"], "full"))["uid"].to_pylist())
-        return images.filter(is_in(images["uid"], full - self.withheld()))
+        selection = self._read(self.curate, "selection", None)
+        learned = selection.filter(learnable(selection, self.captions(["uid", "kind"])))["uid"]
+        return images.filter(pc.is_in(images["uid"], value_set=learned.combine_chunks()))
+
+    def counts(self) -> dict[str, SplitCount]:
+        """Return the rows of each split by the facts of the selection; the tables of one of 0.1, which has none, are counted."""
+        told = of_facts(Store(self.root).read_shard(self.curate).facts)
+        if told is not None:
+            return told
+        images = self._read(self.embed, "image_embeddings", ["uid", "split"])
+        selection = self._selection_of(images["uid"])
+        return split_counts(images["split"], selection, self.captions(["uid", "kind"]))
 
     def withheld(self) -> frozenset[str]:
         """Return the uids of the pictures whose captions may not be learned from; none of them is held out."""
@@ -90,6 +97,12 @@ class EmbeddedShard:
         table = self.facts(["uid", "image"])
         chosen = table.filter(pc.and_(is_in(table["uid"], frozenset(uids)), pc.is_valid(table["image"])))
         return dict(zip(chosen["uid"].to_pylist(), chosen["image"].to_pylist(), strict=True))
+
+    def _selection_of(self, uids: pa.ChunkedArray) -> pa.Table:
+        selection = self._read(self.curate, "selection", None)
+        if not uids.equals(selection["uid"]):
+            raise AssertionError(f"shard {self.name}: embeddings and selection do not hold the same rows")
+        return selection
 
     def _read(self, path: str, table: str, columns: Sequence[str] | None) -> pa.Table:
         store = Store(self.root)

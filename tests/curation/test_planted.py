@@ -1,5 +1,6 @@
 """Promise 28: planted copies of three kinds and a host with three tenths of the rows, through the curate stage."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -63,21 +64,22 @@ SET = Planted()
 
 
 def download(context: Context) -> list[ShardTask]:
-    return _commit(context, "images")
+    return _commit(context, {"images": _images})
 
 
 def embed(context: Context) -> list[ShardTask]:
-    return _commit(context, "image_embeddings")
+    return _commit(context, {"image_embeddings": _embeddings, "caption_embeddings": _captions})
 
 
-def _commit(context: Context, name: str) -> list[ShardTask]:
+def _commit(context: Context, tables: dict[str, Callable[[list[int]], pa.Table]]) -> list[ShardTask]:
     tasks = [context.task(f"{number:05d}") for number in range(NUM_SHARDS)]
     for number, task in enumerate(tasks):
         if context.pending([task]):
-            table = _images(SET.shard(number)) if name == "images" else _embeddings(SET.shard(number))
+            rows = SET.shard(number)
             with context.store.attempt(task) as attempt:
-                attempt.write_table(name, table)
-                attempt.commit(RowCounts(rows_in=table.num_rows, kept=table.num_rows))
+                for name, table_of in tables.items():
+                    attempt.write_table(name, table_of(rows))
+                attempt.commit(RowCounts(rows_in=len(rows), kept=len(rows)))
     return tasks
 
 
@@ -95,6 +97,10 @@ def _embeddings(rows: list[int]) -> pa.Table:
         "similarity": [float(SET.similarity[n]) for n in rows],
     }
     return pa.table(columns, schema=image_embeddings({"t": DIM}))
+
+
+def _captions(rows: list[int]) -> pa.Table:
+    return pa.table({"uid": [SET.uid[n] for n in rows], "kind": ["full"] * len(rows)})
 
 
 def curated(root: Path, **curate) -> tuple[Dag, dict[str, str | None]]:

@@ -11,6 +11,7 @@ from corgi.flow.context import Context
 from corgi.flow.dag import Dag, Selection, open_dag
 from corgi.settings.recipe import Recipe
 from corgi.tables.manifest import RowCounts
+from corgi.tables.schema import Split
 from corgi.tables.store import ShardTask
 from tests.support.stages import stage
 
@@ -35,22 +36,24 @@ SHARDS: list[list[Picture]] = [
 
 
 def download(context: Context) -> list[ShardTask]:
-    return _commit(context, "images", ["uid", "sha256", "split"])
+    return _commit(context, {"images": ["uid", "sha256", "split"]})
 
 
 def embed(context: Context) -> list[ShardTask]:
-    return _commit(context, "image_embeddings", ["uid", "similarity"])
+    tables = {"image_embeddings": ["uid", "split", "similarity"], "caption_embeddings": ["uid", "kind"]}
+    return _commit(context, tables)
 
 
-def _commit(context: Context, table: str, columns: list[str]) -> list[ShardTask]:
-    names, tasks = ["uid", "sha256", "split", "similarity"], []
+def _commit(context: Context, tables: dict[str, list[str]]) -> list[ShardTask]:
+    names, tasks = ["uid", "sha256", "split", "similarity", "kind"], []
     for number, rows in enumerate(SHARDS):
         task = context.task(f"{number:05d}", {"rows": rows})
         tasks.append(task)
-        values = {name: pa.array([row[names.index(name)] for row in rows]) for name in columns}
         if context.pending([task]):
             with context.store.attempt(task) as attempt:
-                attempt.write_table(table, pa.table(values))
+                for table, columns in tables.items():
+                    values = {name: [(*row, "full")[names.index(name)] for row in rows] for name in columns}
+                    attempt.write_table(table, pa.table(values))
                 attempt.commit(RowCounts(rows_in=len(rows), kept=len(rows)))
     return tasks
 
@@ -120,6 +123,19 @@ def test_rows_are_conserved_by_reason_and_stay_in_their_shard(tmp_path):
     assert manifest.rows.rejected == Counter(reason for reason in reasons.values() if reason)
     for shard, rows in zip(made.store.shards(manifest), SHARDS, strict=True):
         assert made.store.read(shard, "selection")["uid"].to_pylist() == [row[0] for row in rows]
+
+
+@pytest.mark.law
+@pytest.mark.parametrize("caption_share", [1.0, 0.5])
+def test_the_counts_by_split_are_those_of_the_committed_rows(tmp_path, caption_share):
+    _, made = curated(tmp_path, caption_share=caption_share)
+    split = {row[0]: row[2] for shard in SHARDS for row in shard}
+    for shard in made.run.shards("curate"):
+        kept = [row for row in made.store.read(shard, "selection").to_pylist() if row["keep"]]
+        for name in Split:
+            mine = [row for row in kept if split[row["uid"]] == name]
+            expected = {"images": len(mine), "captioned": sum(row["captioned"] for row in mine)}
+            assert shard.facts["splits"][name] == expected
 
 
 def test_a_second_run_and_a_fresh_one_agree(tmp_path):

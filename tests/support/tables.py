@@ -187,8 +187,12 @@ def commit_curate(
     dropped: dict[str, Reason],
     num_shards: int = 2,
     withheld: Collection[str] = (),
+    counted: bool = True,
 ) -> StageManifest:
-    """Commit the selection; `dropped` gives the reason by url, `withheld` the urls whose captions are not learned from."""
+    """Commit the selection; `dropped` gives the reason by url, `withheld` the urls whose captions are not learned from.
+
+    Without `counted` there are no counts by split, as in selections of 0.1.
+    """
     outputs = {}
     for shard, part in _shards([p for p in pictures if p.reason is None], num_shards).items():
         rows = [
@@ -204,8 +208,25 @@ def commit_curate(
         counts = RowCounts(
             rows_in=len(part), kept=len(part) - sum(rejected.values()), rejected=dict(rejected)
         )
-        outputs[shard] = Output(counts, {"selection": pa.Table.from_pylist(rows, schema=schema.SELECTION)})
+        facts = _counts_by_split(part, {*dropped}, withheld) if counted else {}
+        tables = {"selection": pa.Table.from_pylist(rows, schema=schema.SELECTION)}
+        outputs[shard] = Output(counts, tables, facts=facts)
     return commit_stage(run, "curate", outputs, ["download", "embed"])
+
+
+def _counts_by_split(
+    pictures: Sequence[Picture], dropped: Collection[str], withheld: Collection[str]
+) -> dict[str, Any]:
+    kept = [p for p in pictures if p.url not in dropped]
+    learned = [p for p in kept if p.url not in withheld and any(kind == "full" for _, kind in p.captions)]
+    counts = {
+        split: {
+            "images": sum(p.split == split for p in kept),
+            "captioned": sum(p.split == split for p in learned),
+        }
+        for split in ("train", "val", "test")
+    }
+    return {"splits": counts}
 
 
 def tiny_run(root: Path, pictures: Sequence[Picture] | None = None, num_shards: int = 2) -> Run:

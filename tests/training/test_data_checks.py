@@ -11,7 +11,6 @@ from corgi.feeding.rows import DecoderRows, PriorRows
 from corgi.settings.errors import InputError
 from corgi.settings.training import TrainingSettings
 from corgi.tables import schema
-from corgi.tables.embedded import EmbeddedShard
 from corgi.tables.manifest import RowCounts
 from corgi.tables.run import Run
 from corgi.tables.schema import Split
@@ -22,7 +21,7 @@ from corgi.training.data_checks import (
     check_spread,
     check_val_rows,
 )
-from tests.support.tables import Output, Picture, commit_stage, some_pictures, tiny_run
+from tests.support.tables import Output, Picture, commit_curate, commit_stage, some_pictures, tiny_run
 
 
 def _latents(run: Run) -> list[str]:
@@ -60,12 +59,10 @@ def test_nothing_to_learn_from_is_one_line_that_says_what_is_missing(tmp_path, c
             check_picture_rows(rows)
 
 
-def test_captions_that_the_selection_keeps_back_are_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    every = frozenset(picture.uid for picture in some_pictures())
-    monkeypatch.setattr(EmbeddedShard, "withheld", lambda self: every)
-    shards = tiny_run(tmp_path).embedded()
+def test_captions_that_the_selection_keeps_back_are_named(tmp_path: Path) -> None:
+    run, pictures = tiny_run(tmp_path), some_pictures()
+    commit_curate(run, pictures, {}, withheld=[picture.url for picture in pictures])
+    shards = run.embedded()
     with pytest.raises(InputError, match=r"captions be learnt from; .*; raise curate\.caption_share"):
         check_prior_rows(PriorRows(shards, Split.TRAIN), shards)
 
