@@ -10,7 +10,7 @@ from corgi.flow.context import Context
 from corgi.flow.dag import Dag
 from corgi.flow.stage import RevisableStage, Stage
 from corgi.settings.errors import InputError, SettingsError
-from corgi.tables.garbage import Contents, readable_shards, referring_stages
+from corgi.tables.garbage import Contents, published, readable_shards, referring_stages
 from corgi.tables.manifest import ShardManifest, StageManifest
 from corgi.tables.schema import Reason
 from corgi.tables.store import ShardTask
@@ -197,7 +197,8 @@ def _sweep(dag: Dag, total: TakenDown) -> tuple[int, list[str]]:
     removed = {m.path: m for m in manifests if _holds(dag, m, total)}
     models = _seen_by(manifests, set(removed))
     for closed in referring_stages(store, set(removed), contents):
-        store.storage.remove(closed.path)
+        for name in published(closed):
+            store.storage.remove(name)
     for path, manifest in removed.items():
         store.storage.remove(path)
         for entry in manifest.files:

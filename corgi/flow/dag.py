@@ -22,6 +22,7 @@ from corgi.settings.recipe import Recipe
 from corgi.storage.roots import is_object_store
 from corgi.tables.manifest import RowCounts, ShardEntry, StageManifest
 from corgi.tables.run import Run
+from corgi.tables.stage_index import ListedShard
 from corgi.tables.store import ShardTask, Store
 
 
@@ -262,13 +263,14 @@ class Dag:
         return Step(stage, context.key, None, made, len(tasks), why)
 
     def close(self, context: Context, tasks: Sequence[ShardTask]) -> StageManifest:
-        """Publish a stage's manifest over the newest version of every shard.
+        """Publish a stage's manifest and index over the newest version of every shard.
 
         Raises:
             StorageError: a shard is not committed.
 
         """
         paths = self.store.committed(context.stage.name, [task.key for task in tasks])
+        listed: list[ListedShard] = []
         entries: list[ShardEntry] = []
         rows = RowCounts(rows_in=0, kept=0)
         for task in tasks:
@@ -277,6 +279,7 @@ class Dag:
                     f"{task.stage} ended without committing shard {task.shard}; other shards are safe; run the same command again"
                 )
             shard = self.store.read_shard(paths[task.key])
+            listed.append(ListedShard.of(shard))
             entries.append(ShardEntry.of(shard))
             rows = rows + shard.rows
         manifest = StageManifest(
@@ -292,7 +295,7 @@ class Dag:
             parts=context.parts,
             outside=context.outside,
         )
-        return self.store.close(manifest)
+        return self.store.close(self.store.indexed(manifest, listed))
 
 
 def open_dag(

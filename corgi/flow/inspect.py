@@ -43,7 +43,7 @@ def status(run: Run) -> Iterator[str]:
 
 
 def _num_bytes(run: Run, manifest: StageManifest) -> int:
-    return sum(entry.size for shard in run.store.each_shard(manifest) for entry in shard.files)
+    return sum(entry.size for shard in run.store.listed(manifest) for entry in shard.files)
 
 
 def lineage(run: Run, of: str | None = None) -> Iterator[str]:
@@ -65,7 +65,7 @@ def lineage(run: Run, of: str | None = None) -> Iterator[str]:
         yield f"  manifest {manifest.path}, code {manifest.code}, commit {manifest.commit or commit_of(manifest.code)}"
         yield from (f"  from {stage}: {path}" for stage, path in manifest.inputs.items())
         sources: dict[str, str] = {}
-        for shard in run.store.each_shard(manifest) if not manifest.inputs else ():
+        for shard in run.store.listed(manifest) if not manifest.inputs else ():
             sources.update({source["sha256"]: source["path"] for source in shard.facts.get("sources", [])})
         yield from (f"  from list: sha256 {sha256} {path}" for sha256, path in sources.items())
         yield from (f"  shard {entry.shard}: {entry.path} {entry.digest}" for entry in manifest.shards)
@@ -94,7 +94,7 @@ def _stage_of(run: Run, stages: dict[str, StageManifest], path: str) -> str:
     name = Path(path).name
     for stage, manifest in stages.items():
         if f"/{stage}/" in path and any(
-            entry.name == name for shard in run.store.each_shard(manifest) for entry in shard.files
+            entry.name == name for shard in run.store.listed(manifest) for entry in shard.files
         ):
             return stage
     raise InputError(
@@ -117,6 +117,10 @@ def verify(run: Run) -> Iterator[str]:
             files, size = files + len(shard.files), size + sum(entry.size for entry in shard.files)
             found = run.store.verify(shard)
             wrong += found
+            yield from found
+        if manifest.index is not None:
+            found = run.store.verify_index(manifest)
+            files, size, wrong = files + 1, size + manifest.index.size, wrong + found
             yield from found
         yield f"{name:<12} {files:>6} files  {size:>14} bytes hashed"
     if wrong:

@@ -9,6 +9,7 @@ from corgi.storage.roots import open_storage
 from corgi.tables.generations import generation
 from corgi.tables.manifest import ShardManifest, StageManifest
 from corgi.tables.run import RunFacts, run_facts
+from corgi.tables.stage_index import index_name
 from corgi.tables.store import Store
 
 _KEPT_FOLDERS = ("taken-down",)
@@ -80,7 +81,7 @@ def unreferenced(store: Store) -> dict[str, int]:
         for stage, entry in (*facts["stages"].items(), *facts["former"].items()):
             manifest = store.stage(stage, entry["key"])
             if manifest is not None:
-                kept.add(manifest.path)
+                kept.update(published(manifest))
                 shard_paths.update(listed.path for listed in manifest.shards)
     for manifest in readable_shards(store, contents.shards):
         if manifest.path in shard_paths or _is_unfinished(manifest, runs.values()):
@@ -94,6 +95,12 @@ def unreferenced(store: Store) -> dict[str, int]:
         for name, size in contents.sizes.items()
         if name not in kept and not _stays(name, kept, busy, keys)
     }
+
+
+def published(manifest: StageManifest) -> list[str]:
+    """Return the names of a stage's own files: its manifest, and its index where it has one."""
+    index = index_name(manifest)
+    return [manifest.path] if index is None else [manifest.path, index]
 
 
 def _stays(name: str, kept: set[str], busy: set[str], keys: set[str]) -> bool:

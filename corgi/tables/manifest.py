@@ -6,7 +6,7 @@
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -62,6 +62,25 @@ class _Placed(BaseModel):
     def at(self, path: str) -> Self:
         """Return the same manifest at a path."""
         return self.model_copy(update={"path": path})
+
+
+class Listing(Protocol):
+    """What names a shard's files: its manifest, or the shard as its stage's index lists it."""
+
+    @property
+    def stage(self) -> str:
+        """Return the stage that made the shard."""
+        ...
+
+    @property
+    def path(self) -> str:
+        """Return the manifest's path relative to the store."""
+        ...
+
+    @property
+    def files(self) -> tuple[FileEntry, ...]:
+        """Return the committed files."""
+        ...
 
 
 class ShardManifest(_Placed):
@@ -144,6 +163,8 @@ class StageManifest(_Placed):
     """Versions of the parts that the recipe touched; None in manifests of 0.1, where every one was 0."""
     outside: Any = None
     """What the key holds of files outside the store; None in manifests of 0.1."""
+    index: FileEntry | None = None
+    """The file beside this one that lists what the shards' manifests say; None in manifests of 0.1."""
 
     @property
     def digest(self) -> str:

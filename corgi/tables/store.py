@@ -8,7 +8,7 @@ put-if-absent (`link` on a disk, conditional put on an object store). The highes
 # pyarrow has no types
 
 import hashlib
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
@@ -24,7 +24,8 @@ from corgi.storage.roots import is_object_store, open_storage
 from corgi.storage.storage import Storage
 from corgi.tables.attempt import VECTOR_ROW_GROUP_ROWS, Attempt, ShardTask
 from corgi.tables.generations import generation, newest, publish, read_sealed
-from corgi.tables.manifest import FileEntry, ShardManifest, StageManifest, sealed
+from corgi.tables.manifest import FileEntry, Listing, ShardManifest, StageManifest, sealed
+from corgi.tables.stage_index import ListedShard, read_index, write_index
 
 __all__ = [
     "VECTOR_ROW_GROUP_ROWS",
@@ -116,6 +117,22 @@ class Store:
                 )
             yield shard
 
+    def listed(self, manifest: StageManifest) -> list[ListedShard]:
+        """Return what the manifests of a stage's shards say, in order, from the stage's index.
+
+        This is the one home of the exception: a stage closed by 0.1 has no index, so its manifests are opened one by one.
+        """
+        if manifest.index is None:
+            return [ListedShard.of(shard) for shard in self.each_shard(manifest)]
+        return read_index(self.storage, manifest)
+
+    def indexed(self, manifest: StageManifest, shards: Sequence[ListedShard]) -> StageManifest:
+        """Write the index of a stage that is about to be closed; return its manifest with the index."""
+        try:
+            return write_index(self.storage, manifest, shards)
+        except OSError as error:
+            storage_full(error, self.storage.locate(f"{manifest.stage}/closed/{manifest.key}"))
+
     def close(self, manifest: StageManifest) -> StageManifest:
         """Publish a stage's manifest as the next generation under its key."""
         return manifest.at(publish(self.storage, f"{manifest.stage}/closed/{manifest.key}", sealed(manifest)))
@@ -131,7 +148,7 @@ class Store:
         finally:
             attempt.discard()
 
-    def entry(self, manifest: ShardManifest, table: str) -> FileEntry:
+    def entry(self, manifest: Listing, table: str) -> FileEntry:
         """Return the only file a manifest lists for a table.
 
         Raises:
@@ -145,11 +162,11 @@ class Store:
             )
         return entries[0]
 
-    def path(self, manifest: ShardManifest, table: str) -> Path:
+    def path(self, manifest: Listing, table: str) -> Path:
         """Return a verified path on this machine of the only file a manifest lists for a table."""
         return self.verified(manifest, self.entry(manifest, table))
 
-    def read(self, manifest: ShardManifest, table: str, columns: list[str] | None = None) -> pa.Table:
+    def read(self, manifest: Listing, table: str, columns: list[str] | None = None) -> pa.Table:
         """Return a shard's table, read after its sha256 was checked."""
         return pq.read_table(
             self._source(manifest, self.entry(manifest, table)),
@@ -158,11 +175,11 @@ class Store:
             page_checksum_verification=True,
         )
 
-    def schema(self, manifest: ShardManifest, table: str) -> pa.Schema:
+    def schema(self, manifest: Listing, table: str) -> pa.Schema:
         """Return the columns of a shard's table."""
         return pq.read_schema(self._source(manifest, self.entry(manifest, table)))
 
-    def verified(self, manifest: ShardManifest, entry: FileEntry) -> Path:
+    def verified(self, manifest: Listing, entry: FileEntry) -> Path:
         """Return a path on this machine of a listed file after comparing size and sha256.
 
         Raises:
@@ -179,7 +196,7 @@ class Store:
         self._check_hash(manifest, entry, found)
         return path
 
-    def verify(self, manifest: ShardManifest) -> list[str]:
+    def verify(self, manifest: Listing) -> list[str]:
         """Hash every file of a shard; return one line for each that is not as committed."""
         complaints = []
         for entry in manifest.files:
@@ -193,11 +210,19 @@ class Store:
                 complaints.append(str(error).partition(";")[0])
         return complaints
 
-    def file_name(self, manifest: ShardManifest, entry: FileEntry) -> str:
+    def verify_index(self, manifest: StageManifest) -> list[str]:
+        """Read a stage's index; return one line if it is not as written."""
+        try:
+            self.listed(manifest)
+        except StorageError as error:
+            return [str(error).partition(";")[0]]
+        return []
+
+    def file_name(self, manifest: Listing, entry: FileEntry) -> str:
         """Return a listed file's name relative to the store."""
         return f"{manifest.path.rpartition('/')[0]}/{entry.name}"
 
-    def _source(self, manifest: ShardManifest, entry: FileEntry) -> Path | pa.BufferReader:
+    def _source(self, manifest: Listing, entry: FileEntry) -> Path | pa.BufferReader:
         """Return what Parquet is read from: the file itself, or the bytes of an object, verified."""
         if not is_object_store(self.location):
             return self.verified(manifest, entry)
@@ -210,7 +235,7 @@ class Store:
         self._check_hash(manifest, entry, hashlib.sha256(data).hexdigest())
         return pa.BufferReader(data)
 
-    def _check_size(self, manifest: ShardManifest, entry: FileEntry) -> None:
+    def _check_size(self, manifest: Listing, entry: FileEntry) -> None:
         name = self.file_name(manifest, entry)
         try:
             size = self.storage.size(name)
@@ -225,19 +250,19 @@ class Store:
                 f"{self.storage.locate(name)} has {size} bytes, its manifest says {entry.size}; {_advice(manifest)}"
             )
 
-    def _check_hash(self, manifest: ShardManifest, entry: FileEntry, found: str) -> None:
+    def _check_hash(self, manifest: Listing, entry: FileEntry, found: str) -> None:
         if found != entry.sha256:
             raise StorageError(
                 f"{self.storage.locate(self.file_name(manifest, entry))} does not match its sha256: expected {entry.sha256}, found {found}; {_advice(manifest)}"
             )
 
-    def _unreadable(self, manifest: ShardManifest, name: str, error: OSError) -> NoReturn:
+    def _unreadable(self, manifest: Listing, name: str, error: OSError) -> NoReturn:
         raise StorageError(
             f"{self.storage.locate(name)} cannot be read ({error.strerror or error}); {_advice(manifest)}"
         ) from error
 
 
-def _advice(manifest: ShardManifest) -> str:
+def _advice(manifest: Listing) -> str:
     return f"other shards are safe; rerun with --only {manifest.stage} --force"
 
 

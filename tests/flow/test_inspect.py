@@ -9,6 +9,7 @@ import pytest
 from corgi.flow import code, locks
 from corgi.flow.dag import open_dag
 from corgi.settings.recipe import load
+from corgi.tables.stage_index import index_name
 from tests.flow.conftest import ALL
 from tests.support import toy_stages
 
@@ -27,9 +28,9 @@ def test_a_run_that_does_not_exist_is_one_line_and_exit_3(toy, one_line, flag):
 def test_verify_hashes_every_file_and_names_what_is_wrong(finished, one_line):
     assert finished.run("--verify") == 0
     assert [line.split()[:3] for line in finished.said.splitlines()] == [
-        ["numbers", "4", "files"],
-        ["squares", "4", "files"],
-        ["total", "1", "files"],
+        ["numbers", "5", "files"],
+        ["squares", "5", "files"],
+        ["total", "2", "files"],
     ]
     run, rng = finished.opened(), random.Random(0)
     shards = [run.shards(stage)[n] for stage, n in (("numbers", 1), ("squares", 2), ("total", 0))]
@@ -43,6 +44,13 @@ def test_verify_hashes_every_file_and_names_what_is_wrong(finished, one_line):
     assert all(str(path) in finished.said for path in paths)
     paths[0].write_bytes(b"")
     one_line(finished.run("--verify"), "StorageError", f"{paths[0]} has 0 bytes, its manifest says ")
+
+
+def test_verify_names_an_index_that_is_not_as_written(finished, one_line):
+    run = finished.opened()
+    index = run.store.root / (index_name(run.stages()["squares"]) or "")
+    index.write_bytes(index.read_bytes()[:-1])
+    one_line(finished.run("--verify"), "StorageError", f"{index} does not match its sha256 ")
 
 
 def test_gc_shows_first_and_removes_only_what_no_run_refers_to(finished):

@@ -17,6 +17,7 @@ from corgi.tables import schema
 from corgi.tables.manifest import RowCounts, ShardEntry, ShardManifest, StageManifest
 from corgi.tables.run import Run
 from corgi.tables.schema import Reason
+from corgi.tables.stage_index import ListedShard
 from corgi.tables.store import ShardTask, Store
 
 TOWER = "own"
@@ -84,21 +85,18 @@ def commit_stage(
     total = RowCounts(rows_in=0, kept=0)
     for shard in shards:
         total = total + shard.rows
-    manifest = run.store.close(
-        StageManifest(
-            stage=stage,
-            key=digest([stage, [shard.digest for shard in shards]]),
-            version=1,
-            code="c0de" * 8,
-            commit="f00d" * 10,
-            settings={},
-            inputs={name: found.path for name, found in made_from.items()},
-            shards=tuple(
-                ShardEntry(shard=shard.shard, path=shard.path, digest=shard.digest) for shard in shards
-            ),
-            rows=total,
-        )
+    manifest = StageManifest(
+        stage=stage,
+        key=digest([stage, [shard.digest for shard in shards]]),
+        version=1,
+        code="c0de" * 8,
+        commit="f00d" * 10,
+        settings={},
+        inputs={name: found.path for name, found in made_from.items()},
+        shards=tuple(ShardEntry(shard=shard.shard, path=shard.path, digest=shard.digest) for shard in shards),
+        rows=total,
     )
+    manifest = run.store.close(run.store.indexed(manifest, [ListedShard.of(shard) for shard in shards]))
     run.record(stage, manifest)
     return manifest
 

@@ -1,0 +1,151 @@
+"""The shards of a closed stage in one file beside its manifest: a reader opens it instead of one manifest per shard."""
+
+# pyright: reportMissingTypeStubs=false, reportUnknownArgumentType=false, reportUnknownMemberType=false, reportUnknownParameterType=false, reportUnknownVariableType=false
+# pyarrow has no types
+
+import hashlib
+import json
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from corgi.settings.errors import StorageError
+from corgi.storage.storage import Storage
+from corgi.tables.manifest import FileEntry, RowCounts, ShardManifest, StageManifest
+
+INDEX_TABLE = "index"
+_FILE = pa.struct(
+    [
+        ("table", pa.string()),
+        ("name", pa.string()),
+        ("size", pa.int64()),
+        ("sha256", pa.string()),
+        ("rows", pa.int64()),
+    ]
+)
+INDEX = pa.schema(
+    [
+        ("shard", pa.string()),
+        ("path", pa.string()),
+        ("digest", pa.string()),
+        ("rows_in", pa.int64()),
+        ("kept", pa.int64()),
+        ("rejected", pa.string()),
+        ("files", pa.list_(_FILE)),
+        ("facts", pa.string()),
+    ]
+)
+"""One row per shard in the stage's order; rejected (rows by reason) and facts are JSON."""
+
+
+@dataclass(frozen=True, slots=True)
+class ListedShard:
+    """What a shard's manifest says of its content: path and digest, rows by reason, files and facts."""
+
+    stage: str
+    shard: str
+    path: str
+    digest: str
+    rows: RowCounts
+    files: tuple[FileEntry, ...]
+    facts: dict[str, Any] = field(default_factory=dict[str, Any])
+
+    @classmethod
+    def of(cls, manifest: ShardManifest) -> Self:
+        """Return what a manifest says."""
+        return cls(
+            manifest.stage,
+            manifest.shard,
+            manifest.path,
+            manifest.digest,
+            manifest.rows,
+            manifest.files,
+            manifest.facts,
+        )
+
+
+def write_index(storage: Storage, manifest: StageManifest, shards: Sequence[ListedShard]) -> StageManifest:
+    """Write the index of a stage's shards, durable, and return the stage's manifest with it; nothing is published yet."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(_table_of(shards), sink, compression="zstd", write_page_checksum=True)
+    data = sink.getvalue().to_pybytes()
+    name = f"{uuid.uuid4().hex[:12]}-{INDEX_TABLE}.parquet"
+    folder = f"{manifest.stage}/closed/{manifest.key}"
+    storage.make(folder)
+    with storage.create(f"{folder}/{name}") as handle:
+        handle.write(data)
+    storage.sync(folder)
+    entry = FileEntry(
+        table=INDEX_TABLE,
+        name=name,
+        size=len(data),
+        sha256=hashlib.sha256(data).hexdigest(),
+        rows=len(shards),
+    )
+    return manifest.model_copy(update={"index": entry})
+
+
+def read_index(storage: Storage, manifest: StageManifest) -> list[ListedShard]:
+    """Return the shards in a stage's index, which is compared with its sha256 and with the shards that the manifest lists.
+
+    Raises:
+        StorageError: the index is missing or is not the one that was written.
+
+    """
+    name = index_name(manifest)
+    assert name is not None
+    assert manifest.index is not None
+    try:
+        data = storage.read(name)
+    except OSError as error:
+        raise StorageError(
+            f"{storage.locate(name)} cannot be read ({error.strerror or error}); {_advice(storage, manifest)}"
+        ) from error
+    if hashlib.sha256(data).hexdigest() != manifest.index.sha256:
+        raise StorageError(
+            f"{storage.locate(name)} does not match its sha256 {manifest.index.sha256}; {_advice(storage, manifest)}"
+        )
+    shards = _shards_of(manifest.stage, pq.read_table(pa.BufferReader(data)))
+    listed = [(entry.shard, entry.path, entry.digest) for entry in manifest.shards]
+    if [(shard.shard, shard.path, shard.digest) for shard in shards] != listed:
+        raise StorageError(
+            f"{storage.locate(name)} lists other shards than its manifest; {_advice(storage, manifest)}"
+        )
+    return shards
+
+
+def index_name(manifest: StageManifest) -> str | None:
+    """Return the name of a stage's index relative to the store; None for a stage closed by 0.1."""
+    return None if manifest.index is None else f"{manifest.path.rpartition('/')[0]}/{manifest.index.name}"
+
+
+def _table_of(shards: Sequence[ListedShard]) -> pa.Table:
+    columns = {
+        "shard": [shard.shard for shard in shards],
+        "path": [shard.path for shard in shards],
+        "digest": [shard.digest for shard in shards],
+        "rows_in": [shard.rows.rows_in for shard in shards],
+        "kept": [shard.rows.kept for shard in shards],
+        "rejected": [json.dumps(shard.rows.rejected, sort_keys=True) for shard in shards],
+        "files": [[entry.model_dump() for entry in shard.files] for shard in shards],
+        "facts": [json.dumps(shard.facts, sort_keys=True) for shard in shards],
+    }
+    return pa.table(columns, schema=INDEX)
+
+
+def _shards_of(stage: str, table: pa.Table) -> list[ListedShard]:
+    columns: dict[str, list[Any]] = {name: table[name].to_pylist() for name in INDEX.names}
+    rows = zip(columns["rows_in"], columns["kept"], columns["rejected"], strict=True)
+    counts = [RowCounts(rows_in=total, kept=kept, rejected=json.loads(told)) for total, kept, told in rows]
+    files = [tuple(FileEntry.model_construct(**entry) for entry in each) for each in columns["files"]]
+    facts = [json.loads(text) for text in columns["facts"]]
+    named = zip(columns["shard"], columns["path"], columns["digest"], counts, files, facts, strict=True)
+    return [ListedShard(stage, *row) for row in named]
+
+
+def _advice(storage: Storage, manifest: StageManifest) -> str:
+    return f"its shards are safe; remove {storage.locate(manifest.path)} and run the same command"
