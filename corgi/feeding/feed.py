@@ -80,6 +80,17 @@ def first_rows(rows: Rows, limit: int) -> dict[str, np.ndarray]:
     return {name: joined([unit[name] for unit in units]) for name in units[0]} if units else {}
 
 
+def rows_between(rows: Rows, wanted: range) -> dict[str, np.ndarray]:
+    """Return some of the rows of all units laid end to end; units without any of them are not read. Empty without rows."""
+    ends = np.cumsum(rows.counts, dtype=np.int64)
+    found = []
+    for unit, (end, count) in enumerate(zip(ends.tolist(), rows.counts, strict=True)):
+        first, last = max(wanted.start - end + count, 0), min(wanted.stop - end + count, count)
+        if first < last:
+            found.append({name: values[first:last] for name, values in rows.load(unit).items()})
+    return {name: joined([part[name] for part in found]) for name in found[0]} if found else {}
+
+
 class Feed:
     """Yields one worker's batches from a step on.
 

@@ -13,6 +13,9 @@ from corgi.tracking.environment import mode_here, with_environment
 from corgi.tracking.tracked_run import Line, Shown, TrackedRun
 from corgi.tracking.wandb_sender import Sender, media
 
+VAL = "val/"
+"""Prefix of the figures on val in a line of metrics."""
+
 
 class Tracker:
     """The metric files of one run, and its W&B run."""
@@ -74,6 +77,20 @@ class Tracker:
             self._sender.put([line])
         elif self._sender is not None:
             self._held.append(line)
+
+
+def val_figures(metrics_file: Path) -> dict[int, dict[str, float]]:
+    """Return the figures on val by the step at which they were measured; a line cut short by a kill holds none."""
+    found: dict[int, dict[str, float]] = {}
+    for text in metrics_file.read_text().splitlines() if metrics_file.exists() else []:
+        try:
+            line = json.loads(text)
+        except ValueError:
+            continue
+        told = {name.removeprefix(VAL): value for name, value in line.items() if name.startswith(VAL)}
+        if told:
+            found[line["step"]] = {name: value for name, value in told.items() if value is not None}
+    return found
 
 
 def _lines_until(run: TrackedRun, step: int) -> list[Line]:

@@ -23,6 +23,7 @@ from corgi.settings.errors import StorageError
 from corgi.settings.section import digest
 from corgi.storage.errors import storage_full
 from corgi.storage.files import publish, sync
+from corgi.tracking.tracker import val_figures
 from corgi.training.listing import COMMITTED, Content, entry, files, read_listing, sync_folders
 from corgi.training.ranks import barrier, from_first, gathered, rank, world_size
 from corgi.training.training import Training
@@ -136,13 +137,16 @@ class Checkpoints:
 
     def _best(self, committed: list[Path]) -> list[Path]:
         """Return the best checkpoints by the metric measured at their own step. Those without a finite value are not ranked."""
+        if not self.settings.keep_best:
+            return []
         sign = 1 if self.settings.best_is == "largest" else -1
-        scored: list[tuple[float, int, Path]] = []
-        for path in committed if self.settings.keep_best else ():
-            state = read_listing(path).content["state"]
-            value = state.get("figures", {}).get(self.settings.best_metric)
-            if state.get("figures_step") == _step(path) and value is not None and math.isfinite(value):
-                scored.append((sign * value, _step(path), path))
+        figures = val_figures(self.training.metrics_file)
+        measured = [(figures.get(_step(path), {}).get(self.settings.best_metric), path) for path in committed]
+        scored = [
+            (sign * value, _step(path), path)
+            for value, path in measured
+            if value is not None and math.isfinite(value)
+        ]
         return [path for *_, path in sorted(scored, reverse=True)[: self.settings.keep_best]]
 
 

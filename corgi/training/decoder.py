@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from corgi.diffusion.loss import from_x0, prediction_weight, squared_error
 from corgi.diffusion.schedule import Schedule
 from corgi.diffusion.shifted import ShiftedDiffusion, ShiftTable
-from corgi.feeding.feed import first_rows
+from corgi.feeding.feed import rows_between
 from corgi.feeding.noise import Noise
 from corgi.feeding.rows import DecoderRows, NeighbourRows, embedded_shards, neighbours_among, vector_moments
 from corgi.flow.cluster import connect
@@ -31,6 +31,7 @@ from corgi.tables.store import ShardTask, Store
 from corgi.tracking.tracked_run import Shown
 from corgi.training.autoencoder import AUTOENCODER_FACT, check_same_autoencoder, load_autoencoder
 from corgi.training.data_checks import check_picture_rows, check_val_rows
+from corgi.training.ranks import own_rows, rows_of_all
 from corgi.training.trainer import final_weights, train
 from corgi.training.training import Training
 
@@ -254,22 +255,24 @@ class DecoderObjective:
         return self._error(model, batch, noise, t).mean(), {}
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
-        """Return the weighted error on val at fixed noise; empty without val rows."""
-        val = self._val(MAX_VAL_PICTURES)
-        num_rows = len(val.get("image", ()))
-        errors: list[Tensor] = []
-        for first in range(0, num_rows, VAL_BATCH):
+        """Return the weighted error on val at fixed noise, each rank that of its share of the rows; empty without val rows."""
+        rows, device = self.rows(Split.VAL), self.table.mean.device
+        own = own_rows(min(MAX_VAL_PICTURES, sum(rows.counts)))
+        val = rows_between(rows, own)
+        errors = [torch.zeros(0, device=device)]
+        for first in range(0, len(own), VAL_BATCH):
             batch = self._placed(val, first, VAL_BATCH)
-            positions = torch.arange(first, first + len(batch["image"]))
-            noise = Noise(self.settings.seed, positions, self.table.mean.device)
+            positions = own.start + torch.arange(first, first + len(batch["image"]))
+            noise = Noise(self.settings.seed, positions, device)
             t = noise.integers(1, self.process.schedule.num_steps + 1, TIMESTEP)
             with torch.no_grad():
-                errors.append(self._error(model.eval(), batch, noise, t, augment=False))
-        return {"loss": float(torch.cat(errors).mean())} if errors else {}
+                errors.append(self._error(model.eval(), batch, noise, t, augment=False).float())
+        everything = rows_of_all(torch.cat(errors))
+        return {"loss": float(everything.mean())} if len(everything) else {}
 
     def show(self, model: nn.Module) -> Shown:
         """Return a grid: what the autoencoder makes of the first val pictures' latents, and what is painted for their embeddings below."""
-        batch = self._placed(self._val(SHOWN_PICTURES), 0, SHOWN_PICTURES)
+        batch = self._placed(rows_between(self.rows(Split.VAL), range(SHOWN_PICTURES)), 0, SHOWN_PICTURES)
         if not batch:
             return Shown()
         store = Store(self.root)
@@ -280,10 +283,6 @@ class DecoderObjective:
         rows = [to_bytes(autoencoder.decode(batch["latent"])), painted]
         grid = torch.cat([torch.cat(list(row), dim=1) for row in rows], dim=0)
         return Shown(pictures={"samples": grid.cpu().numpy()})
-
-    def _val(self, limit: int) -> dict[str, np.ndarray]:
-        """Return the columns of the first kept val pictures; empty when there is none."""
-        return {name: values[:limit] for name, values in first_rows(self.rows(Split.VAL), limit).items()}
 
     def _placed(self, columns: dict[str, np.ndarray], first: int, number: int) -> dict[str, Tensor]:
         """Return some rows of columns on the device."""

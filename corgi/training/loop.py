@@ -14,6 +14,7 @@ from corgi.feeding.noise import Noise
 from corgi.feeding.order import Order, lanes_for
 from corgi.settings.errors import InputError
 from corgi.tracking import tracker as tracking
+from corgi.tracking.tracker import VAL, val_figures
 from corgi.training.checkpoint import Checkpoint, Checkpoints, finish, is_finished
 from corgi.training.ema import Ema
 from corgi.training.engine import (
@@ -33,7 +34,7 @@ from corgi.training.objective import Objective, Shows
 from corgi.training.probe import Probe
 from corgi.training.profile import profiled
 from corgi.training.progress import Clock, Means, memory_gib, peak_tflops
-from corgi.training.ranks import barrier, from_first, rank, world_size
+from corgi.training.ranks import barrier, copy_from_first, from_first, rank, world_size
 from corgi.training.shared_folder import check_shared
 from corgi.training.training import Training
 from corgi.training.universal import converted, needs_conversion
@@ -96,11 +97,12 @@ class _Loop:
         self.feed = Feed(rows, order, self.settings.global_batch, worker, pin=self.settings.use_gpu)
         self.checkpoints = Checkpoints(training)
         self.num_micro = micro_batches(self.settings)
-        self.step = self.num_skipped = self.figures_step = 0
+        self.step = self.num_skipped = 0
         self.means = Means()
-        self.figures: dict[str, float] = {}
+        self.figures: dict[int, dict[str, float]] = {}
         self.tracker: tracking.Tracker | None = None
-        self._evaluated: nn.Module | None = None
+        self._averaged: nn.Module | None = None
+        self._saved_step = 0
         self._noticed = False
         self._resume(model)
 
@@ -118,9 +120,12 @@ class _Loop:
             self.tracker = tracking.Tracker(self.training.tracked, self.step)
             how = " after conversion" if universal else ""
             self._say(f"from step {self.step} of {self.settings.num_steps}{how}, {world_size()} workers")
+        self.figures = from_first(val_figures(self.training.metrics_file) if rank() == 0 else {})
 
     def run(self) -> None:
-        """Run the remaining steps."""
+        """Run the remaining steps, after the evaluation that an attempt which died owed."""
+        if self.step and self._owes_evaluation():
+            self._evaluate()
         clock = Clock()
         agreement = Agreement(self.settings.checkpoint_every_minutes * 60, NOTICE_EVERY_S)
         batches = self.feed.batches(self.step, self.settings.num_steps)
@@ -138,9 +143,10 @@ class _Loop:
     def finish(self) -> None:
         """Commit the final weights; the last step evaluated them."""
         if rank() == 0:
-            facts = {"steps": self.step, "skipped_steps": self.num_skipped, "val": self.figures}
+            figures = self.figures.get(self.step, {})
+            facts = {"steps": self.step, "skipped_steps": self.num_skipped, "val": figures}
             finish(self.training, self.ema.weights(module_of(self.engine)), facts)
-            self._say("done" + "".join(f", {name} {value:.4g}" for name, value in self.figures.items()))
+            self._say("done" + "".join(f", {name} {value:.4g}" for name, value in figures.items()))
         barrier()
 
     def close(self) -> None:
@@ -189,8 +195,6 @@ class _Loop:
         settings, last = self.settings, self.step == self.settings.num_steps
         if last or self.step % settings.log_every_steps == 0:
             self._log(clock)
-        if last or (settings.eval_every_steps and self.step % settings.eval_every_steps == 0):
-            self._evaluate()
         due, look = agreement.next()
         leaving = look and not self._noticed and self.notice()
         if last or due or leaving or self.step % settings.checkpoint_every_steps == 0:
@@ -204,6 +208,12 @@ class _Loop:
                 self._say(f"a node is about to go: checkpoint at step {self.step}")
             if self.checkpoints.uploader is not None:
                 self.checkpoints.uploader.wait(_UPLOAD_BEFORE_LEAVING_S)
+        if self._owes_evaluation():  # after the checkpoint: a training that dies here goes on from it
+            self._evaluate()
+
+    def _owes_evaluation(self) -> bool:
+        every, last = self.settings.eval_every_steps, self.step == self.settings.num_steps
+        return (last or bool(every and self.step % every == 0)) and self.step not in self.figures
 
     def _log(self, clock: Clock) -> None:
         values: dict[str, float | None] = {"loss": None, **self.means.take()}
@@ -227,32 +237,36 @@ class _Loop:
         return {**lap, "memory_gib": memory_gib(self.device), "tflops_per_worker": tflops, **utilisation}
 
     def _evaluate(self) -> None:
-        """Evaluate the averaged weights on rank 0 while the other ranks wait for the figures."""
-        figures = self._figures() if rank() == 0 else {}
-        self.figures, self.figures_step = from_first(figures), self.step
+        """Evaluate the averaged weights on all ranks, each on its share of the val rows."""
+        figures = self.figures[self.step] = from_first(self._figures())
         if self.tracker is not None and figures:
-            self.tracker.log(self.step, {f"val/{name}": value for name, value in figures.items()})
+            self.tracker.log(self.step, {f"{VAL}{name}": value for name, value in figures.items()})
             self._show(self.tracker)
+            if self._saved_step == self.step:
+                self.tracker.commit()
 
     @torch.no_grad()
     @torch.random.fork_rng()
     def _figures(self) -> dict[str, float]:
-        if self._evaluated is None:
-            self._evaluated = self.objective.model().to(self.device).eval()
-        self._evaluated.load_state_dict(self.ema.weights(module_of(self.engine)))
-        return {name: float(value) for name, value in self.objective.evaluate(self._evaluated).items()}
+        if self._averaged is None:
+            self._averaged = self.objective.model().to(self.device).eval()
+        if rank() == 0:
+            self._averaged.load_state_dict(self.ema.weights(module_of(self.engine)))
+        copy_from_first(self._averaged)
+        return {name: float(value) for name, value in self.objective.evaluate(self._averaged).items()}
 
     @torch.no_grad()
     @torch.random.fork_rng()
     def _show(self, tracker: tracking.Tracker) -> None:
-        if isinstance(self.objective, Shows) and self._evaluated is not None:
-            tracker.show(self.step, self.objective.show(self._evaluated))
+        if isinstance(self.objective, Shows) and self._averaged is not None:
+            tracker.show(self.step, self.objective.show(self._averaged))
 
     def _save(self) -> None:
         self.means.fold()
         if self.tracker is not None:
             self.tracker.commit()
         self.checkpoints.save(self.step, self._state(), self._write)
+        self._saved_step = self.step
         self.report({"name": self.training.name, "step": self.step})
 
     def _write(self, folder: Path) -> None:
@@ -265,15 +279,12 @@ class _Loop:
             "world_size": world_size(),
             "skipped_steps": self.num_skipped,
             "means": self.means.state(),
-            "figures": self.figures,
-            "figures_step": self.figures_step,
             "probe": self.probe.loss(self.engine),
         }
 
     def _restore(self, found: Checkpoint) -> None:
-        self.step = found.step
+        self.step = self._saved_step = found.step
         self.num_skipped = found.state["skipped_steps"]
-        self.figures, self.figures_step = found.state["figures"], found.state.get("figures_step", 0)
         self.means = Means(*found.state["means"])
         if rank() == 0:
             self.ema.load(found.folder / _EMA_FILE, self.device)

@@ -33,7 +33,10 @@ class Objective(Protocol):
         ...
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
-        """Return figures on val; called on rank 0 only, with the averaged weights in fp32."""
+        """Return figures on val; a collective that every rank calls with the averaged weights in fp32.
+
+        Rank 0's figures count. Each rank measures its share of the rows (`own_rows`, `rows_of_all`) where they are many.
+        """
         ...
 
 

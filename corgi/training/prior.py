@@ -32,6 +32,7 @@ from corgi.tables.store import ShardTask, Store
 from corgi.tracking.tracked_run import Shown
 from corgi.training.data_checks import check_prior_rows, check_val_rows
 from corgi.training.prior_sizes import config_of, num_weights
+from corgi.training.ranks import own_rows, rows_of_all
 from corgi.training.shift_table import shift_scale, shift_table
 from corgi.training.similarity import similarities
 from corgi.training.trainer import final_weights, train
@@ -45,6 +46,8 @@ LEVEL_STRIDE = 16
 
 MAX_VAL_ROWS = 512
 MAX_SHOWN_ROWS = 256
+VAL_BATCH = 128
+"""Val rows that are sampled at once."""
 
 
 def run(context: Context) -> list[ShardTask]:
@@ -260,12 +263,16 @@ class PriorObjective:
         )
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
-        """Return cosines of sampled embeddings on val, under DALLE2-pytorch's names; empty without val rows."""
+        """Return cosines of sampled embeddings on val, under DALLE2-pytorch's names; empty without val rows.
+
+        Each rank samples its share of the rows.
+        """
         if not (val := self._val(MAX_VAL_ROWS)):
             return {}
         image, text = val["image"], val["text"]
         prior = self._prior(model)
-        figures = similarities(self._sampled(prior, val), image, text)
+        sampled = rows_of_all(self._sampled(prior, val, own_rows(len(text))))
+        figures = similarities(sampled, image, text)
         if prior.process.table.num_clusters > 1:
             seeds = range(len(text)) if self.choice.is_drawn else None
             own = choose_cluster(image, prior.process.table.mean)
@@ -278,7 +285,8 @@ class PriorObjective:
         """Return how the cosines of sampled to true embeddings are spread on val; nothing without val rows."""
         if not (val := self._val(MAX_SHOWN_ROWS)):
             return Shown()
-        cosines = (self._sampled(self._prior(model), val) * val["image"]).sum(-1)
+        everything = range(len(val["image"]))
+        cosines = (self._sampled(self._prior(model), val, everything) * val["image"]).sum(-1)
         return Shown(histograms={"cosine to the true embedding": cosines.double().cpu().numpy()})
 
     def _prior(self, model: nn.Module) -> TextPrior:
@@ -300,10 +308,17 @@ class PriorObjective:
             loaded["encodings"] = cut_or_pad(words, self.settings.num_text_tokens)[:, 0]
         return loaded
 
-    def _sampled(self, prior: TextPrior, val: dict[str, Tensor]) -> Float[Tensor, "n dim"]:
-        """Sample one embedding per row. Row i has seed i, so a shorter run gives the first rows of a longer one."""
+    def _sampled(self, prior: TextPrior, val: dict[str, Tensor], rows: range) -> Float[Tensor, "n dim"]:
+        """Sample one embedding for each of some rows, a few at once; row i has seed i, so that a share gives the rows of the whole."""
         sampling = Sampling(self.settings.sample_steps, self.settings.sampler)
-        return prior.sample(val["text"], range(len(val["text"])), sampling, val.get("encodings"))
+        made = [val["image"][:0]]
+        for first in range(rows.start, rows.stop, VAL_BATCH):
+            part = range(first, min(first + VAL_BATCH, rows.stop))
+            text, *encodings = (
+                val[name][part.start : part.stop] for name in ("text", "encodings") if name in val
+            )
+            made.append(prior.sample(text, part, sampling, *encodings))
+        return torch.cat(made)
 
 
 def _training(

@@ -2,7 +2,9 @@
 
 from typing import TypeVar
 
+import torch
 import torch.distributed as dist
+from torch import Tensor, nn
 
 _Value = TypeVar("_Value")
 
@@ -39,3 +41,20 @@ def gathered(value: _Value) -> list[_Value]:
     held: list[_Value] = [value] * world_size()
     dist.all_gather_object(held, value)
     return held
+
+
+def own_rows(num_rows: int) -> range:
+    """Return this worker's share of so many rows: those of all workers follow each other by rank, one row apart at most."""
+    return range(num_rows * rank() // world_size(), num_rows * (rank() + 1) // world_size())
+
+
+def rows_of_all(rows: Tensor) -> Tensor:
+    """Return the rows of every worker, in order of rank, on every worker."""
+    return torch.cat([part.to(rows.device) for part in gathered(rows.cpu())]) if world_size() > 1 else rows
+
+
+def copy_from_first(module: nn.Module) -> None:
+    """Give every worker the parameters and buffers that rank 0's module has."""
+    if world_size() > 1:
+        for value in module.state_dict().values():
+            dist.broadcast(value, src=0)

@@ -1,11 +1,12 @@
 import threading
 from collections import Counter
+from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
 
-from corgi.feeding.feed import Feed, dense, joined
+from corgi.feeding.feed import Feed, dense, joined, rows_between
 from corgi.feeding.order import Order
 from corgi.settings.errors import InputError, SettingsError
 from tests.support.tiny_training import TinyRows
@@ -110,3 +111,18 @@ def test_wrong_sizes_are_said() -> None:
     rows = TinyRows((10,), dim=1)
     with pytest.raises(InputError, match="11 were announced"):
         Feed(rows, Order([11], 1, 1, 2), 1, (0, 1)).batch(0)
+
+
+@pytest.mark.law
+@pytest.mark.parametrize(
+    "cuts", [(0, 112), (0, 37, 112), (0, 5, 5, 40, 56, 57, 108, 112), (3, 4), (112, 130), (130, 140)]
+)
+def test_rows_between_are_those_of_the_whole_and_other_units_are_not_read(cuts: tuple[int, ...]) -> None:
+    rows = TinyRows((37, 0, 20, 51, 4), dim=1)
+    ends = np.cumsum(rows.counts)
+    for first, last in pairwise(cuts):
+        rows.loads.clear()
+        found = rows_between(rows, range(first, last)).get("uid", np.zeros(0))
+        wanted = np.arange(first, min(last, 112)) if first < 112 else np.zeros(0)
+        assert found.tolist() == wanted.tolist()
+        assert rows.loads == sorted({int(np.searchsorted(ends, uid, side="right")) for uid in wanted})

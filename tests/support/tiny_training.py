@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from corgi.feeding.noise import Noise
 from corgi.settings.training import TrackingSettings, TrainingSettings
+from corgi.training.ranks import own_rows, rows_of_all
 from corgi.training.training import Training
 
 
@@ -59,7 +60,8 @@ class Net(nn.Module):
 class TinyObjective:
     """Predict the row from a noisy copy.
 
-    `fault` harms each rank once at a step: {"kind": "raise"} on all ranks, {"kind": "kill"} or {"kind": "hang"} on the last one;
+    `fault` harms each rank once at a step: {"kind": "raise"} on all ranks, {"kind": "kill"} or {"kind": "hang"} on the last one,
+    {"kind": "evaluate"} on all ranks in the first evaluation;
     a NaN loss comes at every position of `bad`; `log` is the prefix of the files that say which row came where.
     """
 
@@ -92,6 +94,7 @@ class TinyObjective:
                 handle.writelines(f"{p} {u}\n" for p, u in zip(positions, batch["uid"].tolist(), strict=True))
         if (
             self.fault
+            and self.fault["kind"] != "evaluate"
             and torch.is_grad_enabled()
             and positions[0] // self.fault["global_batch"] in _steps(self.fault)
         ):
@@ -108,7 +111,11 @@ class TinyObjective:
         x = torch.from_numpy(self.rows().load(0)["x"])
         assert all(p.dtype == torch.float32 for p in model.parameters())
         assert not model.training
-        return {"error": float((model(x) - x).square().mean())}
+        if self.fault and self.fault["kind"] == "evaluate":
+            self._fail_once(self.fault, self.fault["step"])
+        own = own_rows(len(x))
+        part = x[own.start : own.stop]
+        return {"error": float(rows_of_all((model(part) - part).square().mean(1)).mean())}
 
     def _fail_once(self, fault: dict[str, Any], step: int) -> None:
         marker = Path(f"{fault['marker']}.{step}.{dist.get_rank()}")
@@ -117,7 +124,7 @@ class TinyObjective:
         marker.touch()
         for absent in range(dist.get_world_size(), 8):  # a later attempt with more workers repeats this step
             Path(f"{fault['marker']}.{step}.{absent}").touch()
-        if fault["kind"] == "raise":
+        if fault["kind"] in ("raise", "evaluate"):
             raise InterruptedError("a fault the test asked for")
         if dist.get_rank() == dist.get_world_size() - 1:
             if fault["kind"] == "hang":

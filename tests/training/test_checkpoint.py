@@ -1,5 +1,6 @@
 import json
 import logging
+import math
 import os
 import random
 import shutil
@@ -136,8 +137,11 @@ def test_the_best_are_kept_by_a_figure_measured_at_their_own_step(tmp_path: Path
     checkpoints = Checkpoints(training)
     scores = {4: 0.3, 8: 0.1, 12: float("nan"), 16: 0.9, 20: 0.2, 24: 0.8, 28: 0.7}
     for step, score in scores.items():
-        checkpoints.save(step, {"figures": {"error": score}, "figures_step": step}, put)
-    checkpoints.save(30, {"figures": {"error": 0.0}, "figures_step": 28}, put)
+        checkpoints.save(step, {}, put)  # measured afterwards
+        line = {"step": step, "val/error": None if math.isnan(score) else score}
+        with training.metrics_file.open("a") as handle:
+            handle.write(json.dumps(line) + "\n")
+    checkpoints.save(30, {}, put)
     assert names(tmp_path) == [f"step-{step:09d}" for step in (8, 20, 28, 30)]
 
 

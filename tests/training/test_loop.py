@@ -12,9 +12,12 @@ import torch
 from safetensors.torch import load_file
 
 from corgi.settings.errors import InputError
+from corgi.tables.run import Run
 from corgi.training.checkpoint import final_facts
 from corgi.training.loop import train_loop
+from corgi.training.ranks import own_rows, rank, world_size
 from corgi.training.training import Training
+from tests.support.objectives import decoder_objective, decoder_run, prior_objective, prior_run
 from tests.support.tiny_training import TinyRows, tiny_training
 from tests.support.workers import run_workers
 
@@ -43,6 +46,29 @@ def halted(root: Path, stage: int) -> Training:
     return named(root, "halted", stage, arguments={"dropout": 0.0, "fault": harm})
 
 
+def unmeasured(root: Path) -> Training:
+    """A training that fails once in its evaluation; the log says which row was trained on where."""
+    harm = {**fault(root, "unmeasured"), "kind": "evaluate", "step": 12}
+    return named(root, "unmeasured", 1, arguments={"fault": harm, "log": str(root / "rows")})
+
+
+def measured(root: Path) -> None:
+    """Write what the objectives of prior and decoder measure on val."""
+    objectives = (
+        prior_objective(Run.open(root / "prior/tiny")),
+        decoder_objective(Run.open(root / "decoder/tiny")),
+    )
+    figures: dict[str, float] = {}
+    for objective in objectives:
+        torch.manual_seed(0)
+        model = objective.model()
+        for parameter in model.parameters():
+            torch.nn.init.normal_(parameter, std=0.3)
+        figures |= objective.evaluate(model)
+    if rank() == 0:
+        (root / f"figures-{world_size()}.json").write_text(json.dumps(figures))
+
+
 def blocks(root: Path, kind: str, **changes: Any) -> Training:
     stage = changes.pop("zero_stage", 1)
     return named(root, kind, stage, arguments={"depth": 2}, num_steps=6, **changes)
@@ -64,6 +90,9 @@ def two_workers(root: Path) -> None:
         train_loop(still(root, "parts", stage, micro_batch=1))
         train_loop(still(root, "two", stage))
         interrupted(halted(root, stage))
+    interrupted(unmeasured(root))
+    train_loop(unmeasured(root))
+    measured(root)
     train_loop(blocks(root, "kept"))
     for stage in STAGES:
         train_loop(blocks(root, "recomputed", zero_stage=stage, activation_checkpointing=True))
@@ -74,6 +103,7 @@ def two_workers(root: Path) -> None:
 
 
 def one_worker(root: Path) -> None:
+    measured(root)
     train_loop(still(root, "one", 1))
     for stage in STAGES:
         train_loop(halted(root, stage))
@@ -82,6 +112,8 @@ def one_worker(root: Path) -> None:
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("loop")
+    prior_run(folder / "prior")
+    decoder_run(folder / "decoder")
     run_workers(two_workers, 2, folder)
     run_workers(one_worker, 1, folder)
     return folder
@@ -112,6 +144,35 @@ def test_a_resumed_run_equals_an_unbroken_one_bit_for_bit(root: Path, stage: int
     ).read_bytes()
     assert broken.metrics_file.read_bytes() == whole.metrics_file.read_bytes()
     assert [line["step"] for line in steps(whole)] == [3, 6, 9, 12, 12]
+
+
+def test_a_training_that_dies_in_its_evaluation_repeats_no_step(root: Path) -> None:
+    whole, mended = named(root, "whole", 1), unmeasured(root)
+    trained = [line.split()[0] for path in root.glob("rows.*") for line in path.read_text().splitlines()]
+    assert sorted(map(int, trained)) == list(range(12 * 8))
+    assert mended.metrics_file.read_bytes() == whole.metrics_file.read_bytes()
+    assert final_facts(mended)["val"] == final_facts(whole)["val"]
+
+
+@pytest.mark.law
+@pytest.mark.parametrize("workers", [1, 2, 3, 64])
+def test_the_shares_of_all_workers_are_all_rows(monkeypatch: pytest.MonkeyPatch, workers: int) -> None:
+    monkeypatch.setattr("corgi.training.ranks.world_size", lambda: workers)
+    for num_rows in (0, 1, 7, 512):
+        shares: list[range] = []
+        for number in range(workers):
+            monkeypatch.setattr("corgi.training.ranks.rank", lambda number=number: number)
+            shares.append(own_rows(num_rows))
+        assert [row for share in shares for row in share] == list(range(num_rows))
+        assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_what_is_measured_on_val_does_not_depend_on_the_number_of_workers(root: Path) -> None:
+    one, two = (json.loads((root / f"figures-{workers}.json").read_text()) for workers in (1, 2))
+    assert one == pytest.approx(two, rel=1e-5)
+    assert len(one) == 7
+    alone, together = (final_facts(still(root, kind, 1))["val"] for kind in ("one", "two"))
+    assert alone == pytest.approx(together, rel=1e-4)
 
 
 @pytest.mark.parametrize("stage", [1, 2, 3])
