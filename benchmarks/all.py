@@ -31,6 +31,8 @@ class Benchmark:
 ALL = {
     "plan": Benchmark("plan", 3),
     "store": Benchmark("store", 2),
+    "shuffles": Benchmark("shuffles", 4),
+    "curate": Benchmark("curate", 45),
     "download": Benchmark("download", 19, needs="nginx"),
     "statistics": Benchmark("shift_statistics", 4),
     "embed": Benchmark("embed", 8, needs="a run of make demo"),

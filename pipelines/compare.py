@@ -8,7 +8,7 @@ import sys
 import full
 
 from corgi.comparison.stages import Comparison, Contest, Scores, Spaces
-from corgi.curation.stages import Curate
+from corgi.curation.stages import Curate, Features
 from corgi.flow import command
 from corgi.flow.stage import Stage
 from corgi.report import results
@@ -18,7 +18,7 @@ from corgi.sources.identity import canonical_url
 
 def stages(recipe: Recipe) -> list[Stage]:
     """Return the stages from sources to the comparison; no picture is needed after the vectors are there."""
-    return [*full.to_vectors(recipe), Curate(), Spaces(), Contest(), Scores(), Comparison()]
+    return [*full.to_vectors(recipe), Features(), Curate(), Spaces(), Contest(), Scores(), Comparison()]
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from corgi.budget import plan as budget
 from corgi.clip.stages import Embed, PrecomputedEmbed, PrecomputedPlan, Tower
-from corgi.curation.stages import Curate
+from corgi.curation.stages import Curate, Features
 from corgi.download.stages import Download, PrecomputedDownload
 from corgi.evaluation.stages import Evaluate
 from corgi.flow import command
@@ -28,9 +28,10 @@ from corgi.training.stages import Decoder, Prior
 def stages(recipe: Recipe) -> list[Stage]:
     """Return the stages of a recipe in order; each maps committed tables to committed tables."""
     if takes_vectors(recipe):
-        return [*to_vectors(recipe), Curate(), Shift(), Prior()]
+        return [*to_vectors(recipe), Features(), Curate(), Shift(), Prior()]
     return [
         *to_vectors(recipe),
+        Features(),
         Curate(),
         Shift(),
         Prior(),

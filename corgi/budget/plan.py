@@ -1,6 +1,7 @@
 """What --plan prints of a run's budget: rows, bytes, requests, hours and dollars of each stage, as intervals."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from corgi.budget.estimate import REMEDIES, Estimate, estimate
 from corgi.budget.machines import of_stage
@@ -13,7 +14,6 @@ from corgi.storage.paths import expand, is_local
 
 ROWS_UNREAD = 1_000_000
 """Rows that are counted with where a list has not been read."""
-_DRIVER = 1.0
 
 
 def lines(recipe: Recipe, unfinished: list[str], planned_rows: int | None) -> Iterator[str]:
@@ -57,9 +57,11 @@ def lines(recipe: Recipe, unfinished: list[str], planned_rows: int | None) -> It
 
 
 def _asked(recipe: Recipe, stage: str, cluster: NodeTypes) -> Demand:
-    """Return a stage's workers; shift takes as many CPUs as there are, curate works in the driver."""
-    anywhere = cluster.num_workers(_DRIVER, 0.0) if stage == "shift" else 1
-    return next(iter(demands(recipe, [stage])), Demand(stage, max(1, anywhere), _DRIVER, 0.0))
+    """Return a stage's workers; curate and shift make as many calls at a time as there is room for."""
+    found = next(iter(demands(recipe, [stage])), Demand(stage, 1, 1.0, 0.0))
+    if stage not in ("curate", "shift"):
+        return found
+    return replace(found, num_workers=max(1, cluster.num_workers(found.cpus, 0.0, found.memory)))
 
 
 def listed_rows(recipe: Recipe) -> int | None:

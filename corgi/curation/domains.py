@@ -1,12 +1,13 @@
-"""Registered domains of URLs, by the public suffix list inside the installed package, and a cap on their share."""
+"""Registered domains of URLs, by the public suffix list inside the installed package, and the cap on their share."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Int
 
 from corgi.settings.errors import InputError
 
@@ -34,39 +35,38 @@ def registered_domains(urls: Sequence[str | None]) -> list[str | None]:
     return found
 
 
-def capped(
-    domain: Int[np.ndarray, "n"], rank: Int[np.ndarray, "n"], share: float
-) -> tuple[Bool[np.ndarray, "n"], int]:
-    """Return which rows go so that no domain holds more than a share of what stays, and the rows a domain may keep.
+@dataclass(frozen=True)
+class DomainSizes:
+    """How many domains have how many rows, and how many rows have no domain."""
 
-    A domain keeps its rows of lowest rank; rows of domain -1 (no url) always stay, and count.
+    rows: Int[np.ndarray, "sizes"]
+    """Distinct numbers of rows of a domain, ascending, none of them 0."""
+    domains: Int[np.ndarray, "sizes"]
+    unnamed: int
+
+    def fits(self, cap: int, share: float) -> bool:
+        """Return whether no domain holds more than a share of what is left where each keeps `cap` rows."""
+        kept = np.minimum(self.rows, cap)
+        return int(kept.max(initial=0)) <= share * (int((kept * self.domains).sum()) + self.unnamed)
+
+
+def largest_cap(sizes: DomainSizes, share: float) -> int:
+    """Return the most rows that a domain may keep so that none holds more than a share of what stays; rows without one stay, and count.
 
     Raises:
         InputError: there are too few domains for the share.
 
     """
-    named = domain >= 0
-    counts = np.bincount(domain[named]) if named.any() else np.zeros(0, np.int64)
-    rest = int((~named).sum())
-    low, high = 1, int(counts.max(initial=1))
-    if not _fits(counts, rest, low, share) and len(counts):
+    low, high = 1, int(sizes.rows.max(initial=1))
+    if not sizes.fits(low, share) and len(sizes.rows):
         raise InputError(
-            f"curate.max_domain_share={share} cannot be kept: the rows come from {int((counts > 0).sum())} registered domains; "
+            f"curate.max_domain_share={share} cannot be kept: the rows come from {int(sizes.domains.sum())} registered domains; "
             "committed work is safe; raise it or leave it out"
         )
     while low < high:
         middle = (low + high + 1) // 2
-        low, high = (middle, high) if _fits(counts, rest, middle, share) else (low, middle - 1)
-    order = np.lexsort((rank, domain))
-    starts = np.searchsorted(domain[order], domain[order], side="left")
-    gone = np.zeros(len(domain), bool)
-    gone[order] = np.arange(len(order)) - starts >= low
-    return gone & named, low
-
-
-def _fits(counts: Int[np.ndarray, "domains"], rest: int, cap: int, share: float) -> bool:
-    kept = np.minimum(counts, cap)
-    return int(kept.max(initial=0)) <= share * (int(kept.sum()) + rest)
+        low, high = (middle, high) if sizes.fits(middle, share) else (low, middle - 1)
+    return low
 
 
 def _host(url: str | None) -> str:

@@ -86,6 +86,25 @@ def check_start(recipe: Recipe, plan: Callable[[], Iterable["Step"]]) -> None:
         (demand.check if recipe.cluster.file else demand.check_one)(wanted, declared)
 
 
+def check_memory(recipe: Recipe, unfinished: Iterable[str]) -> None:
+    """Check, for a plan, that a node can hold one call of each stage that reserves memory; nothing is started for it.
+
+    Raises:
+        ClusterError: none can: of `cluster.file`, or this machine where the command would start Ray itself.
+        InputError: `cluster.file` is no cluster file.
+
+    """
+    if recipe.cluster.file:
+        declared = node_types.read(recipe.cluster.file)
+    elif is_of_this_command():
+        declared = node_types.this_machine()
+    else:
+        return
+    for wanted in demand.demands(recipe, unfinished):
+        if wanted.memory:
+            demand.check_one(wanted, declared)
+
+
 def has_autoscaler() -> bool:
     """Return whether an autoscaler reports to the cluster this process has joined."""
     import ray

@@ -14,6 +14,7 @@ from corgi.settings.recipe import Recipe
 from corgi.settings.section import digest
 from corgi.tables.manifest import ShardEntry, ShardManifest, StageManifest
 from corgi.tables.run import Run
+from corgi.tables.stage_index import ListedShard
 from corgi.tables.store import ShardTask, Store
 
 
@@ -32,23 +33,34 @@ class Context:
     outside: Fingerprint = None
     parts: dict[str, int] = field(default_factory=dict[str, int])
     earlier: Earlier | None = None
+    reads: dict[str, StageManifest] = field(default_factory=dict[str, StageManifest])
 
     def shards(self, stage: str) -> list[ShardManifest]:
-        """Return an input's shard manifests in order."""
-        return self.store.shards(self.inputs[stage])
+        """Return the shard manifests, in order, of an input or of what the stage reads beside its inputs."""
+        return self.store.shards(self._manifest(stage))
+
+    def listed(self, stage: str) -> list[ListedShard]:
+        """Return what those manifests say, in order, from the stage's index."""
+        return self.store.listed(self._manifest(stage))
 
     def entries(self, stage: str) -> tuple[ShardEntry, ...]:
-        """Return an input's shards in order as its stage lists them (names, paths and digests) without opening any."""
-        return self.inputs[stage].shards
+        """Return those shards in order as their stage lists them (names, paths and digests) without opening any."""
+        return self._manifest(stage).shards
+
+    def _manifest(self, stage: str) -> StageManifest:
+        return self.inputs[stage] if stage in self.inputs else self.reads[stage]
 
     def task(
         self,
         shard: str,
         payload: Mapping[str, object] | None = None,
-        inputs: dict[str, Sequence[ShardManifest | ShardEntry]] | None = None,
+        inputs: Mapping[str, Sequence[ShardManifest | ShardEntry | ListedShard]] | None = None,
     ) -> ShardTask:
         """Return the task of one shard; `inputs` defaults to every shard of every input."""
-        chosen = {name: self.entries(name) for name in self.inputs} if inputs is None else inputs
+        every = {name: self.entries(name) for name in self.inputs}
+        chosen: Mapping[str, Sequence[ShardManifest | ShardEntry | ListedShard]] = (
+            every if inputs is None else inputs
+        )
         meaning: dict[str, object] = {
             "stage": self.stage.name,
             "version": version_of(self.stage, self.parts),

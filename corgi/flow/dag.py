@@ -63,6 +63,8 @@ class Dag:
                 steps.append(Step(stage, None, None, reasons=tuple(why)))
                 continue
             step = self._step(stage, closed)
+            if step.done is None and not self._is_wanted(stage, closed, selected, selection.force):
+                continue
             if step.done is not None and not (selection.force and stage.name in selected):
                 closed[stage.name] = step.done
             elif step.done is not None:
@@ -91,7 +93,12 @@ class Dag:
                 with ExitStack() as locks:
                     context = self.context(stage, closed, selection.force and stage.name in selected, locks)
                     done = self.store.stage(stage.name, context.key)
-                    if stage.name in selected and (done is None or context.force):
+                    if (
+                        stage.name in selected
+                        and (done is None or context.force)
+                        and self._is_wanted(stage, closed, selected, selection.force)
+                    ):
+                        self._check_reads(stage, closed)
                         if ran == 0:
                             cluster.check_start(self.recipe, lambda: self.plan(selection))
                             self.store.storage.check()
@@ -165,10 +172,24 @@ class Dag:
     def _has_inputs(self, stage: Stage, closed: dict[str, StageManifest], selected: set[str]) -> bool:
         missing = [name for name in stage.inputs if name not in closed]
         if missing and stage.name in selected:
-            raise InputError(
-                f"{stage.name} needs {missing[0]}, which is not complete; nothing is lost; run without --only and --from"
-            )
+            raise _incomplete(stage, missing[0])
         return not missing
+
+    def _is_wanted(
+        self, stage: Stage, closed: dict[str, StageManifest], selected: set[str], force: bool
+    ) -> bool:
+        """Return whether a stage is to be made for its own sake, or for a selected one that reads it and is not done."""
+        readers = [other for other in self.stages if stage.name in other.reads and other.name in selected]
+        return not readers or any(
+            force
+            or not set(other.inputs) <= set(closed)
+            or self.store.stage(other.name, self.context(other, closed).key) is None
+            for other in readers
+        )
+
+    def _check_reads(self, stage: Stage, closed: dict[str, StageManifest]) -> None:
+        if missing := [name for name in stage.reads if name not in closed]:
+            raise _incomplete(stage, missing[0])
 
     def _started(
         self, context: Context, before: StageManifest | None, selected: set[str], say: Callable[[str], None]
@@ -246,8 +267,9 @@ class Dag:
         key = stage_key(stage, self.recipe, inputs, outside, parts)
         held = locks or ExitStack()
         earlier = Earlier(self.run, stage.name, self.recipe, stage.settings)
+        reads = {name: closed[name] for name in stage.reads if name in closed}
         return Context(
-            stage, self.recipe, self.store, self.run, inputs, key, force, held, outside, parts, earlier
+            stage, self.recipe, self.store, self.run, inputs, key, force, held, outside, parts, earlier, reads
         )
 
     def _step(self, stage: Stage, closed: dict[str, StageManifest]) -> Step:
@@ -306,6 +328,12 @@ def open_dag(
     store = Store(recipe.root, scratch / "cache")
     run = Run(f"{store.location}/{recipe.name}", store, scratch)
     return Dag(stages, recipe, run.store, run, after_stage or (lambda _: None))
+
+
+def _incomplete(stage: Stage, missing: str) -> InputError:
+    return InputError(
+        f"{stage.name} needs {missing}, which is not complete; nothing is lost; run without --only and --from"
+    )
 
 
 def _summary(manifest: StageManifest) -> str:

@@ -1,13 +1,15 @@
 """What stages need from a cluster, and whether it can ever provide that: work that fits no node would wait silently."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 from corgi.flow.node_types import NodeType, NodeTypes
 from corgi.settings.errors import ClusterError
 from corgi.settings.recipe import Recipe
 from corgi.settings.training import TrainingSettings
+
+GIB = 2**30
 
 
 @dataclass(frozen=True)
@@ -20,11 +22,16 @@ class Demand:
     gpus: float
     workers_setting: str = ""
     reservations: tuple[str, ...] = ()
+    memory: float = 0.0
+    """Bytes that one worker reserves; 0: it takes what it needs."""
 
     @property
     def need(self) -> str:
         """What one worker reserves, in words."""
-        return f"{self.cpus:g} CPU" + (f" and {self.gpus:g} GPU" if self.gpus else "")
+        parts = [f"{self.cpus:g} CPU"]
+        parts += [f"{self.gpus:g} GPU"] if self.gpus else []
+        parts += [f"{self.memory / GIB:.1f} GiB of memory"] if self.memory else []
+        return " and ".join(parts)
 
 
 @runtime_checkable
@@ -32,6 +39,13 @@ class Pooled(Protocol):
     """A section of a stage that works on a pool of actors."""
 
     num_actors: int
+
+
+@runtime_checkable
+class Reserving(Protocol):
+    """A section of a stage whose calls reserve memory; it makes as many at a time as there is room for."""
+
+    task_memory: int
 
 
 def demands(recipe: Recipe, stages: Iterable[str]) -> Iterator[Demand]:
@@ -43,6 +57,9 @@ def demands(recipe: Recipe, stages: Iterable[str]) -> Iterator[Demand]:
         training = getattr(section, "training", None)
         if isinstance(training, TrainingSettings):
             yield _of_training(stage, training)
+        if isinstance(section, Reserving):
+            setting = f"{stage}.task_memory"
+            yield Demand(stage, 1, 1.0, 0.0, reservations=(setting,), memory=float(section.task_memory))
 
 
 def _of_pool(stage: str, section: Pooled) -> Demand:
@@ -76,13 +93,15 @@ def check(demand: Demand, cluster: NodeTypes) -> None:
             what is missing.
 
     """
-    held = cluster.num_workers(demand.cpus, demand.gpus)
+    held = cluster.num_workers(demand.cpus, demand.gpus, demand.memory)
     if held == 0:
         raise ClusterError(
-            f"{demand.stage} cannot run: each of its workers reserves {demand.need}, and {_kinds(cluster)}; committed work is safe; add a {'GPU' if demand.gpus else 'CPU'} node type with at least {demand.need}, or lower {' or '.join(demand.reservations) or 'what it reserves'}"
+            f"{demand.stage} cannot run: each of its workers reserves {demand.need}, and {_kinds(demand, cluster)}; committed work is safe; add a {'GPU' if demand.gpus else 'CPU'} node type with at least {demand.need}, or lower {' or '.join(demand.reservations) or 'what it reserves'}"
         )
     if held < demand.num_workers:
-        fitting = [kind for kind in cluster.types if kind.num_workers(demand.cpus, demand.gpus)]
+        fitting = [
+            kind for kind in cluster.types if kind.num_workers(demand.cpus, demand.gpus, demand.memory)
+        ]
         raise ClusterError(
             f"{demand.stage} cannot run: it asks for {demand.num_workers} workers of {demand.need}, and {cluster.source} holds {held} at most ({_listed(fitting)}); committed work is safe; allow more nodes, or set {demand.workers_setting} to {held} or less"
         )
@@ -95,19 +114,18 @@ def check_one(demand: Demand, cluster: NodeTypes) -> None:
         ClusterError: it fits no node.
 
     """
-    check(
-        Demand(demand.stage, 1, demand.cpus, demand.gpus, demand.workers_setting, demand.reservations),
-        cluster,
-    )
+    check(replace(demand, num_workers=1), cluster)
 
 
-def _kinds(cluster: NodeTypes) -> str:
-    return f"no node of {cluster.source} that takes such work holds that ({_listed(cluster.types)})"
+def _kinds(demand: Demand, cluster: NodeTypes) -> str:
+    listed = _listed(cluster.types, bool(demand.memory))
+    return f"no node of {cluster.source} that takes such work holds that ({listed})"
 
 
-def _listed(types: Iterable[NodeType]) -> str:
+def _listed(types: Iterable[NodeType], with_memory: bool = False) -> str:
     return ", ".join(
         f"{kind.max_nodes} x {kind.name} with {kind.cpus:g} CPU"
         + (f" and {kind.gpus:g} GPU" if kind.gpus else "")
+        + (f" and {kind.memory / GIB:.1f} GiB" if kind.memory and with_memory else "")
         for kind in types
     )

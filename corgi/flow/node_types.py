@@ -1,6 +1,8 @@
 """The node types of a cluster: as a file of cluster/ declares them, or those of its present nodes."""
 
+import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,9 @@ from corgi.settings.errors import InputError
 MARKET_LABEL = "ray.io/market-type"
 _MACHINE_KEYS = ("InstanceType", "machineType")
 _DEVICE = "nvidia.com/gpu"
+_RESERVABLE = 0.7
+"""Share of a node's memory that Ray lets calls reserve; its object store may take the rest."""
+_CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
 @dataclass(frozen=True)
@@ -26,17 +31,20 @@ class NodeType:
     labels: dict[str, str] = field(default_factory=dict)
     machine: str = ""
     """The cloud's name of the machine; empty where the file does not tell."""
+    memory: float = 0.0
+    """Bytes that calls on one node can reserve; 0 where the file does not tell."""
 
     @property
     def is_spot(self) -> bool:
         """Return whether the cloud may take a node back."""
         return self.labels.get(MARKET_LABEL) == "spot"
 
-    def num_workers(self, cpus: float, gpus: float) -> int:
-        """Return how many workers with such reservations one node holds."""
+    def num_workers(self, cpus: float, gpus: float, memory: float = 0.0) -> int:
+        """Return how many workers with such reservations one node holds; memory counts where it is known."""
         if not gpus and self.labels.get(WORK_LABEL) == "gpu":
             return 0
-        rooms = [have / need for have, need in ((self.cpus, cpus), (self.gpus, gpus)) if need]
+        held = [(self.cpus, cpus), (self.gpus, gpus), (self.memory, memory if self.memory else 0.0)]
+        rooms = [have / need for have, need in held if need]
         return int(min(rooms) + 1e-9) if rooms else 1
 
 
@@ -49,12 +57,13 @@ class NodeTypes:
     types: Sequence[NodeType]
     max_nodes: int
 
-    def num_workers(self, cpus: float, gpus: float) -> int:
+    def num_workers(self, cpus: float, gpus: float, memory: float = 0.0) -> int:
         """Return how many workers with such reservations the grown cluster holds."""
         left, held = self.max_nodes, 0
-        for kind in sorted(self.types, key=lambda kind: kind.num_workers(cpus, gpus), reverse=True):
-            nodes = min(kind.max_nodes, left)
-            left, held = left - nodes, held + nodes * kind.num_workers(cpus, gpus)
+        rooms = [(kind.num_workers(cpus, gpus, memory), kind.max_nodes) for kind in self.types]
+        for each, max_nodes in sorted(rooms, reverse=True):
+            nodes = min(max_nodes, left)
+            left, held = left - nodes, held + nodes * each
         return held
 
 
@@ -85,6 +94,7 @@ def _of_launcher(path: str, told: dict[str, Any]) -> NodeTypes:
             gpus=float(entry["resources"].get("GPU", 0)),
             max_nodes=1 if name == head else int(entry.get("max_workers", 0)),
             labels=entry.get("labels") or {},
+            memory=float(entry["resources"].get("memory", 0)),
             machine=next(
                 (str(entry["node_config"][key]) for key in _MACHINE_KEYS if key in entry["node_config"]), ""
             ),
@@ -113,12 +123,33 @@ def _of_group(name: str, max_nodes: int, group: dict[str, Any]) -> NodeType:
         gpus=float(start.get("num-gpus", limits.get(_DEVICE, 0))),
         max_nodes=max_nodes,
         labels=group.get("labels") or {},
+        memory=float(
+            start.get("memory", _RESERVABLE * _bytes(limits["memory"]) if "memory" in limits else 0)
+        ),
     )
 
 
 def _cores(quantity: object) -> float:
     text = str(quantity)
     return float(text[:-1]) / 1000 if text.endswith("m") else float(text)
+
+
+def _bytes(quantity: object) -> float:
+    """Return the bytes of a Kubernetes quantity such as 16Gi or 500M."""
+    text = str(quantity)
+    number = text.rstrip("EPTGMKkim")
+    unit = text[len(number) :]
+    base = 1024 if unit.endswith("i") else 1000
+    return float(number) * base ** (" KMGTPE".index(unit[0].upper()) if unit else 0)
+
+
+def this_machine() -> NodeTypes:
+    """Return this machine with the memory that a Ray started on it would have; other resources are not counted."""
+    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    with suppress(OSError, ValueError):  # `max`, or no such file: not limited
+        total = min(total, int(_CGROUP_LIMIT.read_text()))
+    kind = NodeType("this machine", 1.0, 0.0, 1, memory=_RESERVABLE * total)
+    return NodeTypes("this machine", [kind], 1)
 
 
 def alive() -> NodeTypes:
@@ -139,4 +170,5 @@ def _alive() -> Iterator[NodeType]:
                 has.get("GPU", 0.0),
                 1,
                 node.get("Labels") or {},
+                memory=has.get("memory", 0.0),
             )

@@ -30,14 +30,16 @@ class Selection:
                     f"no stage {name!r}; nothing was started; the stages are {', '.join(names)}"
                 )
         if self.only is not None:
-            return [stage for stage in stages if self.only in (stage.name, stage.run_with)]
+            return _with_what_they_read(
+                [stage for stage in stages if self.only in (stage.name, stage.run_with)], stages
+            )
         start = names.index(self.first) if self.first else 0
         end = names.index(self.last) + 1 if self.last else len(names)
         if start >= end:
             raise SettingsError(
                 f"--from {self.first} comes after --until {self.last}; nothing was started; the order is {', '.join(names)}"
             )
-        return list(stages[start:end])
+        return _with_what_they_read(stages[start:end], stages)
 
     def with_inputs(self, stages: Sequence[Stage]) -> set[str]:
         """Return the names of the selected stages and of all they are made from."""
@@ -45,3 +47,9 @@ class Selection:
         for stage in reversed(stages):
             needed |= set(stage.inputs) if stage.name in needed else set()
         return needed
+
+
+def _with_what_they_read(chosen: Sequence[Stage], stages: Sequence[Stage]) -> list[Stage]:
+    """Return the chosen stages and those that they read beside their inputs, in order."""
+    names = {stage.name for stage in chosen} | {name for stage in chosen for name in stage.reads}
+    return [stage for stage in stages if stage.name in names]

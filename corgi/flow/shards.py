@@ -95,7 +95,7 @@ def make_shards(
     if is_in_process():
         made_rows = _made_here(maker, arguments, rows)
     else:
-        _check_room(pool, label)
+        check_room(Demand(label, pool.num_actors, pool.cpus, pool.gpus))
         made_rows = _made_by_ray(maker, arguments, rows, pool)
     num_rows, num_kept, started = 0, 0, time.monotonic()
     with screen.bar(label, len(tasks), "shard") as bar:
@@ -142,10 +142,10 @@ def _made_by_ray(
     yield from cast("Iterator[_Made]", dataset.iter_rows())
 
 
-def _check_room(pool: Pool, label: str) -> None:
-    """Raise if the Ray of this command can never provide the pool; a cluster may still grow."""
+def check_room(demand: Demand) -> None:
+    """Raise if the Ray of this command can never provide one of the workers; a cluster may still grow."""
     if is_of_this_command():
-        check_one(Demand(label, pool.num_actors, pool.cpus, pool.gpus), alive())
+        check_one(demand, alive())
 
 
 def make_arriving(

@@ -27,6 +27,9 @@ class Stage(ABC):
     intro: str = ""
     inputs: tuple[str, ...] = ()
     """Stages whose tables it reads."""
+    reads: tuple[str, ...] = ()
+    """Further stages whose tables it reads, each made from `inputs` alone by fixed rules. They are in no key, and are made only
+    where a stage that reads them is to be made: a finished run does not need them."""
     settings: tuple[str, ...] = ()
     """Sections of the recipe that it reads."""
     version: int = 1
@@ -53,8 +56,8 @@ class Stage(ABC):
         """
         return {}
 
-    def cost(self, recipe: Recipe) -> list[str]:
-        """Return what a plan prints about the stage's cost."""
+    def cost(self, recipe: Recipe, num_rows: int | None = None) -> list[str]:
+        """Return what a plan prints about the stage's cost; `num_rows` is what the plan stage kept, None while it is not done."""
         return []
 
     def side_by_side(self, recipe: Recipe) -> dict[str, str] | None:

@@ -171,6 +171,10 @@ class CurateSettings(Section):
     """Share of the train pictures that keep their captions; the others train only what needs none (semi-supervised runs)."""
     seed: int = Field(default=0, ge=0, lt=2**32)
     """Seed of the choice of captioned pictures and of the clusters compared within."""
+    task_memory: ByteSize = neutral(ByteSize(2**30))
+    """Memory that one call on a worker may need; the rows are cut into as many parts as that takes."""
+    parts: int = neutral(1, ge=1, le=256)
+    """Parts into which the rows are cut at least: so many calls work at the same time."""
 
 
 class ShiftSettings(Section):

@@ -25,7 +25,7 @@ class Shift(Stage):
 
         return {} if recipe.shift.update is None else {"update": shift_of(recipe.shift.update)[1].digest}
 
-    def cost(self, recipe: Recipe) -> list[str]:
+    def cost(self, recipe: Recipe, num_rows: int | None = None) -> list[str]:
         """Return the memory that the stage needs.
 
         Raises:

@@ -130,6 +130,17 @@ IMAGES = pa.schema(
 
 animated: the original has further frames, of which only the first is stored; null where the engine does not tell."""
 
+FEATURES = pa.schema(
+    [
+        ("uid", pa.string()),
+        ("sha256", pa.string()),
+        ("phash", pa.string()),
+        ("domain", pa.string()),
+        ("split", pa.string()),
+    ]
+)
+"""One row per stored image, sorted by uid: its columns of IMAGES that are not large, and the registered domain of its URL."""
+
 CAPTIONS = pa.schema(
     [
         ("uid", pa.string()),

@@ -22,7 +22,7 @@ class Prior(Stage):
 
         return run(context)
 
-    def cost(self, recipe: Recipe) -> list[str]:
+    def cost(self, recipe: Recipe, num_rows: int | None = None) -> list[str]:
         """Return FLOPs, memory and hours of a training on GPUs."""
         from corgi.training.cost import lines
 

@@ -5,7 +5,7 @@ import socket
 import numpy as np
 import pytest
 
-from corgi.curation.domains import capped, registered_domains
+from corgi.curation.domains import DomainSizes, largest_cap, registered_domains
 from corgi.settings.errors import InputError
 
 
@@ -31,24 +31,29 @@ def test_a_domain_is_what_somebody_registered_and_no_name_is_looked_up(monkeypat
     assert found[5:] == [None, None, None]
 
 
-@pytest.mark.law
+def sizes_of(domain: np.ndarray) -> DomainSizes:
+    counts = np.bincount(domain[domain >= 0])
+    return DomainSizes(*np.unique(counts[counts > 0], return_counts=True), int((domain < 0).sum()))
+
+
 @pytest.mark.parametrize("share", [0.05, 0.1, 0.3, 1.0])
-def test_no_domain_keeps_more_than_its_share_and_the_cap_is_the_largest(share: float) -> None:
+def test_law_the_cap_keeps_each_domain_within_its_share_and_is_the_largest_that_does(share: float) -> None:
     generator = np.random.default_rng(0)
     domain = np.concatenate([np.zeros(300, int), generator.integers(1, 60, 700)])
     domain[[5, 900]] = -1
-    rank = generator.permutation(1000)
-    gone, cap = capped(domain, rank, share)
-    kept = np.bincount(domain[~gone & (domain >= 0)])
-    assert kept.max() <= share * (~gone).sum()
-    assert not gone[domain < 0].any()
-    larger = np.minimum(np.bincount(domain[domain >= 0]), cap + 1)
-    assert not gone.any() or larger.max() > share * (larger.sum() + 2)
-    mine = np.flatnonzero(domain == 0)
-    assert rank[mine[~gone[mine]]].max(initial=-1) < rank[mine[gone[mine]]].min(initial=1000)
+    counts = np.bincount(domain[domain >= 0])
+    cap = largest_cap(sizes_of(domain), share)
+    kept = np.minimum(counts, cap)
+    assert kept.max() <= share * (kept.sum() + 2)
+    larger = np.minimum(counts, cap + 1)
+    assert cap >= counts.max() or larger.max() > share * (larger.sum() + 2)
+
+
+def test_rows_without_a_domain_alone_need_no_cap() -> None:
+    assert largest_cap(sizes_of(np.array([-1, -1])), 0.1) == 1
 
 
 def test_too_few_domains_for_the_share_is_one_line() -> None:
     with pytest.raises(InputError, match="3 registered domains") as caught:
-        capped(np.array([0, 1, 2, 2]), np.arange(4), 0.1)
+        largest_cap(sizes_of(np.array([0, 1, 2, 2])), 0.1)
     assert "\n" not in str(caught.value)

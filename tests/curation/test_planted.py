@@ -1,6 +1,7 @@
 """Promise 28: planted copies of three kinds and a host with three tenths of the rows, through the curate stage."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -8,12 +9,11 @@ import pyarrow as pa
 import pytest
 
 from corgi.curation.domains import registered_domains
-from corgi.curation.stage import threshold
-from corgi.curation.stages import Curate
+from corgi.curation.stages import Curate, Features
 from corgi.curation.subset import UID_TYPE, npy_bytes, uid_set
 from corgi.flow.context import Context
 from corgi.flow.dag import Dag, Selection, open_dag
-from corgi.settings.clip import ScoreRule
+from corgi.flow.executor import in_process
 from corgi.settings.errors import InputError, SettingsError
 from corgi.settings.recipe import Recipe
 from corgi.settings.recipe import load as load_recipe
@@ -56,8 +56,9 @@ class Planted:
         self.similarity = generator.uniform(0.1, 0.4, NUM_ROWS)
 
     def shard(self, number: int) -> list[int]:
-        """Return the rows of a shard, by uid: copies meet across shards."""
-        return sorted(range(number, NUM_ROWS, NUM_SHARDS), key=lambda n: self.uid[n])
+        """Return the rows of a shard, by uid: shards are ranges of uids, and copies meet across shards."""
+        share = NUM_ROWS // NUM_SHARDS
+        return sorted(range(NUM_ROWS), key=lambda n: self.uid[n])[number * share : (number + 1) * share]
 
 
 SET = Planted()
@@ -103,16 +104,18 @@ def _captions(rows: list[int]) -> pa.Table:
     return pa.table({"uid": [SET.uid[n] for n in rows], "kind": ["full"] * len(rows)})
 
 
-def curated(root: Path, **curate) -> tuple[Dag, dict[str, str | None]]:
+def curated(root: Path, on_ray: bool = False, **curate) -> tuple[Dag, dict[str, str | None]]:
     stages = [
         stage("download", download, settings=("download",)),
         stage("embed", embed, ("download",), ("embed",)),
+        Features(),
         Curate(),
     ]
     tower = {"name": "t", "model": "RN50", "pretrained": "random"}
     values = {"name": "c", "root": str(root), "curate": curate, "embed": {"towers": [tower]}}
     made = open_dag(stages, Recipe.model_validate(values))
-    made.execute(Selection(), lambda line: None)
+    with nullcontext() if on_ray else in_process():
+        made.execute(Selection(), lambda line: None)
     tables = [made.store.read(shard, "selection") for shard in made.run.shards("curate")]
     return made, {row["uid"]: row["reason"] for table in tables for row in table.to_pylist()}
 
@@ -127,6 +130,15 @@ def planted(tmp_path_factory) -> tuple[Dag, dict[str, str | None]]:
 
 def kept_rows(reasons: dict[str, str | None]) -> list[int]:
     return [n for n in range(NUM_ROWS) if reasons[SET.uid[n]] is None]
+
+
+@pytest.mark.parametrize("parts", [4, 64])
+def test_law_parts_change_no_row_of_what_is_committed(planted, tmp_path, parts) -> None:
+    made, reasons = planted
+    other, again = curated(tmp_path, **ALL, max_domain_share=CAP, parts=parts)
+    assert again == reasons
+    assert [s.digest for s in other.run.shards("curate")] == [s.digest for s in made.run.shards("curate")]
+    assert other.run.stages()["curate"].key == made.run.stages()["curate"].key
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -220,15 +232,6 @@ def test_a_score_that_is_not_stored_is_one_line(tmp_path) -> None:
     with pytest.raises(InputError, match="no score 'aesthetic_score'") as caught:
         curated(tmp_path, scores=[{"score": "aesthetic_score", "min": 5}])
     assert "\n" not in str(caught.value)
-
-
-def test_a_share_is_of_train_rows_that_have_the_score() -> None:
-    values = np.array([0.1, 0.9, np.nan, 0.5, 0.3, 0.99], np.float32)
-    split = np.array([2, 2, 2, 2, 2, 0])
-    assert threshold(ScoreRule(top_share=0.5), values, split) == pytest.approx(0.5)
-    assert threshold(ScoreRule(top_share=0.5, min=0.7), values, split) == pytest.approx(0.7)
-    assert threshold(ScoreRule(min=0.2), values, split) == 0.2
-    assert threshold(ScoreRule(top_share=0.5), values[:0], split[:0]) == -np.inf
 
 
 def test_captions_are_kept_for_a_share_of_train_and_for_all_held_out(tmp_path) -> None:

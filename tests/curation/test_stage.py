@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from corgi.curation.stages import Curate
+from corgi.curation.stages import Curate, Features
 from corgi.flow.context import Context
 from corgi.flow.dag import Dag, Selection, open_dag
 from corgi.settings.recipe import Recipe
@@ -14,6 +14,8 @@ from corgi.tables.manifest import RowCounts
 from corgi.tables.schema import Split
 from corgi.tables.store import ShardTask
 from tests.support.stages import stage
+
+pytestmark = pytest.mark.usefixtures("in_process")
 
 # uid, sha256, split, similarity; None: no caption
 Picture = tuple[str, str, str, float | None]
@@ -36,7 +38,7 @@ SHARDS: list[list[Picture]] = [
 
 
 def download(context: Context) -> list[ShardTask]:
-    return _commit(context, {"images": ["uid", "sha256", "split"]})
+    return _commit(context, {"images": ["uid", "sha256", "split", "phash", "url"]})
 
 
 def embed(context: Context) -> list[ShardTask]:
@@ -45,14 +47,17 @@ def embed(context: Context) -> list[ShardTask]:
 
 
 def _commit(context: Context, tables: dict[str, list[str]]) -> list[ShardTask]:
-    names, tasks = ["uid", "sha256", "split", "similarity", "kind"], []
+    names, tasks = ["uid", "sha256", "split", "similarity", "kind", "phash", "url"], []
     for number, rows in enumerate(SHARDS):
         task = context.task(f"{number:05d}", {"rows": rows})
         tasks.append(task)
         if context.pending([task]):
             with context.store.attempt(task) as attempt:
                 for table, columns in tables.items():
-                    values = {name: [(*row, "full")[names.index(name)] for row in rows] for name in columns}
+                    values = {
+                        name: [(*row, "full", "f0f0f0f0f0f0f0f0", None)[names.index(name)] for row in rows]
+                        for name in columns
+                    }
                     attempt.write_table(table, pa.table(values))
                 attempt.commit(RowCounts(rows_in=len(rows), kept=len(rows)))
     return tasks
@@ -62,6 +67,7 @@ def dag(root: Path, **curate) -> Dag:
     stages = [
         stage("download", download, settings=("download",)),
         stage("embed", embed, ("download",), ("embed",)),
+        Features(),
         Curate(),
     ]
     tower = {"name": "rn", "model": "RN50", "pretrained": "random"}

@@ -4,9 +4,12 @@ import pytest
 
 from corgi.flow.code import code_digest
 from corgi.flow.dag import Selection
+from corgi.flow.stage import Stage
 from corgi.settings.errors import SettingsError
+from corgi.settings.recipe import load
 from corgi.tables.store import table_digest
 from tests.flow.conftest import ALL, Toy
+from tests.support import toy_stages
 from tests.support.stages import stage
 from tests.support.waiting import PATIENCE_S
 
@@ -213,3 +216,33 @@ def test_selection(selection, chosen):
 def test_a_selection_that_names_nothing_is_refused(selection):
     with pytest.raises(SettingsError, match="nothing was started"):
         selection.of([stage(name) for name in "abc"])
+
+
+def with_halves(finished: Toy) -> list[Stage]:
+    """Return the toy's stages with one more, which only the last one reads and which is in no key."""
+    halves = stage("halves", toy_stages.numbers, ("numbers",), ("plan",))
+    before = toy_stages.stages(load(finished.recipe))
+    return [
+        *before[:2],
+        halves,
+        stage("total", toy_stages.total, ("squares",), ("shift",), reads=("halves",)),
+    ]
+
+
+def test_a_stage_that_is_only_read_is_made_where_its_reader_is(finished, monkeypatch):
+    """A run that was finished before the stage existed needs it only once its reader is made again."""
+    stages = with_halves(finished)
+    monkeypatch.setattr(toy_stages, "stages", lambda recipe: stages)
+    assert finished.run() == 0
+    assert finished.made() == []
+    assert finished.run("--plan") == 0
+    assert [line.split()[0] for line in finished.said.splitlines()] == ["numbers", "squares", "total"]
+    halves = [name.replace("numbers", "halves") for name in NUMBERS]
+    assert finished.run("--only", "total", "shift.num_clusters=3") == 0
+    assert finished.made() == halves + TOTAL
+    assert finished.run("--from", "total", "shift.num_clusters=5") == 0
+    assert finished.made() == TOTAL  # what it reads is there
+    assert finished.run("--plan", "shift.num_clusters=5") == 0
+    assert [line.split()[:2] for line in finished.said.splitlines()] == [
+        [name, "done"] for name in ("numbers", "squares", "halves", "total")
+    ]

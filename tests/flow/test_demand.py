@@ -114,3 +114,39 @@ def test_a_fixed_cluster_is_asked_and_one_that_grows_is_not(monkeypatch: pytest.
     cluster.check_start(recipe(embed={"num_actors": 40}), lambda: [step("embed")])
     monkeypatch.setattr(cluster, "has_autoscaler", lambda: True)
     cluster.check_start(asked, lambda: [step("embed")])
+
+
+def of_memory(*gibs: float) -> NodeTypes:
+    types = [NodeType(f"node-{gib:g}", 4, 0, 2, memory=gib * 2**30) for gib in gibs]
+    return NodeTypes("the cluster", types, 9)
+
+
+def test_calls_that_reserve_more_memory_than_a_node_has_are_one_line() -> None:
+    (wanted,) = demands(recipe(curate={"task_memory": "3GiB"}), ["curate"])
+    check(wanted, of_memory(2, 4))
+    check(wanted, of_memory(0))  # a file that does not tell
+    with pytest.raises(
+        ClusterError,
+        match=r"curate cannot run: .*1 CPU and 3\.0 GiB of memory.*2 x node-2 with 4 CPU and 2\.0 GiB.*lower curate\.task_memory",
+    ) as found:
+        check(wanted, of_memory(1, 2))
+    assert "\n" not in str(found.value)
+
+
+def test_memory_of_a_kubernetes_node_is_what_ray_may_reserve_of_its_limit() -> None:
+    found = {kind.name: kind.memory / 2**30 for kind in read(str(CLUSTER / "kuberay/rayjob.yaml")).types}
+    assert found["cpu-data"] == pytest.approx(0.7 * 64)
+    assert all(not kind.memory for kind in read(str(CLUSTER / "aws.yaml")).types)
+
+
+def test_a_plan_says_so_too_and_starts_nothing(monkeypatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    huge = recipe(curate={"task_memory": "4000GiB"})
+    with pytest.raises(ClusterError, match=r"curate cannot run.*no node of this machine"):
+        cluster.check_memory(huge, ["download", "curate"])
+    cluster.check_memory(huge, ["download"])
+    cluster.check_memory(recipe(), ["curate"])
+    file = {"file": str(CLUSTER / "kuberay/rayjob.yaml")}
+    cluster.check_memory(recipe(curate={"task_memory": "40GiB"}, cluster=file), ["curate"])
+    with pytest.raises(ClusterError, match=r"100\.0 GiB"):  # only its GPU nodes have as much
+        cluster.check_memory(recipe(curate={"task_memory": "100GiB"}, cluster=file), ["curate"])

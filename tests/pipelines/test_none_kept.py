@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from corgi.clip.embed import EmbedShards
-from corgi.curation.stages import Curate
+from corgi.curation.stages import Curate, Features
 from corgi.download.local import locations_of
 from corgi.download.stage import DownloadShards
 from corgi.flow import inspect
@@ -67,6 +67,7 @@ def flow(folder: Path, source: Path) -> Dag:
         Plan(),
         stage("download", download, ("plan",), ("download",), partition="plan"),
         stage("embed", embed, ("download",), ("embed",), partition="download"),
+        Features(),
         Curate(),
         Shift(),
     ]
@@ -75,6 +76,7 @@ def flow(folder: Path, source: Path) -> Dag:
     return built
 
 
+@pytest.mark.usefixtures("in_process")
 def test_every_page_can_be_looked_at_where_no_row_is_kept(tmp_path, monkeypatch):
     (tmp_path / "in").mkdir()
     for number in range(5):

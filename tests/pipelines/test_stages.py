@@ -97,7 +97,7 @@ def test_methods_have_the_signature_that_the_flow_calls(stages):
 
 def test_inputs_are_earlier_stages_and_settings_are_sections(stages, recipe):
     for number, stage in enumerate(stages):
-        assert set(stage.inputs) <= {other.name for other in stages[:number]}, stage.name
+        assert {*stage.inputs, *stage.reads} <= {other.name for other in stages[:number]}, stage.name
         assert stage.partition is None or stage.partition in stage.inputs
         assert set(stage.settings) <= set(type(recipe).model_fields)
         assert stage.run_with is None or stage.run_with in {other.name for other in stages}

@@ -8,7 +8,7 @@ import pyarrow as pa
 from PIL import Image, ImageDraw
 
 from corgi.clip.stages import Embed, Tower
-from corgi.curation.stages import Curate
+from corgi.curation.stages import Curate, Features
 from corgi.flow.context import Context
 from corgi.flow.dag import Dag, Selection, open_dag
 from corgi.settings.recipe import Recipe
@@ -109,5 +109,12 @@ def dag(root: Path, **sections: object) -> Dag:
         {"name": "tiny", "root": str(root), "tracking": {"mode": "disabled"}, **sections}
     )
     tower = [Tower()] if recipe.tower is not None else []
-    stages = [stage("download", download), *tower, Embed(has_tower=bool(tower)), Curate(), Shift()]
+    stages = [
+        stage("download", download),
+        *tower,
+        Embed(has_tower=bool(tower)),
+        Features(),
+        Curate(),
+        Shift(),
+    ]
     return open_dag(stages, recipe)

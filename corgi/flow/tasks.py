@@ -1,0 +1,83 @@
+"""Calls on a cluster's workers whose results stay there: the parts of a large set, exchanged without passing through the driver.
+
+Results are objects of Ray: they are moved to the node that needs them, written to disk where memory ends, and made again where
+a node is lost, because every function given here depends on its arguments and on committed tables alone.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from corgi.flow import screen
+from corgi.flow.executor import is_in_process
+from corgi.flow.placement import selector
+
+Ref = Any
+"""The result of a call: an object of Ray, or the value itself where work is done in this process."""
+_RETRIES = 20
+"""Calls made again where a worker or its node was lost; an exception of the function itself is never tried again."""
+
+
+@dataclass(frozen=True)
+class Tasks:
+    """Starts calls that each reserve so many bytes and CPUs of a node."""
+
+    memory: int = 0
+    cpus: float = 1.0
+
+    def start(self, function: Callable[..., Any], *arguments: Any) -> Ref:
+        """Return the result of a call; arguments that are results of other calls are passed as their values."""
+        return self._started(function, arguments, 1)
+
+    def start_each(self, function: Callable[..., Sequence[Any]], count: int, *arguments: Any) -> list[Ref]:
+        """Return the `count` results of a call one by one."""
+        if count == 1:
+            return [self._started(_only, (function, *arguments), 1)]
+        return list(self._started(function, arguments, count))
+
+    def _started(self, function: Callable[..., Any], arguments: Sequence[Any], count: int) -> Any:
+        if is_in_process():
+            return function(*arguments)
+        import ray
+
+        remote: Any = ray.remote(
+            num_cpus=self.cpus,
+            memory=self.memory or None,
+            num_returns=count,
+            max_retries=_RETRIES,
+            label_selector=selector(0),
+        )(function)
+        return remote.remote(*arguments)
+
+
+def _only(function: Callable[..., Sequence[Any]], *arguments: Any) -> Any:
+    (result,) = function(*arguments)
+    return result
+
+
+def value_of(ref: Ref) -> Any:
+    """Return the value of a result."""
+    if is_in_process():
+        return ref
+    import ray
+
+    return ray.get(ref) if isinstance(ref, ray.ObjectRef) else ref
+
+
+def wait_for(refs: Sequence[Ref], label: str) -> None:
+    """Wait until the calls are done, with progress on screen. One that failed raises where its value is asked for."""
+    if is_in_process() or not refs:
+        return
+    import ray
+
+    left, total = list(refs), len(refs)
+    with screen.bar(label, total, "task") as bar:
+        while left:
+            _, left = ray.wait(left, num_returns=min(len(left), 64), timeout=1.0, fetch_local=False)
+            bar.reach(total - len(left))
+
+
+def values_of(refs: Sequence[Ref], label: str) -> list[Any]:
+    """Return the values of some results, which must be small; progress is shown."""
+    wait_for(refs, label)
+    return [value_of(ref) for ref in refs]
