@@ -21,6 +21,7 @@ from corgi.flow.selection import Selection
 from corgi.flow.stage import Stage
 from corgi.settings.errors import SettingsError
 from corgi.settings.recipe import Recipe, load
+from corgi.storage import file_memory
 from corgi.storage.roots import is_object_store
 from corgi.tables.run import Run
 from corgi.tables.taken_down import TakenDown
@@ -57,6 +58,7 @@ def _main(
         recipe = load(arguments.recipe, arguments.overrides)
         _check_root(recipe)
         dag = open_dag(stages(recipe), recipe, after_stage)
+        file_memory.take_over(dag.run.facts.get("files", {}))
         dag.aside_command = lambda stage, force: _aside_command(arguments, stage, force)
         dag.ahead_command = lambda stage: [*_aside_command(arguments, stage, False), "--ahead"]
         selection = Selection(arguments.start, arguments.until, arguments.only, arguments.force)
@@ -205,6 +207,7 @@ def _run(dag: Dag, selection: Selection, asked: TakenDown | tuple[str, ...], sho
     if asked:
         amend.retry_failed(dag, asked, shown.say)
     ran = dag.execute(selection, shown.say)
+    dag.run.note(files=file_memory.told())
     for line in _results(dag.run, ran, time.monotonic() - started):
         shown.line(line)
 
@@ -224,6 +227,7 @@ def _print(lines: Iterable[str]) -> int:
 def _print_plan(dag: Dag, selection: Selection, budget: Budget | None) -> int:
     dag.recipe.require(selection.with_inputs(dag.stages))
     steps = dag.plan(selection)
+    planned = next((step.done.rows.kept for step in steps if step.done and step.stage.name == "plan"), None)
     for step in steps:
         if step.done is not None:
             state = f"done      {len(step.done.shards)} shards, {step.done.rows.kept} of {step.done.rows.rows_in} rows kept"
@@ -238,12 +242,12 @@ def _print_plan(dag: Dag, selection: Selection, budget: Budget | None) -> int:
         print(f"{step.stage.name:<12} {state}")
         if step.reasons:
             print(f"{'':<12}   redone because: {'; '.join(step.reasons)}")
-        for line in step.stage.cost(dag.recipe) if step.done is None else ():
+        for line in step.stage.cost(dag.recipe, planned) if step.done is None else ():
             print(f"{'':<12}   {line}")
+    unfinished = [step.stage.name for step in steps if step.done is None]
+    cluster.check_memory(dag.recipe, unfinished)
     if budget is None:
         return 0
-    planned = next((step.done.rows.kept for step in steps if step.done and step.stage.name == "plan"), None)
-    unfinished = [step.stage.name for step in steps if step.done is None]
     return _print(budget(dag.recipe, unfinished, planned))
 
 

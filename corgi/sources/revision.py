@@ -17,6 +17,7 @@ from corgi.sources.folders import contents_of
 from corgi.sources.rows import Columns
 from corgi.sources.samples import MAX_NOTE_BYTES, first_stem, is_picture, is_stranger, last_ending
 from corgi.sources.tars import Member, Tar, grouped, open_tar
+from corgi.storage.file_memory import remembered
 from corgi.storage.paths import CHUNK_BYTES, COMPRESSIONS, facts_of, open_file, open_stream, sha256_of
 
 REVISION = "0.2"
@@ -67,7 +68,7 @@ def sha256_of_text(uri: str, format: str) -> str:
     return _read_once(uri, format, facts_of(uri))[0]
 
 
-@functools.lru_cache(maxsize=65_536)
+@remembered
 def _read_once(uri: str, format: str, facts: tuple[int, ...]) -> tuple[str, bool]:
     """Return the sha256 of the bytes of a text, decompressed, and whether it is read otherwise now."""
     digest = hashlib.sha256()

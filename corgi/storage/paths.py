@@ -13,6 +13,7 @@ import pyarrow.fs as pa_fs
 
 from corgi.settings.errors import InputError
 from corgi.storage.endpoint import s3_endpoint
+from corgi.storage.file_memory import remembered
 
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
 CHUNK_BYTES = 4 * 2**20
@@ -145,9 +146,9 @@ def first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0].strip()
 
 
-@functools.lru_cache(maxsize=65_536)
+@remembered
 def sha256_once(uri: str, facts: tuple[int, ...]) -> str:
-    """Return the sha256 of a file, read once per process while its facts (size, times) are the same."""
+    """Return the sha256 of a file, read once while its facts (size, times) are the same."""
     filesystem, path = opened(uri)
     digest = hashlib.sha256()
     with filesystem.open_input_stream(path, compression=None) as stream:

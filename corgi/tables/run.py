@@ -33,6 +33,8 @@ class RunFacts(TypedDict):
     order: NotRequired[list[str]]
     headings: NotRequired[dict[str, list[str]]]
     """Title and introduction of each stage's section of the report."""
+    files: NotRequired[dict[str, Any]]
+    """What was computed from the bytes of large files, such as the sha256 of lists (corgi/storage/file_memory.py)."""
     code: NotRequired[str]
     commit: NotRequired[str | None]
 

@@ -162,7 +162,7 @@ def test_a_plan_prints_the_cost_of_what_would_run(toy, capsys):
 
     def stages(recipe):
         numbers = toy_stages.stages(recipe)[0]
-        vars(numbers).update(cost=lambda recipe: [f"{recipe.name} costs nothing"])
+        vars(numbers).update(cost=lambda recipe, num_rows: [f"{recipe.name} costs nothing"])
         return [numbers]
 
     assert command.main(stages, toy_stages.report, argv=[*toy.argv, "--plan"]) == 0
@@ -177,3 +177,14 @@ def test_run_json_tells_the_order_and_the_headings_of_its_stages(finished):
     finished.opened().note(headings={**facts["headings"], "other": ["Of another pipeline", ""]})
     assert finished.run() == 0
     assert set(finished.opened().facts["headings"]) == {"numbers", "squares", "total", "other"}
+
+
+def test_what_was_computed_of_lists_is_in_run_json_and_is_taken_over(finished, monkeypatch):
+    """A command of a finished run hashes no list before it speaks."""
+    told = {"sha256_of /lists/a.csv": [[1, 2, 3], "ab"]}
+    monkeypatch.setattr(command.file_memory, "told", lambda: told)
+    assert finished.run() == 0
+    taken = []
+    monkeypatch.setattr(command.file_memory, "take_over", taken.append)
+    assert finished.run("--plan") == 0
+    assert taken == [told]

@@ -1,0 +1,60 @@
+"""What was computed from the bytes of large files, kept from one command to the next while size and times are the same.
+
+A list of 60 GB takes minutes to hash. A command of a run that has hashed it before speaks at once.
+"""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+R = TypeVar("R", str, bool, tuple[str, bool])
+
+MIN_BYTES = 2**20
+"""Smaller files are read again by each command: there may be very many of them."""
+_known: dict[str, tuple[tuple[int, ...], Any]] = {}
+
+
+def remembered(function: Callable[P, R]) -> Callable[P, R]:
+    """Wrap a function of a file's place, further texts, and the file's facts (`storage.paths.facts_of`), in this order.
+
+    The value is computed once per process for the same arguments, and not at all where an earlier command told it.
+    """
+    cached = functools.lru_cache(maxsize=65_536)(function)
+
+    @functools.wraps(function)
+    def found(*arguments: P.args, **named: P.kwargs) -> R:
+        *names, facts = arguments
+        assert isinstance(facts, tuple)
+        key = " ".join([function.__name__, *map(str, names)])
+        before = _known.get(key)
+        if before is not None and before[0] == facts:
+            return before[1]
+        value = cached(*arguments, **named)
+        if size_in(facts) >= MIN_BYTES:
+            _known[key] = (facts, value)
+        return value
+
+    found.cache_clear = cached.cache_clear  # type: ignore[attr-defined]
+    return found
+
+
+def size_in(facts: tuple[int, ...]) -> int:
+    """Return the size among a file's facts: on a disk they are device, inode, size and times, elsewhere size and time."""
+    return facts[2] if len(facts) > 2 else facts[0]
+
+
+def take_over(told: Mapping[str, Any]) -> None:
+    """Know what an earlier command told."""
+    for key, (facts, value) in told.items():
+        _known.setdefault(key, (tuple(facts), tuple(value) if isinstance(value, list) else value))
+
+
+def told() -> dict[str, list[Any]]:
+    """Return what is known of large files, as JSON."""
+    return {key: [list(facts), value] for key, (facts, value) in sorted(_known.items())}
+
+
+def forget() -> None:
+    """Know nothing."""
+    _known.clear()
