@@ -1,59 +1,94 @@
-"""The linear space: principal components of the train pictures, fitted by the driver."""
+"""The linear space: principal components of the train pictures, fitted by one worker."""
+
+from collections.abc import Mapping, Sequence
 
 import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
-from corgi.feeding.pictures import kept_pictures, square_pictures
-from corgi.flow import screen
+from corgi.feeding.pictures import UNIT_PICTURES, kept_pictures, square_pictures
+from corgi.flow.cluster import connect
 from corgi.flow.context import Context
+from corgi.flow.demand import Demand
+from corgi.flow.executor import is_in_process
+from corgi.flow.shards import check_room
+from corgi.flow.tasks import Tasks, values_of
 from corgi.models.autoencoder import Autoencoder, fit_linear
 from corgi.settings.models import AutoencoderSettings
 from corgi.tables.manifest import RowCounts
 from corgi.tables.schema import Split
-from corgi.tables.store import ShardTask
+from corgi.tables.store import ShardTask, Store
 from corgi.training.autoencoder import write_autoencoder
 from corgi.training.data_checks import check_pictures_differ
 
 _MEASURED_PICTURES = 512
+_PROCESS_BYTES = 2**30
+"""A worker with torch and scikit-learn before it holds a picture, and one shard of pictures as they are stored."""
 
 
 def commit_linear(context: Context, task: ShardTask) -> None:
-    """Fit the components and commit the shard `model`.
+    """Fit the components on a worker and commit the shard `model`.
 
     Raises:
         InputError: no two train pictures differ.
+        ClusterError: no node of this command's Ray holds as many as `max_fit_rows`.
 
     """
     settings: AutoencoderSettings = context.recipe.autoencoder
-    pictures = torch.cat(list(_train_pictures(context, settings)))
+    connect(context.recipe)
+    images, selections = ([entry.path for entry in context.entries(name)] for name in ("download", "curate"))
+    memory = fit_bytes(settings, context.inputs["curate"].rows.kept)
+    if not is_in_process():
+        reservations = ("autoencoder.max_fit_rows", "autoencoder.cpus_per_actor")
+        check_room(Demand("autoencoder", 1, settings.cpus_per_actor, 0.0, "", reservations, memory))
+    calls = Tasks(memory, settings.cpus_per_actor)
+    fit = calls.start(fit_and_commit, task, images, selections, settings.model_dump(mode="json"))
+    values_of([fit], "autoencoder fit")
+
+
+def fit_bytes(settings: AutoencoderSettings, num_pictures: int) -> int:
+    """Return the memory that the fit needs at most: every value as a byte, as a float, and as a centred float."""
+    rows = min(num_pictures, settings.max_fit_rows)
+    return _PROCESS_BYTES + rows * 3 * settings.image_size**2 * (1 + 4 + 4)
+
+
+def fit_and_commit(
+    task: ShardTask, images: Sequence[str], selections: Sequence[str], values: Mapping[str, object]
+) -> None:
+    """Fit the components on the train pictures of the shards at these manifests, and commit the shard `model`."""
+    settings = AutoencoderSettings.model_validate(values)
+    store = Store(task.root)
+    torch.set_num_threads(max(1, int(settings.cpus_per_actor)))
+    pictures = torch.cat(_train_pictures(store, images, selections, settings))
     generator = torch.Generator().manual_seed(settings.seed)
     chosen = torch.randperm(len(pictures), generator=generator)[: settings.max_fit_rows].sort().values
-    autoencoder = fit_linear(pictures[chosen], settings.latent_dim, settings.seed)
+    measured = pictures[chosen[:_MEASURED_PICTURES]] / 255
+    autoencoder = fit_linear(pictures[chosen] / 255, settings.latent_dim, settings.seed)
     facts = {
         "kind": settings.kind,
         "train_pictures": len(chosen),
         "latent_dim": autoencoder.latent_dim,
         "latent_shape": list(autoencoder.latent_shape),
-        "train_variance_kept": _explained(autoencoder, pictures[chosen[:_MEASURED_PICTURES]]),
+        "train_variance_kept": _explained(autoencoder, measured),
     }
-    with context.store.attempt(task) as attempt:
+    with store.attempt(task) as attempt:
         write_autoencoder(attempt, autoencoder, {})
         attempt.commit(RowCounts(rows_in=len(chosen), kept=len(chosen)), facts=facts)
 
 
-def _train_pictures(context: Context, settings: AutoencoderSettings) -> list[Tensor]:
-    loaded = []
-    pairs = list(zip(context.shards("download"), context.shards("curate"), strict=True))
-    with screen.bar("autoencoder fit", len(pairs), "shard") as bar:
-        for num_read, (images, selection) in enumerate(pairs, 1):
-            kept = kept_pictures(context.store, images.path, selection.path, ["image"])
-            train = kept.filter(pc.field("split") == Split.TRAIN.value)
-            if train.num_rows:
-                loaded.append(square_pictures(train["image"], settings.image_size))
-            if sum(map(len, loaded)) >= settings.max_fit_rows:
-                break
-            bar.reach(num_read)
+def _train_pictures(
+    store: Store, images: Sequence[str], selections: Sequence[str], settings: AutoencoderSettings
+) -> list[Tensor]:
+    """Return pictures as bytes, shard by shard, until there are enough."""
+    loaded: list[Tensor] = []
+    for pair in zip(images, selections, strict=True):
+        kept = kept_pictures(store, *pair, ["image"])
+        train = kept.filter(pc.field("split") == Split.TRAIN.value)
+        for first in range(0, train.num_rows, UNIT_PICTURES):
+            squares = square_pictures(train["image"].slice(first, UNIT_PICTURES), settings.image_size)
+            loaded.append((squares * 255).round().to(torch.uint8))
+        if sum(map(len, loaded)) >= settings.max_fit_rows:
+            break
     check_pictures_differ(loaded)
     return loaded
 

@@ -33,7 +33,7 @@ class Autoencoder(Stage):
 
         return run(context)
 
-    def cost(self, recipe: Recipe) -> list[str]:
+    def cost(self, recipe: Recipe, num_rows: int | None = None) -> list[str]:
         """Return FLOPs, memory and hours of a training on GPUs."""
         from corgi.latents.cost import lines
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from corgi.feeding.feed import Rows
@@ -65,7 +65,7 @@ def check_val_rows(rows: Rows, settings: TrainingSettings) -> None:
         )
 
 
-def check_pictures_differ(pictures: Sequence[Float[Tensor, "n 3 side side"]]) -> None:
+def check_pictures_differ(pictures: Sequence[Shaped[Tensor, "n 3 side side"]]) -> None:
     """Check that the train pictures on which an autoencoder is fitted are not all equal.
 
     Raises:
