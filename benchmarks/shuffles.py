@@ -8,6 +8,7 @@ import json
 import subprocess
 import sys
 import time
+from typing import Any
 
 import numpy as np
 
@@ -49,17 +50,22 @@ def num_copies(*found: Columns) -> int:
     return len(digest) - len(np.unique(digest))
 
 
+def made_columns(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return a block's rows by column; `batch` holds its number."""
+    digest, rank = made(int(batch["id"][0]))
+    return {"digest": digest, "rank": rank}
+
+
 def by_ray_data(num_blocks: int) -> int:
     """Return the rows that have an earlier copy."""
     import ray
     from ray.data import DataContext
-    from ray.data.aggregate import Count, Min
+    from ray.data.aggregate import Count
 
     DataContext.get_current().enable_progress_bars = False
-    blocks = ray.data.range(num_blocks, override_num_blocks=num_blocks).map_batches(
-        lambda batch: dict(zip(("digest", "rank"), made(int(batch["id"][0])), strict=True)), batch_size=1
-    )
-    grouped = blocks.groupby("digest", num_partitions=num_blocks).aggregate(Min("rank"), Count())
+    numbers: Any = ray.data.range(num_blocks, override_num_blocks=num_blocks)
+    blocks = numbers.map_batches(made_columns, batch_size=1)
+    grouped = blocks.groupby("digest", num_partitions=num_blocks).aggregate(Count())
     return num_blocks * _BLOCK_ROWS - grouped.count()
 
 

@@ -72,7 +72,7 @@ def decided(pieces: Sequence[Piece], num_rows: int, max_pairs: int = MAX_PAIRS) 
     rows, and when a row's turn comes, all earlier ones are decided.
     """
     gone: UInt8[np.ndarray, "n"] = np.zeros(num_rows, np.uint8)
-    flags = memoryview(gone)
+    flags = gone.data
     for low, high in _ranges(pieces, max_pairs):
         pairs = np.concatenate([_inside(piece.read(), low, high) for piece in pieces])
         pairs = pairs[np.argsort(pairs[:, 1], kind="stable")]

@@ -40,9 +40,10 @@ class Tasks:
             return function(*arguments)
         import ray
 
+        reserved: dict[str, Any] = {"memory": self.memory} if self.memory else {}
         remote: Any = ray.remote(
+            **reserved,
             num_cpus=self.cpus,
-            memory=self.memory or None,
             num_returns=count,
             max_retries=_RETRIES,
             label_selector=selector(0),

@@ -13,6 +13,7 @@ R = TypeVar("R", str, bool, tuple[str, bool])
 MIN_BYTES = 2**20
 """Smaller files are read again by each command: there may be very many of them."""
 _known: dict[str, tuple[tuple[int, ...], Any]] = {}
+_caches: list[Callable[[], None]] = []
 
 
 def remembered(function: Callable[P, R]) -> Callable[P, R]:
@@ -35,13 +36,13 @@ def remembered(function: Callable[P, R]) -> Callable[P, R]:
             _known[key] = (facts, value)
         return value
 
-    found.cache_clear = cached.cache_clear  # type: ignore[attr-defined]
+    _caches.append(cached.cache_clear)
     return found
 
 
 def size_in(facts: tuple[int, ...]) -> int:
     """Return the size among a file's facts: on a disk they are device, inode, size and times, elsewhere size and time."""
-    return facts[2] if len(facts) > 2 else facts[0]
+    return facts[2 if len(facts) > 2 else 0]
 
 
 def take_over(told: Mapping[str, Any]) -> None:
@@ -56,5 +57,7 @@ def told() -> dict[str, list[Any]]:
 
 
 def forget() -> None:
-    """Know nothing."""
+    """Know nothing, as a process that has just started."""
     _known.clear()
+    for clear in _caches:
+        clear()

@@ -16,7 +16,6 @@ from corgi.storage.paths import sha256_of
 @pytest.fixture(autouse=True)
 def nothing_known() -> Iterator[None]:
     file_memory.forget()
-    paths.sha256_once.cache_clear()
     yield
     file_memory.forget()
 
@@ -24,7 +23,6 @@ def nothing_known() -> Iterator[None]:
 def next_command(told: str) -> None:
     """Be as a process that has read run.json."""
     file_memory.forget()
-    paths.sha256_once.cache_clear()
     file_memory.take_over(json.loads(told))
 
 

@@ -8,6 +8,7 @@ import pyarrow.fs as pa_fs
 import pytest
 
 from corgi.settings.errors import InputError
+from corgi.storage import file_memory
 from corgi.storage import paths as places
 from corgi.storage.paths import ending, expand, inside, opened, sha256_of
 from tests.download.test_local import downloaded, recipe_of
@@ -29,7 +30,7 @@ def bucket(s3: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[pa_f
     for name, value in s3.items():
         monkeypatch.setenv(name, value)
     yield opened(f"s3://{BUCKET}")[0]
-    places.sha256_once.cache_clear()
+    file_memory.forget()
 
 
 def put(filesystem: pa_fs.FileSystem, path: Path, key: str) -> None:
