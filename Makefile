@@ -10,7 +10,7 @@ export RAY_USAGE_STATS_ENABLED := 0
 export HF_HUB_OFFLINE ?= 1
 export PATH := $(BIN):$(PATH)
 
-.PHONY: demo styles smoke compare compare-quick test test-fast test-smoke test-demo check gpu-check promises clean venv
+.PHONY: demo styles smoke compare compare-quick test test-fast test-smoke test-demo check gpu-check promises calibrate clean venv
 
 venv: $(STAMP)
 
@@ -85,6 +85,10 @@ bench-prior: $(STAMP)
 
 bench-statistics: $(STAMP)
 	$(BIN)/python -m benchmarks.shift_statistics
+
+# Rates of --plan measured on this machine, for cluster.rates; ROOT is the folder or bucket whose bandwidth counts.
+calibrate: $(STAMP)
+	$(BIN)/python -m benchmarks.calibrate $(if $(ROOT),--root $(ROOT))
 
 clean:
 	rm -rf .venv runs .pytest_cache .ruff_cache .import_linter_cache build *.egg-info

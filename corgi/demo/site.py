@@ -39,17 +39,18 @@ class Site:
     Raises InputError when the port cannot be had.
     """
 
-    def __init__(self, folder: Path, port: int = DEFAULT_PORT) -> None:
-        """Name the folder and the port; port 0 takes any free one. Nothing is opened yet."""
+    def __init__(self, folder: Path, port: int = DEFAULT_PORT, ip: str = ADDRESS) -> None:
+        """Name the folder, the port and the address to listen on; port 0 takes any free one. Nothing is opened yet."""
         self._folder = folder
         self._port = port
+        self._ip = ip
         self._process: BaseProcess | None = None
         self._connection: Connection | None = None
 
     @property
     def address(self) -> str:
         """Where the site really listens, as "127.0.0.1:port"."""
-        return f"{ADDRESS}:{self._port}"
+        return f"{self._ip}:{self._port}"
 
     @property
     def lifeline(self) -> int:
@@ -61,7 +62,7 @@ class Site:
     def __enter__(self) -> Self:
         # Spawned, because a fork would copy the caller's threads and the far end of the lifeline.
         context = multiprocessing.get_context("spawn")
-        with _listen(self._port) as listener:
+        with _listen(self._ip, self._port) as listener:
             self._port = listener.getsockname()[1]
             self._connection, far_end = context.Pipe()
             arguments = (self._folder, listener, far_end)
@@ -102,16 +103,16 @@ class Site:
         raise CorgiError(f"the picture site on {self.address} did not start; nothing was fetched; run again")
 
 
-def _listen(port: int) -> socket.socket:
+def _listen(ip: str, port: int) -> socket.socket:
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listener.bind((ADDRESS, port))
+        listener.bind((ip, port))
         listener.listen(_BACKLOG)
     except OSError as error:
         listener.close()
         raise InputError(
-            f"cannot serve the pictures on {ADDRESS}:{port}: {error.strerror}; nothing was changed; "
+            f"cannot serve the pictures on {ip}:{port}: {error.strerror}; nothing was changed; "
             "end the other program (another demo?) or choose another port with --port N"
         ) from error
     return listener

@@ -1,6 +1,6 @@
 """A real S3 protocol server in a process of its own on loopback, with one empty bucket.
 
-`python -m tests.support.s3_server` prints its port and serves until it is ended.
+`python -m tests.support.s3_server [ADDRESS]` prints its port and serves until it is ended.
 """
 
 import os
@@ -43,14 +43,14 @@ def s3_server() -> Iterator[dict[str, str]]:
             server.stdout.close()
 
 
-def main() -> None:
+def main(address: str = "127.0.0.1") -> None:
     """Serve until this process is ended."""
     import logging
 
     from moto.server import ThreadedMotoServer
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server = ThreadedMotoServer(ip_address=address, port=0, verbose=False)
     server.start()
     print(server.get_host_and_port()[1], flush=True)
     while True:
@@ -58,4 +58,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])
