@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from corgi.flow import amend, cluster, inspect, screen, waiting
+from corgi.flow import amend, cluster, inspect, metrics, screen, waiting
 from corgi.flow.aside import end_with
 from corgi.flow.code import code_digest, git_commit
 from corgi.flow.dag import Dag, open_dag
@@ -129,7 +129,7 @@ def _aside_command(arguments: argparse.Namespace, stage: str, force: bool) -> li
 def _make_aside(dag: Dag, arguments: argparse.Namespace) -> int:
     _stop_on_sigterm()
     end_with(arguments.aside)
-    with screen.beside(), _cluster_left():
+    with screen.beside(), _cluster_left(), metrics.published(dag.run.name):
         if arguments.ahead:
             follow(dag, arguments.only)
         else:
@@ -183,6 +183,7 @@ def _act(
         screen.opened(log) as shown,
         _cluster_left(),
         waiting.noted(dag.run.folder),
+        metrics.published(dag.run.name),
     ):
         shown.line(f"log: {_shortest(log)}")
         _run(dag, selection, asked, shown)

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from corgi.flow import cluster, screen
+from corgi.flow import cluster, metrics, screen
 from corgi.flow.aside import Aside
 from corgi.flow.code import code_digest, git_commit
 from corgi.flow.context import Context, stage_key
@@ -81,6 +81,7 @@ class Dag:
 
         """
         selected = {stage.name for stage in selection.of(self.stages)}
+        metrics.note_waiting(selected)
         closed: dict[str, StageManifest] = {}
         beside: dict[str, tuple[Context, Aside]] = {}
         ran = 0
@@ -111,7 +112,7 @@ class Dag:
                         done = self._made(context, done, say, self._follower_of(context, closed, selected))
                     elif done is not None:
                         say(f"{stage.name}: done before")
-                        self.run.record(stage.name, done)
+                        self._record(stage, done)
                 if done is not None:
                     closed[stage.name] = done
             for context, aside in beside.values():
@@ -206,6 +207,7 @@ class Dag:
         if environment is None:
             return None
         say(f"{stage.name}: runs beside what follows")
+        metrics.note_state(stage.name, metrics.RUNS)
         if before is None:
             self.run.supersede(needing)
         return Aside(stage.name, self.aside_command(stage.name, context.force), environment)
@@ -219,7 +221,7 @@ class Dag:
             raise StorageError(
                 f"{stage.name} ended without closing its stage; its shards are safe; run the same command again"
             )
-        self.run.record(stage.name, done)
+        self._record(stage, done)
         self.after_stage(self.run)
         say(f"{stage.name}: {_summary(done)}")
         return done
@@ -234,17 +236,24 @@ class Dag:
         """Run a stage, close it, and point the run at it; a follower makes its shards at the same time."""
         stage = context.stage
         screen.current().begin(f"{stage.name}: runs")
+        metrics.note_state(stage.name, metrics.RUNS)
         if before is None:
             self.run.supersede(self.following(stage))
         with ExitStack() as held:
             beside = self._start_follower(follower, say, held)
             done = self.close(context, stage.run(context))
-            self.run.record(stage.name, done)
+            self._record(stage, done)
             self.after_stage(self.run)
             say(f"{stage.name}: {_summary(done)}")
             if beside is not None:
                 beside.wait()
         return done
+
+    def _record(self, stage: Stage, done: StageManifest) -> None:
+        """Point the run at a finished stage."""
+        self.run.record(stage.name, done)
+        metrics.note_state(stage.name, metrics.DONE)
+        metrics.note_rows(stage.name, done.rows)
 
     def following(self, stage: Stage) -> list[str]:
         """Return a stage's name and those of the stages that need it, directly or not."""

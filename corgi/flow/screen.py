@@ -17,6 +17,7 @@ from typing import Protocol, TextIO
 
 from tqdm import tqdm
 
+from corgi.flow import metrics
 from corgi.storage.errors import storage_full
 
 FIRST_LINE_S, LONGEST_S = 10.0, 300.0
@@ -137,6 +138,15 @@ class _Lines:
         self._say(f"{self._label}: {done} of {self._total} {self._unit}s{told}")
 
 
+class _Noted:
+    def __init__(self, shown: Bar, label: str, total: int, unit: str) -> None:
+        self._shown, self._label, self._total, self._unit = shown, label, total, unit
+
+    def reach(self, done: int, note: str = "") -> None:
+        metrics.note_work(self._label, self._unit, done, self._total)
+        self._shown.reach(done, note)
+
+
 _open: list[Screen] = []
 
 
@@ -147,9 +157,10 @@ def current() -> Screen:
 
 @contextmanager
 def bar(label: str, total: int, unit: str) -> Generator[Bar]:
-    """Show the progress of one piece of work on the current screen."""
+    """Show the progress of one piece of work on the current screen, and note it for the cluster's metrics."""
+    metrics.note_work(label, unit, 0, total)
     with current().bar(label, total, unit) as shown:
-        yield shown
+        yield _Noted(shown, label, total, unit)
 
 
 def errors_fd() -> int | None:
