@@ -98,6 +98,10 @@ PROMISES: dict[int, tuple[str, str]] = {
     33: ("Same inputs, same bytes", "sorted plans, fixed writer settings, no times in data files"),
     34: ("wandb down is no outage", "bounded queue; `metrics.jsonl` always written"),
     35: ("Failure speaks", "one line: what is wrong, what is safe, what to do next; exit code by class"),
+    37: (
+        "A host that was cut off and comes back changes nothing",
+        "Ray gives it up and starts its work elsewhere; what it still commits has the same key and the same bytes",
+    ),
 }
 
 _HEADER = """# Promises

@@ -1,35 +1,19 @@
 """SIGKILL of the whole run in the middle of four stages, then the same command: equal tables, equal weights."""
 
-import hashlib
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from corgi.tables.run import Run
-from corgi.tables.store import table_digest
 from tests.support.ports import free_port
 from tests.support.process_tree import kill_tree
+from tests.support.run_digests import digests
 
 HOME = Path(__file__).resolve().parents[3]
-TABLES = {
-    "plan": ["plan"],
-    "download": ["images", "captions", "ledger"],
-    "embed": ["image_embeddings", "caption_embeddings"],
-    "curate": ["selection"],
-    "autoencoder": ["latents"],
-}
-MODELS = {
-    "tower": ["checkpoint"],
-    "shift": ["shift"],
-    "prior": ["prior_shifted", "prior_dalle2"],
-    "decoder": ["decoder"],
-}
 START_TIMEOUT_S = 240
 SCRATCH = "work"  # where a stage that trains keeps its checkpoints, beside its manifests
 
@@ -64,26 +48,6 @@ def _kill_when(work: Path, port: int, ready: Callable[[], bool]) -> None:
         kill_tree(process)
 
 
-def _digests(work: Path) -> dict[str, str]:
-    """Return a digest of every table (rows sorted) and of every model's bytes."""
-    run = Run.open(work / "runs" / "smoke")
-    found = {}
-    for stage, tables in TABLES.items():
-        for table in tables:
-            parts = [
-                pq.read_table(run.store.verified(shard, entry))
-                for shard in run.shards(stage)
-                for entry in shard.files
-                if entry.table == table
-            ]
-            found[f"{stage}/{table}"] = table_digest(pa.concat_tables(parts))
-    for stage, names in MODELS.items():
-        for name in names:
-            [path] = [run.store.verified(s, e) for s in run.shards(stage) for e in s.files if e.table == name]
-            found[f"{stage}/{name}"] = hashlib.sha256(path.read_bytes()).hexdigest()
-    return found
-
-
 def _glob(work: Path, pattern: str) -> Callable[[], bool]:
     return lambda: any((work / "runs" / "store").glob(pattern))
 
@@ -92,7 +56,7 @@ def _glob(work: Path, pattern: str) -> Callable[[], bool]:
 def unbroken(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     work = tmp_path_factory.mktemp("unbroken")
     _run(work, free_port())
-    return _digests(work)
+    return digests(work / "runs" / "smoke")
 
 
 @pytest.mark.flow
@@ -117,4 +81,4 @@ def test_killed_in_four_stages_the_run_ends_as_an_unbroken_one(unbroken, tmp_pat
     assert len(uids) == len(set(uids))
     for manifest in run.stages().values():
         assert manifest.rows.rows_in == manifest.rows.kept + sum(manifest.rows.rejected.values())
-    assert _digests(tmp_path) == unbroken
+    assert digests(tmp_path / "runs" / "smoke") == unbroken
