@@ -10,6 +10,7 @@ from typing import BinaryIO
 from typing_extensions import override
 
 from corgi.storage.files import make_folder, publish, sha256_of_file, sync, write_file
+from corgi.storage.retries import patient
 from corgi.storage.storage import Storage
 
 
@@ -29,19 +30,23 @@ class Disk(Storage):
         """Do nothing: `link` refuses a taken name on every disk."""
 
     @override
+    @patient
     def read(self, name: str) -> bytes:
         return (self.folder / name).read_bytes()
 
     @override
+    @patient
     def measure(self, name: str) -> tuple[int, str]:
         path = self.folder / name
         return path.stat().st_size, sha256_of_file(path)
 
     @override
+    @patient
     def size(self, name: str) -> int:
         return (self.folder / name).stat().st_size
 
     @override
+    @patient
     def names(self, folder: str) -> list[str]:
         try:
             return os.listdir(self.folder / folder)
@@ -49,6 +54,7 @@ class Disk(Storage):
             return []
 
     @override
+    @patient
     def folders(self, folder: str) -> list[str]:
         try:
             return sorted(entry.name for entry in os.scandir(self.folder / folder) if entry.is_dir())

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from corgi.settings.errors import StorageError
+from corgi.storage.retries import is_passing
 
 
 def storage_full(error: OSError, where: Path | str) -> NoReturn:
@@ -20,5 +21,6 @@ def storage_full(error: OSError, where: Path | str) -> NoReturn:
         else f"cannot write ({error.strerror or error})"
     )
     raise StorageError(
-        f"{where}: {cause}; committed work is safe; make room or choose another root, then run the same command"
+        f"{where}: {cause}; committed work is safe; make room or choose another root, then run the same command",
+        may_pass=is_passing(error),
     ) from error

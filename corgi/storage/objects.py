@@ -21,6 +21,7 @@ from corgi.settings.errors import StorageError
 from corgi.storage.endpoint import is_plain_http, s3_endpoint
 from corgi.storage.errors import storage_full
 from corgi.storage.files import sha256_of_file
+from corgi.storage.retries import patient
 from corgi.storage.storage import Storage
 
 if TYPE_CHECKING:
@@ -52,8 +53,12 @@ def _translated() -> Iterator[None]:
         raise FileExistsError(errno.EEXIST, _line(error)) from error
     except (exceptions.NotFoundError, FileNotFoundError) as error:
         raise FileNotFoundError(errno.ENOENT, _line(error)) from error
-    except exceptions.BaseError as error:
+    except (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError) as error:
+        raise PermissionError(errno.EACCES, _line(error)) from error
+    except (exceptions.GenericError, exceptions.JoinError) as error:
         raise OSError(errno.EIO, _line(error)) from error
+    except exceptions.BaseError as error:
+        raise OSError(errno.EINVAL, _line(error)) from error
 
 
 def _line(error: Exception) -> str:
@@ -107,11 +112,13 @@ class ObjectStorage(Storage):
             )
 
     @override
+    @patient
     @_as_os_error
     def read(self, name: str) -> bytes:
         return bytes(self._store.get(name).bytes())
 
     @override
+    @patient
     @_as_os_error
     def measure(self, name: str) -> tuple[int, str]:
         size, total = 0, hashlib.sha256()
@@ -121,23 +128,27 @@ class ObjectStorage(Storage):
         return size, total.hexdigest()
 
     @override
+    @patient
     @_as_os_error
     def size(self, name: str) -> int:
         return int(self._store.head(name)["size"])
 
     @override
+    @patient
     @_as_os_error
     def names(self, folder: str) -> list[str]:
         found = self._store.list_with_delimiter(f"{folder}/" if folder else None)["objects"]
         return [str(meta["path"]).rpartition("/")[2] for meta in found]
 
     @override
+    @patient
     @_as_os_error
     def folders(self, folder: str) -> list[str]:
         found = self._store.list_with_delimiter(f"{folder}/" if folder else None)["common_prefixes"]
         return sorted(str(prefix).rstrip("/").rpartition("/")[2] for prefix in found)
 
     @override
+    @patient
     @_as_os_error
     def walk(self, folder: str) -> Iterator[tuple[str, int]]:
         return iter(
@@ -197,6 +208,7 @@ class ObjectStorage(Storage):
         """Do nothing: an object that was put is durable."""
 
     @override
+    @patient
     def local(self, name: str, sha256: str) -> Path:
         """Return a copy on this machine, kept under the hash its manifest names; an old copy is checked first."""
         folder = self._cache or _own_folder()

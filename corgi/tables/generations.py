@@ -4,6 +4,7 @@ from typing import TypeVar
 
 from corgi.settings.errors import StorageError
 from corgi.storage.errors import storage_full
+from corgi.storage.retries import is_passing
 from corgi.storage.storage import Storage
 from corgi.tables.manifest import ShardManifest, StageManifest, unsealed
 
@@ -57,7 +58,8 @@ def read_sealed(storage: Storage, name: str, kind: type[_Manifest]) -> _Manifest
         ) from None
     except OSError as error:
         raise StorageError(
-            f"{where} cannot be read ({error.strerror or error}); committed work is safe; run the same command again"
+            f"{where} cannot be read ({error.strerror or error}); committed work is safe; run the same command again",
+            may_pass=is_passing(error),
         ) from error
 
 

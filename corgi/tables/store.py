@@ -20,6 +20,7 @@ from corgi.settings.errors import StorageError
 from corgi.settings.section import digest
 from corgi.storage.errors import storage_full
 from corgi.storage.files import sha256_of_file, write_file
+from corgi.storage.retries import is_passing, patient
 from corgi.storage.roots import is_object_store, open_storage
 from corgi.storage.storage import Storage
 from corgi.tables.attempt import VECTOR_ROW_GROUP_ROWS, Attempt, ShardTask
@@ -190,7 +191,7 @@ class Store:
         name = self.file_name(manifest, entry)
         try:
             path = self.storage.local(name, entry.sha256)
-            found = sha256_of_file(path)
+            found = patient(sha256_of_file)(path)
         except OSError as error:
             self._unreadable(manifest, name, error)
         self._check_hash(manifest, entry, found)
@@ -257,6 +258,11 @@ class Store:
             )
 
     def _unreadable(self, manifest: Listing, name: str, error: OSError) -> NoReturn:
+        if is_passing(error):
+            raise StorageError(
+                f"{self.storage.locate(name)} cannot be read ({error.strerror or error}), though it was tried again and again; committed work is safe; run the same command again",
+                may_pass=True,
+            ) from error
         raise StorageError(
             f"{self.storage.locate(name)} cannot be read ({error.strerror or error}); {_advice(manifest)}"
         ) from error

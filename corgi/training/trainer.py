@@ -40,7 +40,7 @@ _SET: dict[str, str] = {}
 
 
 @dataclass(frozen=True)
-class _Job:
+class Job:
     """What every worker receives: the trainings, and the file in which it reports an error that a user can cause."""
 
     trainings: tuple[Training, ...]
@@ -69,11 +69,15 @@ def train(trainings: Sequence[Training], recipe: Recipe) -> None:
         _run(tuple(group))
 
 
-def train_worker(config: "dict[str, _Job]") -> None:
-    """Run a job's trainings in one Ray Train worker. An error that a user can cause is written down, so that a restart does not repeat it."""
+def train_worker(config: "dict[str, Job]") -> None:
+    """Run a job's trainings in one Ray Train worker.
+
+    An error that a user can cause is written down, so that a restart does not repeat it. One that may pass is not: the restart
+    goes on from the last checkpoint.
+    """
     from corgi.training.loop import train_loop
 
-    job: _Job = config["job"]
+    job: Job = config["job"]
     failure = Path(job.failure)
     if failure.exists():
         return
@@ -81,6 +85,8 @@ def train_worker(config: "dict[str, _Job]") -> None:
         for training in job.trainings:
             train_loop(training, _report, _notice)
     except CorgiError as error:
+        if error.may_pass:
+            raise
         write_file(failure, json.dumps({"kind": type(error).__name__, "message": str(error)}).encode())
         logging.getLogger("ray.train").setLevel(logging.CRITICAL)  # one line tells it, the driver's
         raise
@@ -108,7 +114,7 @@ def _run(trainings: tuple[Training, ...]) -> None:
     first = trainings[0]
     attempt = f"{first.name}-{uuid.uuid4().hex[:8]}"
     scratch = first.path / "ray"
-    job = _Job(trainings, str(scratch / attempt / "failure.json"))
+    job = Job(trainings, str(scratch / attempt / "failure.json"))
     _check_room(first.settings)
     scratch.mkdir(parents=True, exist_ok=True)
     interrupted = signal.getsignal(signal.SIGINT)
@@ -127,7 +133,7 @@ def _run(trainings: tuple[Training, ...]) -> None:
     shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _trainer(job: _Job, attempt: str, scratch: Path) -> "TorchTrainer":
+def _trainer(job: Job, attempt: str, scratch: Path) -> "TorchTrainer":
     settings = job.trainings[0].settings
     start_s = _ELASTIC_START_TIMEOUT_S if settings.min_workers else _START_TIMEOUT_S
     set_unless_given("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", start_s)

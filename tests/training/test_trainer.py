@@ -1,18 +1,19 @@
 """Ray Train for real: one start that is killed, restarts by itself and goes on; nothing is started for finished work."""
 
 import dataclasses
+import logging
 import os
 import signal
 from pathlib import Path
 
 import pytest
 
-from corgi.settings.errors import ClusterError, InputError
+from corgi.settings.errors import ClusterError, CorgiError, InputError, StorageError
 from corgi.settings.recipe import Recipe
 from corgi.settings.training import TrackingSettings
 from corgi.tracking.wandb_sender import run_id
 from corgi.training.checkpoint import final_facts
-from corgi.training.trainer import final_weights, set_unless_given, train
+from corgi.training.trainer import Job, final_weights, set_unless_given, train, train_worker
 from corgi.training.training import Training
 from tests.support.tiny_training import tiny_training
 
@@ -79,3 +80,25 @@ def test_what_one_training_told_ray_train_does_not_bind_the_next_but_the_users_w
         set_unless_given("CORGI_TESTS_B", value, told)
         assert os.environ["CORGI_TESTS_A"] == str(value)
         assert os.environ["CORGI_TESTS_B"] == "7"
+
+
+@pytest.mark.parametrize(
+    ("error", "is_noted"),
+    [
+        (StorageError("gone; safe; again", may_pass=True), False),
+        (StorageError("full; safe; make room"), True),
+        (InputError("bad; safe; give another"), True),
+    ],
+)
+def test_only_errors_of_the_user_are_noted_so_that_others_restart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: CorgiError, is_noted: bool
+) -> None:
+    def fails(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("corgi.training.loop.train_loop", fails)
+    monkeypatch.setattr(logging.getLogger("ray.train"), "setLevel", lambda level: None)
+    failure = tmp_path / "failure.json"
+    with pytest.raises(type(error)):
+        train_worker({"job": Job((tiny_training(tmp_path),), str(failure))})
+    assert failure.exists() == is_noted
