@@ -18,10 +18,11 @@ from corgi.clip.scores import Head, checked_heads
 from corgi.clip.tokens import token_column, token_encoder
 from corgi.clip.towers import Tower, load_tower
 from corgi.clip.vectors import column, concatenated, is_good, matrix
+from corgi.flow.arriving import make_arriving
 from corgi.flow.cluster import connect
 from corgi.flow.context import Context
 from corgi.flow.executor import call
-from corgi.flow.shards import Pool, make_arriving, make_shards
+from corgi.flow.shards import Pool, make_shards
 from corgi.flow.stage import Arriving
 from corgi.settings.clip import EmbedSettings, TowerRef
 from corgi.tables.manifest import RowCounts, ShardManifest
@@ -48,7 +49,7 @@ def follow(context: Context, arriving: Arriving) -> None:
         tasks, more = arriving()
         return sized(tasks), more
 
-    make_arriving(EmbedShards, arguments, ready, pool)
+    make_arriving(EmbedShards, arguments, ready, pool, "embed")
 
 
 def _prepared(

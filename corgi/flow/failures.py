@@ -14,7 +14,8 @@ from corgi.tables.store import ShardTask
 
 TRIES_OF_A_WORKER = 2
 """How often a worker tries a shard; one that fails each time is tried once more by another worker."""
-WAIT_S = 1.0
+WAIT_S = 5.0
+"""Before a worker tries a shard again: a server that is being restarted is often back by then."""
 _NUM_SHOWN = 8
 _AGAIN = "run the same command to try these again"
 
@@ -49,6 +50,14 @@ class Failure:
     def to_dict(self) -> dict[str, Any]:
         """Return the fields, which travel as JSON."""
         return asdict(self)
+
+
+def lost(shard: str, times: int) -> Failure:
+    """Return the failure of a shard whose worker died or was taken away each time."""
+    error = ClusterError(
+        f"a worker was lost {times} times with the shard it made, as when memory runs out; what was made is committed; reserve more CPUs per worker, so that fewer share a node, or {_AGAIN}"
+    )
+    return Failure(shard, type(error).__name__, str(error))
 
 
 def tried(

@@ -1,7 +1,7 @@
 """The node types of a cluster: as a file of cluster/ declares them, or those of its present nodes."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -152,17 +152,17 @@ def this_machine() -> NodeTypes:
     return NodeTypes("this machine", [kind], 1)
 
 
-def alive() -> NodeTypes:
-    """Return the nodes of the cluster this process has joined, one type each."""
-    types = list(_alive())
+def alive(without: Collection[str] = ()) -> NodeTypes:
+    """Return the nodes of the cluster this process has joined, one type each, except those with the ids `without`."""
+    types = list(_alive(without))
     return NodeTypes("the cluster", types, len(types))
 
 
-def _alive() -> Iterator[NodeType]:
+def _alive(without: Collection[str]) -> Iterator[NodeType]:
     import ray
 
     for node in ray.nodes():
-        if node["Alive"]:
+        if node["Alive"] and node["NodeID"] not in without:
             has = node["Resources"]
             yield NodeType(
                 node["NodeManagerHostname"],

@@ -3,24 +3,32 @@
 import dataclasses
 import json
 import logging
+import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from typing import Any, Protocol, TypedDict, cast
+import warnings
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
+from typing import Protocol, TypedDict, cast
 
 from corgi.flow import screen
 from corgi.flow.cluster import connect, is_of_this_command
 from corgi.flow.context import Context
 from corgi.flow.demand import Demand, check_one
 from corgi.flow.executor import is_in_process
+from corgi.flow.failures import TRIES_OF_A_WORKER, Failure, explained, lost, tried
 from corgi.flow.node_types import alive
 from corgi.flow.placement import selector
 from corgi.tables.manifest import ShardManifest
 from corgi.tables.store import ShardTask
 
-_OWN_CHILDREN = {"env_vars": {"RAY_kill_child_processes_on_worker_exit": "false"}}
+OWN_CHILDREN = {"env_vars": {"RAY_kill_child_processes_on_worker_exit": "false"}}
 """A maker ends its own children as its actor ends. Ray would kill them before, and Python's resource tracker with them, to
 whose successor the names of the decoders' semaphores are unknown; children also end by themselves when an actor is killed."""
+
+LOST_WORKERS = 2
+"""How often a shard whose worker was lost with it is begun again before it counts as failed."""
+LEAST_TO_STOP = 8
+"""Failures in succession, two per worker if that is more, after which a stage is not tried further: a full disk fails every shard."""
 
 
 class Maker(Protocol):
@@ -41,12 +49,14 @@ class Pool:
 
 
 class _Made(TypedDict):
-    """What a worker returns about a shard that it has made; `rejected` is JSON."""
+    """What a worker returns about a shard; `rejected` is JSON, and so is `failure`, empty if the shard was made."""
 
+    key: str
     shard: str
     rows_in: int
     kept: int
     rejected: str
+    failure: str
 
 
 class ShardRow(TypedDict):
@@ -87,59 +97,122 @@ def make_shards(
 ) -> None:
     """Run `maker(**arguments).make(task)` for every task on a Ray Data actor pool, with progress on screen.
 
-    `on_shard` is called with each shard as soon as it is made.
+    `on_shard` is called with each shard as soon as it is made. A shard that fails is tried again, the last time by another worker,
+    while all others are made.
+
+    Raises:
+        CorgiError: some shards failed each time, or too many in succession; the line names them and why.
+
     """
     if not tasks:
         return
-    rows = [{"task": json.dumps(dataclasses.asdict(task))} for task in tasks]
-    if is_in_process():
-        made_rows = _made_here(maker, arguments, rows)
-    else:
-        check_room(Demand(label, pool.num_actors, pool.cpus, pool.gpus))
-        made_rows = _made_by_ray(maker, arguments, rows, pool)
-    num_rows, num_kept, started = 0, 0, time.monotonic()
     with screen.bar(label, len(tasks), "shard") as bar:
-        for num_made, made in enumerate(made_rows, 1):
-            row: ShardRow = {**made, "rejected": json.loads(made["rejected"])}
-            on_shard(row)
-            num_rows, num_kept = num_rows + row["rows_in"], num_kept + row["kept"]
-            rate = num_rows / max(time.monotonic() - started, 1e-9)
-            bar.reach(
-                num_made, f"{num_kept / max(num_rows, 1):.1%} of {num_rows} rows kept, {rate:.0f} rows/s"
+        work = _Work(maker, arguments, pool, _Progress(bar, on_shard))
+        if not is_in_process():
+            check_room(Demand(label, pool.num_actors, pool.cpus, pool.gpus))
+        failures, stopped = work.make(tasks, TRIES_OF_A_WORKER)
+        again = [task for task in tasks if task.key in failures and not failures[task.key].is_users]
+        if again and not stopped:
+            nodes = {failures[task.key].node for task in again}
+            failures = {key: found for key, found in failures.items() if found.is_users}
+            failures |= work.make(again, 1, elsewhere(nodes, pool))[0]
+    if failures:
+        raise explained(label, list(failures.values()), len(tasks), stopped)
+
+
+class _Progress:
+    """Shards and rows made so far, on the screen's bar."""
+
+    def __init__(self, bar: screen.Bar, on_shard: Callable[[ShardRow], None]) -> None:
+        self._bar, self._on_shard = bar, on_shard
+        self._shards = self._rows = self._kept = 0
+        self._started = time.monotonic()
+
+    def add(self, made: _Made) -> None:
+        row: ShardRow = {
+            "shard": made["shard"],
+            "rows_in": made["rows_in"],
+            "kept": made["kept"],
+            "rejected": json.loads(made["rejected"]),
+        }
+        self._on_shard(row)
+        self._shards += 1
+        self._rows, self._kept = self._rows + row["rows_in"], self._kept + row["kept"]
+        rate = self._rows / max(time.monotonic() - self._started, 1e-9)
+        share = f"{self._kept / max(self._rows, 1):.1%} of {self._rows} rows kept, {rate:.0f} rows/s"
+        self._bar.reach(self._shards, share)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Work:
+    """What makes the shards of one stage."""
+
+    maker: Callable[..., Maker]
+    arguments: Mapping[str, object]
+    pool: Pool
+    progress: _Progress
+
+    def make(
+        self, tasks: Sequence[ShardTask], tries: int, selected: Mapping[str, str] | None = None
+    ) -> tuple[dict[str, Failure], bool]:
+        """Make shards; return those that failed by key, and whether the rest was left untried because too many did in succession."""
+        failures: dict[str, Failure] = {}
+        seen: set[str] = set()
+        in_succession = 0
+        rows = [{"task": json.dumps(dataclasses.asdict(task))} for task in tasks]
+        made_rows = (
+            self._made_here(rows, tries) if is_in_process() else self._made_by_ray(rows, tries, selected)
+        )
+        with closing(made_rows):
+            for made in made_rows:
+                seen.add(made["key"])
+                in_succession = in_succession + 1 if made["failure"] else 0
+                if not made["failure"]:
+                    self.progress.add(made)
+                    continue
+                failures[made["key"]] = Failure(**json.loads(made["failure"]))
+                if in_succession >= max(LEAST_TO_STOP, 2 * self.pool.num_actors):
+                    return failures, len(seen) < len(tasks)
+        absent = [task for task in tasks if task.key not in seen]
+        return failures | {task.key: lost(task.shard, 1 + LOST_WORKERS) for task in absent}, False
+
+    def _made_here(self, rows: list[dict[str, str]], tries: int) -> Generator[_Made]:
+        called = ShardMaker(self.maker, self.arguments, tries)
+        for row in rows:
+            made = {name: values[0] for name, values in called({"task": [row["task"]]}).items()}
+            yield cast("_Made", made)
+
+    def _made_by_ray(
+        self, rows: list[dict[str, str]], tries: int, selected: Mapping[str, str] | None
+    ) -> Generator[_Made]:
+        import ray
+        from ray.data import ActorPoolStrategy, DataContext
+
+        # Each execution would announce itself in several lines, and each lost worker; `explained` speaks.
+        logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+        context = DataContext.get_current()
+        context.enable_progress_bars = False
+        context.max_errored_blocks = -1
+        context.execution_options.label_selector = {**selector(self.pool.gpus), **(selected or {})} or None
+        items = ray.data.from_items(rows, override_num_blocks=len(rows))
+        with (
+            warnings.catch_warnings()
+        ):  # max_task_retries is deprecated until 2.64, and nothing takes its place yet
+            warnings.simplefilter("ignore")
+            dataset = items.map_batches(
+                ShardMaker,
+                fn_constructor_kwargs={"maker": self.maker, "arguments": self.arguments, "tries": tries},
+                batch_size=1,
+                compute=ActorPoolStrategy(size=min(self.pool.num_actors, len(rows))),
+                num_cpus=self.pool.cpus,
+                num_gpus=self.pool.gpus or None,
+                runtime_env=OWN_CHILDREN,
+                max_task_retries=LOST_WORKERS,
             )
-
-
-def _made_here(
-    maker: Callable[..., Maker], arguments: Mapping[str, object], rows: list[dict[str, str]]
-) -> Iterator[_Made]:
-    called = ShardMaker(maker, arguments)
-    for row in rows:
-        made = {name: values[0] for name, values in called({"task": [row["task"]]}).items()}
-        yield cast("_Made", made)
-
-
-def _made_by_ray(
-    maker: Callable[..., Maker], arguments: Mapping[str, object], rows: list[dict[str, str]], pool: Pool
-) -> Iterator[_Made]:
-    import ray
-    from ray.data import ActorPoolStrategy, DataContext
-
-    # Each execution would announce itself in several lines; errors still speak.
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
-    context = DataContext.get_current()
-    context.enable_progress_bars = False
-    context.max_errored_blocks = 0
-    context.execution_options.label_selector = selector(pool.gpus) or None
-    dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
-        ShardMaker,
-        fn_constructor_kwargs={"maker": maker, "arguments": arguments},
-        batch_size=1,
-        compute=ActorPoolStrategy(size=min(pool.num_actors, len(rows))),
-        num_cpus=pool.cpus,
-        num_gpus=pool.gpus or None,
-        runtime_env=_OWN_CHILDREN,
-    )
-    yield from cast("Iterator[_Made]", dataset.iter_rows())
+        try:
+            yield from cast("Iterator[_Made]", dataset.iter_rows())
+        finally:  # other passes over shards must not lose one
+            context.max_errored_blocks = 0
 
 
 def check_room(demand: Demand) -> None:
@@ -148,46 +221,22 @@ def check_room(demand: Demand) -> None:
         check_one(demand, alive())
 
 
-def make_arriving(
-    maker: Callable[..., Maker],
-    arguments: Mapping[str, object],
-    arriving: Callable[[], tuple[Sequence[ShardTask], bool]],
-    pool: Pool,
-) -> None:
-    """Make shards on as many and the same actors as `make_shards`, each shard as soon as its task arrives.
-
-    `arriving` returns new tasks and whether more may come. Ray Data could take only the tasks known at its start.
-    """
-    import ray
-    from ray.util import ActorPool
-
-    kind = ray.remote(
-        num_cpus=pool.cpus,
-        num_gpus=pool.gpus,
-        label_selector=selector(pool.gpus),
-        runtime_env=_OWN_CHILDREN,
-    )(ShardMaker)
-    actors: Any = ActorPool([kind.remote(maker, arguments) for _ in range(pool.num_actors)])
-    more, in_hand = True, 0
-    while more or in_hand:
-        if more and in_hand < 2 * pool.num_actors:  # a look at a large store takes seconds
-            tasks, more = arriving()
-            in_hand += len(tasks)
-            for task in tasks:
-                row = {"task": [json.dumps(dataclasses.asdict(task))]}
-                actors.submit(lambda actor, value: actor.__call__.remote(value), row)
-        with suppress(TimeoutError):
-            if in_hand:
-                actors.get_next_unordered(timeout=0.5)
-                in_hand -= 1
+def elsewhere(nodes: set[str], pool: Pool) -> dict[str, str]:
+    """Return a selector of the nodes other than these, if one of those alive holds a worker; else of any node."""
+    known = sorted(nodes - {""})
+    if is_in_process() or not known or not alive(known).num_workers(pool.cpus, pool.gpus):
+        return {}
+    return {"ray.io/node-id": f"!in({','.join(known)})"}
 
 
 class ShardMaker:
     """Ray Data's callable class around a Maker."""
 
-    def __init__(self, maker: Callable[..., Maker], arguments: Mapping[str, object]) -> None:
-        """Build the maker inside the actor; a class is pickled by its name."""
-        self._maker = maker(**arguments)
+    def __init__(
+        self, maker: Callable[..., Maker], arguments: Mapping[str, object], tries: int = TRIES_OF_A_WORKER
+    ) -> None:
+        """Build the maker inside the actor; a class is pickled by its name. `tries` is how often a shard is tried."""
+        self._maker, self._tries = maker(**arguments), tries
 
     def __del__(self) -> None:
         """Close what the maker has opened; Ray Data drops this object when its actor ends."""
@@ -197,13 +246,38 @@ class ShardMaker:
 
     def __call__(self, batch: Mapping[str, Sequence[str]]) -> dict[str, list[str] | list[int]]:
         """Make each shard named in the batch; pixels do not cross operators."""
-        made = [self._maker.make(read_task(text)) for text in batch["task"]]
+        return _columns([self._row(read_task(text)) for text in batch["task"]])
+
+    def _row(self, task: ShardTask) -> _Made:
+        found = tried(self._maker.make, task, self._tries, _node())
+        if isinstance(found, Failure):
+            failed: _Made = {
+                "key": task.key,
+                "shard": task.shard,
+                "rows_in": 0,
+                "kept": 0,
+                "rejected": "{}",
+                "failure": json.dumps(found.to_dict()),
+            }
+            return failed
         return {
-            "shard": [m.shard for m in made],
-            "rows_in": [m.rows.rows_in for m in made],
-            "kept": [m.rows.kept for m in made],
-            "rejected": [json.dumps(m.rows.rejected) for m in made],
+            "key": task.key,
+            "shard": found.shard,
+            "rows_in": found.rows.rows_in,
+            "kept": found.rows.kept,
+            "rejected": json.dumps(found.rows.rejected),
+            "failure": "",
         }
+
+
+def _columns(rows: Sequence[_Made]) -> dict[str, list[str] | list[int]]:
+    return {name: [row[name] for row in rows] for name in _Made.__annotations__}
+
+
+def _node() -> str:
+    """Return the id of this worker's node; nothing outside Ray."""
+    ray = sys.modules.get("ray")
+    return str(ray.get_runtime_context().get_node_id()) if ray is not None and ray.is_initialized() else ""
 
 
 def read_task(text: str) -> ShardTask:

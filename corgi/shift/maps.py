@@ -194,6 +194,7 @@ def over_shards(
 
     context = DataContext.get_current()
     context.enable_progress_bars = False
+    context.max_errored_blocks = 0
     context.execution_options.preserve_order = True
     context.execution_options.label_selector = selector(0)
     shared = ray.put(arguments)
