@@ -141,6 +141,19 @@ def test_found_first_is_the_retrieval_at_one_and_counts_ties_against() -> None:
     assert not found_first(targets[[0, 0]], targets[[0, 0]]).any()
 
 
+def test_law_the_first_forty_compete_among_themselves_or_with_every_truth_and_training_picture() -> None:
+    draws = np.random.default_rng(0)
+    truth, training = draws.normal(size=(60, 16)), draws.normal(size=(30, 16))
+    seen = truth + draws.normal(size=truth.shape)
+    found = similarity(seen, truth, training)
+    assert found["R@1 of the first 40"] == retrieval(seen[:40], truth[:40])["R@1"]
+    everything = np.concatenate([truth, training])
+    first = (seen[:40] @ everything.T).argmax(1) == np.arange(40)
+    assert found["R@1 of the first 40 among all"] == first.mean()
+    assert found["R@1 of the first 40"] > found["R@1 of the first 40 among all"] > 0
+    assert not {name for name in similarity(seen[:39], truth[:39], training) if "first 40" in name}
+
+
 def test_the_notes_name_the_judge_and_what_similarity_rewards() -> None:
     told = judged.notes(JUDGE)
     assert "colours (none 1)" in told[0]
