@@ -38,6 +38,8 @@ ALL = {
     "embed": Benchmark("embed", 8, needs="a run of make demo"),
     "overlap": Benchmark("overlap", 7, needs="a run of make demo"),
     "noise_levels": Benchmark("noise_levels", 3, needs="a run of make demo"),
+    "decoder": Benchmark("decoder", 3),
+    "autoencoder": Benchmark("autoencoder", 2),
     "training": Benchmark("training", 25),
     "prior": Benchmark("prior", 10, ("--peer",), ("bash", "benchmarks/peer_dalle2.sh")),
 }

@@ -1,0 +1,129 @@
+"""The demo's autoencoder in the common loop beside a bare loop of torch: same network, loss, batch and optimiser.
+
+make bench-autoencoder       (= python -m benchmarks.autoencoder)
+One machine, one run, alternating, medians; generated pictures. The loss is L1 alone: with a tower in it both sides would
+spend most of their time in the same frozen network.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+
+import numpy as np
+import torch
+from torch import nn
+
+from benchmarks.decoder import RECIPE, SIDE_PX
+from benchmarks.figures import Figures, alternated, ratios
+from benchmarks.gpu_trainings import join
+from corgi.feeding.noise import Noise
+from corgi.latents.objective import AutoencoderObjective
+from corgi.settings import recipe
+from corgi.settings.models import AutoencoderSettings
+from corgi.settings.training import TrackingSettings
+from corgi.tracking.tracked_run import Shown
+from corgi.training.loop import train_loop
+from corgi.training.training import Training
+
+UNIT_ROWS = 1024
+
+
+def settings_of() -> AutoencoderSettings:
+    """Return the demo's autoencoder without its perceptual loss."""
+    given = recipe.load(RECIPE).autoencoder
+    return given.model_copy(update={"conv": given.conv.model_copy(update={"perceptual_weight": 0.0})})
+
+
+class GeneratedPictures:
+    """Random pictures in one unit."""
+
+    counts = (UNIT_ROWS,)
+
+    def load(self, unit: int) -> dict[str, np.ndarray]:
+        """Return the unit's pictures, the same each time."""
+        draws = np.random.default_rng(unit)
+        return {"picture": draws.integers(0, 256, (UNIT_ROWS, 3, SIDE_PX, SIDE_PX), np.uint8)}
+
+
+class GeneratedAutoencoder(AutoencoderObjective):
+    """The autoencoder's own objective on generated pictures."""
+
+    def __init__(self) -> None:
+        """Open no store and load no tower."""
+        super().__init__("", (), (), settings_of().model_dump(mode="json"), None)
+
+    def rows(self) -> GeneratedPictures:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Return the generated pictures."""
+        return GeneratedPictures()
+
+    def evaluate(self, model: nn.Module) -> dict[str, float]:
+        """Return nothing: only speed is measured."""
+        return {}
+
+    def show(self, model: nn.Module) -> Shown:
+        """Show nothing."""
+        return Shown()
+
+
+def our_training(num_steps: int) -> float:
+    """Return the common loop's samples per second in one process, the first logged lap left out."""
+    settings = settings_of().training.model_copy(
+        update={
+            "num_steps": num_steps,
+            "num_workers": 1,
+            "cpus_per_worker": float(torch.get_num_threads()),
+            "checkpoint_every_steps": 10**6,
+            "log_every_steps": num_steps // 2,
+        }
+    )
+    join()
+    with tempfile.TemporaryDirectory() as folder:
+        tracking = TrackingSettings(mode="disabled")
+        training = Training("bench", folder, GeneratedAutoencoder, {}, settings, tracking, "bench", 0)
+        train_loop(training)
+        lines = training.tracked.timings_file.read_text().splitlines()
+    return float(json.loads(lines[-1])["samples_per_s"])
+
+
+def bare_training(num_steps: int) -> float:
+    """Return samples per second of torch's AdamW on the same loss, after one step."""
+    torch.manual_seed(0)
+    objective, batch = GeneratedAutoencoder(), settings_of().training.global_batch
+    model, pictures = objective.model(), torch.from_numpy(GeneratedPictures().load(0)["picture"])
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-3)
+    started = 0.0
+    for step in range(num_steps + 1):
+        if step == 1:
+            started = time.perf_counter()
+        first = step * batch % (UNIT_ROWS - batch)
+        noise = Noise(0, torch.arange(step * batch, (step + 1) * batch))
+        loss, _ = objective.loss(model, {"picture": pictures[first : first + batch]}, noise)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+    return num_steps * batch / (time.perf_counter() - started)
+
+
+def main() -> int:
+    """Print and keep every figure."""
+    parser = argparse.ArgumentParser(description="Time the demo's autoencoder.")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of the pair")
+    parser.add_argument("--steps", type=int, default=60, help="training steps of a round")
+    arguments = parser.parse_args()
+    figures = Figures("autoencoder", "torch", "deepspeed")
+    theirs, ours = alternated(
+        arguments.rounds,
+        lambda: bare_training(arguments.steps),
+        lambda: our_training(2 * arguments.steps),
+    )
+    figures.add_rounds("autoencoder_bare_training", theirs, "samples/s")
+    figures.add_rounds("autoencoder_training_over_bare", ratios(ours, theirs), "x", ">=0.95")
+    figures.write()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
