@@ -45,7 +45,6 @@ from corgi.tracking.tracked_run import Shown, TrackedRun
 from corgi.tracking.tracker import Tracker
 from corgi.training.prior import load_prior
 
-MAX_DECODED = 200
 NOTES = [
     "Held-out concepts were split off before any training; one picture a concept is measured.",
     "Frechet distance and two-sample cosine on coarse words include training pictures: they measure fit, not generalisation.",
@@ -209,19 +208,19 @@ class Measured:
         }
 
     def groups(self) -> dict[str, Int[np.ndarray, "rows"]]:
-        """Return the rows that are painted, by label: one picture per group of the list, and at most MAX_DECODED.
+        """Return the rows that are painted, by label: one picture per group of the list, and at most `max_painted`.
 
         Held-out pictures whose concept was trained on stand apart from the others where the recipe names a column of
         concepts. A label with fewer than two pictures is left out.
         """
         train = self.pictures.one_a_group(Split.TRAIN, len(self.held_out))
-        column = self.settings.concept_col
+        column, most = self.settings.concept_col, self.settings.max_painted
         if column is None:
-            return {TRAIN: train[:MAX_DECODED], HELD_OUT: self.held_out[:MAX_DECODED]}
+            return {TRAIN: train[:most], HELD_OUT: self.held_out[:most]}
         trained = trained_concepts(self.store, self.shards, column)
         is_seen = np.array([self.pictures.saved[row].get(column) in trained for row in self.held_out])
         found = {TRAIN: train, PAIR: self.held_out[is_seen], CONCEPT: self.held_out[~is_seen]}
-        return {label: rows[:MAX_DECODED] for label, rows in found.items() if len(rows) > 1}
+        return {label: rows[:most] for label, rows in found.items() if len(rows) > 1}
 
     def picture_judge(self) -> PictureJudge | None:
         """Return the judge with the training pictures it compares with; None where the recipe names no judge."""

@@ -228,6 +228,8 @@ class EvaluateSettings(Section):
     """Pictures a coarse caption needs to be scored."""
     grid_rows: int = Field(default=8, ge=1, le=64)
     """Rows of the sample grid for each of TRAIN and HELD-OUT."""
+    max_painted: int = added(200, since="0.2.0", ge=2)
+    """Pictures painted at most for each of TRAIN and HELD-OUT, once from the true embedding and once from the prior's."""
     softmax_temperature: float = Field(default=0.05, gt=0)
     """Temperature of the softmax-average reference."""
     judge: JudgeName | None = added(None, since="0.2.0")
