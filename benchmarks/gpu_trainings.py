@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -28,9 +27,9 @@ from corgi.settings.training import TrackingSettings, TrainingSettings
 from corgi.tracking.tracked_run import Shown
 from corgi.training import decoder as decoding
 from corgi.training import prior as priors
+from corgi.training.alone import train_alone
 from corgi.training.checkpoint import final_weights
 from corgi.training.cost import prior_cost
-from corgi.training.loop import train_loop
 from corgi.training.prior_sizes import config_of
 from corgi.training.training import Training
 
@@ -126,8 +125,7 @@ def trained(objective: type[Any], size: dict[str, Any], **settings: Any) -> dict
     """Train some steps and return samples per second, seconds, memory and loss of the last lap, and the waits of one loss."""
     with tempfile.TemporaryDirectory() as folder:
         training = _training(folder, objective, {"size": size}, size, settings)
-        join()
-        train_loop(training)
+        train_alone([training])
         told = json.loads(training.metrics_file.read_text().splitlines()[-1])
         lap = json.loads(training.tracked.timings_file.read_text().splitlines()[-1])
         phases = phase_shares(training.path / "profile")
@@ -188,7 +186,6 @@ def resumed_is_equal(size: dict[str, Any]) -> bool:
     """Return whether a training cut in the middle and resumed ends with the weights of an unbroken one."""
     found = []
     with tempfile.TemporaryDirectory() as folder:
-        join()
         for name in ("whole", "cut"):
             cut_at = size["batch"] * 6 if name == "cut" else -1
             arguments = {"size": size, "marker": str(Path(folder) / "marker"), "cut_at": cut_at}
@@ -196,12 +193,12 @@ def resumed_is_equal(size: dict[str, Any]) -> bool:
             training = _training(str(Path(folder) / name), CheckedPrior, arguments, size, settings)
             if name == "cut":
                 try:
-                    train_loop(training)
+                    train_alone([training])
                 except InterruptedError:
                     pass
                 else:
                     raise RuntimeError("the training was not cut")
-            train_loop(training)
+            train_alone([training])
             found.append(final_weights(training).read_bytes())
     return found[0] == found[1]
 
@@ -249,12 +246,6 @@ def embedding_rates(model: str, toy: bool) -> dict[str, float]:
         f"{model} pictures/s": batch / _seconds(lambda: tower.pixels(pixels)),
         f"{model} pictures/s, decoded on one thread": batch / _seconds(lambda: tower.images(decoded())),
     }
-
-
-def join() -> None:
-    """Be a process group of one, once."""
-    if not dist.is_initialized():
-        dist.init_process_group("nccl" if given_device().type == "cuda" else "gloo")
 
 
 def _training(

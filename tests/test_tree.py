@@ -78,6 +78,7 @@ COVERED_ELSEWHERE = {
     "corgi.tables.attempt": "tables/test_store.py",
     "corgi.tables.rejection": "fetching/test_exchange.py",
     "corgi.tracking.tracked_run": "tracking/test_tracker.py",
+    "corgi.training.alone": "training/test_loop.py",
     "corgi.training.listing": "training/test_checkpoint.py",
     "corgi.training.objective": "training/test_loop.py",
     "corgi.training.prior_sizes": "training/test_prior.py",

@@ -16,7 +16,7 @@ _in_process: ContextVar[bool] = ContextVar("in_process", default=False)
 def in_process() -> Generator[None]:
     """Do the work of stages in this process, one call after the other, without Ray: for tests and debuggers.
 
-    The code and the resulting bytes are the same. Trainings by Ray Train are not covered.
+    The code and the resulting bytes are the same. A training has one worker, whatever its settings ask for.
     """
     token = _in_process.set(True)
     try:

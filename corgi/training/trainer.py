@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from corgi.flow.cluster import cause, connect, is_of_this_command
+from corgi.flow.executor import is_in_process
 from corgi.flow.placement import selector
 from corgi.settings import errors
 from corgi.settings.errors import ClusterError, CorgiError
@@ -50,7 +51,8 @@ class Job:
 def train(trainings: Sequence[Training], recipe: Recipe) -> None:
     """Bring every training to its final weights; finished ones are skipped, and Ray is not started for them.
 
-    Trainings that follow each other and ask for the same workers share one worker group.
+    Trainings that follow each other and ask for the same workers share one worker group. Where work is done in this
+    process (`executor.in_process`), this process is the only worker.
 
     Raises:
         CorgiError: what a worker found wrong, as it found it.
@@ -64,6 +66,11 @@ def train(trainings: Sequence[Training], recipe: Recipe) -> None:
     ]
     if not unfinished:
         return
+    if is_in_process():
+        from corgi.training.alone import train_alone
+
+        train_alone(unfinished)
+        return
     connect(recipe)
     for _, group in groupby(unfinished, key=lambda training: _workers(training.settings)):
         _run(tuple(group))
@@ -75,12 +82,12 @@ def train_worker(config: "dict[str, Job]") -> None:
     An error that a user can cause is written down, so that a restart does not repeat it. One that may pass is not: the restart
     goes on from the last checkpoint.
     """
-    from corgi.training.loop import train_loop
-
     job: Job = config["job"]
     failure = Path(job.failure)
     if failure.exists():
         return
+    from corgi.training.loop import train_loop
+
     try:
         for training in job.trainings:
             train_loop(training, _report, _notice)

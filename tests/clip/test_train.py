@@ -1,7 +1,4 @@
-"""The whole way on drawn pictures: features, heads by Ray Train, an ordinary open_clip model, embeddings, clusters.
-
-All but the training is done in this process.
-"""
+"""The whole way on drawn pictures: features, trained heads, an ordinary open_clip model, embeddings, clusters."""
 
 import io
 import json
@@ -38,7 +35,7 @@ TOWER = {"image_size": 64, "embed_dim": 16, "context_length": 12, "training": TR
 
 
 @pytest.fixture(scope="module")
-def finished(ray_local: None, tmp_path_factory: pytest.TempPathFactory) -> Dag:
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Dag:
     built = dag(
         tmp_path_factory.mktemp("whole") / "runs",
         tower=TOWER,

@@ -164,7 +164,9 @@ def test_each_training_left_metric_lines_without_gap_or_double_and_an_offline_wa
         steps = [line["step"] for line in lines if "loss" in line]
         assert steps == sorted(set(steps))
         assert steps[-1] == 60
-    assert list((run.folder.parent / "store").rglob("offline-run-*/*.wandb"))
+    store = run.folder.parent / "store"
+    assert list(store.rglob("offline-run-*/*.wandb"))
+    assert list(store.rglob("ray")) == [], "a worker group that ended as it should left its files"
 
 
 def test_a_second_run_starts_nothing(run):

@@ -1,13 +1,8 @@
 """The whole stage for each latent space: its model shard, the latents of every kept picture, and a decoder that takes them.
 
-Trainings run in one bare process: what Ray Train does with them is shown elsewhere.
+Trainings run in this process: what Ray Train does with them is shown elsewhere.
 """
 
-import os
-import pickle
-import subprocess
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +24,9 @@ from corgi.tables.manifest import RowCounts
 from corgi.tables.schema import SELECTION, Reason
 from corgi.tables.store import ShardTask
 from corgi.training.autoencoder import load_autoencoder
-from corgi.training.checkpoint import is_finished
-from corgi.training.training import Training
 from tests.support import drawn
-from tests.support.ports import free_port
 from tests.support.stages import stage
 from tests.support.tiny_towers import tiny_tower
-from tests.support.waiting import PATIENCE_S
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -113,46 +104,14 @@ def dag(root: Path, kind: LatentSpaceName, **changes: Any) -> Dag:
     return open_dag(stages, recipe)
 
 
-def train_all(trainings: Sequence[Training]) -> None:
-    """Train one after the other in a process of its own."""
-    line = "import pickle, sys, torch.distributed as dist; from corgi.training.loop import train_loop; dist.init_process_group('gloo'); [train_loop(training) for training in pickle.load(sys.stdin.buffer)]"
-    places = {
-        "RANK": 0,
-        "LOCAL_RANK": 0,
-        "WORLD_SIZE": 1,
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": free_port(),
-    }
-    env = {**os.environ, **{name: str(value) for name, value in places.items()}}
-    subprocess.run(
-        [sys.executable, "-c", line], input=pickle.dumps(trainings), env=env, check=True, timeout=PATIENCE_S
-    )
-
-
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> dict[LatentSpaceName, Dag]:
-    """Every kind over one root; the trainings that the stages ask for are run together, once."""
+    """Every kind over one root."""
     root = tmp_path_factory.mktemp("spaces")
     dags: dict[LatentSpaceName, Dag] = {kind: dag(root, kind) for kind in KINDS}
-    asked: list[Training] = []
-
-    class Asked(Exception):
-        """The training was noted."""
-
-    def note(trainings: Sequence[Training], recipe: Recipe) -> None:
-        asked.extend(trainings)
-        raise Asked
-
-    with in_process(), pytest.MonkeyPatch.context() as patched:
-        patched.setattr("corgi.latents.stage.train", note)
-        for kind in sorted(TRAINED_SPACES):
-            with pytest.raises(Asked):
-                drawn.run(dags[kind], "autoencoder")
-    train_all(asked)
-    assert [is_finished(training) for training in asked] == [True, True]
     with in_process():
-        for kind in KINDS:
-            drawn.run(dags[kind], "autoencoder")
+        for made in dags.values():
+            drawn.run(made, "autoencoder")
     return dags
 
 

@@ -1,4 +1,4 @@
-"""Everything that embed.input takes, through the real stages to the prior and the report; Ray only trains."""
+"""Everything that embed.input takes, through the real stages to the prior and the report, in this process."""
 
 import json
 import tarfile
@@ -100,7 +100,7 @@ def opened(root: Path, place: Any, sections: dict[str, Any]) -> Dag:
 
 
 def until_prior(built: Dag) -> None:
-    """Run every stage up to the prior, with the report after each as the command line has it; Ray only trains."""
+    """Run every stage up to the prior, with the report after each as the command line has it."""
     order = [stage.name for stage in built.stages]
     built.run.note(name="v", recipe={}, order=order, code=code_digest(), commit=git_commit())
     for stage in built.stages:
@@ -112,7 +112,7 @@ def until_prior(built: Dag) -> None:
 
 @pytest.mark.parametrize("kind", ["clip-retrieval", "datacomp", "pictures"])
 def test_every_kind_of_input_goes_through_to_the_prior_and_the_report(
-    ray_local: None, in_process: None, tmp_path: Path, kind: str
+    in_process: None, tmp_path: Path, kind: str
 ) -> None:
     sections: dict[str, Any] = {}
     if kind == "clip-retrieval":
@@ -146,8 +146,14 @@ def test_every_kind_of_input_goes_through_to_the_prior_and_the_report(
     ids=["no-captions", "one-row", "all-equal"],
 )
 def test_nothing_to_learn_from_is_one_line_at_once(
-    ray_local: None, in_process: None, tmp_path: Path, image: np.ndarray, text: np.ndarray | None, told: str
+    in_process: None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    image: np.ndarray,
+    text: np.ndarray | None,
+    told: str,
 ) -> None:
+    monkeypatch.setattr("corgi.training.prior.train", lambda *_: pytest.fail("a training was started for it"))
     place = str(clip_retrieval(tmp_path / "in", image, text))
     no_val = {"test_share": 0.0, "val_share": 0.0}
     built = opened(tmp_path / "runs", place, {"plan": no_val, "shift": {"num_clusters": 1}})
@@ -155,4 +161,3 @@ def test_nothing_to_learn_from_is_one_line_at_once(
         until_prior(built)
     assert "\n" not in str(caught.value)
     results.publish(built.run)
-    assert not list((tmp_path / "runs").rglob("ray")), "a worker group was started for it"

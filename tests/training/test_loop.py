@@ -1,4 +1,4 @@
-"""The loop in bare gloo processes: every ZeRO stage, resumed, cut, harmed; one start of two workers, one of one.
+"""The loop in bare gloo processes: every ZeRO stage, resumed, cut, harmed; one start of two workers, then one worker, this process.
 
 The same at bf16: tests/chaos/training/test_bare.py.
 """
@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from corgi.settings.errors import InputError
 from corgi.tables.run import Run
+from corgi.training.alone import train_alone
 from corgi.training.checkpoint import final_facts
 from corgi.training.loop import train_loop
 from corgi.training.ranks import own_rows, rank, world_size
@@ -104,9 +105,7 @@ def two_workers(root: Path) -> None:
 
 def one_worker(root: Path) -> None:
     measured(root)
-    train_loop(still(root, "one", 1))
-    for stage in STAGES:
-        train_loop(halted(root, stage))
+    train_alone([still(root, "one", 1), *(halted(root, stage) for stage in STAGES)])
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +114,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     prior_run(folder / "prior")
     decoder_run(folder / "decoder")
     run_workers(two_workers, 2, folder)
-    run_workers(one_worker, 1, folder)
+    one_worker(folder)
     return folder
 
 

@@ -23,12 +23,15 @@ RECIPE = Recipe(name="tests")
 
 
 def trainings(root: Path) -> list[Training]:
+    """Return three for one worker group: an unbroken one, one whose second worker is killed once, one that diverges."""
     harm = {"kind": "kill", "step": 6, "global_batch": 8, "marker": str(root / "marker")}
     whole = tiny_training(root / "whole", "whole", {"log": str(root / "whole-ids")}, num_workers=2)
     killed = tiny_training(
         root / "killed", "killed", {"fault": harm, "log": str(root / "killed-ids")}, num_workers=2
     )
-    return [whole, dataclasses.replace(killed, tracking=TrackingSettings(mode="offline"))]
+    bad = {"bad": list(range(96)), "log": str(root / "diverging-ids")}
+    diverging = tiny_training(root / "diverging", "diverging", bad, num_workers=2, max_nonfinite_steps=3)
+    return [whole, dataclasses.replace(killed, tracking=TrackingSettings(mode="offline")), diverging]
 
 
 def ids(root: Path, prefix: str) -> set[str]:
@@ -36,10 +39,15 @@ def ids(root: Path, prefix: str) -> set[str]:
 
 
 @pytest.mark.flow
-def test_a_killed_worker_changes_nothing(ray_local: None, tmp_path: Path) -> None:
-    whole, killed = trainings(tmp_path)
+def test_a_killed_worker_changes_nothing_and_a_users_error_comes_out_as_itself(
+    ray_local: None, tmp_path: Path
+) -> None:
+    """One worker group for both: its start and its restart are what this test costs."""
+    whole, killed, diverging = trainings(tmp_path)
     on_interrupt = signal.getsignal(signal.SIGINT)
-    train([whole, killed], RECIPE)
+    with pytest.raises(InputError, match="diverging: 3 steps had a non-finite loss") as caught:
+        train([whole, killed, diverging], RECIPE)
+    assert len(str(caught.value).splitlines()) == 1
     assert signal.getsignal(signal.SIGINT) is on_interrupt, (
         "Ctrl-C in a later stage would end as if all were done"
     )
@@ -52,15 +60,7 @@ def test_a_killed_worker_changes_nothing(ray_local: None, tmp_path: Path) -> Non
     runs = list((killed.path / "wandb").glob("[0-9]*/wandb/offline-run-*"))
     assert runs
     assert all(run.name.endswith(run_id(killed.tracked)) for run in runs)
-    assert not (whole.path / "ray").exists()
-
-
-@pytest.mark.flow
-def test_a_users_error_comes_out_as_itself_and_is_not_retried(ray_local: None, tmp_path: Path) -> None:
-    training = tiny_training(tmp_path, arguments={"bad": list(range(96))}, max_nonfinite_steps=3)
-    with pytest.raises(InputError, match="3 steps had a non-finite loss") as caught:
-        train([training], RECIPE)
-    assert len(str(caught.value).splitlines()) == 1
+    assert len(list(tmp_path.glob("diverging-ids.*"))) == 2, "two workers tried it once"
 
 
 def test_too_many_workers_for_this_machine_are_refused_at_once(ray_local: None, tmp_path: Path) -> None:
