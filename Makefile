@@ -41,13 +41,14 @@ compare: $(STAMP)
 compare-quick: $(STAMP)
 	$(BIN)/python pipelines/demo.py --pipeline compare --recipe pipelines/recipes/compare-quick.yaml
 
-# Three processes, each with a Ray of its own: a test waits for most of its time. A file's tests stay together.
+# Three processes: a test waits for most of its time. A file's tests stay together; those that start Ray are in one process.
+TOGETHER := --dist loadfile --no-loadscope-reorder
 test: $(STAMP)
-	$(BIN)/python -m pytest -n 3 --dist loadfile
+	$(BIN)/python -m pytest -n 3 $(TOGETHER)
 
 # Laws and units: no Ray, no whole stage, nothing over two CPU-seconds.
 test-fast: $(STAMP)
-	$(BIN)/python -m pytest -m "not ray and not flow and not slow"
+	$(BIN)/python -m pytest -n 2 $(TOGETHER) -m "not ray and not flow and not slow"
 
 # What only a whole flow shows, asserted on the run that `make smoke` left; then the comparison over its tables.
 test-smoke: $(STAMP)

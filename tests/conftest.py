@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from xdist.remote import Producer
 
 HOME = str(Path(__file__).resolve().parents[1])
 
@@ -29,7 +30,9 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 settings.register_profile("corgi", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("corgi")
 
-from tests.support.costs import Costs, mark  # noqa: E402 - this checkout's, which the path above makes first
+# This checkout's, which the path above makes first.
+from tests.support.costs import Costs, mark  # noqa: E402
+from tests.support.lanes import Units, sort_files  # noqa: E402
 
 COSTS = pytest.StashKey[Costs]()
 
@@ -48,6 +51,12 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         mark(item)
+    sort_files(items)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Units:
+    return Units(config, log)
 
 
 @pytest.hookimpl(wrapper=True)
