@@ -11,12 +11,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from corgi.settings.errors import InputError
+from corgi.settings.errors import InputError, StorageError
 from corgi.tables.run import Run
 from corgi.training.alone import train_alone
-from corgi.training.checkpoint import final_facts
+from corgi.training.checkpoint import Checkpoints, final_facts
 from corgi.training.loop import train_loop
 from corgi.training.ranks import own_rows, rank, world_size
+from corgi.training.shared_folder import check_shared
 from corgi.training.training import Training
 from tests.support.objectives import decoder_objective, decoder_run, prior_objective, prior_run
 from tests.support.tiny_training import TinyRows, tiny_training
@@ -39,12 +40,12 @@ def fault(root: Path, name: str) -> dict[str, Any]:
 
 
 def still(root: Path, kind: str, stage: int, **changes: Any) -> Training:
-    return named(root, kind, stage, arguments={"dropout": 0.0}, **changes)
+    arguments = {"dropout": 0.0, **changes.pop("arguments", {})}
+    return named(root, kind, stage, arguments=arguments, num_steps=8, **changes)
 
 
 def halted(root: Path, stage: int) -> Training:
-    harm = fault(root, f"halted-{stage}")
-    return named(root, "halted", stage, arguments={"dropout": 0.0, "fault": harm})
+    return still(root, "halted", stage, arguments={"fault": fault(root, f"halted-{stage}")})
 
 
 def unmeasured(root: Path) -> Training:
@@ -80,14 +81,37 @@ def interrupted(training: Training) -> None:
         train_loop(training)
 
 
+def noticed(root: Path) -> int:
+    """Train with a notice at the third look, to a fault after it; return the step of the checkpoint that is left."""
+    looks = iter((False, False, True))
+    training = named(
+        root, "noticed", 0, arguments={"fault": fault(root, "noticed")}, num_steps=8,
+        checkpoint_every_steps=100, checkpoint_every_minutes=0,
+    )  # fmt: skip
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("corgi.training.loop.NOTICE_EVERY_S", 0.0)
+        with pytest.raises(InterruptedError):
+            train_loop(training, notice=lambda: next(looks, True))
+    found = Checkpoints(training).newest()
+    return 0 if found is None else found.step
+
+
+def shared_then_not(root: Path) -> None:
+    check_shared(root / "shared")
+    with pytest.raises(StorageError, match=r"is not shared: workers 1 of 2 do not see.*set scratch"):
+        check_shared(root / f"node-{rank()}")
+
+
 def two_workers(root: Path) -> None:
     """Train everything the tests below look at."""
+    shared_then_not(root)
+    (root / f"noticed.{rank()}").write_text(str(noticed(root)))
     for stage in STAGES:
         train_loop(named(root, "whole", stage))
         broken = named(root, "broken", stage, arguments={"fault": fault(root, str(stage))})
         interrupted(broken)
         train_loop(broken)
-        train_loop(named(root, "bad", stage, arguments={"bad": BAD}))
+        train_loop(named(root, "bad", stage, arguments={"bad": BAD}, num_steps=8))
         train_loop(still(root, "parts", stage, micro_batch=1))
         train_loop(still(root, "two", stage))
         interrupted(halted(root, stage))
@@ -116,6 +140,15 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run_workers(two_workers, 2, folder)
     one_worker(folder)
     return folder
+
+
+def test_folders_of_each_node_are_refused_on_every_worker_and_nothing_is_left(root: Path) -> None:
+    assert list((root / "shared").iterdir()) == list((root / "node-0").iterdir()) == []
+
+
+def test_a_notice_leaves_a_checkpoint_on_all_workers_at_one_step(root: Path) -> None:
+    """Told one step late: the third look is after step 4."""
+    assert [(root / f"noticed.{number}").read_text() for number in range(2)] == ["4", "4"]
 
 
 def weights(training: Training) -> dict[str, torch.Tensor]:
@@ -189,7 +222,7 @@ def test_training_learns_and_tables_stay_fp32(root: Path) -> None:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_steps_that_are_not_finite_are_skipped_alike_and_counted(root: Path, stage: int) -> None:
-    training = named(root, "bad", stage)
+    training = named(root, "bad", stage, num_steps=8)
     assert final_facts(training)["skipped_steps"] == 2
     assert all(value.isfinite().all() for value in weights(training).values())
     assert_close(training, named(root, "bad", 0), 1e-6)
