@@ -165,11 +165,11 @@ class EmbedShards:
     def _token_table(self, kept: pa.Table, captions: pa.Table, settings: EmbedSettings) -> pa.Table:
         """Return the token states of the captions that were embedded."""
         named = kept.select(["uid", "ordinal"])
-        words = named.join(captions.select(["uid", "ordinal", "caption"]), ["uid", "ordinal"])
-        words = words.sort_by([("uid", "ascending"), ("ordinal", "ascending")])["caption"].to_pylist()
+        ordered = named.join(captions.select(["uid", "ordinal", "caption"]), ["uid", "ordinal"])
+        texts = ordered.sort_by([("uid", "ascending"), ("ordinal", "ascending")])["caption"].to_pylist()
         widths: dict[str, int] = {}
         for ref, encoder in self.encoders.items():
-            states, widths[ref.name] = token_column(encoder, words, ref.max_tokens, settings.batch_size or 1)
+            states, widths[ref.name] = token_column(encoder, texts, ref.max_tokens, settings.batch_size or 1)
             named = named.append_column(f"{ref.name}/tokens", states)
         return named.cast(caption_tokens(widths))
 

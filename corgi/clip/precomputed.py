@@ -125,13 +125,13 @@ class GivenShards:
         towers = list(self._dims)
         pictures = {name: self._taken(rows, f"{name}/image") for name in towers}
         texts = {name: self._taken(rows, f"{name}/text") for name in towers}
-        words = self._words(rows)
+        caption_of = self._captions(rows)
         chosen: dict[Any, int] = {}
         for at in np.flatnonzero(_all_good(pictures)).tolist():
             chosen.setdefault(rows.uid[at], at)
         spoken: dict[Any, int] = {}
         for at in np.flatnonzero(_all_good(texts)).tolist():
-            spoken.setdefault((rows.uid[at], words[at]), at)
+            spoken.setdefault((rows.uid[at], caption_of[at]), at)
         keys = zip(captions["uid"].to_pylist(), captions["caption"].to_pylist(), strict=True)
         return (
             _picked(pictures, [chosen.get(uid, -1) for uid in rows.wanted]),
@@ -147,13 +147,13 @@ class GivenShards:
                 found[at] = array[rows.row[at]]
         return unit_vectors(found)
 
-    def _words(self, rows: "_Rows") -> list[str | None]:
-        words: list[str | None] = [None] * len(rows.uid)
+    def _captions(self, rows: "_Rows") -> list[str | None]:
+        captions: list[str | None] = [None] * len(rows.uid)
         for source, at in rows.by_source.items() if self._caption_col else ():
             held = _captions(self._files[source].metadata, str(self._caption_col))
             for row, text in zip(at.tolist(), held.take(pa.array(rows.row[at])).to_pylist(), strict=True):
-                words[row] = text
-        return words
+                captions[row] = text
+        return captions
 
 
 class _Rows:

@@ -95,7 +95,7 @@ def samplings(objective: ArmObjective, settings: ScoreSettings) -> list[Sampling
 
 @dataclass(frozen=True)
 class Judge:
-    """The true pictures of one space: held-out captions with one picture a concept, and coarse words with several each."""
+    """The true pictures of one space: held-out captions with one picture a concept, and coarse captions with several each."""
 
     pictures: Pictures
     space: Space
@@ -112,49 +112,49 @@ class Judge:
         return self.space.text(self.pictures.text[rows]), self.space.image(self.pictures.image[rows])
 
     @cached_property
-    def words(self) -> list[tuple[Float[np.ndarray, "dim"], Vectors]]:
-        """Return each coarse word's embedding and its true pictures; InputError with fewer than two words."""
-        found = self.pictures.by_word(self.settings.min_word_pictures)
+    def coarse(self) -> list[tuple[Float[np.ndarray, "dim"], Vectors]]:
+        """Return each coarse caption's embedding and its true images; InputError with fewer than two captions."""
+        found = self.pictures.by_coarse(self.settings.min_word_pictures)
         if len(found) < 2:
             raise InputError(
                 "compare: fewer than two coarse captions are shared by enough pictures; tables are safe; lower score.min_word_pictures or mark coarse captions (plan.caption_kind_col)"
             )
         return [
-            (self.space.text(self.pictures.word_text[rows[0]]), self.space.image(self.pictures.image[rows]))
+            (self.space.text(self.pictures.coarse_text[rows[0]]), self.space.image(self.pictures.image[rows]))
             for rows in found.values()
         ]
 
-    def true_words(self, part: int) -> Vectors:
-        """Return as many true pictures per word as samples are drawn, with replacement; each part draws others."""
+    def coarse_images(self, part: int) -> Vectors:
+        """Return as many true images per coarse caption as samples are drawn, with replacement; each part draws others."""
         generator = np.random.default_rng([0, part])
         each = self.settings.samples_per_caption
-        return np.concatenate([images[generator.choice(len(images), each)] for _, images in self.words])
+        return np.concatenate([images[generator.choice(len(images), each)] for _, images in self.coarse])
 
     def score(self, prior: TextPrior, sampling: Sampling) -> dict[str, object]:
-        """Return how it was sampled and every measure: held-out captions by pair, coarse words by distribution."""
+        """Return how it was sampled and every measure: held-out captions by pair, coarse captions by distribution."""
         text, image = self.held_out
         sampled = prior.sample(_tensor(text), range(len(text)), sampling).cpu().numpy()
         each = self.settings.samples_per_caption
-        words = np.repeat(np.stack([word for word, _ in self.words]), each, axis=0)
-        drawn = prior.sample(_tensor(words), range(len(words)), sampling).cpu().numpy()
+        texts = np.repeat(np.stack([text for text, _ in self.coarse]), each, axis=0)
+        drawn = prior.sample(_tensor(texts), range(len(texts)), sampling).cpu().numpy()
         return {
             "sampler": sampling.sampler,
             "steps": sampling.steps,
             "candidates": sampling.num_candidates,
             "cosine": paired_cosine(sampled, image),
             **retrieval(sampled, image, RANKS),
-            "two_sample_cosine": two_sample_cosine(drawn.reshape(len(self.words), each, -1), each="group"),
-            "frechet": frechet_distance(drawn, self.true_words(0)),
-            "mmd": squared_mmd(drawn, self.true_words(0)),
+            "two_sample_cosine": two_sample_cosine(drawn.reshape(len(self.coarse), each, -1), each="group"),
+            "frechet": frechet_distance(drawn, self.coarse_images(0)),
+            "mmd": squared_mmd(drawn, self.coarse_images(0)),
         }
 
     def truth(self) -> dict[str, float]:
-        """Return what perfect samples of the coarse words would score."""
-        first, second = self.true_words(0), self.true_words(1)
-        cosine = two_sample_cosine([images for _, images in self.words], each="group")
-        assert cosine is not None  # a word is shared by several pictures
+        """Return what perfect samples of the coarse captions would score."""
+        first, second = self.coarse_images(0), self.coarse_images(1)
+        cosine = two_sample_cosine([images for _, images in self.coarse], each="group")
+        assert cosine is not None  # a coarse caption is shared by several images
         return {
-            "words": len(self.words),
+            "words": len(self.coarse),
             "held-out concepts": len(self.held_out[0]),
             "two_sample_cosine": cosine,
             "frechet": frechet_distance(second, first),

@@ -108,7 +108,7 @@ def statistics(
     train: dict[str, np.ndarray], held_out: dict[str, np.ndarray], settings: CompareSettings
 ) -> tuple[dict[str, np.ndarray], dict[str, float | dict[str, float | None]]]:
     """Return for each k mean, scale, count and matched c, the low-rank roots asked for, and what is worth telling."""
-    image, text, word = _coarse(train)
+    image, text, caption = _coarse(train)
     check_spread(image)
     arrays: dict[str, np.ndarray] = {}
     facts: dict[str, float | dict[str, float | None]] = {
@@ -125,7 +125,7 @@ def statistics(
         arrays[f"k{k}.count"] = found.count.astype(np.int64)
         if k in low_rank_counts(settings):
             arrays |= _low_rank(image, own, found, settings)
-        facts[f"k = {k}"] = told = _matched(image, text, word, found)
+        facts[f"k = {k}"] = told = _matched(image, text, caption, found)
         for rule in ("text", "own"):
             arrays[f"k{k}.matched_{rule}"] = np.array(told[f"matched c, cluster by {rule}"], np.float32)
         pictures = nearest(held_out["image"], found.mean)[0]
@@ -152,20 +152,20 @@ def _coarse(rows: dict[str, np.ndarray]) -> tuple[Vectors, Vectors, Int[np.ndarr
     """Return pictures, their first coarse caption (full where there is none) and a number for each different one."""
     has = rows["num_coarse"] > 0
     text = np.where(has[:, None], rows["coarse"][:, 0], rows["full"][:, 0])
-    word = np.unique(text, axis=0, return_inverse=True)[1].reshape(-1)
-    return rows["image"], text, word
+    caption = np.unique(text, axis=0, return_inverse=True)[1].reshape(-1)
+    return rows["image"], text, caption
 
 
 def _matched(
-    image: Vectors, text: Vectors, word: Int[np.ndarray, "rows"], found: ShiftParameters
+    image: Vectors, text: Vectors, caption: Int[np.ndarray, "rows"], found: ShiftParameters
 ) -> dict[str, float | None]:
     """Return c by both ways to a cluster: the text's, shared by all pictures of a caption, and the picture's own."""
     by_text, _ = nearest(text, found.mean)
     own, _ = nearest(image, found.mean)
     k = len(found.mean)
     return {
-        "matched c, cluster by text": matched_scale(image, word, found.scale[by_text]) or 1.0,
-        "matched c, cluster by own": matched_scale(image, word * k + own, found.scale[own]) or 1.0,
+        "matched c, cluster by text": matched_scale(image, caption, found.scale[by_text]) or 1.0,
+        "matched c, cluster by own": matched_scale(image, caption * k + own, found.scale[own]) or 1.0,
     }
 
 

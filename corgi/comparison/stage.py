@@ -25,8 +25,8 @@ MEASURES = ("frechet", "mmd", "two_sample_cosine", "cosine", "R@1", "R@10")
 FEW_STEPS, MANY_STEPS = 4, 64
 BASELINE, CONTROL = "dalle2", "standardised"
 NOTES = [
-    "Frechet distance, MMD and two-sample cosine are of coarse words shared by several pictures, train among them: fit, not generalisation.",
-    "A two-sample cosine above the truth's is collapse: each word's samples are too much alike. Cosine to the truth rewards it (read them together).",
+    "Frechet distance, MMD and two-sample cosine are of coarse captions shared by several pictures, train among them: fit, not generalisation.",
+    "A two-sample cosine above the truth's is collapse: the samples of each are too much alike. Cosine to the truth rewards it (read them together).",
     "off_centre is synthetic: a fixed direction was added to every embedding, as real CLIP spaces lie off centre.",
 ]
 

@@ -1,4 +1,4 @@
-"""The kept pictures of a run as evaluation sees them: vectors, captions, words, groups, by split."""
+"""The kept images of a run as evaluation sees them: vectors, full and coarse captions, groups, by split."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ class Pictures:
     """Kept pictures that have a full caption, sorted by uid within each shard.
 
     `learnable` says whose captions may be learned from: all but those that curate.caption_share denies to training. `text`
-    embeds the first full caption; `word` is the first coarse caption, and `word_text` its embedding, where there is one.
+    embeds the first full caption; `coarse` is the first coarse caption, and `coarse_text` its embedding, where there is one.
     `saved` holds the further columns of the list that the plan kept, by name.
     """
 
@@ -32,8 +32,8 @@ class Pictures:
     image: Float[np.ndarray, "rows dim"]
     caption: list[str]
     text: Float[np.ndarray, "rows dim"]
-    word: list[str | None]
-    word_text: Float[np.ndarray, "rows dim"]
+    coarse: list[str | None]
+    coarse_text: Float[np.ndarray, "rows dim"]
     saved: list[dict[str, str | None]] = field(default_factory=list[dict[str, str | None]])
 
     @property
@@ -47,13 +47,13 @@ class Pictures:
         first = rows[list(first_rows(self.group[row] for row in rows).values())]
         return first[np.argsort(np.array(self.uid)[first], kind="stable")][:limit]
 
-    def by_word(self, least: int) -> dict[str, Int[np.ndarray, "rows"]]:
-        """Return the rows of each word that at least `least` pictures share, sorted by word."""
+    def by_coarse(self, least: int) -> dict[str, Int[np.ndarray, "rows"]]:
+        """Return the rows of each coarse caption that at least `least` images share, sorted by caption."""
         rows: dict[str, list[int]] = defaultdict(list)
-        for row, word in enumerate(self.word):
-            if word is not None:
-                rows[word].append(row)
-        return {word: np.array(found) for word, found in sorted(rows.items()) if len(found) >= least}
+        for row, caption in enumerate(self.coarse):
+            if caption is not None:
+                rows[caption].append(row)
+        return {caption: np.array(found) for caption, found in sorted(rows.items()) if len(found) >= least}
 
 
 def load_pictures(store: Store, shards: Mapping[str, Sequence[ShardManifest]], limit: int) -> Pictures:
@@ -95,10 +95,10 @@ def _shard(shard: EmbeddedShard) -> Pictures:
         image=vectors_of(images, "image"),
         caption=[texts[uid, ordinals[row]] for uid, row in zip(uids, full, strict=True)],
         text=text[full],
-        word=[
+        coarse=[
             None if row is None else texts[uid, ordinals[row]] for uid, row in zip(uids, coarse, strict=True)
         ],
-        word_text=text[[own if row is None else row for own, row in zip(full, coarse, strict=True)]],
+        coarse_text=text[[own if row is None else row for own, row in zip(full, coarse, strict=True)]],
         saved=[saved[uid] for uid in uids],
     )
 

@@ -40,8 +40,8 @@ def paint(
     """Paint the chosen rows; row i has seed + i. `stored` are their own pictures."""
     seeds = [seed + n for n in range(len(chosen))]
     true_z, text = tensor(pictures.image[chosen]), tensor(pictures.text[chosen])
-    words = generator.word_encodings([pictures.caption[row] for row in chosen])
-    prior_z = generator.prior.sample(text, seeds, generator.prior_sampling, words)
+    encodings = generator.word_encodings([pictures.caption[row] for row in chosen])
+    prior_z = generator.prior.sample(text, seeds, generator.prior_sampling, encodings)
     ways = {
         FROM_TRUE: generator.paint(true_z, seeds),
         FROM_PRIOR: generator.paint(prior_z, seeds),

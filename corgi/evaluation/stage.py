@@ -47,7 +47,7 @@ from corgi.training.prior import load_prior
 
 NOTES = [
     "Held-out concepts were split off before any training; one picture a concept is measured.",
-    "Frechet distance and two-sample cosine on coarse words include training pictures: they measure fit, not generalisation.",
+    "Frechet distance and two-sample cosine on coarse captions include training pictures: they measure fit, not generalisation.",
     "A cosine near the truth's with a two-sample cosine near 1 is collapse, not quality; read the two together.",
     "Decoder similarity is judged by the same CLIP the decoder was conditioned on.",
 ]
@@ -99,7 +99,7 @@ class EvaluateShards:
             "retrieval": measured.tower(),
             "prior": measured.priors(),
             "references": measured.references(),
-            "words": measured.word_truth(),
+            "words": measured.coarse_truth(),
         }
         picture_judge = measured.picture_judge()
         decoded = {
@@ -156,7 +156,7 @@ class Measured:
         self.pictures: Pictures = load_pictures(store, shards, settings.max_pictures)
         self.held_out = self.pictures.one_a_group(Split.TEST, settings.max_captions)
         self.train = self.pictures.train
-        self.words = self.pictures.by_word(settings.min_word_pictures)
+        self.coarse = self.pictures.by_coarse(settings.min_word_pictures)
         if len(self.held_out) < 2 or len(self.train) < 2:
             raise InputError(
                 "fewer than two captioned pictures are held out or trained on; tables are safe; name a longer list or raise plan.test_share"
@@ -195,14 +195,14 @@ class Measured:
             for name, found in (("text embedding", text), ("softmax average", average))
         }
 
-    def word_truth(self) -> dict[str, float | None]:
-        """Return what perfect samples of the coarse words would score; the floor is true against other true pictures."""
-        if len(self.words) < 2:
-            return {"words": len(self.words)}
-        groups = [self.pictures.image[rows] for rows in self.words.values()]
-        floor = frechet_distance(self._true_words(1), self._true_words(0))
+    def coarse_truth(self) -> dict[str, float | None]:
+        """Return what perfect samples of the coarse captions would score; the floor compares true images with other true images."""
+        if len(self.coarse) < 2:
+            return {"words": len(self.coarse)}
+        groups = [self.pictures.image[rows] for rows in self.coarse.values()]
+        floor = frechet_distance(self._coarse_images(1), self._coarse_images(0))
         return {
-            "words": len(self.words),
+            "words": len(self.coarse),
             "two-sample cosine of the truth": two_sample_cosine(groups, each="group"),
             "Frechet floor": floor,
         }
@@ -273,48 +273,48 @@ class Measured:
 
     def _prior(self, prior: TextPrior, settings: PriorSettings) -> dict[str, object]:
         image, text = self.pictures.image[self.held_out], tensor(self.pictures.text[self.held_out])
-        words = self.generator.word_encodings([self.pictures.caption[row] for row in self.held_out])
+        encodings = self.generator.word_encodings([self.pictures.caption[row] for row in self.held_out])
         measures: dict[str, object] = {}
         for steps in self.settings.steps:
             sampling = Sampling(steps, settings.sampler, settings.guidance)
             seeds = [self.settings.seed + n for n in range(len(text))]
-            sampled = prior.sample(text, seeds, sampling, words).cpu().numpy()
+            sampled = prior.sample(text, seeds, sampling, encodings).cpu().numpy()
             measures[str(steps)] = {
                 "cosine": paired_cosine(sampled, image),
                 **retrieval(sampled, image),
-                **self._word_fit(prior, sampling),
+                **self._coarse_fit(prior, sampling),
             }
         return measures
 
-    def _word_fit(self, prior: TextPrior, sampling: Sampling) -> dict[str, float | None]:
-        """Return two-sample cosine and Frechet distance of samples of the coarse words; empty with fewer than two words."""
-        if len(self.words) < 2:
+    def _coarse_fit(self, prior: TextPrior, sampling: Sampling) -> dict[str, float | None]:
+        """Return two-sample cosine and Frechet distance of samples of the coarse captions; empty with fewer than two."""
+        if len(self.coarse) < 2:
             return {}
         each = self.settings.samples_per_caption
         text = np.repeat(
-            np.stack([self.pictures.word_text[rows[0]] for rows in self.words.values()]), each, axis=0
+            np.stack([self.pictures.coarse_text[rows[0]] for rows in self.coarse.values()]), each, axis=0
         )
-        words = self.generator.word_encodings(list(self.words))
+        encodings = self.generator.word_encodings(list(self.coarse))
         drawn = prior.sample(
             tensor(text),
             [self.settings.seed + n for n in range(len(text))],
             sampling,
-            None if words is None else words.repeat_interleave(each, 0),
+            None if encodings is None else encodings.repeat_interleave(each, 0),
         )
         sampled = drawn.cpu().numpy()
-        groups = list(sampled.reshape(len(self.words), each, -1))
+        groups = list(sampled.reshape(len(self.coarse), each, -1))
         return {
             "two_sample_cosine": two_sample_cosine(groups, each="group"),
-            "frechet": frechet_distance(sampled, self._true_words(0)),
+            "frechet": frechet_distance(sampled, self._coarse_images(0)),
         }
 
-    def _true_words(self, part: int) -> Float[np.ndarray, "rows dim"]:
-        """Return as many true pictures a word as samples are drawn, with replacement, a draw of their own for each part."""
+    def _coarse_images(self, part: int) -> Float[np.ndarray, "rows dim"]:
+        """Return as many true images per coarse caption as samples are drawn, with replacement; each part has a draw of its own."""
         generator = np.random.default_rng([self.settings.seed, part])
         return np.concatenate(
             [
                 self.pictures.image[generator.choice(rows, self.settings.samples_per_caption)]
-                for rows in self.words.values()
+                for rows in self.coarse.values()
             ]
         )
 

@@ -85,8 +85,8 @@ def cell(value: object) -> str:
 
 
 def _title(name: str) -> str:
-    words = label(name)
-    return words[:1].upper() + words[1:]
+    text = label(name)
+    return text[:1].upper() + text[1:]
 
 
 def _listed(values: Sequence[object]) -> str:

@@ -134,9 +134,9 @@ def contact_sheet(run: Committed) -> list[Thumbnail]:
         chosen.append(row)
         if len(chosen) == NUM_THUMBNAILS:
             break
-    words = _first_captions(run, [row.uid for row in chosen])
+    captions = _first_captions(run, [row.uid for row in chosen])
     return [
-        Thumbnail(_thumbnail(row.encoded), words.get(row.uid, ""), row.split, row.credit) for row in chosen
+        Thumbnail(_thumbnail(row.encoded), captions.get(row.uid, ""), row.split, row.credit) for row in chosen
     ]
 
 

@@ -87,11 +87,11 @@ def test_each_kept_picture_with_a_full_caption_is_there_once_with_what_is_its_ow
         words = {kind: [text for text, own in picture.captions if own == kind] for kind in ("full", "coarse")}
         assert (found.split[row], found.group[row]) == (picture.split, picture.group)
         assert found.caption[row] == words["full"][0]
-        assert found.word[row] == (words["coarse"][0] if words["coarse"] else None)
+        assert found.coarse[row] == (words["coarse"][0] if words["coarse"] else None)
         np.testing.assert_allclose(found.image[row], vector(uid, 8), atol=2e-3)
         assert found.text[row] @ found.image[row] > 0.5
         if not words["coarse"]:
-            np.testing.assert_array_equal(found.word_text[row], found.text[row])
+            np.testing.assert_array_equal(found.coarse_text[row], found.text[row])
 
 
 def test_whole_shards_are_read_until_there_are_enough(run: Run) -> None:
@@ -118,8 +118,11 @@ def test_a_group_counts_once_in_the_order_of_uids_up_to_the_limit() -> None:
 
 def test_words_of_enough_pictures_are_told_with_all_their_rows() -> None:
     found = grouped(["a"] * 5, ["dog", "cat", None, "dog", "cat"])
-    assert {word: rows.tolist() for word, rows in found.by_word(2).items()} == {"cat": [1, 4], "dog": [0, 3]}
-    assert found.by_word(3) == {}
+    assert {word: rows.tolist() for word, rows in found.by_coarse(2).items()} == {
+        "cat": [1, 4],
+        "dog": [0, 3],
+    }
+    assert found.by_coarse(3) == {}
 
 
 def test_concepts_trained_on_are_those_of_train_pictures_whatever_curate_drops(tmp_path: Path) -> None:
