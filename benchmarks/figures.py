@@ -111,7 +111,7 @@ def _verdict(met: bool | None) -> str:
 
 
 def spread(rounds: Sequence[float]) -> float | None:
-    """Return how far rounds lie apart: largest less smallest over their median; None of fewer than two, or around zero."""
+    """Return how far rounds are apart: largest less smallest over their median; None of fewer than two, or around zero."""
     middle = median(rounds) if len(rounds) > 1 else 0.0
     return (max(rounds) - min(rounds)) / abs(middle) if middle else None
 

@@ -100,7 +100,7 @@ def curve(train: Pairs, held_out: Pairs, levels: int, seconds: float) -> list[tu
 
 
 def reached_s(points: list[tuple[float, float]], goal: float) -> float:
-    """Return the seconds after which a curve first lies at or below a loss, between points linearly; infinite if never."""
+    """Return the seconds after which a curve is first at or below a loss, between points linearly; infinite if never."""
     for (before, higher), (after, lower) in pairwise(points):
         if lower <= goal < higher:
             return before + (after - before) * (higher - goal) / (higher - lower)

@@ -42,7 +42,7 @@ def main(arguments: list[str]) -> int:
     """Measure reruns over few and many shards; print and keep the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shards", type=int, default=80_000)
-    parser.add_argument("--folder", type=Path, default=None, help="where the made-up store lies")
+    parser.add_argument("--folder", type=Path, default=None, help="folder of the made-up store")
     options = parser.parse_args(arguments)
     figures = Figures("store", "pyarrow", "ray")
     for shards in sorted({8, options.shards}):
@@ -136,7 +136,7 @@ def _stages() -> Callable[[Any], Any]:
 
 
 def _entries(context: Context, names: list[str], tasks: list[ShardTask]) -> list[ShardEntry]:
-    """Return a stage's shards; those of download lie on the disk, as a resume looks for them."""
+    """Return a stage's shards; those of download are on the disk, as a resume looks for them."""
     if not tasks:
         stage = context.stage.name
         return [

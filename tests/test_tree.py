@@ -1,6 +1,8 @@
 """The tree: no import cycle, no overgrown package, module or function; the measuring tool finds what it looks for."""
 
 import ast
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -138,6 +140,27 @@ def test_every_module_has_a_test_of_its_name_or_is_listed(found: list[house.Modu
     assert set(house.without_mirror(found)) == set(COVERED_ELSEWHERE)
     tests = house.HOME / "tests"
     assert [test for test in COVERED_ELSEWHERE.values() if not (tests / test).is_file()] == []
+
+
+WORDS = re.compile(
+    r"\b(say|tell)s? whether\b|\blies\b"
+    r"|\b(row|line|file|image|picture|caption|shard|seed|vector) an? (row|url|image|picture|caption|shard|stage|concept|group|file|step)\b",
+    re.IGNORECASE,
+)
+"""What CONTRIBUTING's words replace: "return whether", "is stored", "per"."""
+
+
+def documented(module: house.Module) -> Iterator[str]:
+    """Yield the docstrings of a module, of its parts and of its settings."""
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            yield str(node.value.value)
+
+
+def test_docstrings_say_per_and_is_stored_and_return_whether(found: list[house.Module]) -> None:
+    texts = [f"{module.name}: {text}" for module in found for text in documented(module)]
+    assert len(texts) > 1000
+    assert [text for text in texts if WORDS.search(text)] == []
 
 
 def planted(tmp_path: Path, **texts: str) -> list[house.Module]:

@@ -95,7 +95,7 @@ def samplings(objective: ArmObjective, settings: ScoreSettings) -> list[Sampling
 
 @dataclass(frozen=True)
 class Judge:
-    """The true pictures of one space: held-out captions with one picture a concept, and coarse captions with several each."""
+    """The true pictures of one space: held-out captions with one image per concept, and coarse captions with several each."""
 
     pictures: Pictures
     space: Space

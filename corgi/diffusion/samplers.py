@@ -152,7 +152,7 @@ def _run(
 ) -> Tensor:
     """Walk the chain; the network alone runs under the caller's autocast.
 
-    `is_noisy` says whether every step but the last adds noise: to look at the variances would make the host wait in each.
+    `is_noisy`: whether every step but the last adds noise. To look at the variances would make the host wait in each.
     """
     first = noise(0)
     dtype = torch.promote_types(first.dtype, torch.float32)

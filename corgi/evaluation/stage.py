@@ -46,7 +46,7 @@ from corgi.tracking.tracker import Tracker
 from corgi.training.prior import load_prior
 
 NOTES = [
-    "Held-out concepts were split off before any training; one picture a concept is measured.",
+    "Held-out concepts were split off before any training; one image per concept is measured.",
     "Frechet distance and two-sample cosine on coarse captions include training pictures: they measure fit, not generalisation.",
     "A cosine near the truth's with a two-sample cosine near 1 is collapse, not quality; read the two together.",
     "Decoder similarity is judged by the same CLIP the decoder was conditioned on.",

@@ -51,6 +51,6 @@ class FiniteScalarQuantiser(nn.Module):
         return ((self._steps(latents) + self.steps).long() * self.places).sum(1)
 
     def _steps(self, latents: Tensor) -> Tensor:
-        """Return whole steps, clamped to the grid: what a sampler made may lie outside of it."""
+        """Return whole steps, clamped to the grid: what a sampler made may be outside of it."""
         steps = (latents * self.steps).round()
         return steps.clamp(min=-self.steps).minimum(self.steps - 2 * self.offset)

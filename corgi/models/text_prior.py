@@ -19,7 +19,7 @@ from corgi.models.prior import Prefix, Prior
 from corgi.names import SamplerName
 
 CANDIDATE_STRIDE = 1_000_003
-"""Seeds of one caption's candidates lie this far apart, so that they meet no other caption's seeds."""
+"""Distance between the seeds of one caption's candidates: large enough that they meet no other caption's seeds."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class TextPrior:
     ) -> Int[Tensor, "batch"]:
         """Return kappa(y) by the rule in force (eq. 11, 21, 22); zero where there is one cluster.
 
-        A rule that draws needs one seed a caption. ValueError when a caption's embedding is not finite.
+        A rule that draws needs one seed per caption. ValueError when a caption's embedding is not finite.
         """
         table = self.process.table
         if table.num_clusters == 1:
@@ -88,7 +88,7 @@ class TextPrior:
         sampling: Sampling,
         encodings: Float[Tensor, "batch words encoding_dim"] | None = None,
     ) -> Float[Tensor, "batch dim"]:
-        """Draw one unit-norm image embedding a caption, on the prior's device; row i depends on its text and seeds[i] alone."""
+        """Draw one unit-norm image embedding per caption, on the prior's device; row i depends on its text and seeds[i] alone."""
         text = text.to(self.device)
         encodings = None if encodings is None else encodings.to(self.device)
         count = sampling.num_candidates
@@ -104,7 +104,7 @@ class TextPrior:
         return best_of(candidates, text) if count > 1 else candidates[0]
 
     def denoiser(self, prefix: Prefix, count: int = 1) -> Denoise:
-        """Return the network as samplers see it, for `count` chains a caption lying side by side."""
+        """Return the network as samplers see it, for `count` chains per caption, stored one after the other."""
 
         def denoise(z_t: Tensor, t: Tensor, cluster: Tensor, /) -> Tensor:
             shape = (len(z_t) // count, count)

@@ -21,7 +21,7 @@ def parquet_rows(uri: str, columns: Columns) -> Iterator[pa.RecordBatch]:
 
 
 def json_rows(uri: str, columns: Columns) -> Iterator[pa.RecordBatch]:
-    """Yield the rows of a list of JSON objects, one a line; numbers stay as they are written."""
+    """Yield the rows of a list of JSON objects, one per line; numbers stay as they are written."""
     seen: dict[str, None] = {}
     for block in chunked(objects(uri)):
         for row in block:

@@ -92,7 +92,7 @@ PLAN = pa.schema(
         ("additional", ADDITIONAL),
     ]
 )
-"""One row a url: its distinct captions, and the (source digest, row) of every list row that names it.
+"""One row per URL: its distinct captions, and the (source digest, row) of every list row that names it.
 
 expected_hash is `sha256:HEX` or `md5:HEX` as the list gives it; location says where a picture that need not be fetched is stored
 inside its source, and only the plan writes it; reason is why the row is rejected before any request; additional holds the

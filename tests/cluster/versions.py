@@ -1,4 +1,4 @@
-"""The versions the cluster files must agree on, and where the files lie."""
+"""The versions the cluster files must agree on, and where the files are stored."""
 
 import re
 from collections.abc import Iterator

@@ -26,7 +26,7 @@ SPREAD, OFFSET = 0.15, 4.0
 
 
 def modes() -> Tensor:
-    """Centres [captions, 2, dim]; captions 0, 1 lie on one side of the space and 2, 3 on the other."""
+    """Centres [captions, 2, dim]; captions 0, 1 are on one side of the space and 2, 3 on the other."""
     generator = np.random.default_rng(0)
     centres = 0.5 * generator.normal(size=(CAPTIONS, 2, DIM)) + OFFSET
     centres[: CAPTIONS // 2, :, 0] -= 2.0

@@ -60,7 +60,7 @@ def content(number: int) -> str:
 
 
 def doubled(context: Context) -> list[ShardTask]:
-    """Stand in for embed: one row a picture, shard by shard."""
+    """Stand in for embed: one row per picture, shard by shard."""
     tasks = context.partitioned()
     for task in context.pending(tasks):
         images = context.store.read(context.store.read_shard(task.inputs["download"][0]), "images", ["uid"])

@@ -301,7 +301,7 @@ def test_a_caption_read_once_serves_every_step_and_candidate(changes: dict[str, 
 
 @torch.no_grad()
 def test_the_null_caption_is_read_once_for_all() -> None:
-    """One row expanded equals a dropped caption a row."""
+    """One row expanded equals one dropped caption per row."""
     prior, inputs = build(**WORDS), batch()
     one = prior.prefix(inputs["text"][:1], inputs["encodings"][:1], torch.tensor([True])).expand(3)
     whole = prior(**inputs, drop_mask=torch.ones(3, dtype=torch.bool))

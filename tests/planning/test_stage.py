@@ -1,4 +1,4 @@
-"""The plan: every input row exactly once, one row a URL, groups whole, the same tables from the same list."""
+"""The plan: every input row exactly once, one row per URL, groups whole, the same tables from the same list."""
 
 import json
 import random

@@ -46,7 +46,7 @@ def test_every_message_has_three_parts_on_one_line(promise):
 
 
 def is_whole(text: str) -> bool:
-    """Say whether a text has its parts; what ends in a value may hand the last ones on."""
+    """Return whether a text has its parts; what ends in a value may hand the last ones on."""
     return text.count("; ") >= 2 or (text.count("; ") == 1 and text.endswith("{}"))
 
 

@@ -1,4 +1,4 @@
-"""Lists as they lie on disk: one content in four formats, and one line for each that cannot be read."""
+"""Lists as they are stored on disk: one content in four formats, and one line for each that cannot be read."""
 
 import gzip
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Where inputs lie: globs, folders and object storage give the same rows; what may not be opened is one line."""
+"""Where inputs are stored: globs, folders and object storage give the same rows; what may not be opened is one line."""
 
 import os
 from collections.abc import Iterator

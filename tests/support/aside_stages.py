@@ -1,7 +1,7 @@
 """Four toy stages without Ray, two of which do not need each other: numbers -> left, right -> total.
 
 `python -m tests.support.aside_stages RECIPE ...` runs them, left beside right. Files in the root steer the bodies: `meet` (left and right
-each wait for the other), `refuse` and `hang` (the name of a stage), `full` (the cluster has no room), `chatter` (each prints on both streams). `made.txt` has a line a stage.
+each wait for the other), `refuse` and `hang` (the name of a stage), `full` (the cluster has no room), `chatter` (each prints on both streams). `made.txt` has one line per stage.
 """
 
 import os

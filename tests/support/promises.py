@@ -13,7 +13,7 @@ from typing import Any
 
 HOME = Path(__file__).resolve().parents[2]
 RECORDED = HOME / ".promises"
-"""What test runs leave here, one file a test; git ignores it."""
+"""What test runs leave here, one file per test; git ignores it."""
 KEPT = HOME / "docs" / "promises.json"
 PAGE = HOME / "docs" / "promises.md"
 

@@ -109,7 +109,7 @@ def new_run(root: Path, name: str = "tiny", **recipe: Any) -> Run:
 
 
 def commit_plan(run: Run, pictures: Sequence[Picture], num_shards: int = 2) -> StageManifest:
-    """Commit the plan: one row a picture, one list row a caption."""
+    """Commit the plan: one row per picture, one list row per caption."""
     outputs = {}
     for shard, part in _shards(pictures, num_shards).items():
         rows = [_plan_row(p) for p in part]

@@ -44,7 +44,7 @@ def stages(recipe: Recipe) -> list[Stage]:
 
 
 def folder_of(recipe: Recipe) -> Path:
-    """Return the folder on a disk where the steering files lie."""
+    """Return the folder on a disk of the steering files."""
     return Path(recipe.scratch or recipe.root)
 
 

@@ -254,7 +254,7 @@ def test_four_noise_levels_a_caption_are_the_mean_of_four_losses(run, changes):
 
 
 def test_each_of_a_captions_noise_levels_is_uniform_over_all_timesteps(run):
-    """Every timestep of 1..T is as likely at every level, and the levels lie a quarter of the way apart."""
+    """Every timestep of 1..T is as likely at every level, and the levels are a quarter of the way apart."""
     objective = prior_objective(run, noise_levels_per_caption=4)
     t = objective._timesteps(Noise(0, torch.arange(20_000)))
     for level in range(4):

@@ -82,7 +82,7 @@ def frontier(folder: Path) -> int:
 
 
 def is_whole(store: Store, shard: int) -> bool:
-    """Read a shard and its stage as a reader does; say whether the shard was there, fail when it was there in part."""
+    """Read a shard and its stage as a reader does; return whether the shard was there; fail when it was there in part."""
     closed, found = store.stage(STAGE, KEY), store.shard(STAGE, task("", shard).key)
     if closed is not None:
         assert len(store.shards(closed)) == commit_script.NUM_SHARDS

@@ -98,7 +98,7 @@ def test_workers_killed_and_workers_doubled(ray_local, tmp_path, promise):
 
 
 def is_worker(pid: int) -> bool:
-    """Say whether a process is still the Ray worker that wrote its pid."""
+    """Return whether a process is still the Ray worker that wrote its pid."""
     try:
         return b"ray::" in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:

@@ -245,7 +245,7 @@ class Bomb:
 
 @pytest.mark.timeout(120)
 def test_a_checkpoint_that_was_replaced_runs_no_code(tmp_path: Path, promise: Any) -> None:
-    """Every rank's shard of the newest checkpoint becomes a pickle that acts, and strangers lie beside it."""
+    """Every rank's shard of the newest checkpoint becomes a pickle that acts, and strangers are stored beside it."""
     whole = cell(tmp_path, "whole", 1, "fp32")
     harmed = cell(tmp_path, "harmed", 1, "fp32", {"kind": "kill", "step": 10})
     run_workers(train_each, 2, [whole])

@@ -25,7 +25,7 @@ def test_a_key_is_used_and_is_nowhere_after_a_whole_run(smoke: Smoke, tmp_path: 
     assert smoke.keys_heard == {KEY}, "the key was not used: the test shows nothing"
     assert smoke.steps_heard, "no metric line reached W&B"
     logs = list((smoke.folder / "tmp").glob("**/session_*/logs/*"))
-    assert any(path.name.startswith("gcs_server") for path in logs), "Ray's session lies elsewhere"
+    assert any(path.name.startswith("gcs_server") for path in logs), "Ray's session is elsewhere"
     assert list((smoke.runs / "store").glob("prior/*/work/*/wandb/*/wandb/run-*/logs/*"))
     found, num_files = hits(smoke.folder)
     assert found == []

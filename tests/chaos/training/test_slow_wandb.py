@@ -80,5 +80,5 @@ def test_what_a_slow_server_costs(
     assert sorted(set(steps)) == list(range(1, STEPS + 1))
     promise(
         34,
-        f"a server that {told}, a line a step of 20 ms: {share:.2%} of the training thread's time, and {facts['end_s']:.1f} s at the end of {facts['run_s']:.0f} s; 0 of {STEPS} lines of metrics.jsonl lost",
+        f"a server that {told}, a line per step of 20 ms: {share:.2%} of the training thread's time, and {facts['end_s']:.1f} s at the end of {facts['run_s']:.0f} s; 0 of {STEPS} lines of metrics.jsonl lost",
     )
