@@ -20,6 +20,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = "1"
 # Ray's node warns on screen about a disk over 95 % full, between the lines these tests count; a full disk is no defect.
 os.environ["RAY_local_fs_capacity_threshold"] = "1"  # noqa: SIM112 - so Ray spells it
+# Ray starts a worker per CPU beforehand, each an interpreter that imports Ray, and a pool's actors use none of them.
+os.environ["RAY_prestart_worker_first_driver"] = "0"  # noqa: SIM112
 os.environ["WANDB_MODE"] = "disabled"
 os.environ.pop("RAY_ADDRESS", None)
 os.environ["PYTHONPATH"] = os.pathsep.join([HOME, *filter(None, [os.environ.get("PYTHONPATH")])])
