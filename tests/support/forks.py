@@ -14,6 +14,10 @@ _PARENT = """
 import json, os, runpy, sys
 import corgi.flow.command
 
+for script in dict.fromkeys(command[0] for command in json.loads(sys.argv[3])):
+    sys.path.insert(0, os.path.dirname(os.path.abspath(script)))
+    runpy.run_path(script, run_name="imported")
+
 folder, is_captured = sys.argv[1], sys.argv[2] == "captured"
 for number, command in enumerate(json.loads(sys.argv[3])):
     child = os.fork()
