@@ -223,7 +223,7 @@ class Dag:
             )
         self._record(stage, done)
         self.after_stage(self.run)
-        say(f"{stage.name}: {_summary(done)}")
+        say(f"{stage.name}: {done.rows.summary}")
         return done
 
     def _made(
@@ -244,7 +244,7 @@ class Dag:
             done = self.close(context, stage.run(context))
             self._record(stage, done)
             self.after_stage(self.run)
-            say(f"{stage.name}: {_summary(done)}")
+            say(f"{stage.name}: {done.rows.summary}")
             if beside is not None:
                 beside.wait()
         return done
@@ -342,12 +342,4 @@ def open_dag(
 def _incomplete(stage: Stage, missing: str) -> InputError:
     return InputError(
         f"{stage.name} needs {missing}, which is not complete; nothing is lost; run without --only and --from"
-    )
-
-
-def _summary(manifest: StageManifest) -> str:
-    rows = manifest.rows
-    reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(rows.rejected.items()))
-    return f"{rows.rows_in} in = {rows.kept} kept + {sum(rows.rejected.values())} rejected" + (
-        f" ({reasons})" if reasons else ""
     )

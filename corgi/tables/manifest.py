@@ -41,6 +41,15 @@ class RowCounts(BaseModel):
         }
         return RowCounts(rows_in=self.rows_in + other.rows_in, kept=self.kept + other.kept, rejected=rejected)
 
+    @property
+    def summary(self) -> str:
+        """Return the counts as one line, reasons in order of their names."""
+        reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(self.rejected.items()))
+        num_rejected = sum(self.rejected.values())
+        return f"{self.rows_in} in = {self.kept} kept + {num_rejected} rejected" + (
+            f" ({reasons})" if reasons else ""
+        )
+
 
 class FileEntry(BaseModel):
     """One committed file: its table, private name, bytes, hash and rows."""
