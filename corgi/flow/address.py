@@ -1,5 +1,8 @@
 """The address of a Ray cluster, tested before Ray connects: Ray waits minutes for a cluster that does not respond."""
 
+# pyright: reportMissingTypeStubs=false, reportUnknownArgumentType=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+# gRPC has no types, nor have the classes that protobuf makes
+
 import socket
 from collections.abc import Callable
 from concurrent.futures import Future

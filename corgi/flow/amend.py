@@ -1,5 +1,8 @@
 """New versions of committed shards: rows fetched again, rows taken down. Only the shards concerned are redone."""
 
+# pyright: reportUnknownArgumentType=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyarrow has no types
+
 import dataclasses
 import re
 from collections.abc import Callable, Sequence

@@ -1,5 +1,8 @@
 """The Ray cluster a run uses: the one it was submitted to, or one started on this machine."""
 
+# pyright: reportUnknownArgumentType=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+# Ray leaves types out of what it returns
+
 import logging
 import os
 import re

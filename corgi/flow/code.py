@@ -58,7 +58,8 @@ def _digest_at(commit: str) -> str:
     chosen = [name for name in names if name.endswith(".py")]
     asked = "".join(f"{commit}:{name}\n" for name in chosen)
     answer = _git("cat-file", "--batch", given=asked.encode())
-    texts, offset = {}, 0
+    texts: dict[str, bytes] = {}
+    offset = 0
     for name in chosen:
         line_end = answer.index(b"\n", offset)
         size = int(answer[offset:line_end].split()[-1])

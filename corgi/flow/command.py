@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 from corgi.flow import amend, cluster, inspect, metrics, screen, waiting
 from corgi.flow.aside import end_with
@@ -147,7 +148,10 @@ def _cluster_left() -> Generator[None]:
 
 
 def _stop_on_sigterm() -> None:
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    signal.signal(signal.SIGTERM, interrupt)
 
 
 def _log_of(run: Run) -> Path:

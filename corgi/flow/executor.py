@@ -37,4 +37,5 @@ def call(function: Callable[P, R], cpus: float, gpus: float, *args: P.args, **kw
     import ray
 
     task: Any = ray.remote(num_cpus=cpus, num_gpus=gpus, label_selector=selector(gpus))(function)
-    return ray.get(task.remote(*args, **kwargs))
+    result: R = ray.get(task.remote(*args, **kwargs))
+    return result

@@ -28,7 +28,7 @@ class NodeType:
     cpus: float
     gpus: float
     max_nodes: int
-    labels: dict[str, str] = field(default_factory=dict)
+    labels: dict[str, str] = field(default_factory=dict[str, str])
     machine: str = ""
     """The cloud's name of the machine; empty where the file does not tell."""
     memory: float = 0.0

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
+from typing import TypeGuard
 
 from corgi.flow.context import Context, meaning_of
 from corgi.flow.stage import Stage
@@ -56,7 +57,7 @@ def _settings(stage: Stage, recipe: Recipe, before: StageManifest) -> Iterator[s
 
 
 def _differences(was: object, now: object, path: str) -> Iterator[str]:
-    if isinstance(was, dict) and isinstance(now, dict):
+    if _is_mapping(was) and _is_mapping(now):
         for name in sorted({*was, *now}):
             inner = f"{path}.{name}" if path else name
             yield from _differences(was.get(name, _ABSENT), now.get(name, _ABSENT), inner)
@@ -90,11 +91,11 @@ def _outside(was: object, now: object) -> Iterator[str]:
     """Yield how files differ by content: a mapping names them, a list holds what is known of each."""
     if was is None or was == now:
         return
-    if isinstance(was, dict) and isinstance(now, dict):
+    if _is_mapping(was) and _is_mapping(now):
         yield from (f"{name} is gone" for name in was if name not in now)
         yield from (f"{name} changed" for name in now if name in was and was[name] != now[name])
         yield from (f"{name} is new" for name in now if name not in was)
-    elif isinstance(was, list) and isinstance(now, list):
+    elif _is_list(was) and _is_list(now):
         yield from (f"{_short(item)} is gone" for item in was if item not in now)
         yield from (f"{_short(item)} is new" for item in now if item not in was)
     else:
@@ -107,3 +108,13 @@ def _short(item: object) -> str:
 
 def _few(found: list[str]) -> list[str]:
     return found if len(found) <= _LISTED else [*found[:_LISTED], f"{len(found) - _LISTED} more"]
+
+
+def _is_mapping(value: object) -> TypeGuard[dict[str, object]]:
+    """Return whether a value from JSON is an object."""
+    return isinstance(value, dict)
+
+
+def _is_list(value: object) -> TypeGuard[list[object]]:
+    """Return whether a value from JSON is an array."""
+    return isinstance(value, list)

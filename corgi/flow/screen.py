@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Protocol, TextIO
+from typing import NoReturn, Protocol, TextIO
 
 from tqdm import tqdm
 
@@ -43,7 +43,7 @@ class Screen:
         self._out, self.errors, self._log = out, errors, log
         self._started = time.monotonic()
         self._lock = threading.RLock()
-        self._drawn: tqdm | None = None
+        self._drawn: "tqdm[NoReturn] | None" = None
         self._begun = False
 
     def say(self, text: str) -> None:
@@ -79,7 +79,7 @@ class Screen:
             yield _Lines(self.say, label, total, unit)
             return
         self._erase()
-        drawn = tqdm(
+        drawn: tqdm[NoReturn] = tqdm(
             total=total,
             desc=label,
             unit=unit,
@@ -115,7 +115,7 @@ class Screen:
 
 
 class _Drawn:
-    def __init__(self, drawn: tqdm) -> None:
+    def __init__(self, drawn: "tqdm[NoReturn]") -> None:
         self._drawn = drawn
 
     def reach(self, done: int, note: str = "") -> None:

@@ -6,6 +6,9 @@ A machine at the full price has no notice: the watcher ends.
 Exit codes: 0 the node is drained, or the machine is not spot; 2 unknown arguments; 5 no metadata server, or the node could not be drained.
 """
 
+# pyright: reportUnknownVariableType=false
+# Ray leaves types out of what it returns
+
 import argparse
 import asyncio
 import logging

@@ -1,5 +1,8 @@
 """What a running command waits for: demands that no node can meet yet, stored in the run's folder for --status."""
 
+# pyright: reportUnknownVariableType=false
+# Ray leaves types out of what it returns
+
 import json
 import sys
 import time
