@@ -21,7 +21,7 @@ from corgi.diffusion.loss import squared_error
 from corgi.diffusion.schedule import Schedule
 from corgi.diffusion.shifted import ShiftedDiffusion, ShiftTable
 from corgi.evaluation.measured import load_pictures
-from corgi.inference.generate import Words
+from corgi.inference.words import Words
 from corgi.models.prior import Prior, PriorConfig
 from corgi.settings.clip import TokenRef
 from corgi.tables.run import Run

@@ -11,6 +11,6 @@ __all__ = ["load"]
 
 def load(folder: str | Path) -> "Generator":
     """Load a finished run: `corgi.load("runs/openmoji").generate("a red heart", n=8, seed=0)` returns pictures."""
-    from corgi.inference.generate import load as load_run
+    from corgi.inference.loading import load as load_run
 
     return load_run(folder)

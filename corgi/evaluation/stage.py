@@ -33,7 +33,8 @@ from corgi.evaluation.painting import FROM_PRIOR, FROM_TRUE, own_pictures, paint
 from corgi.evaluation.training_pictures import LARGEST_SIDE_PX, load_training_pictures
 from corgi.flow.context import Context
 from corgi.flow.shards import Pool, make_pending
-from corgi.inference.generate import Generator, assemble
+from corgi.inference.generate import Generator
+from corgi.inference.loading import assemble
 from corgi.models.text_prior import Sampling, TextPrior
 from corgi.settings.errors import InputError
 from corgi.settings.models import EvaluateSettings, PriorSettings

@@ -1,8 +1,9 @@
 """Captions to pictures with a trained run: caption -> text embedding -> image embedding -> picture."""
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,46 +11,47 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from corgi.clip.references import model_shard, tower_refs
-from corgi.clip.tokens import TokenEncoder, token_encoder
-from corgi.clip.towers import Tower, load_tower
-from corgi.inference.prompts import NEIGHBOURS, check_prompts
-from corgi.models.picture_decoder import PictureDecoder
+from corgi.clip.towers import Tower
+from corgi.diffusion.sphere import mixed, slerp
+from corgi.inference.prompts import (
+    DATA,
+    MODELS,
+    NEIGHBOURS,
+    PROMPT,
+    RUN,
+    SEED,
+    SETTINGS,
+    SIMILARITY,
+    check_prompts,
+    check_seeds,
+)
+from corgi.inference.words import Words
+from corgi.models.picture_decoder import PictureDecoder, Watch, to_bytes
 from corgi.models.text_prior import Sampling, TextPrior
-from corgi.settings.clip import EmbedSettings, TokenRef
 from corgi.settings.decoder import DecoderSettings
-from corgi.settings.models import PriorSettings
-from corgi.settings.section import digest
-from corgi.tables.manifest import ShardManifest
-from corgi.tables.run import Run
-from corgi.tables.store import Store
-from corgi.training.decoder import load_decoder
-from corgi.training.prior import load_prior
-from corgi.training.words import cut_or_pad, words_of
+from corgi.settings.errors import InputError, SettingsError
+from corgi.settings.painting import PaintSettings
 
 DECODER_SEED_OFFSET = 500_009
 """Keeps the decoder's noise apart from the prior's of the same seed."""
+BEST_OF_STRIDE = 2_000_000_011
+"""Seeds of the pictures that compete for one place lie this far apart: they meet no seed of the prior's candidates."""
+Part = str | Image.Image
+"""What is mixed: a caption or a picture."""
 
 
 @dataclass(frozen=True)
-class Words:
-    """A text encoder as the embed stage used it, with its states cut or padded to what the prior reads."""
+class Origin:
+    """Where a generator's models come from."""
 
-    encoder: TokenEncoder
-    ref: TokenRef
-    number: int
-
-    def encode(self, captions: Sequence[str]) -> Float[Tensor, "batch words width"]:
-        """Return token states rounded to half floats, as they are stored; zero after a caption's end."""
-        states, lengths = self.encoder.text_states(captions)
-        states = states[:, : self.ref.max_tokens].half().float()
-        beyond = torch.arange(states.shape[1]) >= lengths[:, None]
-        return cut_or_pad(states.masked_fill(beyond[..., None], 0.0)[:, None], self.number)[:, 0]
+    run: str = ""
+    data: str = ""
+    """Digest of the tables that the models learned from."""
 
 
 @dataclass(frozen=True)
 class Generator:
-    """A trained run, loaded: every weight verified against its manifest."""
+    """A trained run, loaded: every weight verified against its manifest. All that it paints shares these networks."""
 
     towers: tuple[Tower, ...]
     prior: TextPrior
@@ -60,24 +62,176 @@ class Generator:
     """Encoder of the words the prior reads; None for a prior without words."""
     models: str = ""
     """Digest of the prior, decoder and autoencoder: what they learned, and from what."""
+    origin: Origin = field(default_factory=Origin)
+    best_of: int = 1
+    """Pictures painted for each one returned; the closest to the caption is kept."""
+
+    def using(self, asked: PaintSettings) -> "Generator":
+        """Return a generator that paints as asked, of the same networks: nothing is loaded or built.
+
+        Raises:
+            SettingsError: more steps are asked for than the models have timesteps.
+
+        """
+        for name, steps, most in (
+            ("steps", asked.steps, self.decoder.process.schedule.num_steps),
+            ("prior_steps", asked.prior_steps, self.prior.process.schedule.num_steps),
+        ):
+            if steps is not None and steps > most:
+                raise SettingsError(
+                    f"{name}={steps} and the model has {most} timesteps; nothing was painted; ask for fewer"
+                )
+        decoder = {"sampler": asked.sampler, "guidance_interval": asked.guidance_interval}
+        prior = {
+            "steps": asked.prior_steps,
+            "sampler": asked.prior_sampler,
+            "guidance": asked.prior_guidance,
+            "num_candidates": asked.prior_candidates,
+        }
+        settings = {"sample_steps": asked.steps, "guidance": asked.guidance, **decoder}
+        return replace(
+            self,
+            prior_sampling=replace(self.prior_sampling, **_given(prior)),
+            decoder=replace(self.decoder, **_given(decoder)),
+            decoder_settings=self.decoder_settings.model_copy(update=_given(settings)),
+            best_of=asked.best_of,
+        )
+
+    @property
+    def manner(self) -> dict[str, object]:
+        """Return how this generator paints: steps, samplers, guidance and candidates, as JSON."""
+        prior = self.prior_sampling
+        return {
+            "prior_steps": prior.steps,
+            "prior_sampler": prior.sampler,
+            "prior_guidance": prior.guidance,
+            "prior_candidates": prior.num_candidates,
+            "steps": self.decoder_settings.sample_steps,
+            "sampler": self.decoder.sampler,
+            "guidance": self.decoder_settings.guidance,
+            "guidance_interval": list(self.decoder.guidance_interval),
+            "best_of": self.best_of,
+        }
 
     def generate(self, caption: str, n: int = 1, seed: int = 0) -> list[Image.Image]:
         """Return n pictures of a caption; picture i depends on the caption and seed + i alone.
 
-        Words beyond what the text encoders read are cut off.
+        Words beyond what the text encoders read are cut off. Each picture's `info` tells what it was made from.
 
         Raises:
-            InputError: the caption has no words, n is less than one, or a seed is outside 0..2^63-1.
+            InputError: the caption cannot be painted, n is less than one, or a seed is outside 0..2^63-1.
 
         """
         check_prompts([caption], n, seed)
-        seeds = range(seed, seed + n)
-        text = self.text_embedding([caption]).repeat(n, 1)
-        words = self.word_encodings([caption])
-        embedding = self.prior.sample(
-            text, seeds, self.prior_sampling, None if words is None else words.repeat(n, 1, 1)
-        )
-        return self.paint(embedding, seeds)
+        return self.generate_each([caption] * n, range(seed, seed + n))
+
+    def generate_each(self, captions: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
+        """Return one picture per caption and seed, whatever the batch: on CPUs equal to one byte value in 255.
+
+        Raises:
+            InputError: a caption cannot be painted, or a seed is outside 0..2^63-1.
+
+        """
+        if not captions:
+            return []
+        check_prompts(captions, 1, min(seeds))
+        check_seeds(1, max(seeds))
+        distinct, text, words = self._read(captions)
+        index = [distinct[caption] for caption in captions]
+        text, words = text[index], None if words is None else words[index]
+        rounds = [
+            self._once(text, words, [seed + BEST_OF_STRIDE * number for seed in seeds])
+            for number in range(self.best_of)
+        ]
+        pictures = rounds[0] if self.best_of == 1 else self._closest(rounds, text)
+        return [
+            self._told(picture, caption, seed)
+            for picture, caption, seed in zip(pictures, captions, seeds, strict=True)
+        ]
+
+    def embeddings(self, captions: Sequence[str], seeds: Sequence[int]) -> Float[Tensor, "batch dim"]:
+        """Return the prior's unit image embedding of each caption and seed."""
+        distinct, text, words = self._read(captions)
+        index = [distinct[caption] for caption in captions]
+        words = None if words is None else words[index]
+        return self.prior.sample(text[index], seeds, self.prior_sampling, words)
+
+    def steps(self, caption: str, seed: int = 0) -> list[Image.Image]:
+        """Return what the decoder expects the picture to be after each of its steps; the last one is the picture.
+
+        Raises:
+            InputError: the caption cannot be painted, or the seed is outside 0..2^63-1.
+
+        """
+        check_prompts([caption], 1, seed)
+        seen: list[Tensor] = []
+        self._pixels(self.embeddings([caption], [seed]), [seed], seen.append)
+        decoded = [to_bytes(self.decoder.autoencoder.decode(latent))[0] for latent in seen]
+        return [Image.fromarray(np.asarray(pixels.cpu())) for pixels in decoded]
+
+    def variations(self, picture: Image.Image, n: int = 1, seed: int = 0) -> list[Image.Image]:
+        """Return n pictures painted from the image embedding of a given picture; picture i depends on it and seed + i alone.
+
+        Raises:
+            InputError: n is less than one, or a seed is outside 0..2^63-1.
+
+        """
+        check_seeds(n, seed)
+        return self.paint(self.embedding_of(picture, seed)[None].repeat(n, 1), range(seed, seed + n))
+
+    def mix(
+        self, parts: Sequence[Part], weights: Sequence[float] | None = None, n: int = 1, seed: int = 0
+    ) -> list[Image.Image]:
+        """Return n pictures of captions and pictures mixed on the sphere of image embeddings, by weights, equal ones if none are given.
+
+        Raises:
+            InputError: there are no two parts, a caption cannot be painted, the weights do not fit, or a seed is outside
+                0..2^63-1.
+
+        """
+        check_seeds(n, seed)
+        if len(parts) < 2:
+            raise InputError(
+                f"{len(parts)} captions and pictures cannot be mixed; nothing was painted; name two or more"
+            )
+        given = [1.0] * len(parts) if weights is None else list(weights)
+        embeddings = torch.stack([self.embedding_of(part, seed) for part in parts])
+        try:
+            mixture = mixed(embeddings, given)
+        except ValueError as error:
+            raise InputError(f"{error}; nothing was painted; choose other weights or parts") from error
+        return self.paint(mixture[None].repeat(n, 1), range(seed, seed + n))
+
+    def interpolate(self, first: Part, last: Part, frames: int = 8, seed: int = 0) -> list[Image.Image]:
+        """Return pictures at equal angles from one caption or picture to another, all painted from the noise of one seed.
+
+        Raises:
+            InputError: fewer than two frames are asked for, a caption cannot be painted, or the seed is outside 0..2^63-1.
+
+        """
+        check_seeds(1, seed)
+        if frames < 2:
+            raise InputError(
+                f"frames={frames} is no way from one to another; nothing was painted; ask for two or more"
+            )
+        ends = self.embedding_of(first, seed), self.embedding_of(last, seed)
+        try:
+            way = torch.stack([slerp(*ends, frame / (frames - 1)) for frame in range(frames)])
+        except ValueError as error:
+            raise InputError(f"{error}; nothing was painted; choose another seed") from error
+        return self.paint(way, [seed] * frames)
+
+    def embedding_of(self, part: Part, seed: int = 0) -> Float[Tensor, "dim"]:
+        """Return the unit image embedding of a picture, or the prior's of a caption.
+
+        Raises:
+            InputError: the caption cannot be painted.
+
+        """
+        if isinstance(part, Image.Image):
+            return self.image_embedding([part.convert("RGB")])[0].to(self.decoder.device)
+        check_prompts([part], 1, seed)
+        return self.embeddings([part], [seed])[0]
 
     def text_embedding(self, captions: list[str]) -> Float[Tensor, "batch dim"]:
         """Return unit text embeddings over all towers."""
@@ -93,57 +247,49 @@ class Generator:
 
     def paint(self, embedding: Float[Tensor, "batch dim"], seeds: Sequence[int]) -> list[Image.Image]:
         """Return one picture per image embedding; its `info` names the train pictures that the decoder looked at, if any."""
-        shifted = [seed + DECODER_SEED_OFFSET for seed in seeds]
-        pixels = self.decoder.sample(
-            embedding, shifted, self.decoder_settings.sample_steps, self.decoder_settings.guidance
-        )
-        pictures = [Image.fromarray(np.asarray(picture)) for picture in pixels.cpu()]
+        pictures = [Image.fromarray(np.asarray(pixels)) for pixels in self._pixels(embedding, seeds).cpu()]
         for picture, uids in zip(pictures, self.decoder.neighbours_of(embedding), strict=True):
             if uids:
                 picture.info[NEIGHBOURS] = " ".join(uids)
         return pictures
 
+    def _pixels(self, embedding: Tensor, seeds: Sequence[int], watch: Watch | None = None) -> Tensor:
+        settings, shifted = self.decoder_settings, [seed + DECODER_SEED_OFFSET for seed in seeds]
+        return self.decoder.sample(embedding, shifted, settings.sample_steps, settings.guidance, watch)
 
-def load(folder: str | Path) -> Generator:
-    """Load a run's folder, such as runs/openmoji.
+    def _read(self, captions: Sequence[str]) -> tuple[dict[str, int], Tensor, Tensor | None]:
+        """Return the distinct captions with their rows, their text embeddings and their word encodings."""
+        distinct = {caption: row for row, caption in enumerate(dict.fromkeys(captions))}
+        return distinct, self.text_embedding(list(distinct)), self.word_encodings(list(distinct))
 
-    Raises:
-        InputError: the run does not exist, or has not finished its prior or decoder.
-        StorageError: a committed file does not match its manifest.
+    def _once(self, text: Tensor, words: Tensor | None, seeds: Sequence[int]) -> list[Image.Image]:
+        return self.paint(self.prior.sample(text, seeds, self.prior_sampling, words), seeds)
 
-    """
-    run = Run.open(folder)
-    names = (
-        "embed",
-        "shift",
-        "prior",
-        "autoencoder",
-        "decoder",
-        *(("tower",) if "tower" in run.stages() else ()),
-    )
-    return assemble(run.store, {name: run.shards(name) for name in names})
+    def _closest(self, rounds: Sequence[list[Image.Image]], text: Tensor) -> list[Image.Image]:
+        """Return of each place's pictures the one closest to its caption in the run's CLIP, the first on ties."""
+        cosine = torch.stack([(self.image_embedding(pictures) * text).sum(-1) for pictures in rounds])
+        best, chosen = cosine.max(0)
+        pictures = [rounds[number][place] for place, number in enumerate(chosen.tolist())]
+        for picture, value in zip(pictures, best.tolist(), strict=True):
+            picture.info[SIMILARITY] = f"{value:.6f}"
+        return pictures
+
+    def _told(self, picture: Image.Image, caption: str, seed: int) -> Image.Image:
+        """Return the picture with what it was made from in its `info`."""
+        told = {
+            PROMPT: caption,
+            SEED: str(seed),
+            SETTINGS: json.dumps(self.manner, sort_keys=True),
+            RUN: self.origin.run,
+            MODELS: self.models,
+            DATA: self.origin.data,
+        }
+        picture.info.update({name: value for name, value in told.items() if value})
+        return picture
 
 
-def assemble(store: Store, shards: Mapping[str, Sequence[ShardManifest]]) -> Generator:
-    """Return the generator made of committed shards, by stage."""
-    prior, decoder, autoencoder = shards["prior"][0], shards["decoder"][0], shards["autoencoder"][0]
-    embed = EmbedSettings.recorded(shards["embed"][0].settings["embed"])
-    own = model_shard(shards["tower"]) if "tower" in shards else None
-    settings = PriorSettings.recorded(prior.settings["prior"])
-    towers = tuple(load_tower(ref) for ref in tower_refs(store, embed, own))
-    encoder = words_of(shards["embed"][0], settings)
-    ref = next((ref for ref in embed.tokens if ref.name == encoder), None)
-    return Generator(
-        towers=towers,
-        words=None if ref is None else Words(token_encoder(ref, towers), ref, settings.num_text_tokens),
-        prior=load_prior(store, prior, shards["shift"][0], settings.variants[0]),
-        prior_sampling=Sampling(
-            settings.sample_steps, settings.sampler, settings.guidance, settings.num_candidates
-        ),
-        decoder=load_decoder(store, decoder, autoencoder),
-        decoder_settings=DecoderSettings.recorded(decoder.settings["decoder"]),
-        models=digest([prior.digest, decoder.digest, autoencoder.digest]),
-    )
+def _given(values: Mapping[str, object]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _joined(blocks: list[Tensor]) -> Tensor:

@@ -1,14 +1,22 @@
-"""Which requests a trained run accepts, and the names of its pictures' files. Nothing here loads a model."""
+"""Which requests a trained run accepts, what is told of its pictures, and the names of their files. Nothing here loads a model."""
 
 import hashlib
 import re
 import unicodedata
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from corgi.settings.errors import InputError
+from corgi.tables.schema import Reason
 
 NEIGHBOURS = "neighbours"
 """Key of a painted picture's `info`, and of the text in its PNG: the uids of the train pictures its decoder looked at."""
+PROMPT, SEED, SETTINGS, RUN, MODELS, DATA = "prompt", "seed", "settings", "run", "models", "data"
+"""Further keys: the caption; its seed; how it was painted, as JSON; the run's name; digests of its models and of their data."""
+SIMILARITY = "similarity"
+"""Key of a picture chosen among several: the cosine of its CLIP embedding and its caption's."""
+TOLD = (PROMPT, SEED, SETTINGS, RUN, MODELS, DATA, SIMILARITY, NEIGHBOURS)
+MAX_CAPTION_CHARS = 16_384
 MAX_SEED = 2**63 - 1
 MAX_NAME_BYTES = 100
 """Longest readable part of a file name, bytes of UTF-8; file systems allow 255 for the whole."""
@@ -21,14 +29,46 @@ def check_prompts(captions: Sequence[str], n: int, seed: int) -> None:
     """Check a request for n pictures per caption, with seeds from `seed` on.
 
     Raises:
-        InputError: a caption has no words or is no Unicode text, n is less than one, or a seed is outside 0..2^63-1.
+        InputError: a caption has a fault, n is less than one, or a seed is outside 0..2^63-1.
 
     """
     for number, caption in enumerate(captions, start=1):
-        if not caption.strip():
-            raise InputError(f"caption {number} has no words; nothing was painted; say what to paint")
-        if any(unicodedata.category(letter) == "Cs" for letter in caption):
-            raise InputError(f"caption {number} is no UTF-8 text; nothing was painted; encode it as UTF-8")
+        fault = fault_of(caption)
+        if fault is not None:
+            raise InputError(f"caption {number} {fault.what}; nothing was painted; {fault.advice}")
+    check_seeds(n, seed)
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Why a caption is not painted: the reason of a ledger, in words, and what to do."""
+
+    reason: Reason
+    what: str
+    advice: str
+
+
+_EMPTY = Fault(Reason.NO_CAPTION, "has no words", "say what to paint")
+_NO_TEXT = Fault(Reason.NO_CAPTION, "is no UTF-8 text", "encode it as UTF-8")
+_LONG = Fault(Reason.CAPTION_LENGTH, f"has more than {MAX_CAPTION_CHARS} characters", "shorten it")
+
+
+def fault_of(caption: str | None) -> Fault | None:
+    """Return why a caption cannot be painted; None where it can be. Undecodable bytes are lone surrogates in it."""
+    if caption is None or not caption.strip():
+        return _EMPTY
+    if len(caption) > MAX_CAPTION_CHARS:
+        return _LONG
+    return _NO_TEXT if any(unicodedata.category(letter) == "Cs" for letter in caption) else None
+
+
+def check_seeds(n: int, seed: int) -> None:
+    """Check that n pictures have seeds from `seed` on.
+
+    Raises:
+        InputError: n is less than one, or a seed is outside 0..2^63-1.
+
+    """
     if n < 1:
         raise InputError(f"n={n} asks for no picture; nothing was painted; ask for at least one")
     if seed < 0 or seed + n - 1 > MAX_SEED:

@@ -1,6 +1,6 @@
 """A decoder ready to paint: denoiser, process and autoencoder; image embedding in, picture out."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -19,6 +19,8 @@ from corgi.names import SamplerName
 
 PAINTED_AT_ONCE = 64
 """Pictures in one call of the network: more only take memory."""
+Watch = Callable[[Tensor], None]
+"""Called with the estimates of z_0 [batch, latent] after each step of a chain."""
 
 
 @runtime_checkable
@@ -68,8 +70,12 @@ class PictureDecoder:
         seeds: Sequence[int],
         steps: int = 20,
         guidance: float = 1.5,
+        watch: Watch | None = None,
     ) -> UInt8[Tensor, "batch side side 3"]:
-        """Paint one picture per embedding, on the decoder's device; row i depends on its embedding and seeds[i] alone."""
+        """Paint one picture per embedding, on the decoder's device; row i depends on its embedding and seeds[i] alone.
+
+        `watch` sees each step's estimate of the latents, of at most PAINTED_AT_ONCE pictures at a time.
+        """
         embedding = embedding.to(self.device)
         parts = [
             self._paint(
@@ -77,12 +83,15 @@ class PictureDecoder:
                 seeds[first : first + PAINTED_AT_ONCE],
                 steps,
                 guidance,
+                watch,
             )
             for first in range(0, max(1, len(embedding)), PAINTED_AT_ONCE)
         ]
         return torch.cat(parts)
 
-    def _paint(self, embedding: Tensor, seeds: Sequence[int], steps: int, guidance: float) -> Tensor:
+    def _paint(
+        self, embedding: Tensor, seeds: Sequence[int], steps: int, guidance: float, watch: Watch | None
+    ) -> Tensor:
         cluster = torch.zeros(len(embedding), dtype=torch.int64, device=embedding.device)
         noise = philox_noise(seeds, self.process.table.dim, embedding.device)
         low, high = (share * self.process.schedule.num_steps for share in self.guidance_interval)
@@ -90,6 +99,8 @@ class PictureDecoder:
         seen = self._seen(embedding)
         conditional, unconditional = (self._denoiser(embedding, seen, dropped) for dropped in (False, True))
         denoise = guided(conditional, unconditional, guidance, interval)
+        if watch is not None:
+            denoise = watched(denoise, watch)
         latents = SAMPLERS[self.sampler].sample(denoise, self.process, cluster, noise, steps)
         return to_bytes(self.autoencoder.decode(latents))
 
@@ -114,6 +125,17 @@ class PictureDecoder:
             )
 
         return denoise
+
+
+def watched(denoise: Denoise, watch: Watch) -> Denoise:
+    """Return a denoiser that also hands each of its estimates on."""
+
+    def seen(z_t: Tensor, t: Tensor, cluster: Tensor, /) -> Tensor:
+        z_0 = denoise(z_t, t, cluster)
+        watch(z_0)
+        return z_0
+
+    return seen
 
 
 def to_bytes(pictures: Float[Tensor, "batch 3 side side"]) -> UInt8[Tensor, "batch side side 3"]:

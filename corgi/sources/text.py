@@ -4,6 +4,7 @@ import codecs
 import io
 import string
 from collections.abc import Iterator
+from typing import Literal
 
 from corgi.settings.errors import InputError
 from corgi.storage.paths import CHUNK_BYTES, open_stream
@@ -18,14 +19,15 @@ _OTHER_MARKS = {
 """Byte order marks of other encodings than UTF-8, the longer ones first: UTF-32's begins with UTF-16's."""
 
 
-def lines(uri: str) -> Iterator[str]:
+def lines(uri: str, errors: Literal["strict", "surrogateescape"] = "strict") -> Iterator[str]:
     r"""Yield a text's lines with their ends, which are \n, \r\n or a lone \r; UTF-8's byte order mark is left out.
 
     Args:
         uri: path or URI, decompressed as its ending says.
+        errors: what becomes of bytes that are no UTF-8: an error, or a lone surrogate each, so that only their line is spoilt.
 
     Raises:
-        InputError: it is not UTF-8, or a line is longer than MAX_LINE_BYTES.
+        InputError: it is not UTF-8, or of another encoding by its first bytes, or a line is longer than MAX_LINE_BYTES.
 
     """
     rest, line_number = b"", 1
@@ -37,7 +39,7 @@ def lines(uri: str) -> Iterator[str]:
             block = rest + chunk
             # a \r at the end may be the first half of \r\n
             end = max(block.rfind(b"\n"), block.rfind(b"\r", 0, -1)) + 1
-            whole, rest = _decoded_lines(block[:end], line_number, uri), block[end:]
+            whole, rest = _decoded_lines(block[:end], line_number, uri, errors), block[end:]
             if len(rest) > MAX_LINE_BYTES:
                 raise InputError(
                     f"{uri} cannot be read as a list: line {line_number + len(whole)} is longer than {MAX_LINE_BYTES >> 20} MiB; "
@@ -45,7 +47,7 @@ def lines(uri: str) -> Iterator[str]:
                 )
             line_number += len(whole)
             yield from whole
-    yield from _decoded_lines(rest, line_number, uri)
+    yield from _decoded_lines(rest, line_number, uri, errors)
 
 
 def filled_lines(uri: str) -> Iterator[str]:
@@ -58,10 +60,10 @@ def filled_lines(uri: str) -> Iterator[str]:
     return filter(None, (line.strip(string.whitespace) for line in lines(uri)))
 
 
-def _decoded_lines(block: bytes, first_line: int, uri: str) -> list[str]:
+def _decoded_lines(block: bytes, first_line: int, uri: str, errors: str) -> list[str]:
     try:
         # bytes.splitlines, unlike str.splitlines, knows these three ends only; so does this
-        return list(io.StringIO(block.decode(), newline=""))
+        return list(io.StringIO(block.decode(errors=errors), newline=""))
     except UnicodeDecodeError as error:
         before = len(list(io.StringIO(block[: error.start].decode() + "x", newline="")))
         raise InputError(

@@ -1,0 +1,135 @@
+"""A run's committed models made ready to paint; each file is verified against its manifest."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from safetensors import safe_open
+
+from corgi.clip.references import model_shard, tower_refs
+from corgi.clip.tokens import token_encoder
+from corgi.clip.towers import load_tower
+from corgi.clip.vectors import NORMALISATION
+from corgi.inference.generate import Generator, Origin
+from corgi.inference.words import Words
+from corgi.models.text_prior import Sampling
+from corgi.settings.clip import EmbedSettings
+from corgi.settings.decoder import DecoderSettings
+from corgi.settings.errors import InputError, StorageError
+from corgi.settings.models import PriorSettings
+from corgi.settings.section import digest
+from corgi.tables.manifest import ShardManifest
+from corgi.tables.run import Run
+from corgi.tables.store import Store
+from corgi.training.decoder import load_decoder
+from corgi.training.prior import load_prior
+from corgi.training.words import words_of
+
+STAGES = ("embed", "shift", "prior", "autoencoder", "decoder")
+Shards = Mapping[str, Sequence[ShardManifest]]
+"""Committed shards by stage."""
+
+
+def load(folder: str | Path) -> Generator:
+    """Load a run's folder, such as runs/openmoji.
+
+    Raises:
+        InputError: the run does not exist, has not finished its prior or decoder, or holds models that do not belong together.
+        StorageError: a committed file does not match its manifest.
+
+    """
+    run = Run.open(folder)
+    return assemble(run.store, shards_of(run), run.name)
+
+
+def shards_of(run: Run) -> dict[str, list[ShardManifest]]:
+    """Return the shards that painting reads, by stage; no model is loaded.
+
+    Raises:
+        InputError: the run has not finished its prior or decoder.
+
+    """
+    names = (*STAGES, *(("tower",) if "tower" in run.stages() else ()))
+    return {name: run.shards(name) for name in names}
+
+
+def models_digest(shards: Shards) -> str:
+    """Return the digest of the prior, decoder and autoencoder: what they learned, and from what."""
+    return digest([shards[name][0].digest for name in ("prior", "decoder", "autoencoder")])
+
+
+def assemble(store: Store, shards: Shards, run: str = "") -> Generator:
+    """Return the generator made of committed shards, by stage.
+
+    Raises:
+        InputError: they do not belong together.
+
+    """
+    prior, decoder, autoencoder = shards["prior"][0], shards["decoder"][0], shards["autoencoder"][0]
+    _check_towers(store, shards["embed"][0], {"prior": prior, "decoder": decoder})
+    embed = EmbedSettings.recorded(shards["embed"][0].settings["embed"])
+    own = model_shard(shards["tower"]) if "tower" in shards else None
+    settings = PriorSettings.recorded(prior.settings["prior"])
+    towers = tuple(load_tower(ref) for ref in tower_refs(store, embed, own))
+    encoder = words_of(shards["embed"][0], settings)
+    ref = next((ref for ref in embed.tokens if ref.name == encoder), None)
+    return Generator(
+        towers=towers,
+        words=None if ref is None else Words(token_encoder(ref, towers), ref, settings.num_text_tokens),
+        prior=load_prior(store, prior, shards["shift"][0], settings.variants[0]),
+        prior_sampling=Sampling(
+            settings.sample_steps, settings.sampler, settings.guidance, settings.num_candidates
+        ),
+        decoder=load_decoder(store, decoder, autoencoder),
+        decoder_settings=DecoderSettings.recorded(decoder.settings["decoder"]),
+        models=models_digest(shards),
+        origin=Origin(run, _data_of(store, shards["shift"][0])),
+    )
+
+
+def _data_of(store: Store, shift: ShardManifest) -> str:
+    """Return the digest of the tables that the models learned from, as the shift parameters name it.
+
+    Raises:
+        InputError: the shift parameters are of embeddings of another normalisation.
+
+    """
+    with safe_open(store.path(shift, "shift"), "numpy") as file:
+        told = file.metadata() or {}
+    if told.get("normalisation", NORMALISATION) != NORMALISATION:
+        raise InputError(
+            f"the models were trained on embeddings with {told['normalisation']!r}, and these towers give {NORMALISATION!r}; "
+            "tables and models are safe; run pipelines/full.py again"
+        )
+    return told.get("data", "")
+
+
+def _check_towers(store: Store, embed: ShardManifest, models: Mapping[str, ShardManifest]) -> None:
+    """Compare the towers whose embeddings each model learned from with those that would embed a caption now.
+
+    Raises:
+        InputError: they differ.
+
+    """
+    wanted = _towers_of(embed)
+    for name, model in models.items():
+        learned = _learned_from(store, model)
+        if learned not in (None, wanted):
+            raise InputError(
+                f"the {name} learned from embeddings of {learned} and captions would be embedded by {wanted}; "
+                "tables and models are safe; run pipelines/full.py again"
+            )
+
+
+def _learned_from(store: Store, model: ShardManifest) -> str | None:
+    """Return the towers of the embeddings a model learned from; None if `--gc` has removed the manifest that names them."""
+    paths = model.inputs.get("embed", ())
+    try:
+        return _towers_of(store.read_shard(paths[0])) if paths else None
+    except StorageError:
+        return None
+
+
+def _towers_of(embed: ShardManifest) -> str:
+    """Return the names and weights of the towers of embeddings."""
+    towers = EmbedSettings.recorded(embed.settings["embed"]).towers
+    return ", ".join(f"{ref.name} ({ref.model}, {ref.pretrained})" for ref in towers) or "the run's own tower"

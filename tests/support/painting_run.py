@@ -1,0 +1,94 @@
+"""A finished run that paints: an untrained tower, and a prior and decoder of drawn weights, committed by hand."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save
+from torch import nn
+
+from corgi.diffusion.shifted import ShiftTable
+from corgi.models.autoencoder import LinearAutoencoder
+from corgi.settings.clip import EmbedSettings, ShiftSettings
+from corgi.settings.decoder import DecoderSettings
+from corgi.settings.models import AutoencoderSettings, PriorSettings
+from corgi.shift.file import safetensors_bytes
+from corgi.tables.manifest import RowCounts
+from corgi.tables.run import Run
+from corgi.training import decoder, prior
+from corgi.training.autoencoder import AUTOENCODER_FACT
+from tests.support.tables import Output, commit_stage, new_run
+from tests.support.tiny_towers import tiny_tower
+
+DIM, SIDE, LATENT, CLUSTERS = 16, 16, 12, 3
+DATA = "da7a" * 8
+
+
+def painting_run(root: Path, name: str = "tiny", seed: int = 0, **shift_facts: str) -> Run:
+    """Return a run with every stage that painting reads; `seed` draws its weights."""
+    torch.manual_seed(seed)
+    run = new_run(root, name)
+    tower = tiny_tower(root, "transformer")
+    _commit(run, "embed", {"embed": EmbedSettings(towers=(tower,)).model_dump(mode="json")})
+    mean = F.normalize(torch.randn(CLUSTERS, DIM), dim=-1)
+    shift = {
+        "mean": mean,
+        "scale": torch.full((CLUSTERS, DIM), 0.2),
+        "count": torch.full((CLUSTERS,), 7),
+        "global_mean": mean.mean(0),
+        "global_scale": torch.full((DIM,), 0.25),
+    }
+    told = {"data": DATA, **shift_facts}
+    data = safetensors_bytes({key: value.numpy() for key, value in shift.items()}, told)
+    settings = {"shift": ShiftSettings(num_clusters=CLUSTERS).model_dump(mode="json")}
+    _commit(run, "shift", settings, {"shift": (".safetensors", data)})
+    _commit_prior(run, ShiftTable.clusters(mean, shift["scale"]))
+    autoencoder = _commit_autoencoder(run)
+    _commit_decoder(run, autoencoder)
+    return run
+
+
+def _commit_prior(run: Run, table: ShiftTable) -> None:
+    settings = PriorSettings(width=32, depth=1, heads=2, sample_steps=3, num_timesteps=100)
+    network = filled(prior.network_of(settings, table, "shifted"))
+    files = {"prior_shifted": (".safetensors", save(network.state_dict()))}
+    _commit(run, "prior", {"prior": settings.model_dump(mode="json")}, files)
+
+
+def _commit_autoencoder(run: Run) -> str:
+    settings = AutoencoderSettings(image_size=SIDE, latent_dim=LATENT)
+    pixels = 3 * SIDE * SIDE
+    components = torch.linalg.qr(torch.randn(pixels, LATENT)).Q.mT.contiguous()
+    made = LinearAutoencoder(torch.full((pixels,), 0.5), components, torch.full((LATENT,), 2.0))
+    files = {"autoencoder": (".safetensors", save(made.state_dict()))}
+    _commit(run, "autoencoder", {"autoencoder": settings.model_dump(mode="json")}, files)
+    return run.shards("autoencoder")[0].digest
+
+
+def _commit_decoder(run: Run, autoencoder: str) -> None:
+    settings = DecoderSettings(width=32, depth=1, sample_steps=4, num_timesteps=100)
+    table = ShiftTable.standardised(torch.zeros(DIM), torch.full((DIM,), 0.25))
+    network = filled(decoder.network_of(settings, (LATENT,), table))
+    files = {"decoder": (".safetensors", save(network.state_dict()))}
+    facts = {AUTOENCODER_FACT: autoencoder}
+    _commit(run, "decoder", {"decoder": settings.model_dump(mode="json")}, files, facts)
+
+
+def filled(network: nn.Module) -> nn.Module:
+    """Return a network whose last layers, which start at zero, answer something."""
+    for parameter in network.parameters():
+        if parameter.ndim > 1 and not parameter.any():
+            nn.init.normal_(parameter, std=0.3)
+    return network
+
+
+def _commit(
+    run: Run,
+    stage: str,
+    settings: dict[str, Any],
+    files: dict[str, tuple[str, bytes]] | None = None,
+    facts: dict[str, Any] | None = None,
+) -> None:
+    output = Output(RowCounts(rows_in=0, kept=0), files=files or {}, facts=facts or {}, settings=settings)
+    commit_stage(run, stage, {"all": output})
