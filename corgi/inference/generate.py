@@ -144,10 +144,9 @@ class Generator:
             for number in range(self.best_of)
         ]
         pictures = rounds[0] if self.best_of == 1 else self._closest(rounds, text)
-        return [
-            self._told(picture, caption, seed)
-            for picture, caption, seed in zip(pictures, captions, seeds, strict=True)
-        ]
+        for picture, caption, seed in zip(pictures, captions, seeds, strict=True):
+            picture.info |= {PROMPT: caption, SEED: str(seed)}
+        return pictures
 
     def embeddings(self, captions: Sequence[str], seeds: Sequence[int]) -> Float[Tensor, "batch dim"]:
         """Return the prior's unit image embedding of each caption and seed."""
@@ -167,7 +166,10 @@ class Generator:
         seen: list[Tensor] = []
         self._pixels(self.embeddings([caption], [seed]), [seed], seen.append)
         decoded = [to_bytes(self.decoder.autoencoder.decode(latent))[0] for latent in seen]
-        return [Image.fromarray(np.asarray(pixels.cpu())) for pixels in decoded]
+        pictures = [Image.fromarray(np.asarray(pixels.cpu())) for pixels in decoded]
+        for picture in pictures:
+            picture.info |= {**self._told, PROMPT: caption, SEED: str(seed)}
+        return pictures
 
     def variations(self, picture: Image.Image, n: int = 1, seed: int = 0) -> list[Image.Image]:
         """Return n pictures painted from the image embedding of a given picture; picture i depends on it and seed + i alone.
@@ -246,9 +248,11 @@ class Generator:
         return _joined([tower.images(pictures)[0] for tower in self.towers])
 
     def paint(self, embedding: Float[Tensor, "batch dim"], seeds: Sequence[int]) -> list[Image.Image]:
-        """Return one picture per image embedding; its `info` names the train pictures that the decoder looked at, if any."""
+        """Return one picture per image embedding; its `info` tells seed, settings, run and digests, and the neighbours seen, if any."""
         pictures = [Image.fromarray(np.asarray(pixels)) for pixels in self._pixels(embedding, seeds).cpu()]
-        for picture, uids in zip(pictures, self.decoder.neighbours_of(embedding), strict=True):
+        told, neighbours = self._told, self.decoder.neighbours_of(embedding)
+        for picture, seed, uids in zip(pictures, seeds, neighbours, strict=True):
+            picture.info |= {**told, SEED: str(seed)}
             if uids:
                 picture.info[NEIGHBOURS] = " ".join(uids)
         return pictures
@@ -274,18 +278,16 @@ class Generator:
             picture.info[SIMILARITY] = f"{value:.6f}"
         return pictures
 
-    def _told(self, picture: Image.Image, caption: str, seed: int) -> Image.Image:
-        """Return the picture with what it was made from in its `info`."""
+    @property
+    def _told(self) -> dict[str, str]:
+        """Return what every picture tells: how it was painted, by which run and models, from which data."""
         told = {
-            PROMPT: caption,
-            SEED: str(seed),
             SETTINGS: json.dumps(self.manner, sort_keys=True),
             RUN: self.origin.run,
             MODELS: self.models,
             DATA: self.origin.data,
         }
-        picture.info.update({name: value for name, value in told.items() if value})
-        return picture
+        return {name: value for name, value in told.items() if value}
 
 
 def _given(values: Mapping[str, object]) -> dict[str, Any]:

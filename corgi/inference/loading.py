@@ -1,6 +1,6 @@
 """A run's committed models made ready to paint; each file is verified against its manifest."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from safetensors import safe_open
@@ -10,23 +10,19 @@ from corgi.clip.tokens import token_encoder
 from corgi.clip.towers import load_tower
 from corgi.clip.vectors import NORMALISATION
 from corgi.inference.generate import Generator, Origin
+from corgi.inference.run_models import Shards, models_digest, shards_of
 from corgi.inference.words import Words
 from corgi.models.text_prior import Sampling
 from corgi.settings.clip import EmbedSettings
 from corgi.settings.decoder import DecoderSettings
 from corgi.settings.errors import InputError, StorageError
 from corgi.settings.models import PriorSettings
-from corgi.settings.section import digest
 from corgi.tables.manifest import ShardManifest
 from corgi.tables.run import Run
 from corgi.tables.store import Store
 from corgi.training.decoder import load_decoder
 from corgi.training.prior import load_prior
 from corgi.training.words import words_of
-
-STAGES = ("embed", "shift", "prior", "autoencoder", "decoder")
-Shards = Mapping[str, Sequence[ShardManifest]]
-"""Committed shards by stage."""
 
 
 def load(folder: str | Path) -> Generator:
@@ -39,22 +35,6 @@ def load(folder: str | Path) -> Generator:
     """
     run = Run.open(folder)
     return assemble(run.store, shards_of(run), run.name)
-
-
-def shards_of(run: Run) -> dict[str, list[ShardManifest]]:
-    """Return the shards that painting reads, by stage; no model is loaded.
-
-    Raises:
-        InputError: the run has not finished its prior or decoder.
-
-    """
-    names = (*STAGES, *(("tower",) if "tower" in run.stages() else ()))
-    return {name: run.shards(name) for name in names}
-
-
-def models_digest(shards: Shards) -> str:
-    """Return the digest of the prior, decoder and autoencoder: what they learned, and from what."""
-    return digest([shards[name][0].digest for name in ("prior", "decoder", "autoencoder")])
 
 
 def assemble(store: Store, shards: Shards, run: str = "") -> Generator:

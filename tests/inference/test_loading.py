@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 import corgi
-from corgi.inference.loading import assemble, models_digest, shards_of
+from corgi.inference.loading import assemble
+from corgi.inference.run_models import models_digest, shards_of
 from corgi.settings.clip import EmbedSettings, TowerRef
 from corgi.settings.errors import CorgiError, InputError
 from corgi.tables.manifest import RowCounts
