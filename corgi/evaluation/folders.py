@@ -1,0 +1,69 @@
+"""Folders of pictures as scores read them: in the order of their names, each whole or refused with one line."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from corgi.feeding.pictures import square
+from corgi.inference.prompts import PROMPT
+from corgi.settings.errors import InputError
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
+
+
+@dataclass(frozen=True)
+class Folder:
+    """Pictures of a folder and below, by name, and each one's caption where all have one."""
+
+    path: str
+    pictures: list[Image.Image]
+    captions: list[str] | None
+
+
+def read_folder(path: str, side: int | None = None) -> Folder:
+    """Return the pictures of a folder and of those below it as RGB.
+
+    A caption is the text chunk `prompt` that generate.py writes, or a .txt file of the picture's name.
+
+    Args:
+        path: the folder.
+        side: resize the shorter side to it and crop the centre (Pillow, bicubic, antialias); None: pictures as they are.
+
+    Raises:
+        InputError: it is no folder, holds fewer than two pictures, or a picture cannot be read.
+
+    """
+    if not Path(path).is_dir():
+        raise InputError(f"{path} is no folder; nothing was scored; name a folder of pictures")
+    files = sorted(file for file in Path(path).rglob("*") if file.suffix.lower() in SUFFIXES)
+    if len(files) < 2:
+        raise InputError(
+            f"{path} holds {len(files)} pictures; nothing was scored; name a folder of two or more"
+        )
+    read = [_read(file, side) for file in files]
+    captions = [caption for _, caption in read if caption is not None]
+    return Folder(path, [picture for picture, _ in read], captions if len(captions) == len(read) else None)
+
+
+def _read(file: Path, side: int | None) -> tuple[Image.Image, str | None]:
+    try:
+        with Image.open(file) as opened:
+            told = opened.info.get(PROMPT)
+            picture = opened.convert("RGB")
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        cause = " ".join(str(error).split())
+        raise InputError(
+            f"{file} cannot be read as a picture: {cause}; nothing was scored; remove it"
+        ) from error
+    if told is None and file.with_suffix(".txt").is_file():
+        told = file.with_suffix(".txt").read_text(encoding="utf-8", errors="replace").strip()
+    return (picture if side is None else resized(picture, side)), None if told is None else str(told)
+
+
+def resized(picture: Image.Image, side: int) -> Image.Image:
+    """Return a square picture: shorter side to `side`, centre crop, by the rule of every training (`feeding.pictures.square`)."""
+    values = (square(picture, side) * 255).round().to(torch.uint8).permute(1, 2, 0)
+    return Image.fromarray(np.asarray(values))

@@ -1,0 +1,119 @@
+"""Whether painted pictures are copies of training pictures, by thresholds that held-out pictures calibrate.
+
+A painted picture always has a nearest training picture. It is called a copy where it is nearer to it than almost any held-out
+picture of the same data is, in most of several spaces.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from PIL import Image
+from scipy import stats
+
+from corgi.evaluation.copying import CHUNK, Closeness, Rows, nearest
+from corgi.imaging.decode import phash_of
+
+EXPECTED_SHARE = 0.01
+"""Share of held-out pictures above a space's threshold."""
+
+
+@dataclass(frozen=True)
+class Space:
+    """Rows of the three sets in one space, and how close two rows are: larger is closer."""
+
+    painted: Rows
+    training: Rows
+    held_out: Rows
+    closeness: Closeness
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """The closeness beyond which a picture is called near, and what it means among real pictures."""
+
+    value: float
+    held_out_share: float
+    """Held-out pictures with a nearer training picture: what painting without copying would give."""
+    training_share: float
+    """Training pictures with a nearer other training picture: near duplicates within the data."""
+
+
+@dataclass(frozen=True)
+class Copies:
+    """Which painted pictures are copies, of what, and in which spaces they are near."""
+
+    is_copy: Bool[np.ndarray, "rows"]
+    nearest: dict[str, Int[np.ndarray, "rows"]]
+    is_near: dict[str, Bool[np.ndarray, "rows"]]
+    thresholds: dict[str, Threshold]
+
+    @property
+    def facts(self) -> dict[str, object]:
+        """Return the share of copies with its 95 % interval (Wilson 1927), and each space's shares, as JSON."""
+        low, high = share_interval(int(self.is_copy.sum()), len(self.is_copy))
+        spaces = {
+            name: {
+                "near": float(self.is_near[name].mean()),
+                "near among held-out pictures": threshold.held_out_share,
+                "near among training pictures": threshold.training_share,
+                "threshold": threshold.value,
+            }
+            for name, threshold in self.thresholds.items()
+        }
+        share = {"copies": float(self.is_copy.mean()), "copies, low 95%": low, "copies, high 95%": high}
+        return {**share, "spaces": spaces}
+
+
+def find_copies(spaces: Mapping[str, Space], expected_share: float = EXPECTED_SHARE) -> Copies:
+    """Return the painted pictures that are near to the same kind of picture in more than half of the spaces.
+
+    ValueError when no picture is held out, or there are fewer than two training pictures.
+    """
+    found, near, thresholds = {}, {}, {}
+    for name, space in spaces.items():
+        thresholds[name] = calibrated(space, expected_share)
+        found[name], closeness = nearest(space.painted, space.training, space.closeness)
+        near[name] = closeness > thresholds[name].value
+    votes = np.sum(list(near.values()), axis=0)
+    return Copies(votes * 2 > len(spaces), found, near, thresholds)
+
+
+def calibrated(space: Space, expected_share: float = EXPECTED_SHARE) -> Threshold:
+    """Return the closeness that at most a share of the held-out pictures exceeds."""
+    if len(space.held_out) == 0 or len(space.training) < 2:
+        raise ValueError("copies are told by held-out pictures and at least two training pictures")
+    held_out = nearest(space.held_out, space.training, space.closeness)[1]
+    value = float(np.quantile(held_out, 1 - expected_share, method="higher"))
+    within = nearest_other(space.training, space.closeness)
+    return Threshold(value, float((held_out > value).mean()), float((within > value).mean()))
+
+
+def nearest_other(rows: Rows, closeness: Closeness) -> Float[np.ndarray, "rows"]:
+    """Return how close each row is to the closest other row of its set."""
+    best = np.full(len(rows), -np.inf)
+    for first in range(0, len(rows), CHUNK):
+        found = closeness(rows, rows[first : first + CHUNK])
+        own = np.arange(first, min(first + CHUNK, len(rows)))
+        found[own, own - first] = -np.inf
+        best = np.maximum(best, found.max(1))
+    return best
+
+
+def hash_rows(pictures: Sequence[Image.Image]) -> Rows:
+    """Return the 64 bits of each picture's perceptual hash, as -1 and 1."""
+    codes = [int(phash_of(picture.convert("RGB")), 16).to_bytes(8, "big") for picture in pictures]
+    bits = np.unpackbits(np.frombuffer(b"".join(codes), np.uint8).reshape(len(codes), 8), axis=1)
+    return bits.astype(np.float64) * 2 - 1
+
+
+def hash_closeness(a: Rows, b: Rows) -> Float[np.ndarray, "rows others"]:
+    """Return minus the number of bits that differ."""
+    return (a @ b.T - a.shape[1]) / 2
+
+
+def share_interval(number: int, total: int) -> tuple[float, float]:
+    """Return the 95 % interval of a share (Wilson 1927)."""
+    found = stats.binomtest(number, total).proportion_ci(0.95, "wilson")
+    return float(found.low), float(found.high)

@@ -1,0 +1,222 @@
+"""Text features without text, and image embeddings without a trained prior: what a prior is compared with.
+
+Two places of a text-to-image model can do without captions of its own pictures. A decoder may be trained on a pseudo text
+feature h of each picture instead of its embedding z, and is then given a caption's embedding as it is (Lafite; Zhou et al. 2022,
+arXiv 2111.13792; Lafite2, arXiv 2210.14124). Or a caption's embedding is turned into an image embedding by rows that are
+there already, with the interface of a prior: `sample`.
+"""
+
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# torch has functions without types
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from corgi.models.text_prior import Sampling
+
+WIDTH = 1024
+"""Hidden width of Lafite's two networks."""
+
+
+@runtime_checkable
+class Embedder(Protocol):
+    """A source of image embeddings of captions, as a prior is one."""
+
+    def sample(
+        self,
+        text: Float[Tensor, "batch dim"],
+        seeds: Sequence[int],
+        sampling: Sampling,
+        encodings: Float[Tensor, "batch words encoding_dim"] | None = None,
+    ) -> Float[Tensor, "batch dim"]:
+        """Return one unit-norm image embedding per caption; row i depends on its caption and seeds[i] alone."""
+        ...
+
+
+@dataclass(frozen=True)
+class RawText:
+    """z = y / |y|: the caption's embedding as it is. A lower bound, and what decoders trained on pseudo text are given."""
+
+    def sample(
+        self,
+        text: Float[Tensor, "batch dim"],
+        seeds: Sequence[int],
+        sampling: Sampling,
+        encodings: Float[Tensor, "batch words encoding_dim"] | None = None,
+    ) -> Float[Tensor, "batch dim"]:
+        """Return the text embeddings at unit norm."""
+        return F.normalize(text, dim=-1)
+
+
+@dataclass(frozen=True)
+class SoftmaxAverage:
+    """z = unit( sum_i softmax_i(cos(y, y_i) / tau) z_i ) over captioned pictures (y_i, z_i): no training at all."""
+
+    text: Float[Tensor, "rows dim"]
+    image: Float[Tensor, "rows dim"]
+    temperature: float = 0.05
+
+    def sample(
+        self,
+        text: Float[Tensor, "batch dim"],
+        seeds: Sequence[int],
+        sampling: Sampling,
+        encodings: Float[Tensor, "batch words encoding_dim"] | None = None,
+    ) -> Float[Tensor, "batch dim"]:
+        """Return the averages."""
+        return attended(text, self.text.to(text), self.image.to(text), self.temperature)
+
+
+@dataclass(frozen=True)
+class NearestPictures:
+    """z = unit( mean of the k picture embeddings nearest to y ): needs no caption (kNN-Diffusion, arXiv 2204.02849)."""
+
+    image: Float[Tensor, "rows dim"]
+    number: int = 5
+
+    def sample(
+        self,
+        text: Float[Tensor, "batch dim"],
+        seeds: Sequence[int],
+        sampling: Sampling,
+        encodings: Float[Tensor, "batch words encoding_dim"] | None = None,
+    ) -> Float[Tensor, "batch dim"]:
+        """Return the means of each caption's nearest pictures."""
+        return nearest_mean(text, self.image.to(text), self.number)
+
+
+@dataclass(frozen=True)
+class TrueEmbedding:
+    """z itself, row by row: the upper bound. It is no function of the caption."""
+
+    image: Float[Tensor, "rows dim"]
+
+    def sample(
+        self,
+        text: Float[Tensor, "batch dim"],
+        seeds: Sequence[int],
+        sampling: Sampling,
+        encodings: Float[Tensor, "batch words encoding_dim"] | None = None,
+    ) -> Float[Tensor, "batch dim"]:
+        """Return the rows that were given; ValueError for another number of captions."""
+        if len(text) != len(self.image):
+            raise ValueError(f"{len(text)} captions and {len(self.image)} true embeddings")
+        return F.normalize(self.image.to(text), dim=-1)
+
+
+def fixed_perturbation(
+    z: Float[Tensor, "batch dim"], eps: Float[Tensor, "batch dim"], xi: float
+) -> Float[Tensor, "batch dim"]:
+    """Return Lafite's pseudo text h = unit( z + xi |z| eps / |eps| ).
+
+    In many dimensions eps is orthogonal to z, so cos(h, z) concentrates at 1 / sqrt(1 + xi^2) whatever their number; xi = 0 is z.
+    """
+    step = xi * z.norm(dim=-1, keepdim=True) * F.normalize(eps, dim=-1)
+    return F.normalize(z + step, dim=-1)
+
+
+def xi_of(cosine: float) -> float:
+    """Return xi = sqrt(1 / c^2 - 1), at which h is as far from z as captions are: c is their measured cosine.
+
+    ValueError unless it is in (0, 1].
+    """
+    if not 0 < cosine <= 1:
+        raise ValueError(f"the cosine of captions and pictures must be in (0, 1], got {cosine}")
+    return (1 / cosine**2 - 1) ** 0.5
+
+
+class TrainablePerturbation(nn.Module):
+    """Lafite's pseudo text h = unit( z + r1(z) + exp(r2(z)) eps ), r1 and r2 networks of four layers with leaky ReLU.
+
+    It is trained on pictures and captions of another domain by `contrastive`: h of a picture is to find its own caption.
+    """
+
+    def __init__(self, dim: int, width: int = WIDTH) -> None:
+        """Build both networks; their last layers start at zero, so that h starts as unit(z + eps)."""
+        super().__init__()
+        self.shift, self.log_scale = _four_layers(dim, width), _four_layers(dim, width)
+
+    def forward(
+        self, z: Float[Tensor, "batch dim"], eps: Float[Tensor, "batch dim"]
+    ) -> Float[Tensor, "batch dim"]:
+        """Return pseudo text features of unit norm."""
+        return F.normalize(z + self.shift(z) + self.log_scale(z).exp() * eps, dim=-1)
+
+
+def contrastive(
+    h: Float[Tensor, "batch dim"], target: Float[Tensor, "batch dim"], temperature: float
+) -> Float[Tensor, ""]:
+    """Return - mean_i log softmax_j( cos(h_i, target_j) / tau ) at j = i: each row is to find its own among the batch's."""
+    cosine = F.normalize(h, dim=-1) @ F.normalize(target, dim=-1).mT
+    return F.cross_entropy(cosine / temperature, torch.arange(len(h), device=h.device))
+
+
+def retrieved(
+    z: Float[Tensor, "batch dim"], pool: Float[Tensor, "texts dim"], number: int, temperature: float
+) -> Float[Tensor, "batch dim"]:
+    """Return h_0 = unit( sum over the k texts nearest to z of softmax(cos(z, y) / tau) y ); the pool needs no pairing."""
+    cosine, rows = (F.normalize(z, dim=-1) @ F.normalize(pool, dim=-1).mT).topk(min(number, len(pool)))
+    weights = (cosine / temperature).softmax(-1)
+    return F.normalize((weights[..., None] * F.normalize(pool, dim=-1)[rows]).sum(1), dim=-1)
+
+
+def optimised(
+    h: Float[Tensor, "batch dim"],
+    z: Float[Tensor, "batch dim"],
+    steps: int = 10,
+    rate: float = 0.1,
+    temperature: float = 0.05,
+) -> Float[Tensor, "batch dim"]:
+    """Return text features after gradient steps on `contrastive`(h, z), at unit norm after each (Lafite2's idea).
+
+    Each then tells its own picture from the others of the batch better than what was retrieved.
+    """
+    found = F.normalize(h, dim=-1).detach()
+    with torch.enable_grad():
+        for _ in range(steps):
+            found.requires_grad_(True)
+            loss = contrastive(found, z.detach(), temperature) * len(found)
+            [slope] = torch.autograd.grad(loss, found)
+            found = F.normalize(found.detach() - rate * temperature * slope, dim=-1)
+    return found
+
+
+def attended(
+    query: Float[Tensor, "batch dim"],
+    keys: Float[Tensor, "rows dim"],
+    values: Float[Tensor, "rows dim"],
+    temperature: float,
+) -> Float[Tensor, "batch dim"]:
+    """Return unit( sum_i softmax_i(cos(query, key_i) / tau) value_i )."""
+    cosine = F.normalize(query, dim=-1) @ F.normalize(keys, dim=-1).mT
+    return F.normalize((cosine / temperature).softmax(-1) @ values, dim=-1)
+
+
+def nearest_mean(
+    query: Float[Tensor, "batch dim"], image: Float[Tensor, "rows dim"], number: int
+) -> Float[Tensor, "batch dim"]:
+    """Return the unit mean of the k rows of largest cosine, the lowest rows first on ties."""
+    cosine = F.normalize(query, dim=-1) @ F.normalize(image, dim=-1).mT
+    rows = cosine.sort(dim=-1, descending=True, stable=True).indices[:, :number]
+    return F.normalize(F.normalize(image, dim=-1)[rows].mean(1), dim=-1)
+
+
+def _four_layers(dim: int, width: int) -> nn.Sequential:
+    last = nn.Linear(width, dim)
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)
+    return nn.Sequential(
+        nn.Linear(dim, width),
+        nn.LeakyReLU(0.2),
+        nn.Linear(width, width),
+        nn.LeakyReLU(0.2),
+        nn.Linear(width, width),
+        nn.LeakyReLU(0.2),
+        last,
+    )
