@@ -1,13 +1,10 @@
-"""FID and KID agree with torch-fidelity's command on the same folders; another file of weights is refused, never replaced.
+"""FID and KID are those of torch-fidelity's command, a planted fault is seen, and another file of weights is refused.
 
 The weights are random values of the true shapes, so no download is needed.
 """
 
-import json
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,96 +13,90 @@ from PIL import Image
 
 from corgi.evaluation.folder_scores import inception_scores
 from corgi.evaluation.folders import read_folder
-from corgi.evaluation.inception import Inception, bytes_of, load_inception
+from corgi.evaluation.inception import Inception, load_inception
 from corgi.settings.errors import InputError
+from corgi.storage.files import sha256_of_file
+from tests.support.inception_weights import fidelity, write_folders, write_weights
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
-PICTURES, SIDE = 256, 32
+PICTURES, SIDE = 6, 360
+FAULTS: dict[str, Callable[[Image.Image], Image.Image]] = {
+    "channels in another order": lambda one: Image.merge("RGB", one.split()[::-1]),
+    "another range": lambda one: one.point([value // 2 + 64 for value in range(256)] * 3),
+    "antialiased": lambda one: one.resize((299, 299), Image.Resampling.BILINEAR),
+}
 
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A weights file of random values, scaled so that features differ from picture to picture."""
-    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
-
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("inception") / "weights.pth"
-    shapes: dict[str, Any] = _untrained(FeatureExtractorInceptionV3).state_dict()
-    state = {}
-    for name, value in shapes.items():
-        if value.ndim > 1:
-            state[name] = torch.randn(value.shape) * (2 / value[0].numel()) ** 0.5
-        else:
-            state[name] = value
-    torch.save(state, path)
-    return path
-
-
-def _untrained(kind: Any) -> torch.nn.Module:
-    """Return torch-fidelity's network as its constructor makes it, before it reads a file."""
-    load = torch.nn.Module.load_state_dict
-    torch_load = torch.load
-    made: list[torch.nn.Module] = []
-    try:
-        torch.nn.Module.load_state_dict = lambda self, *_, **__: made.append(self)  # type: ignore[method-assign]
-        torch.load = lambda *_, **__: {}  # type: ignore[assignment]
-        return kind("inception-v3-compat", ["2048"], feature_extractor_weights_path=__file__)
-    finally:
-        torch.nn.Module.load_state_dict = load
-        torch.load = torch_load
+    return write_weights(tmp_path_factory.mktemp("inception") / "weights.pth")
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    draws = np.random.default_rng(0)
-    root = tmp_path_factory.mktemp("pictures")
-    for name, shift in (("painted", 40), ("real", 0)):
-        (root / name).mkdir()
-        for number in range(PICTURES):
-            small = draws.integers(0, 216, (8, 8, 3)) + np.array([shift, 0, 0])
-            picture = Image.fromarray(small.astype(np.uint8)).resize((SIDE, SIDE), Image.Resampling.NEAREST)
-            picture.save(root / name / f"{number:03d}.png")
-    return [root / "painted", root / "real"]
+    return write_folders(tmp_path_factory.mktemp("pictures"), PICTURES, SIDE)
 
 
 @pytest.fixture(scope="module")
-def told(weights: Path, folders: list[Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, float]:
-    """What torch-fidelity's own command says."""
-    command = [
-        *(
-            sys.executable,
-            "-m",
-            "torch_fidelity.fidelity",
-            "--input1",
-            str(folders[0]),
-            "--input2",
-            str(folders[1]),
-        ),
-        *("--fid", "--kid", "--kid-subset-size", str(PICTURES), "--kid-subsets", "3", "--json", "--no-cache"),
-        *("--feature-extractor-weights-path", str(weights), "--silent", "--cpu"),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=500, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    return json.loads(done.stdout[done.stdout.index("{") :])
+def said(weights: Path, folders: list[Path]) -> tuple[float, float]:
+    told = fidelity(weights, folders, PICTURES)
+    return told["frechet_inception_distance"], told["kernel_inception_distance_mean"]
 
 
 @pytest.fixture(scope="module")
 def inception(weights: Path) -> Inception:
-    return load_inception(weights)
+    return load_inception(weights, sha256_of_file(weights).upper())
 
 
-def features(
-    inception: Inception, folders: list[Path], spoil: Any = lambda picture: picture
-) -> list[np.ndarray]:
-    return [inception.features([spoil(one) for one in read_folder(str(path)).pictures]) for path in folders]
+def scored(
+    inception: Inception, folders: list[Path], spoil: Callable[[Image.Image], Image.Image] = lambda one: one
+) -> tuple[float, float]:
+    painted, real = (list(read_folder(str(path)).pictures) for path in folders)
+    found = inception_scores(inception.features([spoil(one) for one in painted]), inception.features(real))
+    return found["FID"], found["KID"]  # pyright: ignore[reportReturnType]
 
 
-def test_fid_and_kid_are_those_of_torch_fidelity(
-    inception: Inception, folders: list[Path], told: dict[str, float]
+def test_law_fid_and_kid_are_those_of_torch_fidelity(
+    inception: Inception, folders: list[Path], said: tuple[float, float]
 ) -> None:
-    found = inception_scores(*features(inception, folders))
-    fid, kid = told["frechet_inception_distance"], told["kernel_inception_distance_mean"]
-    assert found["FID"] == pytest.approx(fid, rel=1e-3)
-    assert found["KID"] == pytest.approx(kid, rel=1e-3)
-    assert fid > 0
+    assert scored(inception, folders) == pytest.approx(said, rel=1e-3)
+    assert min(said) > 0
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_law_a_planted_fault_is_seen(
+    fault: str, inception: Inception, folders: list[Path], said: tuple[float, float]
+) -> None:
+    found = scored(inception, folders, FAULTS[fault])
+    assert all(abs(one / other - 1) > 1e-2 for one, other in zip(found, said, strict=True))
+
+
+def test_pictures_of_several_sizes_are_seen_one_by_one(inception: Inception) -> None:
+    draws = np.random.default_rng(0)
+    pictures = [
+        Image.fromarray(draws.integers(0, 256, (side, side, 3)).astype(np.uint8)) for side in (20, 31)
+    ]
+    together = inception.features(pictures)
+    alone = np.concatenate([inception.features([one]) for one in pictures])
+    np.testing.assert_allclose(together, alone, rtol=1e-5)
+
+
+def test_the_facts_name_file_and_resize(inception: Inception, weights: Path) -> None:
+    assert inception.facts["sha256"] == sha256_of_file(weights)
+    assert "antialias=False" in inception.facts["resize"]
+
+
+def test_a_file_that_is_absent_another_or_no_weights_is_one_line(weights: Path, tmp_path: Path) -> None:
+    torch.save({"conv.weight": torch.zeros(2)}, tmp_path / "foreign.pth")
+    (tmp_path / "text.pth").write_text("no weights")
+    for path, sha256, words in (
+        (tmp_path / "absent.pth", None, "is no file of Inception weights"),
+        (weights, "0" * 64, f"expected {'0' * 64}"),
+        (tmp_path / "foreign.pth", None, "holds no weights of this Inception"),
+        (tmp_path / "text.pth", None, "holds no weights of this Inception"),
+    ):
+        with pytest.raises(InputError) as caught:
+            load_inception(path, sha256)
+        assert words in str(caught.value)
+        assert "\n" not in str(caught.value)
