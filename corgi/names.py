@@ -22,3 +22,6 @@ ActivationName = Literal["none", "sigmoid"]
 
 JudgeName = Literal["efficientnet_lite1"]
 """Filled by `corgi.evaluation.judges.JUDGES`."""
+
+EmbedderName = Literal["prior", "text", "softmax", "neighbours"]
+"""What turns a caption into an image embedding; filled by `corgi.inference.embedders.EMBEDDERS`."""

@@ -54,9 +54,10 @@ class Studio:
     @classmethod
     def open(cls, request: Request) -> "Studio":
         """Load the run and set it as asked."""
-        loaded = load(request.run)
+        loaded = load(request.run, request.embedder)
         generator = loaded.using(request.asked)
-        changed = (generator.manner, request.finish) != (loaded.manner, FinishSettings())
+        own = request.embedder == "prior" and generator.manner == loaded.manner
+        changed = not own or request.finish != FinishSettings()
         finish = request.finish.model_dump(mode="json")
         models = digest([loaded.models, generator.manner, finish]) if changed else loaded.models
         return cls(request, generator, models)

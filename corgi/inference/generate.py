@@ -26,8 +26,10 @@ from corgi.inference.prompts import (
     check_seeds,
 )
 from corgi.inference.words import Words
+from corgi.models.language_free import Embedder
 from corgi.models.picture_decoder import PictureDecoder, Watch, to_bytes
 from corgi.models.text_prior import Sampling, TextPrior
+from corgi.names import EmbedderName
 from corgi.settings.decoder import DecoderSettings
 from corgi.settings.errors import InputError, SettingsError
 from corgi.settings.painting import PaintSettings
@@ -54,7 +56,7 @@ class Generator:
     """A trained run, loaded: every weight verified against its manifest. All that it paints shares these networks."""
 
     towers: tuple[Tower, ...]
-    prior: TextPrior
+    prior: Embedder
     prior_sampling: Sampling
     decoder: PictureDecoder
     decoder_settings: DecoderSettings
@@ -65,6 +67,8 @@ class Generator:
     origin: Origin = field(default_factory=Origin)
     best_of: int = 1
     """Pictures painted for each one returned; the closest to the caption is kept."""
+    embedder: EmbedderName = "prior"
+    """What `prior` is: the run's own, or a baseline that stands for it."""
 
     def using(self, asked: PaintSettings) -> "Generator":
         """Return a generator that paints as asked, of the same networks: nothing is loaded or built.
@@ -73,14 +77,9 @@ class Generator:
             SettingsError: more steps are asked for than the models have timesteps.
 
         """
-        for name, steps, most in (
-            ("steps", asked.steps, self.decoder.process.schedule.num_steps),
-            ("prior_steps", asked.prior_steps, self.prior.process.schedule.num_steps),
-        ):
-            if steps is not None and steps > most:
-                raise SettingsError(
-                    f"{name}={steps} and the model has {most} timesteps; nothing was painted; ask for fewer"
-                )
+        _check_steps("steps", asked.steps, self.decoder.process.schedule.num_steps)
+        if isinstance(self.prior, TextPrior):
+            _check_steps("prior_steps", asked.prior_steps, self.prior.process.schedule.num_steps)
         decoder = {"sampler": asked.sampler, "guidance_interval": asked.guidance_interval}
         prior = {
             "steps": asked.prior_steps,
@@ -101,7 +100,9 @@ class Generator:
     def manner(self) -> dict[str, object]:
         """Return how this generator paints: steps, samplers, guidance and candidates, as JSON."""
         prior = self.prior_sampling
+        baseline = {} if self.embedder == "prior" else {"embedder": self.embedder}
         return {
+            **baseline,
             "prior_steps": prior.steps,
             "prior_sampler": prior.sampler,
             "prior_guidance": prior.guidance,
@@ -288,6 +289,13 @@ class Generator:
             DATA: self.origin.data,
         }
         return {name: value for name, value in told.items() if value}
+
+
+def _check_steps(name: str, asked: int | None, most: int) -> None:
+    if asked is not None and asked > most:
+        raise SettingsError(
+            f"{name}={asked} and the model has {most} timesteps; nothing was painted; ask for fewer"
+        )
 
 
 def _given(values: Mapping[str, object]) -> dict[str, Any]:

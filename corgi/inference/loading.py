@@ -9,10 +9,13 @@ from corgi.clip.references import model_shard, tower_refs
 from corgi.clip.tokens import token_encoder
 from corgi.clip.towers import load_tower
 from corgi.clip.vectors import NORMALISATION
+from corgi.inference.embedders import with_embedder
 from corgi.inference.generate import Generator, Origin
 from corgi.inference.run_models import Shards, models_digest, shards_of
 from corgi.inference.words import Words
+from corgi.models.language_free import RawText
 from corgi.models.text_prior import Sampling
+from corgi.names import EmbedderName
 from corgi.settings.clip import EmbedSettings
 from corgi.settings.decoder import DecoderSettings
 from corgi.settings.errors import InputError, StorageError
@@ -25,8 +28,12 @@ from corgi.training.prior import load_prior
 from corgi.training.words import words_of
 
 
-def load(folder: str | Path) -> Generator:
+def load(folder: str | Path, embedder: EmbedderName = "prior") -> Generator:
     """Load a run's folder, such as runs/openmoji.
+
+    Args:
+        folder: path or URL of the run.
+        embedder: what turns captions into image embeddings; others than prior are baselines.
 
     Raises:
         InputError: the run does not exist, has not finished its prior or decoder, or holds models that do not belong together.
@@ -34,11 +41,11 @@ def load(folder: str | Path) -> Generator:
 
     """
     run = Run.open(folder)
-    return assemble(run.store, shards_of(run), run.name)
+    return with_embedder(assemble(run.store, shards_of(run), run.name), run, embedder)
 
 
 def assemble(store: Store, shards: Shards, run: str = "") -> Generator:
-    """Return the generator made of committed shards, by stage.
+    """Return the generator made of committed shards, by stage; a decoder trained on pseudo text is given captions as they are.
 
     Raises:
         InputError: they do not belong together.
@@ -52,15 +59,19 @@ def assemble(store: Store, shards: Shards, run: str = "") -> Generator:
     towers = tuple(load_tower(ref) for ref in tower_refs(store, embed, own))
     encoder = words_of(shards["embed"][0], settings)
     ref = next((ref for ref in embed.tokens if ref.name == encoder), None)
+    decoder_settings = DecoderSettings.recorded(decoder.settings["decoder"])
+    is_language_free = decoder_settings.pseudo_text_xi > 0
+    own_prior = load_prior(store, prior, shards["shift"][0], settings.variants[0])
     return Generator(
         towers=towers,
         words=None if ref is None else Words(token_encoder(ref, towers), ref, settings.num_text_tokens),
-        prior=load_prior(store, prior, shards["shift"][0], settings.variants[0]),
+        prior=RawText() if is_language_free else own_prior,
+        embedder="text" if is_language_free else "prior",
         prior_sampling=Sampling(
             settings.sample_steps, settings.sampler, settings.guidance, settings.num_candidates
         ),
         decoder=load_decoder(store, decoder, autoencoder),
-        decoder_settings=DecoderSettings.recorded(decoder.settings["decoder"]),
+        decoder_settings=decoder_settings,
         models=models_digest(shards),
         origin=Origin(run, _data_of(store, shards["shift"][0])),
     )

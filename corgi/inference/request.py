@@ -9,7 +9,7 @@ from typing import Literal, get_args
 
 from corgi.inference.prompt_files import COLUMN, Prompt, read_prompts
 from corgi.inference.prompts import check_prompts, check_seeds
-from corgi.names import SamplerName
+from corgi.names import EmbedderName, SamplerName
 from corgi.settings.errors import InputError
 from corgi.settings.painting import FinishSettings, PaintSettings, finishing, painting
 
@@ -23,6 +23,7 @@ class Request:
     """One command line; where several kinds of work are asked for, all are done."""
 
     run: str
+    embedder: EmbedderName
     captions: tuple[str, ...]
     rows: tuple[Prompt, ...]
     """Rows of the file of prompts, those that cannot be painted among them."""
@@ -64,6 +65,7 @@ def request_of(argv: Sequence[str] | None) -> Request:
     _make_folder(told.out)
     return Request(
         run=told.run,
+        embedder=told.embedder,
         captions=tuple(dict.fromkeys(told.captions)),
         rows=rows,
         n=told.n,
@@ -92,6 +94,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--n", type=int, default=1, help="pictures per caption")
     parser.add_argument("--seed", type=int, default=0, help="first seed, 0..2^63-1; picture i uses seed + i")
+    parser.add_argument(
+        "--embedder",
+        choices=get_args(EmbedderName),
+        default="prior",
+        help="what turns captions into image embeddings",
+    )
     parser.add_argument("--out", type=Path, default=Path("pictures"), help="folder of the PNG files")
     add_settings(parser)
     _add_kinds(parser)

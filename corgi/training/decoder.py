@@ -29,6 +29,7 @@ from corgi.tables.manifest import RowCounts, ShardManifest
 from corgi.tables.schema import Split
 from corgi.tables.store import ShardTask, Store
 from corgi.tracking.tracked_run import Shown
+from corgi.training import pseudo_text
 from corgi.training.autoencoder import AUTOENCODER_FACT, check_same_autoencoder, load_autoencoder
 from corgi.training.data_checks import check_picture_rows, check_val_rows
 from corgi.training.ranks import own_rows, rows_of_all
@@ -223,7 +224,7 @@ class DecoderObjective:
         self.shards = embedded_shards(root, {"embed": embed, "curate": curate})
         self.latents = latents
         rows = DecoderRows(self.shards, self.latents, Split.TRAIN)
-        mean, std = vector_moments(rows, "image")
+        mean, std = pseudo_text.moments(*vector_moments(rows, "image"), self.settings.pseudo_text_xi)
         self.table = ShiftTable.standardised(torch.from_numpy(mean).float(), torch.from_numpy(std).float())
         store = Store(root)
         model = store.read_shard(autoencoder)
@@ -298,7 +299,8 @@ class DecoderObjective:
         latent, cluster, kind = batch["latent"], torch.zeros_like(t), self.settings.prediction
         z_t = self.process.q_sample(latent, t, noise.normal((latent.shape[1],), EPS), cluster)
         drop = (noise.uniform(DROP) < self.settings.embedding_drop_prob) & augment
-        embedding, told = self._perturbed(batch["image"], noise) if augment else (batch["image"], {})
+        image = pseudo_text.condition(batch["image"], noise, self.settings.pseudo_text_xi)
+        embedding, told = self._perturbed(image, noise) if augment else (image, {})
         target = from_x0(self.process, latent, z_t, t, cluster, kind)
         seen = {"neighbours": batch["neighbours"]} if self.settings.neighbours else {}
         error = squared_error(target, model(z_t, t, embedding, drop, **told, **seen))

@@ -16,7 +16,8 @@ from corgi.settings.models import AutoencoderSettings, PriorSettings
 from corgi.shift.file import safetensors_bytes
 from corgi.tables.manifest import RowCounts
 from corgi.tables.run import Run
-from corgi.training import decoder, prior
+from corgi.training import prior
+from corgi.training import decoder as decoder_training
 from corgi.training.autoencoder import AUTOENCODER_FACT
 from tests.support.tables import Output, commit_stage, new_run
 from tests.support.tiny_towers import tiny_tower
@@ -25,8 +26,10 @@ DIM, SIDE, LATENT, CLUSTERS = 16, 16, 12, 3
 DATA = "da7a" * 8
 
 
-def painting_run(root: Path, name: str = "tiny", seed: int = 0, **shift_facts: str) -> Run:
-    """Return a run with every stage that painting reads; `seed` draws its weights."""
+def painting_run(
+    root: Path, name: str = "tiny", seed: int = 0, decoder: dict[str, Any] | None = None, **shift_facts: str
+) -> Run:
+    """Return a run with every stage that painting reads; `seed` draws its weights, `decoder` changes its settings."""
     torch.manual_seed(seed)
     run = new_run(root, name)
     tower = tiny_tower(root, "transformer")
@@ -45,7 +48,7 @@ def painting_run(root: Path, name: str = "tiny", seed: int = 0, **shift_facts: s
     _commit(run, "shift", settings, {"shift": (".safetensors", data)})
     _commit_prior(run, ShiftTable.clusters(mean, shift["scale"]))
     autoencoder = _commit_autoencoder(run)
-    _commit_decoder(run, autoencoder)
+    _commit_decoder(run, autoencoder, decoder or {})
     return run
 
 
@@ -66,10 +69,10 @@ def _commit_autoencoder(run: Run) -> str:
     return run.shards("autoencoder")[0].digest
 
 
-def _commit_decoder(run: Run, autoencoder: str) -> None:
-    settings = DecoderSettings(width=32, depth=1, sample_steps=4, num_timesteps=100)
+def _commit_decoder(run: Run, autoencoder: str, changes: dict[str, Any]) -> None:
+    settings = DecoderSettings(width=32, depth=1, sample_steps=4, num_timesteps=100, **changes)
     table = ShiftTable.standardised(torch.zeros(DIM), torch.full((DIM,), 0.25))
-    network = filled(decoder.network_of(settings, (LATENT,), table))
+    network = filled(decoder_training.network_of(settings, (LATENT,), table))
     files = {"decoder": (".safetensors", save(network.state_dict()))}
     facts = {AUTOENCODER_FACT: autoencoder}
     _commit(run, "decoder", {"decoder": settings.model_dump(mode="json")}, files, facts)
