@@ -1,4 +1,4 @@
-"""A trained prior as a diffusers folder: `python pipelines/export.py runs/openmoji --out prior-openmoji [--variant shifted]`."""
+"""A trained prior, or a whole run, as a diffusers folder: `python pipelines/export.py runs/openmoji --out FOLDER [--whole]`."""
 
 import argparse
 import sys
@@ -12,15 +12,22 @@ from corgi.settings.errors import CorgiError
 
 def main() -> int:
     """Write the folder and print its path; return the exit code."""
-    parser = argparse.ArgumentParser(description="Export a trained prior for diffusers.")
+    parser = argparse.ArgumentParser(description="Export a trained prior, or a whole run, for diffusers.")
     parser.add_argument("run", help="a run's folder, such as runs/openmoji")
     parser.add_argument("--out", type=Path, required=True, help="new folder")
     parser.add_argument("--variant", help="which prior of the run; the first one when not given")
+    parser.add_argument(
+        "--whole", action="store_true", help="prior, decoder and autoencoder: a pipeline that paints"
+    )
     arguments = parser.parse_args()
     from corgi.inference.export_prior import export_prior
+    from corgi.inference.export_whole import export_whole
 
     try:
-        print(export_prior(arguments.run, arguments.out, arguments.variant))
+        if arguments.whole:
+            print(export_whole(arguments.run, arguments.out))
+        else:
+            print(export_prior(arguments.run, arguments.out, arguments.variant))
     except CorgiError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return error.exit_code

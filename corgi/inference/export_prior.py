@@ -65,7 +65,7 @@ def export_prior(run_folder: str | Path, out: str | Path, variant: str | None = 
     }
     sampling = Sampling(settings.sample_steps, settings.sampler, settings.guidance, settings.num_candidates)
     text_prior = load_prior(run.store, prior, shift, chosen)
-    return write_folder(text_prior, sampling, settings.schedule, facts, _new_folder(out))
+    return write_folder(text_prior, sampling, settings.schedule, facts, new_folder(out))
 
 
 def write_folder(
@@ -78,7 +78,7 @@ def write_folder(
         (out / folder / f"{name}.py").write_text(bundle(module))
     index = {
         "_class_name": [PIPELINE, "ShiftedPriorPipeline"],
-        "_diffusers_version": _diffusers_version(),
+        "_diffusers_version": diffusers_version(),
         "prior": [MODEL, "PriorModel"],
         "scheduler": [SCHEDULER, "ShiftedDiffusionScheduler"],
         "num_inference_steps": sampling.steps,
@@ -142,10 +142,22 @@ def _collect(module: str, ordered: dict[str, ast.Module]) -> None:
     if module in ordered:
         return
     tree = ast.parse((PACKAGE / Path(*module.split(".")[1:])).with_suffix(".py").read_text())
-    for node in tree.body:
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("corgi."):
+    for node in ast.walk(tree):  # those inside functions too
+        if isinstance(node, ast.ImportFrom) and _is_of_corgi(node):
             _collect(node.module or "", ordered)
-    ordered[module] = tree
+    ordered[module] = _WithoutCorgi().visit(tree)
+
+
+class _WithoutCorgi(ast.NodeTransformer):
+    """Leaves out imports of corgi inside functions: one file has what they name."""
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.FunctionDef:
+        node.body = [one for one in node.body if not (isinstance(one, ast.ImportFrom) and _is_of_corgi(one))]
+        return node
+
+
+def _is_of_corgi(node: ast.ImportFrom) -> bool:
+    return (node.module or "").startswith("corgi.")
 
 
 def _merged(imports: Iterable[ast.Import | ast.ImportFrom]) -> str:
@@ -199,7 +211,13 @@ def _scheduler(prior: TextPrior, sampling: Sampling, schedule: str) -> ShiftedDi
     )
 
 
-def _new_folder(out: str | Path) -> Path:
+def new_folder(out: str | Path) -> Path:
+    """Return an empty folder, which is made.
+
+    Raises:
+        InputError: it cannot be made, or holds something.
+
+    """
     folder = Path(out)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -213,7 +231,8 @@ def _new_folder(out: str | Path) -> Path:
     return folder
 
 
-def _diffusers_version() -> str:
+def diffusers_version() -> str:
+    """Return the version that a folder is written for."""
     import diffusers
 
     return diffusers.__version__

@@ -27,15 +27,13 @@ from corgi.inference.prompts import (
 )
 from corgi.inference.words import Words
 from corgi.models.language_free import Embedder
-from corgi.models.picture_decoder import PictureDecoder, Watch, to_bytes
+from corgi.models.picture_decoder import DECODER_SEED_OFFSET, PictureDecoder, Watch, to_bytes
 from corgi.models.text_prior import Sampling, TextPrior
 from corgi.names import EmbedderName
 from corgi.settings.decoder import DecoderSettings
 from corgi.settings.errors import InputError, SettingsError
 from corgi.settings.painting import PaintSettings
 
-DECODER_SEED_OFFSET = 500_009
-"""Keeps the decoder's noise apart from the prior's of the same seed."""
 BEST_OF_STRIDE = 2_000_000_011
 """Seeds of the pictures that compete for one place lie this far apart: they meet no seed of the prior's candidates."""
 Part = str | Image.Image

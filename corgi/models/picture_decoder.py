@@ -19,6 +19,8 @@ from corgi.names import SamplerName
 
 PAINTED_AT_ONCE = 64
 """Pictures in one call of the network: more only take memory."""
+DECODER_SEED_OFFSET = 500_009
+"""Keeps the decoder's noise apart from the prior's of the same seed."""
 Watch = Callable[[Tensor], None]
 """Called with the estimates of z_0 [batch, latent] after each step of a chain."""
 

@@ -101,7 +101,12 @@ def run(context: Context) -> list[ShardTask]:
 
 def network_of(settings: DecoderSettings, latent_shape: tuple[int, ...], table: ShiftTable) -> nn.Module:
     """Build the untrained network that the settings name; `table` standardises its image embedding."""
-    sizes = NetworkSizes(
+    return NETWORKS[settings.network](sizes_of(settings, latent_shape), table)
+
+
+def sizes_of(settings: DecoderSettings, latent_shape: tuple[int, ...]) -> NetworkSizes:
+    """Return what the network is built from."""
+    return NetworkSizes(
         latent_shape,
         settings.width,
         settings.depth,
@@ -111,7 +116,6 @@ def network_of(settings: DecoderSettings, latent_shape: tuple[int, ...], table: 
         settings.noise_level_known,
         settings.neighbours,
     )
-    return NETWORKS[settings.network](sizes, table)
 
 
 def check_network(settings: DecoderSettings, latent_shape: tuple[int, ...]) -> None:
@@ -146,10 +150,14 @@ def check_neighbours(settings: DecoderSettings, num_pictures: int) -> None:
 
 def process_of(settings: DecoderSettings, latent_shape: tuple[int, ...]) -> ShiftedDiffusion:
     """Return ordinary diffusion on flat, standardised latents, which ends in pure noise unless the settings say otherwise."""
-    rescaled = settings.zero_terminal_snr and settings.schedule != "flow"  # flow ends there by itself
-    name = f"{settings.schedule}_zero_snr" if rescaled else settings.schedule
-    schedule = Schedule.named(name, settings.num_timesteps)
+    schedule = Schedule.named(schedule_name(settings), settings.num_timesteps)
     return ShiftedDiffusion(ShiftTable.ddpm(math.prod(latent_shape)), schedule)
+
+
+def schedule_name(settings: DecoderSettings) -> str:
+    """Return the schedule's name with what its end is made."""
+    rescaled = settings.zero_terminal_snr and settings.schedule != "flow"  # flow ends there by itself
+    return f"{settings.schedule}_zero_snr" if rescaled else settings.schedule
 
 
 def painter_of(

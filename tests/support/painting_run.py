@@ -1,5 +1,6 @@
 """A finished run that paints: an untrained tower, and a prior and decoder of drawn weights, committed by hand."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +11,15 @@ from torch import nn
 
 from corgi.diffusion.shifted import ShiftTable
 from corgi.models.autoencoder import LinearAutoencoder
+from corgi.models.spatial_autoencoder import PixelCodec, SpatialAutoencoder
 from corgi.settings.clip import EmbedSettings, ShiftSettings
 from corgi.settings.decoder import DecoderSettings
 from corgi.settings.models import AutoencoderSettings, PriorSettings
 from corgi.shift.file import safetensors_bytes
 from corgi.tables.manifest import RowCounts
 from corgi.tables.run import Run
-from corgi.training import prior
 from corgi.training import decoder as decoder_training
+from corgi.training import prior
 from corgi.training.autoencoder import AUTOENCODER_FACT
 from tests.support.tables import Output, commit_stage, new_run
 from tests.support.tiny_towers import tiny_tower
@@ -29,7 +31,11 @@ DATA = "da7a" * 8
 def painting_run(
     root: Path, name: str = "tiny", seed: int = 0, decoder: dict[str, Any] | None = None, **shift_facts: str
 ) -> Run:
-    """Return a run with every stage that painting reads; `seed` draws its weights, `decoder` changes its settings."""
+    """Return a run with every stage that painting reads; `seed` draws its weights, `decoder` changes its settings.
+
+    A decoder network that reads a plane gets the latent space `pixels`, any other principal components.
+    """
+    root.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
     run = new_run(root, name)
     tower = tiny_tower(root, "transformer")
@@ -47,8 +53,11 @@ def painting_run(
     settings = {"shift": ShiftSettings(num_clusters=CLUSTERS).model_dump(mode="json")}
     _commit(run, "shift", settings, {"shift": (".safetensors", data)})
     _commit_prior(run, ShiftTable.clusters(mean, shift["scale"]))
-    autoencoder = _commit_autoencoder(run)
-    _commit_decoder(run, autoencoder, decoder or {})
+    settings = DecoderSettings(
+        **{"width": 32, "depth": 1, "sample_steps": 4, "num_timesteps": 100, **(decoder or {})}
+    )
+    shape = _commit_pixels(run) if settings.network != "mlp" else _commit_components(run)
+    _commit_decoder(run, settings, shape)
     return run
 
 
@@ -59,22 +68,32 @@ def _commit_prior(run: Run, table: ShiftTable) -> None:
     _commit(run, "prior", {"prior": settings.model_dump(mode="json")}, files)
 
 
-def _commit_autoencoder(run: Run) -> str:
+def _commit_components(run: Run) -> tuple[int, ...]:
     settings = AutoencoderSettings(image_size=SIDE, latent_dim=LATENT)
     pixels = 3 * SIDE * SIDE
     components = torch.linalg.qr(torch.randn(pixels, LATENT)).Q.mT.contiguous()
     made = LinearAutoencoder(torch.full((pixels,), 0.5), components, torch.full((LATENT,), 2.0))
     files = {"autoencoder": (".safetensors", save(made.state_dict()))}
     _commit(run, "autoencoder", {"autoencoder": settings.model_dump(mode="json")}, files)
-    return run.shards("autoencoder")[0].digest
+    return made.latent_shape
 
 
-def _commit_decoder(run: Run, autoencoder: str, changes: dict[str, Any]) -> None:
-    settings = DecoderSettings(width=32, depth=1, sample_steps=4, num_timesteps=100, **changes)
+def _commit_pixels(run: Run) -> tuple[int, ...]:
+    settings = AutoencoderSettings(kind="pixels", image_size=SIDE)
+    made = SpatialAutoencoder(PixelCodec(), SIDE)
+    made.mean.fill_(0.5)
+    made.scale.fill_(0.3)
+    config = json.dumps({"codec": {}, "image_size": SIDE}).encode()
+    files = {"autoencoder": (".safetensors", save(made.state_dict())), "config": (".json", config)}
+    _commit(run, "autoencoder", {"autoencoder": settings.model_dump(mode="json")}, files)
+    return made.latent_shape
+
+
+def _commit_decoder(run: Run, settings: DecoderSettings, latent_shape: tuple[int, ...]) -> None:
     table = ShiftTable.standardised(torch.zeros(DIM), torch.full((DIM,), 0.25))
-    network = filled(decoder_training.network_of(settings, (LATENT,), table))
+    network = filled(decoder_training.network_of(settings, latent_shape, table))
     files = {"decoder": (".safetensors", save(network.state_dict()))}
-    facts = {AUTOENCODER_FACT: autoencoder}
+    facts = {AUTOENCODER_FACT: run.shards("autoencoder")[0].digest}
     _commit(run, "decoder", {"decoder": settings.model_dump(mode="json")}, files, facts)
 
 

@@ -1,0 +1,157 @@
+"""A run's prior, decoder and autoencoder as one diffusers folder that paints without corgi."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from corgi.clip.references import tower_refs
+from corgi.inference.autoencoder_model import AutoencoderModel
+from corgi.inference.decoder_model import DecoderModel
+from corgi.inference.export_prior import MODEL, bundle, diffusers_version, model_of, new_folder
+from corgi.inference.generate import Generator
+from corgi.inference.loading import assemble
+from corgi.inference.run_models import models_digest, shards_of
+from corgi.models.text_prior import TextPrior
+from corgi.settings.clip import EmbedSettings
+from corgi.settings.errors import InputError
+from corgi.settings.models import AutoencoderSettings, PriorSettings
+from corgi.tables.manifest import ShardManifest
+from corgi.tables.run import Run
+from corgi.training.decoder import schedule_name, sizes_of
+
+PIPELINE, DECODER, AUTOENCODER = "corgi_pipeline", "corgi_decoder", "corgi_autoencoder"
+"""Names of the modules shipped in the folder, beside that of the prior."""
+SHIPPED = {
+    "": (PIPELINE, "corgi.inference.whole_pipeline"),
+    "prior": (MODEL, "corgi.inference.prior_model"),
+    "decoder": (DECODER, "corgi.inference.decoder_model"),
+    "autoencoder": (AUTOENCODER, "corgi.inference.autoencoder_model"),
+}
+"""Folder of a component -> (its module's name there, the module it is made from)."""
+
+
+def export_whole(run_folder: str | Path, out: str | Path) -> Path:
+    """Write a run as one diffusers folder and return it.
+
+    Raises:
+        InputError: the run has no models, looks at train pictures, is language-free, or the folder holds something already.
+
+    """
+    run = Run.open(run_folder)
+    shards = shards_of(run)
+    generator = assemble(run.store, shards, run.name)
+    if generator.decoder.neighbours is not None:
+        raise InputError(
+            "the decoder looks at train pictures (decoder.neighbours), which a folder would have to hold; nothing was written; export another run"
+        )
+    if not isinstance(generator.prior, TextPrior):
+        raise InputError(
+            "the decoder was trained on pseudo text and has no prior; nothing was written; export another run"
+        )
+    folder = new_folder(out)
+    facts = _facts(run, shards, generator)
+    model_of(generator.prior, facts).save_pretrained(folder / "prior", safe_serialization=True)
+    _decoder(generator, facts).save_pretrained(folder / "decoder", safe_serialization=True)
+    _autoencoder(run, shards["autoencoder"][0], generator).save_pretrained(
+        folder / "autoencoder", safe_serialization=True
+    )
+    for name, (module, source) in SHIPPED.items():
+        (folder / name / f"{module}.py").write_text(bundle(source))
+    prior = PriorSettings.recorded(shards["prior"][0].settings["prior"])
+    index = {
+        "_class_name": [PIPELINE, "TextToImagePipeline"],
+        "_diffusers_version": diffusers_version(),
+        "prior": [MODEL, "PriorModel"],
+        "decoder": [DECODER, "DecoderModel"],
+        "autoencoder": [AUTOENCODER, "AutoencoderModel"],
+        "manner": _manner(generator, prior),
+    }
+    (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
+    (folder / "README.md").write_text(_card(generator, facts, run))
+    return folder
+
+
+def _facts(run: Run, shards: Mapping[str, list[ShardManifest]], generator: Generator) -> dict[str, Any]:
+    """Return what the models were made from, as JSON."""
+    embed = shards["embed"][0]
+    refs = (
+        tower_refs(run.store, EmbedSettings.recorded(embed.settings["embed"]), None)
+        if "tower" not in shards
+        else ()
+    )
+    return {
+        "run": run.name,
+        "models": models_digest(shards),
+        "data": generator.origin.data,
+        "towers": [f"{ref.model}, {ref.pretrained}" for ref in refs] or ["own, trained by the run"],
+        "rows": {name: manifest.rows.kept for name, manifest in run.stages().items()},
+    }
+
+
+def _manner(generator: Generator, prior: PriorSettings) -> dict[str, Any]:
+    """Return how the pipeline paints: what the run's generator does, and both schedules."""
+    told = {name: value for name, value in generator.manner.items() if name != "best_of"}
+    settings = generator.decoder_settings
+    return {
+        **told,
+        "prediction": settings.prediction,
+        "prior_schedule": [prior.schedule, prior.num_timesteps],
+        "schedule": [schedule_name(settings), settings.num_timesteps],
+    }
+
+
+def _decoder(generator: Generator, facts: Mapping[str, Any]) -> DecoderModel:
+    network: Any = generator.decoder.network
+    shape = generator.decoder.autoencoder.latent_shape
+    sizes = json.loads(json.dumps(asdict(sizes_of(generator.decoder_settings, shape))))
+    state = network.state_dict()
+    dim = state["embedding_table.mean"].shape[1]
+    made = DecoderModel(generator.decoder_settings.network, sizes, dim, dict(facts))
+    made.network.load_state_dict(state)
+    return made.eval()
+
+
+def _autoencoder(run: Run, model: ShardManifest, generator: Generator) -> AutoencoderModel:
+    kind = AutoencoderSettings.recorded(model.settings["autoencoder"]).kind
+    state = generator.decoder.autoencoder.state_dict()
+    has_config = any(entry.table == "config" for entry in model.files)
+    space = json.loads(run.store.path(model, "config").read_bytes()) if has_config else {}
+    made = AutoencoderModel(kind, space, {name: list(value.shape) for name, value in state.items()})
+    made.autoencoder.load_state_dict(state)
+    return made.eval()
+
+
+def _card(generator: Generator, facts: Mapping[str, Any], run: Run) -> str:
+    """Return the folder's README: how to paint, what it was made from, what it cannot do."""
+    side = generator.decoder.autoencoder.image_size
+    measured = run.published("metrics.json")
+    metrics = "not evaluated" if measured is None else run.storage.read("metrics.json").decode()
+    return f"""# Text to image by shifted diffusion
+
+CLIP text embedding in, image of {side} x {side} px out.
+
+    import torch
+    from diffusers import DiffusionPipeline
+
+    pipeline = DiffusionPipeline.from_pretrained("PATH OF THIS FOLDER", trust_remote_code=True)
+    images = pipeline(text_embeds, seeds=[0]).images
+
+`trust_remote_code` runs the Python files of this folder: read them first. They need torch, numpy, Pillow and diffusers, not corgi.
+`text_embeds` are unit text embeddings of the towers {json.dumps(facts["towers"])}, side by side, divided by the square root of their number. The towers are
+not in this folder.
+
+Made from: {json.dumps(dict(facts), sort_keys=True)}
+
+The licence of the images that it learned from is that of the run's list: this folder does not know it.
+
+Limits: it paints what its images show, at their side; colours and rough shapes are right more often than things are. Nothing was done
+against copies of training images.
+
+Metrics:
+
+```json
+{metrics}
+```
+"""

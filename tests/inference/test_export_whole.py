@@ -1,0 +1,117 @@
+"""A whole run exported: it paints where corgi cannot be imported, and paints what corgi paints."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import corgi
+from corgi.inference.export_prior import bundle
+from corgi.inference.export_whole import SHIPPED, export_whole
+from corgi.settings.errors import InputError
+from tests.support.painting_run import painting_run
+
+STRANGER = """
+import json, sys
+sys.modules["corgi"] = None  # importing it fails from here on
+import numpy as np, torch
+from diffusers import DiffusionPipeline
+pipeline = DiffusionPipeline.from_pretrained(sys.argv[1], trust_remote_code=True)
+pipeline.set_progress_bar_config(disable=True)
+text = torch.tensor(json.load(open(sys.argv[2])))
+painted = pipeline(text, seeds=[5, 6])
+np.save(sys.argv[3], np.stack([np.asarray(one) for one in painted.images]))
+print(json.dumps({"corgi": [m for m in sys.modules if m.startswith("corgi.")], "facts": pipeline.decoder.config.facts}))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "decoder",
+    [
+        {"sampler": "ddim", "guidance_interval": (0.1, 0.9)},
+        {"sampler": "dpm++", "network": "dit", "dit": {"heads": 2, "patch": 4}},
+        {"network": "unet", "unet": {"widths": (16, 32), "heads": 2, "tokens": 2}},
+    ],
+    ids=["mlp", "dit", "unet"],
+)
+def test_law_the_folder_paints_without_corgi_what_corgi_paints(
+    tmp_path: Path, decoder: dict[str, Any]
+) -> None:
+    run = painting_run(tmp_path, decoder=decoder)
+    folder = export_whole(run.folder, tmp_path / "whole")
+    assert not [path for path in folder.rglob("*") if path.suffix in (".bin", ".pt", ".pkl")]
+    generator = corgi.load(run.folder)
+    text = generator.text_embedding(["a fox", "red heart"])
+    (tmp_path / "text.json").write_text(json.dumps(text.tolist()))
+    environment = {**os.environ, "HF_HOME": str(tmp_path / "hf"), "PYTHONPATH": "", "HF_HUB_OFFLINE": "1"}
+    command = [
+        sys.executable,
+        "-c",
+        STRANGER,
+        str(folder),
+        str(tmp_path / "text.json"),
+        str(tmp_path / "out.npy"),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=120)
+    assert done.returncode == 0, done.stderr[-3000:]
+    said = json.loads(done.stdout.splitlines()[-1])
+    assert said["corgi"] == []
+    assert said["facts"]["run"] == "tiny"
+    assert said["facts"]["models"] == generator.models
+    expected = np.stack([np.asarray(one) for one in generator.generate_each(["a fox", "red heart"], [5, 6])])
+    found = np.load(tmp_path / "out.npy")
+    assert found.std() > 5
+    assert np.abs(found.astype(int) - expected).max() <= 1
+
+
+def test_the_shipped_files_are_whole_and_know_no_corgi() -> None:
+    for _, module in SHIPPED.values():
+        source = bundle(module)
+        compile(source, module, "exec")
+        assert "import corgi" not in source
+        assert "from corgi" not in source
+
+
+def test_the_card_says_what_it_was_made_from_and_what_was_measured(tmp_path: Path) -> None:
+    run = painting_run(tmp_path)
+    run.publish("metrics.json", b'{"retrieval": 0.5}')
+    card = (export_whole(run.folder, tmp_path / "whole") / "README.md").read_text()
+    for word in ('"retrieval": 0.5', "tiny-transformer", "16 x 16 px", corgi.load(run.folder).models):
+        assert word in card
+
+
+@pytest.mark.parametrize("changes", [{"pseudo_text_xi": 1.0}])
+def test_what_no_folder_can_hold_is_one_line(tmp_path: Path, changes: dict[str, Any]) -> None:
+    run = painting_run(tmp_path, decoder=changes)
+    with pytest.raises(InputError, match="pseudo text"):
+        export_whole(run.folder, tmp_path / "whole")
+    assert not (tmp_path / "whole").exists()
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "file").touch()
+    with pytest.raises(InputError, match="is not empty"):
+        export_whole(painting_run(tmp_path / "other").folder, tmp_path / "taken")
+
+
+def test_every_weight_comes_back(tmp_path: Path) -> None:
+    from corgi.inference.autoencoder_model import AutoencoderModel
+    from corgi.inference.decoder_model import DecoderModel
+
+    run = painting_run(tmp_path)
+    folder = export_whole(run.folder, tmp_path / "whole")
+    generator = corgi.load(run.folder)
+    decoder, autoencoder = (
+        kind.from_pretrained(folder / name)
+        for kind, name in ((DecoderModel, "decoder"), (AutoencoderModel, "autoencoder"))
+    )
+    network: Any = generator.decoder.network
+    for loaded, own in ((decoder, network), (autoencoder, generator.decoder.autoencoder)):
+        inner: Any = loaded.network if isinstance(loaded, DecoderModel) else getattr(loaded, "autoencoder")  # noqa: B009
+        assert inner.state_dict().keys() == own.state_dict().keys()
+        assert all(torch.equal(value, own.state_dict()[name]) for name, value in inner.state_dict().items())
