@@ -154,6 +154,7 @@ class Generator:
         words = None if words is None else words[index]
         return self.prior.sample(text[index], seeds, self.prior_sampling, words)
 
+    @torch.no_grad()
     def steps(self, caption: str, seed: int = 0) -> list[Image.Image]:
         """Return what the decoder expects the picture to be after each of its steps; the last one is the picture.
 

@@ -48,7 +48,7 @@ def request_of(argv: Sequence[str] | None) -> Request:
         SettingsError: a setting is out of its bounds.
 
     """
-    told = _parser().parse_args(argv)
+    told = _parser().parse_intermixed_args(argv)
     check_prompts(told.captions, told.n, told.seed)
     asked, finish = settings_of(told)
     rows = tuple(read_prompts(told.prompts, told.column)) if told.prompts else ()
