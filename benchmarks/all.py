@@ -36,6 +36,7 @@ ALL = {
     "download": Benchmark("download", 19, needs="nginx"),
     "statistics": Benchmark("shift_statistics", 4),
     "embed": Benchmark("embed", 8, needs="a run of make demo"),
+    "generate": Benchmark("generate", 4, needs="a run of make demo"),
     "overlap": Benchmark("overlap", 7, needs="a run of make demo"),
     "noise_levels": Benchmark("noise_levels", 3, needs="a run of make demo"),
     "decoder": Benchmark("decoder", 3),
