@@ -79,7 +79,7 @@ class DecoderSettings(Section):
     noise_level_known: bool = added(False, since="0.2.0")
     """Draw each row's share of noise between 0 and conditioning_noise squared, and tell the network; it paints at share 0."""
     pseudo_text_xi: float = added(0.0, since="0.2.0", ge=0, le=100)
-    """Train on pseudo text unit(z + xi eps/|eps|) of each picture and paint from captions' own embeddings: no captions are
+    """Train on pseudo text unit(z + xi eps / norm(eps)) of each picture and paint from captions' own embeddings: no captions are
     needed (Lafite). Its cosine to z is 1/sqrt(1 + xi^2): take xi from the measured cosine of captions and pictures. 0: train on
     z and paint from the prior's."""
     neighbours: int = added(0, since="0.2.0", ge=0, le=16)
