@@ -35,7 +35,7 @@ class _Shaped:
         return item[0]
 
 
-Bool = Float = Int = Shaped = _Shaped
+Bool = Float = Int = Shaped = UInt8 = _Shaped
 '''
 
 
