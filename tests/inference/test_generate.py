@@ -4,15 +4,20 @@ import json
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 import corgi
+from corgi.clip.towers import Tower
+from corgi.diffusion.shifted import ShiftTable
 from corgi.diffusion.sphere import slerp
 from corgi.inference.generate import Generator
+from corgi.models.autoencoder import LinearAutoencoder
+from corgi.models.denoiser import LatentDenoiser
+from corgi.models.prior import Prior
 from corgi.models.text_prior import Sampling
 from corgi.settings.errors import InputError, SettingsError
 from corgi.settings.painting import PaintSettings
+from corgi.tables.store import Store
 from tests.support.painting_run import DATA, SIDE, painting_run
 
 CAPTIONS = ["red heart", "a fox", "a much longer caption of several more words", "red heart", "fog"]
@@ -75,7 +80,9 @@ def test_no_network_is_built_per_prompt(generator: Generator, monkeypatch: pytes
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("a network was built")
 
-    monkeypatch.setattr(torch.nn.Module, "__init__", refuse)
+    for kind in (Prior, LatentDenoiser, LinearAutoencoder, Tower, ShiftTable):
+        monkeypatch.setattr(kind, "__init__", refuse)
+    monkeypatch.setattr(Store, "path", refuse)
     asked = generator.using(PaintSettings(steps=3, best_of=2))
     assert len(asked.generate_each(["a", "b"], [0, 1])) == 2
 

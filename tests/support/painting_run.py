@@ -90,7 +90,7 @@ def _commit_pixels(run: Run) -> tuple[int, ...]:
 
 
 def _commit_decoder(run: Run, settings: DecoderSettings, latent_shape: tuple[int, ...]) -> None:
-    table = ShiftTable.standardised(torch.zeros(DIM), torch.full((DIM,), 0.25))
+    table = ShiftTable.standardised(torch.zeros(DIM), torch.full((DIM,), 0.03))  # captions then matter
     network = filled(decoder_training.network_of(settings, latent_shape, table))
     files = {"decoder": (".safetensors", save(network.state_dict()))}
     facts = {AUTOENCODER_FACT: run.shards("autoencoder")[0].digest}
