@@ -68,6 +68,7 @@ def load_inception(path: str | Path, sha256: str | None = None) -> Inception:
     try:
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
+        torch.load(path, weights_only=True)  # torch-fidelity itself would run code that a file holds
         network: Any = FeatureExtractorInceptionV3(
             "inception-v3-compat", [FEATURES], feature_extractor_weights_path=str(path)
         )

@@ -20,6 +20,17 @@ from tests.support.inception_weights import fidelity, write_folders, write_weigh
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
+
+class Planted:
+    """Code in a file of weights: whoever unpickles it makes a file."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (self.path, "w"))
+
+
 PICTURES, SIDE = 6, 360
 FAULTS: dict[str, Callable[[Image.Image], Image.Image]] = {
     "channels in another order": lambda one: Image.merge("RGB", one.split()[::-1]),
@@ -90,13 +101,16 @@ def test_the_facts_name_file_and_resize(inception: Inception, weights: Path) -> 
 def test_a_file_that_is_absent_another_or_no_weights_is_one_line(weights: Path, tmp_path: Path) -> None:
     torch.save({"conv.weight": torch.zeros(2)}, tmp_path / "foreign.pth")
     (tmp_path / "text.pth").write_text("no weights")
+    torch.save(Planted(str(tmp_path / "ran")), tmp_path / "code.pth")
     for path, sha256, words in (
         (tmp_path / "absent.pth", None, "is no file of Inception weights"),
         (weights, "0" * 64, f"expected {'0' * 64}"),
         (tmp_path / "foreign.pth", None, "holds no weights of this Inception"),
         (tmp_path / "text.pth", None, "holds no weights of this Inception"),
+        (tmp_path / "code.pth", None, "holds no weights of this Inception"),
     ):
         with pytest.raises(InputError) as caught:
             load_inception(path, sha256)
         assert words in str(caught.value)
         assert "\n" not in str(caught.value)
+    assert not (tmp_path / "ran").exists()
