@@ -1,6 +1,6 @@
 """Unit embeddings between others: spherical interpolation."""
 
-# pyright: reportUnknownMemberType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownMemberType=false
 # torch has functions without types
 
 from collections.abc import Sequence

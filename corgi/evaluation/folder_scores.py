@@ -98,12 +98,12 @@ def copies(painted: Folder, training: Folder, held_out: Folder, networks: Networ
     folders = (painted, training, held_out)
     side = min(LARGEST_SIDE_PX, *(min(picture.size) for picture in painted.pictures))
     spaces: dict[str, Space] = {
-        "pixels": Space(*(pixels_of(folder.pictures, side) for folder in folders), pixel_closeness),
-        "perceptual hash": Space(*(hash_rows(folder.pictures) for folder in folders), hash_closeness),
+        "pixels": Space.of((pixels_of(folder.pictures, side) for folder in folders), pixel_closeness),
+        "perceptual hash": Space.of((hash_rows(folder.pictures) for folder in folders), hash_closeness),
     }
     for name, features in _features(folders, networks).items():
         centre = features[1].mean(0)
-        spaces[name] = Space(*(centred(rows, centre) for rows in features), cosine)
+        spaces[name] = Space.of((centred(rows, centre) for rows in features), cosine)
     return find_copies(spaces)
 
 

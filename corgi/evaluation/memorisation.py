@@ -4,7 +4,7 @@ A painted picture always has a nearest training picture. It is called a copy whe
 picture of the same data is, in most of several spaces.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +27,12 @@ class Space:
     training: Rows
     held_out: Rows
     closeness: Closeness
+
+    @classmethod
+    def of(cls, sets: Iterable[Rows], closeness: Closeness) -> "Space":
+        """Return the space of painted, training and held-out rows, in this order."""
+        painted, training, held_out = sets
+        return cls(painted, training, held_out, closeness)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ arXiv 2111.13792; Lafite2, arXiv 2210.14124). Or a caption's embedding is turned
 there already, with the interface of a prior: `sample`.
 """
 
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 # torch has functions without types
 
 from collections.abc import Sequence

@@ -56,9 +56,9 @@ def spaces(painted: list[Image.Image]) -> dict[str, Space]:
     small = [pixels_of(pictures, 8).astype(np.float64) for pictures in sets]
     centre = small[1].mean(0)
     return {
-        "pixels": Space(*(pixels_of(pictures, 16) for pictures in sets), pixel_closeness),
-        "hash": Space(*(hash_rows(pictures) for pictures in sets), hash_closeness),
-        "features": Space(*(centred(rows, centre) for rows in small), cosine),
+        "pixels": Space.of((pixels_of(pictures, 16) for pictures in sets), pixel_closeness),
+        "hash": Space.of((hash_rows(pictures) for pictures in sets), hash_closeness),
+        "features": Space.of((centred(rows, centre) for rows in small), cosine),
     }
 
 
@@ -97,7 +97,7 @@ def test_law_at_most_the_expected_share_of_held_out_pictures_is_near() -> None:
 def test_law_near_duplicates_within_the_training_pictures_are_told() -> None:
     doubled = [*TRAINING, *TRAINING[:150]]
     rows = [pixels_of(pictures, 16) for pictures in (HELD_OUT[:5], doubled, HELD_OUT)]
-    assert calibrated(Space(*rows, pixel_closeness)).training_share == pytest.approx(300 / 450, abs=0.02)
+    assert calibrated(Space.of(rows, pixel_closeness)).training_share == pytest.approx(300 / 450, abs=0.02)
 
 
 def test_law_the_nearest_other_is_never_the_row_itself() -> None:
