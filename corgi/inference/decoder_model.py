@@ -30,6 +30,7 @@ class DecoderModel(ModelMixin, ConfigMixin):
 
 
 def _unet(sizes: dict[str, Any]) -> UNetSizes:
-    return UNetSizes(
-        **{name: tuple(value) if isinstance(value, list) else value for name, value in sizes.items()}
-    )
+    made: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in sizes.items()
+    }
+    return UNetSizes(**made)

@@ -27,7 +27,7 @@ def test_law_the_polynomial_distance_leaves_out_each_row_with_itself() -> None:
     a, b = rows(8), rows(8, 0.3, 1)
 
     def kernel(x: np.ndarray, y: np.ndarray) -> float:
-        return (x @ y / 7 + 1) ** 3
+        return float((x @ y / 7 + 1) ** 3)
 
     within = sum(kernel(one[i], one[j]) for one in (a, b) for i in range(8) for j in range(8) if i != j) / 56
     between = np.mean([kernel(p, q) for p, q in itertools.product(a, b)])

@@ -122,7 +122,7 @@ def test_law_variations_are_painted_from_the_pictures_own_embedding(generator: G
 def test_law_a_mixture_is_painted_on_the_arc_between_caption_and_picture(generator: Generator) -> None:
     parts = ["a fox", picture(1)]
     [painted] = generator.mix(parts, [1.0, 3.0], seed=2)
-    between = slerp(*(generator.embedding_of(part, 2) for part in parts), 0.75)
+    between = slerp(generator.embedding_of(parts[0], 2), generator.embedding_of(parts[1], 2), 0.75)
     assert distance(painted, generator.paint(between[None], [2])[0]) <= 1
     ends = [generator.mix(parts, weights, seed=2)[0] for weights in ([1.0, 0.0], [1.0, 1e9])]
     assert distance(ends[0], generator.generate("a fox", seed=2)[0]) <= 1

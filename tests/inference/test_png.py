@@ -20,7 +20,7 @@ def picture() -> Image.Image:
 @pytest.mark.parametrize("prompt", ["a fox", "ein Füchslein", "写真 🦊", "two\nlines", "nul\0inside"])
 def test_law_what_is_told_comes_back_and_nothing_else(prompt: str) -> None:
     painted = picture()
-    painted.info = {name: f"{name} of it" for name in TOLD} | {"prompt": prompt, "private": "no"}
+    painted.info |= {**{name: f"{name} of it" for name in TOLD}, "prompt": prompt, "private": "no"}
     data = png_bytes(painted)
     with Image.open(io.BytesIO(data)) as read:
         read.load()
