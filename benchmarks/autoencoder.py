@@ -15,9 +15,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from benchmarks.decoder import RECIPE, SIDE_PX
+from benchmarks.decoder import RECIPE, SIDE_PX, be_alone
 from benchmarks.figures import Figures, alternated, ratios
-from benchmarks.gpu_trainings import join
 from corgi.feeding.noise import Noise
 from corgi.latents.objective import AutoencoderObjective
 from corgi.settings import recipe
@@ -78,7 +77,7 @@ def our_training(num_steps: int) -> float:
             "log_every_steps": num_steps // 2,
         }
     )
-    join()
+    be_alone()
     with tempfile.TemporaryDirectory() as folder:
         tracking = TrackingSettings(mode="disabled")
         training = Training("bench", folder, GeneratedAutoencoder, {}, settings, tracking, "bench", 0)

@@ -6,6 +6,7 @@ One machine, one run, alternating, medians; untrained weights and generated rows
 
 import argparse
 import json
+import os
 import sys
 import tempfile
 import time
@@ -15,12 +16,12 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from torch import Tensor, nn
 
 from benchmarks.figures import Figures, alternated, ratios
-from benchmarks.gpu_trainings import join
 from corgi.diffusion.shifted import ShiftTable
 from corgi.models.conv_codec import ConvCodec, ConvConfig
 from corgi.models.picture_decoder import PictureDecoder
@@ -88,6 +89,13 @@ class GeneratedDecoder(decoding.DecoderObjective):
         return Shown()
 
 
+def be_alone() -> None:
+    """Be a process group of one, once."""
+    os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed asks for it
+    if not dist.is_initialized():
+        dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+
+
 def our_training(num_steps: int) -> float:
     """Return the common loop's samples per second in one process, the first logged lap left out."""
     given = settings_of().training
@@ -100,7 +108,7 @@ def our_training(num_steps: int) -> float:
             "log_every_steps": num_steps // 2,
         }
     )
-    join()
+    be_alone()
     with tempfile.TemporaryDirectory() as folder:
         tracking = TrackingSettings(mode="disabled")
         training = Training("bench", folder, GeneratedDecoder, {}, settings, tracking, "bench", 0)
