@@ -1,13 +1,19 @@
 """The metadata servers of AWS and GCP on loopback, on a clock that the test moves.
 
 Each serves what its cloud documents, and can misbehave: `server.fault` names how the next requests are answered.
+
+`python -m tests.support.metadata_server aws` serves on the real clock: it prints its URL, gives notice at the first line of
+its standard input, and ends with it.
 """
 
 import json
+import sys
 import threading
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from time import sleep
 from typing import Any, Self
 from urllib.parse import parse_qs, urlsplit
 
@@ -27,6 +33,10 @@ class FakeClock:
     def advance(self, seconds: float) -> None:
         self.time += seconds
 
+    def pass_until(self, time: float, changed: Callable[[], bool]) -> None:
+        """Let time pass until then; on the real clock it ends early once `changed()`."""
+        self.time = time
+
     async def sleep(self, seconds: float) -> None:
         self.advance(seconds)
         if self.time >= self.ends_at:
@@ -35,6 +45,22 @@ class FakeClock:
     @property
     def clock(self) -> Clock:
         return Clock(self.now, self.sleep)
+
+
+class RealClock(FakeClock):
+    """The machine's own time."""
+
+    @property
+    def time(self) -> float:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return time.time()
+
+    @time.setter
+    def time(self, value: float) -> None:
+        """Only a fake clock can be set."""
+
+    def pass_until(self, time: float, changed: Callable[[], bool]) -> None:
+        while self.time < time and not changed():
+            sleep(0.05)
 
 
 class ClockEndedError(Exception):
@@ -189,7 +215,7 @@ class GcpMetadata(LoopbackMetadata):
             return
         latest = self.clock.time + float(query["timeout_sec"])
         change = self.notice_at if self.notice_at is not None and not self.has_notice() else latest
-        self.clock.time = min(latest, change)
+        self.clock.pass_until(min(latest, change), self.has_notice)
 
     def _send(self, handler: BaseHTTPRequestHandler, value: bool) -> None:
         send(handler, 200, str(value).upper(), {"Metadata-Flavor": "Google", "ETag": _etag(value)})
@@ -210,3 +236,16 @@ def _handler(server: LoopbackMetadata) -> type[BaseHTTPRequestHandler]:
             """Write no access log."""
 
     return Handler
+
+
+def main(cloud: str) -> None:
+    """Serve one cloud's metadata on the real clock."""
+    with {"aws": AwsMetadata, "gcp": GcpMetadata}[cloud](RealClock()) as server:
+        print(server.url, flush=True)
+        sys.stdin.readline()
+        server.notice_at = time.time()
+        sys.stdin.read()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
