@@ -1,4 +1,5 @@
 # Two commands set everything up: `make demo` and `make test`. VENV=path reuses an environment made from the same lock.
+# PIP_ARGS goes to pip: another index, a proxy, a cache, or the index of a build of torch without CUDA.
 VENV ?= .venv
 PYTHON ?= python3.11
 BIN := $(abspath $(VENV))/bin
@@ -10,21 +11,29 @@ export RAY_USAGE_STATS_ENABLED := 0
 export HF_HUB_OFFLINE ?= 1
 export PATH := $(BIN):$(PATH)
 
-.PHONY: demo styles smoke compare compare-quick test test-fast test-smoke test-demo check gpu-check promises calibrate clean venv
+PIP = $(BIN)/python -m pip install --disable-pip-version-check -c requirements.lock $(PIP_ARGS)
+
+.PHONY: demo play docs test-web styles smoke compare compare-quick test test-fast test-smoke test-demo check gpu-check promises calibrate clean venv
 
 venv: $(STAMP)
 
+# An interrupted install goes on: pip keeps what it has fetched whole, and nothing is marked as done before the end.
 $(STAMP):
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@echo "installing into $(VENV), a few minutes; log: $(VENV)/install.log"
-	@{ $(BIN)/python -m pip install --disable-pip-version-check -c requirements.lock "setuptools>=77" \
-	   && $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -c requirements.lock -e ".[demo,dev]" \
+	@$(BIN)/python -m pip --version > /dev/null 2>&1 || $(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV): 5.5 GB, most of it CUDA libraries, a few minutes; log: $(VENV)/install.log"
+	@{ $(PIP) "setuptools>=77" && $(PIP) --progress-bar off -e ".[demo,serve,dev]" \
 	   && $(BIN)/python -m pip check; } > $(VENV)/install.log 2>&1 || { tail -n 20 $(VENV)/install.log >&2; exit 1; }
 	@rm -f $(abspath $(VENV))/.corgi-*
 	@touch $@
 
 demo: $(STAMP)
 	@$(BIN)/python pipelines/demo.py
+
+# The playground and the HTTP API of the demo's run, or of RUN, on loopback.
+RUN ?= runs/openmoji
+PORT ?= 8000
+play: $(STAMP)
+	@$(BIN)/corgi serve $(RUN) --port $(PORT)
 
 # Six emoji sets from the npm registry, the whole flow on them; planned for an hour.
 styles: $(STAMP)
@@ -60,6 +69,23 @@ test-demo: $(STAMP)
 	@test -e runs/openmoji/report.html || { echo "runs/openmoji is not there; nothing was run; run make demo first" >&2; exit 3; }
 	$(BIN)/python -m pytest tests/trained -o norecursedirs=.git
 
+# A browser, clients and the wheel, over the run that `make smoke` left; needs chromium (apt).
+test-web: $(STAMP)
+	@test -e runs/smoke/report.html || { echo "runs/smoke is not there; nothing was run; run make smoke first" >&2; exit 3; }
+	@$(BIN)/python -c "import axe_playwright_python, openai, playwright, schemathesis" 2> /dev/null \
+	  || $(PIP) -q -e ".[web]" > $(VENV)/install-web.log 2>&1 || { tail -n 20 $(VENV)/install-web.log >&2; exit 1; }
+	$(BIN)/python -m pytest tests/web -o norecursedirs=.git
+
+# The docs as a site in build/site; the generator has an environment of its own, since its pins are not the lock's.
+docs: docs/.venv/.ready
+	@$(PYTHON) docs/site.py
+	@docs/.venv/bin/zensical build --clean --strict
+
+docs/.venv/.ready: docs/requirements.txt
+	@docs/.venv/bin/python -m pip --version > /dev/null 2>&1 || $(PYTHON) -m venv docs/.venv
+	@docs/.venv/bin/python -m pip install --disable-pip-version-check -q -r docs/requirements.txt $(PIP_ARGS)
+	@touch $@
+
 check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -92,4 +118,4 @@ calibrate: $(STAMP)
 	$(BIN)/python -m benchmarks.calibrate $(if $(ROOT),--root $(ROOT))
 
 clean:
-	rm -rf .venv runs .pytest_cache .ruff_cache .import_linter_cache build *.egg-info
+	rm -rf .venv docs/.venv runs .pytest_cache .ruff_cache .import_linter_cache build *.egg-info

@@ -6,13 +6,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from corgi.flow.output import until_closed
+from corgi.flow.output import program, until_closed
 from corgi.settings.errors import CorgiError
 
 
 def main() -> int:
     """Write the folder and print its path; return the exit code."""
-    parser = argparse.ArgumentParser(description="Export a trained prior, or a whole run, for diffusers.")
+    parser = argparse.ArgumentParser(
+        prog=program(), description="Export a trained prior, or a whole run, for diffusers."
+    )
     parser.add_argument("run", help="a run's folder, such as runs/openmoji")
     parser.add_argument("--out", type=Path, required=True, help="new folder")
     parser.add_argument("--variant", help="which prior of the run; the first one when not given")

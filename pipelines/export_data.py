@@ -10,13 +10,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from corgi.flow.output import until_closed
+from corgi.flow.output import program, until_closed
 from corgi.settings.errors import CorgiError
 
 
 def main() -> int:
     """Write what was asked for and print its rows; return the exit code."""
-    parser = argparse.ArgumentParser(description="Export a run's embeddings or its kept uids.")
+    parser = argparse.ArgumentParser(
+        prog=program(), description="Export a run's embeddings or its kept uids."
+    )
     parser.add_argument("run", help="a run's folder, such as runs/openmoji")
     parser.add_argument(
         "--clip-retrieval", type=Path, metavar="FOLDER", help="new folder for .npy and .parquet"

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
+from corgi.flow.output import program
 from corgi.names import JudgeName
 from corgi.settings.errors import CorgiError, InputError
 from corgi.storage.errors import storage_full
@@ -27,7 +28,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description="Score a folder of painted pictures against real ones.")
+    parser = argparse.ArgumentParser(
+        prog=program(), description="Score a folder of painted pictures against real ones."
+    )
     parser.add_argument(
         "painted", help="folder of painted pictures; captions as generate.py writes them, or .txt files"
     )

@@ -16,7 +16,7 @@ from corgi.flow.code import code_digest, git_commit
 from corgi.flow.dag import Dag, open_dag
 from corgi.flow.follow import follow
 from corgi.flow.locks import held
-from corgi.flow.output import until_closed
+from corgi.flow.output import program, until_closed
 from corgi.flow.screen import Screen
 from corgi.flow.selection import Selection
 from corgi.flow.stage import Stage
@@ -84,41 +84,58 @@ def _main(
 
 def _parse(argv: list[str] | None, only: str | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description="Run a recipe: finished stages are skipped, unfinished work resumes."
+        prog=program(),
+        description="Run a recipe: finished stages are skipped, unfinished work resumes.",
+        epilog="exit codes: 0 done, 2 wrong settings or options, 3 input that cannot be used, 4 storage, 5 cluster, 130 stopped by Ctrl-C",
     )
-    parser.add_argument("recipe", help="YAML recipe, see pipelines/recipes")
+    parser.add_argument(
+        "recipe",
+        help="YAML file, name of a recipe that comes with Corgi such as laion-b32, or a run's folder",
+    )
     parser.add_argument(
         "overrides", nargs="*", metavar="key.path=value", help="settings that differ from the recipe"
     )
-    parser.add_argument(
+    _add_stages(parser.add_argument_group("which stages"), only)
+    _add_questions(parser.add_argument_group("questions; nothing is run"))
+    _add_changes(parser.add_argument_group("changes of committed work"))
+    parser.add_argument("--aside", metavar="PID", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--ahead", action="store_true", help=argparse.SUPPRESS)
+    return parser.parse_intermixed_args(argv)
+
+
+def _add_stages(group: argparse._ArgumentGroup, only: str | None) -> None:
+    group.add_argument("--from", dest="start", metavar="STAGE", help="first stage to run")
+    group.add_argument("--until", metavar="STAGE", help="last stage to run")
+    group.add_argument("--only", metavar="STAGE", default=only, help="the one stage to run")
+    group.add_argument("--force", action="store_true", help="run the selected stages again even when done")
+
+
+def _add_questions(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
         "--plan", action="store_true", help="show what would run and what is done; start nothing"
     )
-    parser.add_argument("--status", action="store_true", help="show what this run consists of")
-    parser.add_argument(
+    group.add_argument("--status", action="store_true", help="show what this run consists of")
+    group.add_argument(
         "--lineage", action="store_true", help="show what made this run: lists, code, recipe, every manifest"
     )
-    parser.add_argument(
+    group.add_argument(
         "--of", metavar="WHAT", help="with --lineage: of one stage, committed file or report.html only"
     )
-    parser.add_argument("--verify", action="store_true", help="hash every committed file of this run")
-    parser.add_argument(
-        "--gc", action="store_true", help="remove what no run under this root refers to; --plan --gc shows it"
-    )
-    parser.add_argument(
+    group.add_argument("--verify", action="store_true", help="hash every committed file of this run")
+
+
+def _add_changes(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
         "--retry-failed", metavar="reason=R,R", help="fetch again the rows rejected for these reasons"
     )
-    parser.add_argument(
+    group.add_argument(
         "--take-down",
         metavar="FILE",
         help="permanently remove the images listed in FILE (one uid, URL or sha256 per line)",
     )
-    parser.add_argument("--force", action="store_true", help="run the selected stages again even when done")
-    parser.add_argument("--from", dest="start", metavar="STAGE", help="first stage to run")
-    parser.add_argument("--until", metavar="STAGE", help="last stage to run")
-    parser.add_argument("--only", metavar="STAGE", default=only, help="the one stage to run")
-    parser.add_argument("--aside", metavar="PID", type=int, help=argparse.SUPPRESS)
-    parser.add_argument("--ahead", action="store_true", help=argparse.SUPPRESS)
-    return parser.parse_intermixed_args(argv)
+    group.add_argument(
+        "--gc", action="store_true", help="remove what no run under this root refers to; --plan --gc shows it"
+    )
 
 
 def _aside_command(arguments: argparse.Namespace, stage: str, force: bool) -> list[str]:

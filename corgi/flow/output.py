@@ -8,6 +8,13 @@ from collections.abc import Callable
 
 CLOSED = 128 + signal.SIGPIPE
 """Exit code of a command whose output was closed early, as shells have it."""
+PROGRAM = "CORGI_PROGRAM"
+"""Variable in which the command `corgi` hands its name on to the script it starts; the script takes it out of its environment."""
+
+
+def program() -> str | None:
+    """Return the name under which this script was started by `corgi`, such as `corgi run`; None if it was started itself."""
+    return os.environ.pop(PROGRAM, None)
 
 
 def until_closed(command: Callable[[], int]) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from corgi.flow import cluster, screen
 from corgi.flow.locks import held
+from corgi.flow.output import program
 from corgi.flow.shards import Pool
 from corgi.inference.bulk import INDEX, Bulk, paint_tables
 from corgi.inference.prompt_files import COLUMN
@@ -71,7 +72,9 @@ def _asked(argv: Sequence[str] | None) -> tuple[Bulk, str]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description="Paint a file of captions into Parquet tables, through Ray.")
+    parser = argparse.ArgumentParser(
+        prog=program(), description="Paint a file of captions into Parquet tables, through Ray."
+    )
     parser.add_argument("run", help="a run's folder or URL, such as runs/openmoji")
     parser.add_argument("prompts", help="a .txt, .csv, .tsv or .parquet file of captions")
     parser.add_argument("--column", default=COLUMN, help=f"column of the captions; {COLUMN} if not given")

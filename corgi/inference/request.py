@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
+from corgi.flow.output import program
 from corgi.inference.prompt_files import COLUMN, Prompt, read_prompts
 from corgi.inference.prompts import check_prompts, check_seeds
 from corgi.names import EmbedderName, SamplerName
@@ -83,7 +84,7 @@ def request_of(argv: Sequence[str] | None) -> Request:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description="Paint captions with a trained run.")
+    parser = argparse.ArgumentParser(prog=program(), description="Paint captions with a trained run.")
     parser.add_argument("run", help="a run's folder, such as runs/openmoji")
     parser.add_argument("captions", nargs="*", metavar="caption")
     parser.add_argument(

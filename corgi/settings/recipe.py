@@ -3,6 +3,8 @@
 # pyright: reportUnknownArgumentType=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 # YAML and pydantic give values of any type
 
+import json
+import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -19,6 +21,9 @@ from corgi.settings.models import AutoencoderSettings, EvaluateSettings, PriorSe
 from corgi.settings.section import Section, neutral
 from corgi.settings.training import TrackingSettings
 from corgi.settings.values import read_file, read_override, section_of, typed
+
+RECIPES = Path(__file__).resolve().parents[2] / "pipelines" / "recipes"
+"""Recipes that come with Corgi, in a checkout and in an installed wheel."""
 
 
 class ClusterSettings(Section):
@@ -217,13 +222,17 @@ class Recipe(Section):
 
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
-    """Return the recipe in a YAML file with `key.path=value` overrides merged in before validation.
+    """Return a recipe with `key.path=value` overrides merged in before validation.
+
+    `path` is a YAML file, the name of a recipe that comes with Corgi such as `laion-b32`, or the folder of a run on a
+    disk, whose recorded recipe is taken.
 
     Raises:
         SettingsError: the file cannot be read, or a key or value is not allowed; the line names its path.
 
     """
-    values = _values_of(path)
+    is_run = (Path(path) / "run.json").is_file()
+    values = _recorded_values(Path(path)) if is_run else _values_of(_located(Path(path)))
     for override in _checked(overrides):
         name, _, text = override.partition("=")
         first, *rest = name.split(".")
@@ -232,17 +241,40 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
             value = {part: value}
         values = _merged(values, {first: value})
     try:
-        return Recipe.model_validate(values)
+        return Recipe.recorded(values) if is_run else Recipe.model_validate(values)
     except ValidationError as error:
         raise SettingsError(_explain(error)) from error
 
 
-def _values_of(path: str | Path) -> dict[str, object]:
+def _located(path: Path) -> Path:
+    """Return the file of a recipe; a name that is no file may be that of a recipe that comes with Corgi."""
+    packaged = RECIPES / f"{path}.yaml"
+    return packaged if len(path.parts) == 1 and not path.exists() and packaged.is_file() else path
+
+
+def _recorded_values(folder: Path) -> dict[str, object]:
+    """Return the recipe that a run's run.json records, for the folder and root where it is now.
+
+    Raises:
+        SettingsError: run.json is damaged or records no recipe.
+
+    """
+    try:
+        values = json.loads((folder / "run.json").read_bytes())["recipe"]
+        place = folder.absolute()
+        return {**values, "name": place.name, "root": os.path.relpath(place.parent)}
+    except (OSError, ValueError, KeyError, TypeError):
+        raise SettingsError(
+            f"{folder / 'run.json'} records no recipe; nothing was started; name the recipe's YAML file"
+        ) from None
+
+
+def _values_of(path: Path) -> dict[str, object]:
     try:
         values = typed("", read_file(path), Recipe)
     except FileNotFoundError:
         raise SettingsError(
-            f"recipe {path} does not exist; nothing was started; name a YAML file such as those in pipelines/recipes"
+            f"recipe {path} does not exist; nothing was started; name a YAML file such as those in pipelines/recipes, or a run's folder"
         ) from None
     except (YAMLError, OSError, ValueError, RecursionError) as error:
         raise SettingsError(

@@ -287,7 +287,12 @@ def test_lineage_names_keys_digests_manifests_inputs_and_lists(tmp_path):
     for manifest in run.stages().values():
         for part in (manifest.key, manifest.digest, manifest.path, manifest.code):
             assert part in text
-    assert "made from download, embed" in words_of(text)
+    assert "curate download, embed" in words_of(text)
+    before, folded = text.split("<summary>Keys, digests and manifests</summary>")
+    assert all(
+        manifest.digest in folded and manifest.digest not in before for manifest in run.stages().values()
+    )
+    assert "corgi run tiny.yaml" in before
     assert "lists/tiny.parquet sha256 " + "5e" * 32 in words_of(text)
     assert "<summary>The resolved recipe</summary>" in text
 

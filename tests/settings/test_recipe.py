@@ -1,10 +1,12 @@
 """A recipe: differences in YAML, overrides before validation, one line for whatever is wrong."""
 
+import json
 import re
 from pathlib import Path
 
 import pytest
 
+from corgi.settings.decoder import DecoderSettings
 from corgi.settings.errors import SettingsError
 from corgi.settings.recipe import Recipe, load
 from corgi.settings.training import TrainingSettings
@@ -215,3 +217,37 @@ def test_a_comparison_takes_over_the_tables_of_the_demo(name):
     demo, compared = load(RECIPES / "openmoji.yaml"), load(RECIPES / f"{name}.yaml")
     sections = ("plan", "download", "tower", "embed")
     assert compared.meaning(sections) == demo.meaning(sections)
+
+
+def test_a_recipe_that_comes_with_corgi_is_found_by_its_name_unless_a_file_has_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert load("smoke") == load(RECIPES / "smoke.yaml")
+    (tmp_path / "smoke").write_text("name: mine")
+    assert load("smoke").name == "mine"
+
+
+def test_a_runs_folder_gives_its_recipe_where_it_is_now(tmp_path, monkeypatch):
+    recorded = load(RECIPES / "smoke.yaml", ["plan.input=list.parquet"]).model_dump(mode="json")
+    folder = tmp_path / "moved" / "copy"
+    folder.mkdir(parents=True)
+    (folder / "run.json").write_text(json.dumps({"recipe": recorded}))
+    for place, named in ((tmp_path, "moved/copy"), (folder, ".")):
+        monkeypatch.chdir(place)
+        recipe = load(named, ["prior.width=96"])
+        assert (recipe.name, Path(recipe.root).absolute().resolve()) == ("copy", tmp_path / "moved")
+        assert recipe.prior.width == 96
+        assert recipe.meaning(["plan", "download", "tower"]) == load("smoke").meaning(
+            ["plan", "download", "tower"]
+        )
+
+
+def test_a_recorded_recipe_of_an_earlier_version_keeps_its_meaning(tmp_path):
+    """A setting that it does not name was not there yet: it means what was done then."""
+    (tmp_path / "run.json").write_text(json.dumps({"recipe": {"name": "a", "decoder": {"width": 640}}}))
+    assert load(tmp_path).decoder == DecoderSettings.recorded({"width": 640})
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"stages": {}}', '{"recipe": 3}'])
+def test_a_run_without_a_recipe_is_one_line(tmp_path, text):
+    (tmp_path / "run.json").write_text(text)
+    assert "records no recipe" in line_of(tmp_path)

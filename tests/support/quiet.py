@@ -15,7 +15,11 @@ _BESIDE = r"runs beside what follows|follows [a-z]+, shard by shard"
 OURS = tuple(
     re.compile(form)
     for form in (
-        r"installing into \S+, a few minutes; log: \S+",
+        r"installing into \S+: [^\[\]]+, a few minutes; log: \S+",
+        r"this takes: [^\[\]]+",
+        r"disk: [^\[\]]+; Ctrl-C stops, and the same command goes on",
+        r"next:",
+        r"  \S+/corgi (serve|generate|new) [^\[\]]+",
         rf"\[ *\d+\.\d s\] rendering pictures: {_PROGRESS}",
         r"\d+ pictures, \d+ rendered now, \d+ rows, http://127\.0\.0\.1:\d+",
         r"Pictures, rasterised: OpenMoji [^\[\]]+",

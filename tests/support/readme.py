@@ -12,7 +12,7 @@ def prompts(text: str | None = None) -> list[str]:
     """Return the captions of every example, in order and once each."""
     told = README.read_text(encoding="utf-8") if text is None else text
     found: list[str] = []
-    for line in re.findall(r"^python pipelines/generate\.py (.*)$", told, re.MULTILINE):
+    for line in re.findall(r"^(?:python pipelines/generate\.py|corgi generate) (.*)$", told, re.MULTILINE):
         words = shlex.split(line)[1:]
         options = [index for index, word in enumerate(words) if word.startswith("--")]
         found += words[: options[0] if options else len(words)]

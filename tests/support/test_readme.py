@@ -5,7 +5,7 @@ from tests.support.readme import named, prompts
 
 
 def test_prompts_of_commands_and_of_python_are_found_once_each():
-    text = 'x\npython pipelines/generate.py runs/a "red heart" fox --n 4\n```\nrun.generate("an owl", n=8)\nrun.generate("fox")\n'
+    text = 'x\npython pipelines/generate.py runs/a "red heart" --n 4\ncorgi generate runs/a fox\n```\nrun.generate("an owl", n=8)\nrun.generate("fox")\n'
     assert prompts(text) == ["red heart", "fox", "an owl"]
     assert [named(prompt) for prompt in prompts(text)] == ["red heart", "fox", "owl"]
 

@@ -1,0 +1,1 @@
+"""The playground and the HTTP API of a trained run."""

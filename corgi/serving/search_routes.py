@@ -1,0 +1,71 @@
+"""The routes of search, and clip-retrieval's `/knn-service` for its clients."""
+
+import asyncio
+from typing import Annotated, Any
+
+from fastapi import FastAPI, File, Form, UploadFile
+from fastapi import Path as PathParameter
+
+from corgi.serving.search import Search, decoded_base64
+from corgi.serving.search_bodies import (
+    MAX_HITS,
+    UID,
+    ClusterList,
+    KnnHit,
+    KnnRequest,
+    MetadataRequest,
+    RowHistory,
+    SearchAnswer,
+    SearchRequest,
+)
+from corgi.serving.uploads import Uploads
+
+
+def add_search(
+    app: FastAPI, search: Search, uploads: Uploads, missing: dict[int | str, dict[str, Any]]
+) -> None:
+    """Add the routes of search; `missing` describes the answer 404."""
+
+    @app.post("/corgi/search", tags=["search"], responses=missing)
+    def found(body: SearchRequest) -> SearchAnswer:
+        """Find pictures by text, by a picture of the run, or by a cluster of its shift."""
+        return search.answer(body)
+
+    @app.post("/corgi/search/picture", tags=["search"])
+    async def alike(
+        image: Annotated[UploadFile, File(description="JPEG, PNG, WebP or GIF.")],
+        number: Annotated[int, Form(ge=1, le=MAX_HITS)] = 24,
+    ) -> SearchAnswer:
+        """Find pictures like one that is sent."""
+        picture = await uploads.picture(await image.read())
+        return await asyncio.to_thread(search.like, picture, number)
+
+    @app.get("/corgi/rows/{uid}", tags=["search"], responses=missing)
+    def row(uid: Annotated[str, PathParameter(pattern=UID)]) -> RowHistory:
+        """Return the whole history of a picture: lists, ledger, captions, drops, and how to take it down."""
+        return search.history(uid)
+
+    @app.get("/corgi/clusters", tags=["search"])
+    def clusters() -> ClusterList:
+        """List the clusters of the shift with the pictures nearest to their means."""
+        return ClusterList(clusters=search.clusters())
+
+    _add_knn(app, search, uploads)
+
+
+def _add_knn(app: FastAPI, search: Search, uploads: Uploads) -> None:
+    @app.post("/knn-service", tags=["search"])
+    async def knn(body: KnnRequest) -> list[KnnHit]:
+        """Answer a client of clip-retrieval. Nothing is fetched: `image_url` is not understood."""
+        picture = None if body.image is None else await uploads.picture(decoded_base64(body.image))
+        return await asyncio.to_thread(search.knn, body, picture)
+
+    @app.post("/metadata", tags=["search"])
+    def metadata(body: MetadataRequest) -> list[KnnHit]:
+        """Return URL and caption of rows by their ids."""
+        return search.metadata(body.ids)
+
+    @app.get("/indices-list", tags=["search"])
+    async def indices() -> list[str]:
+        """Name the one index."""
+        return [search.run]

@@ -1,0 +1,90 @@
+"""The playground and the HTTP API of a trained run: `python pipelines/serve.py runs/openmoji [--port 8000]`."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from corgi.flow.output import program, until_closed
+from corgi.settings.errors import CorgiError, SettingsError
+
+TOKEN = "CORGI_TOKEN"  # noqa: S105 - the variable's name
+
+
+def main() -> int:
+    """Serve until stopped; return the exit code."""
+    arguments = _parser().parse_args()
+    try:
+        _serve(arguments)
+    except CorgiError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=program(),
+        description="Open the playground and the HTTP API of a trained run. Other programs send what they would send to "
+        "/v1/images/generations elsewhere.",
+        epilog=f"A server that other machines can reach needs a token: set {TOKEN}, and send it as Authorization: Bearer TOKEN.",
+    )
+    parser.add_argument("run", help="a run's folder, such as runs/openmoji")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: %(default)s)")
+    parser.add_argument(
+        "--port", type=int, default=8000, help="port to listen at; 0: any (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--max-waiting",
+        type=int,
+        default=32,
+        metavar="N",
+        help="requests in line before others get 503 (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--per-minute",
+        type=int,
+        metavar="N",
+        help="requests for pictures per address and minute, 0: any number (default: 0 on loopback, else 30)",
+    )
+    parser.add_argument(
+        "--no-nearest",
+        dest="nearest",
+        action="store_false",
+        help="do not index the run's pictures, to save memory",
+    )
+    parser.add_argument(
+        "--search", action="store_true", help="also search over the run's pictures, at /search"
+    )
+    return parser
+
+
+def _serve(arguments: argparse.Namespace) -> None:
+    try:
+        from corgi.serving.server import Serving, serve
+    except ModuleNotFoundError as error:
+        if error.name not in ("fastapi", "starlette", "uvicorn"):
+            raise
+        raise SettingsError(
+            f"{error.name} is not installed; nothing was started; install the extra: pip install 'corgi[serve]'"
+        ) from error
+    serve(
+        Serving(
+            run=arguments.run,
+            host=arguments.host,
+            port=arguments.port,
+            token=os.environ.get(TOKEN),
+            max_waiting=arguments.max_waiting,
+            per_minute=arguments.per_minute,
+            nearest=arguments.nearest,
+            search=arguments.search,
+        )
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(until_closed(main))
