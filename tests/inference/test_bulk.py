@@ -25,7 +25,7 @@ from corgi.tables.store import ShardTask, Store, table_digest
 from tests.support.painting_run import painting_run
 
 ROWS, BAD = 40, 17
-pytestmark = pytest.mark.usefixtures("in_process")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("in_process")]
 
 
 @pytest.fixture(scope="module")

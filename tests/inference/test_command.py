@@ -15,6 +15,8 @@ from corgi.settings.errors import InputError
 from corgi.tables.run import Run
 from tests.support.painting_run import SIDE, painting_run
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
