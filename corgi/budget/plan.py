@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from corgi.budget.estimate import REMEDIES, Estimate, estimate
 from corgi.budget.machines import of_stage
+from corgi.budget.memory import check_memory
 from corgi.budget.rates import Interval, exactly, load
 from corgi.budget.work import Work, works
 from corgi.flow.demand import Demand, demands
@@ -23,17 +24,19 @@ def lines(recipe: Recipe, unfinished: list[str], planned_rows: int | None) -> It
 
     Raises:
         InputError: the cluster file or the table of rates cannot be read.
+        ClusterError: no GPU of the file holds a worker's part of the prior's training.
 
     """
     if not recipe.cluster.file:
         return
+    cluster, rates = read(recipe.cluster.file), load(recipe.cluster.rates)
+    check_memory(recipe, unfinished, cluster, rates)
     num_rows = planned_rows if planned_rows is not None else listed_rows(recipe)
     yield (
         f"budget for {num_rows or ROWS_UNREAD:,} rows on {recipe.cluster.file}"
         + ("" if num_rows else " (the list is not read yet: multiply by its millions)")
     )
-    cluster = read(recipe.cluster.file)
-    rates, total, partial = load(recipe.cluster.rates), exactly(0.0), False
+    total, partial = exactly(0.0), False
     for stage, work in works(recipe, num_rows or ROWS_UNREAD, rates).items():
         if stage not in unfinished:
             continue

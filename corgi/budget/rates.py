@@ -65,9 +65,13 @@ class Rates:
         entry = self.table["prices"].get(machine)
         return None if entry is None else Interval(*map(float, entry["value"]))
 
+    def gpu(self, machine: str) -> str | None:
+        """Return the name of a machine's GPU; None where it is not known."""
+        return (self.table["prices"].get(machine) or {}).get("gpu")
+
     def peak_flops(self, machine: str) -> float | None:
         """Return the FLOP/s of one GPU of a machine; None where it is not known."""
-        gpu = (self.table["prices"].get(machine) or {}).get("gpu")
+        gpu = self.gpu(machine)
         return None if gpu is None else PEAK_FLOPS.get(gpu)
 
 

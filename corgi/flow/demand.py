@@ -14,7 +14,7 @@ GIB = 2**30
 
 @dataclass(frozen=True)
 class Demand:
-    """Equal workers of one stage that run at the same time, and the settings that request them."""
+    """Equal workers of one stage, and the settings that request them."""
 
     stage: str
     num_workers: int
@@ -24,6 +24,8 @@ class Demand:
     reservations: tuple[str, ...] = ()
     memory: float = 0.0
     """Bytes that one worker reserves; 0: it takes what it needs."""
+    together: bool = False
+    """Whether none of them can work before all have started: the workers of a training."""
 
     @property
     def need(self) -> str:
@@ -82,6 +84,7 @@ def _of_training(stage: str, training: TrainingSettings) -> Demand:
         float(training.use_gpu),
         f"{stage}.training.{'min_workers' if training.min_workers else 'num_workers'}",
         (f"{stage}.training.cpus_per_worker", f"{stage}.training.use_gpu"),
+        together=True,
     )
 
 
@@ -108,13 +111,13 @@ def check(demand: Demand, cluster: NodeTypes) -> None:
 
 
 def check_one(demand: Demand, cluster: NodeTypes) -> None:
-    """Check that one worker fits; the others may wait.
+    """Check that one worker fits, or all of them if they must start together; others may wait.
 
     Raises:
-        ClusterError: it fits no node.
+        ClusterError: they fit no node.
 
     """
-    check(replace(demand, num_workers=1), cluster)
+    check(demand if demand.together else replace(demand, num_workers=1), cluster)
 
 
 def _kinds(demand: Demand, cluster: NodeTypes) -> str:

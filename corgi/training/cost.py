@@ -9,6 +9,8 @@ from corgi.training.prior_sizes import config_of, num_weights
 
 PEAK_FLOPS = {"A100": 312e12, "H100": 989e12, "H200": 989e12, "L4": 121e12, "A10G": 70e12, "V100": 125e12}
 """Dense bf16 FLOP/s (fp16 on V100) by a part of the device's name."""
+GPU_BYTES = {"A100": 80e9, "H100": 80e9, "H200": 141e9, "L4": 24e9, "A10G": 24e9, "V100": 32e9}
+"""Memory by the same names: of the larger where a GPU is sold in two sizes."""
 PLANNED_GPUS = ("A100", "H100")
 """What --plan gives hours for; an H200 computes as fast as an H100."""
 UTILISATION = 0.4
@@ -45,7 +47,7 @@ class TrainingCost:
         """Bytes of weights, gradients and AdamW state on one GPU under a ZeRO stage, bf16 with fp32 masters.
 
         2 (weights) + 2 (gradients) + 12 (fp32 weights and moments) a parameter; stages 1, 2, 3 split the last,
-        the last two, and all of them. Activations and the averaged weights (4 bytes per parameter on the first rank) come on top.
+        the last two, and all of them. Activations and this GPU's share of the averaged weights (4 bytes per parameter over all GPUs) come on top.
         """
         per_parameter = {
             0: 16.0,
@@ -123,7 +125,7 @@ def described(cost: TrainingCost, num_samples: int, num_trainings: int = 1) -> l
             f"{count:>3} GPUs: state {memory} GB per GPU at ZeRO 0 / 1 / 2 / 3; at {UTILISATION:.0%} of peak {hours}"
         )
     average = cost.parameters * EMA_BYTES / 1e9
-    found.append(f"beside it {average:.1f} GB of averaged weights on the first rank, and activations")
+    found.append(f"beside it {average:.1f} GB of averaged weights divided among the GPUs, and activations")
     return found
 
 

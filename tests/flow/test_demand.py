@@ -112,6 +112,14 @@ def test_a_fixed_cluster_is_asked_and_one_that_grows_is_not(monkeypatch: pytest.
     with pytest.raises(ClusterError, match="no node of the cluster that takes such work"):
         cluster.check_start(asked, lambda: [step("embed")])
     cluster.check_start(recipe(embed={"num_actors": 40}), lambda: [step("embed")])
+    eight = recipe(prior={"training": {"num_workers": 8}})
+    with pytest.raises(
+        ClusterError,
+        match=r"asks for 8 workers of 1 CPU, and the cluster holds 4 at most.*prior\.training\.num_workers to 4",
+    ):
+        cluster.check_start(eight, lambda: [step("prior")])
+    fewer = recipe(prior={"training": {"num_workers": 8, "min_workers": 4}})
+    cluster.check_start(fewer, lambda: [step("prior")])
     monkeypatch.setattr(cluster, "has_autoscaler", lambda: True)
     cluster.check_start(asked, lambda: [step("embed")])
 
