@@ -39,6 +39,8 @@ ALL = {
     "generate": Benchmark("generate", 4, needs="a run of make demo"),
     "overlap": Benchmark("overlap", 7, needs="a run of make demo"),
     "serving": Benchmark("serving", 2, needs="a run of make demo"),
+    "noise": Benchmark("noise", 1),
+    "checkpoint": Benchmark("checkpoint", 6),
     "noise_levels": Benchmark("noise_levels", 3, needs="a run of make demo"),
     "decoder": Benchmark("decoder", 3),
     "autoencoder": Benchmark("autoencoder", 2),
