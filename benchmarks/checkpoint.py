@@ -9,6 +9,7 @@ import argparse
 import functools
 import tempfile
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -33,8 +34,10 @@ def waiting(rank: int, port: int, folder: str, plan: dict[str, Any]) -> None:
     """Train by the loop with every commit waited for."""
     begin = Checkpoints.begin
 
-    def begun_and_ended(self: Checkpoints, *arguments: Any) -> None:
-        begin(self, *arguments)
+    def begun_and_ended(
+        self: Checkpoints, step: int, state: Mapping[str, object], write: Callable[[Path], None]
+    ) -> None:
+        begin(self, step, state, write)
         self.wait()
 
     Checkpoints.begin = begun_and_ended

@@ -95,6 +95,7 @@ COVERED_ELSEWHERE = {
     "corgi.tracking.tracked_run": "tracking/test_tracker.py",
     "corgi.training.alone": "training/test_loop.py",
     "corgi.training.listing": "training/test_checkpoint.py",
+    "corgi.training.masters": "training/test_ema.py",
     "corgi.training.objective": "training/test_loop.py",
     "corgi.training.prior_sizes": "training/test_prior.py",
     "corgi.training.probe": "training/test_loop.py",

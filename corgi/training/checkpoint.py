@@ -1,10 +1,12 @@
 """Committed checkpoints: only this module saves, chooses, prunes and finishes.
 
-Every rank writes its own files into `checkpoints/step-<step>.<attempt>/`, syncs and hashes them; when all are there,
+The state of a step is copied first. In a thread every rank then writes its own files into `checkpoints/step-<step>.<attempt>/`,
+syncs and hashes them; when all are there,
 rank 0 publishes COMMITTED.json by put-if-absent. A folder without it is not a checkpoint. A checkpoint is used only
 after every listed file, and no other, was found with its size and sha256.
 """
 
+import copy
 import json
 import logging
 import math
@@ -16,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch.distributed as dist
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -24,13 +27,15 @@ from corgi.settings.section import digest
 from corgi.storage.errors import storage_full
 from corgi.storage.files import publish, sync
 from corgi.tracking.tracker import val_figures
+from corgi.training.background import Background
 from corgi.training.listing import COMMITTED, Content, entry, files, read_listing, sync_folders
-from corgi.training.ranks import barrier, from_first, gathered, rank, world_size
+from corgi.training.ranks import barrier, from_first, gathered, own_group, rank, world_size
 from corgi.training.training import Training
 from corgi.training.upload import Uploader, uploader
 
 _FOLDER = re.compile(r"step-(\d{9,})\.([0-9a-f]+)")
 _OWNED = re.compile(r"pp_rank_(\d+)_")
+_CLOSE_TIMEOUT_S = 600.0
 _log = logging.getLogger(__name__)
 
 
@@ -53,6 +58,8 @@ class Checkpoints:
         self.folder = training.path / "checkpoints"
         self.settings = training.settings
         self.attempt = from_first(uuid.uuid4().hex[:8])
+        self._group = own_group()
+        self._background = Background()
         self.uploader: Uploader | None = uploader(training) if rank() == 0 else None
         self._damaged: set[Path] = set()
 
@@ -78,6 +85,30 @@ class Checkpoints:
                 _log.warning("checkpoint passed over: %s; training goes on from the one before it", problem)
         return None
 
+    def folder_of(self, step: int) -> Path:
+        """Return the folder of this attempt's checkpoint at a step."""
+        return self.folder / f"step-{step:09d}.{self.attempt}"
+
+    def begin(self, step: int, state: Mapping[str, object], write: Callable[[Path], None]) -> None:
+        """Commit a checkpoint as `save` does, in a thread; what `write` writes must not change meanwhile.
+
+        It begins when the one before has been committed. Every rank calls this.
+
+        Raises:
+            StorageError: the disk refused the one before; earlier checkpoints stay.
+
+        """
+        told = copy.deepcopy(state)  # the training goes on with its own
+        self._background.begin(lambda: self.save(step, told, write))
+
+    def check(self) -> None:
+        """Raise what ended the thread, so that no training goes on that could not be resumed."""
+        self._background.check()
+
+    def wait(self) -> None:
+        """Wait until the checkpoint that was begun last is committed; raise what `save` raised."""
+        self._background.wait()
+
     def save(self, step: int, state: Mapping[str, object], write: Callable[[Path], None]) -> Checkpoint:
         """Commit a checkpoint of what `write` puts into a folder. Every rank calls this and writes its own files.
 
@@ -85,20 +116,19 @@ class Checkpoints:
             StorageError: the disk refused; earlier checkpoints stay.
 
         """
-        folder = self.folder / f"step-{step:09d}.{self.attempt}"
+        folder = self.folder_of(step)
         if (folder / COMMITTED).exists():
             raise StorageError(
                 f"{folder} is committed already; it was not modified; run the same command again"
             )
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            barrier()
+            barrier(self._group)
             _write(write, folder)
-            barrier()
+            barrier(self._group)
             entries = [entry(folder, path) for path in files(folder) if _owner(path) == rank()]
-            listed = sorted(
-                (line for part in gathered(entries) for line in part), key=lambda line: line["name"]
-            )
+            everyone = gathered(entries, self._group)
+            listed = sorted((line for part in everyone for line in part), key=lambda line: line["name"])
             if rank() == 0:
                 sync_folders(folder, self.folder)
                 listing = {"step": step, "meaning": self.training.meaning, "files": listed, "state": state}
@@ -106,15 +136,18 @@ class Checkpoints:
                 self._prune(step)
         except OSError as error:
             storage_full(error, folder)
-        barrier()
+        barrier(self._group)
         if self.uploader is not None:
             self.uploader.put(folder)
         return Checkpoint(folder, step, dict(state), self.settings.zero_stage)
 
     def close(self) -> None:
-        """Wait a bounded time for uploads to finish."""
+        """Wait a bounded time for the last checkpoint and for uploads."""
+        is_done = self._background.close(_CLOSE_TIMEOUT_S)
         if self.uploader is not None:
             self.uploader.close()
+        if is_done and self._group is not None:
+            dist.destroy_process_group(self._group)
 
     def _chosen(self, folder: Path, listing: Content) -> Checkpoint:
         for stage in (self.settings.zero_stage, 0, 1, 2, 3):
@@ -124,7 +157,7 @@ class Checkpoints:
 
     def _prune(self, step: int) -> None:
         """Delete checkpoints that are superseded, duplicated, corrupt or incomplete, now that `step` is committed."""
-        mine = self.folder / f"step-{step:09d}.{self.attempt}"
+        mine = self.folder_of(step)
         committed = [path for path in _committed(self.folder) if path not in self._damaged]
         unique = [path for path in committed if path == mine or _step(path) != step]
         kept = {*unique[: self.settings.keep_checkpoints], *self._best(unique)}

@@ -1,92 +1,106 @@
-"""The averaged weights: fp32, by parameter name, the same under every ZeRO stage."""
+"""The averaged weights: fp32, divided among the workers as the optimiser's masters are, whole by parameter name in a file."""
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+import torch.distributed as dist
+from jaxtyping import Float
+from safetensors import safe_open
 from torch import Tensor, nn
 
-_GATHERED_NUMEL = 2**26
+from corgi.training.masters import Stretch
+from corgi.training.ranks import rank, world_size
+
+GATHERED_NUMEL = 2**26
 
 
 class Ema:
-    """An exponential moving average of the weights that the forward pass uses, kept by one rank.
+    """An exponential moving average of the fp32 masters; each worker averages the stretches that it holds.
 
     The decay starts small and rises, min(decay, (1 + n) / (10 + n)) at update n, so that a short run does not
     end as its own random start. Names, not positions, identify weights: the file fits any stage or world size.
     """
 
-    def __init__(self, model: nn.Module, decay: float, keeper: bool) -> None:
-        """Start from a model's weights. Ranks that are not the keeper store nothing, but must call update."""
-        self.decay = decay
-        self.keeper = keeper
-        self.averages: dict[str, Tensor] = {}
-        if keeper:
-            self.averages = {name: p.detach().float().clone() for name, p in model.named_parameters()}
+    def __init__(
+        self,
+        held: Mapping[str, Stretch],
+        shapes: Mapping[str, torch.Size],
+        decay: float,
+        device: torch.device,
+    ) -> None:
+        """Start from the masters. `shapes` are those of all parameters; whole averages pass through `device`."""
+        self.decay, self.device = decay, device
+        self._held, self._shapes = held, shapes
+        self._averages = {name: stretch.values.float().clone() for name, stretch in held.items()}
 
     @torch.no_grad()
-    def update(self, model: nn.Module, num_updates: int) -> None:
-        """Move towards the current weights; a collective under ZeRO-3, `num_updates` counts those before."""
+    def update(self, num_updates: int) -> None:
+        """Move towards the current masters; `num_updates` counts those before. No worker waits for another."""
         weight = 1 - min(self.decay, (1 + num_updates) / (10 + num_updates))
-        for chunk in _chunks(model):
-            with _whole([parameter for _, parameter in chunk]):
-                if self.keeper:
-                    held = [self.averages[name] for name, _ in chunk]
-                    torch._foreach_lerp_(
-                        held, [p.detach().to(a) for a, (_, p) in zip(held, chunk, strict=True)], weight
-                    )
+        averages = list(self._averages.values())
+        if averages:
+            masters = [self._held[name].values.to(average) for name, average in self._averages.items()]
+            torch._foreach_lerp_(averages, masters, weight)
 
-    def save(self, path: Path) -> None:
-        """Write the averages; called on the keeper only."""
-        save_file({name: value.cpu() for name, value in self.averages.items()}, path)
+    @torch.no_grad()
+    def whole(self) -> dict[str, Float[Tensor, "..."]]:
+        """Return copies of all averages on rank 0's host, nothing on the others; a collective."""
+        found: dict[str, Tensor] = {}
+        for names in _chunks(self._shapes):
+            sizes = [self._shapes[name].numel() for name in names]
+            gathered = torch.zeros(sum(sizes), device=self.device)
+            parts = gathered.split(sizes)
+            for name, part in zip(names, parts, strict=True):
+                if name in self._held:
+                    start, average = self._held[name].start, self._averages[name]
+                    part[start : start + average.numel()] = average
+            if (
+                world_size() > 1
+            ):  # as integers: every value is on one rank, and zeros elsewhere leave its bits
+                dist.reduce(gathered.view(torch.int32), 0)
+            if rank() == 0:
+                for name, part in zip(names, parts, strict=True):
+                    found[name] = part.to("cpu", copy=True).view(self._shapes[name])
+        return found
 
-    def load(self, path: Path, device: torch.device) -> None:
-        """Read the averages of a verified file; called on the keeper only.
+    def load(self, path: Path) -> None:
+        """Read this worker's stretches of a verified file.
 
         Raises:
             ValueError: the names are not the model's.
 
         """
-        found = load_file(path)
-        if found.keys() != self.averages.keys():
-            raise ValueError(
-                f"{path} averages other parameters: {sorted(found.keys() ^ self.averages.keys())[:4]}"
-            )
-        self.averages = {name: value.to(device) for name, value in found.items()}
-
-    def weights(self, model: nn.Module) -> dict[str, Tensor]:
-        """Return a state dict of the averages, under every name of a tied weight, and the model's buffers."""
-        first: dict[int, str] = {
-            id(parameter): name for name, parameter in reversed(list(model.named_parameters()))
-        }
-        tied = {name: first[id(p)] for name, p in model.named_parameters(remove_duplicate=False)}
-        buffers = {name: value for name, value in model.state_dict().items() if name not in tied}
-        averaged = {name: self.averages[original].clone() for name, original in tied.items()}
-        return {
-            name: value.detach().cpu().contiguous().clone() for name, value in {**averaged, **buffers}.items()
-        }
+        with safe_open(path, "pt") as file:  # pyright: ignore[reportUnknownVariableType]
+            if set(file.keys()) != set(self._shapes):
+                strange = sorted(set(file.keys()) ^ set(self._shapes))
+                raise ValueError(f"{path} averages other parameters: {strange[:4]}")
+            for name, average in self._averages.items():
+                start = self._held[name].start
+                average.copy_(file.get_tensor(name).view(-1)[start : start + average.numel()])
 
 
-def _chunks(model: nn.Module) -> Iterator[list[tuple[str, nn.Parameter]]]:
-    """Yield the parameters in groups small enough to gather at once."""
-    chunk: list[tuple[str, nn.Parameter]] = []
-    size = 0
-    for name, parameter in model.named_parameters():
-        chunk.append((name, parameter))
-        size += getattr(parameter, "ds_numel", parameter.numel())
-        if size >= _GATHERED_NUMEL:
+def state_of(averages: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """Return a state dict of whole averages, under every name of a tied weight, and the model's buffers."""
+    first: dict[int, str] = {
+        id(parameter): name for name, parameter in reversed(list(model.named_parameters()))
+    }
+    tied = {name: first[id(p)] for name, p in model.named_parameters(remove_duplicate=False)}
+    buffers = {name: value for name, value in model.state_dict().items() if name not in tied}
+    averaged = {name: averages[original] for name, original in tied.items()}
+    return {
+        name: value.detach().cpu().contiguous().clone() for name, value in {**averaged, **buffers}.items()
+    }
+
+
+def _chunks(shapes: Mapping[str, torch.Size]) -> Iterator[list[str]]:
+    """Yield the names in groups small enough to gather at once."""
+    chunk, size = list[str](), 0
+    for name, shape in shapes.items():
+        chunk.append(name)
+        size += shape.numel()
+        if size >= GATHERED_NUMEL:
             yield chunk
             chunk, size = [], 0
     if chunk:
         yield chunk
-
-
-def _whole(parameters: list[nn.Parameter]) -> AbstractContextManager[object]:
-    """Return a context in which ZeRO-3's parameters are gathered; at other stages they always are."""
-    if not any(hasattr(parameter, "ds_id") for parameter in parameters):
-        return nullcontext()
-    from deepspeed.runtime.zero import GatheredParameters
-
-    return GatheredParameters(parameters)

@@ -16,7 +16,7 @@ from torch.distributed import distributed_c10d
 
 from corgi.settings.training import TrainingSettings
 from corgi.training.ranks import world_size
-from corgi.training.universal import TAG
+from corgi.training.snapshot import TAG
 
 if TYPE_CHECKING:
     from deepspeed import DeepSpeedEngine
@@ -43,10 +43,28 @@ def prepare_process(settings: TrainingSettings) -> None:
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 
+class _OnHost:
+    """A flag of the device that is copied to the host; asking for it waits for nothing that was queued later."""
+
+    def __init__(self, flag: Tensor) -> None:
+        self._held = flag
+        self._copied: torch.cuda.Event | None = None
+        if flag.is_cuda:
+            self._held = torch.empty_like(flag, device="cpu", pin_memory=True).copy_(flag, non_blocking=True)
+            self._copied = torch.cuda.Event()
+            self._copied.record()
+
+    def __bool__(self) -> bool:
+        if self._copied is not None:
+            self._copied.synchronize()
+        return bool(self._held)
+
+
 class GuardedAdamW(torch.optim.AdamW):
     """AdamW that clips gradients, and leaves weights and moments unchanged if the gradient norm is not finite.
 
-    DeepSpeed's own optimizers do both; at stage 0 it hands the gradients to this class as they are.
+    DeepSpeed's own optimizers do both; at stage 0 it hands the gradients to this class as they are. The fused kernel reads on the
+    device whether the norm is finite, so the host does not wait for it.
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter], settings: TrainingSettings) -> None:
@@ -61,8 +79,8 @@ class GuardedAdamW(torch.optim.AdamW):
         )
         self.alone = settings.zero_stage == 0
         self.max_norm = settings.grad_clip
-        self.overflow = False
-        self._global_grad_norm = 0.0
+        self.finite: _OnHost | bool = True
+        self._global_grad_norm: Tensor | float = 0.0
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -70,9 +88,12 @@ class GuardedAdamW(torch.optim.AdamW):
         if self.alone:
             held = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
             norm = torch.nn.utils.clip_grad_norm_(held, self.max_norm)
-            self._global_grad_norm = float(norm)
-            self.overflow = not math.isfinite(self._global_grad_norm)
-            if self.overflow:
+            self._global_grad_norm = norm
+            is_finite = torch.isfinite(norm)
+            self.finite = _OnHost(is_finite)
+            if self.defaults["fused"]:
+                self.found_inf = (~is_finite).float()
+            elif not is_finite:
                 return
         super().step(closure)
 
@@ -148,17 +169,17 @@ def backward(engine: "DeepSpeedEngine", loss: Tensor, weight: float = 1.0) -> No
     engine.backward(loss * torch.where(finite, weight, math.nan).to(loss))
 
 
-def skipped(engine: "DeepSpeedEngine") -> bool:
-    """Return whether the last step was skipped; the same on every rank."""
-    return bool(getattr(engine.optimizer, "overflow", False))
+def outcome(engine: "DeepSpeedEngine") -> Callable[[], bool]:
+    """Return what tells whether the step just taken was skipped, the same on every rank.
 
-
-def save_engine(engine: "DeepSpeedEngine", folder: Path) -> None:
-    """Write this rank's shard of the engine's state into the folder of a new checkpoint."""
-    engine.save_checkpoint(str(folder), tag=TAG, save_latest=False)
-    if engine.global_rank == 0:  # DeepSpeed leaves scripts in each checkpoint; a checkpoint holds data only
-        for script in folder.glob("*.py"):
-            script.unlink()
+    At stage 0 the answer may still be on its way from the device. DeepSpeed's own optimizers have waited for theirs.
+    """
+    optimizer: Any = engine.optimizer
+    if isinstance(optimizer, GuardedAdamW):
+        finite = optimizer.finite
+        return lambda: not finite
+    is_skipped = bool(getattr(optimizer, "overflow", False))
+    return lambda: is_skipped
 
 
 def load_engine(engine: "DeepSpeedEngine", folder: Path) -> None:

@@ -3,9 +3,10 @@
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from safetensors.torch import save_file
 from torch import nn
 from torch.profiler import record_function
 
@@ -16,7 +17,7 @@ from corgi.settings.errors import InputError
 from corgi.tracking import tracker as tracking
 from corgi.tracking.tracker import VAL, val_figures
 from corgi.training.checkpoint import Checkpoint, Checkpoints, finish, is_finished
-from corgi.training.ema import Ema
+from corgi.training.ema import Ema, state_of
 from corgi.training.engine import (
     backward,
     build_engine,
@@ -24,11 +25,11 @@ from corgi.training.engine import (
     load_engine,
     micro_batches,
     module_of,
+    outcome,
     prepare_process,
-    save_engine,
     set_lr,
-    skipped,
 )
+from corgi.training.masters import masters, shapes
 from corgi.training.notice import Agreement
 from corgi.training.objective import Objective, Shows
 from corgi.training.probe import Probe
@@ -36,8 +37,10 @@ from corgi.training.profile import profiled
 from corgi.training.progress import Clock, Means, memory_gib, peak_tflops
 from corgi.training.ranks import barrier, copy_from_first, from_first, rank, world_size
 from corgi.training.shared_folder import check_shared
+from corgi.training.snapshot import snapshot
 from corgi.training.training import Training
 from corgi.training.universal import converted, needs_conversion
+from corgi.training.versions import check_versions
 
 Report = Callable[[dict[str, Any]], None]
 _EMA_FILE = "ema.safetensors"
@@ -57,11 +60,13 @@ def train_loop(
     Raises:
         InputError: the loss stayed non-finite for `max_nonfinite_steps` steps.
         StorageError: the workers do not share the training's folder.
+        ClusterError: they do not have the same torch.
 
     """
     if from_first(is_finished(training) if rank() == 0 else None):
         return
     prepare_process(training.settings)
+    check_versions()
     check_shared(training.path)
     loop = _Loop(training, report, notice)
     try:
@@ -69,6 +74,15 @@ def train_loop(
         loop.finish()
     finally:
         loop.close()
+
+
+class _Taken(NamedTuple):
+    """A step that was taken: its number from 0, its metrics and their weights by micro-batch, and what tells whether it was skipped."""
+
+    step: int
+    metrics: list[dict[str, torch.Tensor]]
+    weights: list[float]
+    is_skipped: Callable[[], bool]
 
 
 class _Loop:
@@ -87,7 +101,6 @@ class _Loop:
         torch.manual_seed(training.seed)
         model = self.objective.model().to(self.device)
         self.objective.place(self.device)
-        self.ema = Ema(model, self.settings.ema_decay, keeper=rank() == 0)
         rows = self.objective.rows()
         lanes = lanes_for(self.settings.global_batch, self.settings.lanes)
         order = Order(rows.counts, training.seed, lanes, self.settings.shuffle_window)
@@ -103,6 +116,7 @@ class _Loop:
         self.tracker: tracking.Tracker | None = None
         self._averaged: nn.Module | None = None
         self._saved_step = 0
+        self._unsettled: _Taken | None = None
         self._noticed = False
         self._resume(model)
 
@@ -114,6 +128,8 @@ class _Loop:
         if found is not None:
             with converted(found, self.settings) as folder:
                 load_engine(self.engine, folder)
+        self.ema = Ema(masters(self.engine), shapes(model), self.settings.ema_decay, self.device)
+        if found is not None:
             self._restore(found)
             self.probe.compare(self.engine, found, self.settings.precision)
         if rank() == 0:
@@ -141,11 +157,13 @@ class _Loop:
             batches.close()
 
     def finish(self) -> None:
-        """Commit the final weights; the last step evaluated them."""
+        """Commit the final weights; the last step evaluated them, and its checkpoint is committed first."""
+        self.checkpoints.wait()
+        averages = self.ema.whole()
         if rank() == 0:
             figures = self.figures.get(self.step, {})
             facts = {"steps": self.step, "skipped_steps": self.num_skipped, "val": figures}
-            finish(self.training, self.ema.weights(module_of(self.engine)), facts)
+            finish(self.training, state_of(averages, module_of(self.engine)), facts)
             self._say("done" + "".join(f", {name} {value:.4g}" for name, value in figures.items()))
         barrier()
 
@@ -158,7 +176,10 @@ class _Loop:
         self.engine.destroy()
 
     def _take(self, batch: Batch) -> None:
-        """Take one optimiser step, or skip it on all ranks if loss or gradients are not finite."""
+        """Take one optimiser step, or skip it on all ranks if loss or gradients are not finite.
+
+        How the step before came out is asked once this one's backward pass is queued, so that the device never waits for the host.
+        """
         set_lr(self.engine, learning_rate(self.settings, batch.step))
         taken, weights = [], []
         for part in batch.split(self.num_micro):
@@ -169,25 +190,33 @@ class _Loop:
                 loss, metrics = self.objective.loss(self.engine, part.columns, noise)
             with record_function("corgi/backward"):
                 backward(self.engine, loss, weights[-1])
+            self._settle()
             with record_function("corgi/optimizer"):
                 self.engine.step()
             taken.append({"loss": loss, **metrics})
-        if skipped(self.engine):
-            self._skip()
+        self._unsettled = _Taken(self.step, taken, weights, outcome(self.engine))
+
+    def _settle(self) -> None:
+        """Count the last step and average its weights, or count its skip."""
+        if self._unsettled is None:
+            return
+        (step, taken, weights, is_skipped), self._unsettled = self._unsettled, None
+        if is_skipped():
+            self._skip(step)
             return
         self.means.add(taken, weights)
         with record_function("corgi/average"):
-            self.ema.update(module_of(self.engine), self.step - self.num_skipped)
+            self.ema.update(step - self.num_skipped)
 
-    def _skip(self) -> None:
+    def _skip(self, step: int) -> None:
         self.num_skipped += 1
         if rank() == 0:
             self._say(
-                f"step {self.step + 1}: loss or gradient is not finite, step skipped ({self.num_skipped} so far)"
+                f"step {step + 1}: loss or gradient is not finite, step skipped ({self.num_skipped} so far)"
             )
         if self.num_skipped >= self.settings.max_nonfinite_steps:
             raise InputError(
-                f"{self.training.name}: {self.num_skipped} steps had a non-finite loss or gradient, the last at step {self.step + 1}; "
+                f"{self.training.name}: {self.num_skipped} steps had a non-finite loss or gradient, the last at step {step + 1}; "
                 "checkpoints before it are safe; lower training.lr or check the inputs"
             )
 
@@ -202,8 +231,10 @@ class _Loop:
             self._save()
             agreement.saved()
             clock.stalled(time.perf_counter() - started)
+        self.checkpoints.check()
         if leaving:
             self._noticed = True
+            self.checkpoints.wait()
             if rank() == 0:
                 self._say(f"a node is about to go: checkpoint at step {self.step}")
             if self.checkpoints.uploader is not None:
@@ -216,6 +247,7 @@ class _Loop:
         return (last or bool(every and self.step % every == 0)) and self.step not in self.figures
 
     def _log(self, clock: Clock) -> None:
+        self._settle()
         values: dict[str, float | None] = {"loss": None, **self.means.take()}
         values["lr"] = learning_rate(self.settings, self.step - 1)
         values["grad_norm"] = float(self.engine.get_global_grad_norm() or 0.0)
@@ -238,6 +270,7 @@ class _Loop:
 
     def _evaluate(self) -> None:
         """Evaluate the averaged weights on all ranks, each on its share of the val rows."""
+        self._settle()
         figures = self.figures[self.step] = from_first(self._figures())
         if self.tracker is not None and figures:
             self.tracker.log(self.step, {f"{VAL}{name}": value for name, value in figures.items()})
@@ -250,8 +283,9 @@ class _Loop:
     def _figures(self) -> dict[str, float]:
         if self._averaged is None:
             self._averaged = self.objective.model().to(self.device).eval()
+        averages = self.ema.whole()
         if rank() == 0:
-            self._averaged.load_state_dict(self.ema.weights(module_of(self.engine)))
+            self._averaged.load_state_dict(state_of(averages, module_of(self.engine)))
         copy_from_first(self._averaged)
         return {name: float(value) for name, value in self.objective.evaluate(self._averaged).items()}
 
@@ -262,17 +296,22 @@ class _Loop:
             tracker.show(self.step, self.objective.show(self._averaged))
 
     def _save(self) -> None:
+        """Copy the state of this step; a thread writes it while the training goes on."""
+        self._settle()
         self.means.fold()
         if self.tracker is not None:
             self.tracker.commit()
-        self.checkpoints.save(self.step, self._state(), self._write)
+        held = snapshot(self.engine, self.checkpoints.folder_of(self.step))
+        averages = self.ema.whole()
+
+        def write(folder: Path) -> None:
+            held.write()
+            if averages:
+                save_file(averages, folder / _EMA_FILE)
+
+        self.checkpoints.begin(self.step, self._state(), write)
         self._saved_step = self.step
         self.report({"name": self.training.name, "step": self.step})
-
-    def _write(self, folder: Path) -> None:
-        save_engine(self.engine, folder)
-        if rank() == 0:
-            self.ema.save(folder / _EMA_FILE)
 
     def _state(self) -> dict[str, object]:
         return {
@@ -286,8 +325,7 @@ class _Loop:
         self.step = self._saved_step = found.step
         self.num_skipped = found.state["skipped_steps"]
         self.means = Means(*found.state["means"])
-        if rank() == 0:
-            self.ema.load(found.folder / _EMA_FILE, self.device)
+        self.ema.load(found.folder / _EMA_FILE)
 
     def _say(self, text: str) -> None:
         print(f"{self.training.name}: {text}", flush=True)

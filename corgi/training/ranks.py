@@ -1,6 +1,9 @@
-"""What the workers of one training exchange. Without a process group a process is rank 0 of 1."""
+"""What the workers of one training exchange. Without a process group a process is rank 0 of 1.
 
-from typing import TypeVar
+`group` is a group of all workers; the default is the training's own. Threads of one process need a group each.
+"""
+
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -19,10 +22,15 @@ def world_size() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
-def barrier() -> None:
+def own_group() -> Any:
+    """Return a further group of all workers, for exchanges on the host by another thread; None for one worker. A collective."""
+    return dist.new_group(backend="gloo") if world_size() > 1 else None
+
+
+def barrier(group: Any = None) -> None:
     """Wait until every worker is here."""
     if world_size() > 1:
-        dist.barrier()
+        dist.barrier(group)
 
 
 def from_first(value: _Value) -> _Value:
@@ -34,12 +42,12 @@ def from_first(value: _Value) -> _Value:
     return held[0]
 
 
-def gathered(value: _Value) -> list[_Value]:
+def gathered(value: _Value, group: Any = None) -> list[_Value]:
     """Return every worker's value, in order of rank, on every worker."""
     if world_size() == 1:
         return [value]
     held: list[_Value] = [value] * world_size()
-    dist.all_gather_object(held, value)
+    dist.all_gather_object(held, value, group)
     return held
 
 

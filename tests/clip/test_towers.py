@@ -56,6 +56,22 @@ def test_a_saved_tower_comes_back_with_the_same_vectors(own: tuple[Tower, TowerR
         torch.testing.assert_close(a[1], b[1], atol=0, rtol=0)
 
 
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_tower_saved_on_a_gpu_loads_where_there_is_none(
+    own: tuple[Tower, TowerRef], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, zipped: bool
+) -> None:
+    """torch.save notes each tensor's device, and torch.load asks for it unless it is told otherwise."""
+    built, ref = own
+    path = tmp_path / "gpu.pt"
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.serialization, "location_tag", lambda storage: "cuda:0")
+        torch.save(built.model.state_dict(), path, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(RuntimeError, match="CUDA device"):
+        torch.load(path, weights_only=True)
+    loaded = load_tower(ref.model_copy(update={"pretrained": str(path)}))
+    torch.testing.assert_close(loaded.texts(CAPTIONS)[0], built.texts(CAPTIONS)[0], atol=0, rtol=0)
+
+
 def test_the_committed_config_holds_no_path_of_this_machine(own: tuple[Tower, TowerRef]) -> None:
     _, ref = own
     assert ref.config is not None

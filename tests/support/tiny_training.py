@@ -14,8 +14,10 @@ from torch import Tensor, nn
 
 from corgi.feeding.noise import Noise
 from corgi.settings.training import TrackingSettings, TrainingSettings
+from corgi.training.listing import COMMITTED
 from corgi.training.ranks import own_rows, rows_of_all
 from corgi.training.training import Training
+from tests.support.waiting import wait_until
 
 
 class TinyRows:
@@ -124,6 +126,7 @@ class TinyObjective:
         marker.touch()
         for absent in range(dist.get_world_size(), 8):  # a later attempt with more workers repeats this step
             Path(f"{fault['marker']}.{step}.{absent}").touch()
+        wait_until(lambda: _all_committed(fault["folder"]), "the checkpoints before the fault are committed")
         if fault["kind"] in ("raise", "evaluate"):
             raise InterruptedError("a fault the test asked for")
         if dist.get_rank() == dist.get_world_size() - 1:
@@ -136,6 +139,11 @@ def _steps(fault: dict[str, Any]) -> list[int]:
     return fault["step"] if isinstance(fault["step"], list) else [fault["step"]]
 
 
+def _all_committed(folder: str) -> bool:
+    """Return whether no checkpoint is being written: a fault comes after it, however slow the disk."""
+    return all((path / COMMITTED).exists() for path in Path(folder).glob("checkpoints/step-*"))
+
+
 def tiny_training(
     folder: Path, name: str = "tiny", arguments: dict[str, Any] | None = None, **settings: Any
 ) -> Training:
@@ -144,11 +152,14 @@ def tiny_training(
         "num_steps": 12, "global_batch": 8, "lr": 0.01, "ema_decay": 0.9, "precision": "fp32", "shuffle_window": 2,
         "checkpoint_every_steps": 4, "log_every_steps": 3, "warmup_steps": 3, "lr_schedule": "cosine", **settings,
     }  # fmt: skip
+    told = dict(arguments or {})
+    if told.get("fault"):
+        told["fault"] = {"folder": str(folder), **told["fault"]}
     return Training(
         name=name,
         folder=str(folder),
         objective=TinyObjective,
-        arguments=arguments or {},
+        arguments=told,
         settings=TrainingSettings(**values),
         tracking=TrackingSettings(mode="disabled"),
         group="tests",

@@ -4,6 +4,7 @@ import math
 import os
 import random
 import shutil
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from corgi.settings.errors import StorageError
 from corgi.training.checkpoint import Checkpoints, final_facts, final_weights, finish, is_finished
 from corgi.training.listing import COMMITTED
 from tests.support.tiny_training import tiny_training
+from tests.support.waiting import PATIENCE_S
 
 
 def put(folder: Path) -> None:
@@ -216,3 +218,50 @@ def test_listing_holds_no_secret_and_no_clock(tmp_path: Path) -> None:
     committed(tmp_path, 4)
     listing = json.loads(next((tmp_path / "checkpoints").glob(f"*/{COMMITTED}")).read_text())
     assert sorted(listing) == ["digest", "files", "meaning", "state", "step"]
+
+
+def test_the_training_goes_on_while_a_checkpoint_is_written(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tiny_training(tmp_path))
+    begun, go = threading.Event(), threading.Event()
+
+    def write(folder: Path) -> None:
+        begun.set()
+        assert go.wait(PATIENCE_S)
+        put(folder)
+
+    state = {"means": {"loss": 4.0}}
+    checkpoints.begin(4, state, write)
+    state["means"]["loss"] = 5.0
+    assert begun.wait(PATIENCE_S)
+    assert again(tmp_path).newest() is None
+    checkpoints.check()
+    go.set()
+    checkpoints.wait()
+    found = again(tmp_path).newest()
+    assert found is not None
+    assert found.state == {"means": {"loss": 4.0}}, "the state is that of its step"
+    checkpoints.begin(8, {"skipped_steps": 8}, put)
+    checkpoints.close()
+    assert names(tmp_path) == ["step-000000004", "step-000000008"]
+    found = again(tmp_path).newest()
+    assert found is not None
+    assert found.state == {"skipped_steps": 8}
+
+
+@pytest.mark.parametrize("asked", ["check", "wait", "begin"])
+def test_a_disk_that_fills_up_behind_the_training_stops_it_with_one_line(tmp_path: Path, asked: str) -> None:
+    checkpoints = committed(tmp_path, 4)
+
+    def full(folder: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    checkpoints.begin(8, {}, full)
+    for thread in threading.enumerate():
+        if thread.name == "checkpoint":
+            thread.join(PATIENCE_S)
+    with pytest.raises(StorageError, match="no space is left"):
+        checkpoints.begin(12, {}, put) if asked == "begin" else getattr(checkpoints, asked)()
+    checkpoints.close()
+    found = again(tmp_path).newest()
+    assert found is not None
+    assert found.step == 4

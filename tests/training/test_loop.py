@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from corgi.settings.errors import InputError, StorageError
 from corgi.tables.run import Run
+from corgi.training import loop, universal
 from corgi.training.alone import train_alone
 from corgi.training.checkpoint import Checkpoints, final_facts
 from corgi.training.loop import train_loop
@@ -102,6 +103,14 @@ def shared_then_not(root: Path) -> None:
         check_shared(root / f"node-{rank()}")
 
 
+def saved_elsewhere(training: Training) -> None:
+    """Train to a fault with checkpoints whose tensors are told to be a GPU's, as those of DeepSpeed on GPUs were; then go on."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.serialization, "location_tag", lambda storage: "cuda:0")
+        interrupted(training)
+    train_loop(training)
+
+
 def two_workers(root: Path) -> None:
     """Train everything the tests below look at."""
     shared_then_not(root)
@@ -111,6 +120,9 @@ def two_workers(root: Path) -> None:
         broken = named(root, "broken", stage, arguments={"fault": fault(root, str(stage))})
         interrupted(broken)
         train_loop(broken)
+        saved_elsewhere(
+            named(root, "elsewhere", stage, arguments={"fault": fault(root, f"elsewhere-{stage}")})
+        )
         train_loop(named(root, "bad", stage, arguments={"bad": BAD}, num_steps=8))
         train_loop(still(root, "parts", stage, micro_batch=1))
         train_loop(still(root, "two", stage))
@@ -127,9 +139,34 @@ def two_workers(root: Path) -> None:
         train_loop(named(root, "diverged", 1, arguments={"bad": BAD}, max_nonfinite_steps=2))
 
 
+def watched(training: Training, log: Path) -> None:
+    """Train, and note the order in which backward passes are made and outcomes of steps are asked for."""
+    events: list[str] = []
+    made, told = loop.backward, loop.outcome
+
+    def backward(*arguments: Any) -> None:
+        events.append("backward")
+        made(*arguments)
+
+    def outcome(engine: Any) -> Any:
+        ask = told(engine)
+        return lambda: (events.append("asked"), ask())[1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "backward", backward)
+        patch.setattr(loop, "outcome", outcome)
+        train_alone([training])
+    log.write_text(" ".join(events))
+
+
 def one_worker(root: Path) -> None:
     measured(root)
-    train_alone([still(root, "one", 1), *(halted(root, stage) for stage in STAGES)])
+    watched(named(root, "asked", 0, log_every_steps=4, num_steps=8), root / "events")
+    train_alone([still(root, "one", 1), halted(root, 0)])
+    with pytest.MonkeyPatch.context() as patch:  # by processes of their own, as a large one is converted
+        patch.setattr(universal, "BYTES_PER_WORKER", 1)
+        train_alone([halted(root, 1)])
+    train_alone([halted(root, 2), halted(root, 3)])
 
 
 @pytest.fixture(scope="module")
@@ -169,8 +206,10 @@ def assert_close(a: Training, b: Training, atol: float) -> None:
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_resumed_run_equals_an_unbroken_one_bit_for_bit(root: Path, stage: int) -> None:
-    whole, broken = named(root, "whole", stage), named(root, "broken", stage)
+@pytest.mark.parametrize("kind", ["broken", "elsewhere"])
+def test_a_resumed_run_equals_an_unbroken_one_bit_for_bit(root: Path, kind: str, stage: int) -> None:
+    """Also where the checkpoint was written on another kind of device."""
+    whole, broken = named(root, "whole", stage), named(root, kind, stage)
     assert (broken.path / "final/weights.safetensors").read_bytes() == (
         whole.path / "final/weights.safetensors"
     ).read_bytes()
@@ -218,6 +257,12 @@ def test_training_learns_and_tables_stay_fp32(root: Path) -> None:
         losses = [line["loss"] for line in steps(training) if "loss" in line]
         assert losses[-1] < losses[0] - 0.05
         assert torch.equal(weights(training)["table"], torch.linspace(0.1, 0.7, 8) / 3)
+
+
+def test_the_outcome_of_a_step_is_asked_once_the_next_is_queued(root: Path) -> None:
+    """Before a line of metrics or a checkpoint it is asked at once; both come after steps 4 and 8."""
+    four = ["backward", "backward", "asked", "backward", "asked", "backward", "asked", "asked"]
+    assert (root / "events").read_text().split() == four * 2
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -271,6 +316,12 @@ def test_timings_hold_percentiles_memory_and_rates(root: Path) -> None:
         assert line["tflops_per_worker"] > 0
         assert 0 <= line["data_wait_share"] <= 1
         assert 0 <= line["checkpoint_share"] <= 1
+
+
+def test_a_checkpoint_holds_data_only(root: Path) -> None:
+    for stage in STAGES:
+        found = (named(root, "whole", stage).path / "checkpoints").rglob("*.*")
+        assert {path.suffix for path in found if path.is_file()} == {".pt", ".json", ".safetensors"}
 
 
 def test_no_row_to_train_on_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -146,25 +146,36 @@ def stage_changes(root: Path) -> None:
 
 
 class Watched(Ema):
-    """Keeps beside the sharded average one made by a single process from whole copies of the weights."""
+    """Keeps beside the divided average one made by a single process from whole masters."""
 
-    def update(self, model: nn.Module, num_updates: int) -> None:
-        from deepspeed.runtime.zero import GatheredParameters
+    model: nn.Module
 
-        parameters = list(model.parameters())
-        sharded = any(hasattr(parameter, "ds_id") for parameter in parameters)
-        if num_updates == 0 and self.keeper:
-            self.alone = {name: value.clone() for name, value in self.averages.items()}
-        super().update(model, num_updates)
-        with GatheredParameters(parameters, enabled=sharded):
-            if self.keeper:
-                weight = 1 - min(self.decay, (1 + num_updates) / (10 + num_updates))
-                for name, parameter in model.named_parameters():
-                    self.alone[name].lerp_(parameter.detach().float(), weight)
-                    assert torch.equal(self.alone[name], self.averages[name]), name
+    def update(self, num_updates: int) -> None:
+        if num_updates == 0:
+            self.alone = self.whole()
+        super().update(num_updates)
+        weight = 1 - min(self.decay, (1 + num_updates) / (10 + num_updates))
+        masters = {name: whole_master(parameter) for name, parameter in self.model.named_parameters()}
+        for name, average in self.whole().items():
+            self.alone[name].lerp_(masters[name], weight)
+            torch.testing.assert_close(average, self.alone[name], rtol=1e-6, atol=1e-7)
+
+
+def whole_master(parameter: nn.Parameter) -> torch.Tensor:
+    from deepspeed.utils import safe_get_full_fp32_param
+
+    found = safe_get_full_fp32_param(parameter)
+    return parameter.detach().float() if found is None else found.detach()
 
 
 def watched(trainings: list[Training]) -> None:
+    held = loop.masters
+
+    def seen(engine: Any) -> Any:
+        Watched.model = engine.module
+        return held(engine)
+
+    loop.masters = seen  # pyright: ignore[reportPrivateImportUsage]
     loop.Ema = Watched  # pyright: ignore[reportPrivateImportUsage, reportAttributeAccessIssue]
     train_each(trainings)
 

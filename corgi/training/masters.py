@@ -1,0 +1,71 @@
+"""The fp32 master weights as ZeRO divides them: of each parameter, the stretch of values that this worker holds."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Num
+from torch import Tensor, nn
+
+from corgi.training.ranks import rank, world_size
+
+if TYPE_CHECKING:
+    from deepspeed import DeepSpeedEngine
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Values start, start + 1, ... of a flattened parameter: the optimiser's own memory, which each step changes."""
+
+    start: int
+    values: Num[Tensor, "n"]
+
+
+def masters(engine: "DeepSpeedEngine") -> dict[str, Stretch]:
+    """Return this worker's stretch of each parameter, by name; a parameter of which it holds nothing is left out.
+
+    At stage 0 every worker has all masters and takes an equal share of each. At the other stages it is what ZeRO gave the worker's
+    optimiser. Together the workers hold every value exactly once.
+    """
+    model: Any = engine.module
+    found = {name: _stretch(engine.optimizer, parameter) for name, parameter in model.named_parameters()}
+    return {
+        name: stretch for name, stretch in found.items() if stretch is not None and stretch.values.numel()
+    }
+
+
+def shares(model: nn.Module) -> dict[str, Stretch]:
+    """Return this worker's equal share of each parameter of a model that every worker holds whole."""
+    return {name: _share(parameter) for name, parameter in model.named_parameters()}
+
+
+def shapes(model: nn.Module) -> dict[str, torch.Size]:
+    """Return the whole shape of each parameter, by name, in order; a tied one is named once."""
+    return {
+        name: getattr(parameter, "ds_shape", parameter.shape) for name, parameter in model.named_parameters()
+    }
+
+
+def _stretch(optimizer: Any, parameter: Any) -> Stretch | None:
+    if hasattr(parameter, "ds_id"):
+        return _of_stage_3(optimizer, parameter)
+    if hasattr(parameter, "_hp_mapping"):
+        held = parameter._hp_mapping
+        return None if held is None else Stretch(held.lp_fragment_address.start, held.hp_fragment.detach())
+    return _share(parameter)
+
+
+def _of_stage_3(optimizer: Any, parameter: Any) -> Stretch:
+    """Return the part that stage 3 keeps here: equal parts by rank, the last of them padded."""
+    if parameter.requires_grad:
+        values = optimizer._get_fp32_opt_state_partition(parameter, release_swap_buffers=True)[0].detach()
+    else:
+        values = parameter.ds_tensor.detach()
+    start = rank() * values.numel()
+    return Stretch(start, values[: max(0, parameter.ds_numel - start)])
+
+
+def _share(parameter: nn.Parameter) -> Stretch:
+    whole = parameter.detach().view(-1)
+    first, end = (whole.numel() * number // world_size() for number in (rank(), rank() + 1))
+    return Stretch(first, whole[first:end])
