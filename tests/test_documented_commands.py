@@ -24,6 +24,7 @@ from tests.support.documented import HOME, Shown
 
 TARGETS = re.findall(r"^([a-z][a-z0-9%-]*):", (HOME / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
 COMMANDS = {command.name: command for command in console.COMMANDS}
+pytestmark = pytest.mark.slow
 PLACEHOLDER = re.compile(r"^[A-Z][A-Z_]*$")
 
 

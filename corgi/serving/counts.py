@@ -21,16 +21,16 @@ class Counts:
 
     def __post_init__(self) -> None:
         """Register the metrics."""
-        named = {"registry": self.registry}
-        self._answers = Counter("corgi_answers_total", "HTTP answers", ["path", "status"], **named)
-        self._pictures = Counter("corgi_pictures_total", "Pictures painted", **named)
+        registry = self.registry
+        self._answers = Counter("corgi_answers_total", "HTTP answers", ["path", "status"], registry=registry)
+        self._pictures = Counter("corgi_pictures_total", "Pictures painted", registry=registry)
         self._seconds = Histogram(
             "corgi_request_seconds",
             "Seconds from a request's place in line to its pictures",
             buckets=_SECONDS,
-            **named,
+            registry=registry,
         )
-        Gauge("corgi_waiting", "Requests that wait in line", **named).set_function(self.waiting)
+        Gauge("corgi_waiting", "Requests that wait in line", registry=registry).set_function(self.waiting)
 
     def answered(self, path: str, status: int) -> None:
         """Count an HTTP answer."""

@@ -11,6 +11,7 @@ import pytest
 from corgi.commands import console
 
 HOME = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.slow
 
 
 def corgi(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:

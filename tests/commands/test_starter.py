@@ -15,6 +15,7 @@ from corgi.settings.recipe import load
 from pipelines.full import stages
 
 HOME = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.slow
 WORDS = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=20)
 
 
