@@ -90,7 +90,7 @@ class Painted:
 
 def kind_of(job: Job) -> Hashable:
     """Return what jobs have in common that may be painted together: captions painted in the same manner."""
-    return job.painting if job.is_plain else id(job)
+    return job.painting.model_dump_json() if job.is_plain else id(job)
 
 
 def paint(painter: Painter, jobs: Sequence[Job]) -> list[Painted]:

@@ -93,11 +93,11 @@ class PictureIndex:
         number = min(number, int(mask.sum()))
         if number == 0:
             return []
-        chosen = faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little"))
+        chosen = faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little"))  # pyright: ignore[reportCallIssue]
         if isinstance(self.index, faiss.IndexIVF):
-            parameters = faiss.SearchParametersIVF(sel=chosen, nprobe=PROBED_LISTS)
+            parameters = faiss.SearchParametersIVF(sel=chosen, nprobe=PROBED_LISTS)  # pyright: ignore[reportCallIssue]
         else:
-            parameters = faiss.SearchParameters(sel=chosen)
+            parameters = faiss.SearchParameters(sel=chosen)  # pyright: ignore[reportCallIssue]
         query = np.ascontiguousarray(vector[None], np.float32)
         cosines, rows = self.index.search(query, number, params=parameters)  # pyright: ignore[reportCallIssue]
         pairs = zip(rows[0].tolist(), cosines[0].tolist(), strict=True)

@@ -26,7 +26,7 @@ class Recorder:
 
 
 def queue_of(recorder: Recorder, **values: int) -> PaintQueue[str, str]:
-    return PaintQueue(recorder.paint, kind=lambda job: job[0], size=len, **values)
+    return PaintQueue(recorder.paint, kind=lambda job: job[0], size=len, **values)  # pyright: ignore[reportArgumentType]
 
 
 async def held(recorder: Recorder, queue: PaintQueue[str, str], *jobs: str) -> list[asyncio.Task[str]]:

@@ -96,7 +96,7 @@ def test_beyond_the_flat_rows_recall_stays_high(monkeypatch):
     monkeypatch.setattr(picture_index, "FLAT_ROWS", 1000)
     index = picture_index.indexed([rows[:9000], rows[9000:]])
     queries = rows[::1000].astype(np.float32)
-    index.nprobe = picture_index.PROBED_LISTS
+    index.nprobe = picture_index.PROBED_LISTS  # pyright: ignore[reportAttributeAccessIssue]
     found = index.search(queries, 10)[1]
     true = np.argsort(-(queries @ rows.astype(np.float32).T), axis=1)[:, :10]
     recall = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(found.tolist(), true.tolist(), strict=True)])

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Self
 
 import torch
 from PIL import Image
@@ -34,7 +35,7 @@ class Colours:
             "best_of": self.asked.best_of,
         }
 
-    def using(self, asked: PaintSettings) -> "Colours":
+    def using(self, asked: PaintSettings) -> Self:
         return replace(self, asked=asked)
 
     def generate_each(self, captions: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:

@@ -33,7 +33,7 @@ def test_every_operation_answers_as_its_document_says(searched):
 def check(operation) -> None:
     """Send drawn requests, right and wrong, to one operation."""
 
-    @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+    @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), database=None)  # pyright: ignore[reportArgumentType]
     @given(case=operation.as_strategy())
     def answered(case) -> None:
         response = case.call()
