@@ -26,6 +26,7 @@ STAGES = [
     "download",
     "tower",
     "embed",
+    "features",
     "curate",
     "shift",
     "prior",

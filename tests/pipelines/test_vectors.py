@@ -132,7 +132,7 @@ def test_every_kind_of_input_goes_through_to_the_prior_and_the_report(
     assert "Prior" in page
     assert ("Longer side of the original" in page) == (kind == "pictures")
     assert (
-        sum(built.execute(Selection(only=stage.name), lambda line: None) for stage in built.stages[:6]) == 0
+        sum(built.execute(Selection(only=stage.name), lambda line: None) for stage in built.stages[:7]) == 0
     )
 
 

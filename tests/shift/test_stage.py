@@ -9,6 +9,7 @@ import pytest
 
 from corgi.clip.embed import EmbedShards
 from corgi.flow.dag import Dag
+from corgi.flow.executor import in_process
 from corgi.settings.clip import ShiftSettings
 from corgi.settings.errors import InputError
 from corgi.shift import fit
@@ -49,9 +50,12 @@ def embedded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Dag, list[Embedd
     maker = EmbedShards([ref.model_dump() for ref in built.recipe.embed.towers])
     for task in context.partitioned():
         maker.make(task)
-    run(built, "curate")
+    with in_process():
+        run(built, "curate")
     stages = built.run.stages()
-    context = built.context(built.stages[3], {name: stages[name] for name in ("download", "embed", "curate")})
+    context = built.context(
+        built.stages[-1], {name: stages[name] for name in ("download", "embed", "curate")}
+    )
     return built, shard_refs(built.store, context.task("all"))
 
 
@@ -150,7 +154,9 @@ def test_towers_that_differ_between_shards_are_refused(
     real = built.store.schema
     monkeypatch.setattr(built.store, "schema", schema)
     stages = built.run.stages()
-    context = built.context(built.stages[3], {name: stages[name] for name in ("download", "embed", "curate")})
+    context = built.context(
+        built.stages[-1], {name: stages[name] for name in ("download", "embed", "curate")}
+    )
     with pytest.raises(InputError, match="different towers"):
         shard_refs(built.store, context.task("all"))
 
