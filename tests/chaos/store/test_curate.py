@@ -55,6 +55,14 @@ def nodes_of(made: Cluster) -> list[Any]:
     return list(made.worker_nodes)
 
 
+def workers() -> list[psutil.Process]:
+    """Return the processes that execute calls; a node ends with its agents, so these are left alone."""
+    found = psutil.Process(os.getpid()).children(recursive=True)
+    named = [(process, process.name()) for process in found]
+    agents = ("ray::Dashboard", "ray::RuntimeEnv")
+    return [process for process, name in named if name.startswith("ray::") and not name.startswith(agents)]
+
+
 def after_exchanges(monkeypatch: pytest.MonkeyPatch, fault: Callable[[int], None]) -> None:
     """Call `fault` with the number of each exchange of rows once its pieces are made."""
     count = iter(range(10**6))
@@ -88,12 +96,7 @@ def test_law_killed_workers_change_nothing(tmp_path, monkeypatch, expected: list
         killed: list[int] = []
 
         def kill(number: int) -> None:
-            workers = [
-                p
-                for p in psutil.Process(os.getpid()).children(recursive=True)
-                if p.name().startswith("ray::")
-            ]
-            for worker in workers if number in (0, 2, 4) else ():
+            for worker in workers() if number in (0, 2, 4) else ():
                 worker.kill()
                 killed.append(worker.pid)
 
