@@ -33,6 +33,7 @@ ALL = {
     "store": Benchmark("store", 2),
     "shuffles": Benchmark("shuffles", 4),
     "curate": Benchmark("curate", 45),
+    "feed": Benchmark("feed", 3),
     "download": Benchmark("download", 19, needs="nginx"),
     "statistics": Benchmark("shift_statistics", 4),
     "embed": Benchmark("embed", 8, needs="a run of make demo"),

@@ -69,7 +69,7 @@ class CheckedPrior(priors.PriorObjective):
         self.size, self.marker, self.cut_at = size, Path(marker), cut_at
         sizes = {name: size[name] for name in ("width", "depth", "heads")}
         self.settings = PriorSettings(**sizes, cluster_choice="soft")
-        self.variant, self.encoder = "shifted", None
+        self.variant, self.states = "shifted", None
         rows = torch.from_numpy(self.rows().load(0)["image"])
         self.table = ShiftTable.clusters(rows[:CLUSTERS], rows.std(0).expand(CLUSTERS, -1).contiguous())
         self.choice = ClusterChoice("soft")

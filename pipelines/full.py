@@ -13,6 +13,7 @@ from corgi.clip.stages import Embed, PrecomputedEmbed, PrecomputedPlan, Tower
 from corgi.curation.stages import Curate, Features
 from corgi.download.stages import Download, PrecomputedDownload
 from corgi.evaluation.stages import Evaluate
+from corgi.feeding.stages import Pack
 from corgi.flow import command
 from corgi.flow.stage import Stage
 from corgi.latents.stages import Autoencoder
@@ -28,13 +29,14 @@ from corgi.training.stages import Decoder, Prior
 def stages(recipe: Recipe) -> list[Stage]:
     """Return the stages of a recipe in order; each maps committed tables to committed tables."""
     if takes_vectors(recipe):
-        return [*to_vectors(recipe), Features(), Curate(), Shift(), Prior()]
+        return [*to_vectors(recipe), Features(), Curate(), Shift(), Pack(), Prior.of(recipe)]
     return [
         *to_vectors(recipe),
         Features(),
         Curate(),
         Shift(),
-        Prior(),
+        Pack(),
+        Prior.of(recipe),
         Autoencoder.of(recipe),
         Decoder(),
         Evaluate(has_tower=recipe.tower is not None),

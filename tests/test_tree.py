@@ -37,6 +37,7 @@ COVERED_ELSEWHERE = {
     "corgi.download.stages": "pipelines/test_stages.py",
     "corgi.evaluation.stage": "flows/test_smoke.py",
     "corgi.evaluation.stages": "pipelines/test_stages.py",
+    "corgi.feeding.stages": "pipelines/test_stages.py",
     "corgi.fetching.breaker": "fetching/test_host_slots.py",
     "corgi.fetching.fetcher": "fetching/test_exchange.py",
     "corgi.fetching.lease_client": "fetching/test_host_slots.py",

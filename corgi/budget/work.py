@@ -38,6 +38,7 @@ def works(recipe: Recipe, num_rows: float, rates: Rates) -> dict[str, Work]:
         "embed": _embed(recipe, kept, rates),
         "curate": Work(kept, cpu_s=kept * rates["curate_cpu_per_row"]),
         "shift": Work(kept, cpu_s=kept * rates["statistics_cpu_per_row"]),
+        "pack": _pack(recipe, kept),
         **_prior(recipe),
     }
 
@@ -80,6 +81,11 @@ def _embed(recipe: Recipe, kept: Interval, rates: Rates) -> Work:
         written_bytes=kept * (2 * 2.0 * dims),
         unknown=(*[f"the FLOPs of {name}" for name, found in flops.items() if found is None], *tokens),
     )
+
+
+def _pack(recipe: Recipe, kept: Interval) -> Work:
+    dims = sum(_config(ref.model, ref.config).get("embed_dim", 512) for ref in recipe.embed.towers)
+    return Work(kept, written_bytes=kept * (2 * 2.0 * dims), unknown=("the CPU time of gathering rows",))
 
 
 def tower_flops(model: str, config: str | None) -> float | None:

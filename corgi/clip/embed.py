@@ -26,6 +26,7 @@ from corgi.flow.shards import Pool, make_shards
 from corgi.flow.stage import Arriving
 from corgi.settings.clip import EmbedSettings, TowerRef
 from corgi.tables.manifest import RowCounts, ShardManifest
+from corgi.tables.row_groups import cut
 from corgi.tables.schema import Reason, caption_embeddings, caption_tokens, image_embeddings
 from corgi.tables.store import ShardTask, Store
 
@@ -157,7 +158,12 @@ class EmbedShards:
         }
         with store.attempt(task) as attempt:
             for name, table in tables.items():
-                attempt.write_table(name, table)
+                if (
+                    name == "caption_tokens"
+                ):  # a hundred times the vectors' bytes: a training reads them by row group
+                    facts |= attempt.write_row_groups(name, table, cut(table.num_rows))
+                else:
+                    attempt.write_table(name, table)
             return attempt.commit(
                 RowCounts(rows_in=images.num_rows, kept=kept, rejected=rejected), facts, seconds
             )

@@ -100,7 +100,7 @@ class ArmObjective(PriorObjective):
         self.space = Space(contestant["space"], self.compare.offset)
         self.arm: Baseline = BASELINES[contestant["arm"]]
         self.settings = prior_settings(self.arm, self.compare)
-        self.variant, self.encoder = "shifted", None
+        self.variant, self.states = "shifted", None
         self.shards = embedded_shards(root, inputs)
         store = Store(root)
         statistics = load_tensors(

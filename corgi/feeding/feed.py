@@ -31,7 +31,7 @@ class Rows(Protocol):
     def load(self, unit: int) -> dict[str, np.ndarray]:
         """Return every row of a unit; the first axis of each array counts rows.
 
-        A column of lists of different lengths is an object array [rows, slots] of arrays [length, width].
+        A column of lists of different lengths is an object array [rows] or [rows, slots] of arrays [length, width].
         """
         ...
 
@@ -58,9 +58,14 @@ class Batch:
 
 
 def dense(values: np.ndarray) -> np.ndarray:
-    """Return a column as one array; lists are padded with zeros to the longest of these rows, [rows, slots in use, longest, width]."""
+    """Return a column as one array; lists are padded with zeros to the longest of these rows.
+
+    [rows] of lists become [rows, longest, width], and [rows, slots] of lists [rows, slots in use, longest, width].
+    """
     if values.dtype != object:
         return np.ascontiguousarray(values)
+    if values.ndim == 1:
+        return dense(values[:, None])[:, 0]
     lengths = np.array([[len(cell) for cell in row] for row in values])
     slots = int(np.flatnonzero(lengths.sum(axis=0)).max(initial=0)) + 1
     first = values[0, 0]

@@ -1,11 +1,12 @@
-"""Training rows read from committed tables: kept pictures of one split, with vectors, captions, latents or neighbours."""
+"""Rows read shard by shard from the tables of embed: those of the comparison, and of decoders older than the training table."""
 
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from corgi.feeding.captions import MAX_CAPTIONS, side_by_side
+from corgi.feeding.captions import side_by_side
 from corgi.feeding.feed import Rows
 from corgi.models.neighbours import Neighbours
 from corgi.tables.embedded import EmbeddedShard, rows_of, vectors_of
@@ -21,35 +22,28 @@ def embedded_shards(root: str, inputs: Mapping[str, Sequence[str]]) -> list[Embe
 
 
 class PriorRows:
-    """Kept pictures of a split that have a full caption: image vector and padded caption vectors, with words if asked for."""
+    """Kept pictures of a split that have a full caption: image vector and padded caption vectors."""
 
-    def __init__(self, shards: Sequence[EmbeddedShard], split: Split, encoder: str | None = None) -> None:
-        """Take each shard's count; vectors, and the token states of a text encoder, are read when a unit is loaded."""
-        self._shards, self._split, self._encoder = shards, split, encoder
+    def __init__(self, shards: Sequence[EmbeddedShard], split: Split) -> None:
+        """Take each shard's count; vectors are read when a unit is loaded."""
+        self._shards, self._split = shards, split
         self.counts: Sequence[int] = [shard.counts()[split].captioned for shard in shards]
 
     def load(self, unit: int) -> dict[str, np.ndarray]:
-        """Return `image` [n, d], `full` and `coarse` [n, captions, d] padded with zeros to the fullest row, and their counts.
-
-        With an encoder also `full_words` and `coarse_words`, object arrays [n, captions] of token states [tokens, width].
-        """
+        """Return `image` [n, d], `full` and `coarse` [n, captions, d] padded with zeros to the fullest row, and their counts."""
         shard = self._shards[unit]
         images, captions = shard.captioned_images(self._split), shard.captions()
         loaded, num_rows = {"image": vectors_of(images, "image")}, images.num_rows
         text = vectors_of(captions, "text")
         owner = rows_of(captions["uid"].to_pylist(), images["uid"].to_pylist())
-        states = shard.word_states(self._encoder, captions["uid"]) if self._encoder else None
         for kind in ("full", "coarse"):
             mine = (np.asarray(captions["kind"]) == kind) & (owner >= 0)
             loaded[kind], loaded[f"num_{kind}"] = side_by_side(text[mine], owner[mine], num_rows)
-            if states is not None:
-                own = [states[caption] for caption in np.flatnonzero(mine)]
-                loaded[f"{kind}_words"] = _listed(own, owner[mine], (num_rows, states[0].shape[1]))
         return loaded
 
 
 class DecoderRows:
-    """Kept pictures of a split: image vector and latent; no caption is needed."""
+    """Kept pictures of a split: image vector and latent, as a decoder read them before there was a training table."""
 
     def __init__(self, shards: Sequence[EmbeddedShard], latents: Sequence[str], split: Split) -> None:
         """Take each shard's count; vectors and latents are read when a unit is loaded."""
@@ -72,10 +66,18 @@ class DecoderRows:
         return self._shards[unit].images(self._split, ["uid"])["uid"].to_pylist()
 
 
+class PictureVectors(Rows, Protocol):
+    """Rows with `image` and `latent` whose pictures have names."""
+
+    def uids(self, unit: int) -> list[str]:
+        """Return the uids of a unit's rows."""
+        ...
+
+
 class NeighbourRows:
     """The rows of a decoder with the latents of each one's neighbours among the train pictures."""
 
-    def __init__(self, rows: DecoderRows, neighbours: Neighbours) -> None:
+    def __init__(self, rows: PictureVectors, neighbours: Neighbours) -> None:
         """Search for the neighbours of a unit when it is first loaded."""
         self._rows, self._neighbours = rows, neighbours
         self._nearest: dict[int, Int[np.ndarray, "n number"]] = {}
@@ -85,15 +87,17 @@ class NeighbourRows:
         """Return `image` [n, d], `latent` [n, l] and `neighbours` [n, number, l]."""
         loaded = self._rows.load(unit)
         if unit not in self._nearest:
-            self._nearest[unit] = self._neighbours.nearest(loaded["image"])
+            self._nearest[unit] = self._neighbours.nearest(loaded["image"].astype(np.float32))
         return {**loaded, "neighbours": self._neighbours.latents(self._nearest[unit])}
 
 
-def neighbours_among(rows: DecoderRows, number: int, max_cosine: float) -> Neighbours:
+def neighbours_among(rows: PictureVectors, number: int, max_cosine: float) -> Neighbours:
     """Return the table of a decoder's train rows; ValueError when they are fewer than `number`."""
     units = [unit for unit, count in enumerate(rows.counts) if count]
     loaded = [rows.load(unit) for unit in units]
-    image, latent = (np.concatenate([unit[name] for unit in loaded]) for name in ("image", "latent"))
+    image, latent = (
+        np.concatenate([unit[name] for unit in loaded]).astype(np.float32) for name in ("image", "latent")
+    )
     uid = [uid for unit in units for uid in rows.uids(unit)]
     return Neighbours(uid, image, latent, number, max_cosine)
 
@@ -107,21 +111,3 @@ def vector_moments(rows: Rows, name: str) -> tuple[Float[np.ndarray, "dim"], Flo
         if rows.counts[unit]:
             total = total.merge(Moments.of(rows.load(unit)[name]))
     return total.mean, np.sqrt(total.variance)
-
-
-def _listed(
-    states: Sequence[Float[np.ndarray, "tokens width"]],
-    owner: Int[np.ndarray, "captions"],
-    shape: tuple[int, int],
-) -> np.ndarray:
-    """Lay the token states of each row's captions side by side, the first MAX_CAPTIONS; (rows, width) are given."""
-    listed = np.empty((shape[0], MAX_CAPTIONS), dtype=object)
-    nothing = np.zeros((0, shape[1]), np.float16)
-    for cell in np.ndindex(listed.shape):
-        listed[cell] = nothing
-    counts = np.zeros(shape[0], dtype=np.int64)
-    for state, row in zip(states, owner, strict=True):
-        if counts[row] < MAX_CAPTIONS:
-            listed[row, counts[row]] = state
-            counts[row] += 1
-    return listed

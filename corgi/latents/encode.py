@@ -12,6 +12,8 @@ import torch
 from jaxtyping import Float
 
 from corgi.clip.pictures import pixel_batches
+from corgi.feeding.pack import in_order, sizes_of
+from corgi.feeding.packed_rows import LATENTS_TABLE
 from corgi.feeding.pictures import kept_pictures, square
 from corgi.models.autoencoder import Autoencoder
 from corgi.models.device import given_device
@@ -38,10 +40,11 @@ class EncodeShards:
         self.autoencoder = load_autoencoder(store, self.model).to(given_device())
 
     def make(self, task: ShardTask) -> ShardManifest:
-        """Commit a `latents` table, sorted by uid."""
+        """Commit a `latents` table, its rows and row groups those of the training table."""
         store = Store(task.root)
         images, selection = task.inputs["download"][0], task.inputs["curate"][0]
         kept = kept_pictures(store, images, selection, ["image", "width", "height"])
+        kept = kept.take(pa.array(in_order(kept["split"].to_pylist())))
         flat = encoded(self.autoencoder, kept["image"].to_pylist(), self.settings)
         dim = self.autoencoder.latent_dim
         vectors = pa.FixedSizeListArray.from_arrays(pa.array(flat.reshape(-1)), dim)
@@ -53,7 +56,8 @@ class EncodeShards:
             ENLARGED_FACT: pc.sum(pc.less(shorter, side)).as_py() or 0,
         }
         with store.attempt(task) as attempt:
-            attempt.write_table("latents", pa.table(columns, schema=latents(dim)))
+            table = pa.table(columns, schema=latents(dim))
+            facts |= attempt.write_row_groups(LATENTS_TABLE, table, sizes_of(kept["split"].to_pylist()))
             return attempt.commit(RowCounts(rows_in=kept.num_rows, kept=kept.num_rows), facts=facts)
 
 

@@ -180,3 +180,12 @@ class DownloadSettings(Section):
                 "engine img2dataset guards neither addresses nor bytes: set trust_list=true to accept that"
             )
         return self
+
+
+class PackSettings(Section):
+    """The training table: where it is written, never what is in it."""
+
+    num_actors: int = neutral(1, ge=1, le=4096)
+    """Workers, each with one shard at a time."""
+    cpus_per_actor: float = neutral(1.0, gt=0)
+    """CPUs Ray reserves for a worker."""

@@ -14,7 +14,7 @@ from yaml import YAMLError
 from corgi.names import TRAINED_SPACES
 from corgi.settings.clip import CurateSettings, EmbedSettings, ShiftSettings, TowerSettings
 from corgi.settings.compare import CompareSettings, ScoreSettings
-from corgi.settings.data import DownloadSettings, PlanSettings
+from corgi.settings.data import DownloadSettings, PackSettings, PlanSettings
 from corgi.settings.decoder import DecoderSettings
 from corgi.settings.errors import SettingsError
 from corgi.settings.models import AutoencoderSettings, EvaluateSettings, PriorSettings
@@ -65,6 +65,7 @@ class Recipe(Section):
     tower: TowerSettings | None = None
     embed: EmbedSettings = EmbedSettings()
     curate: CurateSettings = CurateSettings()
+    pack: PackSettings = PackSettings()
     shift: ShiftSettings = ShiftSettings()
     prior: PriorSettings = PriorSettings()
     autoencoder: AutoencoderSettings = AutoencoderSettings()

@@ -36,6 +36,13 @@ class Disk(Storage):
 
     @override
     @patient
+    def read_range(self, name: str, offset: int, length: int) -> bytes:
+        with (self.folder / name).open("rb") as handle:
+            handle.seek(offset)
+            return handle.read(length)
+
+    @override
+    @patient
     def measure(self, name: str) -> tuple[int, str]:
         path = self.folder / name
         return path.stat().st_size, sha256_of_file(path)

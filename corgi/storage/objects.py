@@ -120,6 +120,11 @@ class ObjectStorage(Storage):
     @override
     @patient
     @_as_os_error
+    def read_range(self, name: str, offset: int, length: int) -> bytes:
+        return bytes(self._store.get_range(name, start=offset, length=length))
+
+    @override
+    @_as_os_error
     def measure(self, name: str) -> tuple[int, str]:
         size, total = 0, hashlib.sha256()
         for chunk in self._store.get(name).stream():

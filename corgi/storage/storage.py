@@ -31,6 +31,10 @@ class Storage(ABC):
         """Return a file's bytes."""
 
     @abstractmethod
+    def read_range(self, name: str, offset: int, length: int) -> bytes:
+        """Return a file's bytes from an offset on, so many or up to its end."""
+
+    @abstractmethod
     def measure(self, name: str) -> tuple[int, str]:
         """Return a file's bytes and sha256, read to its end."""
 

@@ -7,7 +7,7 @@ import hashlib
 import io
 import json
 import uuid
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
@@ -20,6 +20,7 @@ from corgi.storage.errors import storage_full
 from corgi.storage.storage import Storage
 from corgi.tables.generations import generation, publish
 from corgi.tables.manifest import FileEntry, RowCounts, ShardManifest, sealed
+from corgi.tables.row_groups import ROW_GROUPS_FACT, write_row_groups
 
 VECTOR_ROW_GROUP_ROWS = 10_000
 
@@ -83,6 +84,12 @@ class Attempt:
                 row_group_size=VECTOR_ROW_GROUP_ROWS,
                 store_schema=True,
             )
+
+    def write_row_groups(self, table: str, data: pa.Table, sizes: Sequence[int]) -> dict[str, Any]:
+        """Write one Parquet file with row groups of these sizes; return the shard's fact that names them."""
+        with self._listed(table, ".parquet", data.num_rows) as sink:
+            groups = write_row_groups(sink, data, sizes)
+        return {ROW_GROUPS_FACT: {table: groups.as_fact()}}
 
     def write_bytes(self, table: str, suffix: str, data: bytes) -> None:
         """Write one file that is not a table, such as safetensors, JSON or a picture."""

@@ -5,8 +5,7 @@
 
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -47,9 +46,13 @@ class EmbeddedShard:
     def captioned_images(self, split: Split | None = None, columns: Sequence[str] | None = None) -> pa.Table:
         """Return those of `images` that have a full caption which may be learned from."""
         images = self.images(split, columns)
+        learned = self.learned(self.captions(["uid", "kind"]))
+        return images.filter(pc.is_in(images["uid"], value_set=learned))
+
+    def learned(self, captions: pa.Table) -> pa.Array:
+        """Return the uids of the kept pictures that have a full caption, out of `captions`, which may be learned from."""
         selection = self._read(self.curate, "selection", None)
-        learned = selection.filter(learnable(selection, self.captions(["uid", "kind"])))["uid"]
-        return images.filter(pc.is_in(images["uid"], value_set=learned.combine_chunks()))
+        return selection.filter(learnable(selection, captions))["uid"].combine_chunks()
 
     def counts(self) -> dict[str, SplitCount]:
         """Return the rows of each split by the facts of the selection; the tables of one of 0.1, which has none, are counted."""
@@ -74,19 +77,6 @@ class EmbeddedShard:
         table = self._read(self.download, "captions", ["uid", "ordinal", "caption"])
         keys = zip(table["uid"].to_pylist(), table["ordinal"].to_pylist(), strict=True)
         return dict(zip(keys, table["caption"].to_pylist(), strict=True))
-
-    def word_states(self, encoder: str, uids: pa.ChunkedArray) -> list[Float[np.ndarray, "tokens width"]]:
-        """Return a text encoder's token states of each caption, half floats; `uids` are those of the caption embeddings."""
-        table = self._read(self.embed, "caption_tokens", ["uid", f"{encoder}/tokens"])
-        if not table["uid"].equals(uids):
-            raise AssertionError(
-                f"shard {self.name}: caption vectors and word encodings are not of the same captions"
-            )
-        column: Any = table[f"{encoder}/tokens"].combine_chunks()
-        offsets = np.concatenate([[0], np.cumsum(column.value_lengths().to_numpy())]).astype(np.int64)
-        flat = column.flatten()
-        states = flat.flatten().to_numpy().reshape(-1, flat.type.list_size)
-        return [states[start:stop] for start, stop in pairwise(offsets)]
 
     def facts(self, columns: Sequence[str]) -> pa.Table:
         """Return columns of the download's pictures."""

@@ -214,5 +214,25 @@ def caption_tokens(widths: dict[str, int]) -> pa.Schema:
 
 
 def latents(dim: int) -> pa.Schema:
-    """Return the schema of one row a kept picture, sorted by uid: its autoencoder latent."""
+    """Return the schema of one row per kept picture: its autoencoder latent. Rows are in the order of the training table, in 0.1 by uid."""
     return pa.schema([("uid", pa.string()), ("split", pa.string()), ("latent", vector(dim))])
+
+
+def packed(dim: int) -> pa.Schema:
+    """Return the schema of the training table: one row per kept picture, by split, then uid; vectors over all towers.
+
+    full and coarse are the vectors of the captions that may be learned from, full_row and coarse_row their rows in the
+    embed stage's captions; all are empty for a picture without a full caption.
+    """
+    captions, rows = pa.list_(vector(dim)), pa.list_(pa.int32())
+    return pa.schema(
+        [
+            ("uid", pa.string()),
+            ("split", pa.string()),
+            ("image", vector(dim)),
+            ("full", captions),
+            ("coarse", captions),
+            ("full_row", rows),
+            ("coarse_row", rows),
+        ]
+    )

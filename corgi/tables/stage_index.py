@@ -6,7 +6,7 @@
 import hashlib
 import json
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -16,8 +16,10 @@ import pyarrow.parquet as pq
 from corgi.settings.errors import StorageError
 from corgi.storage.storage import Storage
 from corgi.tables.manifest import FileEntry, RowCounts, ShardManifest, StageManifest
+from corgi.tables.row_groups import ROW_GROUPS_FACT, RowGroups
 
 INDEX_TABLE = "index"
+_BATCH_SHARDS = 1_000  # shards that are objects of Python at once while an index is read
 _FILE = pa.struct(
     [
         ("table", pa.string()),
@@ -89,8 +91,8 @@ def write_index(storage: Storage, manifest: StageManifest, shards: Sequence[List
     return manifest.model_copy(update={"index": entry})
 
 
-def read_index(storage: Storage, manifest: StageManifest) -> list[ListedShard]:
-    """Return the shards in a stage's index, which is compared with its sha256 and with the shards that the manifest lists.
+def read_index(storage: Storage, manifest: StageManifest) -> Iterator[ListedShard]:
+    """Yield the shards in a stage's index, which is compared with its sha256 and with the shards that the manifest lists.
 
     Raises:
         StorageError: the index is missing or is not the one that was written.
@@ -109,13 +111,21 @@ def read_index(storage: Storage, manifest: StageManifest) -> list[ListedShard]:
         raise StorageError(
             f"{storage.locate(name)} does not match its sha256 {manifest.index.sha256}; {_advice(storage, manifest)}"
         )
-    shards = _shards_of(manifest.stage, pq.read_table(pa.BufferReader(data)))
+    table = pq.read_table(pa.BufferReader(data))
     listed = [(entry.shard, entry.path, entry.digest) for entry in manifest.shards]
-    if [(shard.shard, shard.path, shard.digest) for shard in shards] != listed:
+    named = [table[name].to_pylist() for name in ("shard", "path", "digest")]
+    if list(zip(*named, strict=True)) != listed:
         raise StorageError(
             f"{storage.locate(name)} lists other shards than its manifest; {_advice(storage, manifest)}"
         )
-    return shards
+    for batch in table.to_batches(_BATCH_SHARDS):
+        yield from _shards_of(manifest.stage, batch)
+
+
+def row_groups(shard: ListedShard | ShardManifest, table: str) -> RowGroups | None:
+    """Return the row groups of a shard's table as its facts name them; None for a table that is read whole."""
+    told = shard.facts.get(ROW_GROUPS_FACT, {}).get(table)
+    return None if told is None else RowGroups.of_fact(told)
 
 
 def index_name(manifest: StageManifest) -> str | None:
@@ -137,8 +147,8 @@ def _table_of(shards: Sequence[ListedShard]) -> pa.Table:
     return pa.table(columns, schema=INDEX)
 
 
-def _shards_of(stage: str, table: pa.Table) -> list[ListedShard]:
-    columns: dict[str, list[Any]] = {name: table[name].to_pylist() for name in INDEX.names}
+def _shards_of(stage: str, batch: pa.RecordBatch) -> list[ListedShard]:
+    columns: dict[str, list[Any]] = {name: batch[name].to_pylist() for name in INDEX.names}
     rows = zip(columns["rows_in"], columns["kept"], columns["rejected"], strict=True)
     counts = [RowCounts(rows_in=total, kept=kept, rejected=json.loads(told)) for total, kept, told in rows]
     files = [tuple(FileEntry.model_construct(**entry) for entry in each) for each in columns["files"]]

@@ -10,6 +10,7 @@ put-if-absent (`link` on a disk, conditional put on an object store). The highes
 import hashlib
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -26,6 +27,7 @@ from corgi.storage.storage import Storage
 from corgi.tables.attempt import VECTOR_ROW_GROUP_ROWS, Attempt, ShardTask
 from corgi.tables.generations import generation, newest, publish, read_sealed
 from corgi.tables.manifest import FileEntry, Listing, ShardManifest, StageManifest, sealed
+from corgi.tables.row_groups import RowGroups
 from corgi.tables.stage_index import ListedShard, read_index, write_index
 
 __all__ = [
@@ -119,12 +121,16 @@ class Store:
             yield shard
 
     def listed(self, manifest: StageManifest) -> list[ListedShard]:
-        """Return what the manifests of a stage's shards say, in order, from the stage's index.
+        """Return what the manifests of a stage's shards say, in order."""
+        return list(self.each_listed(manifest))
+
+    def each_listed(self, manifest: StageManifest) -> Iterator[ListedShard]:
+        """Yield what the manifests of a stage's shards say, from the stage's index.
 
         This is the one home of the exception: a stage closed by 0.1 has no index, so its manifests are opened one by one.
         """
         if manifest.index is None:
-            return [ListedShard.of(shard) for shard in self.each_shard(manifest)]
+            return map(ListedShard.of, self.each_shard(manifest))
         return read_index(self.storage, manifest)
 
     def indexed(self, manifest: StageManifest, shards: Sequence[ListedShard]) -> StageManifest:
@@ -175,6 +181,30 @@ class Store:
             partitioning=None,  # pyright: ignore[reportArgumentType]
             page_checksum_verification=True,
         )
+
+    def read_row_group(
+        self,
+        manifest: Listing,
+        table: str,
+        groups: RowGroups,
+        number: int,
+        columns: Sequence[str] | None = None,
+    ) -> pa.Table:
+        """Return one row group of a shard's table; no other byte of the file is read but its footer.
+
+        Raises:
+            StorageError: the file cannot be read, or the row group is not what was written.
+
+        """
+        name = self.file_name(manifest, self.entry(manifest, table))
+        try:
+            return groups.read(number, partial(self.storage.read_range, name), columns)
+        except OSError as error:
+            self._unreadable(manifest, name, error)
+        except ValueError as error:
+            raise StorageError(
+                f"{self.storage.locate(name)}: {error} in row group {number}; {_advice(manifest)}"
+            ) from None
 
     def schema(self, manifest: Listing, table: str) -> pa.Schema:
         """Return the columns of a shard's table."""

@@ -12,10 +12,12 @@ from corgi.settings.errors import InputError
 from corgi.settings.models import AutoencoderSettings
 from corgi.tables.attempt import Attempt
 from corgi.tables.manifest import ShardManifest
+from corgi.tables.stage_index import ListedShard
 from corgi.tables.store import Store
 
 AUTOENCODER_FACT = "autoencoder"
 """Fact of latents and of a decoder: the digest of the autoencoder whose latents they are; absent before 0.2.0."""
+Shard = ShardManifest | ListedShard
 _WEIGHTS, _CONFIG = "autoencoder", "config"
 
 
@@ -35,7 +37,7 @@ def load_autoencoder(store: Store, model: ShardManifest) -> Autoencoder:
     return LATENT_SPACES[settings.kind](config, load_file(store.path(model, _WEIGHTS)))
 
 
-def check_same_autoencoder(made: ShardManifest, model: ShardManifest) -> None:
+def check_same_autoencoder(made: Shard, model: Shard) -> None:
     """Compare the autoencoder that latents, or a decoder trained on latents, were made with to another.
 
     Raises:

@@ -7,16 +7,16 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from corgi.feeding.feed import Rows
-from corgi.feeding.rows import PriorRows
+from corgi.feeding.packed_rows import CaptionedRows
+from corgi.feeding.packed_set import PackedSet
 from corgi.settings.errors import InputError
 from corgi.settings.training import TrainingSettings
-from corgi.tables.embedded import EmbeddedShard
 from corgi.tables.schema import Split
 
 _NO_PICTURE = "no train picture is selected, so nothing can be learnt; committed work is safe; loosen curate or name a longer list"
 
 
-def check_prior_rows(rows: PriorRows, shards: Sequence[EmbeddedShard]) -> None:
+def check_captioned_rows(packed: PackedSet, rows: CaptionedRows) -> None:
     """Check that a prior has rows to learn from.
 
     Raises:
@@ -25,11 +25,10 @@ def check_prior_rows(rows: PriorRows, shards: Sequence[EmbeddedShard]) -> None:
     """
     if sum(rows.counts):
         return
-    selected = [set(shard.images(Split.TRAIN, ["uid"])["uid"].to_pylist()) for shard in shards]
-    num_selected = sum(map(len, selected))
+    num_selected = packed.num_rows(Split.TRAIN)
     if not num_selected:
         raise InputError(_NO_PICTURE)
-    num_allowed = sum(len(uids - shard.withheld()) for uids, shard in zip(selected, shards, strict=True))
+    num_allowed = num_selected - packed.num_withheld
     if not num_allowed:
         raise InputError(
             f"the selection lets none of {num_selected} train pictures' captions be learnt from; committed work is safe; raise curate.caption_share"
@@ -41,13 +40,23 @@ def check_prior_rows(rows: PriorRows, shards: Sequence[EmbeddedShard]) -> None:
 
 
 def check_picture_rows(rows: Rows) -> None:
-    """Check that an autoencoder or a decoder has pictures to learn from.
+    """Check that an autoencoder has pictures to learn from.
 
     Raises:
         InputError: there is no row.
 
     """
-    if not sum(rows.counts):
+    check_pictures(sum(rows.counts))
+
+
+def check_pictures(num_train: int) -> None:
+    """Check that there are pictures to learn from.
+
+    Raises:
+        InputError: there is none.
+
+    """
+    if not num_train:
         raise InputError(_NO_PICTURE)
 
 
@@ -58,7 +67,17 @@ def check_val_rows(rows: Rows, settings: TrainingSettings) -> None:
         InputError: the best checkpoints are to be kept and there is no val row.
 
     """
-    if settings.keep_best and not sum(rows.counts):
+    check_val(sum(rows.counts), settings)
+
+
+def check_val(num_val: int, settings: TrainingSettings) -> None:
+    """Check the number of val rows as `check_val_rows` does.
+
+    Raises:
+        InputError: the best checkpoints are to be kept and there is no val row.
+
+    """
+    if settings.keep_best and not num_val:
         raise InputError(
             f"training.keep_best={settings.keep_best} ranks checkpoints by val, and no val row can be measured; committed work is safe; "
             "set it to 0, raise plan.val_share or name a longer list"

@@ -13,7 +13,9 @@ from corgi.diffusion.schedule import Schedule
 from corgi.diffusion.shifted import ShiftedDiffusion, ShiftTable
 from corgi.feeding.feed import rows_between
 from corgi.feeding.noise import Noise
-from corgi.feeding.rows import DecoderRows, NeighbourRows, embedded_shards, neighbours_among, vector_moments
+from corgi.feeding.packed_rows import LatentRows
+from corgi.feeding.packed_set import PackedSet
+from corgi.feeding.rows import DecoderRows, NeighbourRows, embedded_shards, neighbours_among
 from corgi.flow.cluster import connect
 from corgi.flow.context import Context
 from corgi.models.autoencoder import Autoencoder
@@ -27,11 +29,12 @@ from corgi.settings.decoder import DecoderSettings
 from corgi.settings.errors import SettingsError
 from corgi.tables.manifest import RowCounts, ShardManifest
 from corgi.tables.schema import Split
+from corgi.tables.stage_index import ListedShard
 from corgi.tables.store import ShardTask, Store
 from corgi.tracking.tracked_run import Shown
 from corgi.training import pseudo_text
 from corgi.training.autoencoder import AUTOENCODER_FACT, check_same_autoencoder, load_autoencoder
-from corgi.training.data_checks import check_picture_rows, check_val_rows
+from corgi.training.data_checks import check_pictures, check_val
 from corgi.training.ranks import own_rows, rows_of_all
 from corgi.training.trainer import final_weights, train
 from corgi.training.training import Training
@@ -54,27 +57,24 @@ def run(context: Context) -> list[ShardTask]:
         SettingsError: the network does not fit the latents.
 
     """
-    model, *latents = context.shards("autoencoder")
-    task = context.task("all", {"model": model.path, "latents": [manifest.path for manifest in latents]})
+    task = context.task("all")
     if not context.pending([task]):
         return [task]
     settings: DecoderSettings = context.recipe.decoder
+    model = context.store.read_shard(context.entries("autoencoder")[0].path)
     check_network(settings, load_autoencoder(context.store, model).latent_shape)
-    shards = embedded_shards(task.root, task.inputs)
-    rows = DecoderRows(shards, task.payload["latents"], Split.TRAIN)
-    check_picture_rows(rows)
-    check_neighbours(settings, sum(rows.counts))
-    check_val_rows(DecoderRows(shards, task.payload["latents"], Split.VAL), settings.training)
+    packed = PackedSet.open(task.root, context.inputs["pack"].path)
+    num_pictures = packed.num_rows(Split.TRAIN)
+    check_pictures(num_pictures)
+    check_neighbours(settings, num_pictures)
+    check_val(packed.num_rows(Split.VAL), settings.training)
     training = Training(
         name="decoder",
         folder=str(context.work_folder(task) / "decoder"),
         objective=DecoderObjective,
         arguments={
             "root": task.root,
-            "embed": list(task.inputs["embed"]),
-            "curate": list(task.inputs["curate"]),
-            "autoencoder": task.payload["model"],
-            "latents": task.payload["latents"],
+            "stages": {name: manifest.path for name, manifest in context.inputs.items()},
             "settings": settings.model_dump(mode="json"),
         },
         settings=settings.training,
@@ -89,11 +89,11 @@ def run(context: Context) -> list[ShardTask]:
         attempt.write_bytes("metrics", ".jsonl", training.metrics_file.read_bytes())
         parameters = sum(value.numel() for value in load_file(final_weights(training)).values())
         attempt.commit(
-            RowCounts(rows_in=sum(rows.counts), kept=sum(rows.counts)),
+            RowCounts(rows_in=num_pictures, kept=num_pictures),
             facts={
                 "parameters": parameters,
-                "train_pictures": sum(rows.counts),
-                AUTOENCODER_FACT: context.store.read_shard(model.path).digest,
+                "train_pictures": num_pictures,
+                AUTOENCODER_FACT: model.digest,
             },
         )
     return [task]
@@ -203,44 +203,51 @@ def load_decoder(store: Store, decoder: ShardManifest, model: ShardManifest) -> 
     process, device = process_of(settings, autoencoder.latent_shape), given_device()
     neighbours = None
     if settings.neighbours:  # read from the tables, which a taken-down picture has left
-        inputs = decoder.inputs
-        rows = DecoderRows(embedded_shards(store.location, inputs), inputs["autoencoder"][1:], Split.TRAIN)
+        rows = _rows_of(store, decoder)
         neighbours = neighbours_among(rows, settings.neighbours, settings.neighbour_max_cosine)
     return painter_of(settings, network.to(device), process.to(device), autoencoder.to(device), neighbours)
+
+
+def _rows_of(store: Store, decoder: ShardManifest) -> LatentRows | DecoderRows:
+    """Return the train rows that a decoder learned from; one trained before there was a training table names other shards."""
+    inputs = decoder.inputs
+    if "pack" not in inputs:
+        return DecoderRows(embedded_shards(store.location, inputs), inputs["autoencoder"][1:], Split.TRAIN)
+    packed, latents = (
+        [ListedShard.of(store.read_shard(path)) for path in paths]
+        for paths in (inputs["pack"], inputs["autoencoder"][1:])
+    )
+    return LatentRows(PackedSet(store, packed), latents, Split.TRAIN)
 
 
 class DecoderObjective:
     """The error of diffusion on standardised latents, conditioned on a slightly noisy image embedding."""
 
-    def __init__(
-        self,
-        root: str,
-        embed: list[str],
-        curate: list[str],
-        autoencoder: str,
-        latents: list[str],
-        settings: Mapping[str, object],
-    ) -> None:
-        """Open the tables of a task and measure the embeddings' mean and scale on train; arguments are JSON.
+    def __init__(self, root: str, stages: dict[str, str], settings: Mapping[str, object]) -> None:
+        """Open the stages `pack`, `shift` and `autoencoder` by their manifests' paths; arguments are JSON.
+
+        The embeddings' mean and scale on train are those that the shift stage measured.
 
         Raises:
             InputError: latents are those of another autoencoder.
 
         """
-        self.root, self.autoencoder = root, autoencoder
         self.settings = DecoderSettings.model_validate(settings)
-        self.shards = embedded_shards(root, {"embed": embed, "curate": curate})
-        self.latents = latents
-        rows = DecoderRows(self.shards, self.latents, Split.TRAIN)
-        mean, std = pseudo_text.moments(*vector_moments(rows, "image"), self.settings.pseudo_text_xi)
+        self.store = store = Store(root)
+        self.packed = PackedSet.open(root, stages["pack"])
+        (shift,) = store.listed(store.read_stage(stages["shift"]))
+        measured = load_file(store.path(shift, "shift"))
+        moments = measured["global_mean"].double().numpy(), measured["global_scale"].double().numpy()
+        mean, std = pseudo_text.moments(*moments, self.settings.pseudo_text_xi)
         self.table = ShiftTable.standardised(torch.from_numpy(mean).float(), torch.from_numpy(std).float())
-        store = Store(root)
-        model = store.read_shard(autoencoder)
-        for path in latents:
-            check_same_autoencoder(store.read_shard(path), model)
-        self.latent_shape = load_autoencoder(store, model).latent_shape
+        model, *self.latents = store.listed(store.read_stage(stages["autoencoder"]))
+        for made in self.latents:
+            check_same_autoencoder(made, model)
+        self.autoencoder = store.read_shard(model.path)
+        self.latent_shape = load_autoencoder(store, self.autoencoder).latent_shape
         self.process = process_of(self.settings, self.latent_shape)
         asked = self.settings.neighbours, self.settings.neighbour_max_cosine
+        rows = LatentRows(self.packed, self.latents, Split.TRAIN)
         self.neighbours = neighbours_among(rows, *asked) if asked[0] else None
 
     def place(self, device: torch.device) -> None:
@@ -251,9 +258,9 @@ class DecoderObjective:
         """Build the untrained network."""
         return network_of(self.settings, self.latent_shape, self.table)
 
-    def rows(self, split: Split = Split.TRAIN) -> DecoderRows | NeighbourRows:
+    def rows(self, split: Split = Split.TRAIN) -> LatentRows | NeighbourRows:
         """Return the kept pictures of a split."""
-        rows = DecoderRows(self.shards, self.latents, split)
+        rows = LatentRows(self.packed, self.latents, split)
         return rows if self.neighbours is None else NeighbourRows(rows, self.neighbours)
 
     def loss(
@@ -284,8 +291,7 @@ class DecoderObjective:
         batch = self._placed(rows_between(self.rows(Split.VAL), range(SHOWN_PICTURES)), 0, SHOWN_PICTURES)
         if not batch:
             return Shown()
-        store = Store(self.root)
-        autoencoder = load_autoencoder(store, store.read_shard(self.autoencoder)).to(batch["latent"].device)
+        autoencoder = load_autoencoder(self.store, self.autoencoder).to(batch["latent"].device)
         painter = painter_of(self.settings, model, self.process, autoencoder, self.neighbours)
         seeds = range(len(batch["image"]))
         painted = painter.sample(batch["image"], seeds, self.settings.sample_steps, self.settings.guidance)
@@ -294,16 +300,17 @@ class DecoderObjective:
         return Shown(pictures={"samples": grid.cpu().numpy()})
 
     def _placed(self, columns: dict[str, np.ndarray], first: int, number: int) -> dict[str, Tensor]:
-        """Return some rows of columns on the device."""
+        """Return some rows of columns on the device, fp32."""
         device = self.table.mean.device
         return {
-            name: torch.from_numpy(values[first : first + number]).to(device)
+            name: torch.from_numpy(values[first : first + number]).to(device).float()
             for name, values in columns.items()
         }
 
     def _error(
         self, model: nn.Module, batch: dict[str, Tensor], noise: Noise, t: Tensor, augment: bool = True
     ) -> Tensor:
+        batch = {name: value.float() for name, value in batch.items()}  # half floats as they are stored
         latent, cluster, kind = batch["latent"], torch.zeros_like(t), self.settings.prediction
         z_t = self.process.q_sample(latent, t, noise.normal((latent.shape[1],), EPS), cluster)
         drop = (noise.uniform(DROP) < self.settings.embedding_drop_prob) & augment

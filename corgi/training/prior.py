@@ -1,6 +1,7 @@
 """The prior stage: trains caption -> CLIP image embedding, one network per choice of (mu, Sigma)."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import NamedTuple, cast
 
 import torch
@@ -16,28 +17,28 @@ from corgi.diffusion.loss import Noised, loss_weight, prediction_error, to_x0, w
 from corgi.diffusion.schedule import Schedule
 from corgi.diffusion.shifted import ShiftedDiffusion, ShiftTable, choose_cluster
 from corgi.feeding.captions import drawn_caption
-from corgi.feeding.feed import Rows, dense, first_rows
+from corgi.feeding.feed import Rows, dense, rows_between
 from corgi.feeding.noise import Noise
-from corgi.feeding.rows import PriorRows, embedded_shards
+from corgi.feeding.packed_rows import CaptionedRows
+from corgi.feeding.packed_set import PackedSet
 from corgi.flow.cluster import connect
 from corgi.flow.context import Context
 from corgi.models.device import given_device
 from corgi.models.prior import Prior
 from corgi.models.text_prior import Sampling, TextPrior
 from corgi.settings.models import PriorSettings
-from corgi.settings.training import TrackingSettings
 from corgi.tables.manifest import RowCounts, ShardManifest
 from corgi.tables.schema import Split
 from corgi.tables.store import ShardTask, Store
 from corgi.tracking.tracked_run import Shown
-from corgi.training.data_checks import check_prior_rows, check_val_rows
+from corgi.training.data_checks import check_captioned_rows, check_val_rows
 from corgi.training.prior_sizes import config_of, num_weights
 from corgi.training.ranks import own_rows, rows_of_all
 from corgi.training.shift_table import shift_scale, shift_table
 from corgi.training.similarity import similarities
 from corgi.training.trainer import final_weights, train
 from corgi.training.training import Training
-from corgi.training.words import check_words, cut_or_pad, words_of
+from corgi.training.words import check_words, cut_or_pad, stored_words
 
 CAPTION_KIND, CAPTION_INDEX, TIMESTEP, EPS, DROP, CHOICE, SHIFT_EPS = range(7)
 """Draws of one training sample, each its own stream of the noise."""
@@ -63,17 +64,12 @@ def run(context: Context) -> list[ShardTask]:
         return [task]
     settings: PriorSettings = context.recipe.prior
     check_words(context, settings)
-    shards = embedded_shards(task.root, task.inputs)
-    rows = PriorRows(shards, Split.TRAIN)
-    check_prior_rows(rows, shards)
-    check_val_rows(PriorRows(shards, Split.VAL), settings.training)
+    packed = PackedSet.open(task.root, context.inputs["pack"].path)
+    rows = CaptionedRows(packed, Split.TRAIN)
+    check_captioned_rows(packed, rows)
+    check_val_rows(CaptionedRows(packed, Split.VAL), settings.training)
     work = context.work_folder(task)
-    trainings = [
-        _training(
-            task, variant, settings, str(work / variant), context.recipe.tracking, context.run.folder.name
-        )
-        for variant in settings.variants
-    ]
+    trainings = [_training(context, task, variant, work / variant) for variant in settings.variants]
     connect(context.recipe)
     train(trainings, context.recipe)
     with context.store.attempt(task) as attempt:
@@ -81,7 +77,7 @@ def run(context: Context) -> list[ShardTask]:
             attempt.write_bytes(f"prior_{variant}", ".safetensors", final_weights(training).read_bytes())
             attempt.write_bytes(f"metrics_{variant}", ".jsonl", training.metrics_file.read_bytes())
         first = settings.variants[0]
-        table = shift_table(context.store, context.shards("shift")[0], first)
+        table = shift_table(context.store, context.store.read_shard(context.entries("shift")[0].path), first)
         config = config_of(settings, table.dim, table.num_clusters, first)
         facts = {
             "parameters": num_weights(config, table.num_clusters),
@@ -128,19 +124,19 @@ class PriorObjective:
     """The weighted x0 error of shifted diffusion (eq. 14) on kept train pictures."""
 
     def __init__(
-        self, root: str, inputs: dict[str, list[str]], variant: str, settings: Mapping[str, object]
+        self, root: str, stages: dict[str, str], variant: str, settings: Mapping[str, object]
     ) -> None:
-        """Open the tables of a task; arguments are JSON."""
+        """Open the stages `pack` and `shift`, and `embed` for a prior with words, by their manifests' paths; arguments are JSON."""
         self.settings = PriorSettings.model_validate(settings)
         self.variant = variant
         store = Store(root)
-        self.shards = embedded_shards(root, inputs)
-        shift = store.read_shard(inputs["shift"][0])
+        shift = store.read_shard(store.read_stage(stages["shift"]).shards[0].path)
         self.table = shift_table(store, shift, variant)
         self.choice = choice_of(self.settings, variant, shift_scale(shift))
         schedule = Schedule.named(self.settings.schedule, self.settings.num_timesteps)
         self.process = ShiftedDiffusion(self.table, schedule)
-        self.encoder = words_of(store.read_shard(inputs["embed"][0]), self.settings)
+        self.packed = PackedSet.open(root, stages["pack"])
+        self.states = stored_words(self.packed, stages.get("embed"), self.settings)
 
     def place(self, device: torch.device) -> None:
         """Move (mu, Sigma) and the schedule to a device."""
@@ -156,7 +152,7 @@ class PriorObjective:
 
     def split(self, split: Split) -> Rows:
         """Return the kept pictures of a split that have a full caption."""
-        return PriorRows(self.shards, split, self.encoder)
+        return CaptionedRows(self.packed, split, self.states)
 
     def loss(
         self, model: nn.Module, batch: dict[str, Tensor], noise: Noise
@@ -185,7 +181,7 @@ class PriorObjective:
 
     def _draw(self, process: ShiftedDiffusion, batch: dict[str, Tensor], noise: Noise) -> Drawn:
         """Draw caption, cluster and noise levels; `noise_levels_per_caption` levels share a caption."""
-        z_0, text = batch["image"], self.caption(batch, noise)
+        z_0, text = batch["image"].float(), self.caption(batch, noise)
         levels, dim = self.settings.noise_levels_per_caption, z_0.shape[1]
         cluster = self._cluster(process, z_0, text, noise)
         t = self._timesteps(noise)
@@ -237,14 +233,14 @@ class PriorObjective:
         return self.process if shift is None else ShiftedDiffusion(shift.table(), self.process.schedule)
 
     def caption(self, batch: dict[str, Tensor], noise: Noise) -> Float[Tensor, "batch dim"]:
-        """Draw one caption per picture: coarse with the recipe's probability if there is one, full otherwise."""
-        return self._drawn(batch, noise, batch["coarse"], batch["full"])
+        """Draw one caption per picture, fp32: coarse with the recipe's probability if there is one, full otherwise."""
+        return self._drawn(batch, noise, batch["coarse"], batch["full"]).float()
 
     def words(
         self, batch: dict[str, Tensor], noise: Noise
     ) -> Float[Tensor, "batch words encoding_dim"] | None:
         """Return the word encodings of the caption that `caption` draws; None for a prior without words."""
-        if self.encoder is None:
+        if self.states is None:
             return None
         number = self.settings.num_text_tokens
         coarse, full = (cut_or_pad(batch[name].float(), number) for name in ("coarse_words", "full_words"))
@@ -295,18 +291,17 @@ class PriorObjective:
 
     def _val(self, max_rows: int) -> dict[str, Tensor]:
         """Return `image`, the first full caption as `text`, and its word encodings for a prior with words; empty without val rows."""
-        found = first_rows(self.split(Split.VAL), max_rows)
+        rows = self.split(Split.VAL)
+        found = rows_between(rows, range(min(max_rows, sum(rows.counts))))
         if not found:
             return {}
         device = self.table.mean.device
-        loaded = {
-            name: torch.from_numpy(dense(values[:max_rows])).to(device) for name, values in found.items()
-        }
-        loaded["text"] = loaded["full"][:, 0]
-        if self.encoder is not None:
+        loaded = {name: torch.from_numpy(dense(values)).to(device) for name, values in found.items()}
+        held = {"image": loaded["image"].float(), "text": loaded["full"][:, 0].float()}
+        if self.states is not None:
             words = loaded["full_words"][:, :1].float()
-            loaded["encodings"] = cut_or_pad(words, self.settings.num_text_tokens)[:, 0]
-        return loaded
+            held["encodings"] = cut_or_pad(words, self.settings.num_text_tokens)[:, 0]
+        return held
 
     def _sampled(self, prior: TextPrior, val: dict[str, Tensor], rows: range) -> Float[Tensor, "n dim"]:
         """Sample one embedding for each of some rows, a few at once; row i has seed i, so that a share gives the rows of the whole."""
@@ -321,26 +316,20 @@ class PriorObjective:
         return torch.cat(made)
 
 
-def _training(
-    task: ShardTask,
-    variant: str,
-    settings: PriorSettings,
-    folder: str,
-    tracking: TrackingSettings,
-    group: str,
-) -> Training:
+def _training(context: Context, task: ShardTask, variant: str, folder: Path) -> Training:
+    settings: PriorSettings = context.recipe.prior
     return Training(
         name=f"prior-{variant}",
-        folder=folder,
+        folder=str(folder),
         objective=PriorObjective,
         arguments={
             "root": task.root,
-            "inputs": {k: list(v) for k, v in task.inputs.items()},
+            "stages": {name: manifest.path for name, manifest in context.inputs.items()},
             "variant": variant,
             "settings": settings.model_dump(mode="json"),
         },
         settings=settings.training,
-        tracking=tracking,
-        group=group,
+        tracking=context.recipe.tracking,
+        group=context.run.folder.name,
         seed=settings.seed,
     )

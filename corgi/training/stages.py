@@ -14,7 +14,17 @@ class Prior(Stage):
 
     name, title, version = "prior", "Prior", 3
     intro = "From a caption to a CLIP image embedding, by diffusion. Each variant is one training."
-    inputs, settings = ("embed", "curate", "shift"), ("prior",)
+    settings = ("prior",)
+
+    def __init__(self, reads_words: bool = False) -> None:
+        """Read the embed stage's word encodings too where the network reads words."""
+        super().__init__()
+        self.inputs = ("pack", "shift", "embed") if reads_words else ("pack", "shift")
+
+    @classmethod
+    def of(cls, recipe: Recipe) -> "Prior":
+        """Return the stage of a recipe."""
+        return cls(recipe.prior.num_text_tokens > 0)
 
     def run(self, context: Context) -> list[ShardTask]:
         """Commit every variant's averaged weights and metric lines."""
@@ -46,7 +56,7 @@ class Decoder(Stage):
     """CLIP image embedding to picture; no caption is needed."""
 
     name, title, intro = "decoder", "Decoder", "From a CLIP image embedding to a picture, by diffusion."
-    inputs, settings, version = ("embed", "curate", "autoencoder"), ("decoder",), 2
+    inputs, settings, version = ("pack", "shift", "autoencoder"), ("decoder",), 2
 
     def run(self, context: Context) -> list[ShardTask]:
         """Commit the averaged weights and metric lines."""

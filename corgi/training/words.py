@@ -4,6 +4,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from corgi.feeding.packed_set import PackedSet
+from corgi.feeding.word_states import WordStates
 from corgi.flow.context import Context
 from corgi.settings.clip import EmbedSettings
 from corgi.settings.errors import SettingsError
@@ -38,6 +40,16 @@ def words_of(embedded: ShardManifest, settings: PriorSettings) -> str | None:
         return None
     stored = EmbedSettings.recorded(embedded.settings.get("embed", {})).tokens
     return settings.text_encoder or (stored[0].name if stored else "")
+
+
+def stored_words(packed: PackedSet, embed: str | None, settings: PriorSettings) -> WordStates | None:
+    """Return where a prior's words are read, by the manifest of the embed stage; None for a prior without words."""
+    if embed is None or not settings.num_text_tokens:
+        return None
+    store = packed.store
+    manifest = store.read_stage(embed)
+    encoder = words_of(store.read_shard(manifest.shards[0].path), settings)
+    return WordStates(store, packed.names, store.each_listed(manifest), encoder or "")
 
 
 def cut_or_pad(

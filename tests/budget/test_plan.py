@@ -21,7 +21,7 @@ from corgi.settings.errors import InputError
 from corgi.settings.recipe import load as load_recipe
 from tests.cluster.versions import CLUSTER, REPOSITORY
 
-STAGES = ["plan", "download", "embed", "curate", "shift", "prior"]
+STAGES = ["plan", "download", "embed", "curate", "shift", "pack", "prior"]
 RATES = load()
 
 

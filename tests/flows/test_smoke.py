@@ -29,6 +29,7 @@ STAGES = [
     "features",
     "curate",
     "shift",
+    "pack",
     "prior",
     "autoencoder",
     "decoder",

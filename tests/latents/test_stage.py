@@ -12,6 +12,7 @@ import pytest
 import torch
 from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 
+from corgi.feeding.pack import SPLITS, sizes_of
 from corgi.feeding.pictures import square_pictures
 from corgi.flow.context import Context
 from corgi.flow.dag import Dag, open_dag
@@ -21,7 +22,8 @@ from corgi.names import TRAINED_SPACES, LatentSpaceName
 from corgi.settings.errors import InputError
 from corgi.settings.recipe import Recipe
 from corgi.tables.manifest import RowCounts
-from corgi.tables.schema import SELECTION, Reason
+from corgi.tables.schema import SELECTION, Reason, Split
+from corgi.tables.stage_index import row_groups
 from corgi.tables.store import ShardTask
 from corgi.training.autoencoder import load_autoencoder
 from tests.support import drawn
@@ -116,7 +118,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> dict[LatentSpaceName, 
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_latents_are_those_of_the_kept_pictures_in_uid_order(
+def test_latents_are_those_of_the_kept_pictures_in_the_order_of_the_training_table(
     finished: dict[LatentSpaceName, Dag], kind: LatentSpaceName
 ) -> None:
     run = finished[kind].run
@@ -126,14 +128,16 @@ def test_latents_are_those_of_the_kept_pictures_in_uid_order(
     assert model.facts["kind"] == kind
     total = 0
     for shard, images, selection in zip(shards, run.shards("download"), run.shards("curate"), strict=True):
-        assert shard.facts == {"autoencoder": model.digest, "enlarged": 0}
-        table = run.store.read(shard, "latents")
+        assert shard.facts.items() >= {"autoencoder": model.digest, "enlarged": 0}.items()
+        table, groups = run.store.read(shard, "latents"), row_groups(shard, "latents")
+        assert groups is not None
+        assert list(groups.rows) == sizes_of(table["split"].to_pylist())
         keep = [row["uid"] for row in run.store.read(selection, "selection").to_pylist() if row["keep"]]
-        assert table["uid"].to_pylist() == keep == sorted(keep)
-        stored = run.store.read(images, "images", ["uid", "image"]).to_pylist()
-        pictures = pa.chunked_array(
-            [[row["image"] for row in stored if row["uid"] in set(keep)]], pa.binary()
-        )
+        stored = run.store.read(images, "images", ["uid", "split", "image"]).to_pylist()
+        by_uid = {row["uid"]: row for row in stored}
+        uids = sorted(keep, key=lambda uid: (SPLITS.index(Split(by_uid[uid]["split"])), uid))
+        assert table["uid"].to_pylist() == uids
+        pictures = pa.chunked_array([[by_uid[uid]["image"] for uid in uids]], pa.binary())
         with torch.no_grad():
             expected = space.encode(square_pictures(pictures, SIDE))
         found = np.array(table["latent"].to_pylist(), np.float32)

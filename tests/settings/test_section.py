@@ -18,7 +18,7 @@ from corgi.settings.clip import (
     TowerSettings,
 )
 from corgi.settings.compare import CompareSettings, ScoreSettings
-from corgi.settings.data import DownloadSettings, FilterSettings, PlanSettings
+from corgi.settings.data import DownloadSettings, FilterSettings, PackSettings, PlanSettings
 from corgi.settings.decoder import DecoderSettings, DiTSettings, UNetSettings
 from corgi.settings.models import (
     AutoencoderSettings,
@@ -42,6 +42,7 @@ SECTIONS: list[Section] = [
             ShiftSettings,
             TowerSettings,
             DownloadSettings,
+            PackSettings,
             PlanSettings,
         )
     ),

@@ -71,6 +71,14 @@ def test_many_shards_are_recognised_by_one_listing(s3):
     assert found == {f"{n:032x}": f"{STAGE}/{n:032x}/manifest-0.json" for n in range(6)}
 
 
+def test_a_range_of_an_object_is_read(tmp_path):
+    storage = store_of(MemoryStore(), tmp_path).storage
+    assert storage.put_if_absent("pack/a", b"0123456789")
+    assert [storage.read_range("pack/a", *span) for span in ((0, 3), (4, 6))] == [b"012", b"456789"]
+    with pytest.raises(FileNotFoundError):
+        storage.read_range("pack/b", 0, 1)
+
+
 def test_a_bucket_that_is_not_there_is_one_line(s3):
     with pytest.raises(StorageError, match="nothing was started") as found:
         Store("s3://nobody/runs").storage.check()

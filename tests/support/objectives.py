@@ -9,17 +9,20 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from corgi.feeding.feed import Rows
+from corgi.feeding.feed import Rows, dense, joined
+from corgi.feeding.pack import PackShards
 from corgi.models.autoencoder import LinearAutoencoder
 from corgi.settings.decoder import DecoderSettings, DiTSettings, UNetSettings
 from corgi.settings.models import PriorSettings
+from corgi.settings.section import digest
 from corgi.tables import schema
 from corgi.tables.manifest import RowCounts
 from corgi.tables.run import Run
 from corgi.tables.schema import caption_tokens
+from corgi.tables.store import ShardTask
 from corgi.training.decoder import DecoderObjective
 from corgi.training.prior import PriorObjective
-from tests.support.tables import DIM, Output, commit_stage, tiny_run
+from tests.support.tables import DIM, Output, close_stage, commit_stage, tiny_run
 
 PRIOR = PriorSettings(width=32, depth=1, heads=2, num_timesteps=50, coarse_caption_share=0.5)
 DECODER = DecoderSettings(
@@ -49,20 +52,35 @@ def shift_parameters() -> dict[str, Tensor]:
     }
 
 
-def prior_run(root: Path) -> Run:
-    """Return a run that is ready to train a prior."""
-    run = tiny_run(root)
+def commit_pack(run: Run) -> None:
+    """Commit the training table of what is embedded and curated, by the stage's own maker."""
+    root, made = str(run.store.root.parent), []
+    for embed, curate in zip(run.shards("embed"), run.shards("curate"), strict=True):
+        key = digest(["pack", embed.digest, curate.digest])
+        inputs = {"embed": (embed.path,), "curate": (curate.path,)}
+        made.append(PackShards().make(ShardTask(root, "pack", embed.shard, key, 1, "c0de" * 8, {}, inputs)))
+    close_stage(run, "pack", made, ["embed", "curate"])
+
+
+def _commit_shift(run: Run) -> None:
     files = {"shift": (".safetensors", save(shift_parameters()))}
     output = Output(RowCounts(rows_in=9, kept=9), files=files, settings={"shift": {"scale": 2.0}})
     commit_stage(run, "shift", {"all": output}, ["embed", "curate"])
+
+
+def prior_run(root: Path) -> Run:
+    """Return a run that is ready to train a prior."""
+    run = tiny_run(root)
+    commit_pack(run)
+    _commit_shift(run)
     return run
 
 
 def prior_objective(run: Run, variant: str = "shifted", **changes: Any) -> PriorObjective:
     """Return the objective of a variant, its settings changed."""
-    inputs = {stage: [shard.path for shard in run.shards(stage)] for stage in ("embed", "curate", "shift")}
+    stages = {stage: run.stages()[stage].path for stage in ("pack", "shift", "embed")}
     settings = PRIOR.model_copy(update=changes).model_dump(mode="json")
-    return PriorObjective(str(run.store.root.parent), inputs, variant, settings)
+    return PriorObjective(str(run.store.root.parent), stages, variant, settings)
 
 
 def word_state(uid: str, ordinal: int) -> np.ndarray:
@@ -84,6 +102,7 @@ def add_words(run: Run) -> None:
         tables["caption_tokens"] = pa.table([*named.columns, column], schema=layout)
         outputs[shard.shard] = Output(shard.rows, tables, settings=EMBED_SETTINGS)
     commit_stage(run, "embed", outputs, ["download"])
+    commit_pack(run)
 
 
 def linear_autoencoder() -> LinearAutoencoder:
@@ -94,8 +113,10 @@ def linear_autoencoder() -> LinearAutoencoder:
 
 
 def decoder_run(root: Path) -> Run:
-    """Return a run that is ready to train a decoder."""
+    """Return a run that is ready to train a decoder; its latents are by uid, as 0.1 committed them."""
     run = tiny_run(root)
+    commit_pack(run)
+    _commit_shift(run)
     state = {name: value.contiguous() for name, value in linear_autoencoder().state_dict().items()}
     files = {"autoencoder": (".safetensors", save(state))}
     settings = {"autoencoder": {"kind": "linear"}}
@@ -111,19 +132,19 @@ def decoder_run(root: Path) -> Run:
 
 def decoder_objective(run: Run, **changes: Any) -> DecoderObjective:
     """Return the decoder's objective, its settings changed; the latents count as spatial for a network that needs it."""
-    stages = ("embed", "curate", "autoencoder")
-    paths = {stage: [shard.path for shard in run.shards(stage)] for stage in stages}
+    stages = {stage: run.stages()[stage].path for stage in ("pack", "shift", "autoencoder")}
     settings = DECODER.model_copy(update=changes).model_dump(mode="json")
-    root = str(run.store.root.parent)
-    model, *latents = paths["autoencoder"]
-    made = DecoderObjective(root, paths["embed"], paths["curate"], model, latents, settings)
+    made = DecoderObjective(str(run.store.root.parent), stages, settings)
     if made.settings.network != "mlp":
         made.latent_shape = (LATENT, 1, 1)
     return made
 
 
 def every_row(rows: Rows) -> dict[str, Tensor]:
-    """Return all rows of all units by column, lists left out."""
+    """Return all rows of all units by column, half floats as fp32, word encodings left out."""
     units = [rows.load(unit) for unit, count in enumerate(rows.counts) if count]
-    dense = [name for name, values in units[0].items() if values.dtype != object]
-    return {name: torch.cat([torch.from_numpy(unit[name]) for unit in units]) for name in dense}
+    names = [name for name, values in units[0].items() if not name.endswith("_words")]
+    found = {name: torch.from_numpy(dense(joined([unit[name] for unit in units]))) for name in names}
+    return {
+        name: values.float() if values.dtype == torch.float16 else values for name, values in found.items()
+    }

@@ -80,8 +80,15 @@ def commit_stage(
     run: Run, stage: str, outputs: dict[str, Output], inputs: Sequence[str] = ()
 ) -> StageManifest:
     """Commit the shards of a stage, close it and record it in the run."""
-    made_from = {name: run.stages()[name] for name in inputs}
     shards = [_commit_shard(run, stage, shard, output) for shard, output in outputs.items()]
+    return close_stage(run, stage, shards, inputs)
+
+
+def close_stage(
+    run: Run, stage: str, shards: Sequence[ShardManifest], inputs: Sequence[str] = ()
+) -> StageManifest:
+    """Close a stage over committed shards and record it in the run."""
+    made_from = {name: run.stages()[name] for name in inputs}
     total = RowCounts(rows_in=0, kept=0)
     for shard in shards:
         total = total + shard.rows

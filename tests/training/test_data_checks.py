@@ -7,24 +7,31 @@ import pyarrow as pa
 import pytest
 import torch
 
-from corgi.feeding.rows import DecoderRows, PriorRows
+from corgi.feeding.packed_rows import CaptionedRows, LatentRows
+from corgi.feeding.packed_set import PackedSet
 from corgi.settings.errors import InputError
 from corgi.settings.training import TrainingSettings
 from corgi.tables import schema
-from corgi.tables.manifest import RowCounts
+from corgi.tables.manifest import RowCounts, StageManifest
 from corgi.tables.run import Run
 from corgi.tables.schema import Split
 from corgi.training.data_checks import (
+    check_captioned_rows,
     check_picture_rows,
     check_pictures_differ,
-    check_prior_rows,
     check_spread,
     check_val_rows,
 )
+from tests.support.objectives import commit_pack
 from tests.support.tables import Output, Picture, commit_curate, commit_stage, some_pictures, tiny_run
 
 
-def _latents(run: Run) -> list[str]:
+def _packed(run: Run) -> PackedSet:
+    commit_pack(run)
+    return PackedSet.open(str(run.store.root.parent), run.stages()["pack"].path)
+
+
+def _latents(run: Run) -> StageManifest:
     outputs = {}
     for shard in run.shards("download"):
         rows = [
@@ -33,8 +40,7 @@ def _latents(run: Run) -> list[str]:
         ]
         table = pa.Table.from_pylist(rows, schema=schema.latents(4))
         outputs[shard.shard] = Output(RowCounts(rows_in=len(rows), kept=len(rows)), {"latents": table})
-    commit_stage(run, "autoencoder", outputs, ["download"])
-    return [shard.path for shard in run.shards("autoencoder")]
+    return commit_stage(run, "autoencoder", outputs, ["download"])
 
 
 @pytest.mark.parametrize(
@@ -47,11 +53,11 @@ def _latents(run: Run) -> list[str]:
 )
 def test_nothing_to_learn_from_is_one_line_that_says_what_is_missing(tmp_path, captions, split, told):
     run = tiny_run(tmp_path, [Picture(f"http://p.test/{n}", captions, split) for n in range(10)])
-    shards = run.embedded()
+    packed = _packed(run)
     with pytest.raises(InputError, match=told) as caught:
-        check_prior_rows(PriorRows(shards, Split.TRAIN), shards)
+        check_captioned_rows(packed, CaptionedRows(packed, Split.TRAIN))
     assert "\n" not in str(caught.value)
-    rows = DecoderRows(shards, _latents(run), Split.TRAIN)
+    rows = LatentRows(packed, run.store.listed(_latents(run)), Split.TRAIN)
     if split == "train":
         check_picture_rows(rows)
     else:
@@ -60,17 +66,18 @@ def test_nothing_to_learn_from_is_one_line_that_says_what_is_missing(tmp_path, c
 
 
 def test_captions_that_the_selection_keeps_back_are_named(tmp_path: Path) -> None:
-    run, pictures = tiny_run(tmp_path), some_pictures()
+    run = tiny_run(tmp_path)
+    pictures = some_pictures()
     commit_curate(run, pictures, {}, withheld=[picture.url for picture in pictures])
-    shards = run.embedded()
+    packed = _packed(run)
     with pytest.raises(InputError, match=r"captions be learnt from; .*; raise curate\.caption_share"):
-        check_prior_rows(PriorRows(shards, Split.TRAIN), shards)
+        check_captioned_rows(packed, CaptionedRows(packed, Split.TRAIN))
 
 
 def test_the_best_checkpoints_need_val_rows(tmp_path: Path) -> None:
     captions = (("a full one", "full"),)
-    shards = tiny_run(tmp_path, [Picture(f"http://p.test/{n}", captions) for n in range(5)]).embedded()
-    rows = PriorRows(shards, Split.VAL)
+    packed = _packed(tiny_run(tmp_path, [Picture(f"http://p.test/{n}", captions) for n in range(5)]))
+    rows = CaptionedRows(packed, Split.VAL)
     check_val_rows(rows, TrainingSettings())
     with pytest.raises(InputError, match=r"training\.keep_best=2 ranks checkpoints by val"):
         check_val_rows(rows, TrainingSettings(keep_best=2, eval_every_steps=1))

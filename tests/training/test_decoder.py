@@ -12,7 +12,7 @@ from torch import nn
 from corgi.diffusion.loss import from_x0
 from corgi.diffusion.shifted import ShiftTable
 from corgi.feeding.noise import Noise
-from corgi.feeding.rows import DecoderRows
+from corgi.feeding.packed_rows import LatentRows
 from corgi.models.denoiser import LatentDenoiser
 from corgi.models.networks import NETWORKS
 from corgi.models.picture_decoder import PictureDecoder, to_bytes
@@ -191,17 +191,21 @@ def test_a_network_that_does_not_fit_the_latents_is_one_line(network, shape, wor
     check_network(settings, (8, 8, 8))
 
 
-def test_a_decoder_with_neighbours_sees_others_latents_in_training_and_painting(run):
-    """Every row's neighbours are other train pictures' latents; loaded again, the decoder looks at the same table."""
+@pytest.mark.parametrize(
+    "stages", [("pack", "shift", "autoencoder"), ("embed", "curate", "autoencoder")], ids=str
+)
+def test_a_decoder_with_neighbours_sees_others_latents_in_training_and_painting(run, stages):
+    """Every row's neighbours are other train pictures' latents; loaded again, the decoder looks at the same table,
+    also one that was trained before there was a training table."""
     objective = decoder_objective(run, neighbours=2)
     rows, table = objective.rows(), objective.neighbours
     assert table is not None
     for unit, count in enumerate(rows.counts):
         if count:
             loaded = rows.load(unit)
-            nearest = table.nearest(loaded["image"])
+            nearest = table.nearest(loaded["image"].astype(np.float32))
             assert np.array_equal(loaded["neighbours"], table.latents(nearest))
-            own = DecoderRows(objective.shards, objective.latents, Split.TRAIN).uids(unit)
+            own = LatentRows(objective.packed, objective.latents, Split.TRAIN).uids(unit)
             assert not any(uid in seen for uid, seen in zip(own, table.names(nearest), strict=True))
     torch.manual_seed(0)
     model = objective.model()
@@ -213,7 +217,6 @@ def test_a_decoder_with_neighbours_sees_others_latents_in_training_and_painting(
         RowCounts(rows_in=1, kept=1), files={"decoder": (".safetensors", save(state))}, settings=settings
     )
     commit_stage(run, "decoder", {"all": output})
-    stages = ("embed", "curate", "autoencoder")
     inputs = {stage: tuple(shard.path for shard in run.shards(stage)) for stage in stages}
     committed = run.shards("decoder")[0].model_copy(update={"inputs": inputs})
     loaded = load_decoder(run.store, committed, run.shards("autoencoder")[0])

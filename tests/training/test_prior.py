@@ -15,7 +15,6 @@ from corgi.diffusion.schedule import Schedule
 from corgi.feeding.feed import Feed
 from corgi.feeding.noise import Noise
 from corgi.feeding.order import Order
-from corgi.feeding.rows import PriorRows
 from corgi.flow.context import Context
 from corgi.models.prior import Prior
 from corgi.models.text_prior import Sampling, TextPrior
@@ -67,7 +66,7 @@ def test_words_follow_their_captions_through_order_batches_and_padding(run: Run)
             [chosen] = {
                 (uid, ordinal)
                 for (uid, ordinal), vector in _captions(run).items()
-                if np.allclose(vector, text[row], atol=1e-6)
+                if np.allclose(vector, text[row], atol=1e-3)
             }
             expected = word_state(*chosen)[:4]
             assert torch.equal(words[row, : len(expected)], torch.from_numpy(expected).float())
@@ -106,7 +105,7 @@ def test_words_that_were_not_encoded_are_refused_before_anything_is_trained(run:
     if has:
         add_words(run)
     settings = PRIOR.model_copy(update={**WITH_WORDS, **change})
-    stage = PriorStage()
+    stage = PriorStage(reads_words=True)
     inputs = {name: run.stages()[name] for name in stage.inputs}
     context = Context(stage, RECIPE, run.store, run, inputs, "key")
     with pytest.raises(SettingsError, match=r"num_text_tokens=4.*set prior\.num_text_tokens=0"):
@@ -209,10 +208,8 @@ def test_evaluate_gives_the_cosines_of_dalle2_pytorch_under_its_names(run):
     assert isinstance(model, Prior)
     torch.nn.init.normal_(model.head[-1].weight, std=0.3)  # pyright: ignore[reportArgumentType]
     figures = objective.evaluate(model)
-    rows = PriorRows(objective.shards, Split.VAL)
-    units = [rows.load(unit) for unit, count in enumerate(rows.counts) if count]
-    image = np.concatenate([unit["image"] for unit in units])
-    text = np.concatenate([unit["full"][:, 0] for unit in units])
+    val = every_row(objective.split(Split.VAL))
+    image, text = val["image"].numpy(), val["full"][:, 0].numpy()
     prior = TextPrior(model, objective.process)
     sampled = prior.sample(torch.from_numpy(text), range(len(text)), Sampling(8)).numpy()
     own, true = (sampled * text).sum(1), (image * text).sum(1)
@@ -314,7 +311,7 @@ def test_the_cosines_shown_are_those_whose_mean_is_reported(run):
     [cosines] = objective.show(model).histograms.values()
     assert (cosines == next(iter(objective.show(model).histograms.values()))).all()
     told = objective.evaluate(model)["similarity with original image [steps=8]"]
-    assert len(cosines) == sum(PriorRows(objective.shards, Split.VAL).counts)
+    assert len(cosines) == sum(objective.split(Split.VAL).counts)
     assert float(cosines.mean()) == pytest.approx(told, abs=1e-6)
 
 

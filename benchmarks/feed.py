@@ -1,0 +1,132 @@
+"""What a worker reads before its first batch and after: `python -m benchmarks.feed [--shards N] [--folder F]`.
+
+The store is simulated (benchmarks/simulated_set.py): the index of 40,000 shards is real, rows are those of one shard. Vectors are as wide as
+those of corgi.yaml, one caption per picture, no words.
+"""
+
+import argparse
+import resource
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from benchmarks.figures import Figures
+from benchmarks.simulated_set import SPLITS, CountingDisk, SimulatedSet, commit_simulated, opened
+from corgi.feeding.feed import Feed, dense, rows_between
+from corgi.feeding.order import Order, lanes_for
+from corgi.feeding.packed_rows import CaptionedRows
+from corgi.settings.recipe import load
+from corgi.settings.training import TrainingSettings
+from corgi.tables.row_groups import RowGroups
+from corgi.tables.schema import Split
+
+HOME = Path(__file__).resolve().parents[1]
+DIM = 1536
+ROUNDS = 3
+RATE_LANES, RATE_BATCH = 64, 1024
+STEPS = {1: 150, 8: 600, 64: 3000}
+"""Steps by number of workers: each worker reads some tens of row groups."""
+
+
+class Place(NamedTuple):
+    """Where the simulated table is."""
+
+    root: Path
+    stage: str
+    template: RowGroups
+
+
+def main(arguments: list[str]) -> int:
+    """Measure; print and keep the figures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--shards", type=int, default=40_000)
+    parser.add_argument("--folder", type=Path, default=None, help="where the simulated store is put")
+    options = parser.parse_args(arguments)
+    figures = Figures("feed", "pyarrow", "numpy")
+    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+        root = Path(folder)
+        place = Place(root, *commit_simulated(root, options.shards, DIM, SPLITS))
+        packed, disk = start(place, options.shards, figures)
+        training = load(str(HOME / "pipelines/recipes/corgi.yaml"), []).prior.training
+        for world in (8, 64):
+            first_batch(packed, disk, training, world, figures)
+        evaluation(packed, disk, figures)
+        rates(packed, disk, figures)
+    figures.write()
+    return 0
+
+
+def start(place: Place, shards: int, figures: Figures) -> tuple[SimulatedSet, CountingDisk]:
+    """Open the table as every worker does at every start."""
+    taken: list[float] = []
+    for _ in range(ROUNDS):
+        begun = time.perf_counter()
+        packed, disk = opened(*place)
+        rows = CaptionedRows(packed, Split.TRAIN)
+        check(sum(rows.counts) == SPLITS["train"] * shards)
+        taken.append(time.perf_counter() - begun)
+    figures.add_rounds(f"feed_start_{shards}_shards_seconds", taken, "s", "<=5")
+    figures.add(f"feed_start_{shards}_shards_read", disk.num_bytes / 1e6, "MB", "<=50")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    figures.add(f"feed_start_{shards}_shards_peak_memory", peak, "MiB")
+    return packed, disk
+
+
+def first_batch(
+    packed: SimulatedSet, disk: CountingDisk, training: TrainingSettings, world: int, figures: Figures
+) -> None:
+    """Make rank 0's first batch of corgi.yaml, cold."""
+    rows = CaptionedRows(packed, Split.TRAIN)
+    num_lanes = lanes_for(training.global_batch, training.lanes)
+    order = Order(rows.counts, 0, num_lanes, training.shuffle_window)
+    before, begun = disk.num_bytes, time.perf_counter()
+    feed = Feed(rows, order, training.global_batch, (0, world))
+    feed.batch(0)
+    seconds = time.perf_counter() - begun
+    feed.close()  # the units asked for ahead are read too
+    lanes = num_lanes // world
+    group = packed.template.starts[1]
+    figures.add(f"feed_first_batch_{world}_workers_seconds", seconds, "s")
+    figures.add(f"feed_first_batch_{world}_workers_read", (disk.num_bytes - before) / 2**20, "MiB", "<=1024")
+    windows = (disk.num_bytes - before) / group / lanes
+    figures.add(f"feed_first_batch_{world}_workers_row_groups_per_lane", windows, "")
+
+
+def evaluation(packed: SimulatedSet, disk: CountingDisk, figures: Figures) -> None:
+    """Read the rows that the prior's evaluation measures."""
+    before, begun = disk.num_bytes, time.perf_counter()
+    rows = CaptionedRows(packed, Split.VAL)
+    found = rows_between(rows, range(512))
+    check(dense(found["full"]).shape == (512, 1, DIM))
+    figures.add("feed_val_rows_seconds", time.perf_counter() - begun, "s", "<=60")
+    figures.add("feed_val_rows_read", (disk.num_bytes - before) / 2**20, "MiB")
+
+
+def rates(packed: SimulatedSet, disk: CountingDisk, figures: Figures) -> None:
+    """Read on as one worker of several: CPU and bytes per row must not depend on how many there are."""
+    rows = CaptionedRows(packed, Split.TRAIN)
+    cpu, read = {}, {}
+    for world, steps in STEPS.items():
+        order = Order(rows.counts, 0, RATE_LANES, 16)
+        feed = Feed(rows, order, RATE_BATCH, (0, world))
+        before, begun = disk.num_bytes, time.process_time()
+        count = sum(len(batch.positions) for batch in feed.batches(0, steps))
+        cpu[world] = (time.process_time() - begun) / count
+        feed.close()
+        read[world] = (disk.num_bytes - before) / count
+        figures.add(f"feed_{world}_workers_rows_per_cpu_second", 1 / cpu[world], "rows/CPU-s")
+        figures.add(f"feed_{world}_workers_bytes_per_row", read[world], "B")
+    figures.add("feed_cpu_per_row_64_over_1_workers", cpu[64] / cpu[1], "x", "<=1.1")
+    figures.add("feed_bytes_per_row_64_over_1_workers", read[64] / read[1], "x", "<=1.1")
+
+
+def check(is_right: bool) -> None:
+    """End the benchmark if what was read is not what was asked for."""
+    if not is_right:
+        raise SystemExit("the rows read are not those of the simulated table")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,134 @@
+"""Training rows out of the training table: a unit is a row group, vectors stay half floats, captions are as many as they are."""
+
+# pyright: reportMissingTypeStubs=false, reportUnknownArgumentType=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyarrow has no types
+
+from collections.abc import Iterable, Sequence
+from itertools import groupby, pairwise
+
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Float, Int
+
+from corgi.feeding.packed_set import GroupedFile, PackedSet, Unit
+from corgi.feeding.word_states import WordStates, side_by_side
+from corgi.settings.errors import StorageError
+from corgi.tables.arrow import pc
+from corgi.tables.embedded import rows_of
+from corgi.tables.schema import Split
+from corgi.tables.stage_index import ListedShard
+
+LATENTS_TABLE = "latents"
+
+
+class CaptionedRows:
+    """Kept pictures of a split that have a full caption which may be learned from: image vector, caption vectors, words."""
+
+    def __init__(self, packed: PackedSet, split: Split, words: WordStates | None = None) -> None:
+        """Take the row groups with such a row; they, and the words of their captions, are read when a unit is loaded.
+
+        Where words can only be read by shard, a unit is all row groups of one.
+        """
+        chosen = [(unit, group.captioned) for unit, group in packed.units(split) if group.captioned]
+        self._packed, self._words = packed, words
+        self._units: list[list[Unit]] = []
+        self.counts: list[int] = []
+        whole = words is not None and not words.are_grouped
+        for _, parts in groupby(chosen, lambda each: each[0].shard if whole else each[0]):
+            units, counts = zip(*parts, strict=True)
+            self._units.append(list(units))
+            self.counts.append(sum(counts))
+
+    def load(self, unit: int) -> dict[str, np.ndarray]:
+        """Return `image` [n, d], `full` and `coarse` [n] of arrays [captions, d], and their counts; half floats.
+
+        With words also `full_words` and `coarse_words`, [n, MAX_CAPTIONS] of token states [tokens, width].
+        """
+        names = ["image", "full", "coarse"]
+        names += ["uid", "full_row", "coarse_row"] if self._words else []
+        parts = [self._packed.read(part, names) for part in self._units[unit]]
+        table = pa.concat_tables(parts)
+        table = table.filter(pc.greater(pc.list_value_length(table["full"]), 0))
+        loaded = {"image": half_matrix(table["image"])}
+        for kind in ("full", "coarse"):
+            loaded[kind] = ragged(table[kind])
+            loaded[f"num_{kind}"] = np.array([len(rows) for rows in loaded[kind]], np.int64)
+        return {**loaded, **self._words_of(unit, table, loaded)} if self._words else loaded
+
+    def _words_of(self, unit: int, table: pa.Table, loaded: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Return the token states of the captions of a table's rows, both kinds in one read of the shard."""
+        assert self._words is not None
+        counts = {kind: loaded[f"num_{kind}"] for kind in ("full", "coarse")}
+        rows = [np.asarray(table[f"{kind}_row"].combine_chunks().flatten()) for kind in counts]
+        uid = np.array(table["uid"].to_pylist(), dtype=object)
+        uids = np.concatenate([np.repeat(uid, count) for count in counts.values()]).tolist()
+        states = self._words.of(self._units[unit][0].shard, np.concatenate(rows).astype(np.int64), uids)
+        number = int(counts["full"].sum())
+        return {
+            "full_words": side_by_side(states[:number], counts["full"]),
+            "coarse_words": side_by_side(states[number:] or [states[0][:0]], counts["coarse"]),
+        }
+
+
+class LatentRows:
+    """Kept pictures of a split: image vector and latent; no caption is needed."""
+
+    def __init__(self, packed: PackedSet, latents: Iterable[ListedShard], split: Split) -> None:
+        """Take the row groups of a split and the shards of latents, which are matched by name."""
+        by_name = {shard.shard: shard for shard in latents}
+        self._latents = [by_name[name] for name in packed.names]
+        self._files = [GroupedFile.of(shard, LATENTS_TABLE) for shard in self._latents]
+        chosen = packed.units(split)
+        self._packed, self._units = packed, [unit for unit, _ in chosen]
+        self.counts: Sequence[int] = [group.rows for _, group in chosen]
+
+    def load(self, unit: int) -> dict[str, np.ndarray]:
+        """Return `image` [n, d] and `latent` [n, l], half floats.
+
+        Raises:
+            StorageError: the latents are not those of the same pictures.
+
+        """
+        rows = self._packed.read(self._units[unit], ["uid", "image"])
+        latents = self._read(self._units[unit], rows["uid"])
+        if not latents["uid"].equals(rows["uid"]):
+            shard = self._latents[self._units[unit].shard]
+            raise StorageError(
+                f"{shard.path}: the latents are not those of the pictures in the training table; both are safe; rerun with --only autoencoder --force"
+            )
+        return {"image": half_matrix(rows["image"]), "latent": half_matrix(latents["latent"])}
+
+    def uids(self, unit: int) -> list[str]:
+        """Return the uids of a unit's rows."""
+        return self._packed.read(self._units[unit], ["uid"])["uid"].to_pylist()
+
+    def _read(self, unit: Unit, uids: pa.ChunkedArray) -> pa.Table:
+        """Return the latents of a row group. A shard of 0.1 has other row groups: it is read whole."""
+        file = self._files[unit.shard]
+        if file is not None:
+            return self._packed.store.read_row_group(file, LATENTS_TABLE, file.groups, unit.group)
+        whole = self._packed.store.read(self._latents[unit.shard], LATENTS_TABLE)
+        rows = rows_of(uids.to_pylist(), whole["uid"].to_pylist())
+        return whole.take(pa.array(rows[rows >= 0]))
+
+
+def half_matrix(column: pa.ChunkedArray) -> Float[np.ndarray, "rows dim"]:
+    """Return a column of vectors as half floats, a copy of its own."""
+    return np.array(column.combine_chunks().flatten()).reshape(len(column), column.type.list_size)
+
+
+def ragged(column: pa.ChunkedArray) -> np.ndarray:
+    """Return a column of lists of vectors, [rows] of arrays [vectors, dim], half floats that share memory."""
+    lists = column.combine_chunks()
+    dim = lists.type.value_type.list_size
+    values = np.asarray(lists.flatten().flatten()).reshape(-1, dim)
+    found = np.empty(len(lists), dtype=object)
+    for row, (first, last) in enumerate(pairwise(_offsets(lists))):
+        found[row] = values[first:last]
+    return found
+
+
+def _offsets(lists: pa.ListArray) -> Int[np.ndarray, "rows_and_one"]:
+    return np.concatenate([[0], np.cumsum(lists.value_lengths().to_numpy(zero_copy_only=False))]).astype(
+        np.int64
+    )

@@ -1,0 +1,91 @@
+"""The word encodings of captions, read where the embed stage put them: by row group, or whole from shards of 0.1."""
+
+# pyright: reportMissingTypeStubs=false, reportUnknownArgumentType=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyarrow has no types
+
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Float, Int
+
+from corgi.feeding.captions import MAX_CAPTIONS
+from corgi.feeding.packed_set import GroupedFile
+from corgi.tables.stage_index import ListedShard
+from corgi.tables.store import Store
+
+TOKENS_TABLE = "caption_tokens"
+
+
+class WordStates:
+    """The token states that one text encoder gave the captions of each shard."""
+
+    def __init__(
+        self, store: Store, names: Sequence[str], embedded: Iterable[ListedShard], encoder: str
+    ) -> None:
+        """Take the embedded shards, which are matched by name; states are read when they are asked for."""
+        by_name = {shard.shard: shard for shard in embedded}
+        self._store, self._column = store, f"{encoder}/tokens"
+        self._shards = [by_name[name] for name in names]
+        self._files = [GroupedFile.of(shard, TOKENS_TABLE) for shard in self._shards]
+
+    @property
+    def are_grouped(self) -> bool:
+        """Return whether every shard is read by row group; a shard of 0.1 is read whole."""
+        return all(file is not None for file in self._files)
+
+    def of(
+        self, shard: int, rows: Int[np.ndarray, "captions"], uids: Sequence[str]
+    ) -> list[Float[np.ndarray, "tokens width"]]:
+        """Return the states of the captions at some rows of a shard's captions, half floats; `uids` are their pictures'.
+
+        Raises:
+            AssertionError: the states are not those of these captions.
+
+        """
+        table, rows = self._read(shard, rows)
+        chosen = table.take(pa.array(rows))
+        if chosen["uid"].to_pylist() != list(uids):
+            raise AssertionError(
+                f"shard {self._shards[shard].shard}: caption vectors and word encodings are not of the same captions"
+            )
+        lists = chosen[self._column].combine_chunks()
+        flat = lists.flatten()
+        states = np.asarray(flat.flatten()).reshape(-1, flat.type.list_size)
+        ends = np.cumsum(lists.value_lengths().to_numpy(zero_copy_only=False))
+        return [states[first:last] for first, last in pairwise([0, *ends.tolist()])]
+
+    def _read(
+        self, shard: int, rows: Int[np.ndarray, "captions"]
+    ) -> tuple[pa.Table, Int[np.ndarray, "captions"]]:
+        """Return the row groups that hold some rows, one after the other, and where the rows are in them."""
+        columns, file = ["uid", self._column], self._files[shard]
+        if file is None:
+            return self._store.read(self._shards[shard], TOKENS_TABLE, columns), rows
+        ends = np.cumsum(np.array(file.groups.rows, np.int64))
+        group = np.searchsorted(ends, rows, side="right")
+        wanted = np.unique(group)
+        tables = [
+            self._store.read_row_group(file, TOKENS_TABLE, file.groups, int(number), columns)
+            for number in wanted
+        ]
+        sizes = np.array([table.num_rows for table in tables], np.int64)
+        begins = np.cumsum(sizes) - sizes
+        at = np.searchsorted(wanted, group)
+        return pa.concat_tables(tables), rows - (ends - np.array(file.groups.rows))[group] + begins[at]
+
+
+def side_by_side(
+    states: Sequence[Float[np.ndarray, "tokens width"]], counts: Int[np.ndarray, "rows"]
+) -> np.ndarray:
+    """Lay the states of each row's captions side by side, [rows, MAX_CAPTIONS] of arrays [tokens, width]; the rest are empty."""
+    listed = np.empty((len(counts), MAX_CAPTIONS), dtype=object)
+    nothing = states[0][:0] if states else np.zeros((0, 1), np.float16)
+    for cell in np.ndindex(listed.shape):
+        listed[cell] = nothing
+    left = iter(states)
+    for row, count in enumerate(counts.tolist()):
+        for slot in range(count):
+            listed[row, slot] = next(left)
+    return listed
