@@ -98,9 +98,25 @@ PROMISES: dict[int, tuple[str, str]] = {
     33: ("Same inputs, same bytes", "sorted plans, fixed writer settings, no times in data files"),
     34: ("wandb down is no outage", "bounded queue; `metrics.jsonl` always written"),
     35: ("Failure speaks", "one line: what is wrong, what is safe, what to do next; exit code by class"),
+    36: (
+        "A spot notice becomes a checkpoint before the machine goes",
+        "a watcher per machine drains its Ray node; Ray Train tells the workers; they save at one step",
+    ),
     37: (
         "A host that was cut off and comes back changes nothing",
         "Ray gives it up and starts its work elsewhere; what it still commits has the same key and the same bytes",
+    ),
+    38: (
+        "A lost head costs no committed work",
+        "nothing is kept on the head; the job is submitted again to a new one",
+    ),
+    39: (
+        "A job that is stopped and submitted again goes on",
+        "committed shards by key, trainings by their newest checkpoint; one holder per run",
+    ),
+    40: (
+        "Nodes follow the flow, and idle ones are given back",
+        "fixed pools, asked for at once; label selectors keep CPU work off GPU nodes; nothing refers to a pool's objects after it",
     ),
 }
 
