@@ -16,7 +16,7 @@ from corgi.feeding.pack import GROUPS_FACT, ROWS_TABLE, WITHHELD_FACT, sizes_of
 from corgi.feeding.packed_set import PackedSet, Unit
 from corgi.storage.disk import Disk
 from corgi.tables.manifest import FileEntry, RowCounts, ShardEntry, StageManifest
-from corgi.tables.row_groups import ROW_GROUPS_FACT, RowGroups, write_row_groups
+from corgi.tables.row_groups import ROW_GROUPS_FACT, RowGroups, cut, write_row_groups
 from corgi.tables.schema import packed
 from corgi.tables.stage_index import ListedShard
 from corgi.tables.store import Store
@@ -115,7 +115,7 @@ def _vectors(values: np.ndarray) -> pa.Array:
 def _listed(number: int, template: RowGroups, splits: dict[str, int]) -> ListedShard:
     """Return what a shard's manifest would say; hashes are as random as real ones, so that the index is as large."""
     groups = {**template.as_fact(), "digests": os.urandom(len(template.digests)).hex()}
-    names = [name for name, count in splits.items() for _ in sizes_of([name] * count)]
+    names = [name for name, count in splits.items() for _ in cut(count)]
     facts = {
         GROUPS_FACT: [[name, rows, rows] for name, rows in zip(names, template.rows, strict=True)],
         WITHHELD_FACT: 0,
