@@ -53,8 +53,8 @@ def test_rows_are_counted_without_opening_a_table(tmp_path, monkeypatch):
 
 def test_pictures_of_a_selection_without_counts_are_counted(tmp_path):
     run = finished(tmp_path, counted=False)
-    paths = [[m.path for m in run.shards(stage)] for stage in ("download", "curate")]
-    rows = PictureRows(str(run.store.root.parent), *paths, Split.TRAIN, 8)
+    images, selections = ([m.path for m in run.shards(stage)] for stage in ("download", "curate"))
+    rows = PictureRows(str(run.store.root.parent), images, selections, Split.TRAIN, 8)
     assert sum(rows.counts) == len(TRAIN) - len(DROPPED)
 
 
