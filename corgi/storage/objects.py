@@ -124,6 +124,7 @@ class ObjectStorage(Storage):
         return bytes(self._store.get_range(name, start=offset, length=length))
 
     @override
+    @patient
     @_as_os_error
     def measure(self, name: str) -> tuple[int, str]:
         size, total = 0, hashlib.sha256()

@@ -170,7 +170,7 @@ def backward(engine: "DeepSpeedEngine", loss: Tensor, weight: float = 1.0) -> No
 
 
 def outcome(engine: "DeepSpeedEngine") -> Callable[[], bool]:
-    """Return what tells whether the step just taken was skipped, the same on every rank.
+    """Return a call that returns whether the step just taken was skipped, the same on every rank.
 
     At stage 0 the answer may still be on its way from the device. DeepSpeed's own optimizers have waited for theirs.
     """

@@ -77,7 +77,7 @@ def train_loop(
 
 
 class _Taken(NamedTuple):
-    """A step that was taken: its number from 0, its metrics and their weights by micro-batch, and what tells whether it was skipped."""
+    """A step that was taken: its number from 0, its metrics and their weights by micro-batch, and a call that returns whether it was skipped."""
 
     step: int
     metrics: list[dict[str, torch.Tensor]]

@@ -11,7 +11,22 @@ from tests.support.waiting import PATIENCE_S
 
 HOME = Path(__file__).resolve().parents[2]
 _PARENT = """
-import json, os, runpy, sys
+import atexit, json, os, runpy, sys, traceback
+
+ended = {}
+
+# Registered first, so it runs last: a fork's C++ threads cannot be joined, and destructors would abort it.
+@atexit.register
+def leave():
+    if "code" in ended:
+        try:
+            sys.stdout.flush()
+            sys.stderr.flush()
+        except BrokenPipeError:
+            traceback.print_exc()
+            ended["code"] = 120  # as Python ends when its last flush fails
+        os._exit(ended["code"])
+
 import corgi.flow.command
 
 for script in dict.fromkeys(command[0] for command in json.loads(sys.argv[3])):
@@ -26,7 +41,13 @@ for number, command in enumerate(json.loads(sys.argv[3])):
             os.dup2(os.open(f"{folder}/{number}.{name}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
         sys.argv = command
         sys.path.insert(0, os.path.dirname(os.path.abspath(command[0])))
-        runpy.run_path(command[0], run_name="__main__")
+        try:
+            ended["code"] = 1
+            runpy.run_path(command[0], run_name="__main__")
+            ended["code"] = 0
+        except SystemExit as stop:
+            ended["code"] = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+            raise
         sys.exit()
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     with open(f"{folder}/codes", "a" if number else "w") as codes:

@@ -29,7 +29,9 @@ def place(run: Run, stage: str) -> Path:
 def test_the_index_says_what_the_manifests_say(run: Run, stage: str) -> None:
     listed = run.store.listed(run.stages()[stage])
     assert listed == [ListedShard.of(manifest) for manifest in run.shards(stage)]
-    assert sum((shard.rows.rejected.get(Reason.EXACT_DUPLICATE, 0) for shard in listed), 0) == (stage == "curate")
+    assert sum((shard.rows.rejected.get(Reason.EXACT_DUPLICATE, 0) for shard in listed), 0) == (
+        stage == "curate"
+    )
 
 
 def test_a_reader_opens_no_manifest_of_a_shard(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

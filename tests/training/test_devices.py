@@ -13,6 +13,7 @@ from corgi.feeding.noise import Noise
 from corgi.models.text_prior import Sampling, TextPrior
 from corgi.tables.run import Run
 from corgi.training.ema import Ema
+from corgi.training.masters import shapes, shares
 from corgi.training.progress import Means
 from tests.support.fake_cuda import CUDA, Watch, fake_cuda, to_cuda
 from tests.support.objectives import (
@@ -185,10 +186,10 @@ def test_averages_and_means_do_not_wait(run: Run) -> None:
     model = prior_objective(run).model()
     with fake_cuda() as watch:
         model = to_cuda(model)
-        ema, means = Ema(model, 0.9, keeper=True), Means()
+        ema, means = Ema(shares(model), shapes(model), 0.9, CUDA), Means()
         watch.syncs.clear()
         watch.copies.clear()
-        ema.update(model, 3)
+        ema.update(3)
         means.add([{"loss": torch.zeros((), device=CUDA)}], [1.0])
     check_cost(watch, 0)
 
