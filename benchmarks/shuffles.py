@@ -1,6 +1,6 @@
 """Exact duplicates of made rows by Ray Data's group-by and by curate's exchange between tasks: `make bench-shuffles`.
 
-Each runs alone in a process that starts its own Ray. The reason for the choice is docs/decisions/0013-curate-tasks.md.
+Each runs alone in a process that starts its own Ray. The reason for the choice is docs/decisions/0014-curate-tasks.md.
 """
 
 import argparse
