@@ -8,6 +8,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from PIL import Image
@@ -186,8 +187,10 @@ def test_the_script_and_the_library_paint_the_same_picture_for_the_same_seed(run
     paths = sorted(tmp_path.glob("red-heart-*"))
     assert [path.name.rpartition("-")[2] for path in paths] == ["3.png", "4.png"]
     for path, picture in zip(paths, painted, strict=True):
-        with Image.open(path) as stored:
-            assert stored.tobytes() == picture.tobytes()
+        with Image.open(
+            path
+        ) as stored:  # painted among other captions: docs/generate.md states the tolerance
+            assert np.abs(np.asarray(stored, np.int16) - np.asarray(picture, np.int16)).max() <= 1
     assert painted[0].tobytes() != painted[1].tobytes()
 
 
