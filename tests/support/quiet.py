@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 
 MOST_LINES = 60
 _STAGES = "plan|download|tower|features|embed|curate|shift|pack|prior|autoencoder|autoencoder fit|latents|decoder|evaluate"
-_PROGRESS = r"\d+ of \d+ (shard|step|picture)s(, .+)?"
+_PROGRESS = r"\d+ of \d+ (shard|step|task|picture)s(, .+)?"
 _COUNTS = r"\d+ in = \d+ kept \+ \d+ rejected( \([a-z_]+ \d+(, [a-z_]+ \d+)*\))?"
 _BESIDE = r"runs beside what follows|follows [a-z]+, shard by shard"
 OURS = tuple(
