@@ -69,6 +69,7 @@ COVERED_ELSEWHERE = {
     "corgi.models.pretrained_codec": "latents/test_pretrained.py",
     "corgi.models.prior_config": "inference/test_export_prior.py",
     "corgi.models.spatial_autoencoder": "models/test_latent_spaces.py",
+    "corgi.models.spatial_denoiser": "models/test_networks.py",
     "corgi.names": "diffusion/test_samplers.py",
     "corgi.planning.merge": "planning/test_stage.py",
     "corgi.planning.partition": "planning/test_stage.py",

@@ -5,13 +5,13 @@
 
 from dataclasses import dataclass
 
-import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from corgi.diffusion.shifted import ShiftTable
-from corgi.models.condition import ImageCondition, beside_neighbours
+from corgi.models.condition import ImageCondition
 from corgi.models.embedding import sinusoidal_embedding
+from corgi.models.spatial_denoiser import SpatialDenoiser
 from corgi.models.transformer import Attention, FeedForward, View
 
 
@@ -56,11 +56,8 @@ class ConditionedBlock(nn.Module):
         return tokens + gate * self.feed_forward(self.feed_forward_norm(tokens) * (1 + scale) + shift)
 
 
-class DiT(nn.Module):
-    """Denoise a latent of shape (channels, side, side) as a sequence of patches; flat latents come and go as all networks' do.
-
-    The embedding is standardised by a one-cluster table, which travels with the state dict. The last layer starts at zero.
-    """
+class DiT(SpatialDenoiser):
+    """A plane as a sequence of patches; the embedding is added to the time. The last layer starts at zero."""
 
     positions: Float[Tensor, "length width"]
 
@@ -73,14 +70,13 @@ class DiT(nn.Module):
         neighbours: int = 0,
     ) -> None:
         """Build the network, which reads the latents of `neighbours` train pictures; ValueError when patches do not tile the latent or the heads do not divide the width."""
-        super().__init__()
         if len(latent_shape) != 3 or latent_shape[1] != latent_shape[2] or latent_shape[1] % sizes.patch:
             raise ValueError(f"patches of {sizes.patch} do not tile a latent of shape {latent_shape}")
         if sizes.width % sizes.heads or sizes.width % 4:
             raise ValueError(f"width {sizes.width} must be a multiple of 4 and of {sizes.heads} heads")
         width, patch = sizes.width, sizes.patch
-        self.latent_shape, self.patch = latent_shape, patch
-        self.embedding_table = ShiftTable.from_state(embedding_table.state_dict())
+        super().__init__(latent_shape, embedding_table)
+        self.patch = patch
         self.input = nn.Linear((1 + neighbours) * latent_shape[0] * patch**2, width)
         self.time = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
         self.condition = ImageCondition(embedding_table.dim, width, knows_level=knows_level)
@@ -91,29 +87,21 @@ class DiT(nn.Module):
         nn.init.zeros_(self.output.bias)
         self.register_buffer("positions", positions(width, latent_shape[1] // patch), persistent=False)
 
-    def forward(
+    def on_plane(
         self,
-        latent: Float[Tensor, "batch latent_dim"],
+        planes: Float[Tensor, "batch planes side side"],
         t: Int[Tensor, "batch"],
-        embedding: Float[Tensor, "batch embedding_dim"],
-        drop_mask: Bool[Tensor, "batch"],
-        level: Float[Tensor, "batch"] | None = None,
-        neighbours: Float[Tensor, "batch number latent_dim"] | None = None,
-    ) -> Float[Tensor, "batch latent_dim"]:
-        """Predict what the objective asks for, in float32 at least; the arguments are those of `corgi.models.unet.UNet`."""
-        dtype = self.output.weight.dtype
-        standardised = self.embedding_table.whiten(embedding, torch.zeros_like(t))
-        vector, _ = self.condition(standardised, drop_mask, level)
-        time = self.time(sinusoidal_embedding(t, vector.shape[1]).to(dtype))
+        vector: Float[Tensor, "batch width"],
+        tokens: Float[Tensor, "batch tokens token_width"] | None,
+    ) -> Float[Tensor, "batch channels side side"]:
+        """Apply the transformer to patches of the planes; the embedding has no tokens here."""
+        time = self.time(sinusoidal_embedding(t, vector.shape[1]).to(self.output.weight.dtype))
         condition = nn.functional.silu(time + vector)
-        seen = latent if neighbours is None else beside_neighbours(latent, neighbours, drop_mask)
-        picture = seen.to(dtype).view(len(seen), -1, *self.latent_shape[1:])
-        tokens = self.input(to_patches(picture, self.patch))
-        tokens = tokens + self.positions.to(tokens.dtype)
+        patches = self.input(to_patches(planes, self.patch))
+        patches = patches + self.positions.to(patches.dtype)
         for block in self.blocks:
-            tokens = block(tokens, condition)
-        answer = from_patches(self.output(self.norm(tokens)), self.latent_shape, self.patch)
-        return answer.flatten(1).to(torch.promote_types(latent.dtype, torch.float32))
+            patches = block(patches, condition)
+        return from_patches(self.output(self.norm(patches)), self.latent_shape, self.patch)
 
 
 def positions(width: int, side: int) -> Float[Tensor, "length width"]:

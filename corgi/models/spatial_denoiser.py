@@ -1,0 +1,63 @@
+"""What the decoder networks with a plane have in common: latents come and go flat, and the embedding is standardised first."""
+
+from abc import ABC, abstractmethod
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from corgi.diffusion.shifted import ShiftTable
+from corgi.models.condition import ImageCondition, beside_neighbours
+
+
+class SpatialDenoiser(nn.Module, ABC):
+    """Denoise a latent of shape (channels, side, side), given an image embedding.
+
+    The embedding is standardised by a one-cluster table, which travels with the state dict. A network of this kind sets
+    `condition` and answers on the plane.
+    """
+
+    condition: ImageCondition
+
+    def __init__(self, latent_shape: tuple[int, ...], embedding_table: ShiftTable) -> None:
+        """Keep the shape and a copy of the table."""
+        super().__init__()
+        self.latent_shape = latent_shape
+        self.embedding_table = ShiftTable.from_state(embedding_table.state_dict())
+
+    @abstractmethod
+    def on_plane(
+        self,
+        planes: Float[Tensor, "batch planes side side"],
+        t: Int[Tensor, "batch"],
+        vector: Float[Tensor, "batch width"],
+        tokens: Float[Tensor, "batch tokens token_width"] | None,
+    ) -> Float[Tensor, "batch channels side side"]:
+        """Return the prediction; `planes` are the noisy latent, then the planes of whatever else is seen."""
+
+    def forward(
+        self,
+        latent: Float[Tensor, "batch latent_dim"],
+        t: Int[Tensor, "batch"],
+        embedding: Float[Tensor, "batch embedding_dim"],
+        drop_mask: Bool[Tensor, "batch"],
+        level: Float[Tensor, "batch"] | None = None,
+        neighbours: Float[Tensor, "batch number latent_dim"] | None = None,
+    ) -> Float[Tensor, "batch latent_dim"]:
+        """Predict what the objective asks for, in float32 at least.
+
+        Args:
+            latent: noisy standardised latent.
+            t: timestep 1..T of the full schedule.
+            embedding: image embedding, standardised inside.
+            drop_mask: True where the embedding is replaced by the learned null.
+            level: share of noise on the embedding; None: none.
+            neighbours: standardised latents of train pictures, unseen where the embedding is dropped.
+
+        """
+        standardised = self.embedding_table.whiten(embedding, torch.zeros_like(t))
+        vector, tokens = self.condition(standardised, drop_mask, level)
+        seen = latent if neighbours is None else beside_neighbours(latent, neighbours, drop_mask)
+        planes = seen.to(self.condition.vector.weight.dtype).view(len(seen), -1, *self.latent_shape[1:])
+        answer = self.on_plane(planes, t, vector, tokens)
+        return answer.flatten(1).to(torch.promote_types(latent.dtype, torch.float32))
