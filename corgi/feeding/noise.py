@@ -18,6 +18,8 @@ class Noise:
         self, seed: int, positions: Int[Tensor, "batch"], device: torch.device | str = "cpu"
     ) -> None:
         """Take the rows' positions; draws are made on `device`."""
+        self.first = int(positions[0]) if len(positions) else 0
+        """Position of the first row."""
         self.positions = positions.to(device)
         self._seed = torch.full_like(self.positions, int(seeds_of([seed])))
 

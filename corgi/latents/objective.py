@@ -12,12 +12,20 @@ from corgi.feeding.feed import first_rows
 from corgi.feeding.noise import Noise
 from corgi.feeding.pictures import PictureRows
 from corgi.latents.tower_features import tower_features
+from corgi.models.adversary import (
+    AdversarialCodec,
+    PatchDiscriminator,
+    Verdicts,
+    discriminator_loss,
+    generator_loss,
+)
 from corgi.models.conv_codec import ConvCodec, ConvConfig
 from corgi.models.perceptual import Features, feature_distance
 from corgi.models.picture_decoder import to_bytes
 from corgi.settings.clip import TowerRef
 from corgi.settings.errors import InputError
 from corgi.settings.models import AutoencoderSettings, QuantiserSettings
+from corgi.statistics.frechet import frechet_distance
 from corgi.tables.schema import Split
 from corgi.tracking.tracked_run import Shown
 
@@ -29,7 +37,7 @@ SHOWN_PICTURES = 8
 
 
 class AutoencoderObjective:
-    """mean |x - y| + weight * feature distance, over pictures x and y = decode(encode(x) + noise)."""
+    """mean |x - y| + weight * feature distance, over pictures x and y = decode(encode(x) + noise); from a step on also adversarial."""
 
     def __init__(
         self,
@@ -54,9 +62,10 @@ class AutoencoderObjective:
         if self.features is not None:
             self.features = self.features.to(device)
 
-    def model(self) -> ConvCodec:
-        """Build the untrained autoencoder."""
-        return ConvCodec(conv_config(self.settings))
+    def model(self) -> ConvCodec | AdversarialCodec:
+        """Build the untrained autoencoder, with a discriminator where the loss is adversarial."""
+        codec, asked = ConvCodec(conv_config(self.settings)), self.settings.adversarial
+        return AdversarialCodec(codec, PatchDiscriminator(asked.widths)) if asked.weight else codec
 
     def rows(self, split: Split = Split.TRAIN) -> PictureRows:
         """Return the kept pictures of a split."""
@@ -67,16 +76,28 @@ class AutoencoderObjective:
         self, model: nn.Module, batch: dict[str, Tensor], noise: Noise
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the mean loss and its two terms."""
-        pictures = unit_range(batch["picture"])
-        made, _ = model(pictures, self._noise(noise))
+        pictures, asked = unit_range(batch["picture"]), self.settings.adversarial
+        if asked.weight:
+            made, scores = model(pictures, self._noise(noise), self._is_judged(noise))
+        else:
+            (made, _), scores = model(pictures, self._noise(noise)), None
         l1, perceptual = self._terms(made, pictures)
         loss = l1 + self.settings.conv.perceptual_weight * perceptual
-        return loss, {"l1": l1.detach(), "perceptual": perceptual.detach()}
+        terms = {"l1": l1, "perceptual": perceptual}
+        if scores is not None:
+            verdicts = Verdicts(*scores)
+            terms |= {"generator": generator_loss(verdicts), "discriminator": discriminator_loss(verdicts)}
+            loss = loss + asked.weight * terms["generator"] + terms["discriminator"]
+        return loss, {name: value.detach() for name, value in terms.items()}
 
     @torch.no_grad()
     def evaluate(self, model: nn.Module) -> dict[str, float]:
-        """Return loss, PSNR (dB) and feature distance on val without noise, and the codebook's use; empty without val rows."""
-        assert isinstance(model, ConvCodec)
+        """Return figures on val without noise: loss, PSNR (dB), distance of features, rFID and the codebook's use; empty without val rows.
+
+        rFID is the Frechet distance between the tower's pooled features of pictures and of what comes back.
+        """
+        model = codec_of(model)
+        pooled: list[tuple[Tensor, Tensor]] = []
         sums = {"l1": 0.0, "perceptual": 0.0, "psnr": 0.0}
         codes: list[Tensor] = []
         count = 0
@@ -87,12 +108,17 @@ class AutoencoderObjective:
             found = {"l1": l1, "perceptual": perceptual, "psnr": psnr(made.clamp(0, 1), pictures).mean()}
             sums = {name: total + float(found[name]) * len(pictures) for name, total in sums.items()}
             count += len(pictures)
+            if self.features is not None:
+                pooled.append((self.features.pooled(pictures), self.features.pooled(made.clamp(0, 1))))
             if model.quantiser is not None:
                 codes.append(model.quantiser.codes(latents).flatten())
         if not count:
             return {}
         figures = {name: total / count for name, total in sums.items()}
         figures["loss"] = figures["l1"] + self.settings.conv.perceptual_weight * figures["perceptual"]
+        if count > 1 and pooled:
+            real, back = (torch.cat(part).cpu().numpy() for part in zip(*pooled, strict=True))
+            figures["rfid"] = frechet_distance(real, back)
         if model.quantiser is not None:
             figures["code_use"] = code_use(torch.cat(codes), model.quantiser.num_codes)
         return figures
@@ -103,9 +129,15 @@ class AutoencoderObjective:
         shown = next(self._val(SHOWN_PICTURES), None)
         if shown is None:
             return Shown()
-        assert isinstance(model, ConvCodec)
+        model = codec_of(model)
         made = model.eval().decode(model.encode(shown))
         return Shown(pictures={"reconstructions": pairs(shown, made)})
+
+    def _is_judged(self, noise: Noise) -> bool:
+        """Return whether a step is among those with an adversarial loss."""
+        training = self.settings.training
+        step = noise.first // training.global_batch
+        return step >= self.settings.adversarial.start * training.num_steps
 
     def _terms(self, made: Tensor, pictures: Tensor) -> tuple[Tensor, Tensor]:
         l1 = (made - pictures).abs().mean()
@@ -125,6 +157,13 @@ class AutoencoderObjective:
         for first in range(0, min(limit, len(loaded)), VAL_BATCH):
             part = torch.from_numpy(loaded[first : min(first + VAL_BATCH, limit)])
             yield unit_range(part.to(self.device))
+
+
+def codec_of(model: nn.Module) -> ConvCodec:
+    """Return the autoencoder, without the discriminator that may learn beside it."""
+    codec = model.codec if isinstance(model, AdversarialCodec) else model
+    assert isinstance(codec, ConvCodec)
+    return codec
 
 
 def check_code_use(val: Mapping[str, float], settings: QuantiserSettings) -> None:

@@ -16,6 +16,7 @@ from corgi.feeding.feed import first_rows
 from corgi.feeding.pictures import PictureRows
 from corgi.latents.objective import MAX_VAL_PICTURES, SHOWN_PICTURES, conv_config, pairs, psnr, unit_range
 from corgi.latents.pretrained import read_pretrained
+from corgi.models.adversary import codec_state
 from corgi.models.conv_codec import ConvCodec
 from corgi.models.device import given_device
 from corgi.models.spatial_autoencoder import Codec, PixelCodec, SpatialAutoencoder
@@ -87,7 +88,7 @@ class SpatialModel:
         assert self.trained is not None
         config = conv_config(self.settings)
         codec = ConvCodec(config)
-        codec.load_state_dict(load_file(self.trained.weights))
+        codec.load_state_dict(codec_state(load_file(self.trained.weights)))
         return codec.requires_grad_(False), dataclasses.asdict(config)
 
     def _facts(self, autoencoder: SpatialAutoencoder, num_train: int) -> dict[str, object]:

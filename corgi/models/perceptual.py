@@ -45,6 +45,11 @@ class Features(nn.Module):
         )
         return found["image_intermediates"]
 
+    @torch.no_grad()
+    def pooled(self, pictures: Float[Tensor, "batch 3 side side"]) -> Float[Tensor, "batch dim"]:
+        """Return the mean of every map over its plane, side by side."""
+        return torch.cat([found.float().mean((2, 3)) for found in self(pictures)], dim=1)
+
 
 def feature_distance(
     features: Features,

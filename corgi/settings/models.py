@@ -145,6 +145,19 @@ class QuantiserSettings(Section):
     """Smallest share of the codebook that val pictures must use at the end of the training; below it the stage stops."""
 
 
+class AdversarialSettings(Section):
+    """The adversarial loss of the kinds kl and vq: a discriminator of patches that learns beside the autoencoder."""
+
+    weight: float = Field(default=0.0, ge=0, le=10)
+    """Weight of the loss beside L1; 0: no discriminator. VQGAN's is adaptive; a constant 0.1 is common."""
+    start: float = Field(default=2 / 3, ge=0, lt=1)
+    """Share of the steps after which both losses begin."""
+    widths: tuple[Annotated[int, Field(ge=8, le=1024, multiple_of=8)], ...] = Field(
+        default=(64, 128, 256), min_length=1, max_length=6
+    )
+    """Channels of the discriminator's levels; each halves the side."""
+
+
 class PretrainedSettings(Section):
     """The autoencoder of kind pretrained, one of diffusers' AutoencoderKL, VQModel, AutoencoderTiny and AutoencoderDC."""
 
@@ -174,10 +187,12 @@ class AutoencoderSettings(Section):
     """The network and the loss of the kinds kl and vq."""
     quantiser: QuantiserSettings = added(QuantiserSettings(), since="0.2.0")
     """The codebook of kind vq."""
+    adversarial: AdversarialSettings = added(AdversarialSettings(), since="0.2.0")
+    """The adversarial loss of the kinds kl and vq."""
     pretrained: PretrainedSettings = added(PretrainedSettings(), since="0.2.0")
     """The autoencoder of kind pretrained."""
     training: TrainingSettings = added(AUTOENCODER_TRAINING, since="0.2.0")
-    """The training of the kinds kl and vq; every ZeRO stage is supported."""
+    """The training of the kinds kl and vq; every ZeRO stage is supported, of an adversarial one the stages 0 to 2."""
     num_actors: int = neutral(1, ge=1)
     """Actors that encode the pictures, fixed."""
     cpus_per_actor: float = neutral(1.0, gt=0)
@@ -203,6 +218,20 @@ class AutoencoderSettings(Section):
         if self.kind in TRAINED_SPACES and self.image_size % factor:
             raise ValueError(
                 f"image_size {self.image_size} must be a multiple of {factor}, as each of the {len(self.conv.widths)} conv.widths halves the side"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _discriminator_fits(self) -> Self:
+        if not self.adversarial.weight:
+            return self
+        if self.training.zero_stage == 3:
+            raise ValueError(
+                "an adversarial loss reads whole weights within a step: set training.zero_stage to 0, 1 or 2"
+            )
+        if self.image_size % 2 ** len(self.adversarial.widths):
+            raise ValueError(
+                f"image_size {self.image_size} must be a multiple of {2 ** len(self.adversarial.widths)}, as each of adversarial.widths halves the side"
             )
         return self
 

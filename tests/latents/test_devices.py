@@ -44,6 +44,19 @@ def test_pictures_become_latents_and_come_back_on_the_device(name: LatentSpaceNa
     assert (watch.syncs.total(), watch.copies.total()) == (0, 0), (watch.syncs, watch.copies)
 
 
+def test_an_adversarial_loss_never_waits(run: Run) -> None:
+    made = objective(run, kind="vq", adversarial={"weight": 0.1, "start": 0.0, "widths": [8, 16]})
+    with fake_cuda() as watch, torch.no_grad():
+        made.place(CUDA)
+        model = to_cuda(made.model())
+        batch = {"picture": torch.zeros(4, 3, SIDE, SIDE, dtype=torch.uint8, device=CUDA)}
+        watch.syncs.clear()
+        loss, metrics = made.loss(model, batch, Noise(1, torch.arange(4), CUDA))
+    assert {value.device.type for value in (loss, *metrics.values())} == {"cuda"}
+    assert len(metrics) == 4
+    assert watch.syncs.total() == 0, watch.syncs
+
+
 @pytest.mark.parametrize("kind", ["kl", "vq"])
 def test_a_loss_never_waits_and_figures_and_grids_are_made_on_the_device(
     run: Run, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
@@ -61,7 +74,12 @@ def test_a_loss_never_waits_and_figures_and_grids_are_made_on_the_device(
         assert {value.device.type for value in (loss, *metrics.values())} == {"cuda"}
         assert watch.syncs.total() == 0, watch.syncs
         assert watch.copies.total() <= 1, watch.copies
-        monkeypatch.setattr(torch.Tensor, "numpy", lambda value: np.zeros(value.shape, np.uint8))
+        bytes_or_floats = {torch.uint8: np.uint8}
+        monkeypatch.setattr(
+            torch.Tensor,
+            "numpy",
+            lambda value: np.zeros(value.shape, bytes_or_floats.get(value.dtype, np.float32)),
+        )
         if kind == "kl":  # how many codes differ is a value, and fake tensors have none
             assert made.evaluate(model)
         monkeypatch.setattr(torch.Tensor, "cpu", lambda value: torch.zeros(0))

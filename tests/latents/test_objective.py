@@ -10,10 +10,18 @@ import torch
 from torch import nn
 
 from corgi.feeding.noise import Noise
-from corgi.latents.objective import AutoencoderObjective, check_code_use, code_use, psnr
+from corgi.latents.objective import AutoencoderObjective, check_code_use, code_use, codec_of, psnr
+from corgi.models.adversary import (
+    AdversarialCodec,
+    Verdicts,
+    codec_state,
+    discriminator_loss,
+    generator_loss,
+)
 from corgi.models.perceptual import feature_distance
 from corgi.settings.errors import InputError
 from corgi.settings.models import AutoencoderSettings
+from corgi.statistics.frechet import frechet_distance
 from corgi.tables.run import Run
 from tests.support.tables import tiny_run
 from tests.support.tiny_towers import tiny_tower
@@ -89,7 +97,7 @@ def test_val_figures_repeat_themselves_and_a_grid_shows_both(run: Run, tmp_path:
     model = made.model()
     figures = made.evaluate(model)
     assert figures == made.evaluate(model)
-    assert set(figures) == {"loss", "l1", "perceptual", "psnr", "code_use"}
+    assert set(figures) == {"loss", "l1", "perceptual", "psnr", "rfid", "code_use"}
     assert figures["loss"] == pytest.approx(figures["l1"] + 0.3 * figures["perceptual"])
     assert 0 < figures["code_use"] <= 1
     grid = made.show(model).pictures["reconstructions"]
@@ -97,10 +105,82 @@ def test_val_figures_repeat_themselves_and_a_grid_shows_both(run: Run, tmp_path:
     assert grid.dtype == np.uint8
 
 
+def test_rfid_is_that_of_the_towers_pooled_features(run: Run, tmp_path: Path) -> None:
+    """0 where the pictures come back, more where they come back grey."""
+    made = objective(run, tmp_path)
+    assert made.features is not None
+    pictures = torch.rand(6, 3, SIDE, SIDE)
+    pooled = made.features.pooled(pictures)
+    maps = made.features(pictures)
+    assert torch.equal(pooled[:, : maps[0].shape[1]], maps[0].mean((2, 3)))
+    assert len(pooled[0]) == sum(found.shape[1] for found in maps)
+    grey = made.features.pooled(torch.full_like(pictures, 0.5))
+    assert frechet_distance(pooled.numpy(), grey.numpy()) > frechet_distance(pooled.numpy(), pooled.numpy())
+
+
+ADVERSARIAL: dict[str, Any] = {
+    "adversarial": {"weight": 0.5, "start": 0.5, "widths": [8, 16]},
+    "training": {"num_steps": 10, "global_batch": 4, "zero_stage": 0},
+}
+
+
+def test_the_adversarial_loss_begins_at_its_step_and_each_network_learns_from_its_own(run: Run) -> None:
+    """From half of the steps on; the gradient of each network is that of its own loss alone."""
+    made = objective(run, kind="vq", **ADVERSARIAL)
+    torch.manual_seed(0)
+    model = made.model()
+    assert isinstance(model, AdversarialCodec)
+    batch = {"picture": batch_of(made)["picture"][:4]}
+    _, early = made.loss(model, batch, Noise(0, torch.arange(16, 20)))
+    assert set(early) == {"l1", "perceptual"}
+    noise = Noise(0, torch.arange(20, 24))
+    loss, terms = made.loss(model, batch, noise)
+    assert set(terms) == {"l1", "perceptual", "generator", "discriminator"}
+    torch.testing.assert_close(loss.detach(), terms["l1"] + 0.5 * terms["generator"] + terms["discriminator"])
+    loss.backward()
+    together = {
+        name: value.grad.clone() for name, value in model.named_parameters() if value.grad is not None
+    }
+    pictures = batch["picture"].float() / 255
+    back, _ = model.codec(pictures, torch.zeros(4, 4, 4, 4))
+    real, fake = model.discriminator(pictures), model.discriminator(back.detach())
+    model.zero_grad()
+    discriminator_loss(Verdicts(fake, real, fake)).backward()
+    own = {f"discriminator.{name}": value.grad for name, value in model.discriminator.named_parameters()}
+    model.discriminator.requires_grad_(False)
+    judged = model.discriminator(back)
+    ((back - pictures).abs().mean() + 0.5 * generator_loss(Verdicts(judged, real, fake))).backward()
+    own |= {f"codec.{name}": value.grad for name, value in model.codec.named_parameters()}
+    assert own.keys() == together.keys()
+    for name, value in own.items():
+        torch.testing.assert_close(together[name], value, rtol=1e-4, atol=1e-7)
+
+
+def test_an_adversarial_codec_is_evaluated_and_committed_alone(run: Run) -> None:
+    made = objective(run, kind="vq", **ADVERSARIAL)
+    model = made.model()
+    assert isinstance(model, AdversarialCodec)
+    assert made.evaluate(model)["psnr"] == made.evaluate(model.codec)["psnr"]
+    assert made.show(model).pictures
+    state = codec_state(dict(model.state_dict()))
+    assert state.keys() == model.codec.state_dict().keys()
+    assert codec_state(state) == state
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [({"training": {"zero_stage": 3}}, "zero_stage to 0, 1 or 2"), ({"image_size": 24}, "multiple of 16")],
+)
+def test_an_adversarial_loss_that_cannot_be_is_refused(values: dict[str, Any], words: str) -> None:
+    given = {"kind": "vq", "adversarial": {"weight": 0.1, "widths": [8, 8, 8, 8]}, "image_size": 32, **values}
+    with pytest.raises(ValueError, match=words):
+        AutoencoderSettings.model_validate(given)
+
+
 def test_only_the_end_of_a_training_tells_a_collapsed_codebook(run: Run) -> None:
     """Before it has learned, an autoencoder uses few codes: an evaluation on the way says nothing of the end."""
     made = objective(run, kind="vq", quantiser={"levels": [8, 8, 8]})
-    model = made.model()
+    model = codec_of(made.model())
     torch.nn.init.zeros_(model.down[-1].weight)  # pyright: ignore[reportArgumentType]
     figures = made.evaluate(model)
     assert figures["code_use"] < 0.05

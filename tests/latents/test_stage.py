@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 import torch
 from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
+from safetensors.torch import load_file
 
 from corgi.feeding.pack import SPLITS, sizes_of
 from corgi.feeding.pictures import square_pictures
@@ -86,6 +87,7 @@ def dag(root: Path, kind: LatentSpaceName, **changes: Any) -> Dag:
         "conv": {"widths": [8, 8], "channels": 2, "perceptual_stages": 2},
         "quantiser": {"levels": [5, 4], "min_code_use": 0},
         "pretrained": {"path": str(folder / "vae")},
+        "adversarial": {"weight": 0.1 if kind == "vq" else 0.0, "start": 0.5, "widths": [8, 8]},
         "training": TRAINING,
         **changes,
     }
@@ -160,6 +162,7 @@ def test_the_model_shard_shows_val_pictures_and_what_comes_back(
     if kind in TRAINED_SPACES:
         assert model.facts["steps"] == TRAINING["num_steps"]
         assert model.facts["val"]["perceptual"] > 0
+        assert model.facts["val"]["rfid"] > 0
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -170,6 +173,25 @@ def test_done_work_is_recognised_and_settings_of_other_kinds_do_not_matter_to_th
     with in_process():
         assert drawn.run(dag(root, kind), "autoencoder") == 0
         assert drawn.run(dag(root, kind, num_actors=3, encode_batch=7), "autoencoder") == 0
+
+
+@pytest.mark.parametrize("zero_stage", [1, 2])
+def test_an_adversarial_training_takes_the_same_steps_at_every_zero_stage_it_may_have(
+    tmp_path: Path, zero_stage: int
+) -> None:
+    """Before its first step the discriminator has no gradient at all."""
+    found = []
+    for stage_of_zero in (0, zero_stage):
+        training = {**TRAINING, "precision": "fp32", "zero_stage": stage_of_zero}
+        made = dag(tmp_path / str(stage_of_zero), "vq", training=training)
+        with in_process():
+            drawn.run(made, "autoencoder")
+        model = made.run.shards("autoencoder")[0]
+        assert model.facts["skipped_steps"] == 0
+        found.append(load_file(made.run.store.path(model, "autoencoder")))
+    assert found[0].keys() == found[1].keys()
+    for name, value in found[0].items():
+        torch.testing.assert_close(found[1][name], value, rtol=1e-3, atol=1e-4)
 
 
 def test_another_file_in_the_pretrained_folder_is_another_space(

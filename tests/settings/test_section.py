@@ -21,6 +21,7 @@ from corgi.settings.compare import CompareSettings, ScoreSettings
 from corgi.settings.data import DownloadSettings, FilterSettings, PackSettings, PlanSettings
 from corgi.settings.decoder import DecoderSettings, DiTSettings, UNetSettings
 from corgi.settings.models import (
+    AdversarialSettings,
     AutoencoderSettings,
     ConvSettings,
     EvaluateSettings,
@@ -49,7 +50,7 @@ SECTIONS: list[Section] = [
     *(kind() for kind in (AutoencoderSettings, DecoderSettings, EvaluateSettings, TrainingSettings)),
     UNetSettings(),
     DiTSettings(),
-    *(kind() for kind in (ConvSettings, QuantiserSettings, PretrainedSettings)),
+    *(kind() for kind in (AdversarialSettings, ConvSettings, QuantiserSettings, PretrainedSettings)),
     PriorSettings(training=TrainingSettings(zero_stage=0)),  # a learned shift needs it
     CompareSettings(),
     ScoreSettings(),
@@ -95,6 +96,7 @@ HAND_MADE: dict[tuple[str, str], Any] = {
     ("PlanSettings", "block_hashes"): ("hashes.txt",),
     ("ShiftSettings", "measured_clusters"): (3,),
     ("ConvSettings", "widths"): (8,),
+    ("AdversarialSettings", "widths"): (8,),
     ("QuantiserSettings", "levels"): (4,),
     ("CompareSettings", "heads"): 8,
     ("CompareSettings", "width"): 256,
