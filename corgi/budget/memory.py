@@ -15,7 +15,7 @@ def check_memory(recipe: Recipe, unfinished: list[str], cluster: NodeTypes, rate
     """Check that the largest GPU which the prior's workers may get holds the state of one of them.
 
     Activations are not counted: what is refused could never have run. GPUs that the table of rates does not know hold anything.
-    The decoder's and the autoencoder's states are smaller by far and not counted.
+    The decoder's and the autoencoder's states are not compared.
 
     Raises:
         ClusterError: it does not; the line names bytes, GPU and the setting to change.

@@ -56,12 +56,13 @@ def lines(recipe: Recipe, unfinished: list[str], planned_rows: int | None) -> It
     yield f"{'together':<12} {_between(total)} dollars for these stages" + (
         "; what has no known time or price is not in it" if partial else ""
     )
-    yield "decoder, autoencoder and tower are not counted; rates and prices with source and date are in corgi/budget/rates.yaml"
+    yield "an own tower, and latent spaces that are read from elsewhere, are not counted; rates and prices with source and date are in corgi/budget/rates.yaml"
 
 
 def _asked(recipe: Recipe, stage: str, cluster: NodeTypes) -> Demand:
-    """Return a stage's workers; curate and shift make as many calls at a time as there is room for."""
-    found = next(iter(demands(recipe, [stage])), Demand(stage, 1, 1.0, 0.0))
+    """Return a stage's workers, those with most GPUs of several kinds; curate and shift make as many calls at a time as there is room for."""
+    alone = Demand(stage, 1, 1.0, 0.0)
+    found = max(demands(recipe, [stage]), key=lambda asked: asked.num_workers * asked.gpus, default=alone)
     if stage not in ("curate", "shift"):
         return found
     return replace(found, num_workers=max(1, cluster.num_workers(found.cpus, 0.0, found.memory)))

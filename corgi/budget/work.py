@@ -8,8 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from corgi.budget.rates import Interval, Rates, exactly
+from corgi.latents.cost import LATENT_BYTES, autoencoder_cost, encoder_flops
+from corgi.names import TRAINED_SPACES
+from corgi.settings.models import AutoencoderSettings
 from corgi.settings.recipe import Recipe
-from corgi.training.cost import cost_of, num_samples
+from corgi.training.cost import cost_of, decoder_cost, num_samples
+from corgi.training.network_cost import latent_shape
 
 _NOTHING = exactly(0.0)
 
@@ -40,6 +44,7 @@ def works(recipe: Recipe, num_rows: float, rates: Rates) -> dict[str, Work]:
         "shift": Work(kept, cpu_s=kept * rates["statistics_cpu_per_row"]),
         "pack": _pack(recipe, kept),
         **_prior(recipe),
+        **_pictures(recipe, kept),
     }
 
 
@@ -67,6 +72,24 @@ def _prior(recipe: Recipe) -> dict[str, Work]:
         return {}
     samples = exactly(float(num_samples(recipe) * len(recipe.prior.variants)))
     return {"prior": Work(samples, flops=samples * cost.training_flops)}
+
+
+def _pictures(recipe: Recipe, kept: Interval) -> dict[str, Work]:
+    """Return the autoencoder with its latents, and the training of the decoder: what is on GPUs and can be counted."""
+    found, training, cost = _latents(recipe.autoencoder, kept), recipe.decoder.training, decoder_cost(recipe)
+    if training.use_gpu and cost is not None:
+        samples = exactly(float(training.num_steps * training.global_batch))
+        found["decoder"] = Work(samples, flops=samples * cost.training_flops)
+    return found
+
+
+def _latents(settings: AutoencoderSettings, kept: Interval) -> dict[str, Work]:
+    training, shape = settings.training, latent_shape(settings)
+    if settings.kind not in TRAINED_SPACES or not training.use_gpu or shape is None:
+        return {}
+    learned = training.num_steps * training.global_batch * autoencoder_cost(settings).training_flops
+    flops = exactly(float(learned)) + kept * encoder_flops(settings)
+    return {"autoencoder": Work(kept, flops=flops, written_bytes=kept * (LATENT_BYTES * math.prod(shape)))}
 
 
 def _embed(recipe: Recipe, kept: Interval, rates: Rates) -> Work:

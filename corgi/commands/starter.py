@@ -125,4 +125,4 @@ _GPU = (
     "decoder: {network: unet, unet: {widths: [96, 192, 384], attention: [1, 2]}, conditioning_noise: 0.15, training: {num_steps: 200000, global_batch: 2048, num_workers: 8, use_gpu: true, checkpoint_every_steps: 1000}}",
     "evaluate: {gpus: 1}",
 )
-"""Sizes of pipelines/recipes/laion-b32.yaml with the convolutional decoder; not measured."""
+"""The prior of pipelines/recipes/laion-b32.yaml with a smaller autoencoder and a convolutional decoder; not measured."""

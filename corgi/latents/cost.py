@@ -1,43 +1,90 @@
-"""What training a convolutional autoencoder costs, counted from the settings alone, without torch."""
+"""What a latent space costs, counted from the settings alone, without torch: training its autoencoder, making the latents."""
 
+import math
 from itertools import pairwise
 
 from corgi.names import TRAINED_SPACES
 from corgi.settings.models import AutoencoderSettings
 from corgi.settings.recipe import Recipe
-from corgi.training.cost import TrainingCost, described
+from corgi.training.cost import PLANNED_GPUS, UTILISATION, TrainingCost, described
+from corgi.training.network_cost import latent_shape
+
+Convolution = tuple[int, int, int, int]
+"""Kernel size, channels in and out, and side of the output."""
+LATENT_BYTES = 2.0
+"""Latents are stored as half floats."""
 
 
 def lines(recipe: Recipe) -> list[str]:
-    """Return what a plan prints of the training on GPUs; nothing for a training on CPUs, or for a space that is not trained."""
+    """Return what a plan prints of training on GPUs, and of latents that are made on GPUs; nothing for CPUs."""
     settings = recipe.autoencoder
-    if settings.kind not in TRAINED_SPACES or not settings.training.use_gpu:
+    found: list[str] = []
+    if settings.kind in TRAINED_SPACES and settings.training.use_gpu:
+        samples = settings.training.num_steps * settings.training.global_batch
+        found += described(autoencoder_cost(settings), samples)
+        found.append(
+            "the perceptual loss, whose tower computes features of both pictures, and a discriminator are not counted"
+        )
+    return found + _latent_lines(settings)
+
+
+def _latent_lines(settings: AutoencoderSettings) -> list[str]:
+    """Return the room of a million latents, and the hours of one GPU for them where the encoder's FLOPs are known."""
+    shape = latent_shape(settings)
+    if not settings.gpus_per_actor or shape is None:
         return []
-    samples = settings.training.num_steps * settings.training.global_batch
-    beside = "the perceptual loss, whose tower computes features of both pictures, is not counted"
-    return [*described(autoencoder_cost(settings), samples), beside]
+    room = f"latents: {LATENT_BYTES * math.prod(shape) / 1e3:,.1f} GB per million pictures"
+    if settings.kind not in TRAINED_SPACES:
+        return [room]
+    cost = TrainingCost(0, encoder_flops(settings))
+    hours = ", ".join(
+        f"{gpu} {1e6 * cost.forward_flops / cost.flops_per_s(gpu) / 3600:.2g} h" for gpu in PLANNED_GPUS
+    )
+    return [
+        f"{room}, {cost.forward_flops / 1e9:.3g} GFLOP per picture; on one GPU at {UTILISATION:.0%} of peak {hours}"
+    ]
 
 
 def autoencoder_cost(settings: AutoencoderSettings) -> TrainingCost:
     """Return the parameters, and the FLOPs of one picture through encoder and decoder, two per multiply-add."""
-    parameters, products = 0, 0
-    for size, width_in, width_out, side in _convolutions(settings):
-        weights = size * size * width_in * width_out
-        parameters += weights + width_out
-        products += weights * side * side
-    return TrainingCost(parameters, 2.0 * products, settings.training.activation_checkpointing)
+    convolutions = [*_encoder(settings), *_decoder(settings)]
+    parameters = sum(size * size * wide * out + out for size, wide, out, _ in convolutions)
+    return TrainingCost(parameters, _flops(convolutions), settings.training.activation_checkpointing)
 
 
-def _convolutions(settings: AutoencoderSettings) -> list[tuple[int, int, int, int]]:
-    """Return kernel size, channels in and out, and side of the output of every convolution of encoder and decoder."""
-    conv = settings.conv
-    channels = len(settings.quantiser.levels) if settings.kind == "vq" else conv.channels
-    sides = [settings.image_size // 2 ** (level + 1) for level in range(len(conv.widths))]
-    colours, first, last = 12, conv.widths[0], conv.widths[-1]
-    found = [(3, colours, first, sides[0]), (3, first, colours, sides[0])]
-    found += [(3, last, channels, sides[-1]), (3, channels, last, sides[-1])]
-    for width, side in zip(conv.widths, sides, strict=True):
-        found += 4 * conv.blocks * [(3, width, width, side)]
-    for (width, lower), (_, side) in zip(pairwise(conv.widths), pairwise(sides), strict=True):
-        found += [(4, width, lower, side), (1, lower, 4 * width, side)]
-    return found
+def encoder_flops(settings: AutoencoderSettings) -> float:
+    """Return the FLOPs of one picture through the encoder alone."""
+    return _flops(_encoder(settings))
+
+
+def _flops(convolutions: list[Convolution]) -> float:
+    return 2.0 * sum(size * size * wide * out * side * side for size, wide, out, side in convolutions)
+
+
+def _encoder(settings: AutoencoderSettings) -> list[Convolution]:
+    conv, sides = settings.conv, _sides(settings)
+    found = [(3, 12, conv.widths[0], sides[0]), (3, conv.widths[-1], _channels(settings), sides[-1])]
+    found += _blocks(settings)
+    steps = zip(pairwise(conv.widths), pairwise(sides), strict=True)
+    return found + [(4, width, lower, side) for (width, lower), (_, side) in steps]
+
+
+def _decoder(settings: AutoencoderSettings) -> list[Convolution]:
+    conv, sides = settings.conv, _sides(settings)
+    found = [(3, conv.widths[0], 12, sides[0]), (3, _channels(settings), conv.widths[-1], sides[-1])]
+    found += _blocks(settings)
+    steps = zip(pairwise(conv.widths), pairwise(sides), strict=True)
+    return found + [(1, lower, 4 * width, side) for (width, lower), (_, side) in steps]
+
+
+def _blocks(settings: AutoencoderSettings) -> list[Convolution]:
+    levels = zip(settings.conv.widths, _sides(settings), strict=True)
+    return [(3, width, width, side) for width, side in levels for _ in range(2 * settings.conv.blocks)]
+
+
+def _sides(settings: AutoencoderSettings) -> list[int]:
+    return [settings.image_size // 2 ** (level + 1) for level in range(len(settings.conv.widths))]
+
+
+def _channels(settings: AutoencoderSettings) -> int:
+    return len(settings.quantiser.levels) if settings.kind == "vq" else settings.conv.channels

@@ -3,8 +3,10 @@
 from dataclasses import dataclass
 
 from corgi.models.prior_config import FEED_FORWARD_RATIO, PriorConfig
+from corgi.settings.decoder import DecoderSettings
 from corgi.settings.recipe import Recipe
 from corgi.settings.tower_width import towers_width
+from corgi.training.network_cost import latent_shape, network_count
 from corgi.training.prior_sizes import config_of, num_weights
 
 PEAK_FLOPS = {"A100": 312e12, "H100": 989e12, "H200": 989e12, "L4": 121e12, "A10G": 70e12, "V100": 125e12}
@@ -37,7 +39,12 @@ class TrainingCost:
 
     def samples_per_s(self, gpu: str) -> float:
         """Training samples per second of one GPU at `UTILISATION`."""
-        return PEAK_FLOPS[gpu] * UTILISATION / self.training_flops
+        return self.flops_per_s(gpu) / self.training_flops
+
+    @staticmethod
+    def flops_per_s(gpu: str) -> float:
+        """FLOP/s of one GPU at `UTILISATION`."""
+        return PEAK_FLOPS[gpu] * UTILISATION
 
     def hours(self, num_samples: int, gpu: str, count: int) -> float:
         """Hours for so many training samples on so many GPUs."""
@@ -93,6 +100,27 @@ def lines(recipe: Recipe) -> list[str]:
     return described(cost, num_samples(recipe), len(settings.variants))
 
 
+def decoder_cost(recipe: Recipe) -> TrainingCost | None:
+    """Return the cost of a recipe's decoder; None where its latents or its embeddings are not known here."""
+    shape, dim = latent_shape(recipe.autoencoder), towers_width(recipe)
+    if shape is None or dim is None:
+        return None
+    settings = recipe.decoder
+    found = network_count(settings, shape, dim)
+    return TrainingCost(found.parameters, 2.0 * found.products, settings.training.activation_checkpointing)
+
+
+def network_lines(settings: DecoderSettings, cost: TrainingCost | None) -> list[str]:
+    """Return what a plan prints of a decoder's training on GPUs; nothing for a training on CPUs."""
+    if not settings.training.use_gpu:
+        return []
+    if cost is None:
+        return [
+            "cost unknown: the sizes of latents and embeddings are known when autoencoder and tower are read"
+        ]
+    return described(cost, settings.training.num_steps * settings.training.global_batch)
+
+
 def num_samples(recipe: Recipe) -> int:
     """Return the training samples of one variant of a recipe's prior."""
     training = recipe.prior.training
@@ -119,7 +147,7 @@ def described(cost: TrainingCost, num_samples: int, num_trainings: int = 1) -> l
     for count in GPU_COUNTS:
         memory = " / ".join(f"{cost.state_bytes(stage, count) / 1e9:.2f}" for stage in range(4))
         hours = ", ".join(
-            f"{gpu} {num_trainings * cost.hours(num_samples, gpu, count):,.0f} h" for gpu in PLANNED_GPUS
+            f"{gpu} {_short(num_trainings * cost.hours(num_samples, gpu, count))} h" for gpu in PLANNED_GPUS
         )
         found.append(
             f"{count:>3} GPUs: state {memory} GB per GPU at ZeRO 0 / 1 / 2 / 3; at {UTILISATION:.0%} of peak {hours}"
@@ -127,6 +155,10 @@ def described(cost: TrainingCost, num_samples: int, num_trainings: int = 1) -> l
     average = cost.parameters * EMA_BYTES / 1e9
     found.append(f"beside it {average:.1f} GB of averaged weights divided among the GPUs, and activations")
     return found
+
+
+def _short(hours: float) -> str:
+    return f"{hours:,.0f}" if hours >= 10 else f"{hours:.2g}"
 
 
 def _caption_products(config: PriorConfig) -> int:

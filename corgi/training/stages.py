@@ -64,6 +64,12 @@ class Decoder(Stage):
 
         return run(context)
 
+    def cost(self, recipe: Recipe, num_rows: int | None = None) -> list[str]:
+        """Return FLOPs, memory and hours of a training on GPUs."""
+        from corgi.training.cost import decoder_cost, network_lines
+
+        return network_lines(recipe.decoder, decoder_cost(recipe))
+
 
 def _cpus(training: TrainingSettings) -> float:
     return training.num_workers * training.cpus_per_worker

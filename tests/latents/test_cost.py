@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from corgi.latents.cost import autoencoder_cost, lines
+from corgi.latents.cost import LATENT_BYTES, autoencoder_cost, encoder_flops, lines
 from corgi.latents.objective import conv_config
 from corgi.models.conv_codec import ConvCodec
 from corgi.settings.models import AutoencoderSettings
@@ -30,6 +30,9 @@ def test_parameters_and_flops_are_those_of_the_network(values: dict[str, Any]) -
     with FlopCounterMode(display=False) as counter:
         codec(torch.zeros(1, 3, side, side), torch.zeros(1, *codec.latent_shape(side)))
     assert cost.forward_flops == counter.get_total_flops()
+    with FlopCounterMode(display=False) as counter:
+        codec.encode(torch.zeros(1, 3, side, side))
+    assert encoder_flops(settings) == counter.get_total_flops()
 
 
 def test_a_plan_has_lines_for_a_training_on_gpus_only() -> None:
@@ -40,3 +43,6 @@ def test_a_plan_has_lines_for_a_training_on_gpus_only() -> None:
     found = planned(kind="kl", training={"use_gpu": True})
     assert "parameters" in found[0]
     assert "perceptual loss" in found[-1]
+    made = planned(kind="kl", image_size=64, gpus_per_actor=1)
+    assert len(made) == 1
+    assert made[0].startswith(f"latents: {LATENT_BYTES * 8 * 8 * 8 / 1e3:.1f} GB per million pictures, ")

@@ -1,0 +1,183 @@
+"""Parameters and FLOPs of the decoder's networks, counted from the settings alone: neither torch nor diffusers is imported."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+
+from corgi.models.prior_config import FEED_FORWARD_RATIO
+from corgi.names import NetworkName
+from corgi.settings.decoder import DecoderSettings, UNetSettings
+from corgi.settings.models import AutoencoderSettings
+
+_MLP_RATIO = 2
+"""`hidden_ratio` of `corgi.models.denoiser.DenoiserConfig`."""
+
+
+@dataclass(frozen=True)
+class Count:
+    """Parameters, and multiply-adds of one sample."""
+
+    parameters: int = 0
+    products: int = 0
+
+    def __add__(self, other: "Count") -> "Count":
+        """Return both together."""
+        return Count(self.parameters + other.parameters, self.products + other.products)
+
+    def __mul__(self, times: int) -> "Count":
+        """Return so many of them."""
+        return Count(self.parameters * times, self.products * times)
+
+
+def linear(width_in: int, width_out: int, rows: int = 1, bias: bool = True) -> Count:
+    """Count a linear map of so many rows."""
+    return Count(width_in * width_out + bias * width_out, width_in * width_out * rows)
+
+
+def convolution(width_in: int, width_out: int, side: int, size: int = 3) -> Count:
+    """Count a convolution by the side of its output."""
+    weights = size * size * width_in * width_out
+    return Count(weights + width_out, weights * side * side)
+
+
+def attended(queries: int, keys: int, width: int) -> Count:
+    """Count the scores of attention, and the sums they weigh."""
+    return Count(0, 2 * queries * keys * width)
+
+
+def scales(width: int) -> Count:
+    """Count a normalisation with scale and bias."""
+    return Count(2 * width)
+
+
+def latent_shape(settings: AutoencoderSettings) -> tuple[int, ...] | None:
+    """Return the shape of a recipe's latents; None for a pretrained autoencoder, which is not read here."""
+    if settings.kind == "pretrained":
+        return None
+    if settings.kind == "linear":
+        return (settings.latent_dim,)
+    if settings.kind == "pixels":
+        return (3, settings.image_size, settings.image_size)
+    channels = len(settings.quantiser.levels) if settings.kind == "vq" else settings.conv.channels
+    side = settings.image_size // 2 ** len(settings.conv.widths)
+    return (channels, side, side)
+
+
+def network_count(settings: DecoderSettings, shape: tuple[int, ...], embedding_dim: int) -> Count:
+    """Count the network that the settings name, for latents of a shape and embeddings of a dimension."""
+    return NETWORK_COUNTS[settings.network](settings, shape, embedding_dim)
+
+
+def _planes(settings: DecoderSettings, channels: int) -> int:
+    """Return the planes that a network reads: the latent's and those of neighbours."""
+    return channels * (1 + settings.neighbours)
+
+
+def _condition(settings: DecoderSettings, dim: int, width: int, tokens: tuple[int, int] = (0, 0)) -> Count:
+    """Count `corgi.models.condition.ImageCondition`."""
+    found = linear(dim, width) + Count(width) + linear(width, width) * settings.noise_level_known
+    number, token_width = tokens
+    if number:
+        found += linear(dim, number * token_width) + Count(number * token_width)
+    return found
+
+
+def _mlp(settings: DecoderSettings, shape: tuple[int, ...], dim: int) -> Count:
+    width, latent = settings.width, math.prod(shape)
+    block = linear(width, 3 * width) + linear(width, _MLP_RATIO * width) + linear(_MLP_RATIO * width, width)
+    ends = linear(_planes(settings, latent), width) + scales(width) + linear(width, latent)
+    return ends + _time(width, width) + _condition(settings, dim, width) + block * settings.depth
+
+
+def _time(sinusoids: int, width: int) -> Count:
+    return linear(sinusoids, width) + linear(width, width)
+
+
+def _dit(settings: DecoderSettings, shape: tuple[int, ...], dim: int) -> Count:
+    width, patch = settings.width, settings.dit.patch
+    length = (shape[1] // patch) ** 2
+    projections = linear(width, width, length, bias=False) * 4 + attended(length, length, width)
+    inner = FEED_FORWARD_RATIO * width
+    block = (
+        projections
+        + linear(width, 2 * inner, length)
+        + linear(inner, width, length)
+        + linear(width, 6 * width)
+    )
+    values = shape[0] * patch**2
+    ends = linear(_planes(settings, shape[0]) * patch**2, width, length) + linear(width, values, length)
+    beside = _time(width, width) + _condition(settings, dim, width) + scales(width)
+    return ends + beside + block * settings.depth
+
+
+def _unet(settings: DecoderSettings, shape: tuple[int, ...], dim: int) -> Count:
+    """Count diffusers' UNet2DConditionModel as `corgi.models.unet` builds it."""
+    unet, first, last = settings.unet, settings.unet.widths[0], settings.unet.widths[-1]
+    levels = [_Level(unet, width, shape[1] // 2**level, level) for level, width in enumerate(unet.widths)]
+    ends = convolution(_planes(settings, shape[0]), first, shape[1]) + convolution(first, shape[0], shape[1])
+    found = ends + scales(first) + _time(first, 4 * first)
+    found += _condition(settings, dim, 4 * first, (unet.tokens, last))
+    found += levels[-1].middle()
+    for before, level in pairwise([levels[0], *levels]):
+        found += level.down(before.width)
+    for level, (after, below) in zip(levels, _around(levels), strict=True):
+        found += level.up(after, below)
+    for level, lower in pairwise(levels):
+        found += convolution(level.width, level.width, lower.side)
+        found += convolution(lower.width, lower.width, level.side)
+    return found
+
+
+@dataclass(frozen=True)
+class _Level:
+    unet: UNetSettings
+    width: int
+    side: int
+    number: int
+
+    def down(self, width_in: int) -> Count:
+        """Count the blocks on the way down, the first of which comes from another width."""
+        found = self._residual(width_in) + self._residual(self.width) * (self.unet.layers - 1)
+        return found + self._attention() * self.unet.layers * (self.number in self.unet.attention)
+
+    def up(self, skipped: int, below: int) -> Count:
+        """Count the blocks on the way up: each also reads what one on the way down left, the last that of the level above."""
+        layers = self.unet.layers
+        widths = [below + self.width, *[2 * self.width] * (layers - 1), self.width + skipped]
+        found = sum((self._residual(width) for width in widths), Count())
+        return found + self._attention() * (layers + 1) * (self.number in self.unet.attention)
+
+    def middle(self) -> Count:
+        """Count the middle: two blocks around attention."""
+        return self._residual(self.width) * 2 + self._attention()
+
+    def _residual(self, width_in: int) -> Count:
+        width, time = self.width, 4 * self.unet.widths[0]
+        found = scales(width_in) + convolution(width_in, width, self.side) + linear(time, 2 * width)
+        found += scales(width) + convolution(width, width, self.side)
+        return found + (convolution(width_in, width, self.side, 1) if width_in != width else Count())
+
+    def _attention(self) -> Count:
+        """Count a transformer block over the plane: attention to itself and to the tokens, a GEGLU of four widths."""
+        width, length = self.width, self.side**2
+        token_width, tokens = self.unet.widths[-1], self.unet.tokens
+        square, output = linear(width, width, length, bias=False), linear(width, width, length)
+        found = scales(width) * 4 + output * 2 + square * 3 + attended(length, length, width) + output
+        found += square + linear(token_width, width, tokens, bias=False) * 2
+        found += attended(length, tokens, width) + output
+        return found + linear(width, 8 * width, length) + linear(4 * width, width, length)
+
+
+def _around(levels: list[_Level]) -> list[tuple[int, int]]:
+    """Return for each level the width whose plane its last block up also reads, and that of what comes from below."""
+    above = [levels[0], *levels[:-1]]
+    below = [*levels[1:], levels[-1]]
+    return [(over.width, under.width) for over, under in zip(above, below, strict=True)]
+
+
+NETWORK_COUNTS: Mapping[NetworkName, Callable[[DecoderSettings, tuple[int, ...], int], Count]] = {
+    "mlp": _mlp,
+    "unet": _unet,
+    "dit": _dit,
+}
