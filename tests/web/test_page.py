@@ -210,3 +210,10 @@ def test_search_by_text_a_hits_history_and_a_cluster(page, searched):
     assert axe_faults(page) == []
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
     assert page.faults == []
+
+
+def test_no_page_asks_for_a_token_that_the_server_does_not_want(page, server):
+    for path in ("/", "/search"):
+        page.goto(f"{server}{path}")
+        page.wait_for_load_state("networkidle")
+        assert not page.locator("#token-row").is_visible()
