@@ -6,25 +6,20 @@ spend most of their time in the same frozen network.
 """
 
 import argparse
-import json
 import sys
-import tempfile
 import time
 
 import numpy as np
 import torch
 from torch import nn
 
-from benchmarks.decoder import RECIPE, SIDE_PX, be_alone
+from benchmarks.decoder import RECIPE, SIDE_PX, loop_rate
 from benchmarks.figures import Figures, alternated, ratios
 from corgi.feeding.noise import Noise
 from corgi.latents.objective import AutoencoderObjective
 from corgi.settings import recipe
 from corgi.settings.models import AutoencoderSettings
-from corgi.settings.training import TrackingSettings
 from corgi.tracking.tracked_run import Shown
-from corgi.training.loop import train_loop
-from corgi.training.training import Training
 
 UNIT_ROWS = 1024
 
@@ -66,26 +61,6 @@ class GeneratedAutoencoder(AutoencoderObjective):
         return Shown()
 
 
-def our_training(num_steps: int) -> float:
-    """Return the common loop's samples per second in one process, the first logged lap left out."""
-    settings = settings_of().training.model_copy(
-        update={
-            "num_steps": num_steps,
-            "num_workers": 1,
-            "cpus_per_worker": float(torch.get_num_threads()),
-            "checkpoint_every_steps": 10**6,
-            "log_every_steps": num_steps // 2,
-        }
-    )
-    be_alone()
-    with tempfile.TemporaryDirectory() as folder:
-        tracking = TrackingSettings(mode="disabled")
-        training = Training("bench", folder, GeneratedAutoencoder, {}, settings, tracking, "bench", 0)
-        train_loop(training)
-        lines = training.tracked.timings_file.read_text().splitlines()
-    return float(json.loads(lines[-1])["samples_per_s"])
-
-
 def bare_training(num_steps: int) -> float:
     """Return samples per second of torch's AdamW on the same loss, after one step."""
     torch.manual_seed(0)
@@ -116,7 +91,7 @@ def main() -> int:
     theirs, ours = alternated(
         arguments.rounds,
         lambda: bare_training(arguments.steps),
-        lambda: our_training(2 * arguments.steps),
+        lambda: loop_rate(GeneratedAutoencoder, settings_of().training, 2 * arguments.steps),
     )
     figures.add_rounds("autoencoder_bare_training", theirs, "samples/s")
     figures.add_rounds("autoencoder_training_over_bare", ratios(ours, theirs), "x", ">=0.95")

@@ -28,7 +28,7 @@ from corgi.models.picture_decoder import PictureDecoder
 from corgi.models.spatial_autoencoder import SpatialAutoencoder
 from corgi.settings import recipe
 from corgi.settings.decoder import DecoderSettings
-from corgi.settings.training import TrackingSettings
+from corgi.settings.training import TrackingSettings, TrainingSettings
 from corgi.tracking.tracked_run import Shown
 from corgi.training import decoder as decoding
 from corgi.training.loop import train_loop
@@ -96,9 +96,8 @@ def be_alone() -> None:
         dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
 
 
-def our_training(num_steps: int) -> float:
+def loop_rate(objective: type[Any], given: TrainingSettings, num_steps: int) -> float:
     """Return the common loop's samples per second in one process, the first logged lap left out."""
-    given = settings_of().training
     settings = given.model_copy(
         update={
             "num_steps": num_steps,
@@ -111,7 +110,7 @@ def our_training(num_steps: int) -> float:
     be_alone()
     with tempfile.TemporaryDirectory() as folder:
         tracking = TrackingSettings(mode="disabled")
-        training = Training("bench", folder, GeneratedDecoder, {}, settings, tracking, "bench", 0)
+        training = Training("bench", folder, objective, {}, settings, tracking, "bench", 0)
         train_loop(training)
         lines = training.tracked.timings_file.read_text().splitlines()
     return float(json.loads(lines[-1])["samples_per_s"])
@@ -205,7 +204,7 @@ def main() -> int:
     theirs, ours, fly = alternated(
         arguments.rounds,
         lambda: bare.training(arguments.steps),
-        lambda: our_training(2 * arguments.steps),
+        lambda: loop_rate(GeneratedDecoder, settings_of().training, 2 * arguments.steps),
         lambda: bare.training(arguments.steps, on_the_fly=True),
     )
     figures.add_rounds("decoder_bare_training", theirs, "samples/s")
