@@ -11,7 +11,7 @@ from corgi.evaluation.copying import cosine, is_nearer_to, is_nearer_to_training
 from corgi.evaluation.judges import Judge
 from corgi.evaluation.metrics import interval, retrieval
 from corgi.evaluation.painting import FROM_PRIOR, FROM_TRUE, Painted
-from corgi.evaluation.training_pictures import TrainingPictures, Vectors, centred, pixels_of
+from corgi.evaluation.training_pictures import Pixels, TrainingPictures, Vectors, centred, pixels_of
 
 FIXED = 40
 """Rows of a group whose pictures are also looked at one by one (docs/results.md)."""
@@ -32,7 +32,10 @@ NOTES = [
 
 @dataclass(frozen=True)
 class Judged:
-    """What two spaces say of a group of pictures; `nearest` are, by way, the training rows closest to the painted pictures."""
+    """What two spaces say of a group of pictures; `nearest` are, by way, the training rows closest to the painted pictures.
+
+    Closest is by pixels. In the judge's space blurred pictures have a few training pictures in common that are near to all of them.
+    """
 
     pictures: dict[str, dict[str, dict[str, float]]]
     copying: dict[str, dict[str, dict[str, float]]]
@@ -62,8 +65,9 @@ class PictureJudge:
 
         """
         views = self._views(painted, own, held_out)
+        pixels = {way: pixels_of(pictures, self.side) for way, pictures in painted.ways.items()}
         nearest_rows = {
-            way: nearest(views.judged[way], self.training.judged, cosine)[0] for way in RETRIEVED_BY
+            way: nearest(pixels[way], self.training.pixels, pixel_closeness)[0] for way in RETRIEVED_BY
         }
         spaces = {
             OWN: (views.own, painted.true_z.numpy(), self.training.own),
@@ -76,7 +80,7 @@ class PictureJudge:
             }
             for space, (by_way, truth, training) in spaces.items()
         }
-        return Judged(pictures, self._copying(painted, views) if held_out else {}, nearest_rows)
+        return Judged(pictures, self._copying(painted, views, pixels) if held_out else {}, nearest_rows)
 
     def _views(self, painted: Painted, seen: Mapping[str, Vectors], held_out: bool) -> "_Views":
         """Return the vectors of every way, those of the retrieved pictures among them."""
@@ -91,10 +95,11 @@ class PictureJudge:
                 judged[name] = self.training.judged[retrieved[way]]
         return _Views(own, judged, self.vectors(painted.true), retrieved)
 
-    def _copying(self, painted: Painted, views: "_Views") -> dict[str, dict[str, dict[str, float]]]:
+    def _copying(
+        self, painted: Painted, views: "_Views", pixels: Mapping[str, Pixels]
+    ) -> dict[str, dict[str, dict[str, float]]]:
         """Return by space and way the shares of pictures nearer to a training picture than to the truth."""
         truth = pixels_of(painted.true, self.side)
-        pixels = {way: pixels_of(pictures, self.side) for way, pictures in painted.ways.items()}
         spaces = {
             INDEPENDENT: (views.judged, views.true, self.training.judged, cosine),
             PIXELS: (pixels, truth, self.training.pixels, pixel_closeness),

@@ -134,6 +134,8 @@ class _Lines:
             return
         self._wait_s = min(2 * self._wait_s, LONGEST_S)
         self._due = time.monotonic() + self._wait_s
+        if not done:
+            return  # the line that the stage runs has said as much
         told = f", {note}" if note else ""
         self._say(f"{self._label}: {done} of {self._total} {self._unit}s{told}")
 

@@ -1,5 +1,6 @@
 """What the judge says of paintings that are known: the truth, copies, noise; and that it is told apart from nothing else."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from corgi.evaluation.judged import (
 from corgi.evaluation.judges import Judge
 from corgi.evaluation.metrics import retrieval
 from corgi.evaluation.painting import CEILING, FROM_PRIOR, FROM_TRUE, Painted
-from corgi.evaluation.training_pictures import load_training_pictures
+from corgi.evaluation.training_pictures import load_training_pictures, pixels_of
 from corgi.tables.run import Run
 from tests.support.tables import some_pictures, tiny_run
 
@@ -110,6 +111,21 @@ def test_of_training_pictures_no_retrieval_and_no_copies_are_told(run: Run) -> N
     assert told.copying == {}
     assert set(told.pictures[INDEPENDENT]) == set(told.pictures[OWN]) == {FROM_TRUE, FROM_PRIOR, CEILING}
     np.testing.assert_array_equal(told.nearest[FROM_TRUE], range(5))
+
+
+def test_law_the_training_picture_shown_beside_a_painting_is_the_nearest_by_pixels_though_the_judge_says_another(
+    run: Run,
+) -> None:
+    judge = picture_judge(run)
+    hub = dataclasses.replace(judge.training, judged=np.roll(judge.training.judged, 1, axis=0))
+    judge = dataclasses.replace(judge, training=hub)
+    faded = [
+        Image.eval(picture, lambda value: value // 2 + 64) for picture in judge.training.pictures(range(5))
+    ]
+    told = judge.judge(*painted(judge, faded), held_out=True)
+    rows = pixels_of(faded, SIDE).astype(float)
+    brute = [int(((judge.training.pixels - row) ** 2).sum(1).argmin()) for row in rows]
+    np.testing.assert_array_equal(told.nearest[FROM_TRUE], brute)
 
 
 def test_law_the_order_of_the_held_out_pictures_changes_no_mean(run: Run) -> None:

@@ -115,6 +115,16 @@ def test_a_plain_line_says_how_far_the_work_is(monkeypatch, capsys):
     assert capsys.readouterr() == ("[  10.0 s] download: 3 of 9 shards, 99.0% of 7 rows kept\n", "")
 
 
+def test_work_of_which_nothing_is_done_is_no_line_and_its_time_passes(monkeypatch, capsys):
+    clock, said = Clock(monkeypatch), []
+    with Screen(sys.stdout, sys.stderr).bar("decoder", 9, "step") as bar:
+        for second in range(1, 41):
+            clock.now += 1
+            bar.reach(0 if second < 20 else 5)
+            said += [second] * bool(capsys.readouterr().out)
+    assert said == [3 * FIRST_LINE_S]
+
+
 def test_short_work_is_no_line(capsys):
     with Screen(sys.stdout, sys.stderr).bar("plan", 2, "shard") as bar:
         bar.reach(1)
