@@ -8,8 +8,9 @@ from corgi.budget.machines import of_stage
 from corgi.budget.memory import check_memory
 from corgi.budget.rates import Interval, exactly, load
 from corgi.budget.work import Work, works
-from corgi.flow.demand import Demand, demands
+from corgi.flow.demand import Demand, check, demands
 from corgi.flow.node_types import NodeTypes, read
+from corgi.settings.errors import ClusterError
 from corgi.settings.recipe import Recipe
 from corgi.storage.paths import expand, is_local
 
@@ -51,12 +52,23 @@ def lines(recipe: Recipe, unfinished: list[str], planned_rows: int | None) -> It
         total, partial = total + (found.dollars or exactly(0.0)), partial or found.dollars is None
         yield f"{stage:<12} {_told(work, found)} on {', '.join(machines.names) or 'no node of the file'}"
         yield f"{'':<12}   held up by {found.bottleneck}; add first {REMEDIES[found.bottleneck]}"
+        if refused := refusal(asked, cluster):
+            yield f"{'':<12}   not to be had: {refused}"
         if work.unknown:
             yield f"{'':<12}   at least that: not counted are {', '.join(work.unknown)}"
     yield f"{'together':<12} {_between(total)} dollars for these stages" + (
         "; what has no known time or price is not in it" if partial else ""
     )
     yield "an own tower, and latent spaces that are read from elsewhere, are not counted; rates and prices with source and date are in corgi/budget/rates.yaml"
+
+
+def refusal(asked: Demand, cluster: NodeTypes) -> str | None:
+    """Return the line with which a run would be refused at its start on this cluster; None where it would not be."""
+    try:
+        check(asked, cluster)
+    except ClusterError as error:
+        return str(error)
+    return None
 
 
 def _asked(recipe: Recipe, stage: str, cluster: NodeTypes) -> Demand:

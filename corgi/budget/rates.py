@@ -10,6 +10,9 @@ import yaml
 from corgi.settings.errors import InputError
 from corgi.training.cost import PEAK_FLOPS
 
+_GROUPS = ("prices", "encoders")
+"""Entries of the table that hold entries by name."""
+
 
 @dataclass(frozen=True)
 class Interval:
@@ -34,6 +37,10 @@ class Interval:
             return Interval(self.low / other.high, self.high / other.low)
         return Interval(self.low / other, self.high / other)
 
+    def at_most(self, value: float) -> "Interval":
+        """Return the interval of the smaller of a quantity and a value."""
+        return Interval(min(self.low, value), min(self.high, value))
+
     def holds(self, value: float) -> bool:
         """Return whether a value is within the interval."""
         return self.low <= value <= self.high
@@ -50,6 +57,14 @@ def largest(intervals: list[Interval]) -> Interval:
 
 
 @dataclass(frozen=True)
+class Encoder:
+    """A text encoder: the parameters that each token passes, and the width of a token's state."""
+
+    parameters: Interval
+    width: int
+
+
+@dataclass(frozen=True)
 class Rates:
     """The table of rates.yaml, with a user's own entries in place of some."""
 
@@ -59,6 +74,11 @@ class Rates:
         """Return one rate."""
         low, high = self.table[name]["value"]
         return Interval(float(low), float(high))
+
+    def encoder(self, model: str) -> Encoder | None:
+        """Return the size of a text encoder by its hub id; None where the table has no such encoder."""
+        entry = self.table["encoders"].get(model)
+        return None if entry is None else Encoder(Interval(*map(float, entry["value"])), int(entry["width"]))
 
     def price(self, machine: str) -> Interval | None:
         """Return dollars per hour of a machine on demand; None where the table has no such machine."""
@@ -90,10 +110,10 @@ def load(own: str = "") -> Rates:
         unknown = found.keys() - table.keys()
         if unknown:
             raise ValueError(f"no rate is named {min(unknown)}")
-        prices = {**table["prices"], **found.get("prices", {})}
+        groups = {name: {**table[name], **found.get(name, {})} for name in _GROUPS}
         for entry in [
-            *(found[name] for name in found if name != "prices"),
-            *prices.values(),
+            *(found[name] for name in found if name not in _GROUPS),
+            *(entry for group in groups.values() for entry in group.values()),
         ]:
             low, high = entry["value"]
             if not 0 < float(low) <= float(high):
@@ -102,4 +122,4 @@ def load(own: str = "") -> Rates:
         raise InputError(
             f"cluster.rates={own} is no table of rates ({' '.join(str(error).split())[:120]}); nothing was started; take corgi/budget/rates.yaml as the form"
         ) from error
-    return Rates({**table, **found, "prices": prices})
+    return Rates({**table, **found, **groups})

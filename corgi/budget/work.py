@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from corgi.budget.rates import Interval, Rates, exactly
 from corgi.latents.cost import LATENT_BYTES, autoencoder_cost, encoder_flops
 from corgi.names import TRAINED_SPACES
+from corgi.settings.clip import TOWER_PREFIX, TokenRef, TowerRef
 from corgi.settings.models import AutoencoderSettings
 from corgi.settings.recipe import Recipe
 from corgi.training.cost import cost_of, decoder_cost, num_samples
@@ -95,15 +97,45 @@ def _latents(settings: AutoencoderSettings, kept: Interval) -> dict[str, Work]:
 def _embed(recipe: Recipe, kept: Interval, rates: Rates) -> Work:
     flops = {ref.name: tower_flops(ref.model, ref.config) for ref in recipe.embed.towers}
     known = sum(found for found in flops.values() if found is not None)
-    tokens = [f"the words of {ref.name}" for ref in recipe.embed.tokens]
+    words = {ref.name: word_cost(ref, recipe.embed.towers, rates) for ref in recipe.embed.tokens}
+    counted = [cost for cost in words.values() if cost is not None]
     dims = sum(_config(ref.model, ref.config).get("embed_dim", 512) for ref in recipe.embed.towers)
     return Work(
         rows=kept,
         cpu_s=kept * rates["embed_cpu_per_tower"] * max(1, len(flops)),
-        flops=kept * known,
-        written_bytes=kept * (2 * 2.0 * dims),
-        unknown=(*[f"the FLOPs of {name}" for name, found in flops.items() if found is None], *tokens),
+        flops=kept * sum((cost.flops for cost in counted), start=exactly(known)),
+        written_bytes=kept * sum((cost.stored_bytes for cost in counted), start=exactly(2 * 2.0 * dims)),
+        unknown=(
+            *[f"the FLOPs of {name}" for name, found in flops.items() if found is None],
+            *[f"the words of {name}" for name, cost in words.items() if cost is None],
+        ),
     )
+
+
+@dataclass(frozen=True)
+class WordCost:
+    """What the word encoding of one caption takes."""
+
+    flops: Interval
+    stored_bytes: Interval
+
+
+def word_cost(ref: TokenRef, towers: Sequence[TowerRef], rates: Rates) -> WordCost | None:
+    """Return the cost of a caption's token states; None where nothing is known of the encoder.
+
+    A batch is computed at the length of its longest caption, and each caption is stored at its own, as half floats. A tower's own
+    states come with its vector: only their room counts.
+    """
+    stored = rates["tokens_per_caption"].at_most(ref.max_tokens)
+    if ref.model.startswith(TOWER_PREFIX):
+        named = [tower for tower in towers if tower.name == ref.model.removeprefix(TOWER_PREFIX)]
+        widths = [_config(one.model, one.config).get("text_cfg", {}).get("width") for one in named]
+        return WordCost(_NOTHING, stored * (2.0 * widths[0])) if widths and widths[0] else None
+    encoder = rates.encoder(ref.model)
+    if encoder is None:
+        return None
+    computed = Interval(stored.high, float(ref.max_tokens))
+    return WordCost(computed * encoder.parameters * 2.0, stored * (2.0 * encoder.width))
 
 
 def _pack(recipe: Recipe, kept: Interval) -> Work:

@@ -15,11 +15,9 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer, T5EncoderModel
 from corgi.clip.backbones import PACKAGE_PREFIX, package_path
 from corgi.clip.towers import Tower
 from corgi.models.device import given_device
-from corgi.settings.clip import TokenRef
+from corgi.settings.clip import TOWER_PREFIX, TokenRef
 from corgi.settings.errors import InputError
 from corgi.tables.schema import vector
-
-TOWER_PREFIX = "tower:"
 
 
 class TokenEncoder(Protocol):

@@ -10,6 +10,8 @@ from corgi.settings.training import TrainingSettings
 
 TRAINED = "trained"
 """`pretrained` of the tower that the tower stage trains."""
+TOWER_PREFIX = "tower:"
+"""Begins a `TokenRef.model` that names a tower of the recipe."""
 
 
 class TowerSettings(Section):

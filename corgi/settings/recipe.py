@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from yaml import YAMLError
 
 from corgi.names import TRAINED_SPACES
-from corgi.settings.clip import CurateSettings, EmbedSettings, ShiftSettings, TowerSettings
+from corgi.settings.clip import TOWER_PREFIX, CurateSettings, EmbedSettings, ShiftSettings, TowerSettings
 from corgi.settings.compare import CompareSettings, ScoreSettings
 from corgi.settings.data import DownloadSettings, PackSettings, PlanSettings
 from corgi.settings.decoder import DecoderSettings
@@ -107,7 +107,9 @@ class Recipe(Section):
         towers = {ref.name for ref in self.embed.towers} or {"own"}
         asked = [ref.tower for ref in self.embed.heads]
         asked += [
-            ref.model.removeprefix("tower:") for ref in self.embed.tokens if ref.model.startswith("tower:")
+            ref.model.removeprefix(TOWER_PREFIX)
+            for ref in self.embed.tokens
+            if ref.model.startswith(TOWER_PREFIX)
         ]
         asked += [name for name in (self.autoencoder.conv.perceptual_tower,) if name is not None]
         unknown = sorted(set(asked) - towers)
@@ -248,9 +250,9 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 
 
 def _located(path: Path) -> Path:
-    """Return the file of a recipe; a name that is no file may be that of a recipe that comes with Corgi."""
+    """Return the file of a recipe; a name that is no file may be that of a recipe that comes with Corgi, beside a folder of that name too."""
     packaged = RECIPES / f"{path}.yaml"
-    return packaged if len(path.parts) == 1 and not path.exists() and packaged.is_file() else path
+    return packaged if len(path.parts) == 1 and not path.is_file() and packaged.is_file() else path
 
 
 def _recorded_values(folder: Path) -> dict[str, object]:

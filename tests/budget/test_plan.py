@@ -14,12 +14,13 @@ from corgi.budget.estimate import estimate
 from corgi.budget.machines import Machines, of_stage
 from corgi.budget.plan import lines, listed_rows
 from corgi.budget.rates import Interval, exactly, load
-from corgi.budget.work import Work, tower_flops
+from corgi.budget.work import Work, tower_flops, works
 from corgi.flow.demand import Demand
 from corgi.flow.node_types import NodeType, NodeTypes
 from corgi.settings.errors import InputError
 from corgi.settings.recipe import load as load_recipe
 from tests.cluster.versions import CLUSTER, REPOSITORY
+from tests.support import plans_page
 
 STAGES = ["plan", "download", "embed", "curate", "shift", "pack", "prior"]
 RATES = load()
@@ -35,8 +36,8 @@ AWS = f"cluster.file={CLUSTER / 'aws.yaml'}"
 
 def test_every_rate_has_an_interval_a_unit_a_source_and_a_date() -> None:
     table = yaml.safe_load((REPOSITORY / "corgi/budget/rates.yaml").read_text())
-    prices = table.pop("prices")
-    for name, entry in {**table, **prices}.items():
+    prices, encoders = table.pop("prices"), table.pop("encoders")
+    for name, entry in {**table, **prices, **encoders}.items():
         low, high = entry["value"]
         assert 0 < low <= high, name
         assert entry["source"], name
@@ -175,16 +176,36 @@ def test_the_command_prints_it(tmp_path: Path) -> None:
     assert "held up by" in ran.stdout
 
 
-@pytest.mark.parametrize(("recipe", "file"), [("laion-b32", "aws"), ("corgi", "gcp")])
-def test_the_page_shows_what_the_plan_says_now(recipe: str, file: str) -> None:
-    page = (REPOSITORY / "docs" / "budget.md").read_text()
-    name = f"cluster/{file}.yaml"
-    asked = load_recipe(
-        REPOSITORY / f"pipelines/recipes/{recipe}.yaml", [f"cluster.file={REPOSITORY / name}"]
-    )
-    stages = [*STAGES, "autoencoder", "decoder", "evaluate"]
-    found = "\n".join(lines(asked, stages, 400_000_000)).replace(f"{REPOSITORY}/", "")
-    assert f"```\n{found}\n```" in page
+def test_the_page_shows_what_the_plan_says_now() -> None:
+    assert plans_page.on_page() == plans_page.section().strip()
+
+
+def test_the_plans_of_the_page_would_not_be_refused_and_the_recipe_as_it_is_would_be_told_so() -> None:
+    assert not [line for planned in plans_page.PLANNED for line in planned.lines() if "not to be had" in line]
+    refused = [line for line in plans_page.Planned("corgi", "gcp").lines() if "not to be had" in line]
+    assert len(refused) == 3, "prior, autoencoder and decoder ask for 64 GPUs of 48"
+    assert "it asks for 64 workers of 1 CPU and 1 GPU, and cluster/gcp.yaml holds 48 at most" in refused[0]
+
+
+def test_word_encodings_are_counted_and_unknown_encoders_are_named() -> None:
+    """T5-11B's encoder: 4.83 B parameters for each token, and 1,024 halves of state: more than all towers and vectors."""
+    kept = RATES["kept_share"] * 1e6
+    words = {"without": "", "known": "google-t5/t5-11b", "unknown": "someone/else", "tower": "tower:b32"}
+    found = {}
+    for name, model in words.items():
+        tokens = [f'embed.tokens=[{{"name": "w", "model": "{model}", "max_tokens": 80}}]'] if model else []
+        recipe = load_recipe(REPOSITORY / "pipelines/recipes/laion-b32.yaml", tokens)
+        found[name] = works(recipe, 1e6, RATES)["embed"]
+    assert found["unknown"].unknown == ("the words of w",)
+    assert found["unknown"].written_bytes == found["without"].written_bytes
+    assert found["known"].unknown == found["tower"].unknown == ()
+    more = found["known"].flops.high - found["without"].flops.high
+    assert more == pytest.approx(kept.high * 2 * 80 * 4.83e9)
+    tokens = RATES["tokens_per_caption"]
+    stored = found["known"].written_bytes.low - found["without"].written_bytes.low
+    assert stored == pytest.approx(kept.low * tokens.low * 2 * 1024)
+    assert found["tower"].flops == found["without"].flops
+    assert found["tower"].written_bytes.low > found["without"].written_bytes.low
 
 
 def test_intervals_add_and_divide_by_their_ends() -> None:

@@ -222,6 +222,8 @@ def test_a_comparison_takes_over_the_tables_of_the_demo(name):
 def test_a_recipe_that_comes_with_corgi_is_found_by_its_name_unless_a_file_has_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert load("smoke") == load(RECIPES / "smoke.yaml")
+    Path("corgi").mkdir()  # as in a checkout, whose package has the name of a recipe
+    assert load("corgi") == load(RECIPES / "corgi.yaml")
     (tmp_path / "smoke").write_text("name: mine")
     assert load("smoke").name == "mine"
 

@@ -1,6 +1,7 @@
 """The whole flow on object storage over a bad network: a host lost in every stage, the head lost, and the job submitted again."""
 
 import json
+import re
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -91,7 +92,8 @@ def test_a_host_lost_in_every_stage_and_then_the_head(
     for number in range(3):
         worsen(cluster, cluster.add_worker(f"new-{number}"))
     said = flow(cluster, "long", "long-2", settings).wait()
-    assert said.count("done before") == len(STAGES)
+    done = set(re.findall(r"\] (\w+): done before", said))
+    assert done >= set(STAGES)
     assert digests(cluster, "long") == digests(cluster, "quiet")
     promise(
         12,
@@ -99,5 +101,5 @@ def test_a_host_lost_in_every_stage_and_then_the_head(
     )
     promise(
         38,
-        f"head and workers lost in evaluate: submitted again, {len(STAGES)} stages done before, equal to the quiet run",
+        f"head and workers lost in evaluate: submitted again, {len(done)} stages done before, equal to the quiet run",
     )
