@@ -19,7 +19,7 @@ from corgi.settings.errors import InputError
 from corgi.settings.models import AutoencoderSettings, PriorSettings
 from corgi.tables.manifest import ShardManifest
 from corgi.tables.run import Run
-from corgi.training.decoder import schedule_name, sizes_of
+from corgi.training.decoder_network import schedule_name, sizes_of
 
 PIPELINE, DECODER, AUTOENCODER = "corgi_pipeline", "corgi_decoder", "corgi_autoencoder"
 """Names of the modules shipped in the folder, beside that of the prior."""

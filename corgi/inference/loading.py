@@ -23,7 +23,7 @@ from corgi.settings.models import PriorSettings
 from corgi.tables.manifest import ShardManifest
 from corgi.tables.run import Run
 from corgi.tables.store import Store
-from corgi.training.decoder import load_decoder
+from corgi.training.decoder_network import load_decoder
 from corgi.training.prior import load_prior
 from corgi.training.words import words_of
 

@@ -1,6 +1,5 @@
 """The decoder stage: trains CLIP image embedding -> latents by diffusion; it needs no caption."""
 
-import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -9,32 +8,26 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from corgi.diffusion.loss import from_x0, prediction_weight, squared_error
-from corgi.diffusion.schedule import Schedule
-from corgi.diffusion.shifted import ShiftedDiffusion, ShiftTable
+from corgi.diffusion.shifted import ShiftTable
 from corgi.feeding.feed import rows_between
 from corgi.feeding.noise import Noise
 from corgi.feeding.packed_rows import LatentRows
 from corgi.feeding.packed_set import PackedSet
-from corgi.feeding.rows import DecoderRows, NeighbourRows, embedded_shards, neighbours_among
+from corgi.feeding.rows import NeighbourRows, neighbours_among
 from corgi.flow.cluster import connect
 from corgi.flow.context import Context
-from corgi.models.autoencoder import Autoencoder
 from corgi.models.denoiser import perturb_embedding
-from corgi.models.device import given_device
-from corgi.models.neighbours import Neighbours
-from corgi.models.networks import NETWORKS, NetworkSizes
-from corgi.models.picture_decoder import Denoiser, PictureDecoder, to_bytes
-from corgi.models.unet import UNetSizes
+from corgi.models.picture_decoder import to_bytes
 from corgi.settings.decoder import DecoderSettings
 from corgi.settings.errors import SettingsError
-from corgi.tables.manifest import RowCounts, ShardManifest
+from corgi.tables.manifest import RowCounts
 from corgi.tables.schema import Split
-from corgi.tables.stage_index import ListedShard
 from corgi.tables.store import ShardTask, Store
 from corgi.tracking.tracked_run import Shown
 from corgi.training import pseudo_text
 from corgi.training.autoencoder import AUTOENCODER_FACT, check_same_autoencoder, load_autoencoder
 from corgi.training.data_checks import check_pictures, check_val
+from corgi.training.decoder_network import check_network, network_of, painter_of, process_of
 from corgi.training.ranks import own_rows, rows_of_all
 from corgi.training.trainer import final_weights, train
 from corgi.training.training import Training
@@ -99,42 +92,6 @@ def run(context: Context) -> list[ShardTask]:
     return [task]
 
 
-def network_of(settings: DecoderSettings, latent_shape: tuple[int, ...], table: ShiftTable) -> nn.Module:
-    """Build the untrained network that the settings name; `table` standardises its image embedding."""
-    return NETWORKS[settings.network](sizes_of(settings, latent_shape), table)
-
-
-def sizes_of(settings: DecoderSettings, latent_shape: tuple[int, ...]) -> NetworkSizes:
-    """Return what the network is built from."""
-    return NetworkSizes(
-        latent_shape,
-        settings.width,
-        settings.depth,
-        UNetSizes(**settings.unet.model_dump()),
-        settings.dit.heads,
-        settings.dit.patch,
-        settings.noise_level_known,
-        settings.neighbours,
-    )
-
-
-def check_network(settings: DecoderSettings, latent_shape: tuple[int, ...]) -> None:
-    """Compare the network that the settings name with the latents it would read.
-
-    Raises:
-        SettingsError: it does not fit them.
-
-    """
-    table = ShiftTable.ddpm(1)
-    try:
-        with torch.device("meta"):  # without memory
-            network_of(settings, latent_shape, table)
-    except ValueError as error:
-        raise SettingsError(
-            f"decoder.network={settings.network} does not fit the latents: {error}; tables are safe; change its sizes or the latent space"
-        ) from error
-
-
 def check_neighbours(settings: DecoderSettings, num_pictures: int) -> None:
     """Compare the neighbours asked for with the train pictures there are besides the one that is painted.
 
@@ -146,78 +103,6 @@ def check_neighbours(settings: DecoderSettings, num_pictures: int) -> None:
         raise SettingsError(
             f"decoder.neighbours={settings.neighbours} and there are {num_pictures} train pictures; tables are safe; ask for fewer or name a longer list"
         )
-
-
-def process_of(settings: DecoderSettings, latent_shape: tuple[int, ...]) -> ShiftedDiffusion:
-    """Return ordinary diffusion on flat, standardised latents, which ends in pure noise unless the settings say otherwise."""
-    schedule = Schedule.named(schedule_name(settings), settings.num_timesteps)
-    return ShiftedDiffusion(ShiftTable.ddpm(math.prod(latent_shape)), schedule)
-
-
-def schedule_name(settings: DecoderSettings) -> str:
-    """Return the schedule's name with what its end is made."""
-    rescaled = settings.zero_terminal_snr and settings.schedule != "flow"  # flow ends there by itself
-    return f"{settings.schedule}_zero_snr" if rescaled else settings.schedule
-
-
-def painter_of(
-    settings: DecoderSettings,
-    network: nn.Module,
-    process: ShiftedDiffusion,
-    autoencoder: Autoencoder,
-    neighbours: Neighbours | None = None,
-) -> PictureDecoder:
-    """Return a network that paints as the settings say; all parts are on one device."""
-    assert isinstance(network, Denoiser)
-    return PictureDecoder(
-        network.eval(),
-        process,
-        autoencoder,
-        settings.prediction,
-        settings.sampler,
-        settings.guidance_interval,
-        neighbours,
-    )
-
-
-def load_decoder(store: Store, decoder: ShardManifest, model: ShardManifest) -> PictureDecoder:
-    """Return a trained decoder ready to paint on the given device, from committed and verified weights.
-
-    Raises:
-        InputError: the decoder was trained on the latents of another autoencoder.
-
-    """
-    check_same_autoencoder(decoder, model)
-    settings = DecoderSettings.recorded(decoder.settings["decoder"])
-    autoencoder = load_autoencoder(store, model)
-    state = load_file(store.path(decoder, "decoder"))
-    table = ShiftTable.from_state(
-        {
-            name.removeprefix("embedding_table."): value
-            for name, value in state.items()
-            if name.startswith("embedding_table.")
-        }
-    )
-    network = network_of(settings, autoencoder.latent_shape, table)
-    network.load_state_dict(state)
-    process, device = process_of(settings, autoencoder.latent_shape), given_device()
-    neighbours = None
-    if settings.neighbours:  # read from the tables, which a taken-down picture has left
-        rows = _rows_of(store, decoder)
-        neighbours = neighbours_among(rows, settings.neighbours, settings.neighbour_max_cosine)
-    return painter_of(settings, network.to(device), process.to(device), autoencoder.to(device), neighbours)
-
-
-def _rows_of(store: Store, decoder: ShardManifest) -> LatentRows | DecoderRows:
-    """Return the train rows that a decoder learned from; one trained before there was a training table names other shards."""
-    inputs = decoder.inputs
-    if "pack" not in inputs:
-        return DecoderRows(embedded_shards(store.location, inputs), inputs["autoencoder"][1:], Split.TRAIN)
-    packed, latents = (
-        [ListedShard.of(store.read_shard(path)) for path in paths]
-        for paths in (inputs["pack"], inputs["autoencoder"][1:])
-    )
-    return LatentRows(PackedSet(store, packed), latents, Split.TRAIN)
 
 
 class DecoderObjective:

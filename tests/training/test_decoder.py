@@ -22,11 +22,8 @@ from corgi.settings.errors import InputError, SettingsError
 from corgi.tables.manifest import RowCounts
 from corgi.tables.run import Run
 from corgi.tables.schema import Split
-from corgi.training.decoder import (
-    DROP,
-    TIMESTEP,
-    DecoderObjective,
-    check_neighbours,
+from corgi.training.decoder import DROP, TIMESTEP, DecoderObjective, check_neighbours
+from corgi.training.decoder_network import (
     check_network,
     load_decoder,
     network_of,

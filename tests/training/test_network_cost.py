@@ -11,7 +11,7 @@ from corgi.names import NetworkName
 from corgi.settings.decoder import DecoderSettings
 from corgi.settings.recipe import Recipe, load
 from corgi.training.cost import decoder_cost, network_lines
-from corgi.training.decoder import network_of
+from corgi.training.decoder_network import network_of
 from corgi.training.network_cost import NETWORK_COUNTS, latent_shape, network_count
 
 DIM, SHAPE = 12, (4, 8, 8)

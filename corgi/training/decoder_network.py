@@ -1,0 +1,134 @@
+"""The decoder's network, its process and its painter, as settings and committed weights describe them."""
+
+import math
+
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from corgi.diffusion.schedule import Schedule
+from corgi.diffusion.shifted import ShiftedDiffusion, ShiftTable
+from corgi.feeding.packed_rows import LatentRows
+from corgi.feeding.packed_set import PackedSet
+from corgi.feeding.rows import DecoderRows, embedded_shards, neighbours_among
+from corgi.models.autoencoder import Autoencoder
+from corgi.models.device import given_device
+from corgi.models.neighbours import Neighbours
+from corgi.models.networks import NETWORKS, NetworkSizes
+from corgi.models.picture_decoder import Denoiser, PictureDecoder
+from corgi.models.unet import UNetSizes
+from corgi.settings.decoder import DecoderSettings
+from corgi.settings.errors import SettingsError
+from corgi.tables.manifest import ShardManifest
+from corgi.tables.schema import Split
+from corgi.tables.stage_index import ListedShard
+from corgi.tables.store import Store
+from corgi.training.autoencoder import check_same_autoencoder, load_autoencoder
+
+
+def network_of(settings: DecoderSettings, latent_shape: tuple[int, ...], table: ShiftTable) -> nn.Module:
+    """Build the untrained network that the settings name; `table` standardises its image embedding."""
+    return NETWORKS[settings.network](sizes_of(settings, latent_shape), table)
+
+
+def sizes_of(settings: DecoderSettings, latent_shape: tuple[int, ...]) -> NetworkSizes:
+    """Return what the network is built from."""
+    return NetworkSizes(
+        latent_shape,
+        settings.width,
+        settings.depth,
+        UNetSizes(**settings.unet.model_dump()),
+        settings.dit.heads,
+        settings.dit.patch,
+        settings.noise_level_known,
+        settings.neighbours,
+    )
+
+
+def check_network(settings: DecoderSettings, latent_shape: tuple[int, ...]) -> None:
+    """Compare the network that the settings name with the latents it would read.
+
+    Raises:
+        SettingsError: it does not fit them.
+
+    """
+    table = ShiftTable.ddpm(1)
+    try:
+        with torch.device("meta"):  # without memory
+            network_of(settings, latent_shape, table)
+    except ValueError as error:
+        raise SettingsError(
+            f"decoder.network={settings.network} does not fit the latents: {error}; tables are safe; change its sizes or the latent space"
+        ) from error
+
+
+def process_of(settings: DecoderSettings, latent_shape: tuple[int, ...]) -> ShiftedDiffusion:
+    """Return ordinary diffusion on flat, standardised latents, which ends in pure noise unless the settings say otherwise."""
+    schedule = Schedule.named(schedule_name(settings), settings.num_timesteps)
+    return ShiftedDiffusion(ShiftTable.ddpm(math.prod(latent_shape)), schedule)
+
+
+def schedule_name(settings: DecoderSettings) -> str:
+    """Return the schedule's name with what its end is made."""
+    rescaled = settings.zero_terminal_snr and settings.schedule != "flow"  # flow ends there by itself
+    return f"{settings.schedule}_zero_snr" if rescaled else settings.schedule
+
+
+def painter_of(
+    settings: DecoderSettings,
+    network: nn.Module,
+    process: ShiftedDiffusion,
+    autoencoder: Autoencoder,
+    neighbours: Neighbours | None = None,
+) -> PictureDecoder:
+    """Return a network that paints as the settings say; all parts are on one device."""
+    assert isinstance(network, Denoiser)
+    return PictureDecoder(
+        network.eval(),
+        process,
+        autoencoder,
+        settings.prediction,
+        settings.sampler,
+        settings.guidance_interval,
+        neighbours,
+    )
+
+
+def load_decoder(store: Store, decoder: ShardManifest, model: ShardManifest) -> PictureDecoder:
+    """Return a trained decoder ready to paint on the given device, from committed and verified weights.
+
+    Raises:
+        InputError: the decoder was trained on the latents of another autoencoder.
+
+    """
+    check_same_autoencoder(decoder, model)
+    settings = DecoderSettings.recorded(decoder.settings["decoder"])
+    autoencoder = load_autoencoder(store, model)
+    state = load_file(store.path(decoder, "decoder"))
+    table = ShiftTable.from_state(
+        {
+            name.removeprefix("embedding_table."): value
+            for name, value in state.items()
+            if name.startswith("embedding_table.")
+        }
+    )
+    network = network_of(settings, autoencoder.latent_shape, table)
+    network.load_state_dict(state)
+    process, device = process_of(settings, autoencoder.latent_shape), given_device()
+    neighbours = None
+    if settings.neighbours:  # read from the tables, which a taken-down picture has left
+        rows = _rows_of(store, decoder)
+        neighbours = neighbours_among(rows, settings.neighbours, settings.neighbour_max_cosine)
+    return painter_of(settings, network.to(device), process.to(device), autoencoder.to(device), neighbours)
+
+
+def _rows_of(store: Store, decoder: ShardManifest) -> LatentRows | DecoderRows:
+    """Return the train rows that a decoder learned from; one trained before there was a training table names other shards."""
+    inputs = decoder.inputs
+    if "pack" not in inputs:
+        return DecoderRows(embedded_shards(store.location, inputs), inputs["autoencoder"][1:], Split.TRAIN)
+    packed, latents = (
+        [ListedShard.of(store.read_shard(path)) for path in paths]
+        for paths in (inputs["pack"], inputs["autoencoder"][1:])
+    )
+    return LatentRows(PackedSet(store, packed), latents, Split.TRAIN)
