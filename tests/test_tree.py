@@ -98,6 +98,7 @@ COVERED_ELSEWHERE = {
     "corgi.tracking.tracked_run": "tracking/test_tracker.py",
     "corgi.training.alone": "training/test_loop.py",
     "corgi.training.decoder_network": "training/test_decoder.py",
+    "corgi.training.init_from": "training/test_finetune.py",
     "corgi.training.listing": "training/test_checkpoint.py",
     "corgi.training.masters": "training/test_ema.py",
     "corgi.training.objective": "training/test_loop.py",

@@ -9,7 +9,15 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-SCHEDULE_NAMES = ("linear", "cosine", "linear_zero_snr", "cosine_zero_snr", "flow")
+SCHEDULE_NAMES = (
+    "linear",
+    "cosine",
+    "scaled_linear",
+    "linear_zero_snr",
+    "cosine_zero_snr",
+    "scaled_linear_zero_snr",
+    "flow",
+)
 _TABLES = (
     "betas",
     "timesteps",
@@ -72,6 +80,14 @@ class Schedule:
         return cls.from_betas(torch.linspace(beta_start, beta_end, num_steps, dtype=torch.float64))
 
     @classmethod
+    def scaled_linear(
+        cls, num_steps: int = 1000, beta_start: float = 8.5e-4, beta_end: float = 1.2e-2
+    ) -> "Schedule":
+        """Build the schedule of latent diffusion and Stable Diffusion (Rombach et al. 2022): sqrt(beta_t) is linear."""
+        roots = torch.linspace(beta_start**0.5, beta_end**0.5, num_steps, dtype=torch.float64)
+        return cls.from_betas(roots.square())
+
+    @classmethod
     def cosine(cls, num_steps: int = 1000, offset: float = 0.008, max_beta: float = 0.999) -> "Schedule":
         """Build the cosine schedule (Nichol and Dhariwal 2021): abar_t ~ cos^2, betas capped."""
         time = torch.arange(num_steps + 1, dtype=torch.float64) / num_steps
@@ -93,9 +109,13 @@ class Schedule:
         """Build the schedule of that name, one of `SCHEDULE_NAMES`; ValueError for another name."""
         if name not in SCHEDULE_NAMES:
             raise ValueError(f"schedule {name!r} is not one of {', '.join(SCHEDULE_NAMES)}")
-        if name == "flow":
-            return cls.flow(num_steps)
-        base = cls.linear(num_steps) if name.startswith("linear") else cls.cosine(num_steps)
+        made = {
+            "linear": cls.linear,
+            "cosine": cls.cosine,
+            "scaled_linear": cls.scaled_linear,
+            "flow": cls.flow,
+        }
+        base = made[name.removesuffix("_zero_snr")](num_steps)
         return base.zero_terminal_snr() if name.endswith("zero_snr") else base
 
     def zero_terminal_snr(self) -> "Schedule":

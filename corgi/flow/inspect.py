@@ -64,6 +64,8 @@ def lineage(run: Run, of: str | None = None) -> Iterator[str]:
         yield f"{name}: {manifest.digest}"
         yield f"  manifest {manifest.path}, code {manifest.code}, commit {manifest.commit or commit_of(manifest.code)}"
         yield from (f"  from {stage}: {path}" for stage, path in manifest.inputs.items())
+        if isinstance(manifest.outside, dict):
+            yield from (f"  from outside: {what} {sha}" for what, sha in manifest.outside.items())
         sources: dict[str, str] = {}
         for shard in run.store.listed(manifest) if not manifest.inputs else ():
             sources.update({source["sha256"]: source["path"] for source in shard.facts.get("sources", [])})

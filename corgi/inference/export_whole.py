@@ -13,6 +13,7 @@ from corgi.inference.export_prior import MODEL, bundle, diffusers_version, model
 from corgi.inference.generate import Generator
 from corgi.inference.loading import assemble
 from corgi.inference.run_models import models_digest, shards_of
+from corgi.models.pretrained_unet import PretrainedUNet
 from corgi.models.text_prior import TextPrior
 from corgi.settings.clip import EmbedSettings
 from corgi.settings.errors import InputError
@@ -105,7 +106,8 @@ def _manner(generator: Generator, prior: PriorSettings) -> dict[str, Any]:
 def _decoder(generator: Generator, facts: Mapping[str, Any]) -> DecoderModel:
     network: Any = generator.decoder.network
     shape = generator.decoder.autoencoder.latent_shape
-    sizes = json.loads(json.dumps(asdict(sizes_of(generator.decoder_settings, shape))))
+    pretrained = network.config if isinstance(network, PretrainedUNet) else None
+    sizes = json.loads(json.dumps(asdict(sizes_of(generator.decoder_settings, shape, pretrained))))
     state = network.state_dict()
     dim = state["embedding_table.mean"].shape[1]
     made = DecoderModel(generator.decoder_settings.network, sizes, dim, dict(facts))

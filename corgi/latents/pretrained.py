@@ -31,6 +31,7 @@ def read_pretrained(
             subfolder=settings.subfolder or None,
             revision=settings.revision,
             output_loading_info=True,
+            low_cpu_mem_usage=False,  # with accelerate installed the default is another way of loading
         )
     except _LOAD_ERRORS as error:
         raise InputError(

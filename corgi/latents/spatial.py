@@ -59,7 +59,8 @@ class SpatialModel:
         codec, config = self._codec()
         autoencoder = SpatialAutoencoder(codec, self.settings.image_size).to(device).eval()
         rows = {split: self._rows(task, split) for split in (Split.TRAIN, Split.VAL)}
-        autoencoder.measure(self._batches(rows[Split.TRAIN], MOMENT_PICTURES, device))
+        if self.settings.kind != "pretrained" or self.settings.pretrained.standardise:
+            autoencoder.measure(self._batches(rows[Split.TRAIN], MOMENT_PICTURES, device))
         num_rows = sum(rows[Split.TRAIN].counts)
         facts = self._facts(autoencoder, num_rows)
         grid = None

@@ -3,12 +3,14 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import nn
 
 from corgi.diffusion.shifted import ShiftTable
 from corgi.models.denoiser import DenoiserConfig, LatentDenoiser
 from corgi.models.dit import DiT, DiTSizes
+from corgi.models.pretrained_unet import PretrainedUNet
 from corgi.models.unet import UNet, UNetSizes
 from corgi.names import NetworkName
 
@@ -30,6 +32,8 @@ class NetworkSizes:
     """Whether the network is told the level of noise on the embedding."""
     neighbours: int = 0
     """Train pictures whose latents the network reads."""
+    pretrained: Mapping[str, Any] | None = None
+    """config.json of a U-Net of Stable Diffusion's class in place of these sizes; None: none."""
 
 
 def mlp(sizes: NetworkSizes, table: ShiftTable) -> LatentDenoiser:
@@ -45,8 +49,13 @@ def mlp(sizes: NetworkSizes, table: ShiftTable) -> LatentDenoiser:
     return LatentDenoiser(config, table)
 
 
-def unet(sizes: NetworkSizes, table: ShiftTable) -> UNet:
-    """Build the U-Net; ValueError for a latent that it cannot divide."""
+def unet(sizes: NetworkSizes, table: ShiftTable) -> UNet | PretrainedUNet:
+    """Build the U-Net; ValueError for a latent that it cannot divide, or for neighbours that a pretrained one does not read."""
+    if sizes.pretrained is not None:
+        if sizes.neighbours:
+            raise ValueError("a pretrained U-Net reads no neighbours")
+        tokens = sizes.unet.tokens
+        return PretrainedUNet(sizes.latent_shape, sizes.pretrained, table, tokens, sizes.knows_level)
     return UNet(sizes.latent_shape, sizes.unet, table, sizes.knows_level, sizes.neighbours)
 
 

@@ -49,11 +49,27 @@ class DiTSettings(Section):
     """Side of the square of latents that is one token; a divisor of the latent's side."""
 
 
+class FineTuneSettings(Section):
+    """What a decoder learns that starts from trained weights (`decoder.init_from`)."""
+
+    weights: Literal["all", "projection", "lora"] = "all"
+    """projection: the maps of the image embedding alone. lora: these, and low-rank additions to the attention, by the package
+    peft (extra finetune). all: every weight."""
+    rank: int = Field(default=16, ge=1, le=1024)
+    """Rank of the additions of lora; their scale is 1."""
+
+
 class DecoderSettings(Section):
     """The decoder: CLIP image embedding -> latents, by diffusion."""
 
     network: NetworkName = added("mlp", since="0.2")
     """mlp: residual blocks on the flat latent. unet: convolutions on a spatial one. dit: a transformer on patches of it."""
+    init_from: str = added("", since="0.2.0")
+    """Weights to start from: a local folder of a UNet2DConditionModel of the Stable Diffusion class, as save_pretrained writes
+    it, or the decoder of another run as RUN or RUN/decoder, where RUN is a run's folder or the name of one under root. Empty:
+    none."""
+    finetune: FineTuneSettings = added(FineTuneSettings(), since="0.2.0")
+    """What is trained of them."""
     width: int = Field(default=640, ge=16)
     """Width of the residual blocks of mlp, of the tokens of dit."""
     depth: int = Field(default=4, ge=1)
@@ -62,10 +78,11 @@ class DecoderSettings(Section):
     """Sizes of the network unet."""
     dit: DiTSettings = added(DiTSettings(), since="0.2.0")
     """Further sizes of the network dit."""
-    schedule: Literal["cosine", "linear", "flow"] = "cosine"
-    """Noise schedule, made zero-terminal-SNR; flow: the straight path of flow matching."""
+    schedule: Literal["cosine", "linear", "scaled_linear", "flow"] = "cosine"
+    """Noise schedule, made zero-terminal-SNR; scaled_linear: that of Stable Diffusion; flow: the straight path of flow
+    matching."""
     zero_terminal_snr: bool = added(True, since="0.2.0")
-    """Whether nothing of the picture is left at T; False is for eps, and no schedule flow."""
+    """Whether nothing of the picture is left at T; False is for eps, with the schedule linear or scaled_linear."""
     prediction: Literal["v", "x0", "eps", "flow"] = added("v", since="0.2.0")
     """What the network answers; flow: the velocity eps - x_0."""
     loss_weight: Literal["none", "min_snr"] = added("none", since="0.2.0")
@@ -112,7 +129,8 @@ class DecoderSettings(Section):
 
     @model_validator(mode="after")
     def _objective_fits(self) -> Self:
-        if self.prediction == "eps" and (self.zero_terminal_snr or self.schedule != "linear"):
+        keeps_signal = self.schedule in ("linear", "scaled_linear") and not self.zero_terminal_snr
+        if self.prediction == "eps" and not keeps_signal:
             raise ValueError(
                 "prediction eps divides by the signal that is left at T: set schedule=linear and zero_terminal_snr=false, or take v"
             )
@@ -122,6 +140,15 @@ class DecoderSettings(Section):
             raise ValueError(f"guidance_interval {self.guidance_interval} must ascend")
         if self.noise_level_known and self.conditioning_noise == 0:
             raise ValueError("noise_level_known needs conditioning_noise above 0")
+        return self
+
+    @model_validator(mode="after")
+    def _start_fits(self) -> Self:
+        part = self.finetune.weights
+        if part != "all" and (not self.init_from or self.network != "unet"):
+            raise ValueError(
+                f"finetune.weights={part} trains a part of what init_from names, with network=unet: name it, or train all"
+            )
         return self
 
     @model_validator(mode="after")

@@ -26,6 +26,9 @@ class PriorSettings(Section):
 
     variants: tuple[VariantName, ...] = Field(default=("shifted",), min_length=1)
     """Choices of (mu, Sigma), one training each; the first is the one that generates, the others are compared with it."""
+    init_from: str = added("", since="0.2.0")
+    """Weights to start from: the priors of another run, of the same variants, as RUN or RUN/prior, where RUN is a run's folder
+    or the name of one under root. Empty: none."""
     width: int = Field(default=2048, ge=32)
     """Transformer width."""
     depth: int = Field(default=16, ge=1)
@@ -167,6 +170,9 @@ class PretrainedSettings(Section):
     """Folder inside it that holds config.json, such as vae; empty: the folder itself."""
     revision: str | None = None
     """Commit or tag of a hub id; None: the newest."""
+    standardise: bool = added(True, since="0.2.0")
+    """Bring each latent channel to mean 0 and variance 1; False: latents as the scaling factor leaves them, which a U-Net that
+    was trained with this autoencoder knows (`decoder.init_from`)."""
 
 
 class AutoencoderSettings(Section):

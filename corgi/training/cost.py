@@ -6,6 +6,7 @@ from corgi.models.prior_config import FEED_FORWARD_RATIO, PriorConfig
 from corgi.settings.decoder import DecoderSettings
 from corgi.settings.recipe import Recipe
 from corgi.settings.tower_width import towers_width
+from corgi.training.init_from import decoder_init
 from corgi.training.network_cost import latent_shape, network_count
 from corgi.training.prior_sizes import config_of, num_weights
 
@@ -101,9 +102,9 @@ def lines(recipe: Recipe) -> list[str]:
 
 
 def decoder_cost(recipe: Recipe) -> TrainingCost | None:
-    """Return the cost of a recipe's decoder; None where its latents or its embeddings are not known here."""
-    shape, dim = latent_shape(recipe.autoencoder), towers_width(recipe)
-    if shape is None or dim is None:
+    """Return the cost of a recipe's decoder; None where its latents or its embeddings are not known here, and of a diffusers U-Net."""
+    shape, dim, init = latent_shape(recipe.autoencoder), towers_width(recipe), decoder_init(recipe)
+    if shape is None or dim is None or (init is not None and init.config is not None):
         return None
     settings = recipe.decoder
     found = network_count(settings, shape, dim)
@@ -116,7 +117,7 @@ def network_lines(settings: DecoderSettings, cost: TrainingCost | None) -> list[
         return []
     if cost is None:
         return [
-            "cost unknown: the sizes of latents and embeddings are known when autoencoder and tower are read"
+            "cost unknown: the sizes of latents and embeddings are known when autoencoder and tower are read, a diffusers U-Net's are not counted"
         ]
     return described(cost, settings.training.num_steps * settings.training.global_batch)
 

@@ -1,10 +1,11 @@
 """The decoder stage: trains CLIP image embedding -> latents by diffusion; it needs no caption."""
 
+import json
 from collections.abc import Mapping
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from corgi.diffusion.loss import from_x0, prediction_weight, squared_error
@@ -14,20 +15,29 @@ from corgi.feeding.noise import Noise
 from corgi.feeding.packed_rows import LatentRows
 from corgi.feeding.packed_set import PackedSet
 from corgi.feeding.rows import NeighbourRows, neighbours_among
+from corgi.flow import screen
 from corgi.flow.cluster import connect
 from corgi.flow.context import Context
 from corgi.models.denoiser import perturb_embedding
 from corgi.models.picture_decoder import to_bytes
 from corgi.settings.decoder import DecoderSettings
 from corgi.settings.errors import SettingsError
-from corgi.tables.manifest import RowCounts
+from corgi.tables.manifest import RowCounts, ShardManifest
 from corgi.tables.schema import Split
 from corgi.tables.store import ShardTask, Store
 from corgi.tracking.tracked_run import Shown
 from corgi.training import pseudo_text
 from corgi.training.autoencoder import AUTOENCODER_FACT, check_same_autoencoder, load_autoencoder
 from corgi.training.data_checks import check_pictures, check_val
-from corgi.training.decoder_network import check_network, network_of, painter_of, process_of
+from corgi.training.decoder_network import (
+    check_network,
+    embedding_table,
+    network_of,
+    painter_of,
+    process_of,
+)
+from corgi.training.finetune import check_peft, merged, read_init, start
+from corgi.training.init_from import UNET_CONFIG, Init, InitRun, decoder_init, facts_of, place_of
 from corgi.training.ranks import own_rows, rows_of_all
 from corgi.training.trainer import final_weights, train
 from corgi.training.training import Training
@@ -46,7 +56,7 @@ def run(context: Context) -> list[ShardTask]:
     """Train the decoder and commit its averaged weights and metric lines.
 
     Raises:
-        InputError: no train picture is selected, or no val picture to rank checkpoints by.
+        InputError: no train picture is selected, no val picture ranks checkpoints, or the weights to start from do not fit.
         SettingsError: the network does not fit the latents.
 
     """
@@ -55,41 +65,68 @@ def run(context: Context) -> list[ShardTask]:
         return [task]
     settings: DecoderSettings = context.recipe.decoder
     model = context.store.read_shard(context.entries("autoencoder")[0].path)
-    check_network(settings, load_autoencoder(context.store, model).latent_shape)
+    init = decoder_init(context.recipe)
+    check_peft(settings)
+    config = None if init is None else init.config
+    check_network(settings, load_autoencoder(context.store, model).latent_shape, config)
+    _say_other_latents(init, model)
     packed = PackedSet.open(task.root, context.inputs["pack"].path)
     num_pictures = packed.num_rows(Split.TRAIN)
     check_pictures(num_pictures)
     check_neighbours(settings, num_pictures)
     check_val(packed.num_rows(Split.VAL), settings.training)
-    training = Training(
+    training = _training(context, task, init)
+    connect(context.recipe)
+    train([training], context.recipe)
+    facts = {"train_pictures": num_pictures, AUTOENCODER_FACT: model.digest, **facts_of(init)}
+    _commit(context, task, training, config, facts)
+    return [task]
+
+
+def _training(context: Context, task: ShardTask, init: Init | None) -> Training:
+    settings: DecoderSettings = context.recipe.decoder
+    arguments = {
+        "root": task.root,
+        "stages": {name: manifest.path for name, manifest in context.inputs.items()},
+        "settings": settings.model_dump(mode="json"),
+    }
+    return Training(
         name="decoder",
         folder=str(context.work_folder(task) / "decoder"),
         objective=DecoderObjective,
-        arguments={
-            "root": task.root,
-            "stages": {name: manifest.path for name, manifest in context.inputs.items()},
-            "settings": settings.model_dump(mode="json"),
-        },
+        arguments=arguments if init is None else {**arguments, "init": place_of(init)},
         settings=settings.training,
         tracking=context.recipe.tracking,
         group=context.run.folder.name,
         seed=settings.seed,
     )
-    connect(context.recipe)
-    train([training], context.recipe)
+
+
+def _commit(
+    context: Context,
+    task: ShardTask,
+    training: Training,
+    config: Mapping[str, object] | None,
+    facts: Mapping[str, object],
+) -> None:
+    """Commit what was trained, and the config of a U-Net of diffusers that it started from."""
+    state = merged(load_file(final_weights(training)))
+    parameters = sum(value.numel() for value in state.values())
+    num_rows = int(str(facts["train_pictures"]))
     with context.store.attempt(task) as attempt:
-        attempt.write_bytes("decoder", ".safetensors", final_weights(training).read_bytes())
+        attempt.write_bytes("decoder", ".safetensors", save(state))
         attempt.write_bytes("metrics", ".jsonl", training.metrics_file.read_bytes())
-        parameters = sum(value.numel() for value in load_file(final_weights(training)).values())
-        attempt.commit(
-            RowCounts(rows_in=num_pictures, kept=num_pictures),
-            facts={
-                "parameters": parameters,
-                "train_pictures": num_pictures,
-                AUTOENCODER_FACT: model.digest,
-            },
+        if config is not None:
+            attempt.write_bytes(UNET_CONFIG, ".json", (json.dumps(config, sort_keys=True) + "\n").encode())
+        attempt.commit(RowCounts(rows_in=num_rows, kept=num_rows), facts={"parameters": parameters, **facts})
+
+
+def _say_other_latents(init: Init | None, model: ShardManifest) -> None:
+    """Say that the decoder to start from knows the latents of another autoencoder."""
+    if isinstance(init, InitRun) and init.made.facts.get(AUTOENCODER_FACT) != model.digest:
+        screen.current().say(
+            f"decoder: the decoder of run {init.run.name} knows the latents of another autoencoder"
         )
-    return [task]
 
 
 def check_neighbours(settings: DecoderSettings, num_pictures: int) -> None:
@@ -108,13 +145,20 @@ def check_neighbours(settings: DecoderSettings, num_pictures: int) -> None:
 class DecoderObjective:
     """The error of diffusion on standardised latents, conditioned on a slightly noisy image embedding."""
 
-    def __init__(self, root: str, stages: dict[str, str], settings: Mapping[str, object]) -> None:
+    def __init__(
+        self,
+        root: str,
+        stages: dict[str, str],
+        settings: Mapping[str, object],
+        init: Mapping[str, str] | None = None,
+    ) -> None:
         """Open the stages `pack`, `shift` and `autoencoder` by their manifests' paths; arguments are JSON.
 
-        The embeddings' mean and scale on train are those that the shift stage measured.
+        The embeddings' mean and scale on train are those that the shift stage measured. `init` says where the weights are that
+        the network starts from; it keeps the mean and scale that are among them.
 
         Raises:
-            InputError: latents are those of another autoencoder.
+            InputError: latents are those of another autoencoder, or trained weights cannot be read.
 
         """
         self.settings = DecoderSettings.model_validate(settings)
@@ -125,6 +169,9 @@ class DecoderObjective:
         moments = measured["global_mean"].double().numpy(), measured["global_scale"].double().numpy()
         mean, std = pseudo_text.moments(*moments, self.settings.pseudo_text_xi)
         self.table = ShiftTable.standardised(torch.from_numpy(mean).float(), torch.from_numpy(std).float())
+        self.initial, self.pretrained = read_init(init or {})
+        if "embedding_table.mean" in self.initial:
+            self.table = embedding_table(self.initial)
         model, *self.latents = store.listed(store.read_stage(stages["autoencoder"]))
         for made in self.latents:
             check_same_autoencoder(made, model)
@@ -140,8 +187,15 @@ class DecoderObjective:
         self.table, self.process = self.table.to(device), self.process.to(device)
 
     def model(self) -> nn.Module:
-        """Build the untrained network."""
-        return network_of(self.settings, self.latent_shape, self.table)
+        """Build the network as its training starts.
+
+        Raises:
+            InputError: trained weights do not fit it.
+
+        """
+        network = network_of(self.settings, self.latent_shape, self.table, self.pretrained)
+        start(network, self.initial, self.settings)
+        return network
 
     def rows(self, split: Split = Split.TRAIN) -> LatentRows | NeighbourRows:
         """Return the kept pictures of a split."""

@@ -1,10 +1,12 @@
 """The decoder's network, its process and its painter, as settings and committed weights describe them."""
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
 
 from corgi.diffusion.schedule import Schedule
 from corgi.diffusion.shifted import ShiftedDiffusion, ShiftTable
@@ -24,14 +26,25 @@ from corgi.tables.schema import Split
 from corgi.tables.stage_index import ListedShard
 from corgi.tables.store import Store
 from corgi.training.autoencoder import check_same_autoencoder, load_autoencoder
+from corgi.training.init_from import unet_config
 
 
-def network_of(settings: DecoderSettings, latent_shape: tuple[int, ...], table: ShiftTable) -> nn.Module:
-    """Build the untrained network that the settings name; `table` standardises its image embedding."""
-    return NETWORKS[settings.network](sizes_of(settings, latent_shape), table)
+def network_of(
+    settings: DecoderSettings,
+    latent_shape: tuple[int, ...],
+    table: ShiftTable,
+    pretrained: Mapping[str, Any] | None = None,
+) -> nn.Module:
+    """Build the untrained network that the settings name; `table` standardises its image embedding.
+
+    `pretrained` is the config of a U-Net of Stable Diffusion's class in place of the settings' sizes.
+    """
+    return NETWORKS[settings.network](sizes_of(settings, latent_shape, pretrained), table)
 
 
-def sizes_of(settings: DecoderSettings, latent_shape: tuple[int, ...]) -> NetworkSizes:
+def sizes_of(
+    settings: DecoderSettings, latent_shape: tuple[int, ...], pretrained: Mapping[str, Any] | None = None
+) -> NetworkSizes:
     """Return what the network is built from."""
     return NetworkSizes(
         latent_shape,
@@ -42,10 +55,13 @@ def sizes_of(settings: DecoderSettings, latent_shape: tuple[int, ...]) -> Networ
         settings.dit.patch,
         settings.noise_level_known,
         settings.neighbours,
+        pretrained,
     )
 
 
-def check_network(settings: DecoderSettings, latent_shape: tuple[int, ...]) -> None:
+def check_network(
+    settings: DecoderSettings, latent_shape: tuple[int, ...], pretrained: Mapping[str, Any] | None = None
+) -> None:
     """Compare the network that the settings name with the latents it would read.
 
     Raises:
@@ -55,7 +71,7 @@ def check_network(settings: DecoderSettings, latent_shape: tuple[int, ...]) -> N
     table = ShiftTable.ddpm(1)
     try:
         with torch.device("meta"):  # without memory
-            network_of(settings, latent_shape, table)
+            network_of(settings, latent_shape, table, pretrained)
     except ValueError as error:
         raise SettingsError(
             f"decoder.network={settings.network} does not fit the latents: {error}; tables are safe; change its sizes or the latent space"
@@ -104,15 +120,8 @@ def load_decoder(store: Store, decoder: ShardManifest, model: ShardManifest) -> 
     check_same_autoencoder(decoder, model)
     settings = DecoderSettings.recorded(decoder.settings["decoder"])
     autoencoder = load_autoencoder(store, model)
-    state = load_file(store.path(decoder, "decoder"))
-    table = ShiftTable.from_state(
-        {
-            name.removeprefix("embedding_table."): value
-            for name, value in state.items()
-            if name.startswith("embedding_table.")
-        }
-    )
-    network = network_of(settings, autoencoder.latent_shape, table)
+    state, pretrained = weights_of(store, decoder)
+    network = network_of(settings, autoencoder.latent_shape, embedding_table(state), pretrained)
     network.load_state_dict(state)
     process, device = process_of(settings, autoencoder.latent_shape), given_device()
     neighbours = None
@@ -120,6 +129,19 @@ def load_decoder(store: Store, decoder: ShardManifest, model: ShardManifest) -> 
         rows = _rows_of(store, decoder)
         neighbours = neighbours_among(rows, settings.neighbours, settings.neighbour_max_cosine)
     return painter_of(settings, network.to(device), process.to(device), autoencoder.to(device), neighbours)
+
+
+def weights_of(store: Store, decoder: ShardManifest) -> tuple[dict[str, Tensor], Mapping[str, Any] | None]:
+    """Return the verified weights of a committed decoder, and the config of the pretrained U-Net it was, if any."""
+    return load_file(store.path(decoder, "decoder")), unet_config(store, decoder)
+
+
+def embedding_table(state: Mapping[str, Tensor]) -> ShiftTable:
+    """Return the table in a network's weights that standardises its image embedding."""
+    prefix = "embedding_table."
+    return ShiftTable.from_state(
+        {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    )
 
 
 def _rows_of(store: Store, decoder: ShardManifest) -> LatentRows | DecoderRows:

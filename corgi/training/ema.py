@@ -1,4 +1,4 @@
-"""The averaged weights: fp32, divided among the workers as the optimiser's masters are, whole by parameter name in a file."""
+"""The averages of the weights that learn: fp32, divided among the workers as the optimiser's masters are, whole by name in a file."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -29,7 +29,7 @@ class Ema:
         decay: float,
         device: torch.device,
     ) -> None:
-        """Start from the masters. `shapes` are those of all parameters; whole averages pass through `device`."""
+        """Start from the masters. `shapes` are those of all parameters that learn; whole averages pass through `device`."""
         self.decay, self.device = decay, device
         self._held, self._shapes = held, shapes
         self._averages = {name: stretch.values.float().clone() for name, stretch in held.items()}
@@ -81,7 +81,7 @@ class Ema:
 
 
 def state_of(averages: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """Return a state dict of whole averages, under every name of a tied weight, and the model's buffers."""
+    """Return a state dict of whole averages and frozen weights, under every name of a tied weight, and the model's buffers."""
     first: dict[int, str] = {
         id(parameter): name for name, parameter in reversed(list(model.named_parameters()))
     }

@@ -29,7 +29,7 @@ from corgi.training.engine import (
     prepare_process,
     set_lr,
 )
-from corgi.training.masters import masters, shapes
+from corgi.training.masters import frozen, masters, shapes
 from corgi.training.notice import Agreement
 from corgi.training.objective import Objective, Shows
 from corgi.training.probe import Probe
@@ -124,6 +124,7 @@ class _Loop:
         """Build the engine, restore the newest complete checkpoint if there is one, and open the metric files after its step."""
         found = self.checkpoints.newest()
         universal = found is not None and needs_conversion(found, self.settings)
+        self._frozen = frozen(model)
         self.engine = build_engine(model, self.settings, universal)
         if found is not None:
             with converted(found, self.settings) as folder:
@@ -159,7 +160,7 @@ class _Loop:
     def finish(self) -> None:
         """Commit the final weights; the last step evaluated them, and its checkpoint is committed first."""
         self.checkpoints.wait()
-        averages = self.ema.whole()
+        averages = {**self._frozen, **self.ema.whole()}
         if rank() == 0:
             figures = self.figures.get(self.step, {})
             facts = {"steps": self.step, "skipped_steps": self.num_skipped, "val": figures}
@@ -283,7 +284,7 @@ class _Loop:
     def _figures(self) -> dict[str, float]:
         if self._averaged is None:
             self._averaged = self.objective.model().to(self.device).eval()
-        averages = self.ema.whole()
+        averages = {**self._frozen, **self.ema.whole()}
         if rank() == 0:
             self._averaged.load_state_dict(state_of(averages, module_of(self.engine)))
         copy_from_first(self._averaged)

@@ -1,5 +1,6 @@
 """The fp32 master weights as ZeRO divides them: of each parameter, the stretch of values that this worker holds."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,13 +23,13 @@ class Stretch:
 
 
 def masters(engine: "DeepSpeedEngine") -> dict[str, Stretch]:
-    """Return this worker's stretch of each parameter, by name; a parameter of which it holds nothing is left out.
+    """Return this worker's stretch of each parameter that learns, by name; one of which it holds nothing is left out.
 
     At stage 0 every worker has all masters and takes an equal share of each. At the other stages it is what ZeRO gave the worker's
     optimiser. Together the workers hold every value exactly once.
     """
     model: Any = engine.module
-    found = {name: _stretch(engine.optimizer, parameter) for name, parameter in model.named_parameters()}
+    found = {name: _stretch(engine.optimizer, parameter) for name, parameter in _learning(model)}
     return {
         name: stretch for name, stretch in found.items() if stretch is not None and stretch.values.numel()
     }
@@ -36,14 +37,30 @@ def masters(engine: "DeepSpeedEngine") -> dict[str, Stretch]:
 
 def shares(model: nn.Module) -> dict[str, Stretch]:
     """Return this worker's equal share of each parameter of a model that every worker holds whole."""
-    return {name: _share(parameter) for name, parameter in model.named_parameters()}
+    return {name: _share(parameter) for name, parameter in _learning(model)}
 
 
 def shapes(model: nn.Module) -> dict[str, torch.Size]:
-    """Return the whole shape of each parameter, by name, in order; a tied one is named once."""
+    """Return the whole shape of each parameter that learns, by name, in order; a tied one is named once."""
+    return {name: getattr(parameter, "ds_shape", parameter.shape) for name, parameter in _learning(model)}
+
+
+def frozen(model: nn.Module) -> dict[str, Tensor]:
+    """Return copies on rank 0's host of the parameters that do not learn, by name; nothing on the others.
+
+    They are read before the engine is built: it may keep them in bf16, and no optimiser has masters of them.
+    """
+    if rank() > 0:
+        return {}
     return {
-        name: getattr(parameter, "ds_shape", parameter.shape) for name, parameter in model.named_parameters()
+        name: parameter.detach().to("cpu", copy=True)
+        for name, parameter in model.named_parameters()
+        if not parameter.requires_grad
     }
+
+
+def _learning(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    return ((name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad)
 
 
 def _stretch(optimizer: Any, parameter: Any) -> Stretch | None:
@@ -57,10 +74,7 @@ def _stretch(optimizer: Any, parameter: Any) -> Stretch | None:
 
 def _of_stage_3(optimizer: Any, parameter: Any) -> Stretch:
     """Return the part that stage 3 keeps here: equal parts by rank, the last of them padded."""
-    if parameter.requires_grad:
-        values = optimizer._get_fp32_opt_state_partition(parameter, release_swap_buffers=True)[0].detach()
-    else:
-        values = parameter.ds_tensor.detach()
+    values = optimizer._get_fp32_opt_state_partition(parameter, release_swap_buffers=True)[0].detach()
     start = rank() * values.numel()
     return Stretch(start, values[: max(0, parameter.ds_numel - start)])
 

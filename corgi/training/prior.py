@@ -32,6 +32,8 @@ from corgi.tables.schema import Split
 from corgi.tables.store import ShardTask, Store
 from corgi.tracking.tracked_run import Shown
 from corgi.training.data_checks import check_captioned_rows, check_val_rows
+from corgi.training.finetune import started_prior
+from corgi.training.init_from import facts_of, place_of, prior_init
 from corgi.training.prior_sizes import config_of, num_weights
 from corgi.training.ranks import own_rows, rows_of_all
 from corgi.training.shift_table import shift_scale, shift_table
@@ -62,14 +64,16 @@ def run(context: Context) -> list[ShardTask]:
     task = context.task("all")
     if not context.pending([task]):
         return [task]
-    settings: PriorSettings = context.recipe.prior
+    settings, init = context.recipe.prior, prior_init(context.recipe)
     check_words(context, settings)
     packed = PackedSet.open(task.root, context.inputs["pack"].path)
     rows = CaptionedRows(packed, Split.TRAIN)
     check_captioned_rows(packed, rows)
     check_val_rows(CaptionedRows(packed, Split.VAL), settings.training)
     work = context.work_folder(task)
-    trainings = [_training(context, task, variant, work / variant) for variant in settings.variants]
+    trainings = [
+        _training(context, task, variant, work / variant, place_of(init)) for variant in settings.variants
+    ]
     connect(context.recipe)
     train(trainings, context.recipe)
     with context.store.attempt(task) as attempt:
@@ -82,6 +86,7 @@ def run(context: Context) -> list[ShardTask]:
         facts = {
             "parameters": num_weights(config, table.num_clusters),
             "train_pictures": sum(rows.counts),
+            **facts_of(init),
         }
         attempt.commit(RowCounts(rows_in=sum(rows.counts), kept=sum(rows.counts)), facts=facts)
     return [task]
@@ -124,9 +129,15 @@ class PriorObjective:
     """The weighted x0 error of shifted diffusion (eq. 14) on kept train pictures."""
 
     def __init__(
-        self, root: str, stages: dict[str, str], variant: str, settings: Mapping[str, object]
+        self,
+        root: str,
+        stages: dict[str, str],
+        variant: str,
+        settings: Mapping[str, object],
+        init: Mapping[str, str] | None = None,
     ) -> None:
-        """Open the stages `pack` and `shift`, and `embed` for a prior with words, by their manifests' paths; arguments are JSON."""
+        """Open the stages `pack` and `shift`, and `embed` for a prior with words, by their manifests' paths; `init` as `place_of`; JSON."""
+        self.init = init or {}
         self.settings = PriorSettings.model_validate(settings)
         self.variant = variant
         store = Store(root)
@@ -143,8 +154,8 @@ class PriorObjective:
         self.process = self.process.to(device)
 
     def model(self) -> nn.Module:
-        """Build the untrained network."""
-        return network_of(self.settings, self.table, self.variant)
+        """Build the network as its training starts; it reads (mu, Sigma) of its own run."""
+        return started_prior(network_of(self.settings, self.table, self.variant), self.init, self.variant)
 
     def rows(self) -> Rows:
         """Return the kept train pictures that have a full caption."""
@@ -316,7 +327,9 @@ class PriorObjective:
         return torch.cat(made)
 
 
-def _training(context: Context, task: ShardTask, variant: str, folder: Path) -> Training:
+def _training(
+    context: Context, task: ShardTask, variant: str, folder: Path, init: Mapping[str, str]
+) -> Training:
     settings: PriorSettings = context.recipe.prior
     return Training(
         name=f"prior-{variant}",
@@ -327,6 +340,7 @@ def _training(context: Context, task: ShardTask, variant: str, folder: Path) -> 
             "stages": {name: manifest.path for name, manifest in context.inputs.items()},
             "variant": variant,
             "settings": settings.model_dump(mode="json"),
+            **({"init": init} if init else {}),
         },
         settings=settings.training,
         tracking=context.recipe.tracking,

@@ -38,6 +38,12 @@ class Prior(Stage):
 
         return lines(recipe)
 
+    def fingerprint(self, recipe: Recipe) -> dict[str, str] | None:
+        """Return the digest of the prior that this one starts from."""
+        from corgi.training.init_from import fingerprint, prior_init
+
+        return fingerprint(prior_init(recipe))
+
     def side_by_side(self, recipe: Recipe) -> dict[str, str] | None:
         """Return the environment of the process that trains the prior beside autoencoder and decoder, which follow each other.
 
@@ -69,6 +75,12 @@ class Decoder(Stage):
         from corgi.training.cost import decoder_cost, network_lines
 
         return network_lines(recipe.decoder, decoder_cost(recipe))
+
+    def fingerprint(self, recipe: Recipe) -> dict[str, str] | None:
+        """Return the hashes of the trained weights that the decoder starts from."""
+        from corgi.training.init_from import decoder_init, fingerprint
+
+        return fingerprint(decoder_init(recipe))
 
 
 def _cpus(training: TrainingSettings) -> float:

@@ -31,6 +31,14 @@ def test_linear_and_cosine_end_where_the_literature_says() -> None:
     np.testing.assert_allclose(cosine.pull[quarters], [0.08, 0.30, 0.62], atol=5e-3)
 
 
+def test_scaled_linear_is_that_of_stable_diffusion() -> None:
+    """Its betas are those of diffusers' schedulers under that name."""
+    from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+
+    theirs = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
+    np.testing.assert_allclose(Schedule.named("scaled_linear").betas[1:], theirs.betas, rtol=1e-5)
+
+
 def test_eq_1_shift_keeps_its_digits_for_small_beta() -> None:
     """1 - sqrt(1 - beta) agrees with its series to 1e-14 relative, also at beta = 1e-9."""
     beta = 1e-9

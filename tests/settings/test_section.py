@@ -19,7 +19,7 @@ from corgi.settings.clip import (
 )
 from corgi.settings.compare import CompareSettings, ScoreSettings
 from corgi.settings.data import DownloadSettings, FilterSettings, PackSettings, PlanSettings
-from corgi.settings.decoder import DecoderSettings, DiTSettings, UNetSettings
+from corgi.settings.decoder import DecoderSettings, DiTSettings, FineTuneSettings, UNetSettings
 from corgi.settings.models import (
     AdversarialSettings,
     AutoencoderSettings,
@@ -50,6 +50,7 @@ SECTIONS: list[Section] = [
     *(kind() for kind in (AutoencoderSettings, DecoderSettings, EvaluateSettings, TrainingSettings)),
     UNetSettings(),
     DiTSettings(),
+    FineTuneSettings(),
     *(kind() for kind in (AdversarialSettings, ConvSettings, QuantiserSettings, PretrainedSettings)),
     PriorSettings(training=TrainingSettings(zero_stage=0)),  # a learned shift needs it
     CompareSettings(),

@@ -1,5 +1,6 @@
 """The objectives of prior and decoder over the tables of a tiny run."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor
 from corgi.feeding.feed import Rows, dense, joined
 from corgi.feeding.pack import PackShards
 from corgi.models.autoencoder import LinearAutoencoder
+from corgi.models.spatial_autoencoder import PixelCodec, SpatialAutoencoder
 from corgi.settings.decoder import DecoderSettings, DiTSettings, UNetSettings
 from corgi.settings.models import PriorSettings
 from corgi.settings.section import digest
@@ -114,27 +116,49 @@ def linear_autoencoder() -> LinearAutoencoder:
 
 def decoder_run(root: Path) -> Run:
     """Return a run that is ready to train a decoder; its latents are by uid, as 0.1 committed them."""
-    run = tiny_run(root)
-    commit_pack(run)
-    _commit_shift(run)
+    run = prior_run(root)
     state = {name: value.contiguous() for name, value in linear_autoencoder().state_dict().items()}
     files = {"autoencoder": (".safetensors", save(state))}
     settings = {"autoencoder": {"kind": "linear"}}
-    outputs = {"model": Output(RowCounts(rows_in=1, kept=1), files=files, settings=settings)}
+    _commit_latents(run, Output(RowCounts(rows_in=1, kept=1), files=files, settings=settings), LATENT)
+    return run
+
+
+def pixel_run(root: Path) -> Run:
+    """Return a run that is ready to train a decoder on pixels of SIDE x SIDE."""
+    run = prior_run(root)
+    state = SpatialAutoencoder(PixelCodec(), SIDE).state_dict()
+    config = json.dumps({"image_size": SIDE, "codec": {}}).encode()
+    files = {"autoencoder": (".safetensors", save(state)), "config": (".json", config)}
+    settings = {"autoencoder": {"kind": "pixels"}}
+    _commit_latents(run, Output(RowCounts(rows_in=1, kept=1), files=files, settings=settings), 3 * SIDE**2)
+    return run
+
+
+def _commit_latents(run: Run, model: Output, dim: int) -> None:
+    """Commit an autoencoder, with latents of so many values."""
+    outputs = {"model": model}
     for shard in run.shards("download"):
         images = run.store.read(shard, "images", ["uid", "split"]).to_pylist()
-        rows = [{**row, "latent": [float(n % 3 - 1)] * LATENT} for n, row in enumerate(images)]
-        table = pa.Table.from_pylist(rows, schema=schema.latents(LATENT))
+        rows = [{**row, "latent": [float(n % 3 - 1)] * dim} for n, row in enumerate(images)]
+        table = pa.Table.from_pylist(rows, schema=schema.latents(dim))
         outputs[shard.shard] = Output(RowCounts(rows_in=len(rows), kept=len(rows)), {"latents": table})
     commit_stage(run, "autoencoder", outputs, ["download"])
-    return run
+
+
+def decoder_arguments(run: Run, settings: DecoderSettings = DECODER) -> dict[str, Any]:
+    """Return what the stage tells the workers of a decoder's training."""
+    stages = {stage: run.stages()[stage].path for stage in ("pack", "shift", "autoencoder")}
+    return {
+        "root": str(run.store.root.parent),
+        "stages": stages,
+        "settings": settings.model_dump(mode="json"),
+    }
 
 
 def decoder_objective(run: Run, **changes: Any) -> DecoderObjective:
     """Return the decoder's objective, its settings changed; the latents count as spatial for a network that needs it."""
-    stages = {stage: run.stages()[stage].path for stage in ("pack", "shift", "autoencoder")}
-    settings = DECODER.model_copy(update=changes).model_dump(mode="json")
-    made = DecoderObjective(str(run.store.root.parent), stages, settings)
+    made = DecoderObjective(**decoder_arguments(run, DECODER.model_copy(update=changes)))
     if made.settings.network != "mlp":
         made.latent_shape = (LATENT, 1, 1)
     return made

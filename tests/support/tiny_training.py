@@ -64,7 +64,7 @@ class TinyObjective:
 
     `fault` harms each rank once at a step: {"kind": "raise"} on all ranks, {"kind": "kill"} or {"kind": "hang"} on the last one,
     {"kind": "evaluate"} on all ranks in the first evaluation;
-    a NaN loss comes at every position of `bad`; `log` is the prefix of the files that say which row came where.
+    a NaN loss comes at every position of `bad`; the first layer does not learn where it is `frozen`; `log` is the prefix of the files that say which row came where.
     """
 
     def __init__(
@@ -76,15 +76,18 @@ class TinyObjective:
         bad: tuple[int, ...] = (),
         depth: int = 0,
         pause_s: float = 0.0,
+        frozen: bool = False,
     ) -> None:
         self.dim, self.dropout, self.log, self.fault, self.bad = dim, dropout, log, fault, bad
-        self.depth, self.pause_s = depth, pause_s
+        self.depth, self.pause_s, self.frozen = depth, pause_s, frozen
 
     def place(self, device: torch.device) -> None:
         """All it reads comes with the batch."""
 
     def model(self) -> nn.Module:
-        return Net(self.dim, self.dropout, self.depth)
+        model = Net(self.dim, self.dropout, self.depth)
+        model.inner.requires_grad_(not self.frozen)
+        return model
 
     def rows(self) -> TinyRows:
         return TinyRows(dim=self.dim)

@@ -49,6 +49,15 @@ def halted(root: Path, stage: int) -> Training:
     return still(root, "halted", stage, arguments={"fault": fault(root, f"halted-{stage}")})
 
 
+def partly(root: Path, kind: str, stage: int, **arguments: Any) -> Training:
+    """A training whose first layer does not learn."""
+    return still(root, f"partly-{kind}", stage, arguments={"frozen": True, **arguments})
+
+
+def partly_halted(root: Path, stage: int) -> Training:
+    return partly(root, "halted", stage, fault=fault(root, f"partly-halted-{stage}"))
+
+
 def unmeasured(root: Path) -> Training:
     """A training that fails once in its evaluation; the log says which row was trained on where."""
     harm = {**fault(root, "unmeasured"), "kind": "evaluate", "step": 12}
@@ -127,6 +136,11 @@ def two_workers(root: Path) -> None:
         train_loop(still(root, "parts", stage, micro_batch=1))
         train_loop(still(root, "two", stage))
         interrupted(halted(root, stage))
+        train_loop(partly(root, "whole", stage))
+        broken = partly(root, "broken", stage, fault=fault(root, f"partly-{stage}"))
+        interrupted(broken)
+        train_loop(broken)
+        interrupted(partly_halted(root, stage))
     interrupted(unmeasured(root))
     train_loop(unmeasured(root))
     measured(root)
@@ -166,7 +180,7 @@ def one_worker(root: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:  # by processes of their own, as a large one is converted
         patch.setattr(universal, "BYTES_PER_WORKER", 1)
         train_alone([halted(root, 1)])
-    train_alone([halted(root, 2), halted(root, 3)])
+    train_alone([halted(root, 2), halted(root, 3), *(partly_halted(root, stage) for stage in STAGES)])
 
 
 @pytest.fixture(scope="module")
@@ -296,6 +310,23 @@ def test_the_number_of_workers_changes_nothing_but_rounding(root: Path) -> None:
 def test_every_stage_goes_on_at_another_number_of_workers(root: Path, stage: int) -> None:
     assert_close(halted(root, stage), still(root, "two", stage), 1e-5)
     assert not (halted(root, stage).path / "universal").exists()
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_what_does_not_learn_stays_as_it_was_and_is_resumed_with_the_rest(root: Path, stage: int) -> None:
+    """Bit by bit in the same workers, and in one where two began; averages are of what learns."""
+    whole, broken = partly(root, "whole", stage), partly(root, "broken", stage)
+    torch.manual_seed(whole.seed)
+    start = dict(whole.build().model().named_parameters())
+    final = weights(whole)
+    still_there = {name for name, value in start.items() if torch.equal(final[name], value)}
+    assert still_there == {"inner.weight", "inner.bias"}
+    assert (broken.path / "final/weights.safetensors").read_bytes() == (
+        whole.path / "final/weights.safetensors"
+    ).read_bytes()
+    assert_close(partly_halted(root, stage), whole, 1e-5)
+    for path in whole.path.glob("checkpoints/*/ema.safetensors"):
+        assert load_file(path).keys() == start.keys() - still_there
 
 
 def test_recomputed_activations_and_offloaded_state_change_nothing(root: Path) -> None:

@@ -1,0 +1,83 @@
+"""A U-Net of Stable Diffusion's class as a decoder network: its words are replaced by tokens of the image embedding."""
+
+# pyright: reportUnknownArgumentType=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+# diffusers has functions without types
+
+from collections.abc import Mapping
+from typing import Any
+
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from corgi.diffusion.shifted import ShiftTable
+from corgi.models.condition import ImageCondition
+from corgi.models.spatial_denoiser import SpatialDenoiser
+
+CLASS = "UNet2DConditionModel"
+"""Class of diffusers that is read."""
+_FURTHER_INPUTS = ("class_embed_type", "addition_embed_type", "encoder_hid_dim_type", "num_class_embeds")
+"""Keys of a config that ask for inputs which only the pipelines of other models have."""
+
+
+class PretrainedUNet(SpatialDenoiser):
+    """The U-Net of a config that `check_config` accepts, with random weights until some are loaded.
+
+    A linear map makes the tokens (Zhou et al. 2022 made four in their released code). The vector is added to the time
+    embedding as in `corgi.models.unet.UNet`; its map starts at zero, so that the U-Net starts as it was trained.
+    """
+
+    def __init__(
+        self,
+        latent_shape: tuple[int, ...],
+        config: Mapping[str, Any],
+        embedding_table: ShiftTable,
+        num_tokens: int = 4,
+        knows_level: bool = False,
+    ) -> None:
+        """Build the network; ValueError when it does not take the latent."""
+        from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+
+        check_config(config, latent_shape)
+        super().__init__(latent_shape, embedding_table)
+        self.config = dict(config)
+        self.unet: Any = UNet2DConditionModel.from_config({**config, "class_embed_type": "identity"})
+        width = self.unet.time_embedding.linear_2.out_features
+        tokens = (num_tokens, int(config["cross_attention_dim"]))
+        self.condition = ImageCondition(embedding_table.dim, width, tokens, knows_level)
+        for layer in (self.condition.vector, self.condition.level):
+            if layer is not None:
+                nn.init.zeros_(layer.weight)
+                nn.init.zeros_(layer.bias)
+
+    def on_plane(
+        self,
+        planes: Float[Tensor, "batch planes side side"],
+        t: Int[Tensor, "batch"],
+        vector: Float[Tensor, "batch width"],
+        tokens: Float[Tensor, "batch tokens token_width"] | None,
+    ) -> Float[Tensor, "batch channels side side"]:
+        """Apply the U-Net, whose timesteps are counted from 0."""
+        return self.unet(planes, t - 1, tokens, class_labels=vector, return_dict=False)[0]
+
+
+def check_config(config: Mapping[str, Any], latent_shape: tuple[int, ...]) -> None:
+    """Compare the config of a diffusers model with what is read here and with the latents; ValueError says what is wrong."""
+    if config.get("_class_name") != CLASS:
+        raise ValueError(f"it is a {config.get('_class_name')}, not a {CLASS}")
+    asked = [name for name in _FURTHER_INPUTS if config.get(name) is not None]
+    if asked:
+        raise ValueError(
+            f"its {asked[0]}={config[asked[0]]} asks for more than Stable Diffusion's U-Net does"
+        )
+    if not isinstance(config.get("cross_attention_dim"), int):
+        raise ValueError(f"its cross_attention_dim={config.get('cross_attention_dim')} is not one width")
+    if len(latent_shape) != 3:
+        raise ValueError(f"it reads latents with sides, and these have the shape {latent_shape}")
+    channels = {int(config.get(name, 4)) for name in ("in_channels", "out_channels")}
+    if channels != {latent_shape[0]}:
+        raise ValueError(f"it has {max(channels)} channels and the latents have {latent_shape[0]}")
+    reduction = 2 ** (len(config.get("block_out_channels", ())) - 1)
+    if latent_shape[1] % reduction or latent_shape[2] % reduction:
+        raise ValueError(
+            f"it halves a side to 1/{reduction}, which latents of {latent_shape[1]} do not allow"
+        )
