@@ -166,6 +166,7 @@ def changed(section: Section, name: str) -> Section:
         (DownloadSettings, "engine"): {"trust_list": True},
         (TrainingSettings, "keep_best"): {"eval_every_steps": 1},
         (DecoderSettings, "noise_level_known"): {"conditioning_noise": 0.5},
+        (DecoderSettings, "finetune"): {"init_from": "pretrain", "network": "unet"},
     }
     extra = needs.get((type(section), name), {})
     return type(section).model_validate({**section.model_dump(), **extra, name: another(section, name)})

@@ -51,11 +51,9 @@ pytestmark = pytest.mark.slow
 
 WAYS = ("projection", "lora", "all")
 CASES = [
-    ("projection", 1, "fp32"),
     ("projection", 2, "bf16"),
-    ("lora", 0, "fp32"),
     ("lora", 1, "bf16"),
-    ("lora", 2, "fp32"),
+    ("lora", 0, "fp32"),
     ("all", 0, "fp32"),
 ]
 """Way, ZeRO stage and precision of each training: in bf16 the engine of stage 1 or 2 holds frozen weights in bf16."""
@@ -152,7 +150,7 @@ def test_what_learns_is_what_was_asked_for(trained: Path, folder: Path, case: tu
     assert final["condition.tokens.weight"].any()
 
 
-@pytest.mark.parametrize("case", CASES[1:4:2] + CASES[-1:], ids=str)
+@pytest.mark.parametrize("case", CASES, ids=str)
 def test_a_checkpoint_averages_what_learns_alone(trained: Path, case: tuple[str, int, str]) -> None:
     (path, *_) = training_of(trained, case, "whole").path.glob("checkpoints/*/ema.safetensors")
     names = load_file(path).keys()
@@ -163,7 +161,7 @@ def test_a_checkpoint_averages_what_learns_alone(trained: Path, case: tuple[str,
     )
 
 
-@pytest.mark.parametrize("case", [CASES[0], CASES[2], CASES[5]], ids=str)
+@pytest.mark.parametrize("case", CASES[:1] + CASES[2:], ids=str)
 def test_what_is_committed_is_a_decoder_without_adapters(
     run: Run, trained: Path, folder: Path, case: tuple[str, int, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
