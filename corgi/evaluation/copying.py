@@ -21,7 +21,12 @@ def cosine(a: Rows, b: Rows) -> Float[np.ndarray, "rows others"]:
 
 def pixel_closeness(a: Rows, b: Rows) -> Float[np.ndarray, "rows others"]:
     """Return minus the mean squared difference of pictures given as bytes, of values 0..1."""
-    a, b = a.astype(np.float64) / 255, b.astype(np.float64) / 255
+    return square_closeness(a, b) / 255**2
+
+
+def square_closeness(a: Rows, b: Rows) -> Float[np.ndarray, "rows others"]:
+    """Return minus the mean squared difference of rows of numbers."""
+    a, b = a.astype(np.float64), b.astype(np.float64)
     square = (a**2).sum(1)[:, None] + (b**2).sum(1)[None] - 2 * a @ b.T
     return -square / a.shape[1]
 

@@ -17,6 +17,8 @@ from corgi.imaging.decode import phash_of
 
 EXPECTED_SHARE = 0.01
 """Share of held-out pictures above a space's threshold."""
+MAX_WITHIN = 2000
+"""Training pictures that are compared with the other training pictures, at most: it takes time by its square."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,15 @@ class Threshold:
     training_share: float
     """Training pictures with a nearer other training picture: near duplicates within the data."""
 
+    @property
+    def facts(self) -> dict[str, float]:
+        """Return the threshold and the shares of real pictures beyond it, as JSON."""
+        return {
+            "near among held-out pictures": self.held_out_share,
+            "near among training pictures": self.training_share,
+            "threshold": self.value,
+        }
+
 
 @dataclass(frozen=True)
 class Copies:
@@ -56,20 +67,25 @@ class Copies:
     thresholds: dict[str, Threshold]
 
     @property
-    def facts(self) -> dict[str, object]:
-        """Return the share of copies with its 95 % interval (Wilson 1927), and each space's shares, as JSON."""
+    def share(self) -> dict[str, float]:
+        """Return the share of copies with its 95 % interval (Wilson 1927)."""
         low, high = share_interval(int(self.is_copy.sum()), len(self.is_copy))
+        return {"copies": float(self.is_copy.mean()), "copies, low 95%": low, "copies, high 95%": high}
+
+    @property
+    def facts(self) -> dict[str, object]:
+        """Return the share of copies, and each space's shares, as JSON."""
         spaces = {
-            name: {
-                "near": float(self.is_near[name].mean()),
-                "near among held-out pictures": threshold.held_out_share,
-                "near among training pictures": threshold.training_share,
-                "threshold": threshold.value,
-            }
+            name: {"near": float(self.is_near[name].mean()), **threshold.facts}
             for name, threshold in self.thresholds.items()
         }
-        share = {"copies": float(self.is_copy.mean()), "copies, low 95%": low, "copies, high 95%": high}
-        return {**share, "spaces": spaces}
+        return {**self.share, "spaces": spaces}
+
+    def part(self, rows: slice) -> "Copies":
+        """Return what is known of some of the painted pictures."""
+        nearest = {name: found[rows] for name, found in self.nearest.items()}
+        is_near = {name: found[rows] for name, found in self.is_near.items()}
+        return Copies(self.is_copy[rows], nearest, is_near, self.thresholds)
 
 
 def find_copies(spaces: Mapping[str, Space], expected_share: float = EXPECTED_SHARE) -> Copies:
@@ -92,16 +108,17 @@ def calibrated(space: Space, expected_share: float = EXPECTED_SHARE) -> Threshol
         raise ValueError("copies are told by held-out pictures and at least two training pictures")
     held_out = nearest(space.held_out, space.training, space.closeness)[1]
     value = float(np.quantile(held_out, 1 - expected_share, method="higher"))
-    within = nearest_other(space.training, space.closeness)
+    within = nearest_other(space.training, space.closeness, MAX_WITHIN)
     return Threshold(value, float((held_out > value).mean()), float((within > value).mean()))
 
 
-def nearest_other(rows: Rows, closeness: Closeness) -> Float[np.ndarray, "rows"]:
-    """Return how close each row is to the closest other row of its set."""
-    best = np.full(len(rows), -np.inf)
+def nearest_other(rows: Rows, closeness: Closeness, limit: int | None = None) -> Float[np.ndarray, "asked"]:
+    """Return how close each row, or each of the first `limit`, is to the closest other row of the whole set."""
+    asked = rows[:limit]
+    best = np.full(len(asked), -np.inf)
     for first in range(0, len(rows), CHUNK):
-        found = closeness(rows, rows[first : first + CHUNK])
-        own = np.arange(first, min(first + CHUNK, len(rows)))
+        found = closeness(asked, rows[first : first + CHUNK])
+        own = np.arange(first, max(first, min(first + CHUNK, len(asked))))
         found[own, own - first] = -np.inf
         best = np.maximum(best, found.max(1))
     return best

@@ -63,3 +63,18 @@ def softmax_average(text: Vectors, train_text: Vectors, train_image: Vectors, te
     logits = text @ train_text.T / temperature
     weights = np.exp(logits - logits.max(1, keepdims=True))
     return unit_rows((weights / weights.sum(1, keepdims=True)) @ train_image)
+
+
+def own_similarity(seen: Vectors, true: Vectors) -> dict[str, object]:
+    """Return CLIP similarity to the true picture, to another picture (the shuffled control), and their paired difference."""
+    own, other = (seen * true).sum(1), (seen * np.roll(true, len(true) // 2, axis=0)).sum(1)
+    values: dict[str, Float[np.ndarray, "rows"]] = {
+        "similarity": own,
+        "shuffled control": other,
+        "difference": own - other,
+    }
+    found: dict[str, object] = {
+        name: {"mean": float(value.mean()), "low 95%": interval(value)[0], "high 95%": interval(value)[1]}
+        for name, value in values.items()
+    }
+    return {**found, "retrieval": retrieval(seen, true)}

@@ -1,6 +1,5 @@
 """The evaluate stage: measures the tower, the priors and the decoder on held-out concepts, and paints the grid."""
 
-import io
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -9,6 +8,8 @@ import numpy as np
 from jaxtyping import Float, Int
 from PIL import Image
 
+from corgi.evaluation.copy_search import NOTES as COPY_NOTES
+from corgi.evaluation.copy_search import CopySearch, Latents, PaintedSet
 from corgi.evaluation.grid import (
     COLUMNS_WITH_NEIGHBOURS,
     CONCEPT,
@@ -24,7 +25,7 @@ from corgi.evaluation.judges import load_judge
 from corgi.evaluation.measured import Pictures, load_pictures, trained_concepts
 from corgi.evaluation.metrics import (
     frechet_distance,
-    interval,
+    own_similarity,
     paired_cosine,
     retrieval,
     softmax_average,
@@ -35,6 +36,7 @@ from corgi.flow.context import Context
 from corgi.flow.shards import Pool, make_pending
 from corgi.inference.generate import Generator
 from corgi.inference.loading import assemble
+from corgi.inference.png import png_bytes
 from corgi.models.text_prior import Sampling, TextPrior
 from corgi.settings.errors import InputError
 from corgi.settings.models import EvaluateSettings, PriorSettings
@@ -107,42 +109,48 @@ class EvaluateShards:
             label: measured.decoded(label, rows, picture_judge) for label, rows in measured.groups().items()
         }
         metrics["decoder"] = {label: found.metrics for label, found in decoded.items()}
-        metrics["notes"] = NOTES
+        notes = list(NOTES)
         rows = [row for found in decoded.values() for row in found.rows]
         num_seen = measured.generator.decoder_settings.neighbours
         if picture_judge is None:
             grid = paint_grid(rows, num_seen=num_seen)
         else:
             metrics |= _judged_metrics(picture_judge, decoded)
+            notes += judged_notes(picture_judge.network)
             grid = paint_grid(rows, COLUMNS_WITH_NEIGHBOURS, True, num_seen)
-        buffer = io.BytesIO()
-        grid.save(buffer, "PNG")
+        plates = {"grid": grid}
+        if settings.memorisation:
+            sets = {label: found.painted for label, found in decoded.items()}
+            metrics["memorisation"], plates["memorisation"] = measured.copy_search().report(sets)
+            notes += COPY_NOTES
+        metrics["notes"] = notes
         num_rows = len(measured.pictures.uid)
         with store.attempt(task) as attempt:
             attempt.write_bytes("metrics", ".json", json.dumps(metrics, indent=1).encode())
-            attempt.write_bytes("grid", ".png", buffer.getvalue())
+            for name, plate in plates.items():
+                attempt.write_bytes(name, ".png", png_bytes(plate))
             return attempt.commit(RowCounts(rows_in=num_rows, kept=num_rows))
 
 
 def _judged_metrics(picture_judge: PictureJudge, decoded: Mapping[str, "Decoded"]) -> dict[str, object]:
-    """Return what the judge says of each group, who it is, and the notes that its figures need."""
+    """Return what the judge says of each group, and who it is."""
     judged = {label: found.judged for label, found in decoded.items() if found.judged is not None}
     network = picture_judge.network
     return {
         "pictures": {label: found.pictures for label, found in judged.items()},
         "copying": {label: found.copying for label, found in judged.items() if found.copying},
         "judge": {"network": network.name, **network.facts},
-        "notes": [*NOTES, *judged_notes(network)],
     }
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """What the decoder painted for one group: its measures, its grid rows, and what the judge says where there is one."""
+    """What the decoder painted for one group: its measures, its grid rows, what the judge says where there is one, the pictures."""
 
     metrics: Mapping[str, object]
     rows: list[GridRow]
     judged: Judged | None
+    painted: PaintedSet
 
 
 class Measured:
@@ -233,6 +241,18 @@ class Measured:
         training = load_training_pictures(self.store, self.shards, judge, side, limit)
         return PictureJudge(judge, training, side)
 
+    def copy_search(self) -> CopySearch:
+        """Return the search for copies of training pictures; its thresholds come from all held-out pictures that are measured."""
+        decoder, held_out = self.generator.decoder, self.held_out
+        true = own_pictures(self.store, self.shards, [self.pictures.uid[row] for row in held_out])
+        return CopySearch.of_run(
+            self.store,
+            self.shards,
+            Latents(decoder.autoencoder, decoder.device),
+            (self.pictures.image[held_out], true),
+            self.settings.max_pictures,
+        )
+
     def decoded(
         self, label: str, chosen: Int[np.ndarray, "rows"], picture_judge: PictureJudge | None
     ) -> Decoded:
@@ -242,9 +262,10 @@ class Measured:
         own = {way: self.generator.image_embedding(found).numpy() for way, found in painted.ways.items()}
         metrics = {way: own_similarity(vectors, painted.true_z.numpy()) for way, vectors in own.items()}
         shown = chosen[: self.settings.grid_rows]
+        found = PaintedSet([self.pictures.caption[row] for row in chosen], painted.ways, own)
         if picture_judge is None:
             columns = [painted.true, painted.ways[FROM_TRUE], painted.ways[FROM_PRIOR]]
-            return Decoded(metrics, self._grid_rows(label, shown, columns), None)
+            return Decoded(metrics, self._grid_rows(label, shown, columns), None, found)
         judged = picture_judge.judge(painted, own, held_out=label != TRAIN)
         beside = {
             way: picture_judge.training.pictures(rows[: len(shown)]) for way, rows in judged.nearest.items()
@@ -252,7 +273,7 @@ class Measured:
         columns = [painted.true]
         for way in (FROM_TRUE, FROM_PRIOR):
             columns += [painted.ways[way], beside[way]]
-        return Decoded(metrics, self._grid_rows(label, shown, columns, with_credit=True), judged)
+        return Decoded(metrics, self._grid_rows(label, shown, columns, with_credit=True), judged, found)
 
     def _grid_rows(
         self,
@@ -318,20 +339,3 @@ class Measured:
                 for rows in self.coarse.values()
             ]
         )
-
-
-def own_similarity(
-    seen: Float[np.ndarray, "rows dim"], true: Float[np.ndarray, "rows dim"]
-) -> dict[str, object]:
-    """Return CLIP similarity to the true picture, to another picture (the shuffled control), and their paired difference."""
-    own, other = (seen * true).sum(1), (seen * np.roll(true, len(true) // 2, axis=0)).sum(1)
-    values: dict[str, Float[np.ndarray, "rows"]] = {
-        "similarity": own,
-        "shuffled control": other,
-        "difference": own - other,
-    }
-    found: dict[str, object] = {
-        name: {"mean": float(value.mean()), "low 95%": interval(value)[0], "high 95%": interval(value)[1]}
-        for name, value in values.items()
-    }
-    return {**found, "retrieval": retrieval(seen, true)}

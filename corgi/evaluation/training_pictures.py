@@ -1,6 +1,6 @@
 """The pictures a decoder was trained on, as painted pictures are compared with them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,23 +51,36 @@ def load_training_pictures(
     """Read whole shards in order until `limit` train pictures are there; `side` is that of the pixels compared."""
     uids: list[str] = []
     own, features, pixels = [], [], []
+    for found, vectors, pictures in decoded_pictures(store, shards, limit):
+        uids += found
+        own.append(vectors)
+        features.append(judge.features(pictures))
+        pixels.append(pixels_of(pictures, side))
+    centre = np.concatenate(features).mean(0)
+    judged = centred(np.concatenate(features), centre)
+    return TrainingPictures(store, shards, uids, np.concatenate(own), judged, np.concatenate(pixels), centre)
+
+
+def decoded_pictures(
+    store: Store, shards: Mapping[str, Sequence[ShardManifest]], limit: int
+) -> Iterator[tuple[list[str], Vectors, list[Image.Image]]]:
+    """Yield uids, the run's own vectors and the decoded pictures of train, DECODED_AT_ONCE of a shard at a time.
+
+    Whole shards are read in order until `limit` pictures are there.
+    """
+    number = 0
     for shard in embedded_set(store, shards):
         images = shard.images(Split.TRAIN)
         if images.num_rows == 0:
             continue
-        found = images["uid"].to_pylist()
+        found, vectors = images["uid"].to_pylist(), vectors_of(images, "image")
         encoded = shard.encodings(found)
-        uids += found
-        own.append(vectors_of(images, "image"))
         for first in range(0, len(found), DECODED_AT_ONCE):
-            pictures = [decode_stored(encoded[uid]) for uid in found[first : first + DECODED_AT_ONCE]]
-            features.append(judge.features(pictures))
-            pixels.append(pixels_of(pictures, side))
-        if len(uids) >= limit:
+            part = slice(first, first + DECODED_AT_ONCE)
+            yield found[part], vectors[part], [decode_stored(encoded[uid]) for uid in found[part]]
+        number += len(found)
+        if number >= limit:
             break
-    centre = np.concatenate(features).mean(0)
-    judged = centred(np.concatenate(features), centre)
-    return TrainingPictures(store, shards, uids, np.concatenate(own), judged, np.concatenate(pixels), centre)
 
 
 def pixels_of(pictures: Sequence[Image.Image], side: int) -> Pixels:

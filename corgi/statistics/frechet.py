@@ -15,8 +15,13 @@ def frechet_distance(a: Vectors, b: Vectors) -> float:
     It is biased upward for few rows: compare it with the same measure between two sets of true vectors of the same sizes.
     """
     a, b = a.astype(np.float64), b.astype(np.float64)
-    cov_a, cov_b = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
-    values, vectors = np.linalg.eigh(cov_a)
-    root = (vectors * np.sqrt(values.clip(0))) @ vectors.T
-    cross = np.sqrt(np.clip(np.linalg.eigvalsh(root @ cov_b @ root), 0, None)).sum()
-    return float(((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(cov_a) + np.trace(cov_b) - 2 * cross)
+    root_a, root_b = _root(a), _root(b)
+    # With S = R^T R the last trace is the sum of the singular values of R_a R_b^T, a matrix no larger than the rows are many.
+    cross = np.linalg.svd(root_a @ root_b.T, compute_uv=False).sum()
+    own = np.square(root_a).sum() + np.square(root_b).sum()
+    return float(((a.mean(0) - b.mean(0)) ** 2).sum() + own - 2 * cross)
+
+
+def _root(rows: Vectors) -> Float[np.ndarray, "_ dim"]:
+    """Return R with R^T R the covariance of the rows; it has as many rows as `rows`, or as there are dimensions if those are fewer."""
+    return np.linalg.qr(rows - rows.mean(0), mode="r") / np.sqrt(len(rows) - 1)

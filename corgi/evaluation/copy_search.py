@@ -1,0 +1,162 @@
+"""The search for copies of training pictures among what a run painted: by CLIP, perceptual hash and the autoencoder's latents."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+
+from corgi.evaluation.copying import Closeness, Rows, cosine, square_closeness
+from corgi.evaluation.grid import GridRow, paint_grid
+from corgi.evaluation.memorisation import Copies, Space, find_copies, hash_closeness, hash_rows
+from corgi.evaluation.painting import CEILING, FROM_PRIOR, own_pictures
+from corgi.evaluation.training_pictures import Vectors, decoded_pictures
+from corgi.feeding.pictures import square
+from corgi.models.autoencoder import Autoencoder
+from corgi.models.picture_decoder import PAINTED_AT_ONCE
+from corgi.tables.manifest import ShardManifest
+from corgi.tables.store import Store
+
+CLIP, HASH, LATENT = "run's own CLIP", "perceptual hash", "autoencoder"
+SPACES: Mapping[str, Closeness] = {CLIP: cosine, HASH: hash_closeness, LATENT: square_closeness}
+"""Where pictures are compared: by the cosine of the run's embeddings, the bits of a 64-bit hash, and the distance of latents."""
+COLUMNS = ("painted", *(f"nearest training picture\n{name}" for name in SPACES))
+SHOWN = 4
+"""Pictures of each set on the plate: those that are near in the most spaces."""
+NOTES = [
+    "Memorisation: a space's threshold is the closeness to training pictures that 1 % of the held-out pictures exceed. A picture is "
+    "called a copy where it exceeds the threshold in two of the three spaces.",
+    f'The rows "{CEILING}" of memorisation are controls that nothing generated: that share of training pictures is found, and that '
+    "share of held-out pictures is called copies by mistake. Where the first is low, few copies mean little.",
+]
+
+
+@dataclass(frozen=True)
+class PaintedSet:
+    """Pictures painted for some captions, by way of painting, with the run's own unit vectors of each."""
+
+    captions: Sequence[str]
+    ways: Mapping[str, Sequence[Image.Image]]
+    own: Mapping[str, Vectors]
+
+
+@dataclass(frozen=True)
+class Latents:
+    """Pictures as the run's autoencoder sees them."""
+
+    autoencoder: Autoencoder
+    device: torch.device
+
+    def of(self, pictures: Sequence[Image.Image]) -> Rows:
+        """Return one flat latent per picture."""
+        return np.concatenate(list(self._parts(pictures)))
+
+    @torch.no_grad()
+    def _parts(self, pictures: Sequence[Image.Image]) -> Iterator[Rows]:
+        side = self.autoencoder.image_size
+        for first in range(0, len(pictures), PAINTED_AT_ONCE):
+            part = pictures[first : first + PAINTED_AT_ONCE]
+            squares = torch.stack([square(picture.convert("RGB"), side) for picture in part])
+            yield self.autoencoder.encode(squares.to(self.device)).float().cpu().numpy()
+
+
+@dataclass(frozen=True)
+class CopySearch:
+    """Training pictures in every space, and held-out ones that set the thresholds."""
+
+    store: Store
+    shards: Mapping[str, Sequence[ShardManifest]]
+    latents: Latents
+    uid: list[str]
+    """Of the training pictures, in the order of their rows."""
+    training: Mapping[str, Rows]
+    held_out: Mapping[str, Rows]
+
+    @classmethod
+    def of_run(
+        cls,
+        store: Store,
+        shards: Mapping[str, Sequence[ShardManifest]],
+        latents: Latents,
+        held_out: tuple[Vectors, Sequence[Image.Image]],
+        limit: int,
+    ) -> "CopySearch":
+        """Read whole shards in order until `limit` training pictures are there.
+
+        `held_out` are the run's own unit vectors of held-out pictures, and the pictures.
+        """
+        uids: list[str] = []
+        parts: list[dict[str, Rows]] = []
+        for found, vectors, pictures in decoded_pictures(store, shards, limit):
+            uids += found
+            parts.append(_views(latents, vectors, pictures))
+        training = {name: np.concatenate([part[name] for part in parts]) for name in SPACES}
+        return cls(store, shards, latents, uids, training, _views(latents, *held_out))
+
+    def copies(self, painted: Sequence[PaintedSet]) -> list[dict[str, Copies]]:
+        """Return the copies among the pictures of each set, by way of painting."""
+        each = [(of.own[way], pictures) for of in painted for way, pictures in of.ways.items()]
+        seen = [_views(self.latents, *one) for one in each]
+        spaces = {
+            name: Space(
+                np.concatenate([rows[name] for rows in seen]),
+                self.training[name],
+                self.held_out[name],
+                closeness,
+            )
+            for name, closeness in SPACES.items()
+        }
+        whole = find_copies(spaces)
+        ends = np.cumsum([len(pictures) for _, pictures in each]).tolist()
+        parts = iter([whole.part(slice(first, end)) for first, end in zip([0, *ends], ends, strict=False)])
+        return [{way: next(parts) for way in of.ways} for of in painted]
+
+    def report(self, painted: Mapping[str, PaintedSet]) -> tuple[dict[str, object], Image.Image]:
+        """Return the shares of copies by set and way as JSON, and a plate of the pictures that are nearest to training pictures."""
+        found = dict(zip(painted, self.copies(list(painted.values())), strict=True))
+        rows = [
+            row
+            for label, of in painted.items()
+            for row in self._plate_rows(label, of, found[label][FROM_PRIOR])
+        ]
+        return facts(found), paint_grid(rows, COLUMNS)
+
+    def _plate_rows(self, label: str, of: PaintedSet, found: Copies) -> list[GridRow]:
+        votes = np.sum(list(found.is_near.values()), axis=0)
+        rows: list[int] = np.argsort(-votes, kind="stable")[:SHOWN].tolist()
+        nearest = [self.pictures([int(found.nearest[name][row]) for row in rows]) for name in SPACES]
+        columns = [[of.ways[FROM_PRIOR][row] for row in rows], *nearest]
+        return [
+            GridRow(
+                f"{label}: {'copy' if found.is_copy[row] else 'no copy'}",
+                of.captions[row],
+                [column[place] for column in columns],
+            )
+            for place, row in enumerate(rows)
+        ]
+
+    def pictures(self, rows: Sequence[int]) -> list[Image.Image]:
+        """Return some of the training pictures as they are stored."""
+        return own_pictures(self.store, self.shards, [self.uid[row] for row in rows])
+
+
+def _views(latents: Latents, vectors: Vectors, pictures: Sequence[Image.Image]) -> dict[str, Rows]:
+    """Return rows of pictures in every space; `vectors` are the run's own unit vectors of them."""
+    return {CLIP: vectors, HASH: hash_rows(pictures), LATENT: latents.of(pictures)}
+
+
+def facts(by_set: Mapping[str, Mapping[str, Copies]]) -> dict[str, object]:
+    """Return the shares of copies by set and way, and what each space's threshold means among real pictures, as JSON."""
+    shares = {
+        label: {
+            way: {"images": len(found.is_copy), **found.share, **_near(found)} for way, found in ways.items()
+        }
+        for label, ways in by_set.items()
+    }
+    some = next(iter(next(iter(by_set.values())).values()))
+    return {**shares, "calibration": {name: threshold.facts for name, threshold in some.thresholds.items()}}
+
+
+def _near(found: Copies) -> dict[str, float]:
+    return {f"near by {name}": float(near.mean()) for name, near in found.is_near.items()}

@@ -1,0 +1,112 @@
+"""What a run painted is searched for copies of its training pictures: planted ones are found, others are not."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw
+
+from corgi.evaluation.copy_search import CLIP, LATENT, SPACES, CopySearch, Latents, PaintedSet
+from corgi.evaluation.painting import CEILING, FROM_PRIOR
+from corgi.models.spatial_autoencoder import PixelCodec, SpatialAutoencoder
+from corgi.tables.run import Run
+from corgi.unit_vectors import unit_rows
+from tests.support.tables import DIM, some_pictures, tiny_run
+
+SIDE = 16
+LATENTS = Latents(SpatialAutoencoder(PixelCodec(), SIDE), torch.device("cpu"))
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return tiny_run(tmp_path, some_pictures(60))
+
+
+def drawing(seed: int) -> Image.Image:
+    """Return a picture of its own: large ellipses of drawn places and colours."""
+    draws = np.random.default_rng(seed)
+    made = Image.new("RGB", (48, 48), tuple(draws.integers(0, 256, 3).tolist()))
+    for _ in range(4):
+        left, top = draws.integers(0, 32, 2).tolist()
+        ImageDraw.Draw(made).ellipse(
+            (left, top, left + 20, top + 16), tuple(draws.integers(0, 256, 3).tolist())
+        )
+    return made
+
+
+def drawings(first: int, number: int) -> tuple[np.ndarray, list[Image.Image]]:
+    """Return unit vectors and pictures that are no training pictures."""
+    vectors = np.random.default_rng(first).normal(size=(number, DIM)).astype(np.float32)
+    return unit_rows(vectors), [drawing(first + n) for n in range(number)]
+
+
+def search(run: Run, limit: int = 1000) -> CopySearch:
+    shards = {name: list(run.shards(name)) for name in ("download", "embed", "curate")}
+    return CopySearch.of_run(run.store, shards, LATENTS, drawings(10_000, 100), limit)
+
+
+def copied(searched: CopySearch, rows: list[int]) -> tuple[np.ndarray, list[Image.Image]]:
+    """Return training pictures scaled to the decoder's side, with embeddings that differ a little."""
+    noise = np.random.default_rng(0).normal(size=(len(rows), DIM)) * 0.01
+    pictures = [one.resize((SIDE, SIDE)) for one in searched.pictures(rows)]
+    return unit_rows(searched.training[CLIP][rows] + noise), pictures
+
+
+def painted(*parts: tuple[np.ndarray, list[Image.Image]]) -> PaintedSet:
+    vectors = np.concatenate([part[0] for part in parts])
+    pictures = [picture for part in parts for picture in part[1]]
+    captions = [f"caption {n}" for n in range(len(pictures))]
+    return PaintedSet(
+        captions, {FROM_PRIOR: pictures, CEILING: pictures}, {FROM_PRIOR: vectors, CEILING: vectors}
+    )
+
+
+def test_law_planted_copies_are_found_with_what_they_copy_and_others_are_not(run: Run) -> None:
+    searched = search(run)
+    rows = list(range(0, len(searched.uid), 3))
+    [found] = searched.copies([painted(copied(searched, rows), drawings(20_000, 50))])
+    is_copy = found[FROM_PRIOR].is_copy
+    assert is_copy[: len(rows)].mean() >= 0.9
+    assert is_copy[len(rows) :].mean() <= 0.06
+    for name in (CLIP, LATENT):  # all training pictures here have one shape, and so hashes alike
+        nearest = found[FROM_PRIOR].nearest[name][: len(rows)]
+        assert np.mean(nearest == rows) >= 0.9, name
+
+
+def test_law_each_set_is_told_as_if_it_were_alone(run: Run) -> None:
+    searched = search(run)
+    sets = [
+        painted(copied(searched, [0, 5, 9])),
+        painted(drawings(30_000, 7)),
+        painted(copied(searched, [4])),
+    ]
+    for together, alone in zip(
+        searched.copies(sets), [searched.copies([one])[0] for one in sets], strict=True
+    ):
+        for way in (FROM_PRIOR, CEILING):
+            assert together[way].facts == alone[way].facts
+            np.testing.assert_array_equal(together[way].is_copy, alone[way].is_copy)
+
+
+def test_the_report_tells_shares_with_intervals_and_shows_the_nearest(run: Run) -> None:
+    searched = search(run)
+    sets = {"TRAIN": painted(copied(searched, list(range(10)))), "HELD-OUT": painted(drawings(40_000, 20))}
+    told, plate = searched.report(sets)
+    assert json.loads(json.dumps(told)) == told
+    of_train, of_held_out = told["TRAIN"][FROM_PRIOR], told["HELD-OUT"][CEILING]  # pyright: ignore[reportIndexIssue]
+    assert of_train["images"] == 10
+    assert of_held_out["images"] == 20
+    assert of_held_out["copies"] < 0.2 < 0.8 < of_train["copies"]
+    for share in (of_train, of_held_out):
+        assert share["copies, low 95%"] <= share["copies"] <= share["copies, high 95%"]
+        assert {f"near by {name}" for name in SPACES} <= set(share)
+    assert set(told["calibration"]) == set(SPACES)  # pyright: ignore[reportArgumentType]
+    assert plate.height > 8 * 144  # four rows of each set
+
+
+def test_training_pictures_are_read_up_to_the_limit(run: Run) -> None:
+    few, whole = search(run, 1), search(run)
+    assert few.uid == whole.uid[: len(few.uid)]
+    assert 0 < len(few.uid) < len(whole.uid)
