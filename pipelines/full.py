@@ -38,7 +38,7 @@ def stages(recipe: Recipe) -> list[Stage]:
         Pack(),
         Prior.of(recipe),
         Autoencoder.of(recipe),
-        Decoder(),
+        Decoder.of(recipe),
         Evaluate(has_tower=recipe.tower is not None),
     ]
 

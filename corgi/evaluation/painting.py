@@ -40,11 +40,12 @@ def paint(
     """Paint the chosen rows; row i has seed + i. `stored` are their own pictures."""
     seeds = [seed + n for n in range(len(chosen))]
     true_z, text = tensor(pictures.image[chosen]), tensor(pictures.text[chosen])
-    encodings = generator.word_encodings([pictures.caption[row] for row in chosen])
+    captions = [pictures.caption[row] for row in chosen]
+    encodings = generator.word_encodings(captions)
     prior_z = generator.prior.sample(text, seeds, generator.prior_sampling, encodings)
     ways = {
-        FROM_TRUE: generator.paint(true_z, seeds),
-        FROM_PRIOR: generator.paint(prior_z, seeds),
+        FROM_TRUE: generator.paint(true_z, seeds, captions),
+        FROM_PRIOR: generator.paint(prior_z, seeds, captions),
         CEILING: round_trip(generator, stored),
     }
     return Painted(list(stored), ways, true_z, prior_z.cpu())

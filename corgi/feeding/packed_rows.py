@@ -53,28 +53,23 @@ class CaptionedRows:
         for kind in ("full", "coarse"):
             loaded[kind] = ragged(table[kind])
             loaded[f"num_{kind}"] = np.array([len(rows) for rows in loaded[kind]], np.int64)
-        return {**loaded, **self._words_of(unit, table, loaded)} if self._words else loaded
-
-    def _words_of(self, unit: int, table: pa.Table, loaded: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Return the token states of the captions of a table's rows, both kinds in one read of the shard."""
-        assert self._words is not None
-        counts = {kind: loaded[f"num_{kind}"] for kind in ("full", "coarse")}
-        rows = [np.asarray(table[f"{kind}_row"].combine_chunks().flatten()) for kind in counts]
-        uid = np.array(table["uid"].to_pylist(), dtype=object)
-        uids = np.concatenate([np.repeat(uid, count) for count in counts.values()]).tolist()
-        states = self._words.of(self._units[unit][0].shard, np.concatenate(rows).astype(np.int64), uids)
-        number = int(counts["full"].sum())
-        return {
-            "full_words": side_by_side(states[:number], counts["full"]),
-            "coarse_words": side_by_side(states[number:] or [states[0][:0]], counts["coarse"]),
-        }
+        if self._words is None:
+            return loaded
+        return {**loaded, **words_of(self._words, self._units[unit][0].shard, table, ("full", "coarse"))}
 
 
 class LatentRows:
-    """Kept pictures of a split: image vector and latent; no caption is needed."""
+    """Kept pictures of a split: image vector and latent, and the words of full captions; no caption is needed."""
 
-    def __init__(self, packed: PackedSet, latents: Iterable[ListedShard], split: Split) -> None:
+    def __init__(
+        self,
+        packed: PackedSet,
+        latents: Iterable[ListedShard],
+        split: Split,
+        words: WordStates | None = None,
+    ) -> None:
         """Take the row groups of a split and the shards of latents, which are matched by name."""
+        self._words = words
         by_name = {shard.shard: shard for shard in latents}
         self._latents = [by_name[name] for name in packed.names]
         self._files = [GroupedFile.of(shard, LATENTS_TABLE) for shard in self._latents]
@@ -85,18 +80,25 @@ class LatentRows:
     def load(self, unit: int) -> dict[str, np.ndarray]:
         """Return `image` [n, d] and `latent` [n, l], half floats.
 
+        With words also `full_words`, [n, MAX_CAPTIONS] of token states [tokens, width], and their counts `num_full`.
+
         Raises:
             StorageError: the latents are not those of the same pictures.
 
         """
-        rows = self._packed.read(self._units[unit], ["uid", "image"])
+        names = ["uid", "image", *(["full_row"] if self._words else [])]
+        rows = self._packed.read(self._units[unit], names)
         latents = self._read(self._units[unit], rows["uid"])
         if not latents["uid"].equals(rows["uid"]):
             shard = self._latents[self._units[unit].shard]
             raise StorageError(
                 f"{shard.path}: the latents are not those of the pictures in the training table; both are safe; rerun with --only autoencoder --force"
             )
-        return {"image": half_matrix(rows["image"]), "latent": half_matrix(latents["latent"])}
+        loaded = {"image": half_matrix(rows["image"]), "latent": half_matrix(latents["latent"])}
+        if self._words is None:
+            return loaded
+        loaded["num_full"] = np.asarray(pc.list_value_length(rows["full_row"])).astype(np.int64)
+        return {**loaded, **words_of(self._words, self._units[unit].shard, rows, ("full",))}
 
     def uids(self, unit: int) -> list[str]:
         """Return the uids of a unit's rows."""
@@ -110,6 +112,21 @@ class LatentRows:
         whole = self._packed.store.read(self._latents[unit.shard], LATENTS_TABLE)
         rows = rows_of(uids.to_pylist(), whole["uid"].to_pylist())
         return whole.take(pa.array(rows[rows >= 0]))
+
+
+def words_of(words: WordStates, shard: int, table: pa.Table, kinds: Sequence[str]) -> dict[str, np.ndarray]:
+    """Return the token states of the captions of a table's rows, by `<kind>_words`, all kinds in one read of the shard."""
+    counts = {kind: np.asarray(pc.list_value_length(table[f"{kind}_row"])).astype(np.int64) for kind in kinds}
+    rows = [np.asarray(table[f"{kind}_row"].combine_chunks().flatten()) for kind in kinds]
+    uid = np.array(table["uid"].to_pylist(), dtype=object)
+    uids = np.concatenate([np.repeat(uid, count) for count in counts.values()]).tolist()
+    states = words.of(shard, np.concatenate(rows).astype(np.int64), uids)
+    found, first = dict[str, np.ndarray](), 0
+    for kind, count in counts.items():
+        end = first + int(count.sum())
+        found[f"{kind}_words"] = side_by_side(states[first:end], count, words.width)
+        first = end
+    return found
 
 
 def half_matrix(column: pa.ChunkedArray) -> Float[np.ndarray, "rows dim"]:

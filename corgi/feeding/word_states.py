@@ -4,6 +4,7 @@
 # pyarrow has no types
 
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
@@ -44,6 +45,8 @@ class WordStates:
             AssertionError: the states are not those of these captions.
 
         """
+        if not len(rows):
+            return []
         table, rows = self._read(shard, rows)
         chosen = table.take(pa.array(rows))
         if chosen["uid"].to_pylist() != list(uids):
@@ -55,6 +58,12 @@ class WordStates:
         states = np.asarray(flat.flatten()).reshape(-1, flat.type.list_size)
         ends = np.cumsum(lists.value_lengths().to_numpy(zero_copy_only=False))
         return [states[first:last] for first, last in pairwise([0, *ends.tolist()])]
+
+    @cached_property
+    def width(self) -> int:
+        """Numbers per token."""
+        layout = self._store.schema(self._shards[0], TOKENS_TABLE)
+        return layout.field(self._column).type.value_type.list_size
 
     def _read(
         self, shard: int, rows: Int[np.ndarray, "captions"]
@@ -77,11 +86,11 @@ class WordStates:
 
 
 def side_by_side(
-    states: Sequence[Float[np.ndarray, "tokens width"]], counts: Int[np.ndarray, "rows"]
+    states: Sequence[Float[np.ndarray, "tokens width"]], counts: Int[np.ndarray, "rows"], width: int
 ) -> np.ndarray:
     """Lay the states of each row's captions side by side, [rows, MAX_CAPTIONS] of arrays [tokens, width]; the rest are empty."""
     listed = np.empty((len(counts), MAX_CAPTIONS), dtype=object)
-    nothing = states[0][:0] if states else np.zeros((0, 1), np.float16)
+    nothing = np.zeros((0, width), np.float16)
     for cell in np.ndindex(listed.shape):
         listed[cell] = nothing
     left = iter(states)

@@ -37,7 +37,7 @@ def export_whole(run_folder: str | Path, out: str | Path) -> Path:
     """Write a run as one diffusers folder and return it.
 
     Raises:
-        InputError: the run has no models, looks at train pictures, is language-free, or the folder holds something already.
+        InputError: the run has no models, looks at train pictures, is language-free, its decoder reads words, or the folder holds something already.
 
     """
     run = Run.open(run_folder)
@@ -46,6 +46,10 @@ def export_whole(run_folder: str | Path, out: str | Path) -> Path:
     if generator.decoder.neighbours is not None:
         raise InputError(
             "the decoder looks at train pictures (decoder.neighbours), which a folder would have to hold; nothing was written; export another run"
+        )
+    if generator.decoder_words is not None:
+        raise InputError(
+            "the decoder reads the words of captions (decoder.num_text_tokens), whose encoder a folder would have to hold; nothing was written; export another run"
         )
     if not isinstance(generator.prior, TextPrior):
         raise InputError(

@@ -60,6 +60,8 @@ class Generator:
     decoder_settings: DecoderSettings
     words: Words | None = None
     """Encoder of the words the prior reads; None for a prior without words."""
+    decoder_words: Words | None = None
+    """Encoder of the words the decoder reads; None for a decoder without words."""
     models: str = ""
     """Digest of the prior, decoder and autoencoder: what they learned, and from what."""
     origin: Origin = field(default_factory=Origin)
@@ -139,7 +141,7 @@ class Generator:
         index = [distinct[caption] for caption in captions]
         text, words = text[index], None if words is None else words[index]
         rounds = [
-            self._once(text, words, [seed + BEST_OF_STRIDE * number for seed in seeds])
+            self._once(captions, text, words, [seed + BEST_OF_STRIDE * number for seed in seeds])
             for number in range(self.best_of)
         ]
         pictures = rounds[0] if self.best_of == 1 else self._closest(rounds, text)
@@ -164,7 +166,7 @@ class Generator:
         """
         check_prompts([caption], 1, seed)
         seen: list[Tensor] = []
-        self._pixels(self.embeddings([caption], [seed]), [seed], seen.append)
+        self._pixels(self.embeddings([caption], [seed]), [seed], [caption], seen.append)
         decoded = [to_bytes(self.decoder.autoencoder.decode(latent))[0] for latent in seen]
         pictures = [Image.fromarray(np.asarray(pixels.cpu())) for pixels in decoded]
         for picture in pictures:
@@ -247,9 +249,18 @@ class Generator:
         """Return unit image embeddings over all towers."""
         return _joined([tower.images(pictures)[0] for tower in self.towers])
 
-    def paint(self, embedding: Float[Tensor, "batch dim"], seeds: Sequence[int]) -> list[Image.Image]:
-        """Return one picture per image embedding; its `info` tells seed, settings, run and digests, and the neighbours seen, if any."""
-        pictures = [Image.fromarray(np.asarray(pixels)) for pixels in self._pixels(embedding, seeds).cpu()]
+    def paint(
+        self,
+        embedding: Float[Tensor, "batch dim"],
+        seeds: Sequence[int],
+        captions: Sequence[str] | None = None,
+    ) -> list[Image.Image]:
+        """Return one picture per image embedding; its `info` tells seed, settings, run and digests, and the neighbours seen, if any.
+
+        A decoder that reads words is given those of `captions`; None: it paints as from pictures without captions.
+        """
+        painted = self._pixels(embedding, seeds, captions).cpu()
+        pictures = [Image.fromarray(np.asarray(pixels)) for pixels in painted]
         told, neighbours = self._told, self.decoder.neighbours_of(embedding)
         for picture, seed, uids in zip(pictures, seeds, neighbours, strict=True):
             picture.info |= {**told, SEED: str(seed)}
@@ -257,17 +268,29 @@ class Generator:
                 picture.info[NEIGHBOURS] = " ".join(uids)
         return pictures
 
-    def _pixels(self, embedding: Tensor, seeds: Sequence[int], watch: Watch | None = None) -> Tensor:
+    def _pixels(
+        self,
+        embedding: Tensor,
+        seeds: Sequence[int],
+        captions: Sequence[str] | None,
+        watch: Watch | None = None,
+    ) -> Tensor:
         settings, shifted = self.decoder_settings, [seed + DECODER_SEED_OFFSET for seed in seeds]
-        return self.decoder.sample(embedding, shifted, settings.sample_steps, settings.guidance, watch)
+        words = None
+        if self.decoder_words is not None and captions is not None:
+            distinct = {caption: row for row, caption in enumerate(dict.fromkeys(captions))}
+            words = self.decoder_words.encode(list(distinct))[[distinct[caption] for caption in captions]]
+        return self.decoder.sample(embedding, shifted, settings.sample_steps, settings.guidance, watch, words)
 
     def _read(self, captions: Sequence[str]) -> tuple[dict[str, int], Tensor, Tensor | None]:
         """Return the distinct captions with their rows, their text embeddings and their word encodings."""
         distinct = {caption: row for row, caption in enumerate(dict.fromkeys(captions))}
         return distinct, self.text_embedding(list(distinct)), self.word_encodings(list(distinct))
 
-    def _once(self, text: Tensor, words: Tensor | None, seeds: Sequence[int]) -> list[Image.Image]:
-        return self.paint(self.prior.sample(text, seeds, self.prior_sampling, words), seeds)
+    def _once(
+        self, captions: Sequence[str], text: Tensor, words: Tensor | None, seeds: Sequence[int]
+    ) -> list[Image.Image]:
+        return self.paint(self.prior.sample(text, seeds, self.prior_sampling, words), seeds, captions)
 
     def _closest(self, rounds: Sequence[list[Image.Image]], text: Tensor) -> list[Image.Image]:
         """Return of each place's pictures the one closest to its caption in the run's CLIP, the first on ties."""

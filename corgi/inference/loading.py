@@ -1,13 +1,13 @@
 """A run's committed models made ready to paint; each file is verified against its manifest."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from safetensors import safe_open
 
 from corgi.clip.references import model_shard, tower_refs
 from corgi.clip.tokens import token_encoder
-from corgi.clip.towers import load_tower
+from corgi.clip.towers import Tower, load_tower
 from corgi.clip.vectors import NORMALISATION
 from corgi.inference.embedders import with_embedder
 from corgi.inference.generate import Generator, Origin
@@ -25,7 +25,7 @@ from corgi.tables.run import Run
 from corgi.tables.store import Store
 from corgi.training.decoder_network import load_decoder
 from corgi.training.prior import load_prior
-from corgi.training.words import words_of
+from corgi.training.words import Reader, words_of
 
 
 def load(folder: str | Path, embedder: EmbedderName = "prior") -> Generator:
@@ -57,14 +57,16 @@ def assemble(store: Store, shards: Shards, run: str = "") -> Generator:
     own = model_shard(shards["tower"]) if "tower" in shards else None
     settings = PriorSettings.recorded(prior.settings["prior"])
     towers = tuple(load_tower(ref) for ref in tower_refs(store, embed, own))
-    encoder = words_of(shards["embed"][0], settings)
-    ref = next((ref for ref in embed.tokens if ref.name == encoder), None)
     decoder_settings = DecoderSettings.recorded(decoder.settings["decoder"])
+    words, decoder_words = (
+        _words(shards["embed"][0], embed, towers, reader) for reader in (settings, decoder_settings)
+    )
     is_language_free = decoder_settings.pseudo_text_xi > 0
     own_prior = load_prior(store, prior, shards["shift"][0], settings.variants[0])
     return Generator(
         towers=towers,
-        words=None if ref is None else Words(token_encoder(ref, towers), ref, settings.num_text_tokens),
+        words=words,
+        decoder_words=decoder_words,
         prior=RawText() if is_language_free else own_prior,
         embedder="text" if is_language_free else "prior",
         prior_sampling=Sampling(
@@ -75,6 +77,15 @@ def assemble(store: Store, shards: Shards, run: str = "") -> Generator:
         models=models_digest(shards),
         origin=Origin(run, _data_of(store, shards["shift"][0])),
     )
+
+
+def _words(
+    embedded: ShardManifest, embed: EmbedSettings, towers: Sequence[Tower], reader: Reader
+) -> Words | None:
+    """Return the encoder of the words that a network reads; None for a network without words."""
+    encoder = words_of(embedded, reader)
+    ref = next((ref for ref in embed.tokens if ref.name == encoder), None)
+    return None if ref is None else Words(token_encoder(ref, towers), ref, reader.num_text_tokens)
 
 
 def _data_of(store: Store, shift: ShardManifest) -> str:

@@ -47,6 +47,31 @@ class ImageCondition(nn.Module):
         return vector, torch.where(drop_mask[:, None, None], self.null_tokens.to(tokens.dtype), tokens)
 
 
+class CaptionTokens(nn.Module):
+    """A linear map of a caption's word encodings to tokens; padding and dropped captions give learned ones, one per position.
+
+    An all-zero word is padding, so a picture without a caption has learned tokens alone.
+    """
+
+    def __init__(self, number: int, width_in: int, width: int) -> None:
+        """Build the map of so many words."""
+        super().__init__()
+        self.words = nn.Linear(width_in, width)
+        self.null_words = nn.Parameter(torch.zeros(number, width))
+
+    def forward(
+        self,
+        words: Float[Tensor, "batch number width_in"] | None,
+        drop_mask: Bool[Tensor, "batch"],
+    ) -> Float[Tensor, "batch number width"]:
+        """Return the tokens; None: nobody has a caption."""
+        nothing = self.null_words.to(self.words.weight.dtype)
+        if words is None:
+            return nothing.expand(len(drop_mask), -1, -1)
+        absent = (words == 0).all(dim=-1) | drop_mask[:, None]
+        return torch.where(absent[..., None], nothing, self.words(words.to(self.words.weight.dtype)))
+
+
 def level_embedding(
     level: Float[Tensor, "batch"] | None, like: Float[Tensor, "batch width"]
 ) -> Float[Tensor, "batch width"]:

@@ -34,6 +34,8 @@ class NetworkSizes:
     """Train pictures whose latents the network reads."""
     pretrained: Mapping[str, Any] | None = None
     """config.json of a U-Net of Stable Diffusion's class in place of these sizes; None: none."""
+    words: tuple[int, int] = (0, 0)
+    """Number and width of a caption's word encodings that a U-Net reads."""
 
 
 def mlp(sizes: NetworkSizes, table: ShiftTable) -> LatentDenoiser:
@@ -55,8 +57,10 @@ def unet(sizes: NetworkSizes, table: ShiftTable) -> UNet | PretrainedUNet:
         if sizes.neighbours:
             raise ValueError("a pretrained U-Net reads no neighbours")
         tokens = sizes.unet.tokens
-        return PretrainedUNet(sizes.latent_shape, sizes.pretrained, table, tokens, sizes.knows_level)
-    return UNet(sizes.latent_shape, sizes.unet, table, sizes.knows_level, sizes.neighbours)
+        return PretrainedUNet(
+            sizes.latent_shape, sizes.pretrained, table, tokens, sizes.knows_level, sizes.words
+        )
+    return UNet(sizes.latent_shape, sizes.unet, table, sizes.knows_level, sizes.neighbours, sizes.words)
 
 
 def dit(sizes: NetworkSizes, table: ShiftTable) -> DiT:

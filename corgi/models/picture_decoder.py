@@ -73,10 +73,12 @@ class PictureDecoder:
         steps: int = 20,
         guidance: float = 1.5,
         watch: Watch | None = None,
+        words: Float[Tensor, "batch words encoding_dim"] | None = None,
     ) -> UInt8[Tensor, "batch side side 3"]:
-        """Paint one picture per embedding, on the decoder's device; row i depends on its embedding and seeds[i] alone.
+        """Paint one picture per embedding, on the decoder's device; row i depends on its embedding, its words and seeds[i] alone.
 
-        `watch` sees each step's estimate of the latents, of at most PAINTED_AT_ONCE pictures at a time.
+        `watch` sees each step's estimate of the latents, of at most PAINTED_AT_ONCE pictures at a time. `words` are encodings of
+        captions for a network that reads them; None: it paints as from pictures without captions.
         """
         embedding = embedding.to(self.device)
         parts = [
@@ -86,19 +88,28 @@ class PictureDecoder:
                 steps,
                 guidance,
                 watch,
+                None if words is None else words[first : first + PAINTED_AT_ONCE],
             )
             for first in range(0, max(1, len(embedding)), PAINTED_AT_ONCE)
         ]
         return torch.cat(parts)
 
     def _paint(
-        self, embedding: Tensor, seeds: Sequence[int], steps: int, guidance: float, watch: Watch | None
+        self,
+        embedding: Tensor,
+        seeds: Sequence[int],
+        steps: int,
+        guidance: float,
+        watch: Watch | None,
+        words: Tensor | None,
     ) -> Tensor:
         cluster = torch.zeros(len(embedding), dtype=torch.int64, device=embedding.device)
         noise = philox_noise(seeds, self.process.table.dim, embedding.device)
         low, high = (share * self.process.schedule.num_steps for share in self.guidance_interval)
         interval = None if self.guidance_interval == (0, 1) else (low, high)
         seen = self._seen(embedding)
+        if words is not None:
+            seen["words"] = words.to(embedding)
         conditional, unconditional = (self._denoiser(embedding, seen, dropped) for dropped in (False, True))
         denoise = guided(conditional, unconditional, guidance, interval)
         if watch is not None:
@@ -122,8 +133,9 @@ class PictureDecoder:
     def _denoiser(self, embedding: Tensor, seen: dict[str, Tensor], dropped: bool) -> Denoise:
         def denoise(z_t: Tensor, t: Tensor, cluster: Tensor, /) -> Tensor:
             mask = torch.full_like(t, dropped, dtype=torch.bool)
+            told = {**seen, "drop_words": mask} if "words" in seen else seen
             return to_x0(
-                self.process, self.network(z_t, t, embedding, mask, **seen), z_t, t, cluster, self.prediction
+                self.process, self.network(z_t, t, embedding, mask, **told), z_t, t, cluster, self.prediction
             )
 
         return denoise

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from corgi.diffusion.shifted import ShiftTable
-from corgi.models.condition import ImageCondition
+from corgi.models.condition import CaptionTokens, ImageCondition
 from corgi.models.spatial_denoiser import SpatialDenoiser
 
 CLASS = "UNet2DConditionModel"
@@ -33,8 +33,9 @@ class PretrainedUNet(SpatialDenoiser):
         embedding_table: ShiftTable,
         num_tokens: int = 4,
         knows_level: bool = False,
+        words: tuple[int, int] = (0, 0),
     ) -> None:
-        """Build the network; ValueError when it does not take the latent."""
+        """Build the network, which reads (number, width) of a caption's words; ValueError when it does not take the latent."""
         from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
         check_config(config, latent_shape)
@@ -44,6 +45,8 @@ class PretrainedUNet(SpatialDenoiser):
         width = self.unet.time_embedding.linear_2.out_features
         tokens = (num_tokens, int(config["cross_attention_dim"]))
         self.condition = ImageCondition(embedding_table.dim, width, tokens, knows_level)
+        if words[0]:
+            self.captions = CaptionTokens(*words, tokens[1])
         for layer in (self.condition.vector, self.condition.level):
             if layer is not None:
                 nn.init.zeros_(layer.weight)

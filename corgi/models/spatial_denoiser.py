@@ -7,23 +7,25 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from corgi.diffusion.shifted import ShiftTable
-from corgi.models.condition import ImageCondition, beside_neighbours
+from corgi.models.condition import CaptionTokens, ImageCondition, beside_neighbours
 
 
 class SpatialDenoiser(nn.Module, ABC):
     """Denoise a latent of shape (channels, side, side), given an image embedding.
 
     The embedding is standardised by a one-cluster table, which travels with the state dict. A network of this kind sets
-    `condition` and answers on the plane.
+    `condition`, and `captions` where it also reads words, and answers on the plane.
     """
 
     condition: ImageCondition
+    captions: CaptionTokens | None
 
     def __init__(self, latent_shape: tuple[int, ...], embedding_table: ShiftTable) -> None:
         """Keep the shape and a copy of the table."""
         super().__init__()
         self.latent_shape = latent_shape
         self.embedding_table = ShiftTable.from_state(embedding_table.state_dict())
+        self.captions = None
 
     @abstractmethod
     def on_plane(
@@ -43,6 +45,8 @@ class SpatialDenoiser(nn.Module, ABC):
         drop_mask: Bool[Tensor, "batch"],
         level: Float[Tensor, "batch"] | None = None,
         neighbours: Float[Tensor, "batch number latent_dim"] | None = None,
+        words: Float[Tensor, "batch words encoding_dim"] | None = None,
+        drop_words: Bool[Tensor, "batch"] | None = None,
     ) -> Float[Tensor, "batch latent_dim"]:
         """Predict what the objective asks for, in float32 at least.
 
@@ -53,10 +57,15 @@ class SpatialDenoiser(nn.Module, ABC):
             drop_mask: True where the embedding is replaced by the learned null.
             level: share of noise on the embedding; None: none.
             neighbours: standardised latents of train pictures, unseen where the embedding is dropped.
+            words: word encodings of a caption, zeros after its end; None: no captions.
+            drop_words: True where the caption is replaced by the learned null; None: nowhere.
 
         """
         standardised = self.embedding_table.whiten(embedding, torch.zeros_like(t))
         vector, tokens = self.condition(standardised, drop_mask, level)
+        if self.captions is not None:
+            told = self.captions(words, torch.zeros_like(drop_mask) if drop_words is None else drop_words)
+            tokens = told if tokens is None else torch.cat([tokens, told], dim=1)
         seen = latent if neighbours is None else beside_neighbours(latent, neighbours, drop_mask)
         planes = seen.to(self.condition.vector.weight.dtype).view(len(seen), -1, *self.latent_shape[1:])
         answer = self.on_plane(planes, t, vector, tokens)

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from corgi.diffusion.shifted import ShiftTable
-from corgi.models.condition import ImageCondition
+from corgi.models.condition import CaptionTokens, ImageCondition
 from corgi.models.spatial_denoiser import SpatialDenoiser
 
 NORM_GROUPS = 8
@@ -54,8 +54,14 @@ class UNet(SpatialDenoiser):
         embedding_table: ShiftTable,
         knows_level: bool = False,
         neighbours: int = 0,
+        words: tuple[int, int] = (0, 0),
     ) -> None:
-        """Build the network, which reads the latents of `neighbours` train pictures; ValueError when the latent is not spatial or its side cannot be halved often enough."""
+        """Build the network, which reads the latents of `neighbours` train pictures and (number, width) of a caption's words.
+
+        Raises:
+            ValueError: the latent is not spatial, or its side cannot be halved often enough.
+
+        """
         if len(latent_shape) != 3 or latent_shape[1] % sizes.reduction or latent_shape[2] % sizes.reduction:
             raise ValueError(
                 f"a U-Net of {len(sizes.widths)} levels cannot divide a latent of shape {latent_shape}"
@@ -64,6 +70,8 @@ class UNet(SpatialDenoiser):
         self.unet = _build(latent_shape, sizes, neighbours)
         width, token_width = 4 * sizes.widths[0], sizes.widths[-1]
         self.condition = ImageCondition(embedding_table.dim, width, (sizes.tokens, token_width), knows_level)
+        if words[0]:
+            self.captions = CaptionTokens(*words, token_width)
         nn.init.zeros_(self.unet.conv_out.weight)
         nn.init.zeros_(self.unet.conv_out.bias)
 

@@ -78,6 +78,15 @@ class DecoderSettings(Section):
     """Sizes of the network unet."""
     dit: DiTSettings = added(DiTSettings(), since="0.2.0")
     """Further sizes of the network dit."""
+    num_text_tokens: int = added(0, since="0.2.0", ge=0, le=1024)
+    """Word encodings of a caption that the network unet attends to beside the embedding; 0: none. Pictures without captions are
+    learned from too."""
+    text_encoder: str | None = added(None, since="0.2.0")
+    """Name of the encoder among embed.tokens the words come from; None: the only one there."""
+    encoding_dim: int = added(1024, since="0.2.0", ge=1)
+    """Dimension of one word encoding."""
+    text_drop_prob: float = added(0.5, since="0.2.0", ge=0, lt=1)
+    """Probability of training without the caption of a picture, drawn apart from that of the embedding."""
     schedule: Literal["cosine", "linear", "scaled_linear", "flow"] = "cosine"
     """Noise schedule, made zero-terminal-SNR; scaled_linear: that of Stable Diffusion; flow: the straight path of flow
     matching."""
@@ -149,6 +158,16 @@ class DecoderSettings(Section):
             raise ValueError(
                 f"finetune.weights={part} trains a part of what init_from names, with network=unet: name it, or train all"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _words_fit(self) -> Self:
+        if self.num_text_tokens and self.network != "unet":
+            raise ValueError(
+                f"num_text_tokens={self.num_text_tokens} are read by cross-attention, and network={self.network} has none: take unet"
+            )
+        if self.num_text_tokens and self.pseudo_text_xi:
+            raise ValueError("pseudo_text_xi is for a decoder without captions: set num_text_tokens=0")
         return self
 
     @model_validator(mode="after")

@@ -130,14 +130,14 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _words_are_encoded(self) -> "Recipe":
-        if not self.prior.num_text_tokens or not self.embed.tokens:
-            return self
         names = [ref.name for ref in self.embed.tokens]
-        wanted = self.prior.text_encoder
-        if (wanted is None and len(names) > 1) or (wanted is not None and wanted not in names):
-            raise ValueError(
-                f"prior.num_text_tokens={self.prior.num_text_tokens} reads word encodings, and prior.text_encoder must name one of embed.tokens: {', '.join(names)}"
-            )
+        for section, reader in (("prior", self.prior), ("decoder", self.decoder)):
+            wanted = reader.text_encoder
+            is_named = wanted in names if wanted is not None else len(names) == 1
+            if reader.num_text_tokens and names and not is_named:
+                raise ValueError(
+                    f"{section}.num_text_tokens={reader.num_text_tokens} reads word encodings, and {section}.text_encoder must name one of embed.tokens: {', '.join(names)}"
+                )
         return self
 
     @model_validator(mode="after")

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from corgi.diffusion.loss import from_x0, prediction_weight, squared_error
 from corgi.diffusion.shifted import ShiftTable
-from corgi.feeding.feed import rows_between
+from corgi.feeding.captions import drawn_caption
+from corgi.feeding.feed import dense, rows_between
 from corgi.feeding.noise import Noise
 from corgi.feeding.packed_rows import LatentRows
 from corgi.feeding.packed_set import PackedSet
@@ -41,9 +42,11 @@ from corgi.training.init_from import UNET_CONFIG, Init, InitRun, decoder_init, f
 from corgi.training.ranks import own_rows, rows_of_all
 from corgi.training.trainer import final_weights, train
 from corgi.training.training import Training
+from corgi.training.words import check_words, cut_or_pad, stored_words
 
 TIMESTEP, EPS, DROP, PERTURBATION, LEVEL = range(5)
-"""Draws of one training sample, each its own stream of the noise."""
+CAPTION, DROP_CAPTION = 6, 7
+"""Draws of one training sample, each its own stream of the noise; 5 is that of pseudo text."""
 
 SHOWN_PICTURES = 8
 MAX_VAL_PICTURES = 4096
@@ -57,7 +60,7 @@ def run(context: Context) -> list[ShardTask]:
 
     Raises:
         InputError: no train picture is selected, no val picture ranks checkpoints, or the weights to start from do not fit.
-        SettingsError: the network does not fit the latents.
+        SettingsError: the network does not fit the latents, or reads word encodings that were not made.
 
     """
     task = context.task("all")
@@ -67,6 +70,7 @@ def run(context: Context) -> list[ShardTask]:
     model = context.store.read_shard(context.entries("autoencoder")[0].path)
     init = decoder_init(context.recipe)
     check_peft(settings)
+    check_words(context, settings, "decoder")
     config = None if init is None else init.config
     check_network(settings, load_autoencoder(context.store, model).latent_shape, config)
     _say_other_latents(init, model)
@@ -152,7 +156,7 @@ class DecoderObjective:
         settings: Mapping[str, object],
         init: Mapping[str, str] | None = None,
     ) -> None:
-        """Open the stages `pack`, `shift` and `autoencoder` by their manifests' paths; arguments are JSON.
+        """Open the stages `pack`, `shift` and `autoencoder`, and `embed` for words, by their manifests' paths; arguments are JSON.
 
         The embeddings' mean and scale on train are those that the shift stage measured. `init` says where the weights are that
         the network starts from; it keeps the mean and scale that are among them.
@@ -172,6 +176,7 @@ class DecoderObjective:
         self.initial, self.pretrained = read_init(init or {})
         if "embedding_table.mean" in self.initial:
             self.table = embedding_table(self.initial)
+        self.words = stored_words(self.packed, stages.get("embed"), self.settings)
         model, *self.latents = store.listed(store.read_stage(stages["autoencoder"]))
         for made in self.latents:
             check_same_autoencoder(made, model)
@@ -199,7 +204,7 @@ class DecoderObjective:
 
     def rows(self, split: Split = Split.TRAIN) -> LatentRows | NeighbourRows:
         """Return the kept pictures of a split."""
-        rows = LatentRows(self.packed, self.latents, split)
+        rows = LatentRows(self.packed, self.latents, split, self.words)
         return rows if self.neighbours is None else NeighbourRows(rows, self.neighbours)
 
     def loss(
@@ -242,7 +247,7 @@ class DecoderObjective:
         """Return some rows of columns on the device, fp32."""
         device = self.table.mean.device
         return {
-            name: torch.from_numpy(values[first : first + number]).to(device).float()
+            name: torch.from_numpy(dense(values[first : first + number])).to(device).float()
             for name, values in columns.items()
         }
 
@@ -257,9 +262,20 @@ class DecoderObjective:
         embedding, told = self._perturbed(image, noise) if augment else (image, {})
         target = from_x0(self.process, latent, z_t, t, cluster, kind)
         seen = {"neighbours": batch["neighbours"]} if self.settings.neighbours else {}
+        seen |= self._words(batch, noise, augment)
         error = squared_error(target, model(z_t, t, embedding, drop, **told, **seen))
         name = None if self.settings.loss_weight == "none" else self.settings.loss_weight
         return prediction_weight(self.process.schedule, t, kind, name).to(error.dtype) * error
+
+    def _words(self, batch: dict[str, Tensor], noise: Noise, augment: bool) -> dict[str, Tensor]:
+        """Return the words of one full caption of each picture, on val of the first, and which captions are dropped."""
+        if self.words is None:
+            return {}
+        words = cut_or_pad(batch["full_words"], self.settings.num_text_tokens)
+        if not augment:
+            return {"words": words[:, 0]}
+        drawn = drawn_caption(words, batch["num_full"], noise.uniform(CAPTION))
+        return {"words": drawn, "drop_words": noise.uniform(DROP_CAPTION) < self.settings.text_drop_prob}
 
     def _perturbed(self, embedding: Tensor, noise: Noise) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the embedding with its share of noise, and the share where the network is told."""

@@ -56,6 +56,7 @@ def sizes_of(
         settings.noise_level_known,
         settings.neighbours,
         pretrained,
+        (settings.num_text_tokens, settings.encoding_dim),
     )
 
 

@@ -24,7 +24,7 @@ _ADAPTED = ["to_q", "to_k", "to_v", "to_out.0"]
 """Linear maps of the attention to which lora adds a product of low rank."""
 _ADAPTER = "default"
 _UNET = "unet."
-_OWN = ("condition.", "embedding_table.")
+_OWN = ("condition.", "captions.", "embedding_table.")
 """What the names of weights begin with that a U-Net of diffusers does not have."""
 _LOAD_ERRORS = (OSError, ValueError, KeyError, TypeError, RuntimeError)
 _SAFE = "nothing was trained and all tables are safe"
@@ -167,4 +167,6 @@ def _freeze_the_rest(network: nn.Module, settings: FineTuneSettings) -> None:
 
         config = LoraConfig(r=settings.rank, lora_alpha=settings.rank, target_modules=_ADAPTED)
         inject_adapter_in_model(config, network.get_submodule("unet"), adapter_name=_ADAPTER)
-    network.get_submodule("condition").requires_grad_(True)
+    for name, part in network.named_children():
+        if name in ("condition", "captions"):
+            part.requires_grad_(True)

@@ -114,10 +114,15 @@ def _dit(settings: DecoderSettings, shape: tuple[int, ...], dim: int) -> Count:
 def _unet(settings: DecoderSettings, shape: tuple[int, ...], dim: int) -> Count:
     """Count diffusers' UNet2DConditionModel as `corgi.models.unet` builds it."""
     unet, first, last = settings.unet, settings.unet.widths[0], settings.unet.widths[-1]
-    levels = [_Level(unet, width, shape[1] // 2**level, level) for level, width in enumerate(unet.widths)]
+    tokens = unet.tokens + settings.num_text_tokens
+    levels = [
+        _Level(unet, width, shape[1] // 2**level, level, tokens) for level, width in enumerate(unet.widths)
+    ]
     ends = convolution(_planes(settings, shape[0]), first, shape[1]) + convolution(first, shape[0], shape[1])
     found = ends + scales(first) + _time(first, 4 * first)
     found += _condition(settings, dim, 4 * first, (unet.tokens, last))
+    if words := settings.num_text_tokens:
+        found += linear(settings.encoding_dim, last, words) + Count(words * last)
     found += levels[-1].middle()
     for before, level in pairwise([levels[0], *levels]):
         found += level.down(before.width)
@@ -135,6 +140,7 @@ class _Level:
     width: int
     side: int
     number: int
+    tokens: int
 
     def down(self, width_in: int) -> Count:
         """Count the blocks on the way down, the first of which comes from another width."""
@@ -161,7 +167,7 @@ class _Level:
     def _attention(self) -> Count:
         """Count a transformer block over the plane: attention to itself and to the tokens, a GEGLU of four widths."""
         width, length = self.width, self.side**2
-        token_width, tokens = self.unet.widths[-1], self.unet.tokens
+        token_width, tokens = self.unet.widths[-1], self.tokens
         square, output = linear(width, width, length, bias=False), linear(width, width, length)
         found = scales(width) * 4 + output * 2 + square * 3 + attended(length, length, width) + output
         found += square + linear(token_width, width, tokens, bias=False) * 2

@@ -62,7 +62,17 @@ class Decoder(Stage):
     """CLIP image embedding to picture; no caption is needed."""
 
     name, title, intro = "decoder", "Decoder", "From a CLIP image embedding to a picture, by diffusion."
-    inputs, settings, version = ("pack", "shift", "autoencoder"), ("decoder",), 2
+    settings, version = ("decoder",), 2
+
+    def __init__(self, reads_words: bool = False) -> None:
+        """Read the embed stage's word encodings too where the network reads words."""
+        super().__init__()
+        self.inputs = ("pack", "shift", "autoencoder", *(("embed",) if reads_words else ()))
+
+    @classmethod
+    def of(cls, recipe: Recipe) -> "Decoder":
+        """Return the stage of a recipe."""
+        return cls(recipe.decoder.num_text_tokens > 0)
 
     def run(self, context: Context) -> list[ShardTask]:
         """Commit the averaged weights and metric lines."""

@@ -1,4 +1,4 @@
-"""The word encodings that a prior reads: which text encoder's, of what width, and how many per caption."""
+"""The word encodings that a prior or a decoder reads: which text encoder's, of what width, and how many per caption."""
 
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -8,13 +8,17 @@ from corgi.feeding.packed_set import PackedSet
 from corgi.feeding.word_states import WordStates
 from corgi.flow.context import Context
 from corgi.settings.clip import EmbedSettings
+from corgi.settings.decoder import DecoderSettings
 from corgi.settings.errors import SettingsError
 from corgi.settings.models import PriorSettings
 from corgi.tables.manifest import ShardManifest
 
+Reader = PriorSettings | DecoderSettings
+"""The settings of a network that may read words."""
 
-def check_words(context: Context, settings: PriorSettings) -> None:
-    """Check that the embed stage stored the word encodings that a prior reads, in the width it reads.
+
+def check_words(context: Context, settings: Reader, section: str = "prior") -> None:
+    """Check that the embed stage stored the word encodings that a network reads, in the width it reads.
 
     Raises:
         SettingsError: there are no such encodings.
@@ -29,21 +33,21 @@ def check_words(context: Context, settings: PriorSettings) -> None:
     width = schema.field(column).type.value_type.list_size if schema and column in schema.names else 0
     if width != settings.encoding_dim:
         raise SettingsError(
-            f"prior.num_text_tokens={settings.num_text_tokens} reads {settings.encoding_dim} numbers per word, and the embeddings hold {width} in {column}; "
-            "committed work is safe; set prior.encoding_dim, name an encoder in embed.tokens, or set prior.num_text_tokens=0"
+            f"{section}.num_text_tokens={settings.num_text_tokens} reads {settings.encoding_dim} numbers per word, and the embeddings hold {width} in {column}; "
+            f"committed work is safe; set {section}.encoding_dim, name an encoder in embed.tokens, or set {section}.num_text_tokens=0"
         )
 
 
-def words_of(embedded: ShardManifest, settings: PriorSettings) -> str | None:
-    """Return the name of the text encoder whose states a prior reads; None for a prior without words."""
+def words_of(embedded: ShardManifest, settings: Reader) -> str | None:
+    """Return the name of the text encoder whose states a network reads; None for one without words."""
     if not settings.num_text_tokens:
         return None
     stored = EmbedSettings.recorded(embedded.settings.get("embed", {})).tokens
     return settings.text_encoder or (stored[0].name if stored else "")
 
 
-def stored_words(packed: PackedSet, embed: str | None, settings: PriorSettings) -> WordStates | None:
-    """Return where a prior's words are read, by the manifest of the embed stage; None for a prior without words."""
+def stored_words(packed: PackedSet, embed: str | None, settings: Reader) -> WordStates | None:
+    """Return where a network's words are read, by the manifest of the embed stage; None for one without words."""
     if embed is None or not settings.num_text_tokens:
         return None
     store = packed.store

@@ -1,5 +1,6 @@
 """Rows out of the training table are those of the set, each with its own captions, latent and words, and few are held."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from corgi.feeding.pack import in_order, sizes_of
 from corgi.feeding.packed_rows import CaptionedRows, LatentRows
 from corgi.feeding.packed_set import PackedSet
 from corgi.feeding.rows import PriorRows, embedded_shards
+from corgi.feeding.word_states import WordStates
 from corgi.settings.errors import StorageError
 from corgi.settings.recipe import load
 from corgi.settings.tower_width import towers_width
@@ -21,7 +23,7 @@ from corgi.tables.row_groups import cut
 from corgi.tables.run import Run
 from corgi.tables.schema import Split
 from corgi.tables.store import ShardTask, Store
-from tests.support.objectives import commit_pack, every_row
+from tests.support.objectives import ENCODER, WORD_WIDTH, add_words, commit_pack, every_row, word_state
 from tests.support.tables import Output, close_stage, commit_stage, some_pictures, tiny_run
 
 HOME = Path(__file__).resolve().parents[2]
@@ -99,6 +101,27 @@ def test_latents_meet_their_pictures(run: Run, grouped: bool) -> None:
             found = rows.load(unit)["latent"]
             assert found.tolist() == [latent(uid) for uid in rows.uids(unit)]
             assert len(found) == count
+
+
+@pytest.mark.law
+def test_a_decoder_reads_the_words_of_full_captions_and_pictures_without_one(tmp_path: Path) -> None:
+    pictures = [replace(PICTURES[0], captions=()), *PICTURES[1:20]]
+    run = tiny_run(tmp_path, pictures)
+    add_words(run)
+    commit_latents(run, grouped=True)
+    packed, listed = opened(run), run.store.listed(run.stages()["autoencoder"])
+    words = WordStates(run.store, packed.names, run.store.listed(run.stages()["embed"]), ENCODER)
+    rows, seen = LatentRows(packed, listed, Split.TRAIN, words), set[str]()
+    for unit in range(len(rows.counts)):
+        loaded = rows.load(unit)
+        told = zip(rows.uids(unit), loaded["num_full"], loaded["full_words"], strict=True)
+        for uid, count, states in told:
+            expected = [] if uid == pictures[0].uid else [word_state(uid, 0)]
+            assert [state.tolist() for state in states if len(state)] == [one.tolist() for one in expected]
+            assert count == len(expected)
+            seen.add(uid)
+        assert dense(loaded["full_words"]).shape[3] == WORD_WIDTH
+    assert pictures[0].uid in seen
 
 
 def test_latents_of_other_pictures_are_one_line(run: Run) -> None:

@@ -11,7 +11,7 @@ from corgi.feeding.word_states import WordStates, side_by_side
 from corgi.tables.run import Run
 from corgi.tables.schema import Split
 from corgi.tables.store import ShardTask
-from tests.support.objectives import ENCODER, add_words, commit_pack, word_state
+from tests.support.objectives import ENCODER, WORD_WIDTH, add_words, commit_pack, word_state
 from tests.support.tables import close_stage, some_pictures, tiny_run
 
 
@@ -82,5 +82,13 @@ def test_rows_have_the_words_of_their_own_captions(run: Run) -> None:
 
 def test_captions_side_by_side_are_followed_by_nothing() -> None:
     states = [np.full((n, 2), n, np.float16) for n in (1, 2, 3)]
-    laid = side_by_side(states, np.array([2, 0, 1]))
+    laid = side_by_side(states, np.array([2, 0, 1]), 2)
     assert [[len(cell) for cell in row[:3]] for row in laid] == [[1, 2, 0], [0, 0, 0], [3, 0, 0]]
+
+
+@pytest.mark.law
+def test_captions_that_are_none_have_no_state_and_keep_the_width(run: Run) -> None:
+    _, words = opened(run)
+    assert words.of(0, np.zeros(0, np.int64), []) == []
+    laid = side_by_side([], np.zeros(2, np.int64), words.width)
+    assert [cell.shape for cell in laid[:, 0]] == [(0, WORD_WIDTH)] * 2

@@ -24,6 +24,9 @@ CAPTIONS = ["red heart", "a fox", "a much longer caption of several more words",
 SEEDS = [5, 6, 7, 8, 5]
 
 
+WORDS = {"network": "unet", "unet": {"widths": (8, 16), "heads": 2}, "num_text_tokens": 6, "encoding_dim": 32}
+
+
 @pytest.fixture(scope="module")
 def generator(tmp_path_factory: pytest.TempPathFactory) -> Generator:
     return corgi.load(painting_run(tmp_path_factory.mktemp("run")).folder)
@@ -162,3 +165,22 @@ def test_more_steps_than_timesteps_are_one_line(generator: Generator, asked: dic
 
 def test_nothing_asked_for_is_nothing_painted(generator: Generator) -> None:
     assert generator.generate_each([], []) == []
+
+
+def test_a_decoder_that_reads_words_is_told_the_caption(
+    tmp_path_factory: pytest.TempPathFactory, generator: Generator
+) -> None:
+    """The same embedding is painted otherwise for another caption; a seed still paints one picture whatever the batch."""
+    reader = corgi.load(painting_run(tmp_path_factory.mktemp("words"), decoder=WORDS).folder)
+    z = reader.embeddings(["a fox"], [3])
+    told, other, nothing = (
+        reader.paint(z, [3], captions)[0] for captions in (["a fox"], ["red heart"], None)
+    )
+    assert min(distance(told, other), distance(told, nothing)) > 1
+    [asked] = reader.generate("a fox", seed=3)
+    assert distance(asked, told) <= 1
+    together = reader.generate_each(["red heart", "a fox", "a fox"], [5, 3, 4])
+    assert distance(together[1], told) <= 1
+    assert distance(reader.steps("a fox", 3)[-1], told) <= 1
+    [variation] = generator.paint(z, [3], ["a fox"])  # a decoder without words reads none
+    assert distance(variation, generator.paint(z, [3])[0]) == 0

@@ -15,10 +15,12 @@ from corgi.models.autoencoder import LinearAutoencoder
 from corgi.models.networks import NETWORKS, NetworkSizes
 from corgi.models.picture_decoder import PictureDecoder
 from corgi.models.prior import Prior, PriorConfig
+from corgi.models.spatial_autoencoder import PixelCodec, SpatialAutoencoder
 from corgi.models.text_prior import Sampling, TextPrior
 from corgi.models.unet import UNetSizes
 from corgi.names import ChoiceRule, NetworkName, SamplerName
 from tests.support.fake_cuda import CUDA, Watch, fake_cuda, to_cuda
+from tests.support.stable_unet import stable_config, stable_unet
 
 pytestmark = pytest.mark.slow
 
@@ -90,6 +92,22 @@ def test_a_picture_is_painted_on_the_device(
         )
         watch.syncs.clear()
         found = painter.sample(torch.zeros(ROWS, DIM, device=CUDA), range(ROWS), 4, 2.0)
+    assert found.device.type == "cuda"
+    assert watch.syncs.total() == 0, watch.syncs
+
+
+@pytest.mark.parametrize("kind", ["own", "pretrained"])
+def test_a_unet_that_reads_words_paints_on_the_device(kind: str) -> None:
+    """Ours, and one of diffusers with its own schedule."""
+    pretrained = stable_config(stable_unet()) if kind == "pretrained" else None
+    sizes = NetworkSizes((3, 4, 4), 16, 1, UNetSizes((8, 16), heads=2), pretrained=pretrained, words=(2, 5))
+    network, space = NETWORKS["unet"](sizes, ShiftTable.ddpm(DIM)).eval(), SpatialAutoencoder(PixelCodec(), 4)
+    process = ShiftedDiffusion(ShiftTable.ddpm(48), Schedule.named("scaled_linear", 100))
+    with fake_cuda() as watch:
+        painter = PictureDecoder(to_cuda(network), process.to(CUDA), to_cuda(space), "eps")
+        watch.syncs.clear()
+        embedding, words = torch.zeros(ROWS, DIM, device=CUDA), torch.zeros(ROWS, 2, 5, device=CUDA)
+        found = painter.sample(embedding, range(ROWS), 4, 2.0, words=words)
     assert found.device.type == "cuda"
     assert watch.syncs.total() == 0, watch.syncs
 

@@ -165,3 +165,58 @@ def test_neighbours_are_seen_unless_the_embedding_is_dropped(name: NetworkName) 
     assert ((other - answer).abs().amax(dim=1) > 1e-4).tolist() == [False, True, True]
     order = network(**given, neighbours=neighbours.flip(1))
     assert not torch.equal(order[1:], answer[1:])
+
+
+def reader() -> nn.Module:
+    """A U-Net that reads two words of five numbers."""
+    torch.manual_seed(0)
+    network = NETWORKS["unet"](replace(SIZES, words=(2, 5)), ShiftTable.ddpm(4)).eval()
+    for parameter in network.parameters():
+        nn.init.normal_(parameter, std=0.2)
+    return network
+
+
+@pytest.mark.law
+@torch.no_grad()
+def test_law_words_are_heard_and_padding_is_a_dropped_caption_is_none() -> None:
+    """Also where the embedding is dropped: the two have a null each."""
+    network, given, words = reader(), inputs(), torch.randn(3, 2, 5)
+    heard, silent = network(**given, words=words), network(**given)
+    assert ((heard - silent).abs().amax(dim=1) > 1e-4).tolist() == [True, True, True]
+    other = network(**given, words=words + 1)
+    assert ((heard - other).abs().amax(dim=1) > 1e-4).tolist() == [True, True, True]
+    assert torch.equal(network(**given, words=torch.zeros(3, 2, 5)), silent)
+    some = network(**given, words=words, drop_words=torch.tensor([True, False, True]))
+    torch.testing.assert_close(some, torch.stack([silent[0], heard[1], silent[2]]), rtol=1e-4, atol=1e-5)
+    cut = words.clone()
+    cut[:, 1] = 0
+    for row in range(3):
+        shorter = (network(**given, words=cut) - heard)[row].abs().max()
+        assert float(shorter) > 1e-4
+
+
+@torch.no_grad()
+def test_the_painters_network_without_embedding_sees_no_caption_either() -> None:
+    """Guidance leads away from what is painted of nothing."""
+    seen: list[tuple[bool, bool]] = []
+    network = reader()
+
+    class Spy(nn.Module):
+        def forward(self, z: Tensor, t: Tensor, embedding: Tensor, drop: Tensor, **told: Tensor) -> Tensor:
+            seen.append((bool(drop.all()), bool(told["drop_words"].all())))
+            return network(z, t, embedding, drop, **told)
+
+    autoencoder = LinearAutoencoder(
+        torch.full((48,), 0.5), torch.eye(48)[:LATENT], torch.full((LATENT,), 0.2)
+    )
+    process = ShiftedDiffusion(ShiftTable.ddpm(LATENT), Schedule.named("cosine_zero_snr", 50))
+    spy = Spy()
+    assert isinstance(spy, Denoiser)
+    decoder, words = PictureDecoder(spy, process, autoencoder), torch.randn(70, 2, 5)
+    embedding = torch.randn(70, 4)
+    together = decoder.sample(embedding, range(70), steps=2, guidance=2.0, words=words)
+    assert set(seen) == {(False, False), (True, True)}
+    alone = decoder.sample(embedding[69:], [69], steps=2, guidance=2.0, words=words[69:])
+    assert (together[69].int() - alone[0].int()).abs().max() <= 1
+    other = decoder.sample(embedding[69:], [69], steps=2, guidance=2.0, words=words[:1])
+    assert not torch.equal(other, alone)

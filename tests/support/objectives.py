@@ -148,7 +148,8 @@ def _commit_latents(run: Run, model: Output, dim: int) -> None:
 
 def decoder_arguments(run: Run, settings: DecoderSettings = DECODER) -> dict[str, Any]:
     """Return what the stage tells the workers of a decoder's training."""
-    stages = {stage: run.stages()[stage].path for stage in ("pack", "shift", "autoencoder")}
+    names = ("pack", "shift", "autoencoder", *(("embed",) if settings.num_text_tokens else ()))
+    stages = {stage: run.stages()[stage].path for stage in names}
     return {
         "root": str(run.store.root.parent),
         "stages": stages,

@@ -12,14 +12,13 @@ from torch import nn
 from corgi.diffusion.shifted import ShiftTable
 from corgi.models.autoencoder import LinearAutoencoder
 from corgi.models.spatial_autoencoder import PixelCodec, SpatialAutoencoder
-from corgi.settings.clip import EmbedSettings, ShiftSettings
+from corgi.settings.clip import EmbedSettings, ShiftSettings, TokenRef
 from corgi.settings.decoder import DecoderSettings
 from corgi.settings.models import AutoencoderSettings, PriorSettings
 from corgi.shift.file import safetensors_bytes
 from corgi.tables.manifest import RowCounts
 from corgi.tables.run import Run
-from corgi.training import decoder as decoder_training
-from corgi.training import prior
+from corgi.training import decoder_network, prior
 from corgi.training.autoencoder import AUTOENCODER_FACT
 from tests.support.tables import Output, commit_stage, new_run
 from tests.support.tiny_towers import tiny_tower
@@ -39,7 +38,9 @@ def painting_run(
     torch.manual_seed(seed)
     run = new_run(root, name)
     tower = tiny_tower(root, "transformer")
-    _commit(run, "embed", {"embed": EmbedSettings(towers=(tower,)).model_dump(mode="json")})
+    words = TokenRef(name="words", model=f"tower:{tower.name}")
+    embed = EmbedSettings(towers=(tower,), tokens=(words,))
+    _commit(run, "embed", {"embed": embed.model_dump(mode="json")})
     mean = F.normalize(torch.randn(CLUSTERS, DIM), dim=-1)
     shift = {
         "mean": mean,
@@ -91,7 +92,7 @@ def _commit_pixels(run: Run) -> tuple[int, ...]:
 
 def _commit_decoder(run: Run, settings: DecoderSettings, latent_shape: tuple[int, ...]) -> None:
     table = ShiftTable.standardised(torch.zeros(DIM), torch.full((DIM,), 0.03))  # captions then matter
-    network = filled(decoder_training.network_of(settings, latent_shape, table))
+    network = filled(decoder_network.network_of(settings, latent_shape, table))
     files = {"decoder": (".safetensors", save(network.state_dict()))}
     facts = {AUTOENCODER_FACT: run.shards("autoencoder")[0].digest}
     _commit(run, "decoder", {"decoder": settings.model_dump(mode="json")}, files, facts)

@@ -11,6 +11,7 @@ from torch import nn
 
 from corgi.diffusion.loss import from_x0
 from corgi.diffusion.shifted import ShiftTable
+from corgi.feeding.feed import dense
 from corgi.feeding.noise import Noise
 from corgi.feeding.packed_rows import LatentRows
 from corgi.models.denoiser import LatentDenoiser
@@ -33,6 +34,8 @@ from corgi.training.decoder_network import (
 from tests.support.objectives import (
     DECODER,
     SIDE,
+    WITH_WORDS,
+    add_words,
     decoder_objective,
     decoder_run,
     every_row,
@@ -136,6 +139,50 @@ def test_a_told_level_is_the_one_that_was_used_and_is_silent_on_val(run):
 
     objective.evaluate(Spy())
     assert heard == [None]
+
+
+def test_captions_are_dropped_apart_from_embeddings_and_read_whole_on_val(run):
+    """Embedding 10 %, caption 50 %, of independent draws; on val neither."""
+    add_words(run)
+    objective = decoder_objective(run, network="unet", **WITH_WORDS)
+    loaded = objective.rows().load(0)
+    times = 4000 // len(loaded["image"])
+    batch = {
+        name: torch.from_numpy(dense(np.concatenate([values] * times))) for name, values in loaded.items()
+    }
+    noise = Noise(0, torch.arange(len(batch["image"])))
+    seen = {}
+
+    def spy(z_t, t, embedding, drop, words, drop_words):
+        seen.update(drop=drop, words=words, drop_words=drop_words)
+        return torch.zeros_like(z_t)
+
+    objective.loss(cast(nn.Module, spy), batch, noise)
+    shares = [seen["drop"], seen["drop_words"], seen["drop"] & seen["drop_words"]]
+    assert [float(share.float().mean()) for share in shares] == pytest.approx([0.1, 0.5, 0.05], abs=0.02)
+    numbers = [float(states[0][0, 0]) for states in loaded["full_words"]]
+    assert seen["words"][:, 0, 0].tolist() == numbers * times
+    heard = []
+
+    class Spy(torch.nn.Module):
+        def forward(self, z_t, t, embedding, drop, words):
+            heard.append(words.shape[1:])
+            return torch.zeros_like(z_t)
+
+    objective.evaluate(Spy())
+    assert heard == [(4, 6)]
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"num_text_tokens": 4}, "network=mlp has none: take unet"),
+        ({"num_text_tokens": 4, "network": "unet", "pseudo_text_xi": 1.0}, "for a decoder without captions"),
+    ],
+)
+def test_words_that_no_network_reads_are_refused(values, words):
+    with pytest.raises(ValueError, match=words):
+        DecoderSettings.model_validate(values)
 
 
 @pytest.mark.parametrize("network", ["unet", "dit"])

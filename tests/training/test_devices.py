@@ -58,7 +58,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @pytest.fixture(scope="module")
 def decoding(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return decoder_run(tmp_path_factory.mktemp("decoder"))
+    made = decoder_run(tmp_path_factory.mktemp("decoder"))
+    add_words(made)
+    return made
 
 
 def one_loss(objective: Any) -> tuple[Tensor, Watch]:
@@ -109,6 +111,7 @@ PAINTING: dict[str, dict[str, Any]] = {
     "flow": {"prediction": "flow", "schedule": "flow"},
     "min_snr": {"loss_weight": "min_snr"},
     "neighbours": {"neighbours": 2},
+    "caption words": {"network": "unet", **WITH_WORDS},
 }
 
 
@@ -155,7 +158,7 @@ def shown_on(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("option", ["mlp", "unet", "dit", "flow"])
+@pytest.mark.parametrize("option", ["mlp", "unet", "dit", "flow", "caption words"])
 def test_the_decoder_is_evaluated_and_shown_on_its_device(
     decoding: Run, option: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

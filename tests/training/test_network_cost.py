@@ -22,6 +22,7 @@ KINDS: list[dict[str, Any]] = [
     {"network": "unet", "unet": {"widths": [16, 32], "tokens": 3}},
     {"network": "unet", "unet": {"widths": [8, 16, 24], "layers": 3, "attention": [0, 2], "heads": 2}},
     {"network": "unet", "unet": {"widths": [16], "attention": []}, "conditioning_noise": 0.1, "noise_level_known": True},
+    {"network": "unet", "unet": {"widths": [16, 32]}, "num_text_tokens": 5, "encoding_dim": 7},
 ]  # fmt: skip
 
 
@@ -33,6 +34,8 @@ def check(settings: DecoderSettings, shape: tuple[int, ...]) -> None:
         seen: dict[str, torch.Tensor] = {}
         if settings.neighbours:
             seen["neighbours"] = torch.empty(1, settings.neighbours, dim)
+        if settings.num_text_tokens:
+            seen["words"] = torch.empty(1, settings.num_text_tokens, settings.encoding_dim)
         t, dropped = torch.ones(1, dtype=torch.int64), torch.zeros(1, dtype=torch.bool)
         with FlopCounterMode(display=False) as counter:
             network(torch.empty(1, dim), t, torch.empty(1, DIM), dropped, **seen)
