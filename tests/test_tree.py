@@ -58,6 +58,7 @@ COVERED_ELSEWHERE = {
     "corgi.inference.prior_model": "inference/test_export_prior.py",
     "corgi.inference.prior_pipeline": "inference/test_export_prior.py",
     "corgi.inference.whole_pipeline": "inference/test_export_whole.py",
+    "corgi.latents.codebook_training": "latents/test_objective.py",
     "corgi.latents.encode": "latents/test_stage.py",
     "corgi.latents.linear": "latents/test_stage.py",
     "corgi.latents.perceptual_tower": "latents/test_stage.py",

@@ -63,7 +63,7 @@ def _flops(convolutions: list[Convolution]) -> float:
 
 def _encoder(settings: AutoencoderSettings) -> list[Convolution]:
     conv, sides = settings.conv, _sides(settings)
-    found = [(3, 12, conv.widths[0], sides[0]), (3, conv.widths[-1], _channels(settings), sides[-1])]
+    found = [(3, 12, conv.widths[0], sides[0]), (3, conv.widths[-1], settings.latent_channels, sides[-1])]
     found += _blocks(settings)
     steps = zip(pairwise(conv.widths), pairwise(sides), strict=True)
     return found + [(4, width, lower, side) for (width, lower), (_, side) in steps]
@@ -71,7 +71,7 @@ def _encoder(settings: AutoencoderSettings) -> list[Convolution]:
 
 def _decoder(settings: AutoencoderSettings) -> list[Convolution]:
     conv, sides = settings.conv, _sides(settings)
-    found = [(3, conv.widths[0], 12, sides[0]), (3, _channels(settings), conv.widths[-1], sides[-1])]
+    found = [(3, conv.widths[0], 12, sides[0]), (3, settings.latent_channels, conv.widths[-1], sides[-1])]
     found += _blocks(settings)
     steps = zip(pairwise(conv.widths), pairwise(sides), strict=True)
     return found + [(1, lower, 4 * width, side) for (width, lower), (_, side) in steps]
@@ -84,7 +84,3 @@ def _blocks(settings: AutoencoderSettings) -> list[Convolution]:
 
 def _sides(settings: AutoencoderSettings) -> list[int]:
     return [settings.image_size // 2 ** (level + 1) for level in range(len(settings.conv.widths))]
-
-
-def _channels(settings: AutoencoderSettings) -> int:
-    return len(settings.quantiser.levels) if settings.kind == "vq" else settings.conv.channels

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from corgi.feeding.feed import first_rows
 from corgi.feeding.noise import Noise
 from corgi.feeding.pictures import PictureRows
+from corgi.latents.codebook_training import START_PICTURES, CodebookTraining
 from corgi.latents.tower_features import tower_features
 from corgi.models.adversary import (
     AdversarialCodec,
@@ -19,6 +20,7 @@ from corgi.models.adversary import (
     discriminator_loss,
     generator_loss,
 )
+from corgi.models.codebook import LearnedCodebook
 from corgi.models.conv_codec import ConvCodec, ConvConfig
 from corgi.models.perceptual import Features, feature_distance
 from corgi.models.picture_decoder import to_bytes
@@ -30,7 +32,7 @@ from corgi.tables.schema import Split
 from corgi.tracking.tracked_run import Shown
 
 LATENT = 0
-"""The only draw of a training sample: the noise on its latents."""
+"""Draw of a training sample: the noise on its latents."""
 MAX_VAL_PICTURES = 512
 VAL_BATCH = 64
 SHOWN_PICTURES = 8
@@ -55,6 +57,7 @@ class AutoencoderObjective:
             num_maps = self.settings.conv.perceptual_stages
             self.features = tower_features(TowerRef.model_validate(tower), num_maps, self.settings.image_size)
         self.device = torch.device("cpu")
+        self._codebook = CodebookTraining(self.settings)
 
     def place(self, device: torch.device) -> None:
         """Move the tower to a device."""
@@ -65,6 +68,8 @@ class AutoencoderObjective:
     def model(self) -> ConvCodec | AdversarialCodec:
         """Build the untrained autoencoder, with a discriminator where the loss is adversarial."""
         codec, asked = ConvCodec(conv_config(self.settings)), self.settings.adversarial
+        if isinstance(codec.quantiser, LearnedCodebook):
+            codec.quantiser.learn(self.settings.training.global_batch)
         return AdversarialCodec(codec, PatchDiscriminator(asked.widths)) if asked.weight else codec
 
     def rows(self, split: Split = Split.TRAIN) -> PictureRows:
@@ -75,12 +80,13 @@ class AutoencoderObjective:
     def loss(
         self, model: nn.Module, batch: dict[str, Tensor], noise: Noise
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the mean loss and its two terms."""
+        """Return the mean loss and its terms."""
         pictures, asked = unit_range(batch["picture"]), self.settings.adversarial
+        codes = self._learned_codes(model, noise)
         if asked.weight:
-            made, scores = model(pictures, self._noise(noise), self._is_judged(noise))
+            (made, latents), scores = model(pictures, self._noise(noise), self._is_judged(noise))
         else:
-            (made, _), scores = model(pictures, self._noise(noise)), None
+            (made, latents), scores = model(pictures, self._noise(noise)), None
         l1, perceptual = self._terms(made, pictures)
         loss = l1 + self.settings.conv.perceptual_weight * perceptual
         terms = {"l1": l1, "perceptual": perceptual}
@@ -88,6 +94,10 @@ class AutoencoderObjective:
             verdicts = Verdicts(*scores)
             terms |= {"generator": generator_loss(verdicts), "discriminator": discriminator_loss(verdicts)}
             loss = loss + asked.weight * terms["generator"] + terms["discriminator"]
+        if codes is not None:
+            terms["commitment"] = codes.distance(latents)
+            loss = loss + self.settings.quantiser.commitment * terms["commitment"]
+            self._codebook.after(codes, latents, noise)
         return loss, {name: value.detach() for name, value in terms.items()}
 
     @torch.no_grad()
@@ -133,6 +143,23 @@ class AutoencoderObjective:
         made = model.eval().decode(model.encode(shown))
         return Shown(pictures={"reconstructions": pairs(shown, made)})
 
+    def _learned_codes(self, model: nn.Module, noise: Noise) -> LearnedCodebook | None:
+        """Return the learned codebook, moved if a step begins; None where there is none."""
+        if not self.settings.has_learned_codebook:
+            return None
+        module = getattr(model, "module", model)
+        codec = codec_of(module)
+        assert isinstance(codec.quantiser, LearnedCodebook)
+        self._codebook.before(codec.quantiser, noise, lambda: self._first_latents(codec))
+        return codec.quantiser
+
+    @torch.no_grad()
+    def _first_latents(self, codec: ConvCodec) -> Tensor:
+        """Return the latents of the first train pictures, the same on every worker."""
+        loaded = first_rows(self.rows(), START_PICTURES)["picture"][:START_PICTURES]
+        pictures = unit_range(torch.from_numpy(loaded).to(self.device))
+        return codec.encode(pictures.to(next(codec.parameters()).dtype))
+
     def _is_judged(self, noise: Noise) -> bool:
         """Return whether a step is among those with an adversarial loss."""
         training = self.settings.training
@@ -148,7 +175,7 @@ class AutoencoderObjective:
     def _noise(self, noise: Noise) -> Tensor:
         config = conv_config(self.settings)
         shape = config.latent_shape(self.settings.image_size)
-        if config.levels:
+        if self.settings.kind == "vq":
             return torch.zeros(len(noise.positions), *shape, device=noise.positions.device)
         return self.settings.conv.latent_noise * noise.normal(shape, LATENT)
 
@@ -176,16 +203,18 @@ def check_code_use(val: Mapping[str, float], settings: QuantiserSettings) -> Non
     use = val.get("code_use")
     if use is not None and use < settings.min_code_use:
         raise InputError(
-            f"the codebook collapsed: val pictures use {use:.1%} of its {math.prod(settings.levels)} codes, less than {settings.min_code_use:.1%}; "
-            "tables and checkpoints are safe; lower autoencoder.training.lr or take fewer autoencoder.quantiser.levels"
+            f"the codebook collapsed: val pictures use {use:.1%} of its {settings.size} codes, less than {settings.min_code_use:.1%}; "
+            f"tables and checkpoints are safe; lower autoencoder.training.lr or take fewer codes (autoencoder.quantiser.{'num_codes' if settings.codebook == 'ema' else 'levels'})"
         )
 
 
 def conv_config(settings: AutoencoderSettings) -> ConvConfig:
     """Return the sizes of the network that the settings ask for."""
     conv = settings.conv
-    levels = settings.quantiser.levels if settings.kind == "vq" else ()
-    return ConvConfig(conv.widths, conv.blocks, conv.channels, levels)
+    is_learned = settings.has_learned_codebook
+    levels = settings.quantiser.levels if settings.kind == "vq" and not is_learned else ()
+    num_codes = settings.quantiser.num_codes if is_learned else 0
+    return ConvConfig(conv.widths, conv.blocks, conv.channels, levels, num_codes)
 
 
 def unit_range(pictures: UInt8[Tensor, "batch 3 side side"]) -> Float[Tensor, "batch 3 side side"]:

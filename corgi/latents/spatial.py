@@ -90,7 +90,10 @@ class SpatialModel:
         config = conv_config(self.settings)
         codec = ConvCodec(config)
         codec.load_state_dict(codec_state(load_file(self.trained.weights)))
-        return codec.requires_grad_(False), dataclasses.asdict(config)
+        told = dataclasses.asdict(config)
+        return codec.requires_grad_(False), {
+            name: told[name] for name in told if name != "num_codes" or told[name]
+        }
 
     def _facts(self, autoencoder: SpatialAutoencoder, num_train: int) -> dict[str, object]:
         return {

@@ -60,14 +60,15 @@ class AdversarialCodec(nn.Module):
         pictures: Float[Tensor, "batch 3 side side"],
         noise: Float[Tensor, "batch channels h h"],
         is_judged: bool,
-    ) -> tuple[Float[Tensor, "batch 3 side side"], tuple[Tensor, Tensor, Tensor] | None]:
-        """Return the pictures decoded from latents + noise, and the scores of `Verdicts` if the discriminator is asked."""
-        made, _ = self.codec(pictures, noise)
+    ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor, Tensor] | None]:
+        """Return what the codec returns, and the scores of `Verdicts` if the discriminator is asked."""
+        made, latents = self.codec(pictures, noise)
         if not is_judged:
-            return made, None
+            return (made, latents), None
         frozen = {name: value.detach() for name, value in self.discriminator.named_parameters()}
         judged = functional_call(self.discriminator, frozen, (made,))
-        return made, (judged, self.discriminator(pictures), self.discriminator(made.detach()))
+        scores = judged, self.discriminator(pictures), self.discriminator(made.detach())
+        return (made, latents), scores
 
 
 def generator_loss(verdicts: Verdicts) -> Float[Tensor, ""]:
@@ -81,8 +82,8 @@ def discriminator_loss(verdicts: Verdicts) -> Float[Tensor, ""]:
 
 
 def codec_state(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the weights of the codec alone, of a training with or without a discriminator."""
+    """Return the weights of the codec alone, without a discriminator and what a codebook followed in training."""
     prefix = "codec."
-    if not any(name.startswith(prefix) for name in state):
-        return state
-    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    if any(name.startswith(prefix) for name in state):
+        state = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    return {name: value for name, value in state.items() if not name.startswith("quantiser.learner.")}

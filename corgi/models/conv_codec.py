@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from corgi.models.codebook import LearnedCodebook
 from corgi.models.quantiser import FiniteScalarQuantiser
 from corgi.models.spatial_autoencoder import Codec
 
@@ -27,6 +28,8 @@ class ConvConfig:
     """Latent channels; without effect where there are levels."""
     levels: tuple[int, ...] = ()
     """Values per latent channel of a finite scalar quantiser; empty: none."""
+    num_codes: int = 0
+    """Codes of a learned codebook; 0: none."""
 
     def latent_shape(self, image_size: int) -> tuple[int, int, int]:
         """Return (channels, side, side) of the latents of a picture of that side; each level halves it."""
@@ -54,7 +57,7 @@ class ResidualBlock(nn.Module):
 class ConvCodec(Codec):
     """Pixel-unshuffle, residual blocks, stride-2 convolutions down; pixel-shuffles up; all of it channels-last.
 
-    Without a quantiser the latents of each picture have a mean square of 1, so that noise of a fixed standard deviation is
+    But with a finite scalar quantiser the latents of each picture have a mean square of 1, so that noise of a fixed standard deviation is
     the KL of a VAE with a fixed posterior variance: its only other term, the mean square, is constant.
     """
 
@@ -62,7 +65,7 @@ class ConvCodec(Codec):
         """Build untrained weights."""
         super().__init__()
         self.config = config
-        self.quantiser = FiniteScalarQuantiser(config.levels) if config.levels else None
+        self.quantiser = _quantiser(config)
         (channels, _, _), widths = config.latent_shape(0), config.widths
         colours = 3 * UNSHUFFLE**2
         down: list[nn.Module] = [nn.Conv2d(colours, widths[0], 3, padding=1), *_blocks(config, widths[0])]
@@ -81,10 +84,10 @@ class ConvCodec(Codec):
         return self.config.latent_shape(image_size)
 
     def encode(self, pictures: Float[Tensor, "batch 3 side side"]) -> Float[Tensor, "batch channels h h"]:
-        """Return latents of mean square 1 per picture, or those a quantiser bounds, before they are rounded."""
+        """Return latents before they are rounded: bounded by a finite scalar quantiser, else of mean square 1 per picture."""
         plane = F.pixel_unshuffle(2 * pictures - 1, UNSHUFFLE)
         raw = _through(self.down, plane).float()
-        if self.quantiser is not None:
+        if isinstance(self.quantiser, FiniteScalarQuantiser):
             return self.quantiser.bound(raw)
         return raw * (raw.square().mean((1, 2, 3), keepdim=True) + 1e-8).rsqrt()
 
@@ -99,6 +102,12 @@ class ConvCodec(Codec):
         """Return the pictures decoded from latents + noise, and the latents."""
         latents = self.encode(pictures)
         return self.decode(latents + noise), latents
+
+
+def _quantiser(config: ConvConfig) -> FiniteScalarQuantiser | LearnedCodebook | None:
+    if config.levels:
+        return FiniteScalarQuantiser(config.levels)
+    return LearnedCodebook(config.num_codes, config.channels) if config.num_codes else None
 
 
 def _through(layers: nn.ModuleList, plane: Tensor) -> Tensor:

@@ -16,9 +16,8 @@ Config = Mapping[str, Any]
 
 def conv_codec(config: Config) -> Codec:
     """Build the untrained convolutional autoencoder."""
-    return ConvCodec(
-        ConvConfig(tuple(config["widths"]), config["blocks"], config["channels"], tuple(config["levels"]))
-    )
+    sizes = tuple(config["widths"]), config["blocks"], config["channels"], tuple(config["levels"])
+    return ConvCodec(ConvConfig(*sizes, config.get("num_codes", 0)))
 
 
 def pretrained_codec(config: Config) -> Codec:

@@ -1,5 +1,6 @@
 """Settings of the prior, the autoencoder and the evaluation."""
 
+import math
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -125,7 +126,7 @@ class ConvSettings(Section):
     blocks: int = Field(default=1, ge=1, le=8)
     """Residual blocks per level, in the encoder and in the decoder."""
     channels: int = Field(default=8, ge=1, le=256)
-    """Latent channels of kind kl; those of vq are the number of its levels."""
+    """Latent channels of kind kl, and of vq with a learned codebook; those of finite scalar quantisation are the number of levels."""
     latent_noise: float = Field(default=0.1, ge=0, le=1)
     """Standard deviation of the noise added to the latents of kind kl in training, where each picture's latents have a mean
     square of 1."""
@@ -138,14 +139,30 @@ class ConvSettings(Section):
 
 
 class QuantiserSettings(Section):
-    """The codebook of kind vq: finite scalar quantisation, which needs neither commitment loss nor revival of dead codes."""
+    """The codebook of kind vq."""
 
+    codebook: Literal["fsq", "ema"] = added("fsq", since="0.2.0")
+    """fsq: finite scalar quantisation, a fixed grid that needs neither commitment loss nor revival. ema: codes that start at
+    k-means, follow a running mean of the latents given to them, and are moved to a latent where they are hardly used."""
     levels: tuple[Annotated[int, Field(ge=2, le=256)], ...] = Field(
         default=(8, 5, 5, 5), min_length=1, max_length=16
     )
-    """Values per latent channel; the codebook holds their product."""
+    """Values per latent channel of fsq; the codebook holds their product."""
+    num_codes: int = added(1024, since="0.2.0", ge=2, le=65_536)
+    """Codes of ema, each of conv.channels numbers."""
+    decay: float = added(0.99, since="0.2.0", gt=0, lt=1)
+    """Decay per step of the running means of ema."""
+    commitment: float = added(0.25, since="0.2.0", ge=0, le=100)
+    """Weight of the mean squared distance of latents to their codes in the loss of ema."""
+    revive_below: float = added(0.02, since="0.2.0", ge=0, lt=1)
+    """Share of the mean use below which a code of ema is moved to a latent of the last step; 0: never."""
     min_code_use: float = Field(default=0.05, ge=0, le=1)
     """Smallest share of the codebook that val pictures must use at the end of the training; below it the stage stops."""
+
+    @property
+    def size(self) -> int:
+        """Return the codes of the codebook."""
+        return self.num_codes if self.codebook == "ema" else math.prod(self.levels)
 
 
 class AdversarialSettings(Section):
@@ -198,7 +215,7 @@ class AutoencoderSettings(Section):
     pretrained: PretrainedSettings = added(PretrainedSettings(), since="0.2.0")
     """The autoencoder of kind pretrained."""
     training: TrainingSettings = added(AUTOENCODER_TRAINING, since="0.2.0")
-    """The training of the kinds kl and vq; every ZeRO stage is supported, of an adversarial one the stages 0 to 2."""
+    """The training of the kinds kl and vq; every ZeRO stage is supported, of an adversarial one, or with a learned codebook, the stages 0 to 2."""
     num_actors: int = neutral(1, ge=1)
     """Actors that encode the pictures, fixed."""
     cpus_per_actor: float = neutral(1.0, gt=0)
@@ -224,6 +241,25 @@ class AutoencoderSettings(Section):
         if self.kind in TRAINED_SPACES and self.image_size % factor:
             raise ValueError(
                 f"image_size {self.image_size} must be a multiple of {factor}, as each of the {len(self.conv.widths)} conv.widths halves the side"
+            )
+        return self
+
+    @property
+    def has_learned_codebook(self) -> bool:
+        """Return whether codes follow the latents in training."""
+        return self.kind == "vq" and self.quantiser.codebook == "ema"
+
+    @property
+    def latent_channels(self) -> int:
+        """Return the channels of the kinds kl and vq."""
+        is_grid = self.kind == "vq" and not self.has_learned_codebook
+        return len(self.quantiser.levels) if is_grid else self.conv.channels
+
+    @model_validator(mode="after")
+    def _codebook_fits(self) -> Self:
+        if self.has_learned_codebook and self.training.zero_stage == 3:
+            raise ValueError(
+                "a learned codebook starts from whole weights within a step: set training.zero_stage to 0, 1 or 2"
             )
         return self
 

@@ -59,9 +59,8 @@ def latent_shape(settings: AutoencoderSettings) -> tuple[int, ...] | None:
         return (settings.latent_dim,)
     if settings.kind == "pixels":
         return (3, settings.image_size, settings.image_size)
-    channels = len(settings.quantiser.levels) if settings.kind == "vq" else settings.conv.channels
     side = settings.image_size // 2 ** len(settings.conv.widths)
-    return (channels, side, side)
+    return (settings.latent_channels, side, side)
 
 
 def network_count(settings: DecoderSettings, shape: tuple[int, ...], embedding_dim: int) -> Count:

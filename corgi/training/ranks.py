@@ -61,6 +61,14 @@ def rows_of_all(rows: Tensor) -> Tensor:
     return torch.cat([part.to(rows.device) for part in gathered(rows.cpu())]) if world_size() > 1 else rows
 
 
+def summed(value: Tensor) -> Tensor:
+    """Return the sum of every worker's tensor, on every worker."""
+    if world_size() > 1:
+        value = value.clone()
+        dist.all_reduce(value)
+    return value
+
+
 def copy_from_first(module: nn.Module) -> None:
     """Give every worker the parameters and buffers that rank 0's module has."""
     if world_size() > 1:

@@ -1,5 +1,6 @@
 """The loss of an autoencoder, its figures on val, and what tells a collapsed codebook."""
 
+import itertools
 import math
 from pathlib import Path
 from typing import Any, cast
@@ -9,8 +10,17 @@ import pytest
 import torch
 from torch import nn
 
+from corgi.feeding.feed import first_rows
 from corgi.feeding.noise import Noise
-from corgi.latents.objective import AutoencoderObjective, check_code_use, code_use, codec_of, psnr
+from corgi.latents.objective import (
+    AutoencoderObjective,
+    check_code_use,
+    code_use,
+    codec_of,
+    conv_config,
+    psnr,
+    unit_range,
+)
 from corgi.models.adversary import (
     AdversarialCodec,
     Verdicts,
@@ -18,6 +28,8 @@ from corgi.models.adversary import (
     discriminator_loss,
     generator_loss,
 )
+from corgi.models.codebook import LearnedCodebook, k_means, vectors_of
+from corgi.models.conv_codec import ConvCodec
 from corgi.models.perceptual import feature_distance
 from corgi.settings.errors import InputError
 from corgi.settings.models import AutoencoderSettings
@@ -189,6 +201,69 @@ def test_only_the_end_of_a_training_tells_a_collapsed_codebook(run: Run) -> None
     assert "\n" not in str(caught.value)
     check_code_use({"code_use": 0.05}, made.settings.quantiser)
     check_code_use({}, made.settings.quantiser)
+
+
+LEARNED: dict[str, Any] = {
+    "quantiser": {"codebook": "ema", "num_codes": 12, "decay": 0.5, "revive_below": 0.2},
+    "training": {"num_steps": 10, "global_batch": 4, "zero_stage": 0},
+}
+
+
+@pytest.mark.parametrize("micro_batch", [4, 1])
+def test_a_learned_codebook_starts_at_k_means_and_moves_between_steps(run: Run, micro_batch: int) -> None:
+    """Within a step it stands still, so that micro-batches are one batch; an evaluation moves nothing."""
+    made = objective(run, kind="vq", **LEARNED)
+    torch.manual_seed(0)
+    model = made.model()
+    codes = codec_of(model).quantiser
+    assert isinstance(codes, LearnedCodebook)
+    pictures = batch_of(made)["picture"][:4]
+    seen = [codes.codebook.clone()]
+    for step in range(3):
+        for first in range(0, 4, micro_batch):
+            noise = Noise(0, torch.arange(4 * step + first, 4 * step + first + micro_batch))
+            loss, terms = made.loss(model, {"picture": pictures[first : first + micro_batch]}, noise)
+            assert set(terms) == {"l1", "perceptual", "commitment"}
+            torch.testing.assert_close(loss.detach(), terms["l1"] + 0.25 * terms["commitment"])
+            if first == 0:
+                seen.append(codes.codebook.clone())
+            assert torch.equal(codes.codebook, seen[-1])
+    assert all(not torch.equal(one, other) for one, other in itertools.pairwise(seen))
+    started = codec_of(made.model())
+    started.load_state_dict(codec_of(model).state_dict())
+    latents = codec_of(model).encode(unit_range(torch.from_numpy(first_rows(made.rows(), 64)["picture"])))
+    torch.testing.assert_close(seen[1], k_means(vectors_of(latents), 12))
+    made.evaluate(model)
+    model.eval()
+    made.loss(model, {"picture": pictures}, Noise(0, torch.arange(40, 44)))
+    assert torch.equal(codes.codebook, seen[-1])
+
+
+def test_micro_batches_move_the_codes_as_one_batch_does(run: Run) -> None:
+    found: list[torch.Tensor] = []
+    for micro_batch in (4, 1):
+        made = objective(run, kind="vq", **LEARNED)
+        torch.manual_seed(0)
+        model = made.model()
+        pictures = batch_of(made)["picture"][:4]
+        for step in range(4):
+            for first in range(0, 4, micro_batch):
+                noise = Noise(0, torch.arange(4 * step + first, 4 * step + first + micro_batch))
+                made.loss(model, {"picture": pictures[first : first + micro_batch]}, noise)
+        found.append(model.state_dict()["quantiser.codebook"])
+    torch.testing.assert_close(found[1], found[0], rtol=1e-5, atol=1e-6)
+
+
+def test_what_a_codebook_followed_is_not_committed(run: Run) -> None:
+    made = objective(run, kind="vq", **LEARNED, adversarial=ADVERSARIAL["adversarial"])
+    state = codec_state(dict(made.model().state_dict()))
+    codec = ConvCodec(conv_config(made.settings))
+    codec.load_state_dict(state)
+    assert "quantiser.codebook" in state
+    with pytest.raises(ValueError, match=r"set training\.zero_stage to 0, 1 or 2"):
+        AutoencoderSettings.model_validate(
+            {"kind": "vq", "quantiser": {"codebook": "ema"}, "training": {"zero_stage": 3}}
+        )
 
 
 def test_psnr_and_code_use_are_what_their_names_say() -> None:

@@ -224,6 +224,34 @@ def test_a_training_that_ends_with_a_collapsed_codebook_commits_no_space(
     assert "autoencoder" not in collapsed.run.stages()
 
 
+def test_a_learned_codebook_is_trained_and_committed_and_one_that_collapsed_leaves_its_checkpoints(
+    tmp_path: Path,
+) -> None:
+    asked = {"codebook": "ema", "num_codes": 16}
+    good = dag(tmp_path / "good", "vq", quantiser={**asked, "min_code_use": 0.05})
+    collapsed = dag(
+        tmp_path / "bad",
+        "vq",
+        quantiser={**asked, "min_code_use": 1, "revive_below": 0},
+        conv={"widths": [8, 8], "channels": 2, "perceptual_weight": 0},
+    )
+    with in_process():
+        drawn.run(good, "autoencoder")
+        with pytest.raises(InputError, match=r"the codebook collapsed.*of its 16 codes.*num_codes") as caught:
+            drawn.run(collapsed, "autoencoder")
+    assert "\n" not in str(caught.value)
+    model = good.run.shards("autoencoder")[0]
+    space = load_autoencoder(good.run.store, model)
+    assert tuple(model.facts["latent_shape"]) == space.latent_shape == (2, 4, 4)
+    assert 0.05 < model.facts["val"]["code_use"] <= 1
+    state = load_file(good.run.store.path(model, "autoencoder"))
+    assert state["codec.quantiser.codebook"].shape == (16, 2)
+    assert not any("learner" in name for name in state)
+    assert "autoencoder" not in collapsed.run.stages()
+    kept = list(collapsed.run.folder.parent.rglob("checkpoints/step-*/COMMITTED.json"))
+    assert kept
+
+
 def test_how_many_pictures_are_encoded_at_once_changes_no_figure(tmp_path: Path) -> None:
     found = []
     for batch in (1, 64):

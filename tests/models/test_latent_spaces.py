@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from corgi.models.autoencoder import Autoencoder, fit_linear
+from corgi.models.codebook import LearnedCodebook
 from corgi.models.conv_codec import ConvCodec, ConvConfig
 from corgi.models.latent_spaces import CODECS, LATENT_SPACES
 from corgi.models.spatial_autoencoder import PixelCodec, SpatialAutoencoder
@@ -88,6 +89,23 @@ def test_law_a_spatial_latent_depends_on_the_picture_near_it(name: LatentSpaceNa
         (space.encode(changed) - space.encode(pictures(1))).view(channels, height, width).abs().sum((0, 1))
     )
     assert float(moved[-1]) > 3 * float(moved[0])
+
+
+@torch.no_grad()
+def test_law_a_learned_codebook_is_rebuilt_from_what_is_committed() -> None:
+    """A config of before has no learned codes."""
+    torch.manual_seed(0)
+    config = {**CONFIGS["kl"], "num_codes": 6}
+    space = SpatialAutoencoder(CODECS["vq"](config), SIDE)
+    space.measure(pictures().split(16))
+    latents = space.encode(pictures())
+    rebuilt = LATENT_SPACES["vq"]({"image_size": SIDE, "codec": config}, space.state_dict())
+    assert rebuilt.latent_shape == space.latent_shape == (3, 4, 4)
+    assert torch.equal(rebuilt.encode(pictures()), latents)
+    assert torch.equal(rebuilt.decode(latents), space.decode(latents))
+    quantiser = space.get_submodule("codec.quantiser")
+    assert isinstance(quantiser, LearnedCodebook)
+    assert quantiser.num_codes == 6
 
 
 def test_pixels_come_back_exactly() -> None:
