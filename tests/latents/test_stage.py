@@ -3,6 +3,7 @@
 Trainings run in this process: what Ray Train does with them is shown elsewhere.
 """
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from corgi.tables.schema import SELECTION, Reason, Split
 from corgi.tables.stage_index import row_groups
 from corgi.tables.store import ShardTask
 from corgi.training.autoencoder import load_autoencoder
+from tests.latents.test_pretrained import MODELS, folder_of
 from tests.support import drawn
 from tests.support.stages import stage
 from tests.support.tiny_towers import tiny_tower
@@ -202,6 +204,22 @@ def test_another_file_in_the_pretrained_folder_is_another_space(
     assert before
     (tmp_path / "given" / "vae" / "config.json").write_text("{}")
     assert Autoencoder.of(recipe).fingerprint(recipe) != before
+
+
+def test_each_class_of_diffusers_becomes_a_space(tmp_path: Path) -> None:
+    """From a folder that save_pretrained wrote, which the space needs no more."""
+    for name in MODELS:
+        folder = folder_of(tmp_path / "folders" / name, name).path
+        made = dag(tmp_path, "pretrained", pretrained={"path": folder})
+        with in_process():
+            drawn.run(made, "autoencoder")
+        shutil.rmtree(folder)
+        model, *shards = made.run.shards("autoencoder")
+        space = load_autoencoder(made.run.store, model)
+        assert space.latent_shape == (2, SIDE // 2, SIDE // 2)
+        latents = made.run.store.read(shards[0], "latents")["latent"].to_pylist()
+        with torch.no_grad():
+            assert space.decode(torch.tensor(latents[:2])).shape == (2, 3, SIDE, SIDE)
 
 
 def test_a_folder_that_does_not_fit_is_one_line(tmp_path: Path) -> None:

@@ -20,9 +20,12 @@ from corgi.models.picture_decoder import PictureDecoder, to_bytes
 from corgi.models.spatial_autoencoder import PixelCodec, SpatialAutoencoder
 from corgi.settings.decoder import DecoderSettings, DiTSettings, UNetSettings
 from corgi.settings.errors import InputError, SettingsError
+from corgi.settings.training import TrackingSettings, TrainingSettings
 from corgi.tables.manifest import RowCounts
 from corgi.tables.run import Run
 from corgi.tables.schema import Split
+from corgi.training.alone import train_alone
+from corgi.training.checkpoint import final_weights
 from corgi.training.decoder import DROP, TIMESTEP, DecoderObjective, check_neighbours
 from corgi.training.decoder_network import (
     check_network,
@@ -31,15 +34,18 @@ from corgi.training.decoder_network import (
     painter_of,
     process_of,
 )
+from corgi.training.training import Training
 from tests.support.objectives import (
     DECODER,
     SIDE,
     WITH_WORDS,
     add_words,
+    decoder_arguments,
     decoder_objective,
     decoder_run,
     every_row,
     linear_autoencoder,
+    pixel_run,
 )
 from tests.support.tables import DIM, Output, commit_stage
 
@@ -183,6 +189,31 @@ def test_captions_are_dropped_apart_from_embeddings_and_read_whole_on_val(run):
 def test_words_that_no_network_reads_are_refused(values, words):
     with pytest.raises(ValueError, match=words):
         DecoderSettings.model_validate(values)
+
+
+@pytest.mark.slow
+def test_every_network_is_trained_by_the_loop_committed_and_paints(tmp_path):
+    run = pixel_run(tmp_path)
+    for network in NETWORKS:
+        settings = DECODER.model_copy(update={"network": network})
+        steps = TrainingSettings(num_steps=3, global_batch=4, precision="fp32", zero_stage=0, ema_decay=0.5)
+        training = Training(
+            network,
+            str(tmp_path / network),
+            DecoderObjective,
+            decoder_arguments(run, settings),
+            steps,
+            TrackingSettings(mode="disabled"),
+            "tests",
+            seed=0,
+        )
+        train_alone([training])
+        files = {"decoder": (".safetensors", final_weights(training).read_bytes())}
+        told = {"decoder": settings.model_dump(mode="json")}
+        output = Output(RowCounts(rows_in=1, kept=1), files=files, settings=told)
+        commit_stage(run, "decoder", {"all": output}, ["autoencoder"])
+        loaded = load_decoder(run.store, run.shards("decoder")[0], run.shards("autoencoder")[0])
+        assert loaded.sample(torch.randn(2, DIM), range(2), steps=2).shape == (2, SIDE, SIDE, 3)
 
 
 @pytest.mark.parametrize("network", ["unet", "dit"])
