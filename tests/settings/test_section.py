@@ -167,6 +167,7 @@ def changed(section: Section, name: str) -> Section:
         (TrainingSettings, "keep_best"): {"eval_every_steps": 1},
         (DecoderSettings, "noise_level_known"): {"conditioning_noise": 0.5},
         (DecoderSettings, "finetune"): {"init_from": "pretrain", "network": "unet"},
+        (DecoderSettings, "num_text_tokens"): {"network": "unet"},
     }
     extra = needs.get((type(section), name), {})
     return type(section).model_validate({**section.model_dump(), **extra, name: another(section, name)})
