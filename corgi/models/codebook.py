@@ -4,6 +4,9 @@ Codes have no gradient. They follow a running mean of the latents given to them,
 is hardly used is put where some latent is.
 """
 
+# pyright: reportUnknownArgumentType=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+# torch's split has no types
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -45,7 +48,7 @@ class LearnedCodebook(nn.Module):
 
     def learn(self, num_candidates: int) -> None:
         """Make ready for a training in whose steps so many latents are candidates for codes that are not used."""
-        self.learner = CodebookLearner(*self.codebook.shape, num_candidates)
+        self.learner = CodebookLearner(self.num_codes, self.codebook.shape[1], num_candidates)
 
 
 class CodebookLearner(nn.Module):

@@ -119,7 +119,7 @@ def test_a_code_of_no_use_is_moved_to_a_candidate_and_is_not_dead_at_once() -> N
     assert len(nearest(vectors, made.codebook).unique()) == 2
     advanced(made, told(made, vectors, vectors[2:8]), decay=0.9, revive_below=0.02)
     torch.testing.assert_close(made.codebook[2:], vectors[2:4])
-    for _ in range(3):
+    for _ in range(40):
         advanced(made, told(made, vectors, vectors[2:8]), decay=0.9, revive_below=0.02)
     assert len(nearest(vectors, made.codebook).unique()) == 4
     assert float((vectors - made.codebook[nearest(vectors, made.codebook)]).square().mean()) < 0.05
