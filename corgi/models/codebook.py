@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-_COMPARED_AT_ONCE = 8192
+COMPARED_AT_ONCE = 8192
 """Latents whose distances to all codes are held at once."""
 _ROUNDS = 10
 
@@ -123,7 +123,7 @@ def nearest(
     vectors: Float[Tensor, "number channels"], codebook: Float[Tensor, "codes channels"]
 ) -> Int[Tensor, "number"]:
     """Return the row of the nearest code of each vector, the first on ties."""
-    parts = vectors.float().split(_COMPARED_AT_ONCE)
+    parts = vectors.float().split(COMPARED_AT_ONCE)
     return torch.cat([torch.cdist(part, codebook.float()).argmin(1) for part in parts])
 
 

@@ -47,7 +47,7 @@ def test_law_every_position_takes_the_nearest_code(monkeypatch: pytest.MonkeyPat
     torch.testing.assert_close(vectors_of(rounded), made.codebook[made.codes(latents).flatten()])
     torch.testing.assert_close(made.rounded(rounded), rounded)
     torch.testing.assert_close(made.distance(latents), distances.amin(1).mean() / 3)
-    monkeypatch.setattr("corgi.models.codebook._COMPARED_AT_ONCE", 3)
+    monkeypatch.setattr("corgi.models.codebook.COMPARED_AT_ONCE", 3)
     assert torch.equal(made.codes(latents), distances.argmin(1))
 
 
