@@ -182,13 +182,25 @@ def outcome(engine: "DeepSpeedEngine") -> Callable[[], bool]:
     return lambda: is_skipped
 
 
-def load_engine(engine: "DeepSpeedEngine", folder: Path) -> None:
-    """Restore the engine from a verified checkpoint, or from its converted copy."""
+def load_engine(engine: "DeepSpeedEngine", folder: Path, universal: bool = False) -> None:
+    """Restore the engine from a verified checkpoint, or from its converted copy, from which DeepSpeed reads no buffer."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         path, _ = engine.load_checkpoint(str(folder), tag=TAG)
     if path is None:
         raise RuntimeError(f"DeepSpeed did not load {folder}, whose hashes are right")
+    if universal:
+        _load_buffers(module_of(engine), folder / TAG)
+
+
+@torch.no_grad()
+def _load_buffers(module: nn.Module, folder: Path) -> None:
+    """Give a module the buffers of any worker's file: they are the same on all."""
+    path = min(folder.glob("*model_states.pt"))
+    state: dict[str, Tensor] = torch.load(path, map_location="cpu", mmap=True, weights_only=False)["module"]
+    for name, value in module.named_buffers():
+        if name in state:  # those that are computed again are in no file
+            value.copy_(state[name])
 
 
 def recompute_blocks(model: nn.Module) -> None:

@@ -128,7 +128,7 @@ class _Loop:
         self.engine = build_engine(model, self.settings, universal)
         if found is not None:
             with converted(found, self.settings) as folder:
-                load_engine(self.engine, folder)
+                load_engine(self.engine, folder, universal)
         self.ema = Ema(masters(self.engine), shapes(model), self.settings.ema_decay, self.device)
         if found is not None:
             self._restore(found)
