@@ -20,7 +20,8 @@ class DecoderModel(ModelMixin, ConfigMixin):
     ) -> None:
         """Build an empty network; arguments are JSON."""
         super().__init__()
-        shape = {**sizes, "latent_shape": tuple(sizes["latent_shape"]), "unet": _unet(sizes["unet"])}
+        tuples = {name: tuple(sizes[name]) for name in ("latent_shape", "words")}
+        shape = {**sizes, **tuples, "unet": _unet(sizes["unet"])}
         names: Any = NETWORKS
         self.network = names[network_name](NetworkSizes(**shape), ShiftTable.ddpm(embedding_dim))
 

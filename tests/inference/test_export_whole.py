@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,15 @@ import pytest
 import torch
 
 import corgi
+from corgi.diffusion.shifted import ShiftTable
+from corgi.inference.decoder_model import DecoderModel
 from corgi.inference.export_prior import bundle
 from corgi.inference.export_whole import SHIPPED, export_whole
+from corgi.settings.decoder import DecoderSettings
 from corgi.settings.errors import InputError
+from corgi.training.decoder_network import network_of, sizes_of
 from tests.support.painting_run import painting_run
+from tests.support.stable_unet import stable_config, stable_unet
 
 STRANGER = """
 import json, sys
@@ -104,3 +110,16 @@ def test_every_weight_comes_back(tmp_path: Path) -> None:
         inner: Any = loaded.network if isinstance(loaded, DecoderModel) else getattr(loaded, "autoencoder")  # noqa: B009
         assert inner.state_dict().keys() == own.state_dict().keys()
         assert all(torch.equal(value, own.state_dict()[name]) for name, value in inner.state_dict().items())
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_a_unet_that_was_pretrained_is_rebuilt_from_the_components_config() -> None:
+    shape, config = (3, 4, 4), stable_config(stable_unet())
+    settings = DecoderSettings(network="unet", init_from="a folder")
+    network = network_of(settings, shape, ShiftTable.ddpm(5), config).eval()
+    sizes = json.loads(json.dumps(asdict(sizes_of(settings, shape, network.config))))
+    made = DecoderModel("unet", sizes, 5, {}).eval()
+    made.network.load_state_dict(network.state_dict())
+    given = torch.randn(2, 48), torch.tensor([1, 9]), torch.randn(2, 5), torch.tensor([True, False])
+    assert torch.equal(made(*given), network(*given))
