@@ -45,6 +45,7 @@ COVERED_ELSEWHERE = {
     "corgi.fetching.robots_cache": "fetching/test_robots.py",
     "corgi.flow.amend": "download/test_revise.py",
     "corgi.flow.arriving": "flow/test_shards.py",
+    "corgi.flow.closing": "flow/test_dag.py",
     "corgi.flow.metadata_server": "flow/test_spot_watcher.py",
     "corgi.flow.node_types": "flow/test_demand.py",
     "corgi.flow.selection": "flow/test_dag.py",

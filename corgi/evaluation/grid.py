@@ -32,6 +32,10 @@ class GridRow:
     caption: str
     pictures: Sequence[Image.Image]
     credit: str = ""
+    seed: int | None = None
+    """Seed that both paintings were made with."""
+    nearest: Sequence[str] = ()
+    """Uids of the training pictures shown, in the order of their columns."""
 
 
 def paint_grid(
@@ -42,8 +46,8 @@ def paint_grid(
     `num_seen` is how many training pictures the decoder looks at for each of its own; the header says so.
     """
     font = ImageFont.load_default(15)
-    first = f"caption\nthe decoder sees {num_seen}\ntraining pictures" if num_seen else "caption"
-    header = HEADER + 18 * max(title.count("\n") for title in (first, *columns))
+    first = _first_title(num_seen)
+    header = _header_height(columns, num_seen)
     groups = [(label, list(members)) for label, members in groupby(rows, lambda row: row.label)]
     band = BAND if grouped else 0
     height = header + len(rows) * (CELL + 8) + len(groups) * band + 8
@@ -62,6 +66,39 @@ def paint_grid(
             _paint_row(sheet, draw, row, top, font)
             top += CELL + 8
     return sheet
+
+
+def grid_facts(
+    rows: Sequence[GridRow], columns: Sequence[str] = COLUMNS, grouped: bool = False, num_seen: int = 0
+) -> dict[str, object]:
+    """Return what `paint_grid` draws for these arguments as JSON: the texts of each row, and where its pictures are, px."""
+    top, told = _header_height(columns, num_seen), list[dict[str, object]]()
+    for label, members in groupby(rows, lambda row: row.label):
+        top += BAND if grouped else 0
+        for row in members:
+            told.append(
+                {
+                    "label": label,
+                    "meaning": MEANINGS.get(label, ""),
+                    "caption": row.caption,
+                    "credit": row.credit,
+                    "seed": row.seed,
+                    "nearest": list(row.nearest),
+                    "top": top,
+                }
+            )
+            top += CELL + 8
+    titles = [title.replace("\n", " ") for title in columns]
+    lefts = [CAPTION_WIDTH + column * (CELL + 8) for column in range(len(columns))]
+    return {"cell": CELL, "columns": titles, "lefts": lefts, "rows": told}
+
+
+def _first_title(num_seen: int) -> str:
+    return f"caption\nthe decoder sees {num_seen}\ntraining pictures" if num_seen else "caption"
+
+
+def _header_height(columns: Sequence[str], num_seen: int) -> int:
+    return HEADER + 18 * max(title.count("\n") for title in (_first_title(num_seen), *columns))
 
 
 def _paint_row(sheet: Image.Image, draw: ImageDraw.ImageDraw, row: GridRow, top: int, font: _Font) -> None:

@@ -1,7 +1,7 @@
 """The evaluate stage: measures the tower, the priors and the decoder on held-out concepts, and paints the grid."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,12 +11,14 @@ from PIL import Image
 from corgi.evaluation.copy_search import NOTES as COPY_NOTES
 from corgi.evaluation.copy_search import CopySearch, Latents, PaintedSet
 from corgi.evaluation.grid import (
+    COLUMNS,
     COLUMNS_WITH_NEIGHBOURS,
     CONCEPT,
     HELD_OUT,
     PAIR,
     TRAIN,
     GridRow,
+    grid_facts,
     paint_grid,
 )
 from corgi.evaluation.judged import Judged, PictureJudge
@@ -93,7 +95,7 @@ class EvaluateShards:
     """Measure one run in one actor."""
 
     def make(self, task: ShardTask) -> ShardManifest:
-        """Commit `metrics` and `grid`."""
+        """Commit `metrics`, `grid`, and `grid_rows`: what the grid shows as text."""
         store = Store(task.root)
         shards = {name: [store.read_shard(path) for path in paths] for name, paths in task.inputs.items()}
         settings = EvaluateSettings.model_validate(task.settings["evaluate"])
@@ -112,21 +114,22 @@ class EvaluateShards:
         notes = list(NOTES)
         rows = [row for found in decoded.values() for row in found.rows]
         num_seen = measured.generator.decoder_settings.neighbours
-        if picture_judge is None:
-            grid = paint_grid(rows, num_seen=num_seen)
-        else:
+        is_judged = picture_judge is not None
+        if picture_judge is not None:
             metrics |= _judged_metrics(picture_judge, decoded)
             notes += judged_notes(picture_judge.network)
-            grid = paint_grid(rows, COLUMNS_WITH_NEIGHBOURS, True, num_seen)
-        plates = {"grid": grid}
+        columns = COLUMNS_WITH_NEIGHBOURS if is_judged else COLUMNS
+        plates = {"grid": paint_grid(rows, columns, is_judged, num_seen)}
         if settings.memorisation:
             sets = {label: found.painted for label, found in decoded.items()}
             metrics["memorisation"], plates["memorisation"] = measured.copy_search().report(sets)
             notes += COPY_NOTES
         metrics["notes"] = notes
+        facts = grid_facts(rows, columns, is_judged, num_seen)
         num_rows = len(measured.pictures.uid)
         with store.attempt(task) as attempt:
             attempt.write_bytes("metrics", ".json", json.dumps(metrics, indent=1).encode())
+            attempt.write_bytes("grid_rows", ".json", json.dumps(facts, indent=1).encode())
             for name, plate in plates.items():
                 attempt.write_bytes(name, ".png", png_bytes(plate))
             return attempt.commit(RowCounts(rows_in=num_rows, kept=num_rows))
@@ -273,22 +276,29 @@ class Measured:
         columns = [painted.true]
         for way in (FROM_TRUE, FROM_PRIOR):
             columns += [painted.ways[way], beside[way]]
-        return Decoded(metrics, self._grid_rows(label, shown, columns, with_credit=True), judged, found)
+        uids = [
+            [picture_judge.training.uid[judged.nearest[way][n]] for way in (FROM_TRUE, FROM_PRIOR)]
+            for n in range(len(shown))
+        ]
+        return Decoded(metrics, self._grid_rows(label, shown, columns, uids), judged, found)
 
     def _grid_rows(
         self,
         label: str,
         shown: Int[np.ndarray, "rows"],
         columns: list[list[Image.Image]],
-        with_credit: bool = False,
+        nearest: Sequence[Sequence[str]] = (),
     ) -> list[GridRow]:
+        """Return the rows of the grid; `nearest` are the training pictures beside the painted ones, with whose credit they stand."""
         saved = self.pictures.saved
         return [
             GridRow(
                 label,
                 self.pictures.caption[row],
                 [column[n] for column in columns],
-                (saved[row].get(CREDIT_COLUMN) or "") if with_credit else "",
+                (saved[row].get(CREDIT_COLUMN) or "") if nearest else "",
+                self.settings.seed + n,
+                nearest[n] if nearest else (),
             )
             for n, row in enumerate(shown)
         ]

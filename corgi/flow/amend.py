@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NotRequired, TypedDict
 
+from corgi.flow.closing import close
 from corgi.flow.context import Context
 from corgi.flow.dag import Dag
 from corgi.flow.stage import RevisableStage, Stage
@@ -70,7 +71,7 @@ def retry_failed(dag: Dag, reasons: Sequence[str], say: Say) -> int:
             )
             stage.revise(context, wanted)
         if wanted or renewed:
-            dag.run.record(stage.name, dag.close(context, tasks))
+            dag.run.record(stage.name, close(context, tasks))
         retried += len(wanted)
     if not able:
         raise InputError(
@@ -169,7 +170,7 @@ def _rewritten(
         say(f"{stage.name}: {len(wanted)} of {len(tasks)} shards rewritten")
     # A take-down that was stopped here before has left newer generations than the stage lists.
     is_behind = any(done.get(task.key) != paths.get(task.shard) for task in tasks)
-    closing = dag.close(context, tasks) if wanted or is_behind else before
+    closing = close(context, tasks) if wanted or is_behind else before
     dag.run.record(stage.name, closing)
     return closing
 

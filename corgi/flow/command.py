@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import shlex
 import signal
 import sys
 import time
@@ -83,8 +84,9 @@ def _main(
 
 
 def _parse(argv: list[str] | None, only: str | None) -> argparse.Namespace:
+    name = program()
     parser = argparse.ArgumentParser(
-        prog=program(),
+        prog=name,
         description="Run a recipe: finished stages are skipped, unfinished work resumes.",
         epilog="exit codes: 0 done, 2 wrong settings or options, 3 input that cannot be used, 4 storage, 5 cluster, 130 stopped by Ctrl-C",
     )
@@ -100,6 +102,8 @@ def _parse(argv: list[str] | None, only: str | None) -> argparse.Namespace:
     _add_changes(parser.add_argument_group("changes of committed work"))
     parser.add_argument("--aside", metavar="PID", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--ahead", action="store_true", help=argparse.SUPPRESS)
+    words = sys.argv[1:] if argv is None else argv
+    parser.set_defaults(command=(name or f"python {os.path.relpath(sys.argv[0])}", *words))
     return parser.parse_intermixed_args(argv)
 
 
@@ -207,11 +211,17 @@ def _act(
         metrics.published(dag.run.name),
     ):
         shown.line(f"log: {_shortest(log)}")
-        _run(dag, selection, asked, shown)
+        _run(dag, selection, asked, shown, arguments.command)
     return 0
 
 
-def _run(dag: Dag, selection: Selection, asked: TakenDown | tuple[str, ...], shown: Screen) -> None:
+def _run(
+    dag: Dag,
+    selection: Selection,
+    asked: TakenDown | tuple[str, ...],
+    shown: Screen,
+    command: Sequence[str],
+) -> None:
     started = time.monotonic()
     if asked:
         inspect.require(dag.run)
@@ -222,9 +232,11 @@ def _run(dag: Dag, selection: Selection, asked: TakenDown | tuple[str, ...], sho
         headings=dag.run.facts.get("headings", {}) | {s.name: [s.title, s.intro] for s in dag.stages},
         code=code_digest(),
         commit=git_commit(),
+        commands=dag.run.facts.get("commands", {}) | {command[0]: shlex.join(command[1:])},
     )
     if isinstance(asked, TakenDown):
         amend.take_down_rows(dag, asked, shown.say)
+        dag.report()
         return
     if asked:
         amend.retry_failed(dag, asked, shown.say)

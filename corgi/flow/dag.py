@@ -11,7 +11,7 @@ from pathlib import Path
 
 from corgi.flow import cluster, metrics, screen
 from corgi.flow.aside import Aside
-from corgi.flow.code import code_digest, git_commit
+from corgi.flow.closing import run_and_close
 from corgi.flow.context import Context, stage_key
 from corgi.flow.earlier import Earlier
 from corgi.flow.reasons import reasons, reasons_to_come
@@ -20,10 +20,9 @@ from corgi.flow.stage import FollowingStage, Stage
 from corgi.settings.errors import InputError, StorageError
 from corgi.settings.recipe import Recipe
 from corgi.storage.roots import is_object_store
-from corgi.tables.manifest import RowCounts, ShardEntry, StageManifest
+from corgi.tables.manifest import StageManifest
 from corgi.tables.run import Run
-from corgi.tables.stage_index import ListedShard
-from corgi.tables.store import ShardTask, Store
+from corgi.tables.store import Store
 
 
 @dataclass(frozen=True)
@@ -80,6 +79,12 @@ class Dag:
             StorageError: a stage returned without committing one of its shards.
 
         """
+        ran = self._execute(selection, say)
+        if not self.run.is_reported:
+            self.report()
+        return ran
+
+    def _execute(self, selection: Selection, say: Callable[[str], None]) -> int:
         selected = {stage.name for stage in selection.of(self.stages)}
         metrics.note_waiting(selected)
         closed: dict[str, StageManifest] = {}
@@ -119,6 +124,11 @@ class Dag:
                 self._joined(context, aside, say)
         return ran
 
+    def report(self) -> None:
+        """Publish the run's own files, such as report.html, of the stages it points at."""
+        self.after_stage(self.run)
+        self.run.note_reported()
+
     def make_alone(self, name: str, force: bool) -> None:
         """Run one stage over complete inputs and close it; run.json is written by the process that started this one.
 
@@ -133,7 +143,7 @@ class Dag:
             with ExitStack() as locks:
                 context = self.context(stage, closed, force and stage.name == name, locks)
                 if stage.name == name:
-                    self.close(context, stage.run(context))
+                    run_and_close(context)
                     return
                 done = self.store.stage(stage.name, context.key)
             if done is not None:
@@ -222,7 +232,7 @@ class Dag:
                 f"{stage.name} ended without closing its stage; its shards are safe; run the same command again"
             )
         self._record(stage, done)
-        self.after_stage(self.run)
+        self.report()
         say(f"{stage.name}: {done.rows.summary}")
         return done
 
@@ -241,9 +251,9 @@ class Dag:
             self.run.supersede(self.following(stage))
         with ExitStack() as held:
             beside = self._start_follower(follower, say, held)
-            done = self.close(context, stage.run(context))
+            done = run_and_close(context)
             self._record(stage, done)
-            self.after_stage(self.run)
+            self.report()
             say(f"{stage.name}: {done.rows.summary}")
             if beside is not None:
                 beside.wait()
@@ -292,41 +302,6 @@ class Dag:
         tasks = context.partitioned()
         made = len(tasks) - len(context.pending(tasks))
         return Step(stage, context.key, None, made, len(tasks), why)
-
-    def close(self, context: Context, tasks: Sequence[ShardTask]) -> StageManifest:
-        """Publish a stage's manifest and index over the newest version of every shard.
-
-        Raises:
-            StorageError: a shard is not committed.
-
-        """
-        paths = self.store.committed(context.stage.name, [task.key for task in tasks])
-        listed: list[ListedShard] = []
-        entries: list[ShardEntry] = []
-        rows = RowCounts(rows_in=0, kept=0)
-        for task in tasks:
-            if task.key not in paths:
-                raise StorageError(
-                    f"{task.stage} ended without committing shard {task.shard}; other shards are safe; run the same command again"
-                )
-            shard = self.store.read_shard(paths[task.key])
-            listed.append(ListedShard.of(shard))
-            entries.append(ShardEntry.of(shard))
-            rows = rows + shard.rows
-        manifest = StageManifest(
-            stage=context.stage.name,
-            key=context.key,
-            version=context.stage.version,
-            code=code_digest(),
-            commit=git_commit(),
-            settings=context.settings,
-            inputs={name: found.path for name, found in context.inputs.items()},
-            shards=tuple(entries),
-            rows=rows,
-            parts=context.parts,
-            outside=context.outside,
-        )
-        return self.store.close(self.store.indexed(manifest, listed))
 
 
 def open_dag(

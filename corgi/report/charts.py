@@ -26,10 +26,11 @@ class Tick:
 
 @dataclass(frozen=True)
 class Series:
-    """One line or outline: its name and the `x,y` pairs of an SVG polyline."""
+    """One line or outline: its name, the `x,y` pairs of an SVG polyline, and an SVG path of the points' intervals."""
 
     name: str
     points: str
+    whiskers: str = ""
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,41 @@ def bars(counts: Mapping[str, int]) -> list[Bar]:
     return [Bar(label, number(count), 100 * count / largest) for label, count in counts.items()]
 
 
+def steps_chart(
+    title: str, lines: Mapping[str, Sequence[tuple[int, float, float]]], x_label: str
+) -> Chart | None:
+    """Return the chart of named lines over few whole numbers, evenly spaced, each point with its interval.
+
+    A point is (x, value, half the width of its interval). None when there is nothing finite to draw.
+    """
+    names = sorted({x for line in lines.values() for x, _, _ in line})
+    drawn = {
+        name: np.array([(names.index(x), y, reach) for x, y, reach in sorted(line)], float).reshape(-1, 3)
+        for name, line in lines.items()
+    }
+    drawn = {name: rows[np.isfinite(rows).all(1)] for name, rows in drawn.items()}
+    drawn = {name: rows for name, rows in drawn.items() if len(rows)}
+    if not drawn:
+        return None
+    whole = np.concatenate(list(drawn.values()))
+    low, high = float((whole[:, 1] - whole[:, 2]).min()), float((whole[:, 1] + whole[:, 2]).max())
+    y_ticks = ticks(low, high, 4)
+    y_span = (min(y_ticks[0], low), max(y_ticks[-1], high))
+    x_span = (-0.5, len(names) - 0.5)
+    series = [
+        Series(
+            name,
+            _points(x_positions(rows[:, 0], x_span), _y(rows[:, 1], y_span, False)),
+            _whiskers(x_positions(rows[:, 0], x_span), rows[:, 1], rows[:, 2], y_span),
+        )
+        for name, rows in drawn.items()
+    ]
+    positions = x_positions(np.arange(len(names), dtype=float), x_span)
+    x_marks = tuple(Tick(round(float(at), 1), str(x)) for x, at in zip(names, positions, strict=True))
+    y_marks = _marks(y_ticks, _y(np.array(y_ticks), y_span, False))
+    return Chart(title, tuple(series), x_marks, y_marks, x_label)
+
+
 def line_chart(
     title: str, lines: Mapping[str, tuple[Sequence[float], Sequence[float]]], x_label: str
 ) -> Chart | None:
@@ -102,16 +138,16 @@ def line_chart(
     if ys.min() == ys.max():
         return None
     is_log = bool(ys.min() > 0 and ys.max() / ys.min() > _LOG_RATIO)
-    x_ticks = _ticks(xs.min(), xs.max(), 4)
-    y_ticks = _log_ticks(ys.min(), ys.max()) if is_log else _ticks(ys.min(), ys.max(), 4)
+    x_ticks = ticks(xs.min(), xs.max(), 4)
+    y_ticks = _log_ticks(ys.min(), ys.max()) if is_log else ticks(ys.min(), ys.max(), 4)
     y_span = (min(y_ticks[0], ys.min()), max(y_ticks[-1], ys.max()))
     return Chart(
         title + (", logarithmic" if is_log else ""),
         tuple(
-            Series(name, _points(_x(x, (xs.min(), xs.max())), _y(y, y_span, is_log)))
+            Series(name, _points(x_positions(x, (xs.min(), xs.max())), _y(y, y_span, is_log)))
             for name, (x, y) in cleaned.items()
         ),
-        _marks(x_ticks, _x(np.array(x_ticks), (xs.min(), xs.max()))),
+        marks(x_ticks, (xs.min(), xs.max())),
         _marks(y_ticks, _y(np.array(y_ticks), y_span, is_log)),
         x_label,
     )
@@ -130,21 +166,19 @@ def histogram(title: str, series: Mapping[str, Sequence[float]], x_label: str) -
     whole = np.concatenate(list(finite.values()))
     edges = _bin_edges(float(whole.min()), float(whole.max()))
     shares = {name: 100 * np.histogram(array, edges)[0] / len(array) for name, array in finite.items()}
-    y_ticks = _ticks(0.0, max(share.max() for share in shares.values()), 3)
+    y_ticks = ticks(0.0, max(share.max() for share in shares.values()), 3)
     y_span = (0.0, max(y_ticks[-1], *(share.max() for share in shares.values())))
     x_span = (edges[0], edges[-1])
     drawn = []
     for name, share in shares.items():
-        x = _x(np.repeat(edges, 2), x_span)
+        x = x_positions(np.repeat(edges, 2), x_span)
         y = _y(np.concatenate([[0], np.repeat(share, 2), [0]]), y_span, False)
         drawn.append(Series(name, _points(x, y)))
-    x_ticks = _ticks(*x_span, 5)
+    x_ticks = ticks(*x_span, 5)
     y_marks = tuple(
         Tick(tick.at, f"{tick.label} %") for tick in _marks(y_ticks, _y(np.array(y_ticks), y_span, False))
     )
-    return Chart(
-        title, tuple(drawn), _marks(x_ticks, _x(np.array(x_ticks), x_span)), y_marks, x_label, is_filled=True
-    )
+    return Chart(title, tuple(drawn), marks(x_ticks, x_span), y_marks, x_label, is_filled=True)
 
 
 def _finite(x: Sequence[float], y: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
@@ -163,7 +197,7 @@ def _thinned(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.array([x[part].mean() for part in parts]), np.array([y[part].mean() for part in parts])
 
 
-def _ticks(low: float, high: float, count: int) -> list[float]:
+def ticks(low: float, high: float, count: int) -> list[float]:
     """Return about `count` round numbers within [low, high], widened to a round number at each end when flat."""
     if high <= low:
         low, high = low - abs(low) / 2 - 0.5, high + abs(high) / 2 + 0.5
@@ -191,7 +225,8 @@ def _bin_edges(low: float, high: float) -> np.ndarray:
     return np.arange(math.floor(low / step), math.floor(high / step) + 2) * step
 
 
-def _x(values: np.ndarray, span: tuple[float, float]) -> np.ndarray:
+def x_positions(values: np.ndarray, span: tuple[float, float]) -> np.ndarray:
+    """Return where values are drawn on an axis that covers a span."""
     return LEFT + (values - span[0]) / ((span[1] - span[0]) or 1) * (RIGHT - LEFT)
 
 
@@ -203,6 +238,17 @@ def _y(values: np.ndarray, span: tuple[float, float], is_log: bool) -> np.ndarra
 
 def _points(x: np.ndarray, y: np.ndarray) -> str:
     return " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, y, strict=True))
+
+
+def _whiskers(x: np.ndarray, y: np.ndarray, reach: np.ndarray, span: tuple[float, float]) -> str:
+    """Return an upright line per point that reaches as far up and down as its interval."""
+    upper, lower = _y(y + reach, span, False), _y(y - reach, span, False)
+    return " ".join(f"M{a:.1f},{b:.1f}V{c:.1f}" for a, b, c in zip(x, upper, lower, strict=True))
+
+
+def marks(values: Sequence[float], span: tuple[float, float]) -> tuple[Tick, ...]:
+    """Return marks at values of an axis that covers a span."""
+    return _marks(values, x_positions(np.array(values), span))
 
 
 def _marks(values: Sequence[float], positions: np.ndarray) -> tuple[Tick, ...]:

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from corgi.tables.manifest import FileEntry, ShardManifest, StageManifest
 from corgi.tables.run import Run
+from corgi.tables.stage_index import ListedShard
 
 MAX_MANIFESTS = 4_096
 MAX_PICTURE_BYTES = 256 * 2**20
@@ -50,6 +51,11 @@ class Committed:
             first = manifest.model_copy(update={"shards": manifest.shards[:MAX_MANIFESTS]})
             self._shards[stage] = self.store.shards(first)
         return self._shards[stage]
+
+    def listed(self, stage: str) -> list[ListedShard]:
+        """Return what all shard manifests of a stage say, from its index."""
+        manifest = self.stages.get(stage)
+        return [] if manifest is None else self.store.listed(manifest)
 
     def entries(self, stage: str, table: str) -> list[FileEntry]:
         """Return the committed files of one table."""

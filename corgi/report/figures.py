@@ -1,6 +1,7 @@
 """Nested numbers as tables: any metrics, statistics or facts of a stage, without knowing what they mean."""
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
@@ -9,6 +10,9 @@ from typing import Any
 from corgi.report import charts
 
 _MAX_LISTED = 4
+_UNITS = {"s": "s", "ms": "ms", "px": "px", "mib": "MiB", "gib": "GiB", "gb": "GB", "bytes": "bytes"}
+"""Last words of keys that are units, and how they are written."""
+_DIGEST = re.compile(r"[0-9a-f]{32}|[0-9a-f]{64}")
 _NOTHING = "\N{EN DASH}"
 
 
@@ -32,7 +36,9 @@ def tables(values: Mapping[str, object], digits: str = "", heading: str = "", de
     Plain entries make a table of two columns; groups with common columns share one table, up to two levels deep;
     any other group gets a sub-heading. `digits` names the column of keys that are whole numbers, such as sampler steps.
     """
-    shown = {name: value for name, value in values.items() if not _is_notes(name, value)}
+    shown = {
+        name: value for name, value in values.items() if not _is_notes(name, value) and not is_internal(value)
+    }
     plain = {name: value for name, value in shown.items() if not isinstance(value, Mapping)}
     groups = {name: _sorted(value) for name, value in shown.items() if isinstance(value, Mapping) and value}
     flat = {name: group for name, group in groups.items() if _level(group) == 1}
@@ -66,9 +72,18 @@ def notes(values: object) -> list[str]:
     return list(found)
 
 
+def is_internal(value: object) -> bool:
+    """Return whether a value is a digest or a list of digests: names for programs."""
+    if isinstance(value, str):
+        return _DIGEST.fullmatch(value) is not None
+    return isinstance(value, (list, tuple)) and bool(value) and all(map(is_internal, value))
+
+
 def label(name: str) -> str:
-    """Write a key as words."""
-    return " ".join(str(name).replace("_", " ").replace("/", " ").split())
+    """Write a key as words; a unit at its end stands after a comma."""
+    words = " ".join(str(name).replace("_", " ").replace("/", " ").split())
+    text, _, unit = words.rpartition(" ")
+    return f"{text}, {_UNITS[unit]}" if text and unit in _UNITS else words
 
 
 def cell(value: object) -> str:

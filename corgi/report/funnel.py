@@ -3,7 +3,7 @@
 import base64
 import io
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, TypedDict
 
@@ -140,6 +140,20 @@ def contact_sheet(run: Committed) -> list[Thumbnail]:
     ]
 
 
+def thumbnails(run: Committed, uids: Collection[str]) -> dict[str, Thumbnail]:
+    """Return thumbnails of some images of the sampled shards by uid."""
+    captions, wanted = _first_captions(run, sorted(uids)), set(uids)
+    found: dict[str, Thumbnail] = {}
+    for row in _used_pictures(run) if wanted else ():
+        if row.uid in wanted:
+            found[row.uid] = Thumbnail(
+                _thumbnail(row.encoded), captions.get(row.uid, ""), row.split, row.credit
+            )
+        if len(found) == len(wanted):
+            break
+    return found
+
+
 def examples(run: Committed) -> list[Example]:
     """Return a few rejected rows of each reason, by lowest uid, from the ledger and the selection."""
     chosen: list[tuple[str, str, str]] = []
@@ -209,7 +223,7 @@ def _splits(run: Committed) -> dict[str, dict[str, int]]:
     images = _images(run)
     if images is not None:
         columns["downloaded"] = Counter(images["split"].to_pylist())
-        used = _used(run)
+        used = used_uids(run)
         if used is not None:
             pairs = zip(images["uid"].to_pylist(), images["split"].to_pylist(), strict=True)
             columns["used"] = Counter(split for uid, split in pairs if uid in used)
@@ -220,7 +234,8 @@ def _splits(run: Committed) -> dict[str, dict[str, int]]:
     )
 
 
-def _used(run: Committed) -> set[str] | None:
+def used_uids(run: Committed) -> set[str] | None:
+    """Return the images of the sampled shards that curate kept; None before it is complete."""
     selection = _selection(run)
     return None if selection is None else set(selection.filter(selection["keep"])["uid"].to_pylist())
 
@@ -234,7 +249,7 @@ class _UsedPicture(NamedTuple):
 
 def _used_pictures(run: Committed) -> Iterator[_UsedPicture]:
     """Yield the used pictures by uid, reading only as far as consumed."""
-    used = _used(run)
+    used = used_uids(run)
     for shard in run.sampled("download", "images"):
         with pq.ParquetFile(run.store.path(shard, "images"), page_checksum_verification=True) as file:
             for batch in file.iter_batches(_BATCH_ROWS, columns=["uid", "image", "split", "additional"]):

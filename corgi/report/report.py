@@ -6,7 +6,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
-from corgi.report import charts, figures, funnel
+from corgi.report import charts, figures, funnel, grid_table, intervals, stage_charts, stage_graph
 from corgi.report.committed import Committed
 from corgi.report.sections import (
     AFTER_THE_STAGES,
@@ -15,6 +15,7 @@ from corgi.report.sections import (
     Figure,
     Section,
     StageSection,
+    clusters_section,
     dropped_section,
     pretty,
 )
@@ -22,6 +23,8 @@ from corgi.tables.run import Run
 
 _TABLE_STAGES = ("plan", "download", "embed", "curate")
 _SHOWN_JSON = ("metrics", "statistics")
+_DRAWN_JSON = ("curves", "scores", "grid_rows")
+"""Documents that are drawn, or that stand behind what is drawn."""
 _NOT_CURVES = ("step", "epoch", "time", "seconds", "elapsed")
 _LAST_CURVES = ("lr", "learning_rate", "grad_norm")
 _MAX_CURVES = 8
@@ -52,6 +55,7 @@ def render(run: Run) -> str:
         if committed.is_sampled
         else None,
         chart=charts,
+        graph=stage_graph,
     )
 
 
@@ -88,6 +92,8 @@ def _sections(run: Committed) -> Iterable[Section]:
             yield dropped_section(run)
         elif stage not in _TABLE_STAGES:
             yield _model(run, stage)
+        if stage == "shift":
+            yield from filter(None, [clusters_section(run)])
     yield from filter(None, (of(run) for of in AFTER_THE_STAGES))
 
 
@@ -110,9 +116,12 @@ def _model(run: Committed, stage: str) -> StageSection:
     shown = {
         name: value for name, value in documents.items() if name in _SHOWN_JSON and isinstance(value, dict)
     }
+    logs = run.json_lines(stage)
+    drawn = _drawn(stage, documents)
+    pictures = run.pictures(stage)
+    grid = _grid(documents, pictures)
     measured_before = {name for value in shown.values() for name in value}
     facts = {name: value for name, value in _facts(run, stage).items() if name not in measured_before}
-    logs = run.json_lines(stage)
     measured = [values for values in (facts, *shown.values(), _last_values(stage, logs)) if values]
     return StageSection(
         stage,
@@ -121,18 +130,44 @@ def _model(run: Committed, stage: str) -> StageSection:
         notes=list(dict.fromkeys(note for values in measured for note in figures.notes(values))),
         plates=[
             Figure(_figure_name(name), funnel.data_uri(data, "image/png"))
-            for name, data in _grid_first(run.pictures(stage))
+            for name, data in _grid_first(pictures)
+            if not (drawn and name.startswith("plot_")) and not (grid and name == "grid")
         ],
+        grid=grid,
         tables=[
             table
             for values in measured
             for table in figures.tables(values, "steps" if stage == "evaluate" else "")
         ],
-        curves=_curves(stage, logs),
+        curves=[*drawn, *_curves(stage, logs)],
+        interval_charts=intervals.interval_charts(_of_pictures(shown.get("metrics", {}))),
         documents={
-            figures.label(name): pretty(value) for name, value in documents.items() if name not in shown
+            figures.label(name): pretty(value)
+            for name, value in documents.items()
+            if name not in shown and name not in _DRAWN_JSON
         },
     )
+
+
+def _drawn(stage: str, documents: Mapping[str, Any]) -> list[charts.Chart]:
+    """Return the charts of what a stage commits to be drawn; they replace its own plots."""
+    if "curves" in documents:
+        return stage_charts.shift_charts(documents["curves"])
+    if stage == "comparison" and isinstance(documents.get("scores"), list):
+        return stage_charts.comparison_charts(documents["scores"])
+    return []
+
+
+def _grid(documents: Mapping[str, Any], pictures: Mapping[str, bytes]) -> list[grid_table.GridGroup]:
+    if "grid_rows" not in documents or "grid" not in pictures:
+        return []
+    return grid_table.grid_groups(documents["grid_rows"], pictures["grid"])
+
+
+def _of_pictures(metrics: Mapping[str, object]) -> Mapping[str, object]:
+    """Return the part of an evaluation's metrics that is judged picture by picture; all of them where there is none."""
+    part = metrics.get("pictures")
+    return part if isinstance(part, Mapping) else metrics
 
 
 def _facts(run: Committed, stage: str) -> dict[str, object]:

@@ -5,8 +5,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from corgi.report import charts, figures, funnel
+from corgi.report import charts, cluster_sheets, figures, funnel, intervals, origins, stage_graph
 from corgi.report.committed import Committed
+from corgi.report.grid_table import GridGroup
 from corgi.tables.manifest import StageManifest
 
 
@@ -38,7 +39,10 @@ class StageSection(Section):
     macro = "stage"
     notes: Sequence[str] = ()
     plates: Sequence[Figure] = ()
+    grid: Sequence[GridGroup] = ()
     curves: Sequence[charts.Chart] = ()
+    interval_charts: Sequence[intervals.IntervalChart] = ()
+    """Measures with their 95 % intervals."""
     tables: Sequence[figures.Table] = ()
     documents: Mapping[str, str] = field(default_factory=dict[str, str])
 
@@ -48,6 +52,51 @@ class EmbedSection(StageSection):
     """The embeddings: similarities of captions and pictures, and the stage's facts."""
 
     is_sampled = True
+
+
+@dataclass(frozen=True)
+class StageCost:
+    """What a stage took: its inputs, rows, shards, wall time and the bytes it stored."""
+
+    stage: str
+    inputs: Sequence[str]
+    rows_in: int
+    kept: int
+    shards: int
+    time: str
+    stored: str
+
+
+@dataclass(frozen=True)
+class FlowSection(Section):
+    """The stages as a graph, and what each took."""
+
+    macro = "flow"
+    graph: stage_graph.Graph = field(kw_only=True)
+    costs: Sequence[StageCost] = ()
+    total_time: str = ""
+    total_stored: str = ""
+    received: str = ""
+    is_timed: bool = False
+    """Whether every stage has a time."""
+
+
+@dataclass(frozen=True)
+class OriginsSection(Section):
+    """Hosts and languages."""
+
+    macro = "origins"
+    is_sampled = True
+    found: origins.Origins = field(kw_only=True)
+
+
+@dataclass(frozen=True)
+class ClustersSection(Section):
+    """A contact sheet per cluster of the shift."""
+
+    macro = "clusters"
+    is_sampled = True
+    sheets: Sequence[cluster_sheets.ClusterSheet] = ()
 
 
 @dataclass(frozen=True)
@@ -104,6 +153,8 @@ class LineageSection(Section):
     links: Sequence[Link] = ()
     sources: Sequence[Mapping[str, str]] = ()
     recipe: str = ""
+    commands: Sequence[str] = ()
+    """The commands that made the run."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +163,57 @@ class CreditsSection(Section):
 
     macro = "credits"
     lines: Sequence[str] = ()
+
+
+def flow_section(run: Committed) -> FlowSection | None:
+    """Return the graph of the stages that are complete."""
+    if not run.stages:
+        return None
+    seconds = [manifest.seconds for manifest in run.stages.values()]
+    stored = {stage: _stored_bytes(run, stage) for stage in run.in_order()}
+    received = run.total("download", "bytes")
+    return FlowSection(
+        "flow",
+        "Stages",
+        "What was made from what. A line that follows from others is left out.",
+        graph=stage_graph.graph(run),
+        costs=[_cost(run, stage, num_bytes) for stage, num_bytes in stored.items()],
+        total_time=stage_graph.duration(sum(value or 0.0 for value in seconds)),
+        total_stored=charts.byte_size(sum(stored.values())),
+        received=charts.byte_size(received) if received else "",
+        is_timed=None not in seconds,
+    )
+
+
+def _stored_bytes(run: Committed, stage: str) -> int:
+    return sum(entry.size for shard in run.listed(stage) for entry in shard.files)
+
+
+def _cost(run: Committed, stage: str, num_bytes: int) -> StageCost:
+    manifest = run.stages[stage]
+    return StageCost(
+        stage,
+        list(manifest.inputs),
+        manifest.rows.rows_in,
+        manifest.rows.kept,
+        len(manifest.shards),
+        stage_graph.duration(manifest.seconds),
+        charts.byte_size(num_bytes),
+    )
+
+
+def origins_section(run: Committed) -> OriginsSection | None:
+    """Return hosts and languages if either is known."""
+    found = origins.origins(run)
+    intro = "Where the images come from, and the languages of their captions."
+    return OriginsSection("origins", "Hosts and languages", intro, found=found) if found else None
+
+
+def clusters_section(run: Committed) -> ClustersSection | None:
+    """Return the clusters' sheets once shift is complete and images are stored."""
+    sheets = cluster_sheets.cluster_sheets(run)
+    intro = "The largest clusters of the shift, each by the train images nearest to its mean."
+    return ClustersSection("clusters", "Clusters", intro, sheets) if sheets else None
 
 
 def funnel_section(run: Committed) -> FunnelSection | None:
@@ -163,7 +265,15 @@ def lineage_section(run: Committed) -> LineageSection | None:
     ]
     recipe = run.facts.get("recipe")
     intro = "What each table and model was made from."
-    return LineageSection("lineage", "Lineage", intro, links, _sources(run), pretty(recipe) if recipe else "")
+    return LineageSection(
+        "lineage",
+        "Lineage",
+        intro,
+        links,
+        _sources(run),
+        pretty(recipe) if recipe else "",
+        [f"{name} {words}" for name, words in run.facts.get("commands", {}).items()],
+    )
 
 
 def credits_section(run: Committed) -> CreditsSection | None:
@@ -175,7 +285,9 @@ def credits_section(run: Committed) -> CreditsSection | None:
 
 
 BEFORE_THE_STAGES: Sequence[Callable[[Committed], Section | None]] = (
+    flow_section,
     funnel_section,
+    origins_section,
     sizes_section,
     sheet_section,
 )

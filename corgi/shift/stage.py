@@ -39,6 +39,7 @@ from corgi.tables.vectors import tower_widths
 
 CONTACT_CLUSTERS, CONTACT_PICTURES = 16, 8
 MAX_SPECTRUM_ROWS = 50_000
+COSINE_BINS, MAX_CURVE_POINTS = 80, 240
 
 
 def run(context: Context) -> list[ShardTask]:
@@ -73,6 +74,7 @@ def run(context: Context) -> list[ShardTask]:
         )
         for name, png in drawn(refs, found).items():
             attempt.write_bytes(f"plot_{name}", ".png", png)
+        attempt.write_bytes("curves", ".json", json.dumps(curves(found)).encode())
         facts = {**statistics, "shards": [identity_of(ref) for ref in refs], "towers": list(widths)}
         kept = int(found.parameters.count.sum())
         attempt.commit(RowCounts(rows_in=kept, kept=kept), facts=facts)
@@ -227,20 +229,49 @@ def shift_bytes(context: Context, found: Findings, towers: Sequence[str]) -> byt
 
 def drawn(refs: Sequence[EmbeddedShard], found: Findings) -> dict[str, bytes]:
     """Return the figures by name."""
-    sample = found.sample[:MAX_SPECTRUM_ROWS].astype(np.float32)
+    return {
+        "occupancy": plots.occupancy(found.parameters.count),
+        "spectrum": plots.spectrum(spectrum(_sample(found))),
+        "cosines": plots.cosines(_cosines(found)),
+        "clusters": plots.contact_sheet(_contacts(refs[:CONTACT_SHARDS], found.parameters)),
+    }
+
+
+def curves(found: Findings) -> dict[str, object]:
+    """Return what the figures show as JSON: images per cluster, variance by component, histograms of cosines over [-1, 1]."""
+    counts = np.sort(found.parameters.count)[::-1]
+    variances = spectrum(_sample(found))
+    return {
+        "images per cluster": {str(n): int(counts[n]) for n in _few(len(counts))},
+        "variance by component": {str(n + 1): float(variances[n]) for n in _few(len(variances))},
+        "cosines": {
+            name: {
+                "mean": _mean(values),
+                "counts": np.histogram(values, COSINE_BINS, (-1, 1))[0].tolist(),
+            }
+            for name, values in _cosines(found).items()
+        },
+    }
+
+
+def _few(size: int) -> list[int]:
+    """Return at most MAX_CURVE_POINTS indices, evenly over a range, both ends among them."""
+    return np.unique(np.linspace(0, size - 1, min(size, MAX_CURVE_POINTS)).round().astype(int)).tolist()
+
+
+def _sample(found: Findings) -> Float[np.ndarray, "n dim"]:
+    return found.sample[:MAX_SPECTRUM_ROWS].astype(np.float32)
+
+
+def _cosines(found: Findings) -> dict[str, Float[np.ndarray, "n"]]:
+    """Return the cosines that are drawn, by what they are between."""
+    sample = _sample(found)
     half = len(sample) // 2
-    pairs = np.einsum("nd,nd->n", sample[:half], sample[half : 2 * half])
-    groups = {
+    return {
         "picture, its caption (val)": found.judged["picture_text"],
         "picture, its cluster (val)": found.judged["picture_mean"],
         "caption, its picture's cluster (val)": found.judged["text_mean"],
-        "two train pictures": pairs,
-    }
-    return {
-        "occupancy": plots.occupancy(found.parameters.count),
-        "spectrum": plots.spectrum(spectrum(sample)),
-        "cosines": plots.cosines(groups),
-        "clusters": plots.contact_sheet(_contacts(refs[:CONTACT_SHARDS], found.parameters)),
+        "two train pictures": np.einsum("nd,nd->n", sample[:half], sample[half : 2 * half]),
     }
 
 

@@ -174,6 +174,8 @@ class StageManifest(_Placed):
     """What the key holds of files outside the store; None in manifests of 0.1."""
     index: FileEntry | None = None
     """The file beside this one that lists what the shards' manifests say; None in manifests of 0.1."""
+    seconds: float | None = None
+    """Wall time of the process that closed the stage, s, without the work of interrupted ones; None where it was not measured."""
 
     @property
     def digest(self) -> str:

@@ -33,8 +33,12 @@ class RunFacts(TypedDict):
     order: NotRequired[list[str]]
     headings: NotRequired[dict[str, list[str]]]
     """Title and introduction of each stage's section of the report."""
+    reported: NotRequired[dict[str, str]]
+    """Path of each stage's manifest when report.html was written last."""
     files: NotRequired[dict[str, Any]]
     """What was computed from the bytes of large files, such as the sha256 of lists (corgi/storage/file_memory.py)."""
+    commands: NotRequired[dict[str, str]]
+    """What was given last to each command that made something of this run."""
     code: NotRequired[str]
     commit: NotRequired[str | None]
 
@@ -107,6 +111,19 @@ class Run:
         facts = self.facts
         if {**facts, **values} != facts:
             self._write({**facts, **values})
+
+    def note_reported(self) -> None:
+        """Note that the run's own files, such as report.html, are of the stages it points at now."""
+        self.note(reported=self._pointed_at())
+
+    @property
+    def is_reported(self) -> bool:
+        """Return whether the run's own files are of the stages it points at; so they are while there is none."""
+        pointed_at = self._pointed_at()
+        return not pointed_at or self.facts.get("reported") == pointed_at
+
+    def _pointed_at(self) -> dict[str, str]:
+        return {stage: entry["path"] for stage, entry in self.facts["stages"].items()}
 
     def record(self, stage: str, manifest: StageManifest) -> None:
         """Point the run at a stage's manifest; what it pointed at before is former no more."""

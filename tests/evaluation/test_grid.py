@@ -1,18 +1,21 @@
 """The grid shows every row's label, caption and three pictures at their place."""
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from corgi.evaluation.grid import (
     BAND,
     CAPTION_WIDTH,
     CELL,
+    COLUMNS,
     COLUMNS_WITH_NEIGHBOURS,
     CONCEPT,
     HEADER,
     PAIR,
     TRAIN,
     GridRow,
+    grid_facts,
     paint_grid,
 )
 
@@ -79,3 +82,26 @@ def test_the_header_says_that_the_decoder_saw_training_pictures():
     assert added > 0
     assert (seen[HEADER - 4 : HEADER + added - 4, :CAPTION_WIDTH] < 255).any()
     assert np.array_equal(seen[HEADER + added :], plain[HEADER:])
+
+
+@pytest.mark.parametrize("num_seen", [0, 4])
+@pytest.mark.parametrize(("columns", "grouped"), [(COLUMNS, False), (COLUMNS_WITH_NEIGHBOURS, True)])
+def test_law_the_facts_of_a_grid_say_where_each_picture_is(columns, grouped, num_seen):
+    labels = [TRAIN, TRAIN, PAIR, CONCEPT]
+    colours = np.random.default_rng(0).integers(0, 255, (len(labels), len(columns), 3))
+    rows = [
+        GridRow(
+            label,
+            f"caption {n}",
+            [Image.new("RGB", (64, 64), tuple(map(int, one))) for one in colours[n]],
+            seed=n,
+        )
+        for n, label in enumerate(labels)
+    ]
+    sheet = paint_grid(rows, columns, grouped, num_seen)
+    facts = grid_facts(rows, columns, grouped, num_seen)
+    for n, row in enumerate(facts["rows"]):
+        assert (row["label"], row["caption"], row["seed"]) == (labels[n], f"caption {n}", n)
+        for left, colour in zip(facts["lefts"], colours[n], strict=True):
+            cell = sheet.crop((left, row["top"], left + facts["cell"], row["top"] + facts["cell"]))
+            assert cell.getextrema() == tuple((value, value) for value in colour.tolist())

@@ -7,6 +7,7 @@ from corgi.flow.dag import Selection
 from corgi.flow.stage import Stage
 from corgi.settings.errors import SettingsError
 from corgi.settings.recipe import load
+from corgi.tables.run import Run
 from corgi.tables.store import table_digest
 from tests.flow.conftest import ALL, Toy
 from tests.support import toy_stages
@@ -96,6 +97,39 @@ def digests(toy: Toy) -> dict[str, str]:
 def test_two_runs_share_finished_work(finished):
     assert finished.run("name=second") == 0
     assert finished.made() == []
+
+
+def test_a_new_name_over_finished_work_has_a_report_of_its_own(finished):
+    assert finished.run("name=second") == 0
+    assert "0 stages ran" in finished.said
+    page = finished.root / "second" / "report.html"
+    assert page.read_text() == "numbers squares total"
+    page.write_text("as it was")
+    assert finished.run("name=second") == 0
+    assert page.read_text() == "as it was"  # nothing has changed since it was written
+    assert finished.run("name=second", "download.image_size=64", "--until", "squares") == 0
+    assert finished.run("name=second") == 0
+    assert page.read_text() == "numbers squares total"
+
+
+def test_a_report_that_was_not_written_is_written_by_the_next_run(toy, monkeypatch):
+    def interrupted(run):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(toy_stages, "report", interrupted)
+        assert toy.run("--until", "numbers") == 130
+    assert not (toy.root / "toy" / "report.html").exists()
+    assert toy.run("--until", "numbers") == 0
+    assert (toy.root / "toy" / "report.html").read_text() == "numbers"
+
+
+def test_a_closed_stage_says_how_long_it_took(finished):
+    seconds = {name: manifest.seconds for name, manifest in finished.opened().stages().items()}
+    assert all(value is not None and value >= 0 for value in seconds.values())
+    finished.run("name=second")
+    again = Run.open(finished.root / "second").stages()
+    assert {name: manifest.seconds for name, manifest in again.items()} == seconds
 
 
 def test_force_makes_new_generations_and_leaves_the_rest(finished):

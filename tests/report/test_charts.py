@@ -107,3 +107,26 @@ def test_ticks_are_round_and_within():
     assert chart is not None
     assert [tick.label for tick in chart.x_ticks] == ["0", "500", "1,000", "1,500"]
     assert all(re.fullmatch(r"0(\.000\d+)?|0\.001", tick.label) for tick in chart.y_ticks)
+
+
+def test_law_a_whisker_reaches_as_far_up_as_down_and_stays_in_the_box():
+    chart = charts.steps_chart(
+        "score", {"a": [(2, 1.0, 0.5), (64, 3.0, 0.25)], "b": [(8, 2.0, 0.0)]}, "by steps"
+    )
+    assert chart is not None
+    assert [tick.label for tick in chart.x_ticks] == ["2", "8", "64"]
+    drawn = points(chart.series[0])
+    assert inside(drawn)
+    ends = [
+        [float(part) for part in re.split("[,V]", whisker)[1:]]
+        for whisker in chart.series[0].whiskers.split()
+    ]
+    for (_, y), (upper, lower) in zip(drawn, ends, strict=True):
+        assert upper < y < lower
+        assert lower - y == pytest.approx(y - upper, abs=0.2)
+        assert upper >= charts.TOP - 0.1
+        assert lower <= charts.BOTTOM + 0.1
+
+
+def test_steps_without_anything_finite_have_no_chart():
+    assert charts.steps_chart("score", {"a": [(2, math.nan, 0.0)]}, "") is None

@@ -56,3 +56,16 @@ def test_notes_are_found_at_any_depth_and_are_no_numbers():
     values = {"notes": ["one"], "prior": {"note": "two", "x": 1, "deeper": {"notes": ["one", "three"]}}}
     assert figures.notes(values) == ["one", "two", "three"]
     assert shape(figures.tables(values)[0]) == ("Prior", ("",), 1)
+
+
+def test_digests_are_left_out_and_units_stand_apart():
+    values = {
+        "shards": ["ab" * 16, "cd" * 16],
+        "sha256": "ef" * 32,
+        "model": "own",
+        "wait_s": 3,
+        "image_px": 64,
+        "s": 1,
+    }
+    (table,) = figures.tables(values)
+    assert [keys[0] for keys, _ in table.rows] == ["model", "wait, s", "image, px", "s"]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from corgi.flow import inspect
-from corgi.report import report
+from corgi.report import charts, report
 from corgi.report.funnel import NUM_THUMBNAILS
 from corgi.settings.errors import StorageError
 from corgi.tables.manifest import RowCounts
@@ -55,13 +55,14 @@ def test_it_grows_with_each_stage_and_a_stage_that_is_not_there_has_no_section(t
     pictures = tables.some_pictures()
     run = tables.new_run(tmp_path)
     tables.commit_plan(run, pictures)
-    assert anchors(page(run)) == ["funnel", "lineage"]
+    assert anchors(page(run)) == ["flow", "funnel", "origins", "lineage"]
     tables.commit_download(run, pictures)
-    assert anchors(page(run)) == ["funnel", "sizes", "pictures", "lineage"]
+    before = ["flow", "funnel", "origins", "sizes", "pictures"]
+    assert anchors(page(run)) == [*before, "lineage"]
     tables.commit_embed(run, pictures)
     tables.commit_curate(run, pictures, {})
-    assert anchors(page(run)) == ["funnel", "sizes", "pictures", "embed", "curate", "lineage"]
-    for stage in ("shift", "prior", "decoder", "evaluate"):
+    assert anchors(page(run)) == [*before, "embed", "curate", "lineage"]
+    for stage in ("prior", "decoder", "evaluate"):
         assert stage not in anchors(page(run))
         model_stage(run, stage)
         assert stage in anchors(page(run))
@@ -69,14 +70,14 @@ def test_it_grows_with_each_stage_and_a_stage_that_is_not_there_has_no_section(t
 
 def test_sections_have_the_order_and_the_headings_of_the_pipeline(tmp_path):
     run = tables.tiny_run(tmp_path)
-    for stage in ("decoder", "other", "shift"):
+    for stage in ("decoder", "other", "prior"):
         model_stage(run, stage)
-    of_stages = [name for name in anchors(page(run)) if name in ("decoder", "other", "shift")]
-    assert of_stages == ["decoder", "other", "shift"]  # as recorded, where nothing tells the order
-    run.note(order=["plan", "shift", "decoder"], headings={"shift": ["The shift", "Centre & scale."]})
+    of_stages = [name for name in anchors(page(run)) if name in ("decoder", "other", "prior")]
+    assert of_stages == ["decoder", "other", "prior"]  # as recorded, where nothing tells the order
+    run.note(order=["plan", "prior", "decoder"], headings={"prior": ["The prior", "Centre & scale."]})
     text = page(run)
-    assert [name for name in anchors(text) if name in of_stages] == ["shift", "decoder", "other"]
-    assert "The shift Centre &amp; scale." in words_of(section(text, "shift"))
+    assert [name for name in anchors(text) if name in of_stages] == ["prior", "decoder", "other"]
+    assert "The prior Centre &amp; scale." in words_of(section(text, "prior"))
     assert "Decoder" in words_of(section(text, "decoder"))
 
 
@@ -86,13 +87,15 @@ def test_no_row_and_no_row_kept_have_a_page_after_each_stage(tmp_path, num_rejec
     none = tables.some_pictures(0, num_rejected)
     run = tables.new_run(tmp_path)
     tables.commit_plan(run, none, num_shards)
-    assert anchors(page(run)) == ["funnel", "lineage"]
+    hosts = ["origins"] if num_rejected else []
+    planned = [name for name in anchors(page(run)) if name != "origins"]  # the first shard may be empty
+    assert planned == ["flow", "funnel", "lineage"]
     tables.commit_download(run, none, num_shards)
-    rejected = ["pictures"] if num_rejected else []  # examples of what was rejected
-    assert anchors(page(run)) == ["funnel", *rejected, "lineage"]
+    rejected = [*hosts, "pictures"] if num_rejected else []  # examples of what was rejected
+    assert anchors(page(run)) == ["flow", "funnel", *rejected, "lineage"]
     tables.commit_embed(run, none, num_shards)
     tables.commit_curate(run, none, {}, num_shards)
-    assert anchors(page(run)) == ["funnel", *rejected, "embed", "curate", "lineage"]
+    assert anchors(page(run)) == ["flow", "funnel", *rejected, "embed", "curate", "lineage"]
     stages = ("plan", "download", "embed", "curate")
     assert [line.split()[0].strip(":") for line in inspect.status(run)][: len(stages)] == list(stages)
     assert any(line.startswith("curate: ") for line in inspect.lineage(run))
@@ -293,7 +296,8 @@ def test_lineage_names_keys_digests_manifests_inputs_and_lists(tmp_path):
         manifest.digest in folded and manifest.digest not in before for manifest in run.stages().values()
     )
     assert "corgi run tiny.yaml" in before
-    assert "lists/tiny.parquet sha256 " + "5e" * 32 in words_of(text)
+    assert "lists/tiny.parquet" in before
+    assert "lists/tiny.parquet, sha256 " + "5e" * 32 in words_of(folded)
     assert "<summary>The resolved recipe</summary>" in text
 
 
@@ -331,3 +335,100 @@ def test_it_imports_neither_torch_nor_ray():
         [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_the_stages_are_drawn_with_rows_and_time_and_their_costs_add_up(tmp_path):
+    run = tables.tiny_run(tmp_path)
+    text = section(page(run), "flow")
+    words = words_of(text)
+    assert text.count('<rect class="box"') == len(run.stages())
+    for stage, manifest in run.stages().items():
+        assert f"{manifest.rows.kept} rows" in words
+        stored = sum(entry.size for shard in run.shards(stage) for entry in shard.files)
+        assert (
+            f"{stage} {manifest.rows.rows_in} {manifest.rows.kept} 2 \N{EN DASH} {charts.byte_size(stored)}"
+            in words
+        )
+    assert "made before times were kept" in words
+    assert "embed from download" in text
+
+
+def test_no_digest_is_in_the_readers_way(tmp_path):
+    run = tables.tiny_run(tmp_path)
+    run.note(commands={"corgi run": "tiny.yaml plan.seed=3"})
+    facts = {
+        "shards": ["ab" * 16] * 16,
+        "autoencoder": "cd" * 16,
+        "packages": {"a": {"sha256": "ef" * 32, "file": "a.bin"}},
+    }
+    model_stage(run, "decoder", facts)
+    seen, _ = page(run).split("<summary>The resolved recipe</summary>")
+    words = words_of(seen.split("</style>")[1])
+    assert re.findall(r"\b[0-9a-f]{16,}\b", words.replace(run.facts["commit"], "")) == []
+    assert "a.bin" in words
+    assert "corgi run tiny.yaml plan.seed=3" in words
+    assert run.facts["commit"] in words  # once, where it says how to make the run again
+
+
+def test_a_grid_with_facts_is_a_table_of_captions_seeds_and_training_images(tmp_path):
+    run = tables.tiny_run(tmp_path)
+    row = {
+        "label": "TRAIN",
+        "meaning": "recall",
+        "caption": "a <fox>",
+        "credit": "Set, CC BY",
+        "seed": 12,
+        "nearest": ["ab" * 16],
+        "top": 0,
+    }
+    facts = {
+        "cell": 8,
+        "columns": ["true picture", "training picture nearest to it"],
+        "lefts": [0, 8],
+        "rows": [row],
+    }
+    model_stage(
+        run, "evaluate", grid=(".png", tables.png(16, 8)), grid_rows=(".json", json.dumps(facts).encode())
+    )
+    text = section(page(run), "evaluate")
+    words = words_of(text)
+    assert (
+        "TRAIN Recall. caption, seed true picture training picture nearest to it a &lt;fox&gt; seed 12 Set, CC BY"
+        in words
+    )
+    assert text.count("<img") == 2
+    assert 'alt="true picture: a &lt;fox&gt;"' in text
+    assert "abababab…" in words
+
+
+def test_figures_are_drawn_in_one_style_where_their_numbers_are_committed(tmp_path):
+    run = tables.tiny_run(tmp_path)
+    score = {
+        "space": "own",
+        "arm": "shifted",
+        "candidates": 1,
+        "sampler": "ddim",
+        "R@10": 0.5,
+        "two_sample_cosine": 0.2,
+    }
+    scores = [
+        {**score, "steps": steps, "seed": seed, "frechet": steps + seed}
+        for steps in (2, 8)
+        for seed in (0, 1)
+    ]
+    files = {"scores": (".json", json.dumps(scores).encode()), "plot_own": (".png", tables.png())}
+    model_stage(run, "comparison", **files)
+    text = section(page(run), "comparison")
+    assert "<img" not in text
+    assert text.count("<svg") == 3
+    assert "own: Frechet distance" in words_of(text)
+
+
+def test_intervals_of_an_evaluation_are_drawn(tmp_path):
+    run = tables.tiny_run(tmp_path)
+    told = {"similarity": 0.5, "similarity, low 95%": 0.25, "similarity, high 95%": 0.75, "R@5": 1.0}
+    metrics = {"pictures": {"TRAIN": {"own": {"from prior": told}}}}
+    model_stage(run, "evaluate", metrics=(".json", json.dumps(metrics).encode()))
+    words = words_of(section(page(run), "evaluate"))
+    assert "TRAIN, own, similarity mean, 95 % interval" in words
+    assert "from prior 0.500 (0.250 to 0.750)" in words

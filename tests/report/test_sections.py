@@ -7,7 +7,7 @@ from jinja2 import Environment, nodes
 
 from corgi.report.sections import Section
 
-DRAWN_INSIDE = {"bars", "chart_of", "numbers"}
+DRAWN_INSIDE = {"bars", "chart_of", "grid_of", "interval_chart", "numbers", "thumbnails"}
 
 
 def kinds(of: type[Section]) -> Iterator[type[Section]]:

@@ -1,0 +1,55 @@
+"""The commit of a whole stage: its manifest and its index over the newest version of every shard."""
+
+import time
+from collections.abc import Sequence
+
+from corgi.flow.code import code_digest, git_commit
+from corgi.flow.context import Context
+from corgi.settings.errors import StorageError
+from corgi.tables.manifest import RowCounts, ShardEntry, StageManifest
+from corgi.tables.stage_index import ListedShard
+from corgi.tables.store import ShardTask
+
+
+def run_and_close(context: Context) -> StageManifest:
+    """Run a stage and close it with the seconds that took."""
+    started = time.monotonic()
+    tasks = context.stage.run(context)
+    return close(context, tasks, time.monotonic() - started)
+
+
+def close(context: Context, tasks: Sequence[ShardTask], seconds: float | None = None) -> StageManifest:
+    """Publish a stage's manifest and index; `seconds` is how long its run took.
+
+    Raises:
+        StorageError: a shard is not committed.
+
+    """
+    paths = context.store.committed(context.stage.name, [task.key for task in tasks])
+    listed: list[ListedShard] = []
+    entries: list[ShardEntry] = []
+    rows = RowCounts(rows_in=0, kept=0)
+    for task in tasks:
+        if task.key not in paths:
+            raise StorageError(
+                f"{task.stage} ended without committing shard {task.shard}; other shards are safe; run the same command again"
+            )
+        shard = context.store.read_shard(paths[task.key])
+        listed.append(ListedShard.of(shard))
+        entries.append(ShardEntry.of(shard))
+        rows = rows + shard.rows
+    manifest = StageManifest(
+        stage=context.stage.name,
+        key=context.key,
+        version=context.stage.version,
+        code=code_digest(),
+        commit=git_commit(),
+        settings=context.settings,
+        inputs={name: found.path for name, found in context.inputs.items()},
+        shards=tuple(entries),
+        rows=rows,
+        parts=context.parts,
+        outside=context.outside,
+        seconds=None if seconds is None else round(seconds, 3),
+    )
+    return context.store.close(context.store.indexed(manifest, listed))
