@@ -39,7 +39,7 @@ ALL = {
     "embed": Benchmark("embed", 8, needs="a run of make demo"),
     "generate": Benchmark("generate", 4, needs="a run of make demo"),
     "overlap": Benchmark("overlap", 7, needs="a run of make demo"),
-    "serving": Benchmark("serving", 2, needs="a run of make demo"),
+    "serving": Benchmark("serving", 4, needs="a run of make demo"),
     "noise": Benchmark("noise", 1),
     "checkpoint": Benchmark("checkpoint", 6),
     "noise_levels": Benchmark("noise_levels", 3, needs="a run of make demo"),

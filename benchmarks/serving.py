@@ -1,10 +1,12 @@
 """How fast a served run answers: `python -m benchmarks.serving [RUN]`.
 
-From an opened page to the first picture, by the requests that the page makes; then 16 clients for a minute.
+From an opened page to the first picture, by the requests that the page makes; then 16 clients for a minute; then search over a
+million vectors of 512 dimensions on one thread (benchmarks/search_index.py).
 """
 
 import argparse
 import asyncio
+import json
 import re
 import subprocess
 import sys
@@ -32,6 +34,7 @@ def main(arguments: list[str]) -> int:
     run = parser.parse_args(arguments).run
     figures = Figures("serving", "torch", "fastapi", "uvicorn")
     asyncio.run(measure(run, figures))
+    measure_search(figures)
     figures.write()
     return 0
 
@@ -48,7 +51,19 @@ async def measure(run: str, figures: Figures) -> None:
         figures.add("serving/16_clients/errors", errors, "", "<=0")
         figures.add("serving/16_clients/median_wait", median(waits), "s")
         figures.add("serving/16_clients/largest_wait_over_median", max(waits) / median(waits), "x", "<=3")
-        figures.add("serving/16_clients/memory_growth", resident_mib(process) - before, "MiB")
+        figures.add("serving/16_clients/memory_growth", resident_mib(process) - before, "MiB", "<=256")
+
+
+def measure_search(figures: Figures) -> None:
+    """Search a million vectors in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.search_index"]
+    done = subprocess.run(command, cwd=HOME, stdout=subprocess.PIPE, text=True, check=True)
+    found = json.loads(done.stdout)
+    for name in ("any", "train"):
+        figures.add(f"serving/search_1m/median/{name}", found[f"median_ms/{name}"], "ms", "<=100")
+        figures.add(f"serving/search_1m/recall_at_10/{name}", found[f"recall/{name}"], "", ">=0.95")
+    figures.add("serving/search_1m/peak_memory", found["peak_mib"], "MiB", "<=1144")
+    figures.add("serving/search_1m/build", found["build_s"], "s")
 
 
 @asynccontextmanager

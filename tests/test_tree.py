@@ -84,6 +84,7 @@ COVERED_ELSEWHERE = {
     "corgi.serving.history": "serving/test_search.py",
     "corgi.serving.search_bodies": "serving/test_search.py",
     "corgi.serving.search_routes": "serving/test_search.py",
+    "corgi.serving.stages": "pipelines/test_stages.py",
     "corgi.serving.studio": "serving/test_app.py",
     "corgi.serving.uploads": "serving/test_app.py",
     "corgi.serving.wire": "serving/test_app.py",

@@ -38,6 +38,7 @@ COMMANDS = (
     Command("generate", "RUN CAPTION ...", "paint captions with a trained run", "generate"),
     Command("generate-tables", "RUN FILE", "paint a file of captions into Parquet tables", "generate_tables"),
     Command("score", "PAINTED REAL", "score a folder of painted pictures against real ones", "score"),
+    Command("index", "RUN", "make the search index of a run, for corgi serve --search", "index"),
     Command("serve", "RUN", "open the playground and the HTTP API of a trained run", "serve"),
     Command(
         "compare", "RECIPE", "compare shifted diffusion with its baselines on a recipe's data", "compare"

@@ -118,18 +118,17 @@ class EvaluateShards:
         if picture_judge is not None:
             metrics |= _judged_metrics(picture_judge, decoded)
             notes += judged_notes(picture_judge.network)
-        columns = COLUMNS_WITH_NEIGHBOURS if is_judged else COLUMNS
-        plates = {"grid": paint_grid(rows, columns, is_judged, num_seen)}
+        drawn = (rows, COLUMNS_WITH_NEIGHBOURS if is_judged else COLUMNS, is_judged, num_seen)
+        plates = {"grid": paint_grid(*drawn)}
         if settings.memorisation:
             sets = {label: found.painted for label, found in decoded.items()}
             metrics["memorisation"], plates["memorisation"] = measured.copy_search().report(sets)
             notes += COPY_NOTES
         metrics["notes"] = notes
-        facts = grid_facts(rows, columns, is_judged, num_seen)
         num_rows = len(measured.pictures.uid)
         with store.attempt(task) as attempt:
             attempt.write_bytes("metrics", ".json", json.dumps(metrics, indent=1).encode())
-            attempt.write_bytes("grid_rows", ".json", json.dumps(facts, indent=1).encode())
+            attempt.write_bytes("grid_rows", ".json", json.dumps(grid_facts(*drawn), indent=1).encode())
             for name, plate in plates.items():
                 attempt.write_bytes(name, ".png", png_bytes(plate))
             return attempt.commit(RowCounts(rows_in=num_rows, kept=num_rows))

@@ -1,9 +1,11 @@
-"""A run's image vectors in memory: the pictures nearest to a vector, among those of a split, domain, reason, kept or dropped."""
+"""A run's image vectors in memory: the pictures nearest to a vector, among those of a split, domain, reason, kept or dropped.
 
-import math
-from collections.abc import Iterator, Sequence
+Codes are held once, in faiss's own memory, into which they are read part by part.
+"""
+
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Self
 
 import faiss
@@ -11,18 +13,20 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Bool, Float, Int, Shaped
 
-from corgi.curation.domains import registered_domains
+from corgi.serving.codes import PROBED_LISTS, Codec
+from corgi.serving.index_stage import ROWS, codes_of, fitted, read_codec, rows_of_shard
+from corgi.serving.stages import Index
+from corgi.settings.errors import InputError
 from corgi.tables.arrow import pc
 from corgi.tables.embedded import EmbeddedShard, vectors_of
 from corgi.tables.run import Run
 from corgi.tables.schema import Split
 from corgi.tables.store import Store
 
-FLAT_ROWS = 200_000
-"""Rows up to which every vector is compared; beyond, vectors are kept as bytes in lists around centres (IVF)."""
-PROBED_LISTS = 64
-TRAINED_ON = 50
-"""Vectors per list that the centres are fitted on."""
+UNSTORED_ROWS = 200_000
+"""Rows up to which a server makes the index by itself at its start; beyond, `corgi index` makes it once."""
+FILTERS = ("split", "keep", "reason", "domain")
+"""Columns that rows are chosen by."""
 _ENCODINGS_KEPT = 256
 
 
@@ -39,6 +43,7 @@ class Where:
     """Registered domain of its URL."""
 
 
+ANY = Where()
 TRAINED = Where(split=Split.TRAIN.value, keep=True)
 """What models learned from."""
 
@@ -58,7 +63,7 @@ class Found:
 
 @dataclass(frozen=True, eq=False)
 class PictureIndex:
-    """Every embedded picture of a run: 2 bytes per number of a vector, 1 beyond FLAT_ROWS."""
+    """Every embedded picture of a run."""
 
     shards: tuple[EmbeddedShard, ...]
     rows: pa.Table
@@ -71,29 +76,35 @@ class PictureIndex:
 
     @classmethod
     def load(cls, run: Run) -> Self | None:
-        """Index a run's pictures; None if it has none.
+        """Return the index of a run's pictures, from what `corgi index` committed or made here; None if it has none.
 
         Raises:
-            InputError: the run has not completed download, embed and curate.
+            InputError: the run has not completed download, embed and curate, or is too large to index here.
 
         """
         shards = tuple(run.embedded())
-        parts = list(_read(shards))
-        if not sum(len(vectors) for _, vectors in parts):
+        parts = stored_parts(run, shards) or _made_parts(run, shards)
+        if parts is None:
             return None
-        rows = pa.concat_tables([table for table, _ in parts]).unify_dictionaries()
+        tables = parts.facts()
+        numbers = np.repeat(np.arange(len(tables), dtype=np.int32), [table.num_rows for table in tables])
+        index = parts.index([np.asarray(table["list"], np.int32) for table in tables])
+        rows = pa.concat_tables(tables).unify_dictionaries()
         uid = np.array(rows["uid"].to_pylist(), dtype="S32")
-        numbers = np.repeat(np.arange(len(parts)), [len(vectors) for _, vectors in parts])
-        index = indexed([vectors for _, vectors in parts])
-        return cls(shards, rows.drop_columns(["uid"]), uid, numbers, np.argsort(uid), index)
+        order = np.argsort(uid, kind="stable").astype(np.int32)
+        return cls(shards, rows.select(FILTERS), uid, numbers, order, index)
 
-    def search(self, vector: Float[np.ndarray, "dim"], number: int, where: Where = Where()) -> list[Found]:
+    def search(self, vector: Float[np.ndarray, "dim"], number: int, where: Where = ANY) -> list[Found]:
         """Return the rows of largest cosine to a unit vector, largest first."""
-        mask = self._mask(where)
-        number = min(number, int(mask.sum()))
+        chosen = None
+        if where == ANY:
+            number = min(number, len(self.uid))
+        else:
+            mask = self._mask(where)
+            number = min(number, int(mask.sum()))
+            chosen = faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little"))  # pyright: ignore[reportCallIssue]
         if number == 0:
             return []
-        chosen = faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little"))  # pyright: ignore[reportCallIssue]
         if isinstance(self.index, faiss.IndexIVF):
             parameters = faiss.SearchParametersIVF(sel=chosen, nprobe=PROBED_LISTS)  # pyright: ignore[reportCallIssue]
         else:
@@ -129,7 +140,7 @@ class PictureIndex:
 
     def _mask(self, where: Where) -> Bool[np.ndarray, "rows"]:
         mask = np.ones(len(self.uid), bool)
-        for name in ("split", "keep", "reason", "domain"):
+        for name in FILTERS:
             wanted = getattr(where, name)
             if wanted is not None:
                 equal = pc.fill_null(pc.equal(self.rows[name], wanted), False)
@@ -137,40 +148,69 @@ class PictureIndex:
         return mask
 
 
-def _read(shards: Sequence[EmbeddedShard]) -> Iterator[tuple[pa.Table, Float[np.ndarray, "rows dim"]]]:
-    """Yield what is known of each shard's pictures, and their vectors as half floats."""
-    for shard in shards:
-        images = _table(shard, "embed", "image_embeddings")
-        selection = _table(shard, "curate", "selection")
-        facts = _table(shard, "download", "images", ("uid", "url"))
-        if not images["uid"].equals(selection["uid"]) or not images["uid"].equals(facts["uid"]):
-            raise AssertionError(f"shard {shard.name}: tables do not hold the same rows")
-        domains = pa.array(registered_domains(facts["url"].to_pylist()), pa.string())
-        table = pa.table(
-            {
-                "uid": images["uid"],
-                "split": images["split"].combine_chunks().dictionary_encode(),
-                "keep": selection["keep"],
-                "reason": selection["reason"].combine_chunks().dictionary_encode(),
-                "domain": domains.dictionary_encode(),
-            }
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """The rows of an index part by part, so that no more than one is in memory beside the index."""
+
+    codec: Codec
+    read: Sequence[Callable[[list[str] | None], pa.Table]]
+    """Per part a function that reads columns of its `rows` table."""
+
+    def facts(self) -> list[pa.Table]:
+        """Return what rows are chosen by, texts that repeat as dictionaries."""
+        return [_as_dictionaries(read(["uid", *FILTERS, "list"])) for read in self.read]
+
+    def index(self, lists: Sequence[Int[np.ndarray, "rows"]]) -> faiss.Index:
+        """Return the index of all codes, given the list of each row by part."""
+        if len(self.codec.centres):
+            sizes = sum(np.bincount(part, minlength=len(self.codec.centres)) for part in lists)
+        else:
+            sizes = np.array([len(part) for part in lists])
+        codes = (codes_of(read(["code"])["code"]) for read in self.read)
+        return self.codec.index(np.asarray(sizes), zip(codes, lists, strict=True))
+
+
+def stored_parts(run: Run, shards: Sequence[EmbeddedShard]) -> Parts | None:
+    """Return what `corgi index` committed for exactly these tables; None if there is no such index."""
+    stages = run.stages()
+    closed = stages.get(Index.name)
+    if closed is None or any(closed.inputs[name] != stages[name].path for name in Index.inputs):
+        return None
+    codec, *parts = run.store.shards(closed)
+    if [part.shard for part in parts] != [shard.name for shard in shards]:
+        return None
+    return Parts(read_codec(run.store, codec), [partial(run.store.read, part, ROWS) for part in parts])
+
+
+def _made_parts(run: Run, shards: Sequence[EmbeddedShard]) -> Parts | None:
+    """Return the parts of a run without a committed index, computed as they are read; None if it has no image.
+
+    Raises:
+        InputError: there are too many images for that.
+
+    """
+    total = run.stages()["embed"].rows.kept
+    if total > UNSTORED_ROWS:
+        raise InputError(
+            f"{run.name} has {total:,} embedded images and no search index of them; nothing was changed; make it with: corgi index {run.folder}"
         )
-        yield table, vectors_of(images, "image").astype(np.float16)
+    if not total:
+        return None
+    codec = fitted(run.store, shards)
+    return Parts(codec, [partial(_made_part, shard, codec) for shard in shards])
 
 
-def indexed(parts: Sequence[Float[np.ndarray, "rows dim"]]) -> faiss.Index:
-    """Return an index of unit vectors by inner product."""
-    total, dim = sum(map(len, parts)), parts[0].shape[1]
-    if total <= FLAT_ROWS:
-        index = faiss.IndexScalarQuantizer(dim, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
-    else:
-        lists = 4 * math.isqrt(total)
-        index = faiss.index_factory(dim, f"IVF{lists},SQ8", faiss.METRIC_INNER_PRODUCT)
-        step = max(1, total // (TRAINED_ON * lists))
-        index.train(np.concatenate([part[::step] for part in parts]).astype(np.float32))  # pyright: ignore[reportCallIssue]
-    for part in parts:
-        index.add(part.astype(np.float32))  # pyright: ignore[reportCallIssue]
-    return index
+def _made_part(shard: EmbeddedShard, codec: Codec, columns: list[str] | None) -> pa.Table:
+    table = rows_of_shard(shard, codec)
+    return table if columns is None else table.select(columns)
+
+
+def _as_dictionaries(table: pa.Table) -> pa.Table:
+    """Return a table whose columns of repeating texts are dictionaries."""
+    for name in ("split", "reason", "domain"):
+        column = table[name].combine_chunks().dictionary_encode()
+        table = table.set_column(table.schema.get_field_index(name), name, column)
+    return table
 
 
 def _table(shard: EmbeddedShard, stage: str, name: str, columns: Sequence[str] | None = None) -> pa.Table:

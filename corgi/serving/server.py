@@ -1,6 +1,7 @@
 """The server's process: a loaded run, a bound address, uvicorn."""
 
 import socket
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from corgi.tables.run import Run
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _LEAST_TOKEN_CHARS = 16
 _EXAMPLES, _LONGEST_EXAMPLE_CHARS = 6, 40
-_CONNECTIONS = 512
+CONNECTIONS = 512
 """Connections at once; further ones are answered with 503 by uvicorn itself."""
 
 
@@ -91,7 +92,7 @@ def studio_of(serving: Serving) -> Studio:
     run = Run.open(serving.run)
     generator = load(serving.run)
     recipe = run.facts.get("recipe", {})
-    index = PictureIndex.load(run) if serving.nearest or serving.search else None
+    index = _index_of(run, serving)
     return Studio(
         run=run.name,
         side=generator.decoder.autoencoder.image_size,
@@ -103,6 +104,19 @@ def studio_of(serving: Serving) -> Studio:
         examples=_captions(run),
         max_waiting=serving.max_waiting,
     )
+
+
+def _index_of(run: Run, serving: Serving) -> PictureIndex | None:
+    """Return the index of the run's pictures; where only the nearest ones need it, a large run goes without and says so."""
+    if not (serving.nearest or serving.search):
+        return None
+    try:
+        return PictureIndex.load(run)
+    except InputError as error:
+        if serving.search:
+            raise
+        print(f"without nearest training pictures: {error}", file=sys.stderr, flush=True)
+        return None
 
 
 def _captions(run: Run) -> list[str]:
@@ -136,7 +150,7 @@ def serve(serving: Serving) -> None:
             app,
             log_level="warning",
             server_header=False,
-            limit_concurrency=_CONNECTIONS,
+            limit_concurrency=CONNECTIONS,
             timeout_graceful_shutdown=5,
         )
         uvicorn.Server(config).run(sockets=[listening])

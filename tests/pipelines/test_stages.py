@@ -21,7 +21,7 @@ from pipelines import full
 
 sys.modules.setdefault("full", full)  # as a script sees it
 
-from pipelines import compare  # noqa: E402 - imports full
+from pipelines import compare, index  # noqa: E402 - import full
 
 HOME = Path(__file__).resolve().parents[2]
 METHODS = ("run", "revise", "follow", "fingerprint", "parts", "cost", "side_by_side")
@@ -51,7 +51,7 @@ def recipe(request, tmp_path) -> Recipe:
     return recipe_of(tmp_path, request.param)
 
 
-@pytest.fixture(params=[full.stages, compare.stages], ids=["full", "compare"])
+@pytest.fixture(params=[full.stages, compare.stages, index.stages], ids=["full", "compare", "index"])
 def stages(request, recipe) -> list[Stage]:
     return request.param(recipe)
 

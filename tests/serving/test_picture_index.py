@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from corgi.serving import picture_index
 from corgi.serving.picture_index import TRAINED, PictureIndex, Where
 from corgi.tables.run import Run
 from corgi.tables.schema import Reason
@@ -85,22 +84,6 @@ def test_rows_of_every_picture_and_of_no_other_name(index, run):
     for name in ("", "0" * 32, "f" * 33, "../run.json", "ä" * 32):
         assert index.row_of(name) is None
         assert index.encoding(name) is None
-
-
-def test_beyond_the_flat_rows_recall_stays_high(monkeypatch):
-    """On vectors around centres, as embeddings of pictures are; unit Gaussian noise has no structure to find lists by."""
-    generator = np.random.default_rng(0)
-    centres = generator.normal(size=(50, 32))
-    rows = centres[generator.integers(50, size=20_000)] + 0.7 * generator.normal(size=(20_000, 32))
-    rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float16)
-    monkeypatch.setattr(picture_index, "FLAT_ROWS", 1000)
-    index = picture_index.indexed([rows[:9000], rows[9000:]])
-    queries = rows[::1000].astype(np.float32)
-    index.nprobe = picture_index.PROBED_LISTS  # pyright: ignore[reportAttributeAccessIssue]
-    found = index.search(queries, 10)[1]
-    true = np.argsort(-(queries @ rows.astype(np.float32).T), axis=1)[:, :10]
-    recall = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(found.tolist(), true.tolist(), strict=True)])
-    assert recall >= 0.95
 
 
 def test_a_run_without_pictures_has_no_index(tmp_path: Path):

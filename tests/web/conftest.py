@@ -54,6 +54,33 @@ def server(run: Path) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
+def indexed(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the run with what `corgi index` adds to it; files are linked, since none is ever changed."""
+    home = tmp_path_factory.mktemp("indexed")
+    for name in (run.name, "store"):
+        shutil.copytree(run.parent / name, home / "runs" / name, copy_function=_linked)
+    words = [sys.executable, "-m", "corgi.commands", "index", f"runs/{run.name}"]
+    done = subprocess.run(words, cwd=home, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return home / "runs" / run.name
+
+
+def _linked(source: str, target: str) -> str:
+    try:
+        os.link(source, target)
+    except OSError:  # another file system
+        shutil.copy2(source, target)
+    return target
+
+
+@pytest.fixture(scope="session")
+def searched(indexed: Path) -> Iterator[str]:
+    """The address of a server over the indexed run that also searches."""
+    with served(indexed, "--search") as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
 def browser():
     """Debian's Chromium, driven by playwright; no browser is downloaded."""
     from playwright.sync_api import sync_playwright

@@ -3,21 +3,12 @@
 # pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 # the extra `web` is installed by make test-web
 
-import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings
-
-from tests.web.conftest import served
 
 EXAMPLES = 25
 UNDECIDED = [schemathesis.checks.positive_data_acceptance]
 """A document cannot say which bytes are a picture, which uid is there, or how much work is too much."""
-
-
-@pytest.fixture(scope="module")
-def searched(run):
-    with served(run, "--search") as address:
-        yield address
 
 
 def test_every_operation_answers_as_its_document_says(searched):

@@ -1,0 +1,147 @@
+"""How the vectors of an index are kept: as half floats, as bytes, or as bytes in lists around centres (IVF), by their number."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Self
+
+import faiss
+import numpy as np
+from jaxtyping import Float, Int, UInt8
+
+HALF_ROWS = 200_000
+"""Rows up to which a number of a vector is a half float, 2 bytes; beyond, 1 byte."""
+FLAT_ROWS = 2_000_000
+"""Rows up to which every vector is compared; beyond, vectors are in lists, of which the nearest are read."""
+PROBED_LISTS = 64
+SAMPLED_ROWS = 200_000
+"""Vectors, at most, that the ranges of bytes and the centres are fitted on."""
+_SAMPLED_PER_LIST, _LEAST_PER_LIST = 50, 39
+_BEYOND = 0.1
+Vectors = Float[np.ndarray, "rows dim"]
+
+
+@dataclass(frozen=True, eq=False)
+class Codec:
+    """From vectors to codes.
+
+    `ranges` are the least value of each dimension, then the width of its range, for bytes; empty for half floats. `centres` are
+    those of the lists; none without.
+    """
+
+    dim: int
+    ranges: Float[np.ndarray, "numbers"]
+    centres: Float[np.ndarray, "lists dim"]
+
+    @classmethod
+    def fitted(cls, sample: Vectors, total: int) -> Self:
+        """Return the codec for `total` rows of which `sample` is a fair part."""
+        dim = sample.shape[1]
+        ranges, centres = np.empty(0, np.float32), np.empty((0, dim), np.float32)
+        if total > HALF_ROWS:
+            low, high = sample.min(axis=0), sample.max(axis=0)
+            beyond = _BEYOND * (
+                high - low
+            )  # vectors outside the sample reach a little further, and would be clipped
+            ranges = np.concatenate([low - beyond, high - low + 2 * beyond]).astype(np.float32)
+        if total > FLAT_ROWS:
+            lists = min(num_lists(total), max(1, len(sample) // _LEAST_PER_LIST))
+            kmeans = faiss.Kmeans(
+                dim, lists, niter=10, spherical=True, seed=0, max_points_per_centroid=_SAMPLED_PER_LIST
+            )
+            kmeans.train(np.ascontiguousarray(sample, np.float32))
+            centres = kmeans.centroids
+        return cls(dim, ranges, centres)
+
+    @property
+    def code_bytes(self) -> int:
+        """Return the bytes of one vector."""
+        return self.dim * (1 if len(self.ranges) else 2)
+
+    def encode(self, vectors: Vectors) -> UInt8[np.ndarray, "rows bytes"]:
+        """Return the codes of unit vectors."""
+        if not len(self.ranges):
+            return np.ascontiguousarray(vectors, np.float16).view(np.uint8)
+        if not len(vectors):
+            return np.empty((0, self.code_bytes), np.uint8)
+        return self._quantizer().compute_codes(np.ascontiguousarray(vectors, np.float32))  # pyright: ignore[reportCallIssue]
+
+    def decode(self, codes: UInt8[np.ndarray, "rows bytes"]) -> Vectors:
+        """Return the vectors that codes stand for."""
+        if not len(self.ranges):
+            return np.ascontiguousarray(codes).view(np.float16).astype(np.float32)
+        return self._quantizer().decode(np.ascontiguousarray(codes))  # pyright: ignore[reportCallIssue]
+
+    def lists_of(self, vectors: Vectors) -> Int[np.ndarray, "rows"]:
+        """Return the list of each vector; -1 without lists."""
+        if not len(self.centres):
+            return np.full(len(vectors), -1, np.int32)
+        return self._lists().assign(np.ascontiguousarray(vectors, np.float32), 1)[:, 0].astype(np.int32)  # pyright: ignore[reportCallIssue]
+
+    def index(
+        self,
+        sizes: Int[np.ndarray, "lists"],
+        parts: Iterable[tuple[UInt8[np.ndarray, "rows bytes"], Int[np.ndarray, "rows"]]],
+    ) -> faiss.Index:
+        """Return the index of all parts, given as codes and lists; memory is taken once, for exactly as many rows as `sizes` says.
+
+        `sizes` are rows per list, or the rows of all parts where there are no lists.
+        """
+        return self._in_lists(sizes, parts) if len(self.centres) else self._flat(int(sizes.sum()), parts)
+
+    def _flat(self, total: int, parts: Iterable[tuple[np.ndarray, np.ndarray]]) -> faiss.Index:
+        index: Any = faiss.IndexScalarQuantizer(self.dim, self._kind, faiss.METRIC_INNER_PRODUCT)
+        self._restore(index.sq)
+        index.is_trained = True
+        index.codes.resize(total * self.code_bytes)
+        index.ntotal = total
+        held = faiss.rev_swig_ptr(index.codes.data(), total * self.code_bytes).reshape(total, self.code_bytes)
+        row = 0
+        for codes, _ in parts:
+            held[row : row + len(codes)] = codes
+            row += len(codes)
+        return index
+
+    def _in_lists(self, sizes: np.ndarray, parts: Iterable[tuple[np.ndarray, np.ndarray]]) -> faiss.Index:
+        lists = self._lists()
+        index: Any = faiss.IndexIVFScalarQuantizer(
+            lists, self.dim, len(self.centres), self._kind, faiss.METRIC_INNER_PRODUCT, False
+        )
+        index.own_fields = True
+        lists.this.disown()  # the index frees it
+        self._restore(index.sq)
+        index.is_trained = True
+        for number, size in enumerate(
+            sizes.tolist()
+        ):  # a vector that shrinks keeps its memory: adding takes none
+            index.invlists.resize(number, size)
+            index.invlists.resize(number, 0)
+        row = 0
+        for codes, chosen in parts:
+            rows, lists_of = self.decode(codes), np.ascontiguousarray(chosen, np.int64)
+            index.add_core(len(rows), faiss.swig_ptr(rows), None, faiss.swig_ptr(lists_of))
+            row += len(rows)
+        return index
+
+    @property
+    def _kind(self) -> int:
+        return faiss.ScalarQuantizer.QT_8bit if len(self.ranges) else faiss.ScalarQuantizer.QT_fp16
+
+    def _quantizer(self) -> Any:
+        quantizer = faiss.ScalarQuantizer(self.dim, self._kind)
+        self._restore(quantizer)
+        return quantizer
+
+    def _restore(self, quantizer: Any) -> None:
+        if len(self.ranges):
+            faiss.copy_array_to_vector(np.ascontiguousarray(self.ranges, np.float32), quantizer.trained)
+
+    def _lists(self) -> Any:
+        lists = faiss.IndexFlatIP(self.dim)
+        lists.add(np.ascontiguousarray(self.centres, np.float32))  # pyright: ignore[reportCallIssue]
+        return lists
+
+
+def num_lists(total: int) -> int:
+    """Return the number of lists for a number of rows."""
+    return 4 * math.isqrt(total)

@@ -1,0 +1,135 @@
+"""The index stage: the codes of all vectors, made shard by shard on Ray, so that a server only has to read them."""
+
+# pyright: reportMissingTypeStubs=false
+# pyarrow and faiss have no types
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+from jaxtyping import UInt8
+from safetensors.numpy import load_file, save
+
+from corgi.curation.domains import registered_domains
+from corgi.flow.context import Context
+from corgi.flow.shards import Pool, make_pending
+from corgi.serving.codes import HALF_ROWS, SAMPLED_ROWS, Codec
+from corgi.tables.embedded import EmbeddedShard, embedded_set, vectors_of
+from corgi.tables.manifest import RowCounts, ShardManifest
+from corgi.tables.store import ShardTask, Store
+from corgi.tables.vectors import tower_widths
+
+CODEC, ROWS = "codec", "rows"
+INPUTS = ("download", "embed", "curate")
+
+
+def run(context: Context) -> list[ShardTask]:
+    """Commit the shard `codec`, then one `rows` table per shard of embed."""
+    pool = Pool(context.recipe.pack.num_actors, context.recipe.pack.cpus_per_actor)
+    codec = context.task(CODEC)
+    make_pending(context, CodecShards, [codec], Pool(), "index, codec")
+    made = context.store.read_shard(context.store.committed(codec.stage, [codec.key])[codec.key])
+    shards = {name: {entry.shard: entry for entry in context.entries(name)} for name in INPUTS}
+    tasks = [
+        context.task(shard, inputs={**{name: [shards[name][shard]] for name in INPUTS}, CODEC: [made]})
+        for shard in shards["embed"]
+    ]
+    make_pending(context, IndexShards, tasks, pool, "index")
+    return [codec, *tasks]
+
+
+class CodecShards:
+    """Fit the codec on a part of all vectors, in one actor."""
+
+    def make(self, task: ShardTask) -> ShardManifest:
+        """Commit `codec`."""
+        store = Store(task.root)
+        shards = embedded_set(
+            store, {name: [store.read_shard(path) for path in task.inputs[name]] for name in INPUTS}
+        )
+        codec = fitted(store, shards)
+        data = save({"ranges": codec.ranges, "centres": codec.centres, "dim": np.array([codec.dim])})
+        with store.attempt(task) as attempt:
+            attempt.write_bytes(CODEC, ".safetensors", data)
+            facts = {"bytes per vector": codec.code_bytes, "lists": len(codec.centres)}
+            return attempt.commit(RowCounts(rows_in=0, kept=0), facts)
+
+
+class IndexShards:
+    """Ray Data actor: encodes the rows of one shard per call."""
+
+    def make(self, task: ShardTask) -> ShardManifest:
+        """Commit `rows`."""
+        store = Store(task.root)
+        paths = {name: task.inputs[name][0] for name in INPUTS}
+        shard = EmbeddedShard(task.root, task.shard, paths["embed"], paths["curate"], paths["download"])
+        table = rows_of_shard(shard, read_codec(store, store.read_shard(task.inputs[CODEC][0])))
+        with store.attempt(task) as attempt:
+            attempt.write_table(ROWS, table)
+            return attempt.commit(RowCounts(rows_in=table.num_rows, kept=table.num_rows))
+
+
+def read_codec(store: Store, shard: ShardManifest) -> Codec:
+    """Return the codec that a shard holds."""
+    arrays = load_file(store.path(shard, CODEC))
+    return Codec(int(arrays["dim"][0]), arrays["ranges"], arrays["centres"])
+
+
+def fitted(store: Store, shards: Sequence[EmbeddedShard]) -> Codec:
+    """Return the codec for the vectors of all shards; none is read where there are too few for more than half floats."""
+    manifests = [store.read_shard(shard.embed) for shard in shards]
+    total = sum(manifest.rows.kept for manifest in manifests)
+    if total <= HALF_ROWS:
+        dim = sum(tower_widths(store.schema(manifests[0], "image_embeddings")).values())
+        return Codec(dim, np.empty(0, np.float32), np.empty((0, dim), np.float32))
+    step = max(1, total // SAMPLED_ROWS)
+    parts = [
+        vectors_of(store.read(manifest, "image_embeddings"), "image")[::step].astype(np.float16)
+        for manifest in manifests
+    ]
+    return Codec.fitted(np.concatenate(parts).astype(np.float32), total)
+
+
+def rows_of_shard(shard: EmbeddedShard, codec: Codec) -> pa.Table:
+    """Return what search keeps of each embedded image of a shard, in the table's order.
+
+    Raises:
+        AssertionError: the shard's tables do not hold the same rows.
+
+    """
+    store = Store(shard.root)
+    images = store.read(store.read_shard(shard.embed), "image_embeddings")
+    selection = store.read(store.read_shard(shard.curate), "selection", ["uid", "keep", "reason"])
+    facts = shard.facts(["uid", "url"])
+    if not images["uid"].equals(selection["uid"]) or not images["uid"].equals(facts["uid"]):
+        raise AssertionError(f"shard {shard.name}: tables do not hold the same rows")
+    vectors = vectors_of(images, "image")
+    return pa.table(
+        {
+            "uid": images["uid"],
+            "split": images["split"],
+            "keep": selection["keep"],
+            "reason": selection["reason"],
+            "domain": pa.array(registered_domains(facts["url"].to_pylist()), pa.string()),
+            "list": pa.array(codec.lists_of(vectors), pa.int32()),
+            "code": _binary(codec.encode(vectors)),
+        }
+    )
+
+
+def _binary(codes: UInt8[np.ndarray, "rows bytes"]) -> pa.Array:
+    kind = pa.binary(codes.shape[1])
+    return pa.FixedSizeBinaryArray.from_buffers(kind, len(codes), [None, pa.py_buffer(codes.tobytes())])
+
+
+def codes_of(column: pa.ChunkedArray) -> UInt8[np.ndarray, "rows bytes"]:
+    """Return a column of codes as an array."""
+    width = column.type.byte_width
+    parts = [
+        np.frombuffer(chunk.buffers()[1], np.uint8).reshape(-1, width)[
+            chunk.offset : chunk.offset + len(chunk)
+        ]
+        for chunk in column.chunks
+        if len(chunk)
+    ]
+    return np.concatenate(parts) if parts else np.empty((0, width), np.uint8)
