@@ -25,6 +25,14 @@ _RAISED = re.compile(rf"^{re.escape(errors.__name__)}\.(\w+): (.*)$", re.MULTILI
 FREE_CPUS = 1.0
 """Left to tasks of the driver and to short stages while two are at work."""
 _OF_COMMAND = "CORGI_RAY_OF_COMMAND"
+_ON_LOOPBACK = {
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    "GLOO_SOCKET_IFNAME": "lo",
+    "NCCL_SOCKET_IFNAME": "lo",
+}
+"""Environment in which a Ray of one machine, and the trainings on it, listen on 127.0.0.1. Ray documents the first variable for
+Windows and macOS and reads it everywhere: the node's own address becomes 127.0.0.1, and every server of a node with that address
+is bound to it. What still listens elsewhere is in docs/run.md."""
 _HOME = str(Path(__file__).resolve().parents[2])
 
 
@@ -35,7 +43,11 @@ def is_submitted() -> bool:
 
 def is_of_this_command() -> bool:
     """Return whether Ray was started by this command for itself, or by the command that started this process."""
-    return not os.environ.get("RAY_ADDRESS") or os.environ.get(_OF_COMMAND) == "1"
+    return _starts_ray() or os.environ.get(_OF_COMMAND) == "1"
+
+
+def _starts_ray() -> bool:
+    return os.environ.get("RAY_ADDRESS", "") in ("", "local")
 
 
 def shared() -> dict[str, str]:
@@ -140,6 +152,8 @@ def connect(recipe: Recipe) -> None:
     """
     if is_in_process():
         return
+    if is_of_this_command():
+        os.environ |= _ON_LOOPBACK  # before Ray is imported: it reads its variable then
     import ray
 
     if ray.is_initialized():
@@ -151,7 +165,7 @@ def connect(recipe: Recipe) -> None:
         "configure_logging": True,
     }
     try:
-        if os.environ.get("RAY_ADDRESS"):
+        if not _starts_ray():
             ray.init(**quiet)
         else:
             os.environ["PYTHONPATH"] = os.pathsep.join([_HOME, *filter(None, [os.environ.get("PYTHONPATH")])])

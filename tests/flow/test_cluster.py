@@ -1,5 +1,9 @@
 """What a worker raised is told as the user's own error: its class, its one line."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 from corgi.flow.cluster import cause, connect
@@ -74,3 +78,37 @@ def test_a_cluster_that_is_not_there_is_one_line(monkeypatch):
     ) as found:
         connect(RECIPE)
     assert "\n" not in str(found.value)
+
+
+LISTENERS = """
+import os, subprocess, sys
+from corgi.flow.cluster import connect, shared
+from corgi.settings.recipe import Recipe
+connect(Recipe(name="tests", cluster={"num_cpus": 4}))
+import psutil, ray
+ray.get(ray.remote(lambda: 0).remote())  # a worker listens too
+for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
+    for socket in process.net_connections("tcp"):
+        if socket.status == psutil.CONN_LISTEN:
+            print("listens", socket.laddr.ip, process.name())
+joins = "import ray; ray.init(); print('joined', int(ray.cluster_resources()['CPU']))"
+subprocess.run([sys.executable, "-c", joins], env={**os.environ, **shared()}, check=True)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("address", [None, "local"])
+def test_a_ray_of_one_machine_listens_on_loopback_only_and_the_command_s_other_processes_join_it(
+    address: str | None,
+) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    environment |= {"RAY_ADDRESS": address} if address else {}
+    done = subprocess.run(
+        [sys.executable, "-c", LISTENERS], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    lines = done.stdout.splitlines()
+    assert "joined 4" in lines
+    found = [line.split()[1:] for line in lines if line.startswith("listens")]
+    assert {"gcs_server", "raylet"} <= {name for _, name in found}
+    assert {address for address, _ in found} <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}, found

@@ -30,6 +30,15 @@ except Exception:
     pass
 """
 
+CONNECTS = """
+import socket, sys
+try:
+    socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=3).close()
+    print("OPEN")
+except OSError:
+    pass
+"""
+
 
 @dataclass(frozen=True)
 class Listener:
@@ -84,3 +93,8 @@ def called(host: Host, target: str, port: int, method: str) -> str:
 def fetched(host: Host, target: str, port: int, path: str) -> str:
     """Return what an HTTP request without a token is given; nothing if it is refused, or no HTTP is spoken there."""
     return host.run("python", "-c", FETCHES, target, str(port), path).stdout
+
+
+def is_open(host: Host, target: str, port: int) -> bool:
+    """Return whether a host is let through to a port of another."""
+    return "OPEN" in host.run("python", "-c", CONNECTS, target, str(port)).stdout
