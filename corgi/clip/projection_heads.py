@@ -18,7 +18,7 @@ from corgi.feeding.rows import vector_moments
 from corgi.settings.clip import TowerSettings
 from corgi.statistics.retrieval import recall
 from corgi.tables.schema import Split
-from corgi.training.ranks import rank, world_size
+from corgi.training.ranks import own_rows, rank, rows_of_all, world_size
 
 IMAGE_FEATURES = 1280
 TEXT_FEATURES = 384
@@ -79,6 +79,7 @@ class HeadsObjective:
         mean, std = vector_moments(self.rows(), "image")
         self.mean = torch.from_numpy(mean).float()
         self.scale = torch.from_numpy(std).float() + SCALE_FLOOR
+        self._val: tuple[np.ndarray, np.ndarray] | None = None
 
     def standardised(self, image: Tensor) -> Float[Tensor, "batch 1280"]:
         """Return image features in units of their spread on train, so that no few channels decide."""
@@ -114,14 +115,17 @@ class HeadsObjective:
 
     @torch.no_grad()
     def evaluate(self, model: nn.Module) -> dict[str, float]:
-        """Return retrieval among the val pictures, one per group; empty if there are none."""
-        rows = FeatureRows(self.root, self.features, Split.VAL)
-        images, texts = one_a_group(rows)
-        if not len(images):
-            return {}
-        image, text = (torch.from_numpy(values).to(self.mean.device) for values in (images, texts))
+        """Return retrieval among the val pictures, one per group; empty if there are none. Each rank embeds its share of them."""
+        if self._val is None:
+            self._val = one_a_group(FeatureRows(self.root, self.features, Split.VAL))
+        own = own_rows(len(self._val[0]))
+        image, text = (
+            torch.from_numpy(values[own.start : own.stop]).to(self.mean.device) for values in self._val
+        )
         image, text, _ = model(self.standardised(image), text.float())
-        return {f"val/{name}": value for name, value in retrieval_figures(image, text).items()}
+        image, text = rows_of_all(image), rows_of_all(text)
+        figures = retrieval_figures(image, text) if len(image) else {}
+        return {f"val/{name}": value for name, value in figures.items()}
 
 
 def dropped(
@@ -136,10 +140,15 @@ def dropped(
 
 
 def one_a_group(rows: FeatureRows) -> tuple[Float[np.ndarray, "n d"], Float[np.ndarray, "n e"]]:
-    """Return image and first caption features of the first picture of each group, in shard order."""
+    """Return image and first caption features of the first picture of each group, in shard order, `MAX_VAL_PAIRS` at most.
+
+    No further unit is read once there are as many.
+    """
     seen: set[str] = set()
     images, texts = [np.empty((0, IMAGE_FEATURES), np.float16)], [np.empty((0, TEXT_FEATURES), np.float16)]
-    for unit in range(len(rows.counts)):
+    for unit, count in enumerate(rows.counts):
+        if not count or len(seen) == MAX_VAL_PAIRS:
+            continue
         fresh = []
         for row, group in enumerate(rows.groups(unit)):
             if group not in seen and len(seen) < MAX_VAL_PAIRS:

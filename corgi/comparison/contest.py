@@ -1,6 +1,7 @@
 """The contest stage: every arm trained in every space with every seed, many trainings in one worker group."""
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from itertools import product
 from typing import TypedDict
 
@@ -15,12 +16,13 @@ from corgi.diffusion.choice import ClusterChoice
 from corgi.diffusion.schedule import Schedule
 from corgi.diffusion.shifted import ShiftedDiffusion
 from corgi.feeding.noise import Noise
-from corgi.feeding.rows import PriorRows, embedded_shards
+from corgi.feeding.rows import PriorRows, listed_shards
 from corgi.flow.cluster import connect
 from corgi.flow.context import Context
 from corgi.models.device import given_device
 from corgi.models.text_prior import TextPrior
 from corgi.settings.compare import CompareSettings, SpaceName
+from corgi.tables.embedded import EmbeddedShard
 from corgi.tables.manifest import RowCounts
 from corgi.tables.schema import Split
 from corgi.tables.store import ShardTask, Store
@@ -70,7 +72,8 @@ def _training(context: Context, task: ShardTask) -> Training:
         objective=OnePassObjective if arm.one_pass else ArmObjective,
         arguments={
             "root": task.root,
-            "inputs": {name: list(paths) for name, paths in task.inputs.items()},
+            "stages": {name: context.inputs[name].path for name in ("embed", "curate")},
+            "space": task.inputs["spaces"][0],
             "contestant": task.payload,
             "settings": settings.model_dump(mode="json"),
         },
@@ -93,23 +96,34 @@ class ArmObjective(PriorObjective):
     """The prior's objective for one arm in one space: rows moved into the space, (mu, Sigma) by the arm."""
 
     def __init__(
-        self, root: str, inputs: dict[str, list[str]], contestant: Contestant, settings: Mapping[str, object]
+        self,
+        root: str,
+        stages: Mapping[str, str],
+        space: str,
+        contestant: Contestant,
+        settings: Mapping[str, object],
     ) -> None:
-        """Open the tables of a task; arguments are JSON."""
+        """Open a space by its shard's path; the stages `embed` and `curate` are opened by theirs when rows are asked for.
+
+        Arguments are JSON.
+        """
         self.compare = CompareSettings.model_validate(settings)
         self.space = Space(contestant["space"], self.compare.offset)
         self.arm: Baseline = BASELINES[contestant["arm"]]
         self.settings = prior_settings(self.arm, self.compare)
         self.variant, self.states = "shifted", None
-        self.shards = embedded_shards(root, inputs)
+        self.root, self.stages = root, stages
         store = Store(root)
-        statistics = load_tensors(
-            store.path(store.read_shard(inputs["spaces"][0]), "statistics").read_bytes()
-        )
+        statistics = load_tensors(store.path(store.read_shard(space), "statistics").read_bytes())
         self.table = table_of(self.arm, statistics)
         self.choice = ClusterChoice(self.arm.choice, scale=scale_of(self.arm, statistics))
         schedule = Schedule.named(self.settings.schedule, self.settings.num_timesteps)
         self.process = ShiftedDiffusion(self.table, schedule)
+
+    @cached_property
+    def shards(self) -> list[EmbeddedShard]:
+        """Return the shards of the embedded set."""
+        return listed_shards(self.root, self.stages)
 
     def split(self, split: Split) -> SpaceRows:
         """Return a split's rows in this arm's space."""

@@ -68,8 +68,10 @@ class ScoreShards:
         space = contestant["space"]
         if space not in self._judges:
             self._judges[space] = judge(store, task.inputs, Space(space, compare.offset), settings)
-        inputs = {name: list(task.inputs[name]) for name in ("embed", "curate", "spaces")}
-        objective = ArmObjective(task.root, inputs, contestant, compare.model_dump(mode="json"))
+        statistics, values = task.inputs["spaces"][0], compare.model_dump(mode="json")
+        objective = ArmObjective(
+            task.root, {}, statistics, contestant, values
+        )  # whose rows are not asked for
         prior = objective.prior(load_tensors(store.path(trained, "prior").read_bytes()))
         rows = [
             {**contestant, **self._judges[space].score(prior, sampling)}

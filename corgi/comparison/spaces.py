@@ -1,7 +1,7 @@
 """The spaces stage: the embeddings as they are or off centre, and the statistics each arm takes its (mu, Sigma) from."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +10,7 @@ from safetensors.numpy import save as save_tensors
 
 from corgi.comparison.arms import cluster_counts, low_rank_counts
 from corgi.feeding.feed import Rows, first_rows
-from corgi.feeding.rows import PriorRows, embedded_shards
+from corgi.feeding.rows import PriorRows, listed_shards
 from corgi.flow.context import Context
 from corgi.flow.shards import Pool, make_pending
 from corgi.settings.compare import CompareSettings, SpaceName
@@ -82,18 +82,23 @@ def run(context: Context) -> list[ShardTask]:
     """Commit `statistics` of every space."""
     settings: CompareSettings = context.recipe.compare
     tasks = [context.task(name, {"space": name}) for name in settings.spaces]
-    make_pending(context, SpaceShards, tasks, Pool(settings.num_actors), "spaces")
+    arguments = {"stages": {name: context.inputs[name].path for name in ("embed", "curate")}}
+    make_pending(context, SpaceShards, tasks, Pool(settings.num_actors), "spaces", arguments)
     return tasks
 
 
 class SpaceShards:
     """Fit the statistics of one space in one call."""
 
+    def __init__(self, stages: Mapping[str, str]) -> None:
+        """Take the paths of the manifests of `embed` and `curate`."""
+        self.stages = stages
+
     def make(self, task: ShardTask) -> ShardManifest:
         """Commit statistics.safetensors and facts.json of the task's space."""
         settings = CompareSettings.model_validate(task.settings["compare"])
         space = Space(task.payload["space"], settings.offset)
-        shards = embedded_shards(task.root, task.inputs)
+        shards = listed_shards(task.root, self.stages)
         train = _whole(SpaceRows(PriorRows(shards, Split.TRAIN), space), settings.max_fit_rows)
         held_out = _whole(SpaceRows(PriorRows(shards, Split.TEST), space), settings.max_fit_rows)
         arrays, facts = statistics(train, held_out, settings)

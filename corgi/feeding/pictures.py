@@ -3,7 +3,9 @@
 # pyright: reportMissingTypeStubs=false, reportUnknownArgumentType=false, reportUnknownMemberType=false, reportUnknownParameterType=false, reportUnknownVariableType=false
 # pyarrow has no types
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Self
 
 import numpy as np
 import pyarrow as pa
@@ -14,32 +16,66 @@ from PIL import Image
 from torch import Tensor
 
 from corgi.imaging.decode import decode_stored
+from corgi.tables.manifest import Listing
 from corgi.tables.schema import Split
 from corgi.tables.split_counts import of_facts
+from corgi.tables.stage_index import ListedShard
 from corgi.tables.store import Store
 
 UNIT_PICTURES = 1024
 """Pictures per unit: part of a shard, since a whole one of 10,000 pictures of 256 px would hold 2 GB once decoded."""
 
 
+class PictureSet:
+    """The kept pictures of a run, opened by the indexes of download and curate; no manifest of a shard is opened."""
+
+    def __init__(
+        self, store: Store, images: Iterable[ListedShard], selections: Iterable[ListedShard]
+    ) -> None:
+        """Take the shards as their stages' indexes list them; pictures and selections are matched by name."""
+        self.store = store
+        by_name = {shard.shard: shard for shard in selections}
+        pairs = [(shard, by_name[shard.shard]) for shard in images]
+        self._counts = [of_facts(selection.facts) for _, selection in pairs]
+        self._shards = [
+            (replace(shard, facts={}), replace(selection, facts={})) for shard, selection in pairs
+        ]
+
+    @classmethod
+    def open(cls, root: str, stages: Mapping[str, str]) -> Self:
+        """Open the stages `download` and `curate` by the paths of their manifests."""
+        store = Store(root)
+        images, selections = (
+            store.each_listed(store.read_stage(stages[name])) for name in ("download", "curate")
+        )
+        return cls(store, images, selections)
+
+    def __len__(self) -> int:
+        """Return the number of shards."""
+        return len(self._shards)
+
+    def num_kept(self, split: Split) -> list[int]:
+        """Return the kept pictures of each shard by the facts of its selection; those of 0.1, which has none, are counted."""
+        return [
+            self.kept(shard, split, []).num_rows if told is None else told[split].images
+            for shard, told in enumerate(self._counts)
+        ]
+
+    def kept(self, shard: int, split: Split, columns: Sequence[str]) -> pa.Table:
+        """Return uid, split and further columns of the kept pictures of a shard that are of a split."""
+        kept = kept_pictures(self.store, *self._shards[shard], columns)
+        return kept.filter(pc.field("split") == split.value)
+
+
 class PictureRows:
     """Kept pictures of a split, in the order of their tables."""
 
-    def __init__(
-        self,
-        root: str,
-        images: Sequence[str],
-        selections: Sequence[str],
-        split: Split,
-        side: int,
-    ) -> None:
-        """Take the manifest paths of `download` and `curate` in one order, and each shard's count."""
-        self._store, self._split, self._side = Store(root), split, side
-        self._shards = list(zip(images, selections, strict=True))
+    def __init__(self, pictures: PictureSet, split: Split, side: int) -> None:
+        """Cut each shard's pictures into units; they are read and decoded when a unit is loaded."""
+        self._pictures, self._split, self._side = pictures, split, side
         self._units: list[tuple[int, int]] = []
         self.counts: list[int] = []
-        for shard in range(len(self._shards)):
-            num_rows = self._num_kept(shard)
+        for shard, num_rows in enumerate(pictures.num_kept(split)):
             for first in range(0, num_rows, UNIT_PICTURES):
                 self._units.append((shard, first))
                 self.counts.append(min(UNIT_PICTURES, num_rows - first))
@@ -47,24 +83,14 @@ class PictureRows:
     def load(self, unit: int) -> dict[str, np.ndarray]:
         """Return `picture` [n, 3, side, side], bytes."""
         shard, first = self._units[unit]
-        encoded = self._kept(shard, ["image"])["image"].slice(first, UNIT_PICTURES)
+        encoded = self._pictures.kept(shard, self._split, ["image"])["image"].slice(first, UNIT_PICTURES)
         return {"picture": (square_pictures(encoded, self._side) * 255).round().to(torch.uint8).numpy()}
 
-    def _num_kept(self, shard: int) -> int:
-        """Return a shard's rows by the facts of its selection; those of 0.1, which has none, are counted."""
-        told = of_facts(self._store.read_shard(self._shards[shard][1]).facts)
-        return self._kept(shard, []).num_rows if told is None else told[self._split].images
 
-    def _kept(self, shard: int, columns: list[str]) -> pa.Table:
-        images, selection = self._shards[shard]
-        kept = kept_pictures(self._store, images, selection, columns)
-        return kept.filter(pc.field("split") == self._split.value)
-
-
-def kept_pictures(store: Store, images: str, selection: str, columns: Sequence[str]) -> pa.Table:
-    """Return uid, split and further columns of the pictures of a shard that the selection keeps; both are manifest paths."""
-    chosen = store.read(store.read_shard(selection), "selection", ["uid", "keep"])
-    table = store.read(store.read_shard(images), "images", ["uid", "split", *columns])
+def kept_pictures(store: Store, images: Listing, selection: Listing, columns: Sequence[str]) -> pa.Table:
+    """Return uid, split and further columns of the pictures of a shard that the selection keeps."""
+    chosen = store.read(selection, "selection", ["uid", "keep"])
+    table = store.read(images, "images", ["uid", "split", *columns])
     return table.filter(pc.field("uid").isin(chosen.filter(chosen["keep"])["uid"].combine_chunks()))
 
 

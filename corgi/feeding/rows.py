@@ -11,6 +11,7 @@ from corgi.feeding.feed import Rows
 from corgi.models.neighbours import Neighbours
 from corgi.tables.embedded import EmbeddedShard, rows_of, vectors_of
 from corgi.tables.schema import Split
+from corgi.tables.split_counts import of_facts
 from corgi.tables.store import Store
 from corgi.tables.vectors import matrix
 
@@ -19,6 +20,16 @@ def embedded_shards(root: str, inputs: Mapping[str, Sequence[str]]) -> list[Embe
     """Return the shards of a task's `embed` and `curate` inputs, which are manifest paths."""
     paths = zip(inputs["embed"], inputs["curate"], strict=True)
     return [EmbeddedShard(root, str(unit), *pair) for unit, pair in enumerate(paths)]
+
+
+def listed_shards(root: str, stages: Mapping[str, str]) -> list[EmbeddedShard]:
+    """Return the shards of the stages `embed` and `curate`, given by their manifests' paths, from the stages' indexes."""
+    store = Store(root)
+    listed = [store.each_listed(store.read_stage(stages[name])) for name in ("embed", "curate")]
+    return [
+        EmbeddedShard(root, str(unit), embed.path, curate.path, counted=of_facts(curate.facts))
+        for unit, (embed, curate) in enumerate(zip(*listed, strict=True))
+    ]
 
 
 class PriorRows:

@@ -42,7 +42,7 @@ class EncodeShards:
     def make(self, task: ShardTask) -> ShardManifest:
         """Commit a `latents` table, its rows and row groups those of the training table."""
         store = Store(task.root)
-        images, selection = task.inputs["download"][0], task.inputs["curate"][0]
+        images, selection = (store.read_shard(task.inputs[name][0]) for name in ("download", "curate"))
         kept = kept_pictures(store, images, selection, ["image", "width", "height"])
         kept = kept.take(pa.array(in_order(kept["split"].to_pylist())))
         flat = encoded(self.autoencoder, kept["image"].to_pylist(), self.settings)

@@ -1,12 +1,11 @@
 """The linear space: principal components of the train pictures, fitted by one worker."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
-import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
-from corgi.feeding.pictures import UNIT_PICTURES, kept_pictures, square_pictures
+from corgi.feeding.pictures import UNIT_PICTURES, PictureSet, square_pictures
 from corgi.flow.cluster import connect
 from corgi.flow.context import Context
 from corgi.flow.demand import Demand
@@ -36,13 +35,13 @@ def commit_linear(context: Context, task: ShardTask) -> None:
     """
     settings: AutoencoderSettings = context.recipe.autoencoder
     connect(context.recipe)
-    images, selections = ([entry.path for entry in context.entries(name)] for name in ("download", "curate"))
+    stages = {name: context.inputs[name].path for name in ("download", "curate")}
     memory = fit_bytes(settings, context.inputs["curate"].rows.kept)
     if not is_in_process():
         reservations = ("autoencoder.max_fit_rows", "autoencoder.cpus_per_actor")
         check_room(Demand("autoencoder", 1, settings.cpus_per_actor, 0.0, "", reservations, memory))
     calls = Tasks(memory, settings.cpus_per_actor)
-    fit = calls.start(fit_and_commit, task, images, selections, settings.model_dump(mode="json"))
+    fit = calls.start(fit_and_commit, task, stages, settings.model_dump(mode="json"))
     values_of([fit], "autoencoder fit")
 
 
@@ -52,14 +51,12 @@ def fit_bytes(settings: AutoencoderSettings, num_pictures: int) -> int:
     return _PROCESS_BYTES + rows * 3 * settings.image_size**2 * (1 + 4 + 4)
 
 
-def fit_and_commit(
-    task: ShardTask, images: Sequence[str], selections: Sequence[str], values: Mapping[str, object]
-) -> None:
-    """Fit the components on the train pictures of the shards at these manifests, and commit the shard `model`."""
+def fit_and_commit(task: ShardTask, stages: Mapping[str, str], values: Mapping[str, object]) -> None:
+    """Fit the components on the train pictures of the stages at these manifests, and commit the shard `model`."""
     settings = AutoencoderSettings.model_validate(values)
     store = Store(task.root)
     torch.set_num_threads(max(1, int(settings.cpus_per_actor)))
-    pictures = torch.cat(_train_pictures(store, images, selections, settings))
+    pictures = torch.cat(_train_pictures(PictureSet.open(task.root, stages), settings))
     generator = torch.Generator().manual_seed(settings.seed)
     chosen = torch.randperm(len(pictures), generator=generator)[: settings.max_fit_rows].sort().values
     measured = pictures[chosen[:_MEASURED_PICTURES]] / 255
@@ -76,14 +73,11 @@ def fit_and_commit(
         attempt.commit(RowCounts(rows_in=len(chosen), kept=len(chosen)), facts=facts)
 
 
-def _train_pictures(
-    store: Store, images: Sequence[str], selections: Sequence[str], settings: AutoencoderSettings
-) -> list[Tensor]:
+def _train_pictures(pictures: PictureSet, settings: AutoencoderSettings) -> list[Tensor]:
     """Return pictures as bytes, shard by shard, until there are enough."""
     loaded: list[Tensor] = []
-    for pair in zip(images, selections, strict=True):
-        kept = kept_pictures(store, *pair, ["image"])
-        train = kept.filter(pc.field("split") == Split.TRAIN.value)
+    for shard in range(len(pictures)):
+        train = pictures.kept(shard, Split.TRAIN, ["image"])
         for first in range(0, train.num_rows, UNIT_PICTURES):
             squares = square_pictures(train["image"].slice(first, UNIT_PICTURES), settings.image_size)
             loaded.append((squares * 255).round().to(torch.uint8))

@@ -1,16 +1,16 @@
 """The training of the latent spaces kl and vq: L1 and perceptual loss of pictures that an autoencoder gives back."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from corgi.feeding.feed import first_rows
+from corgi.feeding.feed import rows_between
 from corgi.feeding.noise import Noise
-from corgi.feeding.pictures import PictureRows
+from corgi.feeding.pictures import PictureRows, PictureSet
 from corgi.latents.codebook_training import START_PICTURES, CodebookTraining
 from corgi.latents.tower_features import tower_features
 from corgi.models.adversary import (
@@ -30,6 +30,7 @@ from corgi.settings.models import AutoencoderSettings, QuantiserSettings
 from corgi.statistics.frechet import frechet_distance
 from corgi.tables.schema import Split
 from corgi.tracking.tracked_run import Shown
+from corgi.training.ranks import own_rows, rows_of_all
 
 LATENT = 0
 """Draw of a training sample: the noise on its latents."""
@@ -44,14 +45,16 @@ class AutoencoderObjective:
     def __init__(
         self,
         root: str,
-        images: Sequence[str],
-        selections: Sequence[str],
+        stages: Mapping[str, str],
         settings: Mapping[str, object],
         tower: Mapping[str, object] | None,
     ) -> None:
-        """Open the tables of a task and load the tower of the perceptual loss, None without one; arguments are JSON."""
+        """Open the stages `download` and `curate` by their manifests' paths, and load the tower of the perceptual loss.
+
+        `tower` is None without one; arguments are JSON.
+        """
         self.settings = AutoencoderSettings.model_validate(settings)
-        self._tables = (root, tuple(images), tuple(selections))
+        self._pictures = PictureSet.open(root, stages)
         self.features: Features | None = None
         if tower is not None:
             num_maps = self.settings.conv.perceptual_stages
@@ -74,8 +77,7 @@ class AutoencoderObjective:
 
     def rows(self, split: Split = Split.TRAIN) -> PictureRows:
         """Return the kept pictures of a split."""
-        root, images, selections = self._tables
-        return PictureRows(root, images, selections, split, self.settings.image_size)
+        return PictureRows(self._pictures, split, self.settings.image_size)
 
     def loss(
         self, model: nn.Module, batch: dict[str, Tensor], noise: Noise
@@ -104,39 +106,28 @@ class AutoencoderObjective:
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         """Return figures on val without noise: loss, PSNR (dB), distance of features, rFID and the codebook's use; empty without val rows.
 
-        rFID is the Frechet distance between the tower's pooled features of pictures and of what comes back.
+        Each rank measures its share of the pictures. rFID is the Frechet distance between the tower's pooled features of pictures
+        and of what comes back.
         """
-        model = codec_of(model)
-        pooled: list[tuple[Tensor, Tensor]] = []
-        sums = {"l1": 0.0, "perceptual": 0.0, "psnr": 0.0}
-        codes: list[Tensor] = []
-        count = 0
-        for pictures in self._val(MAX_VAL_PICTURES):
-            latents = model.eval().encode(pictures)
-            made = model.decode(latents)
-            l1, perceptual = self._terms(made, pictures)
-            found = {"l1": l1, "perceptual": perceptual, "psnr": psnr(made.clamp(0, 1), pictures).mean()}
-            sums = {name: total + float(found[name]) * len(pictures) for name, total in sums.items()}
-            count += len(pictures)
-            if self.features is not None:
-                pooled.append((self.features.pooled(pictures), self.features.pooled(made.clamp(0, 1))))
-            if model.quantiser is not None:
-                codes.append(model.quantiser.codes(latents).flatten())
+        codec, num_rows = codec_of(model).eval(), sum(self.rows(Split.VAL).counts)
+        own = own_rows(min(MAX_VAL_PICTURES, num_rows))
+        parts = [self._measured(codec, pictures) for pictures in self._val(own)]
+        whole = {name: rows_of_all(_joined(parts, name)) for name in self._measures(codec)}
+        count = len(whole["l1"])
         if not count:
             return {}
-        figures = {name: total / count for name, total in sums.items()}
+        figures = {name: float(whole[name].double().mean()) for name in ("l1", "perceptual", "psnr")}
         figures["loss"] = figures["l1"] + self.settings.conv.perceptual_weight * figures["perceptual"]
-        if count > 1 and pooled:
-            real, back = (torch.cat(part).cpu().numpy() for part in zip(*pooled, strict=True))
-            figures["rfid"] = frechet_distance(real, back)
-        if model.quantiser is not None:
-            figures["code_use"] = code_use(torch.cat(codes), model.quantiser.num_codes)
+        if count > 1 and self.features is not None:
+            figures["rfid"] = frechet_distance(*(whole[name].cpu().numpy() for name in ("real", "back")))
+        if codec.quantiser is not None:
+            figures["code_use"] = code_use(whole["codes"].flatten(), codec.quantiser.num_codes)
         return figures
 
     @torch.no_grad()
     def show(self, model: nn.Module) -> Shown:
         """Return a grid: val pictures, and below them what the autoencoder gives back."""
-        shown = next(self._val(SHOWN_PICTURES), None)
+        shown = next(self._val(range(SHOWN_PICTURES)), None)
         if shown is None:
             return Shown()
         model = codec_of(model)
@@ -156,7 +147,7 @@ class AutoencoderObjective:
     @torch.no_grad()
     def _first_latents(self, codec: ConvCodec) -> Tensor:
         """Return the latents of the first train pictures, the same on every worker."""
-        loaded = first_rows(self.rows(), START_PICTURES)["picture"][:START_PICTURES]
+        loaded = rows_between(self.rows(), range(START_PICTURES))["picture"]
         pictures = unit_range(torch.from_numpy(loaded).to(self.device))
         return codec.encode(pictures.to(next(codec.parameters()).dtype))
 
@@ -179,11 +170,35 @@ class AutoencoderObjective:
             return torch.zeros(len(noise.positions), *shape, device=noise.positions.device)
         return self.settings.conv.latent_noise * noise.normal(shape, LATENT)
 
-    def _val(self, limit: int) -> Iterator[Tensor]:
-        loaded = first_rows(self.rows(Split.VAL), limit).get("picture", np.zeros((0, 3, 1, 1), np.uint8))
-        for first in range(0, min(limit, len(loaded)), VAL_BATCH):
-            part = torch.from_numpy(loaded[first : min(first + VAL_BATCH, limit)])
-            yield unit_range(part.to(self.device))
+    def _measures(self, codec: ConvCodec) -> list[str]:
+        """Return the names of what is measured of each picture."""
+        pooled = ["real", "back"] if self.features is not None else []
+        return ["l1", "perceptual", "psnr", *pooled, *(["codes"] if codec.quantiser is not None else [])]
+
+    def _measured(self, codec: ConvCodec, pictures: Tensor) -> dict[str, Tensor]:
+        """Return what is measured of each picture, a row each."""
+        latents = codec.encode(pictures)
+        made = codec.decode(latents)
+        l1, shown = (made - pictures).abs().flatten(1).mean(1), made.clamp(0, 1)
+        found = {"l1": l1, "perceptual": torch.zeros_like(l1), "psnr": psnr(shown, pictures)}
+        if self.features is not None:
+            found["perceptual"] = feature_distance(self.features, made, pictures)
+            found |= {"real": self.features.pooled(pictures), "back": self.features.pooled(shown)}
+        if codec.quantiser is not None:
+            found["codes"] = codec.quantiser.codes(latents).flatten(1)
+        return found
+
+    def _val(self, wanted: range) -> Iterator[Tensor]:
+        """Yield some of the val pictures, a batch at a time."""
+        loaded = rows_between(self.rows(Split.VAL), wanted).get("picture", ())
+        for first in range(0, len(loaded), VAL_BATCH):
+            yield unit_range(torch.from_numpy(loaded[first : first + VAL_BATCH]).to(self.device))
+
+
+def _joined(parts: list[dict[str, Tensor]], name: str) -> Tensor:
+    """Return the rows of all batches; none where there is no batch."""
+    kind = torch.int64 if name == "codes" else torch.float32
+    return torch.cat([part[name] for part in parts]) if parts else torch.zeros(0, dtype=kind)
 
 
 def codec_of(model: nn.Module) -> ConvCodec:

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from corgi.feeding.feed import first_rows
-from corgi.feeding.pictures import PictureRows
+from corgi.feeding.pictures import PictureRows, PictureSet
 from corgi.latents.objective import MAX_VAL_PICTURES, SHOWN_PICTURES, conv_config, pairs, psnr, unit_range
 from corgi.latents.pretrained import read_pretrained
 from corgi.models.adversary import codec_state
@@ -42,8 +42,11 @@ class Trained:
 class SpatialModel:
     """Ray Data actor that makes the shard `model`."""
 
-    def __init__(self, settings: Mapping[str, object], trained: Trained | None) -> None:
-        """Take the autoencoder section as JSON, and what the training of its codec left, if it has one."""
+    def __init__(
+        self, stages: Mapping[str, str], settings: Mapping[str, object], trained: Trained | None
+    ) -> None:
+        """Take the paths of the manifests of `download` and `curate`, the autoencoder section as JSON, and what a training left."""
+        self.stages = stages
         self.settings = AutoencoderSettings.model_validate(settings)
         self.trained = trained
         torch.set_num_threads(max(1, int(self.settings.cpus_per_actor)))
@@ -58,7 +61,8 @@ class SpatialModel:
         store, device = Store(task.root), given_device()
         codec, config = self._codec()
         autoencoder = SpatialAutoencoder(codec, self.settings.image_size).to(device).eval()
-        rows = {split: self._rows(task, split) for split in (Split.TRAIN, Split.VAL)}
+        pictures, side = PictureSet.open(task.root, self.stages), self.settings.image_size
+        rows = {split: PictureRows(pictures, split, side) for split in (Split.TRAIN, Split.VAL)}
         if self.settings.kind != "pretrained" or self.settings.pretrained.standardise:
             autoencoder.measure(self._batches(rows[Split.TRAIN], MOMENT_PICTURES, device))
         num_rows = sum(rows[Split.TRAIN].counts)
@@ -106,10 +110,6 @@ class SpatialModel:
             "latent_scale": _rounded(autoencoder.scale),
             **({} if self.trained is None else self.trained.facts),
         }
-
-    def _rows(self, task: ShardTask, split: Split) -> PictureRows:
-        images, selections = task.inputs["download"], task.inputs["curate"]
-        return PictureRows(task.root, images, selections, split, self.settings.image_size)
 
     def _batches(self, rows: PictureRows, limit: int, device: torch.device) -> Iterator[Tensor]:
         loaded = first_rows(rows, limit).get("picture", ())

@@ -1,10 +1,9 @@
 """The autoencoder stage: makes the decoder's space from train pictures and writes every kept picture's latent."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from corgi.clip.references import model_shard, tower_refs
-from corgi.feeding.pictures import PictureRows
+from corgi.feeding.pictures import PictureSet
 from corgi.flow import screen
 from corgi.flow.context import Context
 from corgi.flow.shards import Pool, make_pending
@@ -17,7 +16,7 @@ from corgi.names import TRAINED_SPACES
 from corgi.settings.models import AutoencoderSettings
 from corgi.tables.schema import Split
 from corgi.tables.store import ShardTask
-from corgi.training.data_checks import check_picture_rows, check_val_rows
+from corgi.training.data_checks import check_pictures, check_val
 from corgi.training.trainer import final_facts, final_weights, train
 from corgi.training.training import Training
 
@@ -31,14 +30,14 @@ def run(context: Context) -> list[ShardTask]:
         make_model(context, model)
     fitted = context.store.shard(model.stage, model.key)
     assert fitted is not None
-    selections = {manifest.shard: manifest for manifest in context.shards("curate")}
+    selections = {entry.shard: entry for entry in context.entries("curate")}
     tasks = [
         context.task(
             images.shard,
             {"model": fitted.digest, "path": fitted.path},
             {"download": [images], "curate": [selections[images.shard]]},
         )
-        for images in context.shards("download")
+        for images in context.entries("download")
     ]
     arguments = {"root": context.store.location, "model": fitted.path, "settings": _json(settings)}
     if make_pending(context, EncodeShards, tasks, _pool(settings), "latents", arguments):
@@ -54,18 +53,20 @@ def _commit_spatial(context: Context, model: ShardTask) -> None:
             autoencoder cannot be used.
 
     """
-    settings = context.recipe.autoencoder
-    check_picture_rows(PictureRows(model.root, *_tables(model), Split.TRAIN, settings.image_size))
-    trained = _trained(context, model) if settings.kind in TRAINED_SPACES else None
-    arguments = {"settings": _json(settings), "trained": trained}
+    settings, stages = context.recipe.autoencoder, _stages(context)
+    pictures = PictureSet.open(model.root, stages)
+    check_pictures(sum(pictures.num_kept(Split.TRAIN)))
+    trained = None
+    if settings.kind in TRAINED_SPACES:
+        check_val(sum(pictures.num_kept(Split.VAL)), settings.training)
+        trained = _trained(context, model)
+    arguments = {"stages": stages, "settings": _json(settings), "trained": trained}
     make_pending(context, SpatialModel, [model], _pool(settings), "autoencoder", arguments)
 
 
 def _trained(context: Context, model: ShardTask) -> Trained:
     """Train the codec and return what `SpatialModel` needs of the training."""
     settings, training = context.recipe.autoencoder, _training(context, model)
-    val = PictureRows(model.root, *_tables(model), Split.VAL, settings.image_size)
-    check_val_rows(val, settings.training)
     train([training], context.recipe)
     facts = final_facts(training)
     check_code_use(facts["val"], settings.quantiser)
@@ -74,15 +75,13 @@ def _trained(context: Context, model: ShardTask) -> Trained:
 
 def _training(context: Context, model: ShardTask) -> Training:
     settings = context.recipe.autoencoder
-    images, selections = _tables(model)
     return Training(
         name="autoencoder",
         folder=str(context.work_folder(model) / "autoencoder"),
         objective=AutoencoderObjective,
         arguments={
             "root": model.root,
-            "images": list(images),
-            "selections": list(selections),
+            "stages": _stages(context),
             "settings": settings.model_dump(mode="json"),
             "tower": _tower(context),
         },
@@ -93,9 +92,9 @@ def _training(context: Context, model: ShardTask) -> Training:
     )
 
 
-def _tables(task: ShardTask) -> tuple[Sequence[str], Sequence[str]]:
-    """Return the manifest paths of the pictures and of the selections, in one order."""
-    return task.inputs["download"], task.inputs["curate"]
+def _stages(context: Context) -> dict[str, str]:
+    """Return the paths of the manifests of the pictures and of the selections."""
+    return {name: context.inputs[name].path for name in ("download", "curate")}
 
 
 def _tower(context: Context) -> dict[str, object] | None:

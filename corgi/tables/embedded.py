@@ -30,6 +30,8 @@ class EmbeddedShard:
     embed: str
     curate: str
     download: str = ""
+    counted: Mapping[str, SplitCount] | None = None
+    """The rows of each split as the selection's facts hold them, where they were read from its stage's index."""
 
     def images(self, split: Split | None = None, columns: Sequence[str] | None = None) -> pa.Table:
         """Return the image embeddings of the kept pictures of a split (None: of all), in the table's order.
@@ -56,7 +58,7 @@ class EmbeddedShard:
 
     def counts(self) -> dict[str, SplitCount]:
         """Return the rows of each split by the facts of the selection; the tables of one of 0.1, which has none, are counted."""
-        told = of_facts(Store(self.root).read_shard(self.curate).facts)
+        told = self.counted or of_facts(Store(self.root).read_shard(self.curate).facts)
         if told is not None:
             return told
         images = self._read(self.embed, "image_embeddings", ["uid", "split"])

@@ -39,16 +39,6 @@ def check_captioned_rows(packed: PackedSet, rows: CaptionedRows) -> None:
     )
 
 
-def check_picture_rows(rows: Rows) -> None:
-    """Check that an autoencoder has pictures to learn from.
-
-    Raises:
-        InputError: there is no row.
-
-    """
-    check_pictures(sum(rows.counts))
-
-
 def check_pictures(num_train: int) -> None:
     """Check that there are pictures to learn from.
 

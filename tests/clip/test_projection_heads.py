@@ -1,12 +1,23 @@
 """The heads' objective: draws, dropout, retrieval, and the same layers as open_clip's."""
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 
-from corgi.clip.features import frozen_model
-from corgi.clip.projection_heads import Heads, dropped, retrieval_figures
+from corgi.clip import projection_heads
+from corgi.clip.features import FeatureRows, frozen_model
+from corgi.clip.projection_heads import Heads, HeadsObjective, dropped, retrieval_figures
+from corgi.clip.vectors import column
 from corgi.feeding.noise import Noise
 from corgi.settings.clip import TowerSettings
+from corgi.tables.run import Run
+from corgi.tables.schema import Split
+from corgi.tables.store import Store
+from corgi.training.network_cost import IMAGE_FEATURES, TEXT_FEATURES
+from tests.support.shared_ranks import on_each_rank
+from tests.support.tables import Output, Picture, commit_stage, tiny_run
 
 
 @pytest.mark.law
@@ -32,6 +43,55 @@ def test_retrieval_is_measured_both_ways() -> None:
     one_way = retrieval_figures(eye, torch.cat([eye[:1], eye[:1], eye[2:]]))
     assert one_way["text_to_image_r@1"] == 7 / 8
     assert one_way["image_to_text_r@1"] == 6 / 8
+
+
+def features_of(run: Run) -> list[str]:
+    """Commit frozen features of each picture and of one caption; return the manifests' paths."""
+    rng, outputs = np.random.default_rng(0), dict[str, Output]()
+    for shard in run.shards("download"):
+        images = run.store.read(shard, "images", ["uid", "split", "group"])
+        tables = {"pictures": (images, IMAGE_FEATURES), "captions": (images.select(["uid"]), TEXT_FEATURES)}
+        outputs[shard.shard] = Output(
+            shard.rows,
+            {
+                name: table.append_column("feature", column(rng.standard_normal((table.num_rows, width))))
+                for name, (table, width) in tables.items()
+            },
+        )
+    commit_stage(run, "tower", outputs, ["download"])
+    return [shard.path for shard in run.shards("tower")]
+
+
+def test_each_worker_embeds_its_share_of_val_which_is_read_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pictures = [Picture(f"http://p.test/{n}", split="val" if n % 2 else "train") for n in range(40)]
+    run = tiny_run(tmp_path, pictures)
+    settings = TowerSettings(embed_dim=8).model_dump(mode="json")
+    made = HeadsObjective(str(tmp_path), features_of(run), settings)
+    torch.manual_seed(0)
+    model = made.model().eval()
+    alone = made.evaluate(model)
+    assert alone["val/pairs"] == 20
+    monkeypatch.setattr(Store, "read", lambda *_: pytest.fail("val was read again"))
+    shares: list[int] = []
+    model.register_forward_hook(lambda module, inputs, output: shares.append(len(inputs[0])))
+    for figures in on_each_rank(3, lambda: made.evaluate(model)):
+        assert figures == alone
+    assert sorted(shares) == [6, 7, 7]
+
+
+def test_val_is_read_until_there_are_enough_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pictures = [Picture(f"http://p.test/{n}", split="val") for n in range(40)]
+    run = tiny_run(tmp_path, pictures, num_shards=4)
+    rows = FeatureRows(str(tmp_path), features_of(run), Split.VAL)
+    monkeypatch.setattr(projection_heads, "MAX_VAL_PAIRS", rows.counts[0] + 1)
+    loaded: list[int] = []
+    load = rows.load
+    monkeypatch.setattr(rows, "load", lambda unit: (loaded.append(unit), load(unit))[1])
+    images, texts = projection_heads.one_a_group(rows)
+    assert len(images) == len(texts) == rows.counts[0] + 1
+    assert loaded == [0, 1]
 
 
 def test_heads_compute_what_the_assembled_open_clip_model_computes() -> None:

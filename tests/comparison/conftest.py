@@ -8,7 +8,7 @@ from safetensors.numpy import save as save_tensors
 from corgi.baselines import ARMS, BASELINES
 from corgi.comparison.contest import ArmObjective, Contestant, OnePassObjective
 from corgi.comparison.spaces import Space, SpaceRows, statistics
-from corgi.feeding.rows import PriorRows, embedded_shards
+from corgi.feeding.rows import PriorRows, listed_shards
 from corgi.settings.compare import CompareSettings
 from corgi.tables.manifest import RowCounts
 from corgi.tables.schema import Split
@@ -25,8 +25,8 @@ def found() -> dict[str, torch.Tensor]:
 @pytest.fixture
 def objective_of(tmp_path):
     run = tiny_run(tmp_path)
-    inputs = {stage: [shard.path for shard in run.shards(stage)] for stage in ("embed", "curate")}
-    shards = embedded_shards(str(run.store.root.parent), inputs)
+    stages = {stage: run.stages()[stage].path for stage in ("embed", "curate")}
+    shards = listed_shards(str(run.store.root.parent), stages)
     space = Space("off_centre", SETTINGS.offset)
     rows = SpaceRows(PriorRows(shards, Split.TRAIN), space)
     train = {
@@ -36,11 +36,13 @@ def objective_of(tmp_path):
     arrays, _ = statistics(train, train, SETTINGS)
     files = {"statistics": (".safetensors", save_tensors(arrays))}
     commit_stage(run, "spaces", {"off_centre": Output(RowCounts(rows_in=1, kept=1), files=files)}, ["embed"])
-    inputs["spaces"] = [run.shards("spaces")[0].path]
+    [fitted] = run.shards("spaces")
 
     def make(arm: str) -> ArmObjective:
         kind = OnePassObjective if BASELINES[arm].one_pass else ArmObjective
         contestant: Contestant = {"space": "off_centre", "arm": arm, "seed": 0}
-        return kind(str(run.store.root.parent), inputs, contestant, SETTINGS.model_dump(mode="json"))
+        return kind(
+            str(run.store.root.parent), stages, fitted.path, contestant, SETTINGS.model_dump(mode="json")
+        )
 
     return make

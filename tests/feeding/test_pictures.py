@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from corgi.feeding import pictures as feeding
-from corgi.feeding.pictures import PictureRows, square, square_pictures
+from corgi.feeding.pictures import PictureRows, PictureSet, square, square_pictures
 from corgi.tables.schema import Split
 from tests.support.tables import tiny_run
 
@@ -46,8 +46,8 @@ def test_rows_are_the_kept_pictures_of_the_split(
     """Units are part of a shard, so that what a lane holds decoded does not grow with the shard."""
     monkeypatch.setattr(feeding, "UNIT_PICTURES", 3)
     run = tiny_run(tmp_path)
-    images, selections = ([shard.path for shard in run.shards(stage)] for stage in ("download", "curate"))
-    rows = PictureRows(str(tmp_path), images, selections, split, 8)
+    stages = {stage: run.stages()[stage].path for stage in ("download", "curate")}
+    rows = PictureRows(PictureSet.open(str(tmp_path), stages), split, 8)
     expected: list[torch.Tensor] = []
     for shard, selection in zip(run.shards("download"), run.shards("curate"), strict=True):
         keep = {row["uid"] for row in run.store.read(selection, "selection").to_pylist() if row["keep"]}

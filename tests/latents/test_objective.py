@@ -35,6 +35,8 @@ from corgi.settings.errors import InputError
 from corgi.settings.models import AutoencoderSettings
 from corgi.statistics.frechet import frechet_distance
 from corgi.tables.run import Run
+from corgi.tables.schema import Split
+from tests.support.shared_ranks import on_each_rank
 from tests.support.tables import tiny_run
 from tests.support.tiny_towers import tiny_tower
 
@@ -55,10 +57,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 def objective(run: Run, folder: Path | None = None, kind: str = "kl", **changes: Any) -> AutoencoderObjective:
     """Return the objective over a run; a folder for a tower makes the loss perceptual."""
     settings = AutoencoderSettings.model_validate({**SETTINGS, "kind": kind, **changes})
-    images, selections = ([shard.path for shard in run.shards(stage)] for stage in ("download", "curate"))
+    stages = {stage: run.stages()[stage].path for stage in ("download", "curate")}
     tower = None if folder is None else tiny_tower(folder, "timm").model_dump(mode="json")
     root = str(run.store.root.parent)
-    return AutoencoderObjective(root, images, selections, settings.model_dump(mode="json"), tower)
+    return AutoencoderObjective(root, stages, settings.model_dump(mode="json"), tower)
 
 
 def batch_of(made: AutoencoderObjective) -> dict[str, torch.Tensor]:
@@ -115,6 +117,23 @@ def test_val_figures_repeat_themselves_and_a_grid_shows_both(run: Run, tmp_path:
     grid = made.show(model).pictures["reconstructions"]
     assert grid.shape[0] == 2 * SIDE
     assert grid.dtype == np.uint8
+
+
+@pytest.mark.parametrize("workers", [2, 7])
+def test_what_is_measured_on_val_does_not_depend_on_the_number_of_workers(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    """Also with more workers than pictures."""
+    made = objective(run, tmp_path, "vq", quantiser={"levels": [3, 2], "min_code_use": 0})
+    torch.manual_seed(0)
+    model, seen = made.model(), list[int]()
+    assert sum(made.rows(Split.VAL).counts) < 7
+    alone = made.evaluate(model)
+    encode = codec_of(model).encode
+    monkeypatch.setattr(model, "encode", lambda pictures: (seen.append(len(pictures)), encode(pictures))[1])
+    for figures in on_each_rank(workers, lambda: made.evaluate(model)):
+        assert figures == pytest.approx(alone, rel=1e-5)
+    assert sum(seen) == sum(made.rows(Split.VAL).counts)
 
 
 def test_rfid_is_that_of_the_towers_pooled_features(run: Run, tmp_path: Path) -> None:

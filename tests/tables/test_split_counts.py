@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from corgi.feeding.pictures import PictureRows
-from corgi.feeding.rows import PriorRows, embedded_shards
+from corgi.feeding.pictures import PictureRows, PictureSet
+from corgi.feeding.rows import PriorRows, listed_shards
 from corgi.tables.embedded import EmbeddedShard
 from corgi.tables.run import Run
 from corgi.tables.schema import Reason, Split
@@ -35,27 +35,31 @@ def test_counts_are_those_of_the_rows_that_readers_see(tmp_path, counted):
             assert shard.counts()[split] == SplitCount(images, captioned)
 
 
-def test_rows_are_counted_without_opening_a_table(tmp_path, monkeypatch):
+def test_rows_are_counted_without_opening_a_table_or_a_manifest_of_a_shard(tmp_path, monkeypatch):
     run = finished(tmp_path, counted=True)
-    paths = {stage: [m.path for m in run.shards(stage)] for stage in ("download", "embed", "curate")}
+    stages = {stage: run.stages()[stage].path for stage in ("download", "embed", "curate")}
     root = str(run.store.root.parent)
 
     def opened(*args: object) -> None:
-        raise AssertionError("a table was opened")
+        raise AssertionError("a table or a manifest of a shard was opened")
 
     monkeypatch.setattr(Store, "read", opened)
+    monkeypatch.setattr(Store, "read_shard", opened)
     expected = len(TRAIN) - len(DROPPED)
-    pictures = PictureRows(root, paths["download"], paths["curate"], Split.TRAIN, 8)
+    pictures = PictureRows(PictureSet.open(root, stages), Split.TRAIN, 8)
     assert sum(pictures.counts) == expected
     learned = {p.url for p in TRAIN if any(kind == "full" for _, kind in p.captions)} - DROPPED - WITHHELD
-    assert sum(PriorRows(embedded_shards(root, paths), Split.TRAIN).counts) == len(learned)
+    assert sum(PriorRows(listed_shards(root, stages), Split.TRAIN).counts) == len(learned)
 
 
 def test_pictures_of_a_selection_without_counts_are_counted(tmp_path):
     run = finished(tmp_path, counted=False)
-    images, selections = ([m.path for m in run.shards(stage)] for stage in ("download", "curate"))
-    rows = PictureRows(str(run.store.root.parent), images, selections, Split.TRAIN, 8)
+    stages = {stage: run.stages()[stage].path for stage in ("download", "embed", "curate")}
+    root = str(run.store.root.parent)
+    rows = PictureRows(PictureSet.open(root, stages), Split.TRAIN, 8)
     assert sum(rows.counts) == len(TRAIN) - len(DROPPED)
+    captioned = PriorRows(listed_shards(root, stages), Split.VAL)
+    assert sum(captioned.counts) == sum(p.split == "val" for p in PICTURES)
 
 
 def test_facts_give_back_the_counts():

@@ -17,7 +17,7 @@ from corgi.tables.run import Run
 from corgi.tables.schema import Split
 from corgi.training.data_checks import (
     check_captioned_rows,
-    check_picture_rows,
+    check_pictures,
     check_pictures_differ,
     check_spread,
     check_val_rows,
@@ -59,10 +59,10 @@ def test_nothing_to_learn_from_is_one_line_that_says_what_is_missing(tmp_path, c
     assert "\n" not in str(caught.value)
     rows = LatentRows(packed, run.store.listed(_latents(run)), Split.TRAIN)
     if split == "train":
-        check_picture_rows(rows)
+        check_pictures(sum(rows.counts))
     else:
         with pytest.raises(InputError, match=told):
-            check_picture_rows(rows)
+            check_pictures(sum(rows.counts))
 
 
 def test_captions_that_the_selection_keeps_back_are_named(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ The same at bf16: tests/chaos/training/test_bare.py.
 """
 
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,11 @@ from corgi.training.checkpoint import Checkpoints, final_facts
 from corgi.training.loop import train_loop
 from corgi.training.ranks import own_rows, rank, world_size
 from corgi.training.shared_folder import check_shared
+from corgi.training.snapshot import Snapshot
 from corgi.training.training import Training
 from tests.support.objectives import decoder_objective, decoder_run, prior_objective, prior_run
-from tests.support.tiny_training import TinyRows, tiny_training
+from tests.support.tiny_training import TinyObjective, TinyRows, tiny_training
+from tests.support.waiting import PATIENCE_S, wait_until
 from tests.support.workers import run_workers
 
 STAGES = (0, 1, 2, 3)
@@ -79,6 +82,50 @@ def measured(root: Path) -> None:
         figures |= objective.evaluate(model)
     if rank() == 0:
         (root / f"figures-{world_size()}.json").write_text(json.dumps(figures))
+
+
+KEPT: dict[str, Any] = {"eval_every_steps": 4, "keep_best": 1, "best_metric": "error"}
+
+
+def behind(training: Training, lost: int | None = None) -> None:
+    """Train with every checkpoint written after the evaluation of its step; the checkpoint of step `lost` is lost then."""
+    measured, write = TinyObjective.evaluate, Snapshot.write
+    evaluated = threading.Event()
+
+    def evaluate(objective: TinyObjective, model: torch.nn.Module) -> dict[str, float]:
+        found = measured(objective, model)
+        evaluated.set()
+        if lost is not None:  # so that every worker learns of it at one step
+            wait_until(
+                lambda: "checkpoint" not in {thread.name for thread in threading.enumerate()},
+                "the end of writing",
+            )
+        return found
+
+    def held(snapshot: Snapshot) -> None:
+        assert evaluated.wait(PATIENCE_S), "the evaluation waits for the checkpoint"
+        evaluated.clear()
+        if lost is not None and any(f"step-{lost:09d}" in str(path) for path, _ in snapshot.states):
+            raise OSError(5, "a checkpoint is lost")
+        write(snapshot)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TinyObjective, "evaluate", evaluate)
+        patch.setattr(Snapshot, "write", held)
+        train_loop(training)
+
+
+def waited_for(training: Training) -> None:
+    """Train with every checkpoint committed before its step is evaluated."""
+    begin = Checkpoints.begin
+
+    def begun_and_ended(self: Checkpoints, *arguments: Any) -> None:
+        begin(self, *arguments)
+        self.wait()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Checkpoints, "begin", begun_and_ended)
+        train_loop(training)
 
 
 def blocks(root: Path, kind: str, **changes: Any) -> Training:
@@ -141,6 +188,11 @@ def two_workers(root: Path) -> None:
         interrupted(broken)
         train_loop(broken)
         interrupted(partly_halted(root, stage))
+    waited_for(named(root, "waited", 1, **KEPT))
+    behind(named(root, "behind", 1, **KEPT))
+    with pytest.raises(StorageError):
+        behind(named(root, "lost", 1, **KEPT), lost=8)
+    train_loop(named(root, "lost", 1, **KEPT))
     interrupted(unmeasured(root))
     train_loop(unmeasured(root))
     measured(root)
@@ -237,6 +289,28 @@ def test_a_training_that_dies_in_its_evaluation_repeats_no_step(root: Path) -> N
     assert sorted(map(int, trained)) == list(range(12 * 8))
     assert mended.metrics_file.read_bytes() == whole.metrics_file.read_bytes()
     assert final_facts(mended)["val"] == final_facts(whole)["val"]
+
+
+@pytest.mark.parametrize("kind", ["behind", "lost"])
+def test_an_evaluation_does_not_depend_on_whether_its_checkpoint_is_written(root: Path, kind: str) -> None:
+    """Also where that checkpoint is never written: the training goes on from the one before and measures again."""
+    waited, found = named(root, "waited", 1), named(root, kind, 1)
+    assert [line["step"] for line in steps(found) if "val/error" in line] == [4, 8, 12]
+    assert found.metrics_file.read_bytes() == waited.metrics_file.read_bytes()
+    assert (found.path / "final/weights.safetensors").read_bytes() == (
+        waited.path / "final/weights.safetensors"
+    ).read_bytes()
+    assert final_facts(found) == final_facts(waited)
+    assert (
+        committed_states(found).items()
+        >= {step: held for step, held in committed_states(waited).items() if step > 4}.items()
+    )
+
+
+def committed_states(training: Training) -> dict[int, list[str]]:
+    """Return the hashes of each checkpoint's files, by step."""
+    listings = [json.loads(path.read_text()) for path in training.path.glob("checkpoints/*/COMMITTED.json")]
+    return {found["step"]: [line["sha256"] for line in found["files"]] for found in listings}
 
 
 @pytest.mark.law
