@@ -1,42 +1,69 @@
-"""Whether the GPUs that a training may get hold its state: refused before anything starts, with the setting to change."""
+"""Whether the GPUs that each training may get hold its state: refused before anything starts, with the setting to change."""
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from corgi.budget.rates import Rates
-from corgi.flow.demand import demands
+from corgi.flow.demand import Demand, demands
 from corgi.flow.node_types import NodeTypes
+from corgi.latents.cost import autoencoder_cost
+from corgi.names import TRAINED_SPACES
 from corgi.settings.errors import ClusterError
 from corgi.settings.recipe import Recipe
 from corgi.settings.training import TrainingSettings
-from corgi.training.cost import EMA_BYTES, GPU_BYTES, TrainingCost, cost_of
+from corgi.training.cost import EMA_BYTES, GPU_BYTES, TrainingCost, cost_of, decoder_cost, heads_cost
+
+
+class _Trained(NamedTuple):
+    """A stage that trains, and the cost of its model; None where its sizes are not known here."""
+
+    stage: str
+    training: TrainingSettings
+    cost: TrainingCost | None
 
 
 def check_memory(recipe: Recipe, unfinished: list[str], cluster: NodeTypes, rates: Rates) -> None:
-    """Check that the largest GPU which the prior's workers may get holds the state of one of them.
+    """Check that the largest GPU which the workers of each training may get holds the state of one of them.
 
-    Activations are not counted: what is refused could never have run. GPUs that the table of rates does not know hold anything.
-    The decoder's and the autoencoder's states are not compared.
+    Activations, and a tower that only compares pictures, are not counted: what is refused could never have run. GPUs that the table
+    of rates does not know hold anything.
 
     Raises:
-        ClusterError: it does not; the line names bytes, GPU and the setting to change.
+        ClusterError: it does not; the line names stage, bytes, GPU and the setting to change.
 
     """
-    training = recipe.prior.training
-    cost = cost_of(recipe) if "prior" in unfinished and training.use_gpu else None
-    if cost is None:
-        return
-    needed = needed_bytes(cost, training)
-    asked = next(iter(demands(recipe, ["prior"])))
+    for trained in _trainings(recipe):
+        if trained.stage in unfinished and trained.training.use_gpu and trained.cost is not None:
+            [asked] = [each for each in demands(recipe, [trained.stage]) if each.together]
+            _check(trained, trained.cost, _largest_gpu(asked, cluster, rates), cluster)
+
+
+def _trainings(recipe: Recipe) -> Iterator[_Trained]:
+    if recipe.tower is not None:
+        yield _Trained("tower", recipe.tower.training, heads_cost(recipe.tower))
+    yield _Trained("prior", recipe.prior.training, cost_of(recipe))
+    if recipe.autoencoder.kind in TRAINED_SPACES:
+        yield _Trained("autoencoder", recipe.autoencoder.training, autoencoder_cost(recipe.autoencoder))
+    yield _Trained("decoder", recipe.decoder.training, decoder_cost(recipe))
+
+
+def _largest_gpu(asked: Demand, cluster: NodeTypes, rates: Rates) -> str | None:
+    """Return the largest GPU that a training's workers may get; None where one of them is not known, or there is none."""
     fitting = [kind for kind in cluster.types if kind.num_workers(asked.cpus, asked.gpus)]
     names = [rates.gpu(kind.machine or kind.name) for kind in fitting]
-    sizes = {name: GPU_BYTES[name] for name in names if name in GPU_BYTES}
-    if not names or len(sizes) < len(set(names)) or needed <= max(sizes.values()):
+    known = [name for name in names if name in GPU_BYTES]
+    return max(known, key=lambda name: GPU_BYTES[name]) if known and len(known) == len(names) else None
+
+
+def _check(trained: _Trained, cost: TrainingCost, gpu: str | None, cluster: NodeTypes) -> None:
+    stage, training = trained.stage, trained.training
+    needed = needed_bytes(cost, training)
+    if gpu is None or needed <= GPU_BYTES[gpu]:
         return
-    largest = max(sizes, key=lambda name: sizes[name])
     raise ClusterError(
-        f"prior cannot be trained on {cluster.source}: weights, gradients, optimizer and averages are {needed / 1e9:.1f} GB per GPU "
-        f"at ZeRO stage {training.zero_stage} with {training.num_workers} workers, and its largest GPU ({largest}) holds {sizes[largest] / 1e9:.0f} GB; "
-        f"committed work is safe; {_remedy(cost, training, sizes[largest])}"
+        f"{stage} cannot be trained on {cluster.source}: weights, gradients, optimizer and averages are {needed / 1e9:.1f} GB per GPU "
+        f"at ZeRO stage {training.zero_stage} with {training.num_workers} workers, and its largest GPU ({gpu}) holds {GPU_BYTES[gpu] / 1e9:.0f} GB; "
+        f"committed work is safe; {_remedy(trained, cost, GPU_BYTES[gpu])}"
     )
 
 
@@ -49,15 +76,16 @@ def needed_bytes(cost: TrainingCost, training: TrainingSettings) -> float:
     return cost.state_bytes(training.zero_stage, count) + EMA_BYTES / count * cost.parameters
 
 
-def _remedy(cost: TrainingCost, training: TrainingSettings, have: float) -> str:
+def _remedy(trained: _Trained, cost: TrainingCost, have: float) -> str:
     """Return the mildest change of settings that fits."""
+    stage, training = trained.stage, trained.training
     for change in _changes(training):
         if needed_bytes(cost, training.model_copy(update=change)) <= have:
             told = " and ".join(
-                f"prior.training.{name}={str(value).lower()}" for name, value in change.items()
+                f"{stage}.training.{name}={str(value).lower()}" for name, value in change.items()
             )
             return f"set {told}, or take larger GPUs"
-    return "take larger GPUs, more prior.training.num_workers or a smaller prior"
+    return f"take larger GPUs, more {stage}.training.num_workers or a smaller {stage}"
 
 
 def _changes(training: TrainingSettings) -> Iterator[dict[str, int | bool]]:

@@ -18,10 +18,9 @@ from corgi.feeding.rows import vector_moments
 from corgi.settings.clip import TowerSettings
 from corgi.statistics.retrieval import recall
 from corgi.tables.schema import Split
+from corgi.training.network_cost import IMAGE_FEATURES, TEXT_FEATURES
 from corgi.training.ranks import own_rows, rank, rows_of_all, world_size
 
-IMAGE_FEATURES = 1280
-TEXT_FEATURES = 384
 MAX_VAL_PAIRS = 5000
 SCALE_FLOOR = 0.05
 """Added to each channel's standard deviation; chosen, some channels of a frozen trunk hardly move."""

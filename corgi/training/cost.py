@@ -3,11 +3,12 @@
 from dataclasses import dataclass
 
 from corgi.models.prior_config import FEED_FORWARD_RATIO, PriorConfig
+from corgi.settings.clip import TowerSettings
 from corgi.settings.decoder import DecoderSettings
 from corgi.settings.recipe import Recipe
 from corgi.settings.tower_width import towers_width
 from corgi.training.init_from import decoder_init
-from corgi.training.network_cost import latent_shape, network_count
+from corgi.training.network_cost import heads_count, latent_shape, network_count
 from corgi.training.prior_sizes import config_of, num_weights
 
 PEAK_FLOPS = {"A100": 312e12, "H100": 989e12, "H200": 989e12, "L4": 121e12, "A10G": 70e12, "V100": 125e12}
@@ -109,6 +110,12 @@ def decoder_cost(recipe: Recipe) -> TrainingCost | None:
     settings = recipe.decoder
     found = network_count(settings, shape, dim)
     return TrainingCost(found.parameters, 2.0 * found.products, settings.training.activation_checkpointing)
+
+
+def heads_cost(settings: TowerSettings) -> TrainingCost:
+    """Return the cost of an own tower's heads; its frozen trunks are not part of a training step."""
+    found = heads_count(settings.embed_dim)
+    return TrainingCost(found.parameters, 2.0 * found.products)
 
 
 def network_lines(settings: DecoderSettings, cost: TrainingCost | None) -> list[str]:

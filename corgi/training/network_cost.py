@@ -10,6 +10,8 @@ from corgi.names import NetworkName
 from corgi.settings.decoder import DecoderSettings, UNetSettings
 from corgi.settings.models import AutoencoderSettings
 
+IMAGE_FEATURES, TEXT_FEATURES = 1280, 384
+"""Widths of an own tower's frozen trunks."""
 _MLP_RATIO = 2
 """`hidden_ratio` of `corgi.models.denoiser.DenoiserConfig`."""
 
@@ -61,6 +63,14 @@ def latent_shape(settings: AutoencoderSettings) -> tuple[int, ...] | None:
         return (3, settings.image_size, settings.image_size)
     side = settings.image_size // 2 ** len(settings.conv.widths)
     return (settings.latent_channels, side, side)
+
+
+def heads_count(embed_dim: int) -> Count:
+    """Count `corgi.clip.projection_heads.Heads`: two layers each, from the features of the frozen trunks to the joint space."""
+    image, text = IMAGE_FEATURES, TEXT_FEATURES
+    hidden = (text + embed_dim) // 2
+    found = linear(image, 2 * embed_dim) + linear(2 * embed_dim, embed_dim, bias=False)
+    return found + linear(text, hidden, bias=False) + linear(hidden, embed_dim, bias=False) + Count(1)
 
 
 def network_count(settings: DecoderSettings, shape: tuple[int, ...], embedding_dim: int) -> Count:

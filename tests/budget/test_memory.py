@@ -10,7 +10,7 @@ from corgi.settings.errors import ClusterError
 from corgi.settings.recipe import Recipe
 from corgi.settings.recipe import load as load_recipe
 from corgi.settings.training import TrainingSettings
-from corgi.training.cost import TrainingCost
+from corgi.training.cost import GPU_BYTES, TrainingCost
 from tests.cluster.versions import CLUSTER, REPOSITORY
 
 RATES = load()
@@ -35,6 +35,31 @@ def test_plan_refuses_a_state_that_no_gpu_holds_and_names_the_setting() -> None:
     assert "\n" not in str(found.value)
     assert list(lines(wide, ["download"], 1000)), "what is finished is not refused"
     assert list(lines(recipe("prior.width=3072", "prior.training.zero_stage=3"), ["prior"], 1000))
+
+
+TOO_LARGE = {
+    "decoder": ["decoder.width=1536"],
+    "autoencoder": ["autoencoder.conv.widths=[2048,2048,2048]", "autoencoder.conv.blocks=3"],
+    "tower": ["tower.embed_dim=4096"],
+}
+
+
+@pytest.mark.parametrize("stage", TOO_LARGE)
+def test_every_training_is_compared(stage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = {"num_workers": 1, "zero_stage": 0, "use_gpu": True}
+    settings = [f"{stage}.training.{name}={str(value).lower()}" for name, value in alone.items()]
+    settings += ["embed.towers=[]", "embed.tokens=[]", "prior.num_text_tokens=0"] if stage == "tower" else []
+    if stage == "tower":  # whose heads fit every GPU that is sold
+        monkeypatch.setitem(GPU_BYTES, "L4", 5e8)
+    wide = recipe(*settings, *TOO_LARGE[stage])
+    with pytest.raises(
+        ClusterError, match=rf"^{stage} cannot be trained on .* set {stage}\.training"
+    ) as found:
+        list(lines(wide, [stage], 1000))
+    assert "\n" not in str(found.value)
+    assert list(lines(wide, ["download"], 1000)), "what is finished is not refused"
+    few = recipe(*settings, *TOO_LARGE[stage], f"{stage}.training.use_gpu=false")
+    assert list(lines(few, ["download", stage], 1000)), "CPUs are not compared"
 
 
 def test_gpus_that_are_not_known_hold_anything() -> None:

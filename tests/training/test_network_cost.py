@@ -6,13 +6,21 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from corgi.clip.projection_heads import Heads
 from corgi.diffusion.shifted import ShiftTable
 from corgi.names import NetworkName
+from corgi.settings.clip import TowerSettings
 from corgi.settings.decoder import DecoderSettings
 from corgi.settings.recipe import Recipe, load
-from corgi.training.cost import decoder_cost, network_lines
+from corgi.training.cost import decoder_cost, heads_cost, network_lines
 from corgi.training.decoder_network import network_of
-from corgi.training.network_cost import NETWORK_COUNTS, latent_shape, network_count
+from corgi.training.network_cost import (
+    IMAGE_FEATURES,
+    NETWORK_COUNTS,
+    TEXT_FEATURES,
+    latent_shape,
+    network_count,
+)
 
 DIM, SHAPE = 12, (4, 8, 8)
 KINDS: list[dict[str, Any]] = [
@@ -47,6 +55,16 @@ def check(settings: DecoderSettings, shape: tuple[int, ...]) -> None:
 @pytest.mark.parametrize("values", KINDS, ids=str)
 def test_parameters_and_flops_are_those_of_the_network(values: dict[str, Any]) -> None:
     check(DecoderSettings.model_validate(values), SHAPE)
+
+
+def test_the_heads_of_an_own_tower_are_counted() -> None:
+    with torch.device("meta"), torch.no_grad():
+        heads = Heads(48)
+        with FlopCounterMode(display=False) as counter:
+            heads(torch.empty(1, IMAGE_FEATURES), torch.empty(1, TEXT_FEATURES))
+    cost = heads_cost(TowerSettings(embed_dim=48))
+    assert cost.parameters == sum(value.numel() for value in heads.parameters())
+    assert cost.forward_flops == counter.get_total_flops()
 
 
 def test_every_network_has_its_count() -> None:
