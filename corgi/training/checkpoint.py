@@ -58,7 +58,8 @@ class Checkpoints:
         self.folder = training.path / "checkpoints"
         self.settings = training.settings
         self.attempt = from_first(uuid.uuid4().hex[:8])
-        self._group = own_group()
+        self.group = own_group()
+        """A group of all workers for the thread that writes."""
         self._background = Background()
         self.uploader: Uploader | None = uploader(training) if rank() == 0 else None
         self._damaged: set[Path] = set()
@@ -123,11 +124,11 @@ class Checkpoints:
             )
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            barrier(self._group)
+            barrier(self.group)
             _write(write, folder)
-            barrier(self._group)
+            barrier(self.group)
             entries = [entry(folder, path) for path in files(folder) if _owner(path) == rank()]
-            everyone = gathered(entries, self._group)
+            everyone = gathered(entries, self.group)
             listed = sorted((line for part in everyone for line in part), key=lambda line: line["name"])
             if rank() == 0:
                 sync_folders(folder, self.folder)
@@ -136,7 +137,7 @@ class Checkpoints:
                 self._prune(step)
         except OSError as error:
             storage_full(error, folder)
-        barrier(self._group)
+        barrier(self.group)
         if self.uploader is not None:
             self.uploader.put(folder)
         return Checkpoint(folder, step, dict(state), self.settings.zero_stage)
@@ -146,8 +147,8 @@ class Checkpoints:
         is_done = self._background.close(_CLOSE_TIMEOUT_S)
         if self.uploader is not None:
             self.uploader.close()
-        if is_done and self._group is not None:
-            dist.destroy_process_group(self._group)
+        if is_done and self.group is not None:
+            dist.destroy_process_group(self.group)
 
     def _chosen(self, folder: Path, listing: Content) -> Checkpoint:
         for stage in (self.settings.zero_stage, 0, 1, 2, 3):

@@ -1,7 +1,9 @@
 """The averages of the weights that learn: fp32, divided among the workers as the optimiser's masters are, whole by name in a file."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -11,6 +13,7 @@ from torch import Tensor, nn
 
 from corgi.training.masters import Stretch
 from corgi.training.ranks import rank, world_size
+from corgi.training.snapshot import HostBuffers, synchronise
 
 GATHERED_NUMEL = 2**26
 
@@ -46,23 +49,21 @@ class Ema:
     @torch.no_grad()
     def whole(self) -> dict[str, Float[Tensor, "..."]]:
         """Return copies of all averages on rank 0's host, nothing on the others; a collective."""
-        found: dict[str, Tensor] = {}
-        for names in _chunks(self._shapes):
-            sizes = [self._shapes[name].numel() for name in names]
-            gathered = torch.zeros(sum(sizes), device=self.device)
-            parts = gathered.split(sizes)
-            for name, part in zip(names, parts, strict=True):
-                if name in self._held:
-                    start, average = self._held[name].start, self._averages[name]
-                    part[start : start + average.numel()] = average
-            if (
-                world_size() > 1
-            ):  # as integers: every value is on one rank, and zeros elsewhere leave its bits
-                dist.reduce(gathered.view(torch.int32), 0)
-            if rank() == 0:
-                for name, part in zip(names, parts, strict=True):
-                    found[name] = part.to("cpu", copy=True).view(self._shapes[name])
-        return found
+        return self._own().whole(self.device)
+
+    @torch.no_grad()
+    def copied(self, buffers: HostBuffers) -> "Averages":
+        """Return a copy of this worker's averages on the host, for a thread that gathers them; valid until the buffers are reclaimed."""
+        own = self._own()
+        held = {
+            name: Stretch(stretch.start, buffers.copied(stretch.values)) for name, stretch in own.held.items()
+        }
+        synchronise()
+        return Averages(held, own.shapes)
+
+    def _own(self) -> "Averages":
+        held = {name: Stretch(self._held[name].start, values) for name, values in self._averages.items()}
+        return Averages(held, self._shapes)
 
     def load(self, path: Path) -> None:
         """Read this worker's stretches of a verified file.
@@ -78,6 +79,34 @@ class Ema:
             for name, average in self._averages.items():
                 start = self._held[name].start
                 average.copy_(file.get_tensor(name).view(-1)[start : start + average.numel()])
+
+
+@dataclass(frozen=True)
+class Averages:
+    """One worker's part of the averages of a step, and the shapes of all parameters."""
+
+    held: Mapping[str, Stretch]
+    shapes: Mapping[str, torch.Size]
+
+    def whole(self, device: torch.device, group: Any = None) -> dict[str, Float[Tensor, "..."]]:
+        """Return copies of all averages on rank 0's host, nothing on the others; a collective that passes them through a device."""
+        found: dict[str, Tensor] = {}
+        for names in _chunks(self.shapes):
+            sizes = [self.shapes[name].numel() for name in names]
+            gathered = torch.zeros(sum(sizes), device=device)
+            parts = gathered.split(sizes)
+            for name, part in zip(names, parts, strict=True):
+                if name in self.held:
+                    start, values = self.held[name].start, self.held[name].values
+                    part[start : start + values.numel()] = values
+            if (
+                world_size() > 1
+            ):  # as integers: every value is on one rank, and zeros elsewhere leave its bits
+                dist.reduce(gathered.view(torch.int32), 0, group=group)
+            if rank() == 0:
+                for name, part in zip(names, parts, strict=True):
+                    found[name] = part.to("cpu", copy=True).view(self.shapes[name])
+        return found
 
 
 def state_of(averages: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:

@@ -37,7 +37,7 @@ from corgi.training.profile import profiled
 from corgi.training.progress import Clock, Means, memory_gib, peak_tflops
 from corgi.training.ranks import barrier, copy_from_first, from_first, rank, world_size
 from corgi.training.shared_folder import check_shared
-from corgi.training.snapshot import snapshot
+from corgi.training.snapshot import HostBuffers, snapshot
 from corgi.training.training import Training
 from corgi.training.universal import converted, needs_conversion
 from corgi.training.versions import check_versions
@@ -108,7 +108,7 @@ class _Loop:
         self.flops = self.probe.train_flops(model)
         worker = rank(), world_size()
         self.feed = Feed(rows, order, self.settings.global_batch, worker, pin=self.settings.use_gpu)
-        self.checkpoints = Checkpoints(training)
+        self.checkpoints, self._memory = Checkpoints(training), HostBuffers()
         self.num_micro = micro_batches(self.settings)
         self.step = self.num_skipped = 0
         self.means = Means()
@@ -302,13 +302,16 @@ class _Loop:
         self.means.fold()
         if self.tracker is not None:
             self.tracker.commit()
-        held = snapshot(self.engine, self.checkpoints.folder_of(self.step))
-        averages = self.ema.whole()
+        self.checkpoints.wait()  # the one before is copied over
+        self._memory.reclaim()
+        held = snapshot(self.engine, self.checkpoints.folder_of(self.step), self._memory)
+        averages = self.ema.copied(self._memory)
 
         def write(folder: Path) -> None:
             held.write()
-            if averages:
-                save_file(averages, folder / _EMA_FILE)
+            whole = averages.whole(torch.device("cpu"), self.checkpoints.group)
+            if whole:
+                save_file(whole, folder / _EMA_FILE)
 
         self.checkpoints.begin(self.step, self._state(), write)
         self._saved_step = self.step

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 TAG = "engine"
 """The folder of DeepSpeed's files inside a checkpoint."""
 _View = tuple[int, torch.Size, tuple[int, ...], torch.dtype]
+_Kind = tuple[torch.Size, tuple[int, ...], torch.dtype, bool]
 
 
 @dataclass(frozen=True)
@@ -32,25 +33,58 @@ class Snapshot:
                 torch.save(state, sink)
 
 
-def snapshot(engine: "DeepSpeedEngine", folder: Path) -> Snapshot:
+class HostBuffers:
+    """The host's memory into which one checkpoint after another is copied.
+
+    It is made for the first checkpoint: fresh memory costs several times what copying into it costs, the more if it is pinned,
+    as it is for what comes from a GPU.
+    """
+
+    def __init__(self) -> None:
+        """Hold nothing."""
+        self._free: dict[_Kind, list[Tensor]] = {}
+        self._lent: list[tuple[_Kind, Tensor]] = []
+
+    def copied(self, value: Tensor) -> Tensor:
+        """Return a copy of a tensor in this memory, valid until `reclaim`; from a GPU it is complete once the device is synchronised."""
+        kind = (value.shape, value.stride(), value.dtype, value.is_cuda)
+        free = self._free.get(kind)
+        made = free.pop() if free else torch.empty_like(value, device="cpu", pin_memory=value.is_cuda)
+        self._lent.append((kind, made))
+        return made.copy_(value, non_blocking=True)
+
+    def reclaim(self) -> None:
+        """Take back what was lent since the last time, for the next copies; what they have not used is let go."""
+        self._free = {}
+        for kind, made in self._lent:
+            self._free.setdefault(kind, []).append(made)
+        self._lent = []
+
+
+def snapshot(engine: "DeepSpeedEngine", folder: Path, buffers: HostBuffers) -> Snapshot:
     """Return a copy of this rank's shard of the engine's state, to be written below `folder`; a collective.
 
-    DeepSpeed hands each file's state to its checkpoint engine, which here copies it. The scripts that it leaves beside its files
-    are not written: a checkpoint holds data only.
+    The snapshot is valid until the buffers are reclaimed. DeepSpeed hands each file's state to its checkpoint engine, which here
+    copies it. The scripts that it leaves beside its files are not written: a checkpoint holds data only.
     """
     held: list[tuple[Path, object]] = []
 
     def keep(state_dict: object, path: str) -> None:
-        held.append((Path(path), _Copies()(state_dict)))
+        held.append((Path(path), _Copies(buffers)(state_dict)))
 
     with (
         _replaced(engine.checkpoint_engine, "save", keep),
         _replaced(engine, "_copy_recovery_script", lambda path: None),
     ):
         engine.save_checkpoint(str(folder), tag=TAG, save_latest=False)
+    synchronise()
+    return Snapshot(tuple(held))
+
+
+def synchronise() -> None:
+    """Wait until the copies from a GPU are complete."""
     if torch.cuda.is_initialized():
         torch.cuda.synchronize()
-    return Snapshot(tuple(held))
 
 
 @contextmanager
@@ -68,7 +102,8 @@ def _replaced(owner: Any, name: str, value: Callable[..., object]) -> Generator[
 class _Copies:
     """Copies of the nested states of one file on the host; tensors that were one are one again."""
 
-    def __init__(self) -> None:
+    def __init__(self, buffers: HostBuffers) -> None:
+        self._memory = buffers
         self._made: dict[_View, Tensor] = {}
 
     def __call__(self, value: Any) -> Any:
@@ -88,6 +123,5 @@ class _Copies:
     def _tensor(self, value: Tensor) -> Tensor:
         view = (value.data_ptr(), value.shape, value.stride(), value.dtype)
         if value.numel() == 0 or view not in self._made:
-            held = torch.empty_like(value, device="cpu", pin_memory=value.is_cuda)
-            self._made[view] = held.copy_(value, non_blocking=True)
+            self._made[view] = self._memory.copied(value)
         return self._made[view]

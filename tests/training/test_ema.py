@@ -11,6 +11,7 @@ from corgi.training import ema as ema_module
 from corgi.training import masters as masters_module
 from corgi.training.ema import Ema, state_of
 from corgi.training.masters import Stretch, masters, shapes, shares
+from corgi.training.snapshot import HostBuffers
 from tests.support.tiny_training import Net
 
 CPU = torch.device("cpu")
@@ -99,6 +100,18 @@ def test_the_whole_is_gathered_in_pieces_and_is_a_copy(monkeypatch: pytest.Monke
     for name, value in before.items():
         assert torch.equal(value, kept[name])
         assert not torch.equal(value, ema.whole()[name])
+
+
+def test_a_copy_for_the_thread_stays_as_it_is_until_its_memory_is_reclaimed() -> None:
+    model, buffers = Net(4), HostBuffers()
+    ema = averaged(model, 0.9)
+    before = ema.whole()
+    copied = ema.copied(buffers)
+    moved(model, 3)
+    ema.update(5)
+    for name, value in copied.whole(CPU).items():
+        assert torch.equal(value, before[name])
+    assert copied.held.keys() == before.keys()
 
 
 def test_state_loads_strictly_with_buffers_and_tied_names() -> None:
