@@ -1,5 +1,6 @@
 """Hours and dollars of a stage on its machines, what it waits for most, and what to add first."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from corgi.budget.machines import Machines
@@ -36,6 +37,14 @@ def estimate(work: Work, machines: Machines, in_flight: float, rates: Rates) -> 
     hours = largest(list(seconds.values())) / 3600
     price = machines.dollars_per_hour
     return Estimate(hours, bottleneck, None if price is None else hours * price)
+
+
+def gpu_waits(seconds: Mapping[str, Interval]) -> Interval | None:
+    """Return the share of its time that a GPU waits for what CPUs prepare; None where one of the two is not known."""
+    if "CPU" not in seconds or "GPU" not in seconds:
+        return None
+    ratio = seconds["GPU"] / seconds["CPU"]
+    return Interval(max(0.0, 1 - ratio.high), max(0.0, 1 - ratio.low))
 
 
 def bounds(work: Work, machines: Machines, in_flight: float, rates: Rates) -> dict[str, Interval]:

@@ -1,9 +1,10 @@
 """What --plan prints of a run's budget: rows, bytes, requests, hours and dollars of each stage, as intervals."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from corgi.budget.estimate import REMEDIES, Estimate, estimate
+from corgi.budget.estimate import REMEDIES, Estimate, bounds, estimate, gpu_waits
 from corgi.budget.machines import of_stage
 from corgi.budget.memory import check_memory
 from corgi.budget.rates import Interval, exactly, load
@@ -16,6 +17,8 @@ from corgi.storage.paths import expand, is_local
 
 ROWS_UNREAD = 1_000_000
 """Rows that are counted with where a list has not been read."""
+_WORTH_TELLING = 0.05
+"""Share of its time that a GPU may wait without a line about it."""
 
 
 def lines(recipe: Recipe, unfinished: list[str], planned_rows: int | None) -> Iterator[str]:
@@ -54,6 +57,8 @@ def lines(recipe: Recipe, unfinished: list[str], planned_rows: int | None) -> It
         yield f"{'':<12}   held up by {found.bottleneck}; add first {REMEDIES[found.bottleneck]}"
         if refused := refusal(asked, cluster):
             yield f"{'':<12}   not to be had: {refused}"
+        if stage == "embed" and asked.gpus:
+            yield from _feeding(asked, bounds(work, machines, flight, rates), cluster)
         if work.unknown:
             yield f"{'':<12}   at least that: not counted are {', '.join(work.unknown)}"
     yield f"{'together':<12} {_between(total)} dollars for these stages" + (
@@ -78,6 +83,21 @@ def _asked(recipe: Recipe, stage: str, cluster: NodeTypes) -> Demand:
     if stage not in ("curate", "shift"):
         return found
     return replace(found, num_workers=max(1, cluster.num_workers(found.cpus, 0.0, found.memory)))
+
+
+def _feeding(asked: Demand, seconds: Mapping[str, Interval], cluster: NodeTypes) -> Iterator[str]:
+    """Yield how long a GPU waits for decoded pictures, and the CPUs that feed it; nothing where it never waits."""
+    waits = gpu_waits(seconds)
+    if waits is None or waits.high < _WORTH_TELLING:
+        return
+    needed = math.ceil(asked.cpus * (seconds["CPU"] / seconds["GPU"]).high)
+    fitting = [kind for kind in cluster.types if kind.num_workers(asked.cpus, asked.gpus)]
+    room = max((int(kind.cpus * asked.gpus / kind.gpus) for kind in fitting), default=needed)
+    change = f"set embed.cpus_per_actor={min(needed, room)}" if room > asked.cpus else ""
+    more = f"nodes with {needed} CPUs for each GPU would feed it" if needed > room else ""
+    low, high = (f"{bound:.0%}" for bound in (waits.low, waits.high))
+    share = high if low == high else f"{low} to {high}"
+    yield f"{'':<12}   the GPU waits {share} of the time for decoded pictures; {'; '.join(filter(None, (change, more)))}"
 
 
 def listed_rows(recipe: Recipe) -> int | None:

@@ -1,9 +1,11 @@
 """The embed stage: one vector per CLIP tower for every stored picture and every caption, their cosine, and further scores."""
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +20,7 @@ from corgi.clip.scores import Head, checked_heads
 from corgi.clip.tokens import token_column, token_encoder
 from corgi.clip.towers import Tower, load_tower
 from corgi.clip.vectors import column, concatenated, is_good, matrix
+from corgi.clip.waits import Waits
 from corgi.flow.arriving import make_arriving
 from corgi.flow.cluster import connect
 from corgi.flow.context import Context
@@ -25,6 +28,7 @@ from corgi.flow.executor import call
 from corgi.flow.shards import Pool, make_shards
 from corgi.flow.stage import Arriving
 from corgi.settings.clip import EmbedSettings, TowerRef
+from corgi.tables.attempt import Attempt
 from corgi.tables.manifest import RowCounts, ShardManifest
 from corgi.tables.row_groups import cut
 from corgi.tables.schema import Reason, caption_embeddings, caption_tokens, image_embeddings
@@ -61,7 +65,13 @@ def _prepared(
     trained = model_shard(context.shards("tower")) if "tower" in context.inputs else None
     refs = [ref.model_dump() for ref in tower_refs(context.store, settings, trained)]
     connect(context.recipe)
-    pool = Pool(settings.num_actors, settings.cpus_per_actor, settings.gpus_per_actor)
+    pool = Pool(
+        settings.num_actors,
+        settings.cpus_per_actor,
+        settings.gpus_per_actor,
+        settings.memory_per_actor,
+        settings.shards_per_actor,
+    )
     arguments = {"towers": refs, "settings": absolute(settings).model_dump(mode="json")}
     if settings.batch_size is not None:
         return arguments, pool, lambda tasks: tasks
@@ -129,25 +139,31 @@ class EmbedShards:
         self.towers = [load_tower(ref, chosen.precision) for ref in refs]
         self.heads = checked_heads(chosen.heads, {tower.name: tower.dim for tower in self.towers})
         self.encoders = {ref: token_encoder(ref, self.towers) for ref in chosen.tokens}
+        self.waits, self.cpus = Waits(), chosen.cpus_per_actor
         self.facts = {
             tower.name: {"model": ref.model, "dim": tower.dim, "image_size": tower.image_size}
             for ref, tower in zip(refs, self.towers, strict=True)
         }
 
     def make(self, task: ShardTask) -> ShardManifest:
-        """Embed one shard's pictures and captions; rows with a NaN or zero vector are dropped and counted."""
+        """Embed one shard's pictures and captions; rows with a NaN or zero vector are dropped and counted.
+
+        Another thread may read or write its shard while this one's is on the device.
+        """
         store = Store(task.root)
         settings = EmbedSettings.model_validate(task.settings["embed"])
         images, captions = stored_rows(store, task)
-        start = time.perf_counter()
-        pictures = embed_pictures(self.towers, images["image"].to_pylist(), settings)
-        middle = time.perf_counter()
-        texts = embed_captions(self.towers, captions["caption"].to_pylist(), settings.batch_size or 1)
-        seconds = {"images_s": middle - start, "captions_s": time.perf_counter() - middle}
+        with self.waits.turn():
+            start = time.perf_counter()
+            pictures = embed_pictures(self.towers, images["image"].to_pylist(), settings, self.waits)
+            middle = time.perf_counter()
+            texts = embed_captions(self.towers, captions["caption"].to_pylist(), settings.batch_size or 1)
+            seconds = {"images_s": middle - start, "captions_s": time.perf_counter() - middle}
         tables = embedded_tables(images, captions, pictures, texts)
         tables["image_embeddings"] = scored(tables["image_embeddings"], self.heads)
         if self.encoders:
-            tables["caption_tokens"] = self._token_table(tables["caption_embeddings"], captions, settings)
+            with self.waits.turn():
+                tables["caption_tokens"] = self._token_table(tables["caption_embeddings"], captions, settings)
         kept, captions_kept = tables["image_embeddings"].num_rows, tables["caption_embeddings"].num_rows
         rejected = {Reason.BAD_VECTOR: images.num_rows - kept} if kept < images.num_rows else {}
         facts = {
@@ -156,17 +172,13 @@ class EmbedShards:
             "captions": captions_kept,
             "captions_dropped": captions.num_rows - captions_kept,
         }
+        rows = RowCounts(rows_in=images.num_rows, kept=kept, rejected=rejected)
         with store.attempt(task) as attempt:
-            for name, table in tables.items():
-                if (
-                    name == "caption_tokens"
-                ):  # a hundred times the vectors' bytes: a training reads them by row group
-                    facts |= attempt.write_row_groups(name, table, cut(table.num_rows))
-                else:
-                    attempt.write_table(name, table)
-            return attempt.commit(
-                RowCounts(rows_in=images.num_rows, kept=kept, rejected=rejected), facts, seconds
-            )
+            return attempt.commit(rows, facts | written(attempt, tables), seconds)
+
+    def told(self) -> str:
+        """Return how long the GPU waits and what to change; empty on a CPU, and where it hardly waits."""
+        return self.waits.told(self.cpus) if self.towers[0].device.type == "cuda" else ""
 
     def _token_table(self, kept: pa.Table, captions: pa.Table, settings: EmbedSettings) -> pa.Table:
         """Return the token states of the captions that were embedded."""
@@ -178,6 +190,20 @@ class EmbedShards:
             states, widths[ref.name] = token_column(encoder, texts, ref.max_tokens, settings.batch_size or 1)
             named = named.append_column(f"{ref.name}/tokens", states)
         return named.cast(caption_tokens(widths))
+
+
+def written(attempt: Attempt, tables: Mapping[str, pa.Table]) -> dict[str, Any]:
+    """Write the tables of a shard; return the facts that say how they are read.
+
+    Word encodings have a hundred times the bytes of vectors: a training reads them by row group.
+    """
+    facts: dict[str, Any] = {}
+    for name, table in tables.items():
+        if name == "caption_tokens":
+            facts |= attempt.write_row_groups(name, table, cut(table.num_rows))
+        else:
+            attempt.write_table(name, table)
+    return facts
 
 
 def stored_rows(store: Store, task: ShardTask) -> tuple[pa.Table, pa.Table]:
@@ -198,15 +224,31 @@ def scored(images: pa.Table, heads: Sequence[Head]) -> pa.Table:
     return images
 
 
-def embed_pictures(towers: Sequence[Tower], encoded: Sequence[bytes], settings: EmbedSettings) -> Vectors:
-    """Return the vectors of stored pictures, which are decoded by threads while the device computes."""
+def embed_pictures(
+    towers: Sequence[Tower], encoded: Sequence[bytes], settings: EmbedSettings, waits: Waits | None = None
+) -> Vectors:
+    """Return the vectors of stored pictures, which are decoded by threads while the device computes.
+
+    Towers with equal preprocessing share one crop.
+    """
+    waits = waits or Waits()
     batches: dict[str, list[tuple[Tensor, Tensor]]] = {tower.name: [] for tower in towers}
-    transforms = [tower.preprocess for tower in towers]
-    size, threads = settings.batch_size or 1, settings.decode_threads
-    for stacks in pixel_batches(encoded, transforms, size, threads, settings.prefetch_batches):
-        for tower, pixels in zip(towers, stacks, strict=True):
-            batches[tower.name].append(tower.pixels(pixels))
+    crops = {tower.crop: tower.preprocess for tower in towers}
+    size, threads = settings.batch_size or 1, num_threads(settings)
+    stacks = pixel_batches(
+        encoded, list(crops.values()), size, threads, settings.prefetch_batches, waits.spent
+    )
+    for of_batch in waits.decoded(stacks):
+        moved = [pixels.to(towers[0].device, non_blocking=True) for pixels in of_batch]
+        pixels_of = dict(zip(crops, moved, strict=True))
+        for tower in towers:
+            batches[tower.name].append(tower.pixels(pixels_of[tower.crop]))
     return _vectors(towers, batches)
+
+
+def num_threads(settings: EmbedSettings) -> int:
+    """Return the threads that decode: as set, else one for each reserved CPU, two at least."""
+    return settings.decode_threads or max(2, math.ceil(settings.cpus_per_actor))
 
 
 def embed_captions(towers: Sequence[Tower], captions: Sequence[str], batch_size: int) -> Vectors:

@@ -46,7 +46,8 @@ class HuggingFaceEncoder:
             self.tokenizer: Any = AutoTokenizer.from_pretrained(source, **local)
             kind: Any = AutoConfig.from_pretrained(source, **local).model_type
             family: Any = T5EncoderModel if kind in ("t5", "umt5", "mt5") else AutoModel
-            self.model: Any = family.from_pretrained(source, **local).eval().requires_grad_(False)
+            kept = {"dtype": torch.bfloat16} if ref.precision == "bf16" else {}
+            self.model: Any = family.from_pretrained(source, **kept, **local).eval().requires_grad_(False)
         except (OSError, ValueError, KeyError, ImportError) as error:
             raise InputError(
                 f"text encoder {ref.name} ({ref.model}) cannot be loaded: {' '.join(str(error).split())[:200]}; nothing was embedded; "
@@ -81,9 +82,9 @@ def token_column(
 ) -> tuple[pa.ListArray, int]:
     """Return one list of states per caption, half floats without padding, and their width.
 
-    A caption that occurs often is encoded once.
+    A caption that occurs often is encoded once. Batches hold captions of about equal length, so that few tokens are padding.
     """
-    distinct = list(dict.fromkeys(captions)) or [""]
+    distinct = sorted(dict.fromkeys(captions), key=len) or [""]
     states: dict[str, Float[np.ndarray, "tokens width"]] = {}
     for start in range(0, len(distinct), batch_size):
         batch = distinct[start : start + batch_size]

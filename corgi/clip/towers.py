@@ -65,6 +65,8 @@ class Tower:
         self.precision = precision
         self.model = model.eval().requires_grad_(False)
         self._crop, self._mean, self._std = split_transform(preprocess)
+        self.crop = crop_name(preprocess)
+        """Towers whose crop has the same name make the same pixels of a picture."""
         self.tokenizer = tokenizer
         visual = model.get_submodule("visual")
         self._memory_format = torch.channels_last if _is_convolutional(visual) else torch.contiguous_format
@@ -266,8 +268,8 @@ def split_transform(transform: Transform) -> tuple[Transform, Tensor, Tensor]:
 
     A transform of another shape is kept whole and gives floats.
     """
-    steps = list(getattr(transform, "transforms", ()))
-    if len(steps) < 2 or not (isinstance(steps[-2], ToTensor) and isinstance(steps[-1], Normalize)):
+    steps = _steps(transform)
+    if not steps:
         return transform, torch.zeros(3), torch.ones(3)
     before = steps[:-2]
 
@@ -277,6 +279,18 @@ def split_transform(transform: Transform) -> tuple[Transform, Tensor, Tensor]:
         return pil_to_tensor(picture)
 
     return crop, torch.tensor(steps[-1].mean), torch.tensor(steps[-1].std)
+
+
+def crop_name(transform: Transform) -> str:
+    """Return a name of what a transform does before it makes floats, the same for equal ones of this process."""
+    return repr(_steps(transform)[:-2] or id(transform))
+
+
+def _steps(transform: Transform) -> list[Any]:
+    """Return the steps of open_clip's evaluation transform; empty for one of another shape."""
+    steps = list(getattr(transform, "transforms", ()))
+    is_known = len(steps) > 2 and isinstance(steps[-2], ToTensor) and isinstance(steps[-1], Normalize)
+    return steps if is_known else []
 
 
 def _padding(text: HFTextEncoder) -> int:

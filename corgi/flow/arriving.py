@@ -37,13 +37,16 @@ def make_arriving(
         runtime_env=OWN_CHILDREN,
         max_restarts=-1,
         max_task_retries=LOST_WORKERS,
+        max_concurrency=pool.shards_at_once,
+        **pool.demand,
     )(ShardMaker)
-    idle: list[Any] = [kind.remote(maker, arguments) for _ in range(pool.num_actors)]
+    actors = [kind.remote(maker, arguments) for _ in range(pool.num_actors)]
+    idle: list[Any] = actors * pool.shards_at_once
     waiting: list[ShardTask] = []
     busy: dict[Any, tuple[Any, ShardTask]] = {}
     more, in_succession = True, list[Failure]()
     while more or waiting or busy:
-        if more and len(waiting) < pool.num_actors:  # a look at a large store takes seconds
+        if more and len(waiting) < len(actors):  # a look at a large store takes seconds
             tasks, more = arriving()
             waiting += tasks
         while waiting and idle:

@@ -65,7 +65,8 @@ def demands(recipe: Recipe, stages: Iterable[str]) -> Iterator[Demand]:
 
 
 def _of_pool(stage: str, section: Pooled) -> Demand:
-    reservations = [name for name in ("cpus_per_actor", "gpus_per_actor") if hasattr(section, name)]
+    names = ("cpus_per_actor", "gpus_per_actor", "memory_per_actor")
+    reservations = [name for name in names if hasattr(section, name)]
     return Demand(
         stage,
         section.num_actors,
@@ -73,6 +74,7 @@ def _of_pool(stage: str, section: Pooled) -> Demand:
         getattr(section, "gpus_per_actor", 0.0),
         f"{stage}.num_actors",
         tuple(f"{stage}.{name}" for name in reservations),
+        float(getattr(section, "memory_per_actor", 0)),
     )
 
 

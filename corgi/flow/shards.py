@@ -8,7 +8,7 @@ import time
 import warnings
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
-from typing import Protocol, TypedDict, cast
+from typing import Protocol, TypedDict, cast, runtime_checkable
 
 from corgi.flow import screen
 from corgi.flow.cluster import connect, is_of_this_command
@@ -46,10 +46,31 @@ class Pool:
     num_actors: int = 1
     cpus: float = 1.0
     gpus: float = 0.0
+    memory: int = 0
+    """Bytes."""
+    shards_at_once: int = 1
+    """Shards of one actor at the same time, each in a thread of its own."""
+
+    @property
+    def demand(self) -> dict[str, float]:
+        """Return what an actor reserves besides CPUs and GPUs, in Ray's words."""
+        return {"memory": self.memory} if self.memory else {}
+
+
+@runtime_checkable
+class Tells(Protocol):
+    """A maker that has something to say about how it works."""
+
+    def told(self) -> str:
+        """Return it in one line; empty for nothing."""
+        ...
 
 
 class _Made(TypedDict):
-    """What a worker returns about a shard; `rejected` is JSON, and so is `failure`, empty if the shard was made."""
+    """What a worker returns about a shard; `rejected` is JSON, and so is `failure`, empty if the shard was made.
+
+    `note` is what the worker's maker says of its work.
+    """
 
     key: str
     shard: str
@@ -57,6 +78,7 @@ class _Made(TypedDict):
     kept: int
     rejected: str
     failure: str
+    note: str
 
 
 class ShardRow(TypedDict):
@@ -109,13 +131,15 @@ def make_shards(
     with screen.bar(label, len(tasks), "shard") as bar:
         work = _Work(maker, arguments, pool, _Progress(bar, on_shard))
         if not is_in_process():
-            check_room(Demand(label, pool.num_actors, pool.cpus, pool.gpus))
+            check_room(Demand(label, pool.num_actors, pool.cpus, pool.gpus, memory=float(pool.memory)))
         failures, stopped = work.make(tasks, TRIES_OF_A_WORKER)
         again = [task for task in tasks if task.key in failures and not failures[task.key].is_users]
         if again and not stopped:
             nodes = {failures[task.key].node for task in again}
             failures = {key: found for key, found in failures.items() if found.is_users}
             failures |= work.make(again, 1, elsewhere(nodes, pool))[0]
+    if work.progress.note:
+        screen.current().say(f"{label}: {work.progress.note}")
     if failures:
         raise explained(label, list(failures.values()), len(tasks), stopped)
 
@@ -127,6 +151,7 @@ class _Progress:
         self._bar, self._on_shard = bar, on_shard
         self._shards = self._rows = self._kept = 0
         self._started = time.monotonic()
+        self.note = ""
 
     def add(self, made: _Made) -> None:
         row: ShardRow = {
@@ -140,7 +165,8 @@ class _Progress:
         self._rows, self._kept = self._rows + row["rows_in"], self._kept + row["kept"]
         rate = self._rows / max(time.monotonic() - self._started, 1e-9)
         share = f"{self._kept / max(self._rows, 1):.1%} of {self._rows} rows kept, {rate:.0f} rows/s"
-        self._bar.reach(self._shards, share)
+        self.note = made["note"]
+        self._bar.reach(self._shards, f"{share}, {self.note}" if self.note else share)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -203,10 +229,15 @@ class _Work:
                 ShardMaker,
                 fn_constructor_kwargs={"maker": self.maker, "arguments": self.arguments, "tries": tries},
                 batch_size=1,
-                compute=ActorPoolStrategy(size=min(self.pool.num_actors, len(rows))),
+                compute=ActorPoolStrategy(
+                    size=min(self.pool.num_actors, len(rows)),
+                    max_concurrent_calls_per_actor=self.pool.shards_at_once,
+                    enable_true_multi_threading=self.pool.shards_at_once > 1,
+                ),
                 num_cpus=self.pool.cpus,
                 num_gpus=self.pool.gpus or None,
                 runtime_env=OWN_CHILDREN,
+                **self.pool.demand,
                 max_task_retries=LOST_WORKERS,
             )
         try:
@@ -224,7 +255,7 @@ def check_room(demand: Demand) -> None:
 def elsewhere(nodes: set[str], pool: Pool) -> dict[str, str]:
     """Return a selector of the nodes other than these, if one of those alive holds a worker; else of any node."""
     known = sorted(nodes - {""})
-    if is_in_process() or not known or not alive(known).num_workers(pool.cpus, pool.gpus):
+    if is_in_process() or not known or not alive(known).num_workers(pool.cpus, pool.gpus, pool.memory):
         return {}
     return {"ray.io/node-id": f"!in({','.join(known)})"}
 
@@ -258,6 +289,7 @@ class ShardMaker:
                 "kept": 0,
                 "rejected": "{}",
                 "failure": json.dumps(found.to_dict()),
+                "note": "",
             }
             return failed
         return {
@@ -267,6 +299,7 @@ class ShardMaker:
             "kept": found.rows.kept,
             "rejected": json.dumps(found.rows.rejected),
             "failure": "",
+            "note": self._maker.told() if isinstance(self._maker, Tells) else "",
         }
 
 

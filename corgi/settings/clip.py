@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import ByteSize, Field, field_validator, model_validator
 
 from corgi.names import ActivationName
-from corgi.settings.section import Section, neutral
+from corgi.settings.section import Section, added, neutral
 from corgi.settings.training import TrainingSettings
 
 TRAINED = "trained"
@@ -84,6 +84,9 @@ class TokenRef(Section):
     """`tower:<name>` for a CLIP tower's own text trunk; else a Hugging Face encoder: hub id, local folder or `package:` path."""
     max_tokens: int = Field(default=77, ge=1, le=1024)
     """Tokens kept of a caption at most."""
+    precision: Literal["stored", "bf16"] = added("stored", since="0.2.0")
+    """Type of a Hugging Face encoder's weights: as its files hold them, or bf16, half the memory of fp32; a tower's own trunk computes
+    in `embed.precision`."""
 
 
 class EmbedSettings(Section):
@@ -109,8 +112,13 @@ class EmbedSettings(Section):
     """CPUs Ray reserves for an actor."""
     gpus_per_actor: float = neutral(0.0, ge=0)
     """GPUs Ray reserves for an actor."""
-    decode_threads: int = neutral(2, ge=1)
-    """Threads that decode stored pictures beside the device."""
+    memory_per_actor: ByteSize = neutral(ByteSize(0), ge=0)
+    """Memory Ray reserves for an actor: encoders on their way to the GPU, and the word encodings of `shards_per_actor` shards. 0:
+    none is reserved."""
+    shards_per_actor: int = neutral(2, ge=1, le=8)
+    """Shards of one actor at the same time: one is on the device while others are read and written."""
+    decode_threads: int | None = neutral(None, ge=1)
+    """Threads that decode stored pictures beside the device; None: one for each reserved CPU, two at least."""
     prefetch_batches: int = neutral(2, ge=1, le=64)
     """Batches decoded ahead of the device."""
 

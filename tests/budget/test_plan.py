@@ -1,6 +1,7 @@
 """The budget of --plan: intervals, what holds a stage up, a user's own prices, and no more than seconds for any list."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from corgi.budget.estimate import estimate
+from corgi.budget.estimate import estimate, gpu_waits
 from corgi.budget.machines import Machines, of_stage
 from corgi.budget.plan import lines, listed_rows
 from corgi.budget.rates import Interval, exactly, load
@@ -55,6 +56,28 @@ def test_plan_says_what_holds_each_stage_up_and_what_to_add_first() -> None:
         assert "dollars" in found[at]
         assert "held up by" in found[at + 1]
         assert "add first" in found[at + 1]
+
+
+def test_it_says_how_long_the_gpu_waits_and_the_cpus_that_feed_it() -> None:
+    def waiting(*overrides: str) -> list[str]:
+        return [line.strip() for line in told(AWS, *overrides, stages=["embed"]) if "the GPU waits" in line]
+
+    [starved] = waiting("embed.cpus_per_actor=1")
+    assert re.fullmatch(
+        r"the GPU waits 0% to 8\d% of the time for decoded pictures; set embed\.cpus_per_actor=9", starved
+    )
+    assert not waiting("embed.cpus_per_actor=9")
+    [large] = waiting("embed.cpus_per_actor=1", "download.image_size=1024")
+    assert re.search(r"set embed\.cpus_per_actor=12; nodes with \d+ CPUs for each GPU would feed it$", large)
+    assert not waiting("embed.gpus_per_actor=0")
+
+
+@pytest.mark.law
+def test_a_gpu_waits_by_as_much_as_the_cpus_take_longer() -> None:
+    waits = gpu_waits({"CPU": Interval(10, 20), "GPU": Interval(5, 15)})
+    assert waits == Interval(0, 0.75)
+    assert gpu_waits({"CPU": Interval(1, 2), "GPU": Interval(3, 4)}) == Interval(0, 0)
+    assert gpu_waits({"GPU": Interval(3, 4)}) is None
 
 
 def test_finished_stages_cost_nothing_and_no_file_says_nothing() -> None:

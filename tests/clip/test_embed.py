@@ -1,24 +1,26 @@
 """The embed stage on drawn pictures, in this process, with untrained and with poisoned towers."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 import torch
 from PIL import Image
+from torchvision.transforms.functional import pil_to_tensor
 
 from corgi.clip import embed
 from corgi.clip.embed import EmbedShards
 from corgi.clip.vectors import concatenated
 from corgi.flow.dag import Dag, Selection, open_dag
-from corgi.settings.clip import TowerRef
+from corgi.settings.clip import EmbedSettings, TowerRef
 from corgi.settings.recipe import Recipe
 from corgi.tables.manifest import ShardManifest
 from corgi.tables.schema import Reason, caption_embeddings, image_embeddings
 from corgi.tables.store import Store
 from pipelines.full import stages
-from tests.support.drawn import NUM_SHARDS, caption, dag, picture, run
+from tests.support.drawn import NUM_SHARDS, caption, dag, encoded, picture, run
 
 TINY = {"name": "tiny", "model": "tiny", "pretrained": "random"}
 
@@ -27,6 +29,7 @@ class Coloured:
     """A stand-in tower: a picture's mean colour, a caption's letters; `poison` makes some vectors bad."""
 
     name, dim, image_size = "tiny", 3, 8
+    crop, device = "8 x 8", torch.device("cpu")
 
     def preprocess(self, picture: Image.Image) -> torch.Tensor:
         return torch.from_numpy(np.asarray(picture.resize((8, 8)), np.float32).transpose(2, 0, 1) / 255)
@@ -43,6 +46,38 @@ class Coloured:
         raw[[c == "disc" for c in captions]] = torch.nan
         norm = raw.norm(dim=1)
         return raw / norm[:, None], norm
+
+
+@pytest.mark.parametrize(("sides", "crops"), [((8, 8, 8), 1), ((8, 16, 8), 2)])
+def test_towers_with_equal_preprocessing_share_one_crop(sides: tuple[int, ...], crops: int) -> None:
+    cropped: list[int] = []
+
+    class Mean:
+        device = torch.device("cpu")
+
+        def __init__(self, name: str, side: int) -> None:
+            self.name, self.side, self.crop = name, side, f"{side} px"
+
+        def preprocess(self, picture: Image.Image) -> torch.Tensor:
+            cropped.append(self.side)
+            return pil_to_tensor(picture.resize((self.side, self.side)))
+
+        def pixels(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            assert pixels.shape[2] == self.side
+            return pixels.float().mean((2, 3)), torch.ones(len(pixels))
+
+    data = [encoded(picture(number)) for number in range(5)]
+    towers: list[Any] = [Mean(str(number), side) for number, side in enumerate(sides)]
+    found = embed.embed_pictures(towers, data, EmbedSettings(batch_size=2))
+    assert len(cropped) == 5 * crops
+    for tower in towers:
+        alone = embed.embed_pictures([tower], data, EmbedSettings(batch_size=2))
+        np.testing.assert_array_equal(found.unit[tower.name], alone.unit[tower.name])
+
+
+def test_decode_threads_follow_the_reserved_cpus_unless_they_are_set() -> None:
+    given = [{}, {"cpus_per_actor": 8}, {"cpus_per_actor": 0.5}, {"cpus_per_actor": 8, "decode_threads": 3}]
+    assert [embed.num_threads(EmbedSettings.model_validate(values)) for values in given] == [2, 8, 2, 3]
 
 
 @pytest.fixture

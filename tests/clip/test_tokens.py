@@ -49,6 +49,40 @@ def test_a_hugging_face_encoder_gives_the_same_alone_and_in_a_batch() -> None:
     torch.testing.assert_close(together[1, :3], alone[0, :3], atol=1e-4, rtol=0)
 
 
+def test_batches_hold_captions_of_about_equal_length_and_states_stay_with_theirs() -> None:
+    seen: list[list[int]] = []
+
+    class Letters:
+        """The state of a token is its letter."""
+
+        def text_states(self, captions: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
+            lengths = [len(caption) for caption in captions]
+            seen.append(lengths)
+            states = torch.zeros(len(captions), max(lengths), 2)
+            for row, caption in enumerate(captions):
+                states[row, : len(caption), 0] = torch.tensor([ord(letter) for letter in caption])
+            return states, torch.tensor(lengths)
+
+    captions = ["cccccc", "a", "bbbb", "a", "ee", "ddd", "ffffffff"]
+    column, width = token_column(Letters(), captions, 77, 2)  # pyright: ignore[reportArgumentType]
+    assert seen == [[1, 2], [3, 4], [6, 8]]
+    assert width == 2
+    found = ["".join(chr(int(state[0])) for state in row) for row in column.to_pylist()]
+    assert found == captions
+
+
+def test_an_encoder_in_bf16_takes_half_the_memory_and_gives_about_the_same() -> None:
+    stored, half = (
+        HuggingFaceEncoder(TokenRef.model_validate({"name": "minilm", "model": MINILM, "precision": kind}))
+        for kind in ("stored", "bf16")
+    )
+    assert {value.dtype for value in stored.model.parameters()} == {torch.float32}
+    assert {value.dtype for value in half.model.parameters()} == {torch.bfloat16}
+    (a, _), (b, _) = (encoder.text_states(CAPTIONS[:1]) for encoder in (stored, half))
+    assert b.dtype == torch.float32
+    assert float(torch.nn.functional.cosine_similarity(a.flatten(), b.flatten(), dim=0)) > 0.99
+
+
 def test_an_encoder_that_cannot_be_loaded_is_one_line(tmp_path) -> None:
     for model in (str(tmp_path), "no-such/encoder"):
         with pytest.raises(InputError, match="text encoder t5") as caught:

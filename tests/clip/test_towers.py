@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from corgi.clip import backbones
 from corgi.clip.features import frozen_model
-from corgi.clip.towers import Tower, load_tower, split_transform
+from corgi.clip.towers import Tower, crop_name, load_tower, split_transform
 from corgi.clip.train import checkpoint
 from corgi.settings.clip import TowerRef, TowerSettings
 from corgi.settings.errors import InputError
@@ -117,6 +117,20 @@ def test_bytes_for_the_device_are_open_clips_floats(resize_mode, interpolation, 
     assert pixels.dtype == torch.uint8
     scaled = pixels.float().div_(255).sub_(mean[:, None, None]).div_(std[:, None, None])
     torch.testing.assert_close(scaled, transform(shown), atol=0, rtol=0)
+
+
+def test_crops_have_one_name_where_they_make_the_same_pixels() -> None:
+    """Mean and standard deviation are the device's: they make no other crop."""
+
+    def crop(side: int = 64, **kwargs: Any) -> str:
+        transform: Any = image_transform(side, is_train=False, **kwargs)
+        return crop_name(transform)
+
+    assert crop() == crop() == crop(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+    others = [crop(32), crop(resize_mode="squash"), crop(interpolation="bilinear")]
+    assert len({crop(), *others}) == 4
+    wholes: list[Any] = [lambda shown: shown, lambda shown: shown]
+    assert crop_name(wholes[0]) != crop_name(wholes[1])
 
 
 def test_a_transform_of_another_shape_is_kept_whole() -> None:

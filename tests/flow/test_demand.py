@@ -141,6 +141,15 @@ def test_calls_that_reserve_more_memory_than_a_node_has_are_one_line() -> None:
     assert "\n" not in str(found.value)
 
 
+def test_actors_that_reserve_more_memory_than_a_node_has_are_one_line() -> None:
+    [wanted] = demands(recipe(embed={"memory_per_actor": "3GiB"}), ["embed"])
+    check(wanted, of_memory(4))
+    with pytest.raises(
+        ClusterError, match=r"embed cannot run: .*3\.0 GiB of memory.*embed\.memory_per_actor"
+    ):
+        check(wanted, of_memory(1, 2))
+
+
 def test_memory_of_a_kubernetes_node_is_what_ray_may_reserve_of_its_limit() -> None:
     found = {kind.name: kind.memory / 2**30 for kind in read(str(CLUSTER / "kuberay/rayjob.yaml")).types}
     assert found["cpu-data"] == pytest.approx(0.7 * 64)

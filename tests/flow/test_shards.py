@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from multiprocessing import resource_tracker
 from pathlib import Path
@@ -62,6 +63,7 @@ def test_a_worker_commits_and_returns_names(tmp_path):
         "kept": [4, 4],
         "rejected": rejected,
         "failure": ["", ""],
+        "note": ["", ""],
     }
     assert all(Store(tmp_path).shard(one.stage, one.key) is not None for one in tasks)
 
@@ -85,6 +87,50 @@ def test_only_what_is_missing_is_made_and_a_finished_stage_joins_no_cluster(tmp_
         assert pending(tasks) == []
         assert not make_pending(context, Maker, tasks, Pool(), "rows", {"refuse": True})
     assert joined == ["recipe"]
+
+
+class Talking(Maker):
+    """A maker that says after each shard how many it has made."""
+
+    def __init__(self) -> None:
+        super().__init__(refuse=False)
+        self.made = 0
+
+    def make(self, one: ShardTask) -> ShardManifest:
+        self.made += 1
+        return super().make(one)
+
+    def told(self) -> str:
+        return f"{self.made} made"
+
+
+def test_what_a_maker_says_last_is_printed(tmp_path, capsys):
+    with in_process():
+        make_shards(Talking, {}, [task(str(tmp_path), shard) for shard in (1, 2)], Pool(), "talk")
+    assert "talk: 2 made\n" in capsys.readouterr().out
+
+
+class Meeting(Maker):
+    """A maker that ends a shard only while it is given another."""
+
+    def __init__(self) -> None:
+        super().__init__(refuse=False)
+        self.both = threading.Barrier(2, timeout=PATIENCE_S)
+
+    def make(self, one: ShardTask) -> ShardManifest:
+        self.both.wait()
+        return super().make(one)
+
+
+@pytest.mark.parametrize("arriving", [False, True])
+def test_one_actor_makes_several_shards_at_once(ray_local, tmp_path, arriving):
+    tasks, pool = [task(str(tmp_path), shard) for shard in range(4)], Pool(shards_at_once=2)
+    if arriving:
+        given = iter([(tasks[:2], True), (tasks[2:], False)])
+        make_arriving(Meeting, {}, lambda: next(given), pool, "meet")
+    else:
+        make_shards(Meeting, {}, tasks, pool, "meet")
+    assert all(Store(tmp_path).shard(one.stage, one.key) is not None for one in tasks)
 
 
 @dataclasses.dataclass
