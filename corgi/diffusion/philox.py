@@ -9,13 +9,14 @@ sine may differ between devices in the last bits, and are bit-equal on one kind 
 # torch has functions without types
 
 import math
+import sys
 from collections.abc import Sequence
 from itertools import product
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt32
 from torch import Tensor
 
 MASK = 0xFFFFFFFF
@@ -30,7 +31,10 @@ CPU_BLOCKS = 32768
 """Blocks worked on at once on a CPU, so that every operation finds its operands in the cache."""
 
 _HALF, _LOW = np.uint64(32), np.uint64(MASK)
-_MULTIPLIER, _KEY_STEP = (np.array(pair, np.uint64)[:, None, None] for pair in (_MULTIPLIERS, _KEY_STEPS))
+_MULTIPLIER = np.array(_MULTIPLIERS, np.uint64)[:, None, None]
+_KEY_STEP = np.array(_KEY_STEPS, np.uint32)[:, None, None]
+_HIGH_HALF = 1 if sys.byteorder == "little" else 0
+"""Index of the high 32 bits among the halves of a 64-bit number in memory."""
 
 Word = Tensor | int
 """32 bits: an int64 tensor or a number."""
@@ -77,19 +81,20 @@ def normals(stream: Stream, count: int) -> Float[Tensor, "rows count"]:
     """Return standard normal values, fp32: r cos(a), r sin(a) with r = sqrt(-2 ln u), a = 2 pi v of two words each (Box and Muller 1958)."""
     blocks = -(-count // 4)
     if stream.seed.device.type != "cpu":
-        return _normals(_words(stream, 0, blocks)).flatten(1)[:, :count]
+        bits = torch.stack(_words(stream, 0, blocks)) >> 8
+        return _box_muller(bits[0::2], bits[1::2]).flatten(1)[:, :count]
     found = torch.empty(len(stream.seed), blocks, 4)
     rows = max(1, CPU_BLOCKS // max(1, blocks))
     for row, block in product(range(0, len(found), rows), range(0, blocks, CPU_BLOCKS)):
         part = _rows(stream, slice(row, row + rows))
         last = min(block + CPU_BLOCKS, blocks)
-        found[row : row + rows, block:last] = _normals(_words(part, block, last))
+        found[row : row + rows, block:last] = _box_muller(*map(_top_bits, _halves(part, block, last)))
     return found.flatten(1)[:, :count]
 
 
 def uniforms(stream: Stream) -> Float[Tensor, "rows"]:
     """Return values in [0, 1), fp32, of the first word's top 24 bits."""
-    return _top_bits(_words(stream, 0, 1)[:1])[0, :, 0].float() * 2.0**-24
+    return (_words(stream, 0, 1)[0][:, 0] >> 8).float() * 2.0**-24
 
 
 def integers(stream: Stream, low: int, high: int) -> Int[Tensor, "rows"]:
@@ -119,45 +124,48 @@ def _words(stream: Stream, first: int, last: int) -> Words:
 
 
 def cpu_words(stream: Stream, first: int, last: int) -> Words:
-    """Return the same words by numpy, in half the time that torch takes on a CPU.
+    """Return the same words by numpy, which takes less time than torch on a CPU."""
+    even, odd = (torch.from_numpy(words.astype(np.int64)) for words in _halves(stream, first, last))
+    return even[0], odd[0], even[1], odd[1]
 
-    Words 0 and 2 are worked on as one array, words 1 and 3 as another; unsigned, so that a shift needs no mask.
+
+def _halves(
+    stream: Stream, first: int, last: int
+) -> tuple[UInt32[np.ndarray, "2 rows blocks"], UInt32[np.ndarray, "2 rows blocks"]]:
+    """Return words 0 and 2, and words 1 and 3, of blocks first..last - 1 of each row.
+
+    Both halves of a product are read where it is stored, so that no pass over it shifts or masks. Two products take turns, since
+    one round's low halves are still read in the next.
     """
-    seed, position = (
-        value.numpy().view(np.uint64)[None, :, None] for value in (stream.seed, stream.position)
-    )
-    even, odd, mixed, high = (np.empty((2, len(stream.seed), last - first), np.uint64) for _ in range(4))
-    even[0], even[1] = np.arange(first, last, dtype=np.uint64), position[0] >> _HALF
-    odd[0], odd[1] = position[0] & _LOW, np.uint64(_number(stream))
-    key = np.concatenate([seed & _LOW, seed >> _HALF])
-    for _ in range(_ROUNDS):
-        np.multiply(even, _MULTIPLIER, out=mixed)
-        np.right_shift(mixed, _HALF, out=high)
-        np.bitwise_and(mixed, _LOW, out=mixed)
-        np.bitwise_xor(high[::-1], odd, out=even)
+    seed, position = (value.numpy().view(np.uint64)[:, None] for value in (stream.seed, stream.position))
+    shape = (2, len(seed), last - first)
+    even, odd = (np.empty(shape, np.uint32) for _ in range(2))
+    even[0], even[1] = np.arange(first, last, dtype=np.uint32), position >> _HALF
+    odd[0], odd[1] = position & _LOW, np.uint32(_number(stream))
+    key = np.stack([seed & _LOW, seed >> _HALF]).astype(np.uint32)
+    products = [np.empty(shape, np.uint64) for _ in range(2)]
+    halves = [product.view(np.uint32).reshape(*shape, 2)[::-1] for product in products]
+    for number in range(_ROUNDS):
+        product, half = products[number % 2], halves[number % 2]
+        np.multiply(even, _MULTIPLIER, out=product)
+        np.bitwise_xor(half[..., _HIGH_HALF], odd, out=even)
         np.bitwise_xor(even, key, out=even)
-        odd, mixed = mixed[::-1], odd
-        key = (key + _KEY_STEP) & _LOW
-    first_word, second, third, fourth = (
-        torch.from_numpy(words.view(np.int64)) for words in (even[0], odd[0], even[1], odd[1])
-    )
-    return first_word, second, third, fourth
+        odd = half[..., 1 - _HIGH_HALF]
+        key = key + _KEY_STEP
+    return even, odd
 
 
-def _top_bits(words: Sequence[Int[Tensor, "rows blocks"]]) -> Int[Tensor, "words rows blocks"]:
-    """Return the top 24 of each word's 32 bits; on a CPU int32, out of the low half of its int64."""
-    if words[0].device.type != "cpu":
-        return torch.stack([word >> 8 for word in words])
-    found = np.empty((len(words), *words[0].shape), np.uint32)
-    for bits, word in zip(found, words, strict=True):
-        np.right_shift(word.numpy().view(np.uint32)[..., ::2], 8, out=bits)
-    return torch.from_numpy(found.view(np.int32))
+def _top_bits(words: UInt32[np.ndarray, "..."]) -> Int[Tensor, "..."]:
+    """Return the top 24 of each word's 32 bits, int32."""
+    return torch.from_numpy((words >> np.uint32(8)).view(np.int32))
 
 
-def _normals(words: Words) -> Float[Tensor, "rows blocks 4"]:
-    """Box-Muller of words 0 and 1, and of words 2 and 3."""
-    unit = _top_bits(words).float().add_(0.5).mul_(2.0**-24)
-    radius = unit[0::2].log().mul_(-2).sqrt_()
-    angle = unit[1::2].mul(2 * math.pi)
+def _box_muller(
+    even: Int[Tensor, "2 rows blocks"], odd: Int[Tensor, "2 rows blocks"]
+) -> Float[Tensor, "rows blocks 4"]:
+    """Return r cos(a), r sin(a) of words 0 and 1, and of words 2 and 3, given the top 24 bits of each."""
+    u, v = (bits.float().add_(0.5).mul_(2.0**-24) for bits in (even, odd))
+    radius = u.log_().mul_(-2).sqrt_()
+    angle = v.mul_(2 * math.pi)
     values = torch.stack([angle.cos(), angle.sin()], dim=1).mul_(radius[:, None])
     return values.flatten(0, 1).movedim(0, -1)
