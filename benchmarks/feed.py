@@ -1,7 +1,7 @@
 """What a worker reads before its first batch and after: `python -m benchmarks.feed [--shards N] [--folder F]`.
 
-The store is simulated (benchmarks/simulated_set.py): the index of 40,000 shards is real, rows are those of one shard. Vectors are as wide as
-those of corgi.yaml, one caption per picture, no words.
+The store is simulated (benchmarks/simulated_set.py): the indexes of 40,000 shards are real, rows are those of one shard. Vectors are as
+wide as those of corgi.yaml, one caption per picture; of word encodings and latents only the indexes are read.
 """
 
 import argparse
@@ -13,14 +13,23 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.figures import Figures
-from benchmarks.simulated_set import SPLITS, CountingDisk, SimulatedSet, commit_simulated, opened
-from corgi.feeding.feed import Feed, dense, rows_between
+from benchmarks.simulated_set import (
+    SPLITS,
+    CountingDisk,
+    SimulatedSet,
+    commit_beside,
+    commit_simulated,
+    opened,
+)
+from corgi.feeding.feed import Feed, Rows, dense, rows_between
 from corgi.feeding.order import Order, lanes_for
-from corgi.feeding.packed_rows import CaptionedRows
+from corgi.feeding.packed_rows import CaptionedRows, LatentRows
+from corgi.feeding.word_states import WordStates
 from corgi.settings.recipe import load
 from corgi.settings.training import TrainingSettings
 from corgi.tables.row_groups import RowGroups
 from corgi.tables.schema import Split
+from corgi.training.autoencoder import AUTOENCODER_FACT
 
 HOME = Path(__file__).resolve().parents[1]
 DIM = 1536
@@ -42,6 +51,9 @@ def main(arguments: list[str]) -> int:
     """Measure; print and keep the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shards", type=int, default=40_000)
+    parser.add_argument(
+        "--start-only", action="store_true", help="measure no rates of reading on; nothing is recorded"
+    )
     parser.add_argument("--folder", type=Path, default=None, help="where the simulated store is put")
     options = parser.parse_args(arguments)
     figures = Figures("feed", "pyarrow", "numpy")
@@ -53,27 +65,45 @@ def main(arguments: list[str]) -> int:
         for world in (8, 64):
             first_batch(packed, disk, training, world, figures)
         evaluation(packed, disk, figures)
+        if options.start_only:
+            return 0
         rates(packed, disk, figures)
     figures.write()
     return 0
 
 
 def start(place: Place, shards: int, figures: Figures) -> tuple[SimulatedSet, CountingDisk]:
-    """Open the table as every worker does at every start."""
-    taken: list[float] = []
-    opens: list[tuple[SimulatedSet, CountingDisk]] = []
+    """Open the table as every worker does at every start: that of a prior, of one that reads words, and of a decoder."""
+    beside = commit_beside(place.root, shards, place.template)
+    seconds: dict[str, list[float]] = {kind: [] for kind in ("prior", "prior_with_words", "decoder")}
+    read: dict[str, int] = {}
     for _ in range(ROUNDS):
-        begun = time.perf_counter()
-        opens.append(opened(*place))
-        rows = CaptionedRows(opens[-1][0], Split.TRAIN)
-        check(sum(rows.counts) == SPLITS["train"] * shards)
-        taken.append(time.perf_counter() - begun)
-    packed, disk = opens[-1]
-    figures.add_rounds(f"feed_start_{shards}_shards_seconds", taken, "s", "<=5")
-    figures.add(f"feed_start_{shards}_shards_read", disk.num_bytes / 1e6, "MB", "<=50")
+        for kind, taken in seconds.items():
+            begun = time.perf_counter()
+            packed, disk = opened(*place)
+            rows = rows_of(packed, kind, beside)
+            check(sum(rows.counts) == SPLITS["train"] * shards)
+            taken.append(time.perf_counter() - begun)
+            read[kind] = disk.num_bytes
+    for kind, taken in seconds.items():
+        figures.add_rounds(f"feed_start_{kind}_{shards}_shards_seconds", taken, "s", "<=5")
+        figures.add(f"feed_start_{kind}_{shards}_shards_read", read[kind] / 1e6, "MB", "<=50")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     figures.add(f"feed_start_{shards}_shards_peak_memory", peak, "MiB")
-    return packed, disk
+    return opened(*place)
+
+
+def rows_of(packed: SimulatedSet, kind: str, beside: dict[str, str]) -> Rows:
+    """Return the train rows of one kind of training, opened as its objective opens them."""
+    store = packed.store
+    if kind == "decoder":
+        _, *latents = store.listed(store.read_stage(beside["autoencoder"]))
+        check(len({made.facts[AUTOENCODER_FACT] for made in latents}) == 1)
+        return LatentRows(packed, latents, Split.TRAIN)
+    if kind == "prior":
+        return CaptionedRows(packed, Split.TRAIN)
+    embedded = store.each_listed(store.read_stage(beside["embed"]))
+    return CaptionedRows(packed, Split.TRAIN, WordStates(store, packed.names, embedded, "t5"))
 
 
 def first_batch(

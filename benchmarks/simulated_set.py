@@ -13,13 +13,15 @@ import pyarrow as pa
 from typing_extensions import override
 
 from corgi.feeding.pack import GROUPS_FACT, ROWS_TABLE, WITHHELD_FACT, sizes_of
+from corgi.feeding.packed_rows import LATENTS_TABLE
 from corgi.feeding.packed_set import PackedSet, Unit
 from corgi.storage.disk import Disk
-from corgi.tables.manifest import FileEntry, RowCounts, ShardEntry, StageManifest
+from corgi.tables.manifest import FileEntry, RowCounts, ShardEntry, ShardManifest, StageManifest
 from corgi.tables.row_groups import ROW_GROUPS_FACT, RowGroups, cut, write_row_groups
 from corgi.tables.schema import packed
 from corgi.tables.stage_index import ListedShard
 from corgi.tables.store import Store
+from corgi.training.autoencoder import AUTOENCODER_FACT
 
 SPLITS = {"train": 8_491, "val": 500, "test": 500}
 """Kept pictures of a shard by split."""
@@ -56,31 +58,44 @@ class SimulatedSet(PackedSet):
 
     @override
     def read(self, unit: Unit, columns: Any) -> pa.Table:
-        file = self.files[unit.shard]
+        file = self.file(unit.shard)
         return self.store.read_row_group(file, ROWS_TABLE, self.template, unit.group, columns)
 
 
 def commit_simulated(root: Path, num_shards: int, dim: int, splits: dict[str, int]) -> tuple[str, RowGroups]:
     """Close a stage `pack` of so many shards; return its manifest's path, and the row groups of the one shard there is."""
-    store = Store(root)
     split = [name for name, count in splits.items() for _ in range(count)]
-    sizes = sizes_of(split)
     (root / "store").mkdir(parents=True, exist_ok=True)
     with (root / "store" / TEMPLATE).open("wb") as sink:
-        template = write_row_groups(sink, _rows(split, dim), sizes)
-    listed = [_listed(number, template, splits) for number in range(num_shards)]
-    manifest = StageManifest(
-        stage="pack",
-        key="simulated",
-        version=1,
-        code="c",
-        commit=None,
-        settings={},
-        inputs={},
-        shards=tuple(ShardEntry(shard.shard, shard.path, shard.digest) for shard in listed),
-        rows=RowCounts(rows_in=len(split) * num_shards, kept=len(split) * num_shards),
+        template = write_row_groups(sink, _rows(split, dim), sizes_of(split))
+    names = [name for name, count in splits.items() for _ in cut(count)]
+    groups = [[name, rows, rows] for name, rows in zip(names, template.rows, strict=True)]
+    facts = {GROUPS_FACT: groups, WITHHELD_FACT: 0}
+    listed = [_listed("pack", _name(number), template, (ROWS_TABLE,), facts) for number in range(num_shards)]
+    return _closed(root, "pack", listed), template
+
+
+def commit_beside(root: Path, num_shards: int, template: RowGroups) -> dict[str, str]:
+    """Close stages `autoencoder` and `embed` of as many shards, with row groups of as many rows; return their manifests' paths.
+
+    They are what a decoder, and a prior that reads words, open besides the training table.
+    """
+    digest = os.urandom(16).hex()
+    tables = ("caption_tokens", "image_embeddings", "caption_embeddings")
+    towers = {f"tower{number}": {"model": "ViT-B-32", "dim": 512, "image_size": 224} for number in range(3)}
+    told = {"towers": towers, "batch_size": 512, "captions": sum(template.rows), "captions_dropped": 0}
+    model = _listed("autoencoder", "model", template, ("autoencoder",), {})
+    latents, embedded = (
+        [_listed(stage, _name(number), template, names, facts) for number in range(num_shards)]
+        for stage, names, facts in (
+            ("autoencoder", (LATENTS_TABLE,), {AUTOENCODER_FACT: digest, "enlarged": 0}),
+            ("embed", tables, told),
+        )
     )
-    return store.close(store.indexed(manifest, listed)).path, template
+    return {
+        "autoencoder": _closed(root, "autoencoder", [model, *latents]),
+        "embed": _closed(root, "embed", embedded),
+    }
 
 
 def opened(root: Path, stage: str, template: RowGroups) -> tuple[SimulatedSet, CountingDisk]:
@@ -112,29 +127,56 @@ def _vectors(values: np.ndarray) -> pa.Array:
     return pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values.shape[1])
 
 
-def _listed(number: int, template: RowGroups, splits: dict[str, int]) -> ListedShard:
-    """Return what a shard's manifest would say; hashes are as random as real ones, so that the index is as large."""
+def _name(number: int) -> str:
+    return f"{number:05d}"
+
+
+def _closed(root: Path, stage: str, listed: list[ListedShard]) -> str:
+    """Close a stage and return its manifest's path."""
+    store, rows = Store(root), sum(shard.kept for shard in listed)
+    manifest = StageManifest(
+        stage=stage,
+        key="simulated",
+        version=1,
+        code="c",
+        commit=None,
+        settings={},
+        inputs={},
+        shards=tuple(ShardEntry(shard.shard, shard.path, shard.digest) for shard in listed),
+        rows=RowCounts(rows_in=rows, kept=rows),
+    )
+    return store.close(store.indexed(manifest, listed)).path
+
+
+def _listed(
+    stage: str, name: str, template: RowGroups, tables: tuple[str, ...], facts: dict[str, Any]
+) -> ListedShard:
+    """Return what a shard's manifest would say; hashes are as random as real ones, so that the index is as large.
+
+    The first table is read by row group.
+    """
     groups = {**template.as_fact(), "digests": os.urandom(len(template.digests)).hex()}
-    names = [name for name, count in splits.items() for _ in cut(count)]
-    facts = {
-        GROUPS_FACT: [[name, rows, rows] for name, rows in zip(names, template.rows, strict=True)],
-        WITHHELD_FACT: 0,
-        ROW_GROUPS_FACT: {ROWS_TABLE: groups},
-    }
     key, rows = os.urandom(16).hex(), sum(template.rows)
-    file = FileEntry(
-        table=ROWS_TABLE,
-        name=f"{os.urandom(6).hex()}-{ROWS_TABLE}.parquet",
-        size=template.starts[-1],
-        sha256=os.urandom(32).hex(),
-        rows=rows,
+    files = tuple(
+        FileEntry(
+            table=table,
+            name=f"{os.urandom(6).hex()}-{table}.parquet",
+            size=template.starts[-1],
+            sha256=os.urandom(32).hex(),
+            rows=rows,
+        )
+        for table in tables
     )
-    return ListedShard(
-        "pack",
-        f"{number:05d}",
-        f"pack/{key}/manifest-0.json",
-        os.urandom(16).hex(),
-        RowCounts(rows_in=rows, kept=rows),
-        (file,),
-        facts,
+    manifest = ShardManifest(
+        stage=stage,
+        shard=name,
+        key=key,
+        version=1,
+        code="c",
+        settings={},
+        inputs={},
+        files=files,
+        rows=RowCounts(rows_in=rows, kept=rows),
+        facts={**facts, ROW_GROUPS_FACT: {tables[0]: groups}},
     )
+    return ListedShard.of(manifest.at(f"{stage}/{key}/manifest-0.json"))

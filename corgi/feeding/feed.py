@@ -87,12 +87,14 @@ def first_rows(rows: Rows, limit: int) -> dict[str, np.ndarray]:
 
 def rows_between(rows: Rows, wanted: range) -> dict[str, np.ndarray]:
     """Return some of the rows of all units laid end to end; units without any of them are not read. Empty without rows."""
-    ends = np.cumsum(rows.counts, dtype=np.int64)
+    counts = np.asarray(rows.counts, np.int64)
+    ends = np.cumsum(counts)
+    begins = ends - counts
+    reached = np.flatnonzero((counts > 0) & (ends > wanted.start) & (begins < wanted.stop)) if wanted else ()
     found = []
-    for unit, (end, count) in enumerate(zip(ends.tolist(), rows.counts, strict=True)):
-        first, last = max(wanted.start - end + count, 0), min(wanted.stop - end + count, count)
-        if first < last:
-            found.append({name: values[first:last] for name, values in rows.load(unit).items()})
+    for unit in map(int, reached):
+        part = slice(max(wanted.start - int(begins[unit]), 0), wanted.stop - int(begins[unit]))
+        found.append({name: values[part] for name, values in rows.load(unit).items()})
     return {name: joined([part[name] for part in found]) for name in found[0]} if found else {}
 
 

@@ -4,13 +4,13 @@
 # pyarrow has no types
 
 from collections.abc import Iterable, Sequence
-from itertools import groupby, pairwise
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
 from jaxtyping import Float, Int
 
-from corgi.feeding.packed_set import GroupedFile, PackedSet, Unit
+from corgi.feeding.packed_set import GroupedFile, PackedSet, Unit, Units
 from corgi.feeding.word_states import WordStates, side_by_side
 from corgi.settings.errors import StorageError
 from corgi.tables.arrow import pc
@@ -29,15 +29,14 @@ class CaptionedRows:
 
         Where words can only be read by shard, a unit is all row groups of one.
         """
-        chosen = [(unit, group.captioned) for unit, group in packed.units(split) if group.captioned]
         self._packed, self._words = packed, words
-        self._units: list[list[Unit]] = []
-        self.counts: list[int] = []
         whole = words is not None and not words.are_grouped
-        for _, parts in groupby(chosen, lambda each: each[0].shard if whole else each[0]):
-            units, counts = zip(*parts, strict=True)
-            self._units.append(list(units))
-            self.counts.append(sum(counts))
+        groups = packed.units(split)
+        self._chosen = Units(*(values[groups.captioned > 0] for values in groups))
+        shard, captioned = self._chosen.shard, self._chosen.captioned
+        begins = np.flatnonzero(np.diff(shard, prepend=-1)) if whole else np.arange(len(shard))
+        self._cuts: list[int] = [*begins.tolist(), len(shard)]
+        self.counts: list[int] = np.add.reduceat(captioned, begins).tolist() if len(begins) else []
 
     def load(self, unit: int) -> dict[str, np.ndarray]:
         """Return `image` [n, d], `full` and `coarse` [n] of arrays [captions, d], and their counts; half floats.
@@ -46,7 +45,7 @@ class CaptionedRows:
         """
         names = ["image", "full", "coarse"]
         names += ["uid", "full_row", "coarse_row"] if self._words else []
-        parts = [self._packed.read(part, names) for part in self._units[unit]]
+        parts = [self._packed.read(self._chosen.at(part), names) for part in self._parts(unit)]
         table = pa.concat_tables(parts)
         table = table.filter(pc.greater(pc.list_value_length(table["full"]), 0))
         loaded = {"image": half_matrix(table["image"])}
@@ -55,7 +54,12 @@ class CaptionedRows:
             loaded[f"num_{kind}"] = np.array([len(rows) for rows in loaded[kind]], np.int64)
         if self._words is None:
             return loaded
-        return {**loaded, **words_of(self._words, self._units[unit][0].shard, table, ("full", "coarse"))}
+        shard = int(self._chosen.shard[self._cuts[unit]])
+        return {**loaded, **words_of(self._words, shard, table, ("full", "coarse"))}
+
+    def _parts(self, unit: int) -> range:
+        """Return the row groups of a unit, by their number among the chosen."""
+        return range(self._cuts[unit], self._cuts[unit + 1])
 
 
 class LatentRows:
@@ -72,10 +76,8 @@ class LatentRows:
         self._words = words
         by_name = {shard.shard: shard for shard in latents}
         self._latents = [by_name[name] for name in packed.names]
-        self._files = [GroupedFile.of(shard, LATENTS_TABLE) for shard in self._latents]
-        chosen = packed.units(split)
-        self._packed, self._units = packed, [unit for unit, _ in chosen]
-        self.counts: Sequence[int] = [group.rows for _, group in chosen]
+        self._packed, self._units = packed, packed.units(split)
+        self.counts: Sequence[int] = self._units.rows.tolist()
 
     def load(self, unit: int) -> dict[str, np.ndarray]:
         """Return `image` [n, d] and `latent` [n, l], half floats.
@@ -87,10 +89,10 @@ class LatentRows:
 
         """
         names = ["uid", "image", *(["full_row"] if self._words else [])]
-        rows = self._packed.read(self._units[unit], names)
-        latents = self._read(self._units[unit], rows["uid"])
+        rows = self._packed.read(self._units.at(unit), names)
+        latents = self._read(self._units.at(unit), rows["uid"])
         if not latents["uid"].equals(rows["uid"]):
-            shard = self._latents[self._units[unit].shard]
+            shard = self._latents[self._units.at(unit).shard]
             raise StorageError(
                 f"{shard.path}: the latents are not those of the pictures in the training table; both are safe; rerun with --only autoencoder --force"
             )
@@ -98,15 +100,15 @@ class LatentRows:
         if self._words is None:
             return loaded
         loaded["num_full"] = np.asarray(pc.list_value_length(rows["full_row"])).astype(np.int64)
-        return {**loaded, **words_of(self._words, self._units[unit].shard, rows, ("full",))}
+        return {**loaded, **words_of(self._words, self._units.at(unit).shard, rows, ("full",))}
 
     def uids(self, unit: int) -> list[str]:
         """Return the uids of a unit's rows."""
-        return self._packed.read(self._units[unit], ["uid"])["uid"].to_pylist()
+        return self._packed.read(self._units.at(unit), ["uid"])["uid"].to_pylist()
 
     def _read(self, unit: Unit, uids: pa.ChunkedArray) -> pa.Table:
         """Return the latents of a row group. A shard of 0.1 has other row groups: it is read whole."""
-        file = self._files[unit.shard]
+        file = GroupedFile.of(self._latents[unit.shard], LATENTS_TABLE)
         if file is not None:
             return self._packed.store.read_row_group(file, LATENTS_TABLE, file.groups, unit.group)
         whole = self._packed.store.read(self._latents[unit.shard], LATENTS_TABLE)

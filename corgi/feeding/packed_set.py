@@ -3,13 +3,16 @@
 # pyright: reportMissingTypeStubs=false
 # pyarrow has no types
 
+from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Self
 
+import numpy as np
 import pyarrow as pa
+from jaxtyping import Int
 
-from corgi.feeding.pack import GROUPS_FACT, ROWS_TABLE, WITHHELD_FACT, Group
+from corgi.feeding.pack import GROUPS_FACT, ROWS_TABLE, WITHHELD_FACT
 from corgi.tables.manifest import FileEntry
 from corgi.tables.row_groups import RowGroups
 from corgi.tables.schema import Split
@@ -25,7 +28,6 @@ class GroupedFile:
     path: str
     files: tuple[FileEntry, ...]
     groups: RowGroups
-    splits: tuple[Group, ...] = ()
 
     @classmethod
     def of(cls, shard: ListedShard, table: str) -> Self | None:
@@ -34,8 +36,7 @@ class GroupedFile:
         if groups is None:
             return None
         files = tuple(entry for entry in shard.files if entry.table == table)
-        splits = tuple(Group(*group) for group in shard.facts.get(GROUPS_FACT, ()))
-        return cls(shard.stage, shard.path, files, groups, splits)
+        return cls(shard.stage, shard.path, files, groups)
 
 
 class Unit(NamedTuple):
@@ -45,21 +46,38 @@ class Unit(NamedTuple):
     group: int
 
 
+class Units(NamedTuple):
+    """Row groups of a training table in its order, as arrays: a table of 40,000 shards has 400,000."""
+
+    shard: Int[np.ndarray, "units"]
+    group: Int[np.ndarray, "units"]
+    rows: Int[np.ndarray, "units"]
+    captioned: Int[np.ndarray, "units"]
+
+    def at(self, number: int) -> Unit:
+        """Return one by its number."""
+        return Unit(int(self.shard[number]), int(self.group[number]))
+
+
 class PackedSet:
-    """The shards of a training table. Per shard about half a kilobyte is held, and no manifest of a shard is opened."""
+    """The shards of a training table. Per shard some kilobytes of text are held, and no manifest of a shard is opened."""
 
     def __init__(self, store: Store, shards: Iterable[ListedShard]) -> None:
         """Take the shards as their stage's index lists them."""
         self.store = store
-        self.names: list[str] = []
-        self.files: list[GroupedFile] = []
+        self._shards = list(shards)
+        self.names = [shard.shard for shard in self._shards]
         self.num_withheld = 0
-        for shard in shards:
-            file = GroupedFile.of(shard, ROWS_TABLE)
-            assert file is not None, f"shard {shard.shard} was not packed"
-            self.names.append(shard.shard)
-            self.files.append(file)
-            self.num_withheld += shard.facts[WITHHELD_FACT]
+        numbers, split = array("q"), list[str]()
+        for number, shard in enumerate(self._shards):
+            facts = shard.facts
+            self.num_withheld += facts[WITHHELD_FACT]
+            for group, (name, rows, captioned) in enumerate(facts[GROUPS_FACT]):
+                numbers.extend((number, group, rows, captioned))
+                split.append(name)
+        table = np.frombuffer(numbers, np.int64).reshape(-1, 4)
+        names = np.array(split, dtype="U5")
+        self._units = {of: Units(*table[names == of.value].T) for of in Split}
 
     @classmethod
     def open(cls, root: str, stage: str) -> Self:
@@ -67,20 +85,21 @@ class PackedSet:
         store = Store(root)
         return cls(store, store.each_listed(store.read_stage(stage)))
 
-    def units(self, split: Split) -> list[tuple[Unit, Group]]:
+    def units(self, split: Split) -> Units:
         """Return the row groups of a split."""
-        return [
-            (Unit(shard, number), group)
-            for shard, file in enumerate(self.files)
-            for number, group in enumerate(file.splits)
-            if group.split == split
-        ]
+        return self._units[split]
 
     def num_rows(self, split: Split) -> int:
         """Return the kept pictures of a split."""
-        return sum(group.rows for _, group in self.units(split))
+        return int(self.units(split).rows.sum())
+
+    def file(self, shard: int) -> GroupedFile:
+        """Return where the rows of a shard are."""
+        found = GroupedFile.of(self._shards[shard], ROWS_TABLE)
+        assert found is not None, f"shard {self.names[shard]} was not packed"
+        return found
 
     def read(self, unit: Unit, columns: Sequence[str]) -> pa.Table:
         """Return columns of a row group, compared with its hash."""
-        file = self.files[unit.shard]
+        file = self.file(unit.shard)
         return self.store.read_row_group(file, ROWS_TABLE, file.groups, unit.group, columns)

@@ -4,7 +4,6 @@
 # pyarrow has no types
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Self
 
 import numpy as np
@@ -37,9 +36,7 @@ class PictureSet:
         by_name = {shard.shard: shard for shard in selections}
         pairs = [(shard, by_name[shard.shard]) for shard in images]
         self._counts = [of_facts(selection.facts) for _, selection in pairs]
-        self._shards = [
-            (replace(shard, facts={}), replace(selection, facts={})) for shard, selection in pairs
-        ]
+        self._shards = pairs
 
     @classmethod
     def open(cls, root: str, stages: Mapping[str, str]) -> Self:

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 
 from corgi.feeding.captions import MAX_CAPTIONS
 from corgi.feeding.packed_set import GroupedFile
-from corgi.tables.stage_index import ListedShard
+from corgi.tables.stage_index import ListedShard, row_groups
 from corgi.tables.store import Store
 
 TOKENS_TABLE = "caption_tokens"
@@ -29,12 +29,8 @@ class WordStates:
         by_name = {shard.shard: shard for shard in embedded}
         self._store, self._column = store, f"{encoder}/tokens"
         self._shards = [by_name[name] for name in names]
-        self._files = [GroupedFile.of(shard, TOKENS_TABLE) for shard in self._shards]
-
-    @property
-    def are_grouped(self) -> bool:
-        """Return whether every shard is read by row group; a shard of 0.1 is read whole."""
-        return all(file is not None for file in self._files)
+        self.are_grouped = all(row_groups(shard, TOKENS_TABLE) is not None for shard in self._shards)
+        """Whether every shard is read by row group; a shard of 0.1 is read whole."""
 
     def of(
         self, shard: int, rows: Int[np.ndarray, "captions"], uids: Sequence[str]
@@ -69,7 +65,7 @@ class WordStates:
         self, shard: int, rows: Int[np.ndarray, "captions"]
     ) -> tuple[pa.Table, Int[np.ndarray, "captions"]]:
         """Return the row groups that hold some rows, one after the other, and where the rows are in them."""
-        columns, file = ["uid", self._column], self._files[shard]
+        columns, file = ["uid", self._column], GroupedFile.of(self._shards[shard], TOKENS_TABLE)
         if file is None:
             return self._store.read(self._shards[shard], TOKENS_TABLE, columns), rows
         ends = np.cumsum(np.array(file.groups.rows, np.int64))

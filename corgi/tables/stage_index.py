@@ -6,8 +6,8 @@
 import hashlib
 import json
 import uuid
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Self
 
 import pyarrow as pa
@@ -42,19 +42,36 @@ INDEX = pa.schema(
     ]
 )
 """One row per shard in the stage's order; rejected (rows by reason) and facts are JSON."""
+_FIELDS = {
+    "shard": "shard",
+    "path": "path",
+    "digest": "digest",
+    "rows_in": "rows_in",
+    "kept": "kept",
+    "rejected": "rejected",
+    "files": "entries",
+    "facts": "told",
+}
+"""The field of a shard that holds each column."""
 
 
 @dataclass(frozen=True, slots=True)
 class ListedShard:
-    """What a shard's manifest says of its content: path and digest, rows by reason, files and facts."""
+    """What a shard's manifest says of its content: path and digest, rows by reason, files and facts.
+
+    The last three are made out of the index's text when they are asked for: a stage may have 40,000 shards, and a reader that opens
+    it needs the facts of each once and the files of few.
+    """
 
     stage: str
     shard: str
     path: str
     digest: str
-    rows: RowCounts
-    files: tuple[FileEntry, ...]
-    facts: dict[str, Any] = field(default_factory=dict[str, Any])
+    rows_in: int
+    kept: int
+    rejected: str
+    entries: list[dict[str, Any]]
+    told: str
 
     @classmethod
     def of(cls, manifest: ShardManifest) -> Self:
@@ -64,10 +81,27 @@ class ListedShard:
             manifest.shard,
             manifest.path,
             manifest.digest,
-            manifest.rows,
-            manifest.files,
-            manifest.facts,
+            manifest.rows.rows_in,
+            manifest.rows.kept,
+            _json(manifest.rows.rejected),
+            [entry.model_dump() for entry in manifest.files],
+            _json(manifest.facts),
         )
+
+    @property
+    def rows(self) -> RowCounts:
+        """Return the rows by reason."""
+        return RowCounts(rows_in=self.rows_in, kept=self.kept, rejected=json.loads(self.rejected))
+
+    @property
+    def files(self) -> tuple[FileEntry, ...]:
+        """Return the committed files."""
+        return tuple(FileEntry.model_construct(**entry) for entry in self.entries)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Return the facts."""
+        return json.loads(self.told)
 
 
 def write_index(storage: Storage, manifest: StageManifest, shards: Sequence[ListedShard]) -> StageManifest:
@@ -134,27 +168,17 @@ def index_name(manifest: StageManifest) -> str | None:
 
 
 def _table_of(shards: Sequence[ListedShard]) -> pa.Table:
-    columns = {
-        "shard": [shard.shard for shard in shards],
-        "path": [shard.path for shard in shards],
-        "digest": [shard.digest for shard in shards],
-        "rows_in": [shard.rows.rows_in for shard in shards],
-        "kept": [shard.rows.kept for shard in shards],
-        "rejected": [json.dumps(shard.rows.rejected, sort_keys=True) for shard in shards],
-        "files": [[entry.model_dump() for entry in shard.files] for shard in shards],
-        "facts": [json.dumps(shard.facts, sort_keys=True) for shard in shards],
-    }
+    columns = {name: [getattr(shard, field) for shard in shards] for name, field in _FIELDS.items()}
     return pa.table(columns, schema=INDEX)
 
 
 def _shards_of(stage: str, batch: pa.RecordBatch) -> list[ListedShard]:
-    columns: dict[str, list[Any]] = {name: batch[name].to_pylist() for name in INDEX.names}
-    rows = zip(columns["rows_in"], columns["kept"], columns["rejected"], strict=True)
-    counts = [RowCounts(rows_in=total, kept=kept, rejected=json.loads(told)) for total, kept, told in rows]
-    files = [tuple(FileEntry.model_construct(**entry) for entry in each) for each in columns["files"]]
-    facts = [json.loads(text) for text in columns["facts"]]
-    named = zip(columns["shard"], columns["path"], columns["digest"], counts, files, facts, strict=True)
-    return [ListedShard(stage, *row) for row in named]
+    columns = [batch[name].to_pylist() for name in _FIELDS]
+    return [ListedShard(stage, *row) for row in zip(*columns, strict=True)]
+
+
+def _json(values: Mapping[Any, object]) -> str:
+    return json.dumps(values, sort_keys=True)
 
 
 def _advice(storage: Storage, manifest: StageManifest) -> str:

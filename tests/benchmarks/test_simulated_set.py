@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.simulated_set import CountingDisk, SimulatedSet, commit_simulated, opened
+from benchmarks.feed import rows_of
+from benchmarks.simulated_set import CountingDisk, SimulatedSet, commit_beside, commit_simulated, opened
 from corgi.feeding.feed import Feed, rows_between
 from corgi.feeding.order import Order
 from corgi.feeding.packed_rows import CaptionedRows
@@ -28,6 +29,15 @@ def test_a_start_reads_the_stages_manifest_and_its_index(table: tuple[SimulatedS
     assert [packed.num_rows(split) for split in Split] == [SHARDS * SPLITS[split] for split in Split]
     files = sorted(path.suffix for path in (disk.folder / "pack").rglob("*") if path.is_file())
     assert files == [".json", ".parquet"]  # no shard has a manifest that could be opened
+
+
+@pytest.mark.parametrize("kind", ["prior", "prior_with_words", "decoder"])
+def test_every_kind_of_training_starts_from_two_files_of_each_stage(tmp_path: Path, kind: str) -> None:
+    place = tmp_path, *commit_simulated(tmp_path, SHARDS, DIM, SPLITS)
+    beside = commit_beside(tmp_path, SHARDS, place[2])
+    packed, disk = opened(*place)
+    assert sum(rows_of(packed, kind, beside).counts) == SHARDS * SPLITS["train"]
+    assert disk.num_reads == (2 if kind == "prior" else 4)
 
 
 @pytest.mark.law

@@ -23,7 +23,9 @@ def packed(tmp_path: Path) -> tuple[Run, PackedSet]:
 def test_the_row_groups_of_a_split_are_its_kept_pictures(packed: tuple[Run, PackedSet], split: Split) -> None:
     run, table = packed
     kept = [uid for shard in run.embedded() for uid in shard.images(split)["uid"].to_pylist()]
-    read = [table.read(unit, ["uid", "split"]) for unit, _ in table.units(split)]
+    units = table.units(split)
+    read = [table.read(units.at(number), ["uid", "split"]) for number in range(len(units.rows))]
+    assert [rows.num_rows for rows in read] == units.rows.tolist()
     assert [uid for rows in read for uid in rows["uid"].to_pylist()] == kept
     assert {name for rows in read for name in rows["split"].to_pylist()} <= {split.value}
     assert table.num_rows(split) == len(kept)
