@@ -80,7 +80,9 @@ class Order:
         shuffled = shuffle_window * self.num_rows / np.count_nonzero(self.counts)
         self.window_rows = max(1, round(shuffled / lanes))
         self._epoch = lru_cache(maxsize=3)(self._make_epoch)
+        self._lane_windows = -(-self.num_rows // lanes // self.window_rows) + 1
         self.window = lru_cache(maxsize=4 * lanes)(self._make_window)
+        self._units = lru_cache(maxsize=4 * lanes)(self._make_units)
 
     def share(self, step: int, global_batch: int, rank: int, world_size: int) -> Int[np.ndarray, "rows"]:
         """Return the positions of a worker's rows of a global batch, by lane; shares are one row apart at most."""
@@ -100,23 +102,35 @@ class Order:
 
     def units_ahead(self, positions: Int[np.ndarray, "rows"]) -> list[int]:
         """Return the units of the windows that hold the positions, then those of the windows after them, each once."""
-        keys = [key for key, _, _ in self._windows_at(positions)]
+        codes, _ = self._codes(positions)
+        keys = [self._key(code) for code in np.unique(codes).tolist()]
         following = [self._next(key) for key in keys]
-        return list(dict.fromkeys(int(unit) for key in (*keys, *following) for unit in self._units(key)))
+        return list(dict.fromkeys(unit for key in (*keys, *following) for unit in self._units(key)))
 
     def _windows_at(
         self, positions: Int[np.ndarray, "rows"]
     ) -> list[tuple[WindowKey, Int[np.ndarray, "some"], Int[np.ndarray, "some"]]]:
         """Return each window that holds some of the positions: which ones, and their offsets in it."""
+        codes, offset = self._codes(positions)
+        found, which = np.unique(codes, return_inverse=True)
+        members = [np.flatnonzero(which == number) for number in range(len(found))]
+        return [
+            (self._key(code), where, offset[where])
+            for code, where in zip(found.tolist(), members, strict=True)
+        ]
+
+    def _codes(
+        self, positions: Int[np.ndarray, "rows"]
+    ) -> tuple[Int[np.ndarray, "rows"], Int[np.ndarray, "rows"]]:
+        """Return the window of each position as one number, and the position's offset in it."""
         epoch, inside = np.divmod(positions, self.num_rows)
         row, lane = np.divmod(inside, self.lanes)
         index, offset = np.divmod(row, self.window_rows)
-        keys, which = np.unique(np.stack([epoch, lane, index]), axis=1, return_inverse=True)
-        members = [np.flatnonzero(which == number) for number in range(keys.shape[1])]
-        return [
-            (WindowKey(*key), where, offset[where])
-            for key, where in zip(keys.T.tolist(), members, strict=True)
-        ]
+        return (epoch * self.lanes + lane) * self._lane_windows + index, offset
+
+    def _key(self, code: int) -> WindowKey:
+        lane, index = divmod(code, self._lane_windows)
+        return WindowKey(*divmod(lane, self.lanes), index)
 
     def _next(self, key: WindowKey) -> WindowKey:
         """Return the window a lane reads after another: the next of the epoch, or the first of the next epoch."""
@@ -124,11 +138,12 @@ class Order:
         is_there = later.number * self.window_rows < self._epoch(key.epoch).lengths[key.lane]
         return later if is_there else WindowKey(key.epoch + 1, key.lane, 0)
 
-    def _units(self, key: WindowKey) -> Int[np.ndarray, "units"]:
+    def _make_units(self, key: WindowKey) -> list[int]:
+        """Return the units in which a window's rows are."""
         first, last = self._span(key)
         epoch = self._epoch(key.epoch)
         reached = np.searchsorted(epoch.ends, [first, max(first, last - 1)], side="right")
-        return epoch.units[reached[0] : reached[1] + 1] if last > first else epoch.units[:0]
+        return epoch.units[reached[0] : reached[1] + 1].tolist() if last > first else []
 
     def _span(self, key: WindowKey) -> tuple[int, int]:
         """Return the first and last + 1 row of a window on the epoch's line."""

@@ -8,7 +8,7 @@ import time
 import warnings
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
-from typing import Protocol, TypedDict, cast, runtime_checkable
+from typing import Any, Protocol, TypedDict, cast, runtime_checkable
 
 from corgi.flow import screen
 from corgi.flow.cluster import connect, is_of_this_command
@@ -52,7 +52,7 @@ class Pool:
     """Shards of one actor at the same time, each in a thread of its own."""
 
     @property
-    def demand(self) -> dict[str, float]:
+    def demand(self) -> dict[str, Any]:
         """Return what an actor reserves besides CPUs and GPUs, in Ray's words."""
         return {"memory": self.memory} if self.memory else {}
 

@@ -30,7 +30,7 @@ class EmbeddedShard:
     embed: str
     curate: str
     download: str = ""
-    counted: Mapping[str, SplitCount] | None = None
+    counted: dict[str, SplitCount] | None = None
     """The rows of each split as the selection's facts hold them, where they were read from its stage's index."""
 
     def images(self, split: Split | None = None, columns: Sequence[str] | None = None) -> pa.Table:
