@@ -111,7 +111,7 @@ class ArmObjective(PriorObjective):
         self.space = Space(contestant["space"], self.compare.offset)
         self.arm: Baseline = BASELINES[contestant["arm"]]
         self.settings = prior_settings(self.arm, self.compare)
-        self.variant, self.states = "shifted", None
+        self.variant, self.states, self.init = "shifted", None, {}
         self.root, self.stages = root, stages
         store = Store(root)
         statistics = load_tensors(store.path(store.read_shard(space), "statistics").read_bytes())
