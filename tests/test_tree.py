@@ -93,6 +93,7 @@ COVERED_ELSEWHERE = {
     "corgi.shift.stages": "pipelines/test_stages.py",
     "corgi.sources.rows": "sources/test_tars.py",
     "corgi.statistics.frechet": "evaluation/test_metrics.py",
+    "corgi.storage.many": "tables/test_store.py",
     "corgi.storage.errors": "tables/test_store.py",
     "corgi.storage.roots": "storage/test_objects.py",
     "corgi.storage.storage": "storage/test_disk.py",

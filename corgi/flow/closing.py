@@ -34,7 +34,7 @@ def close(context: Context, tasks: Sequence[ShardTask], seconds: float | None = 
             raise StorageError(
                 f"{task.stage} ended without committing shard {task.shard}; other shards are safe; run the same command again"
             )
-        shard = context.store.read_shard(paths[task.key])
+    for shard in context.store.each_of([paths[task.key] for task in tasks], context.store.read_shard):
         listed.append(ListedShard.of(shard))
         entries.append(ShardEntry.of(shard))
         rows = rows + shard.rows

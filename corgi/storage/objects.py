@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, BinaryIO, ParamSpec, TypeVar, cast
 from typing_extensions import override
 
 from corgi.settings.errors import StorageError
+from corgi.storage import copies
 from corgi.storage.endpoint import is_plain_http, s3_endpoint
 from corgi.storage.errors import storage_full
 from corgi.storage.files import sha256_of_file
@@ -216,11 +217,15 @@ class ObjectStorage(Storage):
     @override
     @patient
     def local(self, name: str, sha256: str) -> Path:
-        """Return a copy on this machine, kept under the hash its manifest names; an old copy is checked first."""
+        """Return a copy on this machine, kept under the hash its manifest names; an old copy is checked first.
+
+        The folder of copies is bounded (corgi/storage/copies.py).
+        """
         folder = self._cache or _own_folder()
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{sha256[:32]}-{name.rpartition('/')[2]}"
         if path.exists() and sha256_of_file(path) == sha256:
+            copies.used(path)
             return path
         private = folder / f".{uuid.uuid4().hex}"
         try:
@@ -230,6 +235,7 @@ class ObjectStorage(Storage):
             private.replace(path)
         finally:
             private.unlink(missing_ok=True)
+        copies.bound(folder)
         return path
 
 

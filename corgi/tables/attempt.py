@@ -18,6 +18,7 @@ from typing_extensions import Buffer
 
 from corgi.storage.errors import storage_full
 from corgi.storage.storage import Storage
+from corgi.tables.blocks import BlockHashes
 from corgi.tables.generations import generation, publish
 from corgi.tables.manifest import FileEntry, RowCounts, ShardManifest, sealed
 from corgi.tables.row_groups import ROW_GROUPS_FACT, write_row_groups
@@ -73,7 +74,7 @@ class Attempt:
             for f in data.schema
             if not (pa.types.is_fixed_size_list(f.type) or pa.types.is_floating(f.type) or f.name == "image")
         ]
-        with self._listed(table, ".parquet", data.num_rows) as sink:
+        with self._listed(table, ".parquet", data.num_rows, in_blocks=True) as sink:
             pq.write_table(
                 data,
                 sink,
@@ -138,23 +139,32 @@ class Attempt:
                 self.storage.remove(name)
 
     @contextmanager
-    def _listed(self, table: str, suffix: str, rows: int) -> Generator["_Measured"]:
+    def _listed(self, table: str, suffix: str, rows: int, in_blocks: bool = False) -> Generator["_Measured"]:
         name = f"{self.prefix}-{table}{suffix}"
         self._begun.append(f"{self.task.folder}/{name}")
         with self.storage.create(self._begun[-1]) as handle:
-            sink = _Measured(handle)
+            sink = _Measured(handle, in_blocks)
             yield sink
-        entry = FileEntry(table=table, name=name, size=sink.size, sha256=sink.sha256.hexdigest(), rows=rows)
-        self._files.append(entry)
+        self._files.append(
+            FileEntry(
+                table=table,
+                name=name,
+                size=sink.size,
+                sha256=sink.sha256.hexdigest(),
+                rows=rows,
+                blocks=sink.blocks.hex(sink.size) if sink.blocks else "",
+            )
+        )
 
 
 class _Measured(io.RawIOBase):
     """Hands bytes on to a file, counting and hashing what was meant to be written rather than what a disk gives back."""
 
-    def __init__(self, sink: BinaryIO) -> None:
+    def __init__(self, sink: BinaryIO, in_blocks: bool) -> None:
         self._sink = sink
         self.size = 0
         self.sha256 = hashlib.sha256()
+        self.blocks = BlockHashes() if in_blocks else None
 
     def writable(self) -> bool:
         return True
@@ -163,5 +173,7 @@ class _Measured(io.RawIOBase):
         view = memoryview(data).cast("B")
         self._sink.write(view)
         self.sha256.update(view)
+        if self.blocks is not None:
+            self.blocks.update(view)
         self.size += view.nbytes
         return view.nbytes

@@ -13,6 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from corgi.settings.section import digest
 from corgi.tables.schema import Reason
 
+CARRIED = "carried"
+"""Fact of a shard: how many of its rows were made for another list and taken over."""
 _SEAL = "content_digest"
 _Kind = TypeVar("_Kind", bound=BaseModel)
 
@@ -60,6 +62,8 @@ class FileEntry(BaseModel):
     size: int
     sha256: str
     rows: int = 0
+    blocks: str = ""
+    """Hashes of the blocks of a table that is read by columns (corgi/tables/blocks.py); empty: it is read whole."""
 
 
 class _Placed(BaseModel):

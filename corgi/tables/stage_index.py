@@ -84,7 +84,7 @@ class ListedShard:
             manifest.rows.rows_in,
             manifest.rows.kept,
             _json(manifest.rows.rejected),
-            [entry.model_dump() for entry in manifest.files],
+            [entry.model_dump(exclude={"blocks"}) for entry in manifest.files],
             _json(manifest.facts),
         )
 

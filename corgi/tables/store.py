@@ -8,11 +8,11 @@ put-if-absent (`link` on a disk, conditional put on an object store). The highes
 # pyarrow has no types
 
 import hashlib
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,14 +21,19 @@ from corgi.settings.errors import StorageError
 from corgi.settings.section import digest
 from corgi.storage.errors import storage_full
 from corgi.storage.files import sha256_of_file, write_file
+from corgi.storage.many import each_of
 from corgi.storage.retries import is_passing, patient
 from corgi.storage.roots import is_object_store, open_storage
 from corgi.storage.storage import Storage
 from corgi.tables.attempt import VECTOR_ROW_GROUP_ROWS, Attempt, ShardTask
+from corgi.tables.blocks import BlockFile, columns_of, schema_of
 from corgi.tables.generations import generation, newest, publish, read_sealed
-from corgi.tables.manifest import FileEntry, Listing, ShardManifest, StageManifest, sealed
+from corgi.tables.manifest import FileEntry, Listing, ShardEntry, ShardManifest, StageManifest, sealed
 from corgi.tables.row_groups import RowGroups
 from corgi.tables.stage_index import ListedShard, read_index, write_index
+
+_Read = TypeVar("_Read")
+_Item = TypeVar("_Item")
 
 __all__ = [
     "VECTOR_ROW_GROUP_ROWS",
@@ -111,14 +116,21 @@ class Store:
         return list(self.each_shard(manifest))
 
     def each_shard(self, manifest: StageManifest) -> Iterator[ShardManifest]:
-        """Yield the shard manifests a stage manifest lists, one at a time, each checked against its digest."""
-        for entry in manifest.shards:
-            shard = self.read_shard(entry.path)
-            if shard.digest != entry.digest:
-                raise StorageError(
-                    f"{self.storage.locate(entry.path)} is not the manifest its stage lists; other shards are safe; rerun with --force --only {shard.stage}"
-                )
-            yield shard
+        """Return an iterator over the shard manifests a stage manifest lists, one at a time, each checked against its digest."""
+        return self.each_of(manifest.shards, self.listed_shard)
+
+    def each_of(self, items: Iterable[_Item], read: Callable[[_Item], _Read]) -> Iterator[_Read]:
+        """Return an iterator over what is read for each item, in order: of an object store, many at a time."""
+        return each_of(items, read) if is_object_store(self.location) else map(read, items)
+
+    def listed_shard(self, entry: ShardEntry) -> ShardManifest:
+        """Return the manifest of a shard that a stage lists, checked against its digest."""
+        shard = self.read_shard(entry.path)
+        if shard.digest != entry.digest:
+            raise StorageError(
+                f"{self.storage.locate(entry.path)} is not the manifest its stage lists; other shards are safe; rerun with --force --only {shard.stage}"
+            )
+        return shard
 
     def listed(self, manifest: StageManifest) -> list[ListedShard]:
         """Return what the manifests of a stage's shards say, in order."""
@@ -174,9 +186,19 @@ class Store:
         return self.verified(manifest, self.entry(manifest, table))
 
     def read(self, manifest: Listing, table: str, columns: list[str] | None = None) -> pa.Table:
-        """Return a shard's table, read after its sha256 was checked."""
+        """Return a shard's table, read after its sha256 was checked, or some of its columns after those of their blocks were.
+
+        Raises:
+            StorageError: the file is missing, cut or changed, or cannot be read.
+
+        """
+        entry = self.entry(manifest, table)
+        if columns is not None and entry.blocks:
+            found = self._from_blocks(manifest, entry, partial(columns_of, columns=columns))
+            if found is not None:
+                return found
         return pq.read_table(
-            self._source(manifest, self.entry(manifest, table)),
+            self._source(manifest, entry),
             columns=columns,
             partitioning=None,  # pyright: ignore[reportArgumentType]
             page_checksum_verification=True,
@@ -208,7 +230,10 @@ class Store:
 
     def schema(self, manifest: Listing, table: str) -> pa.Schema:
         """Return the columns of a shard's table."""
-        return pq.read_schema(self._source(manifest, self.entry(manifest, table)))
+        entry = self.entry(manifest, table)
+        if entry.blocks:
+            return self._from_blocks(manifest, entry, schema_of)
+        return pq.read_schema(self._source(manifest, entry))
 
     def verified(self, manifest: Listing, entry: FileEntry) -> Path:
         """Return a path on this machine of a listed file after comparing size and sha256.
@@ -252,6 +277,21 @@ class Store:
     def file_name(self, manifest: Listing, entry: FileEntry) -> str:
         """Return a listed file's name relative to the store."""
         return f"{manifest.path.rpartition('/')[0]}/{entry.name}"
+
+    def _from_blocks(
+        self, manifest: Listing, entry: FileEntry, read: Callable[[pq.ParquetFile], _Read]
+    ) -> _Read:
+        """Return what is read of a Parquet file; only the blocks that it needs are read and compared with their hashes."""
+        self._check_size(manifest, entry)
+        name = self.file_name(manifest, entry)
+        blocks = BlockFile(entry.size, entry.blocks, partial(self.storage.read_range, name))
+        try:
+            with pa.PythonFile(blocks, mode="r") as opened:
+                return read(pq.ParquetFile(opened, page_checksum_verification=True))
+        except ValueError as error:
+            raise StorageError(f"{self.storage.locate(name)}: {error}; {_advice(manifest)}") from None
+        except OSError as error:
+            self._unreadable(manifest, name, error)
 
     def _source(self, manifest: Listing, entry: FileEntry) -> Path | pa.BufferReader:
         """Return what Parquet is read from: the file itself, or the bytes of an object, verified."""

@@ -5,6 +5,8 @@ import multiprocessing
 import os
 import random
 import subprocess
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import pytest
 
 from corgi.settings.errors import StorageError
 from corgi.storage import files as storage_module
+from corgi.storage.many import MOST_AT_ONCE
 from corgi.tables.manifest import RowCounts, ShardEntry, ShardManifest, StageManifest
 from corgi.tables.schema import Reason
 from corgi.tables.store import Attempt, ShardTask, Store, table_digest, write_file
@@ -393,3 +396,23 @@ def test_a_root_that_cannot_be_written_is_one_line(tmp_path):
     with pytest.raises(StorageError) as found:
         commit(Store(tmp_path / "file"), task(str(tmp_path / "file"), 1))
     assert "cannot write" in str(found.value)
+
+
+def test_law_small_reads_of_an_object_store_are_under_way_together_and_come_in_order(tmp_path, monkeypatch):
+    store, at_once, most = Store(tmp_path), [0], [0]
+    lock = threading.Lock()
+
+    def read(number: int) -> int:
+        with lock:
+            at_once[0] += 1
+            most[0] = max(most[0], at_once[0])
+        time.sleep(0.002)
+        with lock:
+            at_once[0] -= 1
+        return 2 * number
+
+    assert list(store.each_of(range(10), read)) == [2 * number for number in range(10)]
+    assert most == [1]
+    monkeypatch.setattr(store, "location", "s3://bucket/runs")
+    assert list(store.each_of(range(2_000), read)) == [2 * number for number in range(2_000)]
+    assert 1 < most[0] <= MOST_AT_ONCE

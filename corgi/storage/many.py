@@ -1,0 +1,19 @@
+"""Small requests to an object store, of which each takes some 30 ms: many at a time, results in order."""
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from typing import TypeVar
+
+MOST_AT_ONCE = 64
+"""Requests that are under way at the same time."""
+_Item = TypeVar("_Item")
+_Read = TypeVar("_Read")
+
+
+def each_of(items: Iterable[_Item], read: Callable[[_Item], _Read]) -> Iterator[_Read]:
+    """Yield what is read for each item, in order; no more than 1,024 results are held."""
+    left = iter(items)
+    with ThreadPoolExecutor(MOST_AT_ONCE) as threads:
+        while some := list(islice(left, 16 * MOST_AT_ONCE)):
+            yield from threads.map(read, some)

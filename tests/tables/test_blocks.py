@@ -1,0 +1,126 @@
+"""A file in blocks: what is read is what was written, or an error; what is not asked for is not read."""
+
+import io
+import random
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from corgi.settings.errors import StorageError
+from corgi.tables import blocks
+from corgi.tables.blocks import BlockFile, BlockHashes
+from corgi.tables.manifest import RowCounts, ShardManifest
+from corgi.tables.store import ShardTask, Store
+
+BLOCK = 4096
+NUM_ROWS, NUM_FLIPS = 300, 1000
+SMALL = ["uid", "sha256"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_blocks() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(blocks, "BLOCK_BYTES", BLOCK)
+        yield
+
+
+@given(
+    st.lists(st.binary(max_size=3 * BLOCK), max_size=5),
+    st.lists(st.tuples(st.integers(0, 8 * BLOCK), st.integers(0, 8 * BLOCK)), max_size=5),
+)
+def test_law_any_range_is_what_was_written_in_whatever_parts(
+    parts: list[bytes], ranges: list[tuple[int, int]]
+) -> None:
+    hashes, whole = BlockHashes(), b"".join(parts)
+    for part in parts:
+        hashes.update(memoryview(part))
+    digests = hashes.hex(len(whole))
+    assert len(digests) == (32 * -(-len(whole) // BLOCK) if len(whole) > BLOCK else 0)
+    if not digests:
+        return
+    file = BlockFile(len(whole), digests, lambda first, length: whole[first : first + length])
+    for first, length in ranges:
+        assert file.seek(first) == first
+        assert file.read(length) == whole[first : first + length]
+    assert file.seek(0, io.SEEK_END) == len(whole)
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> tuple[Store, ShardManifest, pa.Table]:
+    draw = random.Random(7)
+    table = pa.table(
+        {
+            "uid": [f"{draw.getrandbits(128):032x}" for _ in range(NUM_ROWS)],
+            "image": [draw.randbytes(3000) for _ in range(NUM_ROWS)],
+            "sha256": [f"{draw.getrandbits(256):064x}" for _ in range(NUM_ROWS)],
+        }
+    )
+    store = Store(tmp_path)
+    with store.attempt(ShardTask(store.location, "download", "00000", "key", 1, "code", {})) as attempt:
+        attempt.write_table("images", table)
+        return store, attempt.commit(RowCounts(rows_in=NUM_ROWS, kept=NUM_ROWS)), table
+
+
+def test_some_columns_are_read_without_the_rest_of_the_file(
+    stored: tuple[Store, ShardManifest, pa.Table], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, manifest, table = stored
+    read: list[int] = []
+    real = store.storage.read_range
+
+    def counted(name: str, offset: int, length: int) -> bytes:
+        read.append(length)
+        return real(name, offset, length)
+
+    monkeypatch.setattr(store.storage, "read_range", counted)
+    assert store.read(store.read_shard(manifest.path), "images", SMALL).equals(table.select(SMALL))
+    assert store.schema(manifest, "images").equals(table.schema)
+    assert 0 < sum(read) < manifest.files[0].size / 4
+    read.clear()
+    assert store.read(manifest, "images").equals(table)
+    assert store.read(manifest, "images", ["image", "uid"]).equals(table.select(["image", "uid"]))
+
+
+@pytest.mark.law
+def test_law_a_flipped_bit_anywhere_is_an_error_or_was_not_read(
+    stored: tuple[Store, ShardManifest, pa.Table],
+) -> None:
+    store, manifest, table = stored
+    path = store.root / store.file_name(manifest, manifest.files[0])
+    whole, expected = path.read_bytes(), table.select(SMALL)
+    draw, found, lines = random.Random(3), 0, set[str]()
+    used = (range(2 * BLOCK), range(len(whole) - 4 * BLOCK, len(whole)))
+    for flip in range(NUM_FLIPS):
+        place = draw.choice(used[flip % 2]) if flip % 4 < 3 else draw.randrange(len(whole))
+        changed = bytearray(whole)
+        changed[place] ^= 1 << draw.randrange(8)
+        path.write_bytes(changed)
+        try:
+            assert store.read(manifest, "images", SMALL).equals(expected)
+        except StorageError as error:
+            lines.add(re.sub("[0-9]+", "N", str(error).partition(": ")[2]))
+            found += 1
+    assert found > NUM_FLIPS / 2
+    told = "other shards are safe; rerun with --only download --force"
+    assert lines == {f"bytes N to N do not match their shaN; {told}"}
+    path.write_bytes(whole[:-1])
+    with pytest.raises(StorageError, match="its manifest says"):
+        store.read(manifest, "images", SMALL)
+    path.unlink()
+    with pytest.raises(StorageError, match="listed but missing"):
+        store.read(manifest, "images", SMALL)
+
+
+def test_a_file_of_one_block_and_an_older_manifest_are_read_whole(
+    stored: tuple[Store, ShardManifest, pa.Table], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, manifest, table = stored
+    older = manifest.model_copy(update={"files": (manifest.files[0].model_copy(update={"blocks": ""}),)})
+    monkeypatch.setattr(store.storage, "read_range", lambda *asked: pytest.fail(f"{asked} was read"))
+    assert store.read(older, "images", SMALL).equals(table.select(SMALL))
+    assert older.digest == manifest.digest
