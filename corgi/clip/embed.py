@@ -4,22 +4,22 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from corgi.clip.batch_size import measured_batch_size
+from corgi.clip.earlier import TOKENS, EarlierVectors, KnownVectors, completed, stages_of, with_known_tokens
 from corgi.clip.pictures import pixel_batches
 from corgi.clip.references import absolute, model_shard, tower_refs
 from corgi.clip.scores import Head, checked_heads
-from corgi.clip.tokens import token_column, token_encoder
+from corgi.clip.tokens import TokenEncoder, token_column, token_encoder
 from corgi.clip.towers import Tower, load_tower
-from corgi.clip.vectors import column, concatenated, is_good, matrix
+from corgi.clip.vectors import Vectors, concatenated, matrix
 from corgi.clip.waits import Waits
 from corgi.flow.arriving import make_arriving
 from corgi.flow.cluster import connect
@@ -27,7 +27,7 @@ from corgi.flow.context import Context
 from corgi.flow.executor import call
 from corgi.flow.shards import Pool, make_shards
 from corgi.flow.stage import Arriving
-from corgi.settings.clip import EmbedSettings, TowerRef
+from corgi.settings.clip import EmbedSettings, TokenRef, TowerRef
 from corgi.tables.attempt import Attempt
 from corgi.tables.manifest import RowCounts, ShardManifest
 from corgi.tables.row_groups import cut
@@ -72,7 +72,11 @@ def _prepared(
         settings.memory_per_actor,
         settings.shards_per_actor,
     )
-    arguments = {"towers": refs, "settings": absolute(settings).model_dump(mode="json")}
+    arguments = {
+        "towers": refs,
+        "settings": absolute(settings).model_dump(mode="json"),
+        "earlier": [stage.path for stage in stages_of(context)],
+    }
     if settings.batch_size is not None:
         return arguments, pool, lambda tasks: tasks
     batch_size = _measured(context.store.location, refs, settings, pool)
@@ -94,31 +98,6 @@ def _measured(root: str, towers: Sequence[Mapping[str, object]], settings: Embed
     return call(measured_batch_size, pool.cpus, pool.gpus, root, towers, settings.precision)
 
 
-@dataclass(frozen=True)
-class Vectors:
-    """The unit vectors of some rows, by tower, with the norms they had."""
-
-    unit: dict[str, Float[np.ndarray, "n dim"]]
-    norm: dict[str, Float[np.ndarray, "n"]]
-
-    def is_good(self) -> Bool[np.ndarray, "n"]:
-        """Return the rows for which every tower gave a finite, non-zero vector."""
-        return np.logical_and.reduce([is_good(self.unit[tower], self.norm[tower]) for tower in self.unit])
-
-    def columns(self, kind: str, rows: np.ndarray) -> dict[str, pa.Array]:
-        """Return the table columns of the chosen rows."""
-        found: dict[str, pa.Array] = {}
-        for tower, unit in self.unit.items():
-            found[f"{tower}/{kind}"] = column(unit[rows])
-            found[f"{tower}/{kind}_norm"] = pa.array(self.norm[tower][rows], pa.float32())
-        return found
-
-    @property
-    def dims(self) -> dict[str, int]:
-        """Return each tower's width."""
-        return {tower: unit.shape[1] for tower, unit in self.unit.items()}
-
-
 class EmbedShards:
     """Ray Data actor: its towers are loaded once, each call embeds and commits one shard.
 
@@ -126,9 +105,17 @@ class EmbedShards:
     """
 
     def __init__(
-        self, towers: Sequence[Mapping[str, object]], settings: Mapping[str, object] | None = None
+        self,
+        towers: Sequence[Mapping[str, object]],
+        settings: Mapping[str, object] | None = None,
+        earlier: Sequence[str] = (),
     ) -> None:
-        """Load towers, heads and text encoders; `settings` are the embed section's.
+        """Load towers, heads and text encoders.
+
+        Args:
+            towers: references of the recipe's towers.
+            settings: the embed section's.
+            earlier: paths of the closed stages whose vectors are taken over.
 
         Raises:
             InputError: one of them cannot be loaded, or a head does not fit its tower.
@@ -144,6 +131,8 @@ class EmbedShards:
             tower.name: {"model": ref.model, "dim": tower.dim, "image_size": tower.image_size}
             for ref, tower in zip(refs, self.towers, strict=True)
         }
+        self._earlier_stages = earlier
+        self._earlier: EarlierVectors | None = None
 
     def make(self, task: ShardTask) -> ShardManifest:
         """Embed one shard's pictures and captions; rows with a NaN or zero vector are dropped and counted.
@@ -153,17 +142,15 @@ class EmbedShards:
         store = Store(task.root)
         settings = EmbedSettings.model_validate(task.settings["embed"])
         images, captions = stored_rows(store, task)
+        known = self._known(store, images, captions)
         with self.waits.turn():
-            start = time.perf_counter()
-            pictures = embed_pictures(self.towers, images["image"].to_pylist(), settings, self.waits)
-            middle = time.perf_counter()
-            texts = embed_captions(self.towers, captions["caption"].to_pylist(), settings.batch_size or 1)
-            seconds = {"images_s": middle - start, "captions_s": time.perf_counter() - middle}
+            pictures, texts, seconds = self._vectors(images, captions, known, settings)
         tables = embedded_tables(images, captions, pictures, texts)
         tables["image_embeddings"] = scored(tables["image_embeddings"], self.heads)
         if self.encoders:
+            kept_captions = tables["caption_embeddings"]
             with self.waits.turn():
-                tables["caption_tokens"] = self._token_table(tables["caption_embeddings"], captions, settings)
+                tables[TOKENS] = self._token_table(kept_captions, captions, known.tokens, settings)
         kept, captions_kept = tables["image_embeddings"].num_rows, tables["caption_embeddings"].num_rows
         rejected = {Reason.BAD_VECTOR: images.num_rows - kept} if kept < images.num_rows else {}
         facts = {
@@ -171,6 +158,7 @@ class EmbedShards:
             "batch_size": settings.batch_size,
             "captions": captions_kept,
             "captions_dropped": captions.num_rows - captions_kept,
+            **known.facts,
         }
         rows = RowCounts(rows_in=images.num_rows, kept=kept, rejected=rejected)
         with store.attempt(task) as attempt:
@@ -180,14 +168,49 @@ class EmbedShards:
         """Return how long the GPU waits and what to change; empty on a CPU, and where it hardly waits."""
         return self.waits.told(self.cpus) if self.towers[0].device.type == "cuda" else ""
 
-    def _token_table(self, kept: pa.Table, captions: pa.Table, settings: EmbedSettings) -> pa.Table:
-        """Return the token states of the captions that were embedded."""
+    def _known(self, store: Store, images: pa.Table, captions: pa.Table) -> KnownVectors:
+        """Return what earlier stages have of a shard's images and captions."""
+        if not self._earlier_stages:
+            return KnownVectors()
+        if self._earlier is None:
+            self._earlier = EarlierVectors(store, self._earlier_stages, [ref.name for ref in self.encoders])
+        return self._earlier.of(images, captions)
+
+    def _vectors(
+        self, images: pa.Table, captions: pa.Table, known: KnownVectors, settings: EmbedSettings
+    ) -> tuple[Vectors, Vectors, dict[str, float]]:
+        """Return the vectors of all images and captions and the seconds taken; known ones are not computed."""
+        encoded, texts = images["image"].to_pylist(), captions["caption"].to_pylist()
+
+        def pictures(rows: list[int]) -> Vectors:
+            return embed_pictures(self.towers, [encoded[row] for row in rows], settings, self.waits)
+
+        def spoken(rows: list[int]) -> Vectors:
+            return embed_captions(self.towers, [texts[row] for row in rows], settings.batch_size or 1)
+
+        start = time.perf_counter()
+        of_images = completed(images["uid"].to_pylist(), known.images, ("uid", "image"), pictures)
+        middle = time.perf_counter()
+        of_captions = completed(texts, known.captions, ("caption", "text"), spoken)
+        seconds = {"images_s": middle - start, "captions_s": time.perf_counter() - middle}
+        return of_images, of_captions, seconds
+
+    def _token_table(
+        self, kept: pa.Table, captions: pa.Table, known: pa.Table | None, settings: EmbedSettings
+    ) -> pa.Table:
+        """Return the token states of the captions that were embedded; known ones are not computed."""
         named = kept.select(["uid", "ordinal"])
         ordered = named.join(captions.select(["uid", "ordinal", "caption"]), ["uid", "ordinal"])
         texts = ordered.sort_by([("uid", "ascending"), ("ordinal", "ascending")])["caption"].to_pylist()
         widths: dict[str, int] = {}
         for ref, encoder in self.encoders.items():
-            states, widths[ref.name] = token_column(encoder, texts, ref.max_tokens, settings.batch_size or 1)
+
+            def compute(
+                missing: list[str], encoder: TokenEncoder = encoder, ref: TokenRef = ref
+            ) -> tuple[pa.ListArray, int]:
+                return token_column(encoder, missing, ref.max_tokens, settings.batch_size or 1)
+
+            states, widths[ref.name] = with_known_tokens(texts, known, f"{ref.name}/tokens", compute)
             named = named.append_column(f"{ref.name}/tokens", states)
         return named.cast(caption_tokens(widths))
 
@@ -199,7 +222,7 @@ def written(attempt: Attempt, tables: Mapping[str, pa.Table]) -> dict[str, Any]:
     """
     facts: dict[str, Any] = {}
     for name, table in tables.items():
-        if name == "caption_tokens":
+        if name == TOKENS:
             facts |= attempt.write_row_groups(name, table, cut(table.num_rows))
         else:
             attempt.write_table(name, table)
@@ -207,12 +230,12 @@ def written(attempt: Attempt, tables: Mapping[str, pa.Table]) -> dict[str, Any]:
 
 
 def stored_rows(store: Store, task: ShardTask) -> tuple[pa.Table, pa.Table]:
-    """Return (uid, split, image) and (uid, ordinal, caption, kind) of the shard a task embeds, both sorted by uid.
+    """Return (uid, url, sha256, split, image) and (uid, ordinal, caption, kind) of the shard a task embeds, both sorted by uid.
 
     Any stage that commits `images` and `captions` under the name download will do: a folder, tars, an images table.
     """
     download = store.read_shard(task.inputs["download"][0])
-    images = store.read(download, "images", ["uid", "split", "image"])
+    images = store.read(download, "images", ["uid", "url", "sha256", "split", "image"])
     return images, store.read(download, "captions", ["uid", "ordinal", "caption", "kind"])
 
 

@@ -15,9 +15,9 @@ from jaxtyping import Float
 from torch import nn
 
 from corgi.clip.backbones import load_trunks, portable_config
-from corgi.clip.embed import Vectors, embed_captions, embed_pictures
+from corgi.clip.embed import embed_captions, embed_pictures
 from corgi.clip.towers import UNTRAINED, Tokenizer, Tower, Transform, build_model
-from corgi.clip.vectors import column, matrix
+from corgi.clip.vectors import Vectors, column, matrix
 from corgi.feeding.captions import MAX_CAPTIONS, side_by_side
 from corgi.flow.context import Context
 from corgi.settings.clip import EmbedSettings, TowerRef, TowerSettings

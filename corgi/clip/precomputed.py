@@ -9,11 +9,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from corgi.clip.embed import Vectors, embedded_tables, scored
+from corgi.clip.embed import embedded_tables, scored
 from corgi.clip.references import absolute, given_files
 from corgi.clip.scores import checked_heads
 from corgi.clip.vector_inputs import check_vectors
-from corgi.clip.vectors import is_good
+from corgi.clip.vectors import Vectors, is_good
 from corgi.flow.cluster import connect
 from corgi.flow.context import Context
 from corgi.flow.shards import Pool, make_shards

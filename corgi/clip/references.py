@@ -2,15 +2,17 @@
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TypeVar
 
 from corgi.settings.clip import TRAINED, EmbedSettings, TowerRef
 from corgi.settings.errors import InputError
 from corgi.sources.embeddings import VectorFile, holds_vectors, vector_files
-from corgi.tables.manifest import ShardManifest
+from corgi.tables.manifest import Listing, ShardManifest
 from corgi.tables.run import Run
 from corgi.tables.store import Store
 
 OWN_TOWER, GIVEN_TOWER = "own", "clip"
+_Listing = TypeVar("_Listing", bound=Listing)
 
 
 def tower_refs(
@@ -36,7 +38,7 @@ def _trained(store: Store, ref: TowerRef, manifest: ShardManifest | None) -> Tow
     return TowerRef(name=ref.name, model=OWN_TOWER, pretrained=checkpoint, config=config)
 
 
-def model_shard(manifests: Iterable[ShardManifest]) -> ShardManifest | None:
+def model_shard(manifests: Iterable[_Listing]) -> _Listing | None:
     """Return the tower stage's shard that holds the model; its other shards hold frozen features."""
     return next((m for m in manifests if any(entry.table == "checkpoint" for entry in m.files)), None)
 

@@ -1,6 +1,6 @@
 """One outcome per row of a plan: settled by the plan, read from an input, or fetched from the web."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -33,29 +33,59 @@ class Engine(Protocol):
         ...
 
 
-def outcomes_of(plan: pa.Table, web: Engine, inputs: Engine, checks: RowChecks) -> list[Outcome]:
+class KnownOutcomes:
+    """Outcomes that an earlier commit has: an engine that opens nothing. Its `urls` are canonical."""
+
+    def __init__(self, by_url: Mapping[str, Outcome] | None = None) -> None:
+        """Take the outcomes by canonical URL."""
+        self._by_url = dict(by_url or {})
+        self.num_taken = 0
+
+    def __contains__(self, url: str) -> bool:
+        """Return whether the outcome of a canonical URL is known."""
+        return url in self._by_url
+
+    def outcomes(
+        self, urls: Sequence[str], expected_hashes: Sequence[str | None] | None = None
+    ) -> list[Outcome]:
+        """Return one outcome per URL, in order; their hashes were compared when they were found."""
+        self.num_taken += len(urls)
+        return [self._by_url[url] for url in urls]
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+def outcomes_of(
+    plan: pa.Table, web: Engine, inputs: Engine, checks: RowChecks, known: KnownOutcomes | None = None
+) -> list[Outcome]:
     """Return one outcome per row of a plan, in order.
 
     Args:
         plan: PLAN rows, with or without REQUEST_URL.
         web: fetches the rows that have a URL only.
         inputs: reads the rows whose image is in an input, by their location.
-        checks: the rules, the same for both.
+        checks: the rules, the same for all.
+        known: has the outcomes of some rows already.
 
     """
+    there = known or KnownOutcomes()
     reasons, locations = plan["reason"].to_pylist(), plan["location"].to_pylist()
     outcomes: dict[int, Outcome] = {
         row: Rejection(Reason(reason), _SETTLED) for row, reason in enumerate(reasons) if reason
     }
     unsettled = [row for row in range(plan.num_rows) if row not in outcomes]
-    for rows, engine in (
-        ([row for row in unsettled if locations[row] is None], web),
-        ([row for row in unsettled if locations[row] is not None], inputs),
+    urls = plan["url"].to_pylist()
+    new = [row for row in unsettled if urls[row] not in there]
+    for rows, engine, targets in (
+        ([row for row in unsettled if urls[row] in there], there, plan["url"]),
+        ([row for row in new if locations[row] is None], web, _request_urls(plan)),
+        ([row for row in new if locations[row] is not None], inputs, plan["location"]),
     ):
         if rows:
-            part = plan.take(pa.array(np.array(rows, np.int64)))
-            urls = _request_urls(part) if engine is web else part["location"]
-            outcomes |= dict(zip(rows, checked_outcomes(engine, part, urls, checks), strict=True))
+            chosen = pa.array(np.array(rows, np.int64))
+            part, urls_of_part = plan.take(chosen), targets.take(chosen)
+            outcomes |= dict(zip(rows, checked_outcomes(engine, part, urls_of_part, checks), strict=True))
     return [outcomes[row] for row in range(plan.num_rows)]
 
 

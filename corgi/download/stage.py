@@ -3,12 +3,16 @@
 import os
 import time
 from collections.abc import Sequence
+from dataclasses import replace
+
+import pyarrow as pa
 
 from corgi.download.carried import amended, commit_tables, to_fetch
 from corgi.download.checks import RowChecks
+from corgi.download.earlier import EarlierDownloads
 from corgi.download.local import Locations, locations_of
 from corgi.download.native_engine import LocalEngine, NativeEngine
-from corgi.download.planned import Engine, blocked_hashes, outcomes_of
+from corgi.download.planned import Engine, KnownOutcomes, blocked_hashes, outcomes_of
 from corgi.download.progress import Progress
 from corgi.download.shard_tables import shard_tables
 from corgi.download.stats import shard_stats
@@ -21,7 +25,7 @@ from corgi.flow.context import Context
 from corgi.flow.shards import Pool, make_shards
 from corgi.planning.blocklist import HashBlocklist
 from corgi.settings.data import DownloadSettings
-from corgi.tables.manifest import ShardManifest
+from corgi.tables.manifest import CARRIED, ShardManifest
 from corgi.tables.store import ShardTask, Store
 
 
@@ -54,6 +58,7 @@ def fetch_shards(context: Context, pending: Sequence[ShardTask]) -> None:
         "num_fetchers": settings.num_actors if is_shared else 0,
         "locations": locations_of(context.recipe.plan),
         "first_plan_shard": context.entries("plan")[0].path,
+        "earlier": [stage.path for stage in context.taken_over()],
     }
     progress = Progress(context.recipe, context.run.folder, len(context.partitioned()) - len(pending))
     if is_shared:
@@ -70,7 +75,11 @@ class DownloadShards:
     """Make shards of the download stage; connections and decoder processes are reused from shard to shard."""
 
     def __init__(
-        self, num_fetchers: int = 0, locations: Locations | None = None, first_plan_shard: str | None = None
+        self,
+        num_fetchers: int = 0,
+        locations: Locations | None = None,
+        first_plan_shard: str | None = None,
+        earlier: Sequence[str] = (),
     ) -> None:
         """Start without an engine; the first task's settings choose it.
 
@@ -78,11 +87,14 @@ class DownloadShards:
             num_fetchers: how many share the cluster's host slots; 0: this one is alone.
             locations: of the inputs that hold images.
             first_plan_shard: path of the shard manifest with the plan's blocked hashes.
+            earlier: paths of the closed stages whose outcomes are taken over.
 
         """
         self._num_fetchers = num_fetchers
         self._locations = locations or {}
         self._first_plan_shard = first_plan_shard
+        self._earlier_stages = earlier
+        self._earlier: EarlierDownloads | None = None
         self._blocked: HashBlocklist | None = None
         self._inputs: LocalEngine | None = None
         self._engine: Engine | None = None
@@ -97,9 +109,18 @@ class DownloadShards:
         plan = to_fetch(store, task, store.read(store.read_shard(path), "plan"))
         started = time.time()
         checks = RowChecks(settings, self._blocked_of(store))
-        outcomes = outcomes_of(plan, web, inputs, checks)
-        stats = shard_stats(outcomes, started, time.time())
-        tables = amended(store, task, shard_tables(plan, outcomes, checks.rules))
+        known = self._known(store, task, plan)
+        outcomes = outcomes_of(plan, web, inputs, checks, known)
+        new = [
+            outcome
+            for url, outcome in zip(plan["url"].to_pylist(), outcomes, strict=True)
+            if url not in known
+        ]
+        stats = shard_stats(new, started, time.time())
+        made = shard_tables(plan, outcomes, checks.rules)
+        if known.num_taken:
+            made = replace(made, facts={**made.facts, CARRIED: known.num_taken})
+        tables = amended(store, task, made)
         with store.attempt(task) as attempt:
             return commit_tables(attempt, tables, stats)
 
@@ -118,6 +139,14 @@ class DownloadShards:
             self._engine, self._settings = new_engine(settings, leases), settings
             self._inputs = LocalEngine(settings, self._locations)
         return self._engine, self._inputs
+
+    def _known(self, store: Store, task: ShardTask, plan: pa.Table) -> KnownOutcomes:
+        """Return the outcomes that are taken over; none if rows are asked for again."""
+        if not self._earlier_stages or "amend" in task.payload:
+            return KnownOutcomes()
+        if self._earlier is None:
+            self._earlier = EarlierDownloads(store, self._earlier_stages, self._blocked_of(store))
+        return self._earlier.outcomes(plan)
 
     def _blocked_of(self, store: Store) -> HashBlocklist:
         if self._blocked is None:

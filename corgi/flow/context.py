@@ -10,6 +10,7 @@ from corgi.flow.code import code_digest
 from corgi.flow.earlier import Earlier
 from corgi.flow.locks import held
 from corgi.flow.stage import Fingerprint, Stage
+from corgi.settings.errors import StorageError
 from corgi.settings.recipe import Recipe
 from corgi.settings.section import digest
 from corgi.tables.manifest import ShardEntry, ShardManifest, StageManifest
@@ -83,6 +84,26 @@ class Context:
             payload=dict(payload or {}),
             earlier=self.earlier.of(shard) if self.earlier else (),
         )
+
+    def taken_over(self) -> list[StageManifest]:
+        """Return the closed stages whose rows this one may take over where it has the same rows; none under --force.
+
+        Settings, versions and files outside the store are the same, and so are all inputs but the one it is partitioned by.
+        """
+        if self.force or self.earlier is None:
+            return []
+        found = self.earlier.alike(self.stage.version, self.parts, self.outside)
+        return [manifest for manifest in found if manifest.key != self.key and self._has_the_same(manifest)]
+
+    def _has_the_same(self, manifest: StageManifest) -> bool:
+        names = [name for name in self.inputs if name != self.stage.partition]
+        try:
+            return all(
+                self.store.read_stage(manifest.inputs[name]).digest == self.inputs[name].digest
+                for name in names
+            )
+        except (KeyError, StorageError):  # what cannot be read is not known to be the same
+            return False
 
     @cached_property
     def settings(self) -> dict[str, object]:

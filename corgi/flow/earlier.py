@@ -2,10 +2,14 @@
 
 from functools import cached_property
 
+from corgi.flow.stage import Fingerprint
 from corgi.settings.errors import StorageError
 from corgi.settings.recipe import Recipe
 from corgi.tables.manifest import StageManifest
 from corgi.tables.run import Run
+
+MOST_TAKEN_OVER = 4
+"""Closed stages whose rows another one may take over: each is looked at only for rows that those before it lack."""
 
 
 class Earlier:
@@ -24,6 +28,17 @@ class Earlier:
     def of(self, shard: str) -> tuple[tuple[str, str], ...]:
         """Return a shard's commits as (key that names it, digest), best first."""
         return tuple(self._commits.get(shard, ()))
+
+    def alike(self, version: int, parts: dict[str, int], outside: Fingerprint) -> list[StageManifest]:
+        """Return the closed stages that made each of their rows as this version does, this run's first, then by size."""
+        own = self._run.former(self._stage)
+        found = [
+            manifest
+            for manifest in self._closed()
+            if is_made_by(manifest, version, parts) and manifest.outside == outside
+        ]
+        found.sort(key=lambda manifest: (own is None or manifest.key != own.key, -manifest.rows.rows_in))
+        return found[:MOST_TAKEN_OVER]
 
     @cached_property
     def _commits(self) -> dict[str, dict[tuple[str, str], None]]:
@@ -49,3 +64,12 @@ class Earlier:
     def _is_asked(self, manifest: StageManifest) -> bool:
         was = type(self._recipe).recorded_meaning(manifest.settings)
         return was == self._recipe.meaning(self._settings)
+
+
+def is_made_by(manifest: StageManifest, version: int, parts: dict[str, int]) -> bool:
+    """Return whether a stage was made by this version of itself and of the parts that a recipe touches."""
+    return manifest.version == version and _raised(manifest.parts or {}) == _raised(parts)
+
+
+def _raised(parts: dict[str, int]) -> dict[str, int]:
+    return {name: number for name, number in parts.items() if number}

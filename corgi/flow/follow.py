@@ -79,4 +79,5 @@ class _Source:
             inputs={},
             shards=tuple(entries),
             rows=RowCounts(rows_in=0, kept=0),
+            parts=self._before.parts,
         )

@@ -18,7 +18,7 @@ from corgi.flow.executor import is_in_process
 from corgi.flow.failures import TRIES_OF_A_WORKER, Failure, explained, lost, tried
 from corgi.flow.node_types import alive
 from corgi.flow.placement import selector
-from corgi.tables.manifest import ShardManifest
+from corgi.tables.manifest import CARRIED, ShardManifest
 from corgi.tables.store import ShardTask
 
 OWN_CHILDREN = {"env_vars": {"RAY_kill_child_processes_on_worker_exit": "false"}}
@@ -76,6 +76,7 @@ class _Made(TypedDict):
     shard: str
     rows_in: int
     kept: int
+    carried: int
     rejected: str
     failure: str
     note: str
@@ -149,7 +150,7 @@ class _Progress:
 
     def __init__(self, bar: screen.Bar, on_shard: Callable[[ShardRow], None]) -> None:
         self._bar, self._on_shard = bar, on_shard
-        self._shards = self._rows = self._kept = 0
+        self._shards = self._rows = self._kept = self._carried = 0
         self._started = time.monotonic()
         self.note = ""
 
@@ -163,8 +164,11 @@ class _Progress:
         self._on_shard(row)
         self._shards += 1
         self._rows, self._kept = self._rows + row["rows_in"], self._kept + row["kept"]
+        self._carried += made["carried"]
         rate = self._rows / max(time.monotonic() - self._started, 1e-9)
         share = f"{self._kept / max(self._rows, 1):.1%} of {self._rows} rows kept, {rate:.0f} rows/s"
+        if self._carried:
+            share = f"{share}, {self._carried} carried over"
         self.note = made["note"]
         self._bar.reach(self._shards, f"{share}, {self.note}" if self.note else share)
 
@@ -287,6 +291,7 @@ class ShardMaker:
                 "shard": task.shard,
                 "rows_in": 0,
                 "kept": 0,
+                "carried": 0,
                 "rejected": "{}",
                 "failure": json.dumps(found.to_dict()),
                 "note": "",
@@ -297,6 +302,7 @@ class ShardMaker:
             "shard": found.shard,
             "rows_in": found.rows.rows_in,
             "kept": found.rows.kept,
+            "carried": int(found.facts.get(CARRIED, 0)),
             "rejected": json.dumps(found.rows.rejected),
             "failure": "",
             "note": self._maker.told() if isinstance(self._maker, Tells) else "",

@@ -95,16 +95,6 @@ def uid_bytes(urls: Sequence[bytes]) -> list[bytes]:
     return [blake2b(url, digest_size=16).digest() for url in urls]
 
 
-def uid(canonical: str) -> str:
-    """Return the 128-bit identity, 32 lower hex digits, of a canonical URL."""
-    return hashlib.blake2b(canonical.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
-
-
-def shard_of(identity: str, num_shards: int) -> int:
-    """Return the shard of a uid: equal ranges of its leading 64 bits, so that hosts spread and duplicates meet."""
-    return int(identity[:16], 16) * num_shards >> 64
-
-
 def ranges_of(leading: UInt64[np.ndarray, "n"], num_ranges: int) -> Int32[np.ndarray, "n"]:
     """Return `leading * num_ranges >> 64` of the leading 64 bits of uids, exactly; at most 2^31 ranges."""
     high, low = leading >> np.uint64(32), leading & np.uint64(0xFFFFFFFF)

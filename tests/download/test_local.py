@@ -20,8 +20,9 @@ from corgi.planning.stages import Plan
 from corgi.settings.data import DownloadSettings
 from corgi.settings.errors import InputError
 from corgi.settings.recipe import Recipe
-from corgi.sources.identity import content_url, uid
+from corgi.sources.identity import content_url
 from corgi.sources.sources import sources
+from corgi.tables.places import uid
 from corgi.tables.rejection import Rejection
 from corgi.tables.schema import Reason
 from tests.support.pictures import encoded, scene

@@ -61,6 +61,7 @@ def test_a_worker_commits_and_returns_names(tmp_path):
         "shard": ["00001", "00002"],
         "rows_in": [5, 6],
         "kept": [4, 4],
+        "carried": [0, 0],
         "rejected": rejected,
         "failure": ["", ""],
         "note": ["", ""],

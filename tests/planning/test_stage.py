@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from corgi.flow.dag import Selection
 from corgi.planning import stage as plan_module
 from corgi.settings.errors import InputError, StorageError
-from corgi.sources.identity import canonical_url, shard_of, split_of, uid
+from corgi.sources.identity import canonical_url, split_of
 from corgi.tables.attempt import Attempt
+from corgi.tables.places import shard_of, uid
 from corgi.tables.schema import PLAN, REQUEST_URL
 from corgi.tables.store import table_digest
 from tests.support.lists import FORMATS, Row, plan_dag, recipe, write_list

@@ -12,7 +12,8 @@ import pytest
 
 from corgi.settings.errors import InputError
 from corgi.sources.embeddings import vector_files, vector_tables
-from corgi.sources.identity import canonical_url, uid
+from corgi.sources.identity import canonical_url
+from corgi.tables.places import uid
 from corgi.tables.schema import given_vectors
 
 DIM = 6

@@ -14,12 +14,11 @@ from corgi.sources.identity import (
     ranges_of,
     request_url,
     request_urls,
-    shard_of,
     split_of,
     splits_of,
-    uid,
     uid_bytes,
 )
+from corgi.tables.places import shard_of, uid
 
 HOSTS = st.from_regex(r"[A-Za-z0-9-]{1,12}(\.[A-Za-z]{2,5}){1,2}", fullmatch=True)
 URLS = st.builds(
