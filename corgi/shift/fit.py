@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import reduce
 
 import numpy as np
 from jaxtyping import Float
@@ -12,19 +11,18 @@ from corgi.settings.clip import ShiftSettings
 from corgi.settings.errors import InputError
 from corgi.shift.maps import (
     Arrays,
-    assigned,
+    IndexedShard,
     conditioned,
     full_moments,
-    identity_of,
     judged,
-    moments_of,
+    moments_in,
     over_shards,
     pairs,
     sampled,
-    sketched,
-    sketches_of,
+    sketches_in,
 )
 from corgi.shift.memory import BLOCK_BYTES, fit_rows
+from corgi.shift.sums import Given, summed
 from corgi.statistics.clusters import spherical_kmeans
 from corgi.statistics.low_rank import (
     Sketches,
@@ -34,10 +32,9 @@ from corgi.statistics.low_rank import (
     sketch_basis,
     sketch_width,
 )
-from corgi.statistics.moments import Moments, merged
+from corgi.statistics.moments import Moments
 from corgi.statistics.shift import ShiftParameters, choice_by_clusters, shift_parameters
 from corgi.tables.embedded import EmbeddedShard
-from corgi.tables.store import Store
 from corgi.training.data_checks import check_spread
 
 CONTACT_SHARDS = 4
@@ -45,6 +42,8 @@ CONTACT_SHARDS = 4
 MAX_PAIRS = 20_000
 """Captions with their pictures, of train and of val each, that judge the choice of a cluster."""
 MAX_MEASURED_ROWS = 50_000
+MAX_SAMPLED_SHARDS = 2_000
+"""Shards from which the rows that k-means is fitted on and the held-out captions are taken."""
 
 Save = Callable[[str, dict[str, np.ndarray]], None]
 
@@ -73,9 +72,9 @@ class Findings:
 
 
 def find(
-    shards: Sequence[EmbeddedShard], settings: ShiftSettings, earlier: Earlier | None, save: Save
+    shards: Sequence[IndexedShard], settings: ShiftSettings, earlier: Earlier | None, save: Save
 ) -> Findings:
-    """Make the passes (sample, fit, assign, judge); partial results are merged in shard order.
+    """Make the passes (sample, fit, assign, judge); partial results are merged in the order of the shards.
 
     `save` is given, by name, the sums that a later run may go on from.
     """
@@ -86,8 +85,9 @@ def find(
     save("clusters", {"centroid": centroids, **_arrays(moments)})
     diagonal = shift_parameters(moments, settings.shrinkage_count, settings.floor_share)
     parameters = _with_covariance(diagonal, fresh, (centroids, base), settings, save)
-    limit = -(-MAX_PAIRS // len(shards))
-    val = joined(over_shards(judged, shards, {"mean": parameters.mean, "limit": limit}))
+    some = spread(shards, MAX_SAMPLED_SHARDS)
+    limit = -(-MAX_PAIRS // len(some))
+    val = joined(over_shards(judged, some, {"mean": parameters.mean, "limit": limit}))
     train = joined(over_shards(pairs, shards[: MAX_PAIRS // 1000], {"limit": limit}))
     captions = joined(over_shards(conditioned, shards[:CONTACT_SHARDS], {}))
     measured = _by_clusters(sample, (val["picture"], val["text"]), settings)
@@ -95,17 +95,20 @@ def find(
 
 
 def unread(
-    shards: Sequence[EmbeddedShard], earlier: Earlier | None
-) -> tuple[Sequence[EmbeddedShard], Earlier | None]:
+    shards: Sequence[IndexedShard], earlier: Earlier | None
+) -> tuple[Sequence[IndexedShard], Earlier | None]:
     """Return the shards to read and the earlier sums to add them to: all shards and None if an earlier shard changed or is gone."""
     if earlier is None:
         return shards, None
-    identities = [identity_of(shard) for shard in shards]
-    if not earlier.shards <= set(identities):
+    if not earlier.shards <= {shard.identity for shard in shards}:
         return shards, None
-    return [
-        shard for shard, name in zip(shards, identities, strict=True) if name not in earlier.shards
-    ], earlier
+    return [shard for shard in shards if shard.identity not in earlier.shards], earlier
+
+
+def spread(shards: Sequence[IndexedShard], most: int) -> Sequence[IndexedShard]:
+    """Return the shards, or `most` of them at equal distances; a shard holds rows of everywhere in the list."""
+    number = min(most, len(shards))
+    return [shards[place * len(shards) // number] for place in range(number)]
 
 
 def joined(parts: Iterable[Arrays]) -> Arrays:
@@ -114,11 +117,12 @@ def joined(parts: Iterable[Arrays]) -> Arrays:
     return {name: np.concatenate([part[name] for part in found]) for name in found[0]}
 
 
-def _sample(shards: Sequence[EmbeddedShard], settings: ShiftSettings) -> Float[np.ndarray, "n dim"]:
-    """Return train vectors, half floats, a share of every shard."""
-    total = max(1, sum(Store(shard.root).read_shard(shard.embed).rows.kept for shard in shards))
+def _sample(shards: Sequence[IndexedShard], settings: ShiftSettings) -> Float[np.ndarray, "n dim"]:
+    """Return train vectors, half floats, a share of every shard that samples are taken from."""
+    some = spread(shards, MAX_SAMPLED_SHARDS)
+    total = max(1, sum(shard.kept for shard in some))
     share = min(1.0, fit_rows(settings, total) / total)
-    parts = over_shards(sampled, shards, {"share": share, "seed": settings.seed})
+    parts = over_shards(sampled, some, {"share": share, "seed": settings.seed})
     sample = np.concatenate([part["rows"] for part in parts])
     if len(sample) < settings.num_clusters:
         raise InputError(
@@ -138,12 +142,25 @@ def _fitted(
 def _merged_moments(
     shards: Sequence[EmbeddedShard], centroids: Float[np.ndarray, "k dim"], base: Earlier | None
 ) -> Moments:
-    parts = (
-        moments_of(part, len(centroids)) for part in over_shards(assigned, shards, {"centroids": centroids})
-    )
+    found = summed(moments_in, _both, shards, {"centroids": centroids}, "shift: moments")
+    return _added(found, base, "clusters")
+
+
+def _added(found: Moments | None, base: Earlier | None, table: str) -> Moments:
+    """Return the moments of the shards that were read, with those of the shards of an earlier run."""
     if base is None:
-        return merged(parts)
-    return reduce(Moments.merge, parts, _moments(base.arrays("clusters")))
+        assert found is not None  # a run has shards
+        return found
+    before = _moments(base.arrays(table))
+    return before if found is None else before.merge(found)
+
+
+def _both(before: Moments, after: Moments, given: Given) -> Moments:
+    return before.merge(after)
+
+
+def _both_sketches(before: Sketches, after: Sketches, given: Given) -> Sketches:
+    return before.merge(after, given["basis"])
 
 
 def _with_covariance(
@@ -168,8 +185,7 @@ def _with_root(
     settings: ShiftSettings,
     save: Save,
 ) -> ShiftParameters:
-    parts = (_moments(part) for part in over_shards(full_moments, shards, {}))
-    moments = merged(parts) if base is None else reduce(Moments.merge, parts, _moments(base.arrays("full")))
+    moments = _added(summed(full_moments, _both, shards, {}, "shift: covariance"), base, "full")
     save("full", _arrays(moments))
     root, scale = full_root(moments, settings.shrinkage_count, settings.floor_share)
     return replace(diagonal, cholesky=root[None].astype(np.float32), scale=scale[None])
@@ -220,9 +236,8 @@ def _block(
     size = clusters[1] - clusters[0]
     arguments = {"centroids": centroids, "clusters": clusters, "basis": basis}
     total = Sketches.empty(size, *basis.shape) if base is None else Sketches(**base.arrays(name))
-    for part in over_shards(sketched, shards, arguments):
-        total = total.merge(sketches_of(part, size), basis)
-    return total
+    found = summed(sketches_in, _both_sketches, shards, arguments, f"shift: {name}")
+    return total if found is None else total.merge(found, basis)
 
 
 def _by_clusters(

@@ -5,7 +5,9 @@ Results come back in shard order, so that merging them is bit-equal however the 
 
 import hashlib
 import io
+import pickle
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -13,13 +15,11 @@ from jaxtyping import Float, Int
 from corgi.flow.executor import is_in_process
 from corgi.flow.placement import selector
 from corgi.settings.errors import InputError
-from corgi.settings.section import digest
 from corgi.statistics.clusters import nearest
 from corgi.statistics.low_rank import Sketches
 from corgi.statistics.moments import Moments, cluster_moments
 from corgi.tables.embedded import EmbeddedShard, rows_of, vectors_of
 from corgi.tables.schema import Split
-from corgi.tables.store import Store
 from corgi.unit_vectors import unit_rows
 
 Arrays = dict[str, np.ndarray]
@@ -27,6 +27,16 @@ MOMENTS, SKETCHES = ("count", "mean", "second"), ("count", "mean", "sketch")
 """What a shard's sums consist of, by attribute and by name of the array."""
 _LEAST_NORM = 0.5
 """Stored vectors have unit norm to the precision of half floats; one below this is none."""
+
+
+@dataclass(frozen=True)
+class IndexedShard(EmbeddedShard):
+    """A shard with what the indexes of its stages say of it."""
+
+    kept: int = 0
+    """Images with vectors, dropped ones included."""
+    identity: str = ""
+    """Digest of what the statistics of the shard depend on: the bytes of its vectors and of its selection."""
 
 
 def images(shard: EmbeddedShard, split: Split) -> tuple[list[str], Float[np.ndarray, "n dim"]]:
@@ -50,13 +60,6 @@ def captions(
     return rows[chosen], vectors_of(table.take(chosen), "text")
 
 
-def identity_of(shard: EmbeddedShard) -> str:
-    """Return a digest of what the statistics of a shard depend on: the bytes of its vectors and of its selection."""
-    store = Store(shard.root)
-    files = [*store.read_shard(shard.embed).files, *store.read_shard(shard.curate).files]
-    return digest([e.sha256 for e in files if e.table in ("image_embeddings", "selection")])
-
-
 def sampled(shard: EmbeddedShard, share: float, seed: int) -> Arrays:
     """Return a share of a shard's kept train vectors, half floats, chosen by (seed, shard), and their uids."""
     uids, vectors = images(shard, Split.TRAIN)
@@ -77,6 +80,11 @@ def assigned(shard: EmbeddedShard, centroids: Float[np.ndarray, "k dim"]) -> Arr
     index, _ = nearest(vectors, centroids)
     found = cluster_moments(vectors, index, len(centroids))
     return _of_filled(found, MOMENTS)
+
+
+def moments_in(shard: EmbeddedShard, centroids: Float[np.ndarray, "k dim"]) -> Moments:
+    """Return the moments of a shard's kept train vectors in each cluster."""
+    return moments_of(assigned(shard, centroids), len(centroids))
 
 
 def moments_of(arrays: Mapping[str, np.ndarray], num_clusters: int) -> Moments:
@@ -102,6 +110,16 @@ def sketched(
     return _of_filled(found, SKETCHES)
 
 
+def sketches_in(
+    shard: EmbeddedShard,
+    centroids: Float[np.ndarray, "k dim"],
+    clusters: tuple[int, int],
+    basis: Float[np.ndarray, "dim width"],
+) -> Sketches:
+    """Return the sketches of a shard's kept train vectors in clusters first to last (excluded)."""
+    return sketches_of(sketched(shard, centroids, clusters, basis), clusters[1] - clusters[0])
+
+
 def sketches_of(arrays: Mapping[str, np.ndarray], num_sets: int) -> Sketches:
     """Return a shard's sketches of all clusters, empty ones included."""
     found = Sketches.empty(num_sets, *arrays["sketch"].shape[1:])
@@ -121,10 +139,9 @@ def _fill(found: Moments | Sketches, arrays: Mapping[str, np.ndarray], names: Se
         getattr(found, name)[arrays["cluster"]] = arrays[name]
 
 
-def full_moments(shard: EmbeddedShard) -> Arrays:
+def full_moments(shard: EmbeddedShard) -> Moments:
     """Return the moments of a shard's kept train vectors with the whole [dim, dim] second moment."""
-    found = Moments.of(images(shard, Split.TRAIN)[1], full=True)
-    return {"count": found.count, "mean": found.mean, "second": found.second}
+    return Moments.of(images(shard, Split.TRAIN)[1], full=True)
 
 
 def pairs(shard: EmbeddedShard, limit: int) -> Arrays:
@@ -198,12 +215,10 @@ def over_shards(
     context.execution_options.preserve_order = True
     context.execution_options.label_selector = selector(0)
     shared = ray.put(arguments)
-    rows = [{"position": position} for position in range(len(shards))]
-    by_position = ray.put(list(shards))
+    rows = [{"shard": pickle.dumps(shard)} for shard in shards]
 
-    def call(row: dict[str, int]) -> dict[str, bytes]:
-        shard = ray.get(by_position)[row["position"]]
-        return {"arrays": pack(function(shard, **ray.get(shared)))}
+    def call(row: dict[str, bytes]) -> dict[str, bytes]:
+        return {"arrays": pack(function(pickle.loads(row["shard"]), **ray.get(shared)))}  # noqa: S301 - made above
 
     dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map(call, num_cpus=1)
     for row in dataset.iter_rows():

@@ -19,7 +19,7 @@ from corgi.settings.section import digest
 from corgi.shift import plots
 from corgi.shift.file import safetensors_bytes
 from corgi.shift.fit import CONTACT_SHARDS, Earlier, Findings, find
-from corgi.shift.maps import Arrays, closest, identity_of, over_shards
+from corgi.shift.maps import Arrays, IndexedShard, closest, over_shards
 from corgi.shift.memory import check_memory
 from corgi.statistics.clusters import nearest
 from corgi.statistics.shift import (
@@ -32,8 +32,9 @@ from corgi.statistics.shift import (
     spectrum,
 )
 from corgi.statistics.two_sample import groups_of, two_sample_cosine
-from corgi.tables.embedded import EmbeddedShard, embedded_set, stored_pictures
+from corgi.tables.embedded import EmbeddedShard, stored_pictures
 from corgi.tables.manifest import RowCounts
+from corgi.tables.stage_index import ListedShard
 from corgi.tables.store import ShardTask, Store
 from corgi.tables.vectors import tower_widths
 
@@ -56,9 +57,9 @@ def run(context: Context) -> list[ShardTask]:
     if not context.pending([task]):
         return [task]
     connect(context.recipe)
-    refs = shard_refs(context.store, task)
-    rows = sum(context.store.read_shard(ref.embed).rows.kept for ref in refs)
-    widths = tower_widths(context.store.schema(context.store.read_shard(refs[0].embed), "image_embeddings"))
+    refs = shard_refs(context)
+    rows = sum(ref.kept for ref in refs)
+    widths = tower_widths(context.store.schema(context.listed("embed")[0], "image_embeddings"))
     check_memory(settings, sum(widths.values()), rows)
     earlier = earlier_run(settings, list(widths))
     with context.store.attempt(task) as attempt:
@@ -67,7 +68,7 @@ def run(context: Context) -> list[ShardTask]:
             attempt.write_bytes(name, ".safetensors", safetensors_bytes(arrays, {}))
 
         found = find(refs, settings, earlier, save)
-        statistics = summary(found, settings, [identity_of(ref) for ref in refs])
+        statistics = summary(found, settings, [ref.identity for ref in refs])
         attempt.write_bytes("shift", ".safetensors", shift_bytes(context, found, list(widths)))
         attempt.write_bytes(
             "statistics", ".json", (json.dumps(statistics, indent=1, sort_keys=True) + "\n").encode()
@@ -75,7 +76,7 @@ def run(context: Context) -> list[ShardTask]:
         for name, png in drawn(refs, found).items():
             attempt.write_bytes(f"plot_{name}", ".png", png)
         attempt.write_bytes("curves", ".json", json.dumps(curves(found)).encode())
-        facts = {**statistics, "shards": [identity_of(ref) for ref in refs], "towers": list(widths)}
+        facts = {**statistics, "shards": [ref.identity for ref in refs], "towers": list(widths)}
         kept = int(found.parameters.count.sum())
         attempt.commit(RowCounts(rows_in=kept, kept=kept), facts=facts)
     return [task]
@@ -112,27 +113,61 @@ def earlier_run(settings: ShiftSettings, towers: Sequence[str]) -> Earlier | Non
     return Earlier(centroids, frozenset(manifest.facts["shards"]), arrays)
 
 
-def shard_refs(store: Store, task: ShardTask) -> list[EmbeddedShard]:
-    """Return the shards of a task, its embeddings, selection and download side by side, by shard id.
+def shard_refs(context: Context) -> list[IndexedShard]:
+    """Return the shards, embeddings, selection and download side by side, by shard id, from the stages' indexes.
 
     Raises:
         InputError: two shards were embedded by different towers.
 
     """
-    inputs = {
-        name: {m.shard: m for m in map(store.read_shard, task.inputs[name])}
+    listed = {
+        name: {shard.shard: shard for shard in context.listed(name)}
         for name in ("download", "embed", "curate")
     }
-    made = embedded_set(
-        store, {name: [inputs[name][shard] for shard in sorted(inputs["embed"])] for name in inputs}
-    )
-    schemas = [store.schema(inputs["embed"][shard.name], "image_embeddings") for shard in made]
-    for shard, schema in zip(made, schemas, strict=True):
-        if not schema.equals(schemas[0]):
-            raise InputError(
-                f"shards {made[0].name} and {shard.name} hold vectors of different towers; nothing was changed; run embed again with --force"
+    names = sorted(listed["embed"])
+    check_towers(context.store, [listed["embed"][name] for name in names])
+    made = []
+    for name in names:
+        download, embed, curate = (listed[stage][name] for stage in listed)
+        paths = {"embed": embed.path, "curate": curate.path, "download": download.path}
+        made.append(
+            IndexedShard(
+                context.store.location,
+                name,
+                **paths,
+                kept=embed.rows.kept,
+                identity=identity_of(embed, curate),
             )
+        )
     return made
+
+
+def identity_of(embed: ListedShard, curate: ListedShard) -> str:
+    """Return a digest of what the statistics of a shard depend on: the bytes of its vectors and of its selection."""
+    files = [*embed.files, *curate.files]
+    return digest([e.sha256 for e in files if e.table in ("image_embeddings", "selection")])
+
+
+def check_towers(store: Store, embedded: Sequence[ListedShard]) -> None:
+    """Compare the towers of all shards by their facts; only a shard without such facts is opened.
+
+    Raises:
+        InputError: two shards were embedded by different towers.
+
+    """
+    widths = [_widths(store, shard) for shard in embedded]
+    for shard, found in zip(embedded, widths, strict=True):
+        if found != widths[0]:
+            raise InputError(
+                f"shards {embedded[0].shard} and {shard.shard} hold vectors of different towers; nothing was changed; run embed again with --force"
+            )
+
+
+def _widths(store: Store, shard: ListedShard) -> dict[str, int]:
+    told = shard.facts.get("towers")
+    if told is None:
+        return tower_widths(store.schema(shard, "image_embeddings"))
+    return {name: tower["dim"] for name, tower in told.items()}
 
 
 def summary(found: Findings, settings: ShiftSettings, shards: Sequence[str]) -> dict[str, object]:

@@ -1,10 +1,10 @@
 """The shift stage's passes without Ray: what each shard says, and what is refused."""
 
 import dataclasses
+import json
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 
 from corgi.clip.embed import EmbedShards
@@ -16,6 +16,7 @@ from corgi.shift import fit
 from corgi.shift import maps as passes
 from corgi.shift import stage as cluster
 from corgi.shift.maps import (
+    IndexedShard,
     assigned,
     captions,
     closest,
@@ -29,15 +30,15 @@ from corgi.shift.maps import (
 from corgi.shift.stage import shard_refs
 from corgi.statistics.moments import Moments, merged, pooled
 from corgi.tables.embedded import EmbeddedShard
-from corgi.tables.manifest import ShardManifest
 from corgi.tables.schema import Split
+from corgi.tables.store import Store
 from tests.support.drawn import dag, run
 
 TINY = {"name": "tiny", "model": "tiny", "pretrained": "random"}
 
 
 @pytest.fixture(scope="module")
-def embedded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Dag, list[EmbeddedShard]]:
+def embedded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Dag, list[IndexedShard]]:
     """Embed and curate the drawn pictures with an untrained tower, in this process."""
     folder = tmp_path_factory.mktemp("cluster")
     (folder / "tiny.json").write_text(
@@ -56,14 +57,14 @@ def embedded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Dag, list[Embedd
     context = built.context(
         built.stages[-1], {name: stages[name] for name in ("download", "embed", "curate")}
     )
-    return built, shard_refs(built.store, context.task("all"))
+    return built, shard_refs(context)
 
 
 pytestmark = pytest.mark.usefixtures("in_process")
 
 
 @pytest.mark.law
-def test_merged_shards_have_the_moments_of_all_rows(embedded: tuple[Dag, list[EmbeddedShard]]) -> None:
+def test_merged_shards_have_the_moments_of_all_rows(embedded: tuple[Dag, list[IndexedShard]]) -> None:
     _, refs = embedded
     rows = np.concatenate([images(ref, Split.TRAIN)[1] for ref in refs])
     centroids = rows[:5]
@@ -76,7 +77,7 @@ def test_merged_shards_have_the_moments_of_all_rows(embedded: tuple[Dag, list[Em
     np.testing.assert_allclose(merged(parts).second, merged(parts[::-1]).second, rtol=1e-12, atol=1e-15)
 
 
-def test_samples_repeat_and_keep_to_their_share(embedded: tuple[Dag, list[EmbeddedShard]]) -> None:
+def test_samples_repeat_and_keep_to_their_share(embedded: tuple[Dag, list[IndexedShard]]) -> None:
     _, refs = embedded
     uids, vectors = images(refs[0], Split.TRAIN)
     half = sampled(refs[0], 0.5, 3)
@@ -88,7 +89,7 @@ def test_samples_repeat_and_keep_to_their_share(embedded: tuple[Dag, list[Embedd
     assert sampled(refs[0], 1.0, 3)["uids"].tolist() == uids
 
 
-def test_captions_go_with_their_pictures(embedded: tuple[Dag, list[EmbeddedShard]]) -> None:
+def test_captions_go_with_their_pictures(embedded: tuple[Dag, list[IndexedShard]]) -> None:
     _, refs = embedded
     uids, vectors = images(refs[0], Split.VAL)
     found = judged(refs[0], vectors[:3], 1000)
@@ -100,7 +101,7 @@ def test_captions_go_with_their_pictures(embedded: tuple[Dag, list[EmbeddedShard
     assert len(shared["rows"]) == len(shared["caption"]) == pairs
 
 
-def test_closest_are_sorted_members_of_their_cluster(embedded: tuple[Dag, list[EmbeddedShard]]) -> None:
+def test_closest_are_sorted_members_of_their_cluster(embedded: tuple[Dag, list[IndexedShard]]) -> None:
     _, refs = embedded
     mean = images(refs[0], Split.TRAIN)[1][:4]
     found = closest(refs[0], mean, [2, 0], 3)
@@ -111,7 +112,7 @@ def test_closest_are_sorted_members_of_their_cluster(embedded: tuple[Dag, list[E
         assert cosine[0] == pytest.approx(1, abs=1e-5)
 
 
-def test_more_clusters_than_pictures_is_one_line(embedded: tuple[Dag, list[EmbeddedShard]]) -> None:
+def test_more_clusters_than_pictures_is_one_line(embedded: tuple[Dag, list[IndexedShard]]) -> None:
     _, refs = embedded
     with pytest.raises(
         InputError, match=r"shift.num_clusters=4000 is more than the \d+ train pictures"
@@ -121,7 +122,7 @@ def test_more_clusters_than_pictures_is_one_line(embedded: tuple[Dag, list[Embed
 
 
 def test_pictures_that_are_all_the_same_are_one_line(
-    embedded: tuple[Dag, list[EmbeddedShard]], monkeypatch: pytest.MonkeyPatch
+    embedded: tuple[Dag, list[IndexedShard]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, refs = embedded
     monkeypatch.setattr(
@@ -133,7 +134,7 @@ def test_pictures_that_are_all_the_same_are_one_line(
 
 
 def test_vectors_that_are_not_finite_are_refused_by_shard(
-    embedded: tuple[Dag, list[EmbeddedShard]], monkeypatch: pytest.MonkeyPatch
+    embedded: tuple[Dag, list[IndexedShard]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, refs = embedded
     monkeypatch.setattr(passes, "vectors_of", lambda table, kind: np.full((table.num_rows, 16), np.nan))
@@ -142,23 +143,49 @@ def test_vectors_that_are_not_finite_are_refused_by_shard(
 
 
 def test_towers_that_differ_between_shards_are_refused(
-    embedded: tuple[Dag, list[EmbeddedShard]], monkeypatch: pytest.MonkeyPatch
+    embedded: tuple[Dag, list[IndexedShard]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     built, _ = embedded
-    seen: list[ShardManifest] = []
-
-    def schema(manifest: ShardManifest, table: str) -> pa.Schema:
-        seen.append(manifest)
-        return real(manifest, table) if len(seen) == 1 else real(manifest, table).remove(3)
-
-    real = built.store.schema
-    monkeypatch.setattr(built.store, "schema", schema)
+    real = built.store.each_listed
     stages = built.run.stages()
     context = built.context(
         built.stages[-1], {name: stages[name] for name in ("download", "embed", "curate")}
     )
-    with pytest.raises(InputError, match="different towers"):
-        shard_refs(built.store, context.task("all"))
+    first, second = built.store.listed(stages["embed"])
+    for facts in ({"towers": {"tiny": {"dim": 32}}}, {"towers": {"other": {"dim": 16}}}):
+        other = dataclasses.replace(second, told=json.dumps(facts))
+        monkeypatch.setattr(
+            built.store,
+            "each_listed",
+            lambda stage, other=other: [first, other] if stage.stage == "embed" else real(stage),
+        )
+        with pytest.raises(InputError, match="shards 00000 and 00001 hold vectors of different towers"):
+            shard_refs(context)
+
+
+def test_law_the_driver_opens_no_shard_before_its_passes(
+    embedded: tuple[Dag, list[IndexedShard]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built, refs = embedded
+    stages = built.run.stages()
+    context = built.context(
+        built.stages[-1], {name: stages[name] for name in ("download", "embed", "curate")}
+    )
+    monkeypatch.setattr(Store, "read_shard", lambda self, path: pytest.fail(f"{path} was opened"))
+    assert shard_refs(context) == refs
+    assert [ref.kept for ref in refs] == [35, 35]
+    assert len({ref.identity for ref in refs}) == 2
+
+
+@pytest.mark.law
+@pytest.mark.parametrize(("number", "most"), [(1, 5), (5, 5), (12, 5), (40_000, 2_000)])
+def test_samples_are_of_shards_at_equal_distances(number: int, most: int) -> None:
+    shards = [IndexedShard("root", str(at), "", "") for at in range(number)]
+    places = [int(shard.name) for shard in fit.spread(shards, most)]
+    assert len(places) == min(number, most)
+    assert places[0] == 0
+    gaps = np.diff([*places, number])
+    assert gaps.max() - gaps.min() <= 1
 
 
 def found_with(refs, earlier=None, **settings):
@@ -173,7 +200,7 @@ def earlier_of(found, saved, refs) -> fit.Earlier:
     def arrays(name):
         return {key: value for key, value in saved[name].items() if key != "centroid"}
 
-    return fit.Earlier(found.centroids, frozenset(passes.identity_of(ref) for ref in refs), arrays)
+    return fit.Earlier(found.centroids, frozenset(ref.identity for ref in refs), arrays)
 
 
 @pytest.mark.law
@@ -187,7 +214,7 @@ def test_an_update_with_new_shards_is_a_full_recompute(embedded, monkeypatch, se
     earlier = earlier_of(first, saved, refs[:1])
     read: list[str] = []
     monkeypatch.setattr(
-        fit, "assigned", lambda ref, centroids: (read.append(ref.name), assigned(ref, centroids))[1]
+        passes, "assigned", lambda ref, centroids: (read.append(ref.name), assigned(ref, centroids))[1]
     )
     updated, _ = found_with(refs, earlier, **chosen)
     assert read == [refs[1].name]
