@@ -15,7 +15,7 @@ from corgi.evaluation.training_pictures import Vectors, decoded_pictures
 from corgi.feeding.pictures import square
 from corgi.models.autoencoder import Autoencoder
 from corgi.models.picture_decoder import PAINTED_AT_ONCE
-from corgi.tables.manifest import ShardManifest
+from corgi.tables.embedded import ListedSet
 from corgi.tables.store import Store
 
 CLIP, HASH, LATENT = "run's own CLIP", "perceptual hash", "autoencoder"
@@ -66,7 +66,7 @@ class CopySearch:
     """Training pictures in every space, and held-out ones that set the thresholds."""
 
     store: Store
-    shards: Mapping[str, Sequence[ShardManifest]]
+    shards: ListedSet
     latents: Latents
     uid: list[str]
     """Of the training pictures, in the order of their rows."""
@@ -77,7 +77,7 @@ class CopySearch:
     def of_run(
         cls,
         store: Store,
-        shards: Mapping[str, Sequence[ShardManifest]],
+        shards: ListedSet,
         latents: Latents,
         held_out: tuple[Vectors, Sequence[Image.Image]],
         limit: int,

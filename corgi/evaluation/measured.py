@@ -1,7 +1,7 @@
 """The kept images of a run as evaluation sees them: vectors, full and coarse captions, groups, by split."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -9,11 +9,16 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Bool, Float, Int
 
+from corgi.clip.references import model_shard
 from corgi.tables.arrow import is_in, pc
-from corgi.tables.embedded import EmbeddedShard, embedded_set, first_rows, vectors_of
-from corgi.tables.manifest import ShardManifest
+from corgi.tables.embedded import EmbeddedShard, ListedSet, embedded_set, first_rows, vectors_of
+from corgi.tables.manifest import ShardManifest, StageManifest
 from corgi.tables.schema import Split
+from corgi.tables.stage_index import ListedShard
 from corgi.tables.store import Store
+
+HAVE_MODELS = ("embed", "shift", "prior", "autoencoder", "decoder")
+"""Stages whose first shard is asked for its model or its settings."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,7 @@ class Pictures:
         return {caption: np.array(found) for caption, found in sorted(rows.items()) if len(found) >= least}
 
 
-def load_pictures(store: Store, shards: Mapping[str, Sequence[ShardManifest]], limit: int) -> Pictures:
+def load_pictures(store: Store, shards: ListedSet, limit: int) -> Pictures:
     """Read whole shards of download, embed and curate in order until `limit` pictures are there."""
     parts: list[Pictures] = []
     for shard in embedded_set(store, shards):
@@ -109,9 +114,7 @@ def saved_columns(facts: pa.Table) -> dict[str, dict[str, str | None]]:
     return {uid: dict(columns or ()) for uid, columns in pairs}
 
 
-def trained_concepts(
-    store: Store, shards: Mapping[str, Sequence[ShardManifest]], column: str
-) -> frozenset[str]:
+def trained_concepts(store: Store, shards: ListedSet, column: str) -> frozenset[str]:
     """Return the values of a saved column over all stored train pictures, captioned or not.
 
     Those that curate drops count: a tower is trained before curate, on every captioned train picture.
@@ -122,3 +125,21 @@ def trained_concepts(
         train = saved_columns(facts.filter(pc.equal(facts["split"], Split.TRAIN.value)))
         found |= {concept for saved in train.values() if (concept := saved.get(column)) is not None}
     return frozenset(found)
+
+
+def models_in(store: Store, stages: Mapping[str, StageManifest]) -> dict[str, list[ShardManifest]]:
+    """Return, by stage, the shard that holds its model or, of embed, its settings; no other shard is opened."""
+    found = {
+        name: [store.read_shard(stage.shards[0].path)]
+        for name, stage in stages.items()
+        if name in HAVE_MODELS
+    }
+    if "tower" in stages:
+        shard = model_shard(store.each_listed(stages["tower"]))
+        found["tower"] = [] if shard is None else [store.read_shard(shard.path)]
+    return found
+
+
+def tables_in(store: Store, stages: Mapping[str, StageManifest]) -> dict[str, list[ListedShard]]:
+    """Return the shards of the embedded and curated set, from the stages' indexes."""
+    return {name: store.listed(stages[name]) for name in ("download", "embed", "curate")}

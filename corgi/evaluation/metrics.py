@@ -1,6 +1,6 @@
 """Measures of a prior and a decoder in CLIP space; none is quoted alone (method trap 6: cosine rewards collapse)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float
@@ -78,3 +78,12 @@ def own_similarity(seen: Vectors, true: Vectors) -> dict[str, object]:
         for name, value in values.items()
     }
     return {**found, "retrieval": retrieval(seen, true)}
+
+
+def figures(values: Mapping[str, object], path: str = "") -> Iterator[tuple[str, float]]:
+    """Yield every number of nested measures under its path: "copying/HELD-OUT/pixels/from prior/...": plain names."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from figures(value, f"{path}{name}/")
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            yield f"{path}{name}", float(value)

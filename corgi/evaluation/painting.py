@@ -1,6 +1,6 @@
 """Pictures painted for evaluation: from true image embeddings, from the prior's, and through the autoencoder alone."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,8 +13,7 @@ from corgi.feeding.pictures import square
 from corgi.imaging.decode import decode_stored
 from corgi.inference.generate import Generator
 from corgi.models.picture_decoder import PAINTED_AT_ONCE, to_bytes
-from corgi.tables.embedded import embedded_set, stored_pictures
-from corgi.tables.manifest import ShardManifest
+from corgi.tables.embedded import ListedSet, embedded_set, stored_pictures
 from corgi.tables.store import Store
 
 FROM_TRUE, FROM_PRIOR, CEILING = "from true embedding", "from prior", "autoencoder alone (ceiling)"
@@ -51,9 +50,7 @@ def paint(
     return Painted(list(stored), ways, true_z, prior_z.cpu())
 
 
-def own_pictures(
-    store: Store, shards: Mapping[str, Sequence[ShardManifest]], uids: Sequence[str]
-) -> list[Image.Image]:
+def own_pictures(store: Store, shards: ListedSet, uids: Sequence[str]) -> list[Image.Image]:
     """Return stored pictures by uid, in their order."""
     encoded = stored_pictures(embedded_set(store, shards), set(uids))
     return [decode_stored(encoded[uid]) for uid in uids]

@@ -1,7 +1,7 @@
 """The evaluate stage: measures the tower, the priors and the decoder on held-out concepts, and paints the grid."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,8 +24,9 @@ from corgi.evaluation.grid import (
 from corgi.evaluation.judged import Judged, PictureJudge
 from corgi.evaluation.judged import notes as judged_notes
 from corgi.evaluation.judges import load_judge
-from corgi.evaluation.measured import Pictures, load_pictures, trained_concepts
+from corgi.evaluation.measured import Pictures, load_pictures, models_in, tables_in, trained_concepts
 from corgi.evaluation.metrics import (
+    figures,
     frechet_distance,
     own_similarity,
     paired_cosine,
@@ -39,10 +40,12 @@ from corgi.flow.shards import Pool, make_pending
 from corgi.inference.generate import Generator
 from corgi.inference.loading import assemble
 from corgi.inference.png import png_bytes
+from corgi.inference.run_models import Shards
 from corgi.models.text_prior import Sampling, TextPrior
 from corgi.settings.errors import InputError
 from corgi.settings.models import EvaluateSettings, PriorSettings
 from corgi.statistics.two_sample import two_sample_cosine
+from corgi.tables.embedded import ListedSet
 from corgi.tables.manifest import RowCounts, ShardManifest
 from corgi.tables.schema import CREDIT_COLUMN, Split
 from corgi.tables.store import ShardTask, Store
@@ -62,7 +65,8 @@ def run(context: Context) -> list[ShardTask]:
     """Commit metrics.json and grid.png of this run."""
     task = context.task("all")
     pool = Pool(cpus=2.0, gpus=context.recipe.evaluate.gpus)
-    if make_pending(context, EvaluateShards, [task], pool, "evaluate"):
+    given = {"stages": {name: stage.path for name, stage in context.inputs.items()}}
+    if make_pending(context, EvaluateShards, [task], pool, "evaluate", given):
         _track(context, task)
     return [task]
 
@@ -82,24 +86,19 @@ def _track(context: Context, task: ShardTask) -> None:
     tracker.finish()
 
 
-def figures(values: Mapping[str, object], path: str = "") -> Iterator[tuple[str, float]]:
-    """Yield every number of nested measures under its path: "copying/HELD-OUT/pixels/from prior/...": plain names."""
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            yield from figures(value, f"{path}{name}/")
-        elif isinstance(value, int | float) and not isinstance(value, bool):
-            yield f"{path}{name}", float(value)
-
-
 class EvaluateShards:
     """Measure one run in one actor."""
+
+    def __init__(self, stages: Mapping[str, str]) -> None:
+        """Take the paths of the input stages' manifests, by stage."""
+        self._stages = stages
 
     def make(self, task: ShardTask) -> ShardManifest:
         """Commit `metrics`, `grid`, and `grid_rows`: what the grid shows as text."""
         store = Store(task.root)
-        shards = {name: [store.read_shard(path) for path in paths] for name, paths in task.inputs.items()}
+        stages = {name: store.read_stage(path) for name, path in self._stages.items()}
         settings = EvaluateSettings.model_validate(task.settings["evaluate"])
-        measured = Measured(store, shards, settings)
+        measured = Measured(store, models_in(store, stages), tables_in(store, stages), settings)
         metrics: dict[str, object] = {
             "retrieval": measured.tower(),
             "prior": measured.priors(),
@@ -158,12 +157,10 @@ class Decoded:
 class Measured:
     """A run, loaded once, with each measure as a method."""
 
-    def __init__(
-        self, store: Store, shards: dict[str, list[ShardManifest]], settings: EvaluateSettings
-    ) -> None:
+    def __init__(self, store: Store, models: Shards, shards: ListedSet, settings: EvaluateSettings) -> None:
         """Load pictures and models; InputError when nothing is held out or nothing is left to learn from."""
-        self.store, self.shards, self.settings = store, shards, settings
-        self.generator: Generator = assemble(store, shards)
+        self.store, self.models, self.shards, self.settings = store, models, shards, settings
+        self.generator: Generator = assemble(store, models)
         self.pictures: Pictures = load_pictures(store, shards, settings.max_pictures)
         self.held_out = self.pictures.one_a_group(Split.TEST, settings.max_captions)
         self.train = self.pictures.train
@@ -184,10 +181,10 @@ class Measured:
 
     def priors(self) -> dict[str, object]:
         """Return every variant's measures by sampler steps."""
-        settings = PriorSettings.recorded(self.shards["prior"][0].settings["prior"])
+        settings = PriorSettings.recorded(self.models["prior"][0].settings["prior"])
         return {
             variant: self._prior(
-                load_prior(self.store, self.shards["prior"][0], self.shards["shift"][0], variant), settings
+                load_prior(self.store, self.models["prior"][0], self.models["shift"][0], variant), settings
             )
             for variant in settings.variants
         }

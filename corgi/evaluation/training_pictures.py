@@ -1,6 +1,6 @@
 """The pictures a decoder was trained on, as painted pictures are compared with them."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,8 +10,7 @@ from PIL import Image
 from corgi.evaluation.judges import Judge
 from corgi.feeding.pictures import square
 from corgi.imaging.decode import decode_stored
-from corgi.tables.embedded import embedded_set, stored_pictures, vectors_of
-from corgi.tables.manifest import ShardManifest
+from corgi.tables.embedded import ListedSet, embedded_set, stored_pictures, vectors_of
 from corgi.tables.schema import Split
 from corgi.tables.store import Store
 from corgi.unit_vectors import unit_rows
@@ -30,7 +29,7 @@ class TrainingPictures:
     """Train pictures in use, captioned or not: the run's own vectors, the judge's features, and pixels at a small side."""
 
     store: Store
-    shards: Mapping[str, Sequence[ShardManifest]]
+    shards: ListedSet
     uid: list[str]
     own: Vectors
     judged: Vectors
@@ -46,7 +45,7 @@ class TrainingPictures:
 
 
 def load_training_pictures(
-    store: Store, shards: Mapping[str, Sequence[ShardManifest]], judge: Judge, side: int, limit: int
+    store: Store, shards: ListedSet, judge: Judge, side: int, limit: int
 ) -> TrainingPictures:
     """Read whole shards in order until `limit` train pictures are there; `side` is that of the pixels compared."""
     uids: list[str] = []
@@ -62,7 +61,7 @@ def load_training_pictures(
 
 
 def decoded_pictures(
-    store: Store, shards: Mapping[str, Sequence[ShardManifest]], limit: int
+    store: Store, shards: ListedSet, limit: int
 ) -> Iterator[tuple[list[str], Vectors, list[Image.Image]]]:
     """Yield uids, the run's own vectors and the decoded pictures of train, DECODED_AT_ONCE of a shard at a time.
 

@@ -1,23 +1,57 @@
-"""What a report reads of a run: manifests whole, tables up to a bound, small files by kind.
+"""What a report reads of a run: sums over the indexes of its stages, tables up to a bound, small files by kind.
 
-A table is read from the first shards only when all of them would be slow; since a shard is a range of hashed
+Rows, bytes and facts are those of all shards, which are passed over one at a time. A table is read from the first shards only when all of them would be slow; since a shard is a range of hashed
 identities, that is a fair sample, and `is_sampled` is set.
 """
 
 import json
 from collections import Counter
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from corgi.tables.manifest import FileEntry, ShardManifest, StageManifest
+from corgi.tables.manifest import FileEntry, StageManifest
 from corgi.tables.run import Run
+from corgi.tables.split_counts import SplitCount, of_facts
 from corgi.tables.stage_index import ListedShard
 
-MAX_MANIFESTS = 4_096
+MAX_SHARDS = 4_096
+"""Shards whose files may be opened."""
 MAX_PICTURE_BYTES = 256 * 2**20
+
+
+@dataclass
+class Totals:
+    """Sums over all shards of a stage: rows and bytes by table, and the numbers and counts among their facts."""
+
+    rows: Counter[str] = field(default_factory=Counter[str])
+    num_bytes: Counter[str] = field(default_factory=Counter[str])
+    numbers: Counter[str] = field(default_factory=Counter[str])
+    counts: dict[str, Counter[str]] = field(default_factory=dict[str, Counter[str]])
+    splits: Counter[str] | None = field(default_factory=Counter[str])
+    """Kept images by split; None if a shard does not tell."""
+
+    def add(self, shard: ListedShard) -> None:
+        """Add a shard."""
+        for entry in shard.files:
+            self.rows[entry.table] += entry.rows
+            self.num_bytes[entry.table] += entry.size
+        facts = shard.facts
+        for name, value in facts.items():
+            if isinstance(value, int):
+                self.numbers[name] += value
+            elif isinstance(value, dict) and all(isinstance(number, int) for number in value.values()):
+                self.counts.setdefault(name, Counter()).update(value)
+        self._add_splits(of_facts(facts))
+
+    def _add_splits(self, told: dict[str, SplitCount] | None) -> None:
+        if told is None or self.splits is None:
+            self.splits = None
+        else:
+            self.splits.update({split: count.images for split, count in told.items()})
 
 
 class Committed:
@@ -29,7 +63,7 @@ class Committed:
         self.store = run.store
         self.facts = run.facts
         self.stages: dict[str, StageManifest] = run.stages()
-        self._shards: dict[str, list[ShardManifest]] = {}
+        self._stages_read: dict[str, tuple[Totals, list[ListedShard]]] = {}
         self._tables: dict[tuple[str, ...], pa.Table | None] = {}
 
     def in_order(self) -> list[str]:
@@ -42,15 +76,27 @@ class Committed:
         title, intro = self.facts.get("headings", {}).get(stage, ("", ""))
         return title or stage.capitalize(), intro
 
-    def shards(self, stage: str) -> list[ShardManifest]:
-        """Return a stage's shard manifests, the first 4,096 of them at most."""
+    def shards(self, stage: str) -> list[ListedShard]:
+        """Return a stage's shards, the first 4,096 of them at most."""
+        return self._passed_over(stage)[1]
+
+    def totals(self, stage: str) -> Totals:
+        """Return the sums over all shards of a stage."""
+        return self._passed_over(stage)[0]
+
+    def _passed_over(self, stage: str) -> tuple[Totals, list[ListedShard]]:
         manifest = self.stages.get(stage)
         if manifest is None:
-            return []
-        if stage not in self._shards:
-            first = manifest.model_copy(update={"shards": manifest.shards[:MAX_MANIFESTS]})
-            self._shards[stage] = self.store.shards(first)
-        return self._shards[stage]
+            return Totals(), []
+        if stage not in self._stages_read:
+            first: list[ListedShard] = []
+            totals = Totals()
+            for shard in self.store.each_listed(manifest):
+                totals.add(shard)
+                if len(first) < MAX_SHARDS:
+                    first.append(shard)
+            self._stages_read[stage] = totals, first
+        return self._stages_read[stage]
 
     def listed(self, stage: str) -> list[ListedShard]:
         """Return what all shard manifests of a stage say, from its index."""
@@ -58,24 +104,24 @@ class Committed:
         return [] if manifest is None else self.store.listed(manifest)
 
     def entries(self, stage: str, table: str) -> list[FileEntry]:
-        """Return the committed files of one table."""
+        """Return the committed files of one table, of the first shards."""
         return [entry for shard in self.shards(stage) for entry in shard.files if entry.table == table]
 
     def num_rows(self, stage: str, table: str) -> int:
-        """Return a table's rows by its manifests; no data file is opened."""
-        return sum(entry.rows for entry in self.entries(stage, table))
+        """Return a table's rows; no data file is opened."""
+        return self.totals(stage).rows[table]
 
     def num_bytes(self, stage: str, table: str) -> int:
-        """Return a table's bytes by its manifests; no data file is opened."""
-        return sum(entry.size for entry in self.entries(stage, table))
+        """Return a table's bytes; no data file is opened."""
+        return self.totals(stage).num_bytes[table]
 
     def total(self, stage: str, fact: str) -> int:
         """Return the sum over shards of one number among their facts."""
-        return sum(int(shard.facts.get(fact, 0)) for shard in self.shards(stage))
+        return self.totals(stage).numbers[fact]
 
     def counts(self, stage: str, fact: str) -> Counter[str]:
         """Return the sums over shards of counts among their facts; empty where they hold none."""
-        return sum((Counter(shard.facts.get(fact) or {}) for shard in self.shards(stage)), Counter())
+        return self.totals(stage).counts.get(fact, Counter())
 
     @cached_property
     def sample(self) -> tuple[str, ...]:
@@ -93,7 +139,7 @@ class Committed:
         """Return whether tables are read in part."""
         return "download" in self.stages and len(self.sample) < len(self.stages["download"].shards)
 
-    def sampled(self, stage: str, table: str) -> list[ShardManifest]:
+    def sampled(self, stage: str, table: str) -> list[ListedShard]:
         """Return the sampled shards that hold a table."""
         chosen = [shard for shard in self.shards(stage) if shard.shard in self.sample]
         return [shard for shard in chosen if any(entry.table == table for entry in shard.files)]

@@ -222,9 +222,12 @@ def _splits(run: Committed) -> dict[str, dict[str, int]]:
         columns["URLs"] = Counter({split: run.total("plan", split) for split in Split})
     images = _images(run)
     if images is not None:
-        columns["downloaded"] = Counter(images["split"].to_pylist())
-        used = used_uids(run)
-        if used is not None:
+        if not run.is_sampled:
+            columns["downloaded"] = Counter(images["split"].to_pylist())
+        told, used = run.totals("curate").splits, used_uids(run)
+        if told is not None and used is not None:
+            columns["used"] = told
+        elif used is not None:
             pairs = zip(images["uid"].to_pylist(), images["split"].to_pylist(), strict=True)
             columns["used"] = Counter(split for uid, split in pairs if uid in used)
     return (

@@ -171,10 +171,11 @@ def _of_pictures(metrics: Mapping[str, object]) -> Mapping[str, object]:
 
 
 def _facts(run: Committed, stage: str) -> dict[str, object]:
-    """Return the facts of a stage's only shard, or of its shard `model` if it has further shards."""
+    """Return the facts of a stage's only shard, or of its shard `model` if it has further shards, in the order they were written."""
     shards = run.shards(stage)
     chosen = [shard for shard in shards if len(shards) == 1 or shard.shard == "model"]
-    return {name: value for shard in chosen for name, value in shard.facts.items() if name != "credit"}
+    facts = [run.store.read_shard(shard.path).facts for shard in chosen]
+    return {name: value for told in facts for name, value in told.items() if name != "credit"}
 
 
 def _grid_first(found: Mapping[str, bytes]) -> list[tuple[str, bytes]]:

@@ -15,6 +15,7 @@ from corgi.tables.arrow import is_in, pc
 from corgi.tables.manifest import ShardManifest
 from corgi.tables.schema import Split
 from corgi.tables.split_counts import SplitCount, learnable, of_facts, split_counts
+from corgi.tables.stage_index import ListedShard
 from corgi.tables.store import Store
 from corgi.tables.vectors import concatenated, tower_names
 
@@ -101,8 +102,12 @@ class EmbeddedShard:
         return store.read(store.read_shard(path), table, None if columns is None else list(columns))
 
 
-def embedded_set(store: Store, shards: Mapping[str, Sequence[ShardManifest]]) -> list[EmbeddedShard]:
-    """Return the shards that the stages download, embed and curate committed, given by stage and in one order."""
+ListedSet = Mapping[str, Sequence[ListedShard]] | Mapping[str, Sequence[ShardManifest]]
+"""The shards of download, embed and curate, by stage and in one order, as indexes list them or as manifests."""
+
+
+def embedded_set(store: Store, shards: ListedSet) -> list[EmbeddedShard]:
+    """Return the shards that the stages download, embed and curate committed."""
     stages = (shards["embed"], shards["curate"], shards["download"])
     return [
         EmbeddedShard(store.location, embed.shard, embed.path, curate.path, download.path)

@@ -10,6 +10,7 @@ from corgi.comparison.scores import judge
 from corgi.comparison.spaces import Space
 from corgi.evaluation import stage
 from corgi.evaluation.measured import Pictures, load_pictures, trained_concepts
+from corgi.evaluation.metrics import figures
 from corgi.settings.compare import ScoreSettings
 from corgi.settings.models import EvaluateSettings
 from corgi.tables.run import Run
@@ -48,7 +49,7 @@ def references(run: Run, monkeypatch: pytest.MonkeyPatch) -> tuple[dict, dict]:
     compared = judge(run.store, paths, space, ScoreSettings()).references()
     monkeypatch.setattr(stage, "assemble", lambda store, shards: None)  # no model is asked
     shards = {name: list(run.shards(name)) for name in names}
-    return compared, stage.Measured(run.store, shards, EvaluateSettings()).references()
+    return compared, stage.Measured(run.store, {}, shards, EvaluateSettings()).references()
 
 
 def test_references_see_no_caption_that_the_priors_were_denied(tmp_path, monkeypatch) -> None:
@@ -167,7 +168,7 @@ def test_held_out_pictures_of_concepts_trained_on_stand_apart(
     monkeypatch.setattr(stage, "assemble", lambda store, shards: None)
 
     def groups(**settings: str) -> dict[str, set[str]]:
-        measured = stage.Measured(run.store, shards, EvaluateSettings.model_validate(settings))
+        measured = stage.Measured(run.store, {}, shards, EvaluateSettings.model_validate(settings))
         return {
             label: {measured.pictures.uid[row] for row in rows} for label, rows in measured.groups().items()
         }
@@ -190,4 +191,4 @@ def test_every_figure_goes_to_the_tracker_under_its_path() -> None:
         "notes": ["read them"],
         "none": None,
     }
-    assert dict(stage.figures(metrics)) == {"copying/HELD-OUT/pixels/share": 0.5, "rows": 3.0}
+    assert dict(figures(metrics)) == {"copying/HELD-OUT/pixels/share": 0.5, "rows": 3.0}

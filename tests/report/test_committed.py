@@ -1,13 +1,19 @@
-"""What the report reads: manifests whole, tables of as many first shards as fit, nothing of a stage that is not there."""
+"""What the report reads: sums over all shards, tables of as many first shards as fit, nothing of a stage that is not there."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from corgi.report import committed as module
 from corgi.report.committed import Committed
 from corgi.settings.errors import StorageError
+from corgi.tables.manifest import FileEntry, RowCounts, ShardEntry, StageManifest
 from corgi.tables.run import Run
+from corgi.tables.schema import Split
+from corgi.tables.stage_index import ListedShard
+from corgi.tables.store import Store
 from tests.support.tables import new_run, tiny_run
 
 
@@ -53,8 +59,8 @@ def test_a_sample_is_the_first_shards_that_fit_and_one_at_least(
     assert Committed(run).sample == tuple(names[:1])
 
 
-def test_no_more_manifests_than_the_bound_are_read(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_MANIFESTS", 2)
+def test_no_more_shards_than_the_bound_are_opened(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_SHARDS", 2)
     assert [shard.shard for shard in Committed(run).shards("plan")] == ["00000", "00001"]
 
 
@@ -63,3 +69,40 @@ def test_a_changed_table_is_not_read(run: Run) -> None:
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(StorageError):
         Committed(run).table("plan", "plan", ["uid"])
+
+
+NUM_SHARDS, ROWS_A_SHARD = 40_000, 10_000
+
+
+def large_stage(store: Store, stage: str, table: str, facts: dict[str, Any]) -> StageManifest:
+    """Close a stage of 40,000 shards that exist in its index alone."""
+    files = [FileEntry(table=table, name="x", size=100, sha256="0" * 64, rows=ROWS_A_SHARD).model_dump()]
+    rows = (ROWS_A_SHARD, ROWS_A_SHARD, "{}")
+    shards = [
+        ListedShard(stage, f"{at:05d}", f"{stage}/{at}/manifest-0.json", f"{at:032x}", *rows, files, told)
+        for at, told in enumerate([json.dumps(facts)] * NUM_SHARDS)
+    ]
+    entries = tuple(ShardEntry(shard.shard, shard.path, shard.digest) for shard in shards)
+    whole = RowCounts(rows_in=ROWS_A_SHARD * NUM_SHARDS, kept=ROWS_A_SHARD * NUM_SHARDS)
+    made = {"key": stage, "version": 1, "code": "", "commit": None, "settings": {}, "inputs": {}}
+    manifest = StageManifest(stage=stage, shards=entries, rows=whole, **made)
+    return store.close(store.indexed(manifest, shards))
+
+
+@pytest.mark.slow
+def test_law_figures_are_sums_over_all_shards_whatever_their_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = new_run(tmp_path)
+    splits = {"splits": {split: {"images": 2, "captioned": 1} for split in Split}}
+    facts = {"bytes": 7, "formats": {"JPEG": 3, "PNG": 1}, **splits}
+    run.record("download", large_stage(run.store, "download", "images", facts))
+    monkeypatch.setattr(Store, "read_shard", lambda self, path: pytest.fail(f"{path} was opened"))
+    found = Committed(run)
+    assert found.num_rows("download", "images") == NUM_SHARDS * ROWS_A_SHARD
+    assert found.num_bytes("download", "images") == NUM_SHARDS * 100
+    assert found.total("download", "bytes") == NUM_SHARDS * 7
+    assert found.counts("download", "formats") == {"JPEG": NUM_SHARDS * 3, "PNG": NUM_SHARDS}
+    assert found.totals("download").splits == {split.value: NUM_SHARDS * 2 for split in Split}
+    assert len(found.shards("download")) == module.MAX_SHARDS
+    assert found.is_sampled
