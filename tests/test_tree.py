@@ -50,6 +50,7 @@ COVERED_ELSEWHERE = {
     "corgi.flow.node_types": "flow/test_demand.py",
     "corgi.flow.selection": "flow/test_dag.py",
     "corgi.flow.stage": "flow/test_dag.py",
+    "corgi.flow.take_down": "download/test_revise.py",
     "corgi.imaging.colour": "imaging/test_decode.py",
     "corgi.imaging.formats": "imaging/test_header.py",
     "corgi.imaging.metadata": "imaging/test_header.py",

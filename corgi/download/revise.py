@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 from corgi.download.carried import amended, commit_tables
 from corgi.download.stage import fetch_shards
+from corgi.flow.batches import over_batches
 from corgi.flow.context import Context
-from corgi.tables.store import ShardTask
+from corgi.tables.store import ShardTask, Store
 
 
 def revise(context: Context, tasks: Sequence[ShardTask]) -> None:
@@ -13,9 +14,16 @@ def revise(context: Context, tasks: Sequence[ShardTask]) -> None:
     retried = [task for task in tasks if "retry" in task.payload["amend"]]
     if retried:
         fetch_shards(context, retried)
+    rest = [task for task in tasks if "retry" not in task.payload["amend"]]
+    for _ in over_batches(context.recipe, revised, rest, context.store.location, "download", size=1):
+        pass
+
+
+def revised(root: str, tasks: list[ShardTask]) -> list[str]:
+    """Publish the next version of some download shards without the rows taken down; return their names."""
+    store = Store(root)
     for task in tasks:
-        if "retry" in task.payload["amend"]:
-            continue
-        tables = amended(context.store, task, None)
-        with context.store.attempt(task) as attempt:
+        tables = amended(store, task, None)
+        with store.attempt(task) as attempt:
             commit_tables(attempt, tables)
+    return [task.shard for task in tasks]

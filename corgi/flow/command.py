@@ -21,6 +21,7 @@ from corgi.flow.output import program, until_closed
 from corgi.flow.screen import Screen
 from corgi.flow.selection import Selection
 from corgi.flow.stage import Stage
+from corgi.flow.take_down import read_names, take_down_rows
 from corgi.settings.errors import SettingsError
 from corgi.settings.recipe import Recipe, load
 from corgi.storage import file_memory
@@ -197,7 +198,8 @@ def _act(
     if arguments.lineage:
         return _print(inspect.lineage(dag.run, arguments.of))
     if arguments.verify:
-        return _print(inspect.verify(dag.run))
+        with _cluster_left():
+            return _print(inspect.verify(dag))
     _stop_on_sigterm()
     asked = _asked(arguments, canonical)  # a wrong file or reason is refused before anything is held
     if not isinstance(asked, TakenDown):
@@ -235,7 +237,7 @@ def _run(
         commands=dag.run.facts.get("commands", {}) | {command[0]: shlex.join(command[1:])},
     )
     if isinstance(asked, TakenDown):
-        amend.take_down_rows(dag, asked, shown.say)
+        take_down_rows(dag, asked, shown.say)
         dag.report()
         return
     if asked:
@@ -248,7 +250,7 @@ def _run(
 
 def _asked(arguments: argparse.Namespace, canonical: Callable[[str], str]) -> TakenDown | tuple[str, ...]:
     if arguments.take_down:
-        return amend.read_names(Path(arguments.take_down), canonical)
+        return read_names(Path(arguments.take_down), canonical)
     return amend.reasons_of(arguments.retry_failed) if arguments.retry_failed else ()
 
 

@@ -1,18 +1,23 @@
 """What a user can ask about a run: its status, its lineage, whether every byte is as committed, and what nothing refers to."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
+from typing import NamedTuple
 
 from corgi.flow import waiting
+from corgi.flow.batches import over_batches
 from corgi.flow.code import code_digest, commit_of
 from corgi.flow.dag import Dag
 from corgi.flow.locks import held
 from corgi.settings.errors import InputError, StorageError
+from corgi.storage.many import MOST_AT_ONCE
 from corgi.storage.roots import is_object_store
 from corgi.tables.garbage import facts_of_runs, unreferenced
-from corgi.tables.manifest import StageManifest
+from corgi.tables.manifest import ShardEntry, StageManifest
 from corgi.tables.run import Run, RunFacts
+from corgi.tables.store import Store
 
 
 def require(run: Run) -> None:
@@ -104,22 +109,22 @@ def _stage_of(run: Run, stages: dict[str, StageManifest], path: str) -> str:
     )
 
 
-def verify(run: Run) -> Iterator[str]:
-    """Hash every committed file of a run; yield one line per stage.
+def verify(dag: Dag) -> Iterator[str]:
+    """Hash every committed file of a run, by tasks where there are many; yield one line per stage.
 
     Raises:
         StorageError: some file is not as committed; one line names the first, what was found and expected, and how many.
 
     """
+    run = dag.run
     require(run)
     wrong: list[str] = []
     for name, manifest in run.stages().items():
         files = size = 0
-        for shard in run.store.each_shard(manifest):
-            files, size = files + len(shard.files), size + sum(entry.size for entry in shard.files)
-            found = run.store.verify(shard)
-            wrong += found
-            yield from found
+        label = f"verify: {name}"
+        for shard in over_batches(dag.recipe, verified, manifest.shards, run.store.location, label):
+            files, size, wrong = files + shard.files, size + shard.num_bytes, wrong + shard.complaints
+            yield from shard.complaints
         if manifest.index is not None:
             found = run.store.verify_index(manifest)
             files, size, wrong = files + 1, size + manifest.index.size, wrong + found
@@ -129,6 +134,29 @@ def verify(run: Run) -> Iterator[str]:
         raise StorageError(
             f"{wrong[0]}{f' and {len(wrong) - 1} more' if wrong[1:] else ''}; all other files are as committed; rerun their stage with --force --only"
         )
+
+
+class Verified(NamedTuple):
+    """What was hashed of a shard, and one line for each file that is not as committed."""
+
+    files: int
+    num_bytes: int
+    complaints: list[str]
+
+
+def verified(root: str, entries: list[ShardEntry]) -> list[Verified]:
+    """Hash every file of some shards.
+
+    Raises:
+        StorageError: a manifest is not the one that its stage lists.
+
+    """
+    store = Store(root)
+    shards = [store.listed_shard(entry) for entry in entries]
+    return [
+        Verified(len(shard.files), sum(entry.size for entry in shard.files), store.verify(shard))
+        for shard in shards
+    ]
 
 
 def collect(dag: Dag, only_show: bool) -> Iterator[str]:
@@ -147,9 +175,9 @@ def collect(dag: Dag, only_show: bool) -> Iterator[str]:
         garbage = unreferenced(store)
         for name, size in sorted(garbage.items()):
             yield f"{size:>12} {store.storage.locate(name)}"
-            if not only_show:
-                store.storage.remove(name)
         if not only_show:
+            with ThreadPoolExecutor(MOST_AT_ONCE) as threads:
+                list(threads.map(store.storage.remove, garbage))
             _prune(store.location)
     yield f"{'would remove' if only_show else 'removed'} {len(garbage)} files, {sum(garbage.values())} bytes"
 

@@ -5,29 +5,38 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
+from corgi.flow.batches import over_batches
 from corgi.flow.context import Context
 from corgi.tables.arrow import is_in, pc
 from corgi.tables.manifest import RowCounts
 from corgi.tables.schema import Reason
-from corgi.tables.store import ShardTask
+from corgi.tables.store import ShardTask, Store
 from corgi.tables.taken_down import TakenDown, read_taken_down
 
 
 def revise(context: Context, tasks: Sequence[ShardTask]) -> None:
     """Publish plan shards without the rows taken down; the list's rows they came from count as rejected."""
-    taken = read_taken_down(context.store.storage)
+    for _ in over_batches(context.recipe, revised, tasks, context.store.location, "plan", size=1):
+        pass
+
+
+def revised(root: str, tasks: list[ShardTask]) -> list[str]:
+    """Publish the next version of some plan shards; return their names."""
+    store = Store(root)
+    taken = read_taken_down(store.storage)
     for task in tasks:
-        before = context.store.read_shard(task.payload["amend"]["before"])
-        table = without(context.store.read(before, "plan"), taken)
+        before = store.read_shard(task.payload["amend"]["before"])
+        table = without(store.read(before, "plan"), taken)
         splits = Counter(table["split"].to_pylist())
         facts = {**before.facts, "urls": table.num_rows}
         facts |= {split: splits[split] for split in ("train", "val", "test") if split in facts}
-        with context.store.attempt(task) as attempt:
+        with store.attempt(task) as attempt:
             attempt.write_table("plan", table)
             for entry in before.files:
                 if entry.table != "plan":
-                    attempt.write_table(entry.table, context.store.read(before, entry.table))
+                    attempt.write_table(entry.table, store.read(before, entry.table))
             attempt.commit(planned_rows(table, before.rows.rows_in), facts)
+    return [task.shard for task in tasks]
 
 
 def without(plan: pa.Table, taken: TakenDown) -> pa.Table:

@@ -9,7 +9,7 @@ from corgi.storage.roots import open_storage
 from corgi.tables.generations import generation
 from corgi.tables.manifest import ShardManifest, StageManifest
 from corgi.tables.run import RunFacts, run_facts
-from corgi.tables.stage_index import index_name
+from corgi.tables.stage_index import ListedShard, index_name
 from corgi.tables.store import Store
 
 _KEPT_FOLDERS = ("taken-down",)
@@ -61,12 +61,15 @@ def facts_of_runs(store: Store) -> dict[str, RunFacts]:
 
 
 def readable_shards(store: Store, paths: Iterable[str]) -> Iterator[ShardManifest]:
-    """Yield the shard manifests that can be read; a damaged one is nobody's."""
-    for path in paths:
+    """Return an iterator over the shard manifests that can be read, in order; a damaged one is nobody's."""
+
+    def opened(path: str) -> ShardManifest | None:
         try:
-            yield store.read_shard(path)
+            return store.read_shard(path)
         except StorageError:
-            continue
+            return None
+
+    return (shard for shard in store.each_of(paths, opened) if shard is not None)
 
 
 def unreferenced(store: Store) -> dict[str, int]:
@@ -76,18 +79,16 @@ def unreferenced(store: Store) -> dict[str, int]:
     """
     contents, runs = Contents.of(store), facts_of_runs(store)
     kept: set[str] = set()
-    shard_paths: set[str] = set()
-    for facts in runs.values():
-        for stage, entry in (*facts["stages"].items(), *facts["former"].items()):
-            manifest = store.stage(stage, entry["key"])
-            if manifest is not None:
-                kept.update(published(manifest))
-                shard_paths.update(listed.path for listed in manifest.shards)
-    for manifest in readable_shards(store, contents.shards):
-        if manifest.path in shard_paths or _is_unfinished(manifest, runs.values()):
-            kept.add(manifest.path)
-            kept.update(store.file_name(manifest, entry) for entry in manifest.files)
-            kept.update(_stats(manifest))
+    listed: set[str] = set()
+    for manifest in _referred_to(store, runs.values()):
+        kept.update(published(manifest))
+        for shard in store.each_listed(manifest):
+            listed.add(shard.path)
+            kept.update(_files_of(store, shard))
+    others = (path for path in contents.shards if path not in listed)
+    for shard in readable_shards(store, others):
+        if _is_unfinished(shard, runs.values()):
+            kept.update(_files_of(store, shard))
     busy = {name for facts in runs.values() for name in _open_stages(facts)}
     keys = {path.rpartition("/")[0] for path in contents.shards}
     return {
@@ -95,6 +96,20 @@ def unreferenced(store: Store) -> dict[str, int]:
         for name, size in contents.sizes.items()
         if name not in kept and not _stays(name, kept, busy, keys)
     }
+
+
+def _referred_to(store: Store, runs: Iterable[RunFacts]) -> Iterator[StageManifest]:
+    """Yield the stages that runs have, or had before an unfinished one, each once."""
+    pointers = [item for facts in runs for item in (*facts["stages"].items(), *facts["former"].items())]
+    for stage, key in dict.fromkeys((stage, entry["key"]) for stage, entry in pointers):
+        manifest = store.stage(stage, key)
+        if manifest is not None:
+            yield manifest
+
+
+def _files_of(store: Store, shard: ListedShard | ShardManifest) -> set[str]:
+    """Return the names of a shard's manifest, files and statistics."""
+    return {shard.path, *(store.file_name(shard, entry) for entry in shard.files), *_stats(shard)}
 
 
 def published(manifest: StageManifest) -> list[str]:
@@ -112,7 +127,7 @@ def _stays(name: str, kept: set[str], busy: set[str], keys: set[str]) -> bool:
     return in_work and (stage in busy and f"{stage}/{rest[0]}" not in keys)
 
 
-def _stats(manifest: ShardManifest) -> set[str]:
+def _stats(manifest: ListedShard | ShardManifest) -> set[str]:
     folder = manifest.path.rpartition("/")[0]
     return {f"{folder}/{entry.name.partition('-')[0]}-stats.json" for entry in manifest.files}
 

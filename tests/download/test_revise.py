@@ -15,8 +15,9 @@ from corgi.flow.context import Context
 from corgi.flow.stage import Stage
 from corgi.imaging.decode import StoredImage
 from corgi.planning.stages import Plan
-from corgi.sources.identity import canonical_url, uid
+from corgi.sources.identity import canonical_url
 from corgi.tables.manifest import RowCounts
+from corgi.tables.places import uid
 from corgi.tables.rejection import Rejection
 from corgi.tables.run import Run
 from corgi.tables.schema import Reason
@@ -241,6 +242,38 @@ def test_what_is_taken_down_is_in_no_file_and_stays_out(finished: Flow):
     finished.run("--force", "--until", "download")
     assert url(3) not in finished.site.asked
     assert [path for path in store.root.rglob("*.parquet") if mentions(path, gone)] == []
+
+
+@pytest.mark.law
+def test_only_shards_that_may_hold_a_row_are_read(finished: Flow, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [url(3), url(11)]
+    (finished.folder / "names.txt").write_text("\n".join(names) + "\n")
+    read: set[str] = set()
+    real = Store.read
+
+    def counted(self: Store, manifest: Any, *more: Any) -> pa.Table:
+        read.add(manifest.shard)
+        return real(self, manifest, *more)
+
+    monkeypatch.setattr(Store, "read", counted)
+    finished.run("--take-down", str(finished.folder / "names.txt"))
+    assert read == {shard(3), shard(11)}
+    assert len(read) < 6
+
+
+def test_identities_that_a_list_brought_are_found_through_the_plan(flow: Callable[[str], Flow]) -> None:
+    made = flow("own-uids")
+    lines = [f"{url(n)},caption {n},{n * 7919 % 100_003:032x}" for n in range(NUM_ROWS)]
+    (made.folder / "list.csv").write_text("url,caption,id\n" + "\n".join(lines) + "\n")
+    made.run("plan.uid_col=id")
+    gone = {f"{n * 7919 % 100_003:032x}" for n in (3, 11, 19)}
+    names = [f"{3 * 7919 % 100_003:032x}", url(11), content(19)]
+    (made.folder / "names.txt").write_text("\n".join(names) + "\n")
+    made.run("plan.uid_col=id", "--take-down", str(made.folder / "names.txt"))
+    store = made.opened().store
+    assert [path for path in store.root.rglob("*.parquet") if mentions(path, gone)] == []
+    assert read_taken_down(store.storage).uids >= gone
+    assert made.opened().stages()["plan"].rows.rejected == {Reason.TAKEN_DOWN: 3}
 
 
 def test_a_row_that_was_blocked_and_then_taken_down_counts_once(flow: Callable[[str], Flow]) -> None:
