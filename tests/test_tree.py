@@ -90,6 +90,7 @@ COVERED_ELSEWHERE = {
     "corgi.serving.uploads": "serving/test_app.py",
     "corgi.serving.wire": "serving/test_app.py",
     "corgi.settings.tower_width": "clip/test_towers.py",
+    "corgi.planning.bucket": "planning/test_stage.py",
     "corgi.shift.fit": "shift/test_stage.py",
     "corgi.shift.stages": "pipelines/test_stages.py",
     "corgi.sources.rows": "sources/test_tars.py",

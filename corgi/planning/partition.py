@@ -1,6 +1,6 @@
 """The plan's one pass over the sources: rows with their identities, partitioned into private files by hash of their URL."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from corgi.sources.identity import canonical_urls, content_url, ranges_of, reque
 from corgi.sources.rows import ROWS
 from corgi.sources.samples import Tally
 from corgi.sources.sources import Source, batches, num_bytes_of_rows
+from corgi.storage.errors import storage_full
 from corgi.tables.arrow import pc
 from corgi.tables.schema import REQUEST_URL
 
@@ -25,42 +26,94 @@ SPILL = pa.schema(
 """A row of a source: the hash of its canonical URL, its position (`source` counts the sorted sources), its cells."""
 MAX_BUCKETS = 256
 BUCKET_BYTES = 8 * 2**20
+LARGE_BUCKET_BYTES, MOST_BUCKETS = 2**28, 2_048
+"""Beyond 64 GiB of rows there are more buckets, as many as a worker can hold open."""
+TABLE_BYTES = 2**28
 BUFFER_BYTES = 24 * 2**20
 """Rows held in memory before they are written to their buckets."""
 
 
-def num_buckets(lists: list[Source]) -> int:
+def num_buckets(lists: Sequence[Source]) -> int:
     """Return how many files the rows are spread over: one alone is held in memory at a time."""
-    expected = sum(num_bytes_of_rows(source) for source in lists)
-    return min(MAX_BUCKETS, 1 + expected // BUCKET_BYTES)
+    expected = num_bytes(lists)
+    few = min(MAX_BUCKETS, 1 + expected // BUCKET_BYTES)
+    return min(MOST_BUCKETS, max(few, expected // LARGE_BUCKET_BYTES))
+
+
+def num_bytes(lists: Sequence[Source]) -> int:
+    """Return about how many bytes the rows of some sources take."""
+    return sum(num_bytes_of_rows(source) for source in lists)
+
+
+def parts_of(lists: Sequence[Source], most: int) -> list[list[tuple[int, Source]]]:
+    """Return the sources with their positions in at most so many parts of about equal bytes."""
+    number = max(1, min(most, len(lists)))
+    parts: list[list[tuple[int, Source]]] = [[] for _ in range(number)]
+    sizes = [0] * number
+    order = sorted(enumerate(lists), key=lambda item: (-num_bytes_of_rows(item[1]), item[0]))
+    for at, source in order:
+        smallest = sizes.index(min(sizes))
+        parts[smallest].append((at, source))
+        sizes[smallest] += num_bytes_of_rows(source) + 1
+    return [sorted(part, key=lambda item: item[0]) for part in parts]
 
 
 def spill(
-    lists: list[Source], settings: PlanSettings, folder: Path, buckets: int, tallies: list[Tally]
-) -> int:
-    """Write every row of the sources to the file of its bucket, equal ranges of the hash; return how many rows there are.
+    part: Sequence[tuple[int, Source]], settings: PlanSettings, folder: Path, buckets: int
+) -> tuple[int, dict[int, Tally]]:
+    """Write every row of some sources to the file of its bucket, equal ranges of the hash.
 
-    Members of a source that are not rows are counted in its tally, one per source.
+    Args:
+        part: the sources, each with its position among all.
+        settings: how they are read.
+        folder: of this part's files; it is made.
+        buckets: how many there are.
+
+    Returns:
+        How many rows there are, and by position how many members of a source are no rows.
+
+    Raises:
+        StorageError: the disk is full.
+
     """
-    num_rows = 0
-    with ExitStack() as stack:
-        writers = [stack.enter_context(pa.ipc.new_file(folder / f"{at:03d}", SPILL)) for at in range(buckets)]
-        parts: list[pa.Table] = []
-        for at, source in enumerate(lists):
-            for part in identified(source, at, settings, tallies[at]):
-                num_rows += part.num_rows
-                parts.append(part)
-                if sum(held.nbytes for held in parts) > BUFFER_BYTES:
-                    _append(parts, writers)
-                    parts = []
-        _append(parts, writers)
-    return num_rows
+    num_rows, tallies = 0, {at: Tally() for at, _ in part}
+    try:
+        folder.mkdir(parents=True)
+        with ExitStack() as stack:
+            writers = [
+                stack.enter_context(pa.ipc.new_file(folder / _name(at), SPILL)) for at in range(buckets)
+            ]
+            held: list[pa.Table] = []
+            for at, source in part:
+                for rows in identified(source, at, settings, tallies[at]):
+                    num_rows += rows.num_rows
+                    held.append(rows)
+                    if sum(one.nbytes for one in held) > BUFFER_BYTES:
+                        _append(held, writers)
+                        held = []
+            _append(held, writers)
+    except OSError as error:
+        storage_full(error, folder)
+    return num_rows, tallies
 
 
-def spilled(folder: Path, bucket: int) -> pa.Table:
-    """Return the rows of one bucket."""
-    with pa.OSFile(str(folder / f"{bucket:03d}"), "rb") as handle, pa.ipc.open_file(handle) as reader:
-        return reader.read_all()
+def spilled(folder: Path, bucket: int) -> Iterator[pa.Table]:
+    """Yield the rows of one bucket, of all parts, in tables of about 256 MiB at most: no column passes Arrow's 2 GiB."""
+    held: list[pa.RecordBatch] = []
+    size = 0
+    for part in sorted(folder.iterdir()):
+        with pa.OSFile(str(part / _name(bucket)), "rb") as handle, pa.ipc.open_file(handle) as reader:
+            for at in range(reader.num_record_batches):
+                held.append(reader.get_batch(at))
+                size += held[-1].nbytes
+                if size > TABLE_BYTES:
+                    yield pa.Table.from_batches(held, SPILL)
+                    held, size = [], 0
+    yield pa.Table.from_batches(held, SPILL)
+
+
+def _name(bucket: int) -> str:
+    return f"{bucket:04d}"
 
 
 def identified(

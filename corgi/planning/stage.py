@@ -1,51 +1,33 @@
 """The plan stage: one partitioned pass over the sources gives identities, captions, groups, splits and shards.
 
-The pass writes rows to private files by ranges of their URL's hash; each is then merged alone, so memory holds one.
+The pass writes rows to private files by ranges of their URL's hash, a task per part of the sources; then the shards of each
+range are merged and committed by a task. A list that is not large is planned by this process alone.
 """
 
 import shutil
-from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
-
 from corgi.flow import screen
+from corgi.flow.cluster import connect
 from corgi.flow.context import Context
-from corgi.planning.blocklist import Blocklist, digests, hashes
-from corgi.planning.merge import merged
-from corgi.planning.partition import SPILL, digests_of, leading_of, num_buckets, spill, spilled
-from corgi.planning.revise import planned_rows, without
+from corgi.flow.executor import is_in_process
+from corgi.flow.tasks import Tasks, values_of
+from corgi.planning.blocklist import Blocklist, digests
+from corgi.planning.bucket import Pass, commit_shards, shards_of
+from corgi.planning.partition import num_buckets, num_bytes, parts_of, spill
 from corgi.settings.data import PlanSettings
 from corgi.settings.errors import InputError
 from corgi.settings.section import digest
-from corgi.sources.identity import ranges_of
 from corgi.sources.samples import MEANINGS, Tally
 from corgi.sources.sources import Source, sources
 from corgi.sources.unread import unread
 from corgi.storage.errors import storage_full
-from corgi.tables.arrow import pc
-from corgi.tables.schema import BLOCKED_HASHES
 from corgi.tables.store import ShardTask
-from corgi.tables.taken_down import read_taken_down
 
-_MAX_SHARDS = 65_536
-
-
-@dataclass(frozen=True)
-class Pass:
-    """The result of one pass over the sources: private files by ranges of the hash, and their number.
-
-    tallies count, per source, the members that are not rows.
-    """
-
-    lists: list[Source]
-    tallies: list[Tally]
-    folder: Path
-    num_buckets: int
-    num_shards: int
+MAX_SHARDS = 2**20
+TASKS_FROM_BYTES = 2**31
+"""Bytes of rows from which on a list is planned by tasks."""
+_MOST_PARTS = 64
 
 
 def run(context: Context) -> list[ShardTask]:
@@ -60,25 +42,48 @@ def run(context: Context) -> list[ShardTask]:
     lists, blocklist = sources(settings), Blocklist.of(settings)
     blocked = digests(settings)
     folder = context.run.folder / "spill"
+    by_tasks = num_bytes(lists) > TASKS_FROM_BYTES and not is_in_process()
     try:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
+        if by_tasks:
+            connect(context.recipe)
         buckets = num_buckets(lists)
-        tallies = [Tally() for _ in lists]
-        num_rows = spill(lists, settings, folder, buckets, tallies)
+        num_rows, tallies = _spilled(lists, settings, folder, buckets, by_tasks)
         _check_rows(num_rows, lists, settings)
         _tell_left_out(settings, tallies)
-        num_shards = min(_MAX_SHARDS, -(-num_rows // settings.number_sample_per_shard))
+        num_shards = min(MAX_SHARDS, -(-num_rows // settings.number_sample_per_shard))
         meaning = {"sources": [source.meaning for source in lists], "blocked": blocked}
         payload = {"content": digest(meaning), "num_shards": num_shards}
-        tasks = [context.task(f"{shard:05d}", payload) for shard in range(num_shards)]
-        found = Pass(lists, tallies, folder, buckets, num_shards)
-        _commit_all(context, context.pending(tasks), found, blocklist)
+        tasks = [context.task(name, payload) for name in names_of(num_shards)]
+        found = Pass(lists, tallies, folder, buckets, num_shards, settings, blocklist)
+        _commit_all(context.pending(tasks), found, by_tasks)
     except OSError as error:
         storage_full(error, folder)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return tasks
+
+
+def names_of(num_shards: int) -> list[str]:
+    """Return the names of so many shards: numbers of five digits, of more where five are too few."""
+    digits = max(5, len(str(num_shards - 1)))
+    return [f"{shard:0{digits}d}" for shard in range(num_shards)]
+
+
+def _spilled(
+    lists: list[Source], settings: PlanSettings, folder: Path, buckets: int, by_tasks: bool
+) -> tuple[int, list[Tally]]:
+    """Write all rows to their buckets; return how many there are, and each source's members that are no rows."""
+    parts = parts_of(lists, _MOST_PARTS if by_tasks else 1)
+    arguments = [(part, settings, folder / f"{at:03d}", buckets) for at, part in enumerate(parts)]
+    if by_tasks:
+        calls = Tasks()
+        made = values_of([calls.start(spill, *argument) for argument in arguments], "plan: rows")
+    else:
+        made = [spill(*argument) for argument in arguments]
+    tallies = {at: tally for _, found in made for at, tally in found.items()}
+    return sum(number for number, _ in made), [tallies[at] for at in range(len(lists))]
 
 
 def _check_rows(num_rows: int, lists: list[Source], settings: PlanSettings) -> None:
@@ -100,52 +105,20 @@ def _tell_left_out(settings: PlanSettings, tallies: list[Tally]) -> None:
         screen.current().say(f"plan: beside the rows: {', '.join(parts)}")
 
 
-def _commit_all(context: Context, pending: list[ShardTask], found: Pass, blocklist: Blocklist) -> None:
+def _commit_all(pending: list[ShardTask], found: Pass, by_tasks: bool) -> None:
     waiting = {int(task.shard): task for task in pending}
-    names = pa.array([source.sha256 for source in found.lists], pa.string())
-    num_made = 0
-    with screen.bar("plan", len(pending), "shard") as bar:
-        for shard, rows in by_shard(found):
-            if shard in waiting:
-                table = merged(rows, names, context.recipe.plan, blocklist)
-                _commit(context, waiting[shard], table, found)
-                num_made += 1
-                bar.reach(num_made)
+    if not by_tasks:
+        with screen.bar("plan", len(pending), "shard") as bar:
+            commit_shards(found, range(found.num_shards), waiting, bar.reach)
+        return
+    calls = Tasks()
+    shared = calls.start(_same, found)
+    jobs = [
+        (shards, {shard: waiting[shard] for shard in shards if shard in waiting})
+        for shards in shards_of(found)
+    ]
+    values_of([calls.start(commit_shards, shared, *job) for job in jobs if job[1]], "plan")
 
 
-def by_shard(found: Pass) -> Iterator[tuple[int, pa.Table]]:
-    """Yield every shard's rows; a shard that continues in the next private file waits for it."""
-    done, held = 0, SPILL.empty_table()
-    for bucket in range(found.num_buckets):
-        held = pa.concat_tables([held, spilled(found.folder, bucket)]).combine_chunks()
-        whole = (bucket + 1) * found.num_shards // found.num_buckets
-        shards = ranges_of(leading_of(digests_of(held)), found.num_shards)
-        order = np.argsort(shards, kind="stable")
-        edges = np.searchsorted(shards[order], np.arange(done, whole + 1))
-        for shard, start, stop in zip(range(done, whole), edges[:-1], edges[1:], strict=True):
-            yield shard, held.take(pa.array(order[start:stop]))
-        held = held.take(pa.array(order[edges[-1] :]))
-        done = whole
-
-
-def _commit(context: Context, task: ShardTask, table: pa.Table, found: Pass) -> None:
-    rows_in = pc.sum(pc.list_value_length(table["sources"])).as_py() or 0
-    table = without(table, read_taken_down(context.store.storage))
-    splits = Counter(table["split"].to_pylist())
-    facts = {"urls": table.num_rows, **{split: splits[split] for split in ("train", "val", "test")}}
-    is_first = int(task.shard) == 0
-    if is_first:  # every shard's manifest would otherwise name every file of the list
-        facts["sources"] = list(map(_source_facts, found.lists, found.tallies))
-    with context.store.attempt(task) as attempt:
-        attempt.write_table("plan", table)
-        blocked = sorted(set(hashes(context.recipe.plan))) if is_first else []
-        if blocked:
-            attempt.write_table("blocked_hashes", pa.table([blocked], schema=BLOCKED_HASHES))
-        attempt.commit(planned_rows(table, rows_in), facts)
-
-
-def _source_facts(source: Source, tally: Tally) -> dict[str, object]:
-    """Return the facts of a source, with the number of members that are not rows, if any."""
-    facts = {"sha256": source.sha256, "path": source.path, "format": source.format}
-    left_out = {name: number for name, number in sorted(tally.items()) if number}
-    return {**facts, **({"left_out": left_out} if left_out else {})}
+def _same(found: Pass) -> Pass:
+    return found

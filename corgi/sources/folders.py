@@ -1,7 +1,6 @@
 """Images in inputs: folders with captions next to the images, and Parquet files that store images."""
 
 import hashlib
-import itertools
 import os
 import stat
 from collections.abc import Iterator
@@ -32,7 +31,8 @@ from corgi.sources.samples import (
     without_identity,
 )
 from corgi.sources.url_lists import check_columns, check_names
-from corgi.storage.paths import is_local, open_file, sha256_of
+from corgi.storage.file_memory import recalled, size_in
+from corgi.storage.paths import facts_of, is_local, open_file, sha256_of
 from corgi.tables.arrow import pc
 from corgi.tables.schema import Reason
 
@@ -87,12 +87,37 @@ def contents_of(folder: str, columns: Columns) -> Contents:
 
 
 def folder_digest(folder: str, columns: Columns) -> str:
-    """Return the sha256 of a folder's content: every image and its notes, by name and content."""
-    digest, contents = hashlib.sha256(), contents_of(folder, columns)
-    parts = (part for name in contents.pictures for part in (name, *contents.beside(name)))
-    for part in itertools.chain(parts, contents.metadata):
+    """Return the sha256 of a folder's content: every image and its notes, by name and content.
+
+    Nothing is read while names, sizes and times are the same as when an earlier command of the run read it.
+    """
+    contents = contents_of(folder, columns)
+    key = f"folder_digest {folder}"
+    return recalled(key, facts_of_folder(folder, contents), lambda: _digest_of(folder, contents))
+
+
+def _digest_of(folder: str, contents: Contents) -> str:
+    digest = hashlib.sha256()
+    for part in _parts(contents):
         digest.update(f"{part}\0{sha256_of(str(Path(folder, part)))}\n".encode())
     return digest.hexdigest()
+
+
+def facts_of_folder(folder: str, contents: Contents) -> tuple[int, ...]:
+    """Return the number of a folder's files, a digest of their names and facts, and their bytes in the place of a file's size."""
+    digest, number, size = hashlib.sha256(), 0, 0
+    for part in _parts(contents):
+        facts = facts_of(str(Path(folder, part)))
+        digest.update(f"{part}\0{facts}\n".encode())
+        number, size = number + 1, size + size_in(facts)
+    return number, int(digest.hexdigest()[:16], 16), size
+
+
+def _parts(contents: Contents) -> Iterator[str]:
+    """Yield the files that a folder's content consists of."""
+    for name in contents.pictures:
+        yield from (name, *contents.beside(name))
+    yield from contents.metadata
 
 
 def folder_rows(folder: str, columns: Columns, sha256: str, tally: Tally) -> Iterator[pa.RecordBatch]:

@@ -1,7 +1,6 @@
 """Which sources version 0.2 reads otherwise than 0.1: their plans are made again, those of all others stay."""
 
 import collections
-import functools
 import hashlib
 import itertools
 import re
@@ -13,11 +12,11 @@ import pyarrow.parquet as pq
 
 from corgi.settings.data import PlanSettings
 from corgi.sources.cells import parsed
-from corgi.sources.folders import contents_of
+from corgi.sources.folders import Contents, contents_of, facts_of_folder
 from corgi.sources.rows import Columns
 from corgi.sources.samples import MAX_NOTE_BYTES, first_stem, is_picture, is_stranger, last_ending
 from corgi.sources.tars import Member, Tar, grouped, open_tar
-from corgi.storage.file_memory import remembered
+from corgi.storage.file_memory import recalled, remembered
 from corgi.storage.paths import CHUNK_BYTES, COMPRESSIONS, facts_of, open_file, open_stream, sha256_of
 
 REVISION = "0.2"
@@ -39,7 +38,7 @@ def revision(uri: str, format: str, sha256: str, settings: PlanSettings) -> str:
     if format in ("parquet", "pictures"):
         is_other = _has_float_cells(uri, settings)
     elif format == "webdataset":
-        is_other = _is_other_tar(uri, sha256, named.get("caption"))
+        is_other = _is_other_tar(uri, named.get("caption") or "", facts_of(uri))
     elif format == "files":
         is_other = _is_other_folder(uri, settings)
     else:
@@ -119,14 +118,14 @@ def _chunks(uri: str) -> Iterator[bytes]:
             yield chunk
 
 
-@functools.lru_cache(maxsize=65_536)
-def _is_other_tar(uri: str, sha256: str, caption: str | None) -> bool:
+@remembered
+def _is_other_tar(uri: str, caption: str, facts: tuple[int, ...]) -> bool:
     """Return whether a tar's samples, images or JSON captions differ from those read by version 0.1."""
     with open_tar(uri) as tar:
         first, second = itertools.tee(tar.members())
         before = (list(group) for _, group in itertools.groupby(first, key=lambda one: first_stem(one.name)))
         return any(
-            group != now or _is_other_sample(tar, now, caption)
+            group != now or _is_other_sample(tar, now, caption or None)
             for group, now in itertools.zip_longest(before, grouped(second))
         )
 
@@ -150,6 +149,11 @@ def _is_other_folder(uri: str, settings: PlanSettings) -> bool:
     """Return whether the JSON of a folder gives other captions, or one URL to several images; all else is in its digest."""
     columns = Columns.of(settings)
     contents = contents_of(uri, columns)
+    key = f"_is_other_folder {uri} {columns.named.get('caption')}"
+    return recalled(key, facts_of_folder(uri, contents), lambda: _is_read_otherwise(uri, contents, columns))
+
+
+def _is_read_otherwise(uri: str, contents: Contents, columns: Columns) -> bool:
     shared = contents.notes.shared(contents.pictures, "json")
     for note in (path for (_, ending), path in contents.notes.items() if ending == "json"):
         data = Path(uri, note).read_bytes() if Path(uri, note).stat().st_size <= MAX_NOTE_BYTES else b""

@@ -9,6 +9,7 @@ from typing import Any, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 R = TypeVar("R", str, bool, tuple[str, bool])
+Value = TypeVar("Value", str, bool, tuple[str, bool])
 
 MIN_BYTES = 2**20
 """Smaller files are read again by each command: there may be very many of them."""
@@ -28,16 +29,21 @@ def remembered(function: Callable[P, R]) -> Callable[P, R]:
         *names, facts = arguments
         assert isinstance(facts, tuple)
         key = " ".join([function.__name__, *map(str, names)])
-        before = _known.get(key)
-        if before is not None and before[0] == facts:
-            return before[1]
-        value = cached(*arguments, **named)
-        if size_in(facts) >= MIN_BYTES:
-            _known[key] = (facts, value)
-        return value
+        return recalled(key, facts, lambda: cached(*arguments, **named))
 
     _caches.append(cached.cache_clear)
     return found
+
+
+def recalled(key: str, facts: tuple[int, ...], compute: Callable[[], Value]) -> Value:
+    """Return the value under a key if it was computed from files with the same facts, else compute it and keep it."""
+    before = _known.get(key)
+    if before is not None and before[0] == facts:
+        return before[1]
+    value = compute()
+    if size_in(facts) >= MIN_BYTES:
+        _known[key] = (facts, value)
+    return value
 
 
 def size_in(facts: tuple[int, ...]) -> int:

@@ -11,13 +11,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from corgi.flow.dag import Selection
+from corgi.planning import partition
 from corgi.planning import stage as plan_module
+from corgi.planning.blocklist import Blocklist
+from corgi.planning.bucket import Pass, rows_by_shard, shards_of
 from corgi.settings.errors import InputError, StorageError
 from corgi.sources.identity import canonical_url, split_of
+from corgi.sources.sources import sources
 from corgi.tables.attempt import Attempt
 from corgi.tables.places import shard_of, uid
 from corgi.tables.schema import PLAN, REQUEST_URL
-from corgi.tables.store import table_digest
+from corgi.tables.store import Store, table_digest
 from tests.support.lists import FORMATS, Row, plan_dag, recipe, write_list
 from tests.support.tars import picture, write_tar
 
@@ -357,3 +361,63 @@ def test_another_blocklist_is_another_plan(tmp_path, setting):
         listed.write_text(text)
         keys.add(plan(tmp_path / "runs", source, **{setting: str(listed)})[0].key)
     assert len(keys) == 2
+
+
+def test_law_a_plan_by_tasks_is_the_plan_of_this_process(tmp_path, monkeypatch, ray_local):
+    sources = [write_list(tmp_path / f"{at}.csv", rows_of(60, at)) for at in range(3)]
+    monkeypatch.setattr(plan_module, "num_buckets", lambda lists: 5)
+    first, _, _ = plan(tmp_path / "one", *sources)
+    monkeypatch.setattr(plan_module, "TASKS_FROM_BYTES", 0)
+    second, _, dag = plan(tmp_path / "two", *sources)
+    assert first.digest == second.digest
+    assert first.rows == second.rows
+    facts = [
+        store.shards(manifest)[0].facts
+        for store, manifest in ((Store(tmp_path / "one"), first), (dag.store, second))
+    ]
+    assert facts[0] == facts[1]
+    assert not (tmp_path / "two" / "lists" / "spill").exists()
+
+
+@pytest.mark.law
+@pytest.mark.parametrize(("num_buckets", "num_shards"), [(1, 1), (3, 7), (7, 3), (16, 16), (5, 64), (64, 5)])
+def test_law_tasks_over_buckets_make_each_shard_once_with_all_its_rows(tmp_path, num_buckets, num_shards):
+    lists = sources(recipe(tmp_path, write_list(tmp_path / "a.csv", rows_of(200))).plan)
+    settings = recipe(tmp_path, tmp_path / "a.csv").plan
+    partition.spill(list(enumerate(lists)), settings, tmp_path / "spill" / "000", num_buckets)
+    found = Pass(lists, [], tmp_path / "spill", num_buckets, num_shards, settings, Blocklist.of(settings))
+    by_tasks = [item for shards in shards_of(found) for item in rows_by_shard(found, shards)]
+    assert [shard for shard, _ in by_tasks] == list(range(num_shards))
+    at_once = list(rows_by_shard(found, range(num_shards)))
+    for (shard, rows), (_, others) in zip(by_tasks, at_once, strict=True):
+        order = [("source", "ascending"), ("row", "ascending")]
+        assert rows.sort_by(order).equals(others.sort_by(order))
+        assert {shard_of(name.hex(), num_shards) for name in rows["digest"].to_pylist()} <= {shard}
+    assert sum(rows.num_rows for _, rows in by_tasks) == 200
+
+
+def test_no_table_of_a_bucket_is_large(tmp_path, monkeypatch):
+    lists = sources(recipe(tmp_path, write_list(tmp_path / "a.csv", rows_of(200))).plan)
+    monkeypatch.setattr("corgi.sources.url_lists.BATCH_ROWS", 7)
+    monkeypatch.setattr("corgi.sources.separated.BATCH_ROWS", 7)
+    monkeypatch.setattr("corgi.sources.rows.BATCH_ROWS", 7)
+    monkeypatch.setattr(partition, "BUFFER_BYTES", 1000)
+    monkeypatch.setattr(partition, "TABLE_BYTES", 4000)
+    partition.spill(
+        list(enumerate(lists)), recipe(tmp_path, tmp_path / "a.csv").plan, tmp_path / "spill" / "000", 2
+    )
+    tables = list(partition.spilled(tmp_path / "spill", 0))
+    assert len(tables) >= 3
+    assert max(table.nbytes for table in tables) < 40_000
+
+
+def test_sources_are_parted_by_bytes_and_shards_named_by_their_number(tmp_path):
+    paths = [write_list(tmp_path / f"{at}.csv", rows_of(20 * at, at)) for at in range(1, 8)]
+    lists = sources(recipe(tmp_path, *paths).plan)
+    parts = partition.parts_of(lists, 3)
+    assert sorted(at for part in parts for at, _ in part) == list(range(7))
+    sizes = [sum(partition.num_bytes([source]) for _, source in part) for part in parts]
+    assert max(sizes) < 1.5 * min(sizes)
+    assert plan_module.names_of(3) == ["00000", "00001", "00002"]
+    assert plan_module.names_of(100_001)[99_999:] == ["099999", "100000"]
+    assert plan_module.names_of(100_000)[-1] == "99999"
