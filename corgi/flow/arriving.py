@@ -30,7 +30,8 @@ def make_arriving(
     """
     import ray
 
-    kind = ray.remote(
+    remote: Any = ray.remote  # whose overloads know no options by name of a dict
+    kind = remote(
         num_cpus=pool.cpus,
         num_gpus=pool.gpus,
         label_selector=selector(pool.gpus),
