@@ -35,6 +35,7 @@ COVERED_ELSEWHERE = {
     "corgi.download.progress": "download/test_stage.py",
     "corgi.download.shard_tables": "download/test_rules.py",
     "corgi.download.stages": "pipelines/test_stages.py",
+    "corgi.evaluation.coco_command": "evaluation/test_coco.py",
     "corgi.evaluation.stage": "flows/test_smoke.py",
     "corgi.evaluation.stages": "pipelines/test_stages.py",
     "corgi.feeding.stages": "pipelines/test_stages.py",

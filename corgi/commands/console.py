@@ -31,6 +31,7 @@ COMMANDS = (
     Command("new", "NAME", "write a recipe of ten lines for your own data", "new"),
     Command("plan", "RECIPE", "show what a recipe would run and cost; start nothing", "full", ("--plan",)),
     Command("run", "RECIPE", "run a recipe: finished stages are skipped, unfinished work resumes", "full"),
+    Command("seeds", "RECIPE", "run a recipe once per seed of its `seeds`; intervals in the report", "seeds"),
     Command("status", "RUN", "show a run's stages, rows and bytes", "full", ("--status",)),
     Command("lineage", "RUN", "show what a run was made from", "full", ("--lineage",)),
     Command("verify", "RUN", "hash every committed file of a run", "full", ("--verify",)),
@@ -39,6 +40,7 @@ COMMANDS = (
     Command("generate-tables", "RUN FILE", "paint a file of captions into Parquet tables", "generate_tables"),
     Command("score", "PAINTED REAL", "score a folder of painted pictures against real ones", "score"),
     Command("index", "RUN", "make the search index of a run, for corgi serve --search", "index"),
+    Command("coco", "RUN", "paint COCO's captions and measure FID as others quote it", "coco"),
     Command("serve", "RUN", "open the playground and the HTTP API of a trained run", "serve"),
     Command(
         "compare", "RECIPE", "compare shifted diffusion with its baselines on a recipe's data", "compare"

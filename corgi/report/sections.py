@@ -158,6 +158,11 @@ class LineageSection(Section):
 
 
 @dataclass(frozen=True)
+class SeedsSection(StageSection):
+    """The measures of several trainings of the recipe together."""
+
+
+@dataclass(frozen=True)
 class CreditsSection(Section):
     """Whose pictures they are."""
 
@@ -249,6 +254,16 @@ def dropped_section(run: Committed) -> DroppedSection:
     )
 
 
+def seeds_section(run: Committed) -> SeedsSection | None:
+    """Return the measures over seeds where `corgi seeds` noted them for the evaluation that the run has now."""
+    noted, evaluated = run.facts.get("seeds"), run.stages.get("evaluate")
+    if not noted or evaluated is None or noted["evaluate"] != evaluated.path:
+        return None
+    seeds = ", ".join(map(str, noted["seeds"]))
+    intro = f"Seeds {seeds} of prior and decoder; all else is shared. Means, with the 95 % interval over seeds (Student)."
+    return SeedsSection("seeds", "Several seeds", intro, tables=figures.tables(noted["measures"], "steps"))
+
+
 def lineage_section(run: Committed) -> LineageSection | None:
     """Return the lineage of the stages that are complete."""
     if not run.stages:
@@ -291,7 +306,11 @@ BEFORE_THE_STAGES: Sequence[Callable[[Committed], Section | None]] = (
     sizes_section,
     sheet_section,
 )
-AFTER_THE_STAGES: Sequence[Callable[[Committed], Section | None]] = (lineage_section, credits_section)
+AFTER_THE_STAGES: Sequence[Callable[[Committed], Section | None]] = (
+    seeds_section,
+    lineage_section,
+    credits_section,
+)
 """The sections that belong to no stage, in the order of the page."""
 
 

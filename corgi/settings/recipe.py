@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 from yaml import YAMLError
@@ -58,6 +59,8 @@ class Recipe(Section):
     `runs` where root is an object store."""
     seed: int = Field(default=0, ge=0, lt=2**32)
     """Seed of every stage that does not set its own."""
+    seeds: tuple[Annotated[int, Field(ge=0, lt=2**32)], ...] = neutral(())
+    """Seeds of prior and decoder that `corgi seeds` trains one after the other, over shared tables, towers and autoencoder."""
     cluster: ClusterSettings = ClusterSettings()
     tracking: TrackingSettings = TrackingSettings()
     plan: PlanSettings = PlanSettings()
@@ -101,6 +104,13 @@ class Recipe(Section):
         if not isinstance(planned, dict):
             return values
         return {**values, "plan": {**planned, "input": given}}
+
+    @field_validator("seeds")
+    @classmethod
+    def _seeds_differ(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(seeds)) < len(seeds):
+            raise ValueError("a seed is given twice, and would be trained once")
+        return seeds
 
     @model_validator(mode="after")
     def _names_are_known(self) -> "Recipe":
