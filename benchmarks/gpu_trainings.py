@@ -19,8 +19,9 @@ from corgi.diffusion.shifted import ShiftedDiffusion, ShiftTable
 from corgi.feeding.noise import Noise
 from corgi.models.autoencoder import LinearAutoencoder
 from corgi.models.device import given_device
+from corgi.models.embedder import Sampling
 from corgi.models.picture_decoder import PictureDecoder
-from corgi.models.text_prior import Sampling, TextPrior
+from corgi.models.text_prior import TextPrior
 from corgi.settings.decoder import DecoderSettings
 from corgi.settings.models import PriorSettings
 from corgi.settings.training import TrackingSettings, TrainingSettings

@@ -25,8 +25,9 @@ from benchmarks.precision import computed
 from corgi.diffusion.loss import loss_weight, squared_error, weighted_loss
 from corgi.diffusion.schedule import Schedule
 from corgi.diffusion.shifted import ShiftedDiffusion, ShiftTable
+from corgi.models.embedder import Sampling
 from corgi.models.prior import Prior, PriorConfig
-from corgi.models.text_prior import Sampling, TextPrior
+from corgi.models.text_prior import TextPrior
 from corgi.settings.training import TrackingSettings, TrainingSettings
 
 HOME = Path(__file__).resolve().parents[1]

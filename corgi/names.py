@@ -23,5 +23,8 @@ ActivationName = Literal["none", "sigmoid"]
 JudgeName = Literal["efficientnet_lite1"]
 """Filled by `corgi.evaluation.judges.JUDGES`."""
 
+PseudoTextName = Literal["fixed", "trained", "retrieved"]
+"""How a decoder's pseudo text is made: `corgi.training.pseudo_text`."""
+
 EmbedderName = Literal["prior", "text", "softmax", "neighbours"]
 """What turns a caption into an image embedding; filled by `corgi.inference.embedders.EMBEDDERS`."""

@@ -21,12 +21,18 @@ def main() -> int:
     parser.add_argument(
         "--whole", action="store_true", help="prior, decoder and autoencoder: a pipeline that paints"
     )
+    parser.add_argument(
+        "--stock", action="store_true", help="decoder and autoencoder as diffusers' own KandinskyV22Pipeline"
+    )
     arguments = parser.parse_args()
     from corgi.inference.export_prior import export_prior
+    from corgi.inference.export_stock import export_stock
     from corgi.inference.export_whole import export_whole
 
     try:
-        if arguments.whole:
+        if arguments.stock:
+            print(export_stock(arguments.run, arguments.out))
+        elif arguments.whole:
             print(export_whole(arguments.run, arguments.out))
         else:
             print(export_prior(arguments.run, arguments.out, arguments.variant))

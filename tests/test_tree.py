@@ -69,6 +69,7 @@ COVERED_ELSEWHERE = {
     "corgi.latents.stages": "latents/test_stage.py",
     "corgi.models.conv_codec": "models/test_latent_spaces.py",
     "corgi.models.device": "models/test_devices.py",
+    "corgi.models.embedder": "models/test_language_free.py",
     "corgi.models.perceptual": "latents/test_tower_features.py",
     "corgi.models.pretrained_codec": "latents/test_pretrained.py",
     "corgi.models.prior_config": "inference/test_export_prior.py",

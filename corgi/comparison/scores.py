@@ -21,7 +21,8 @@ from corgi.evaluation.metrics import (
 )
 from corgi.flow.context import Context
 from corgi.flow.shards import Pool, make_pending
-from corgi.models.text_prior import Sampling, TextPrior
+from corgi.models.embedder import Sampling
+from corgi.models.text_prior import TextPrior
 from corgi.settings.compare import CompareSettings, ScoreSettings
 from corgi.settings.errors import InputError
 from corgi.statistics.two_sample import two_sample_cosine

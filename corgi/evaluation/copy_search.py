@@ -24,7 +24,7 @@ SPACES: Mapping[str, Closeness] = {CLIP: cosine, HASH: hash_closeness, LATENT: s
 COLUMNS = ("painted", *(f"nearest training picture\n{name}" for name in SPACES))
 SHOWN = 4
 """Pictures of each set on the plate: those that are near in the most spaces."""
-NOTES = [
+COPY_NOTES = [
     "Memorisation: a space's threshold is the closeness to training pictures that 1 % of the held-out pictures exceed. A picture is "
     "called a copy where it exceeds the threshold in two of the three spaces.",
     f'The rows "{CEILING}" of memorisation are controls that nothing generated: that share of training pictures is found, and that '

@@ -8,8 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from PIL import Image
 
-from corgi.evaluation.copy_search import NOTES as COPY_NOTES
-from corgi.evaluation.copy_search import CopySearch, Latents, PaintedSet
+from corgi.evaluation.copy_search import COPY_NOTES, CopySearch, Latents, PaintedSet
 from corgi.evaluation.grid import (
     COLUMNS,
     COLUMNS_WITH_NEIGHBOURS,
@@ -41,7 +40,8 @@ from corgi.inference.generate import Generator
 from corgi.inference.loading import assemble
 from corgi.inference.png import png_bytes
 from corgi.inference.run_models import Shards
-from corgi.models.text_prior import Sampling, TextPrior
+from corgi.models.embedder import Sampling
+from corgi.models.text_prior import TextPrior
 from corgi.settings.errors import InputError
 from corgi.settings.models import EvaluateSettings, PriorSettings
 from corgi.statistics.two_sample import two_sample_cosine

@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Float
 
 from corgi.inference.generate import Generator
-from corgi.models.language_free import Embedder, NearestPictures, RawText, SoftmaxAverage
+from corgi.models.embedder import Embedder
+from corgi.models.language_free import NearestPictures, RawText, SoftmaxAverage
 from corgi.names import EmbedderName
 from corgi.settings.errors import InputError
 from corgi.tables.embedded import first_rows, vectors_of

@@ -12,7 +12,8 @@ from corgi.diffusion.samplers import SAMPLERS
 from corgi.diffusion.schedule import Schedule
 from corgi.diffusion.scheduler import PREDICTIONS, ShiftedDiffusionScheduler
 from corgi.inference.prior_model import PriorModel, TableShape
-from corgi.models.text_prior import Sampling, TextPrior
+from corgi.models.embedder import Sampling
+from corgi.models.text_prior import TextPrior
 from corgi.settings.errors import InputError
 from corgi.settings.models import PriorSettings
 from corgi.tables.run import Run

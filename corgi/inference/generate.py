@@ -26,9 +26,9 @@ from corgi.inference.prompts import (
     check_seeds,
 )
 from corgi.inference.words import Words
-from corgi.models.language_free import Embedder
+from corgi.models.embedder import Embedder, Sampling
 from corgi.models.picture_decoder import DECODER_SEED_OFFSET, PictureDecoder, Watch, to_bytes
-from corgi.models.text_prior import Sampling, TextPrior
+from corgi.models.text_prior import TextPrior
 from corgi.names import EmbedderName
 from corgi.settings.decoder import DecoderSettings
 from corgi.settings.errors import InputError, SettingsError

@@ -13,8 +13,8 @@ from corgi.inference.embedders import with_embedder
 from corgi.inference.generate import Generator, Origin
 from corgi.inference.run_models import Shards, models_digest, shards_of
 from corgi.inference.words import Words
+from corgi.models.embedder import Sampling
 from corgi.models.language_free import RawText
-from corgi.models.text_prior import Sampling
 from corgi.names import EmbedderName
 from corgi.settings.clip import EmbedSettings
 from corgi.settings.decoder import DecoderSettings
@@ -61,7 +61,7 @@ def assemble(store: Store, shards: Shards, run: str = "") -> Generator:
     words, decoder_words = (
         _words(shards["embed"][0], embed, towers, reader) for reader in (settings, decoder_settings)
     )
-    is_language_free = decoder_settings.pseudo_text_xi > 0
+    is_language_free = decoder_settings.is_language_free
     own_prior = load_prior(store, prior, shards["shift"][0], settings.variants[0])
     return Generator(
         towers=towers,

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from corgi.diffusion.schedule import Schedule
 from corgi.diffusion.shifted import ShiftedDiffusion, ShiftTable
+from corgi.models.embedder import Sampling
 from corgi.models.picture_decoder import DECODER_SEED_OFFSET, PictureDecoder
-from corgi.models.text_prior import Sampling, TextPrior
+from corgi.models.text_prior import TextPrior
 
 
 @dataclass

@@ -51,6 +51,11 @@ def read_pretrained(
     return codec, config
 
 
+def _told(config: dict[str, Any], settings: PretrainedSettings) -> dict[str, Any]:
+    """Return a config with what the settings change of it."""
+    return config if settings.quantise else {**config, "quantise": False}
+
+
 def _config(settings: PretrainedSettings) -> dict[str, Any]:
     """Return what config.json holds, checked."""
     folder = f"{settings.path}/{settings.subfolder}".rstrip("/")
@@ -75,7 +80,7 @@ def _config(settings: PretrainedSettings) -> dict[str, Any]:
         raise InputError(
             f"{folder}: it is an autoencoder of {next(n for n in channels if n != 3)} channels, pictures have 3; {_SAFE}"
         )
-    return config
+    return _told(config, settings)
 
 
 def _one_line(error: BaseException) -> str:

@@ -3,107 +3,68 @@
 Two places of a text-to-image model can do without captions of its own pictures. A decoder may be trained on a pseudo text
 feature h of each picture instead of its embedding z, and is then given a caption's embedding as it is (Lafite; Zhou et al. 2022,
 arXiv 2111.13792; Lafite2, arXiv 2210.14124). Or a caption's embedding is turned into an image embedding by rows that are
-there already, with the interface of a prior: `sample`.
+there already, with the interface of a prior: `Embedder`.
 """
 
 # pyright: reportUnknownArgumentType=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 # torch has functions without types
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from corgi.models.text_prior import Sampling
+from corgi.models.embedder import Embedder, Embeddings
 
 WIDTH = 1024
 """Hidden width of Lafite's two networks."""
-
-
-@runtime_checkable
-class Embedder(Protocol):
-    """A source of image embeddings of captions, as a prior is one."""
-
-    def sample(
-        self,
-        text: Float[Tensor, "batch dim"],
-        seeds: Sequence[int],
-        sampling: Sampling,
-        encodings: Float[Tensor, "batch words encoding_dim"] | None = None,
-    ) -> Float[Tensor, "batch dim"]:
-        """Return one unit-norm image embedding per caption; row i depends on its caption and seeds[i] alone."""
-        ...
+SAME_PICTURE = 1 - 1e-5
+"""Embeddings of a larger cosine are of one picture."""
 
 
 @dataclass(frozen=True)
-class RawText:
+class RawText(Embedder):
     """z = y / |y|: the caption's embedding as it is. A lower bound, and what decoders trained on pseudo text are given."""
 
-    def sample(
-        self,
-        text: Float[Tensor, "batch dim"],
-        seeds: Sequence[int],
-        sampling: Sampling,
-        encodings: Float[Tensor, "batch words encoding_dim"] | None = None,
-    ) -> Float[Tensor, "batch dim"]:
+    def of_text(self, text: Embeddings) -> Embeddings:
         """Return the text embeddings at unit norm."""
         return F.normalize(text, dim=-1)
 
 
 @dataclass(frozen=True)
-class SoftmaxAverage:
+class SoftmaxAverage(Embedder):
     """z = unit( sum_i softmax_i(cos(y, y_i) / tau) z_i ) over captioned pictures (y_i, z_i): no training at all."""
 
     text: Float[Tensor, "rows dim"]
     image: Float[Tensor, "rows dim"]
     temperature: float = 0.05
 
-    def sample(
-        self,
-        text: Float[Tensor, "batch dim"],
-        seeds: Sequence[int],
-        sampling: Sampling,
-        encodings: Float[Tensor, "batch words encoding_dim"] | None = None,
-    ) -> Float[Tensor, "batch dim"]:
+    def of_text(self, text: Embeddings) -> Embeddings:
         """Return the averages."""
         return attended(text, self.text.to(text), self.image.to(text), self.temperature)
 
 
 @dataclass(frozen=True)
-class NearestPictures:
+class NearestPictures(Embedder):
     """z = unit( mean of the k picture embeddings nearest to y ): needs no caption (kNN-Diffusion, arXiv 2204.02849)."""
 
     image: Float[Tensor, "rows dim"]
     number: int = 5
 
-    def sample(
-        self,
-        text: Float[Tensor, "batch dim"],
-        seeds: Sequence[int],
-        sampling: Sampling,
-        encodings: Float[Tensor, "batch words encoding_dim"] | None = None,
-    ) -> Float[Tensor, "batch dim"]:
+    def of_text(self, text: Embeddings) -> Embeddings:
         """Return the means of each caption's nearest pictures."""
         return nearest_mean(text, self.image.to(text), self.number)
 
 
 @dataclass(frozen=True)
-class TrueEmbedding:
+class TrueEmbedding(Embedder):
     """z itself, row by row: the upper bound. It is no function of the caption."""
 
     image: Float[Tensor, "rows dim"]
 
-    def sample(
-        self,
-        text: Float[Tensor, "batch dim"],
-        seeds: Sequence[int],
-        sampling: Sampling,
-        encodings: Float[Tensor, "batch words encoding_dim"] | None = None,
-    ) -> Float[Tensor, "batch dim"]:
+    def of_text(self, text: Embeddings) -> Embeddings:
         """Return the rows that were given; ValueError for another number of captions."""
         if len(text) != len(self.image):
             raise ValueError(f"{len(text)} captions and {len(self.image)} true embeddings")
@@ -166,22 +127,40 @@ def retrieved(
     return F.normalize((weights[..., None] * F.normalize(pool, dim=-1)[rows]).sum(1), dim=-1)
 
 
+def told_apart(
+    h: Float[Tensor, "batch dim"],
+    z: Float[Tensor, "batch dim"],
+    others: Float[Tensor, "others dim"],
+    temperature: float,
+) -> Float[Tensor, "batch"]:
+    """Return - log softmax( cos(h_i, z_i) / tau ) of each row among its own picture and the others that are not z_i itself.
+
+    It is `contrastive` with a fixed set of others: a row's value does not depend on the batch it came in.
+    """
+    unit_z, unit_others = F.normalize(z, dim=-1), F.normalize(others, dim=-1)
+    own = (F.normalize(h, dim=-1) * unit_z).sum(-1, keepdim=True) / temperature
+    cosine = F.normalize(h, dim=-1) @ unit_others.mT / temperature
+    cosine = cosine.masked_fill(unit_z @ unit_others.mT > SAME_PICTURE, -torch.inf)
+    return torch.logsumexp(torch.cat([own, cosine], dim=1), dim=1) - own[:, 0]
+
+
 def optimised(
     h: Float[Tensor, "batch dim"],
     z: Float[Tensor, "batch dim"],
+    others: Float[Tensor, "others dim"],
     steps: int = 10,
     rate: float = 0.1,
     temperature: float = 0.05,
 ) -> Float[Tensor, "batch dim"]:
-    """Return text features after gradient steps on `contrastive`(h, z), at unit norm after each (Lafite2's idea).
+    """Return text features after gradient steps on `told_apart`, at unit norm after each (Lafite2's idea).
 
-    Each then tells its own picture from the others of the batch better than what was retrieved.
+    Each then tells its own picture from the others better than what was retrieved.
     """
     found = F.normalize(h, dim=-1).detach()
     with torch.enable_grad():
         for _ in range(steps):
             found.requires_grad_(True)
-            loss = contrastive(found, z.detach(), temperature) * len(found)
+            loss = told_apart(found, z.detach(), others, temperature).sum()
             [slope] = torch.autograd.grad(loss, found)
             found = F.normalize(found.detach() - rate * temperature * slope, dim=-1)
     return found

@@ -10,6 +10,7 @@ from torch import nn
 from corgi.diffusion.shifted import ShiftTable
 from corgi.models.denoiser import DenoiserConfig, LatentDenoiser
 from corgi.models.dit import DiT, DiTSizes
+from corgi.models.kandinsky_unet import KandinskyUNet
 from corgi.models.pretrained_unet import PretrainedUNet
 from corgi.models.unet import UNet, UNetSizes
 from corgi.names import NetworkName
@@ -51,8 +52,8 @@ def mlp(sizes: NetworkSizes, table: ShiftTable) -> LatentDenoiser:
     return LatentDenoiser(config, table)
 
 
-def unet(sizes: NetworkSizes, table: ShiftTable) -> UNet | PretrainedUNet:
-    """Build the U-Net; ValueError for a latent that it cannot divide, or for neighbours that a pretrained one does not read."""
+def unet(sizes: NetworkSizes, table: ShiftTable) -> UNet | PretrainedUNet | KandinskyUNet:
+    """Build the U-Net; ValueError for a latent that it cannot divide, or for what one of another kind does not read."""
     if sizes.pretrained is not None:
         if sizes.neighbours:
             raise ValueError("a pretrained U-Net reads no neighbours")
@@ -60,6 +61,10 @@ def unet(sizes: NetworkSizes, table: ShiftTable) -> UNet | PretrainedUNet:
         return PretrainedUNet(
             sizes.latent_shape, sizes.pretrained, table, tokens, sizes.knows_level, sizes.words
         )
+    if sizes.unet.kandinsky:
+        if sizes.knows_level or sizes.neighbours or sizes.words[0]:
+            raise ValueError("with unet.kandinsky it reads no level of noise, neighbours or words")
+        return KandinskyUNet(sizes.latent_shape, sizes.unet, table)
     return UNet(sizes.latent_shape, sizes.unet, table, sizes.knows_level, sizes.neighbours, sizes.words)
 
 

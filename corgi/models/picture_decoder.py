@@ -70,13 +70,14 @@ class PictureDecoder:
         self,
         embedding: Float[Tensor, "batch dim"],
         seeds: Sequence[int],
-        steps: int = 20,
+        steps: int | Sequence[int] = 20,
         guidance: float = 1.5,
         watch: Watch | None = None,
         words: Float[Tensor, "batch words encoding_dim"] | None = None,
     ) -> UInt8[Tensor, "batch side side 3"]:
         """Paint one picture per embedding, on the decoder's device; row i depends on its embedding, its words and seeds[i] alone.
 
+        `steps` are how many timesteps the sampler visits, or which ones, ascending up to T.
         `watch` sees each step's estimate of the latents, of at most PAINTED_AT_ONCE pictures at a time. `words` are encodings of
         captions for a network that reads them; None: it paints as from pictures without captions.
         """
@@ -98,7 +99,7 @@ class PictureDecoder:
         self,
         embedding: Tensor,
         seeds: Sequence[int],
-        steps: int,
+        steps: int | Sequence[int],
         guidance: float,
         watch: Watch | None,
         words: Tensor | None,

@@ -30,7 +30,7 @@ _RAW: Mapping[str, Callable[[Any, Tensor], Tensor]] = {
 
 
 class PretrainedCodec(Codec):
-    """One of diffusers' autoencoders: latent = (raw - shift_factor) * scaling_factor; VQModel quantises as it decodes."""
+    """One of diffusers' autoencoders: latent = (raw - shift_factor) * scaling_factor; VQModel quantises as it decodes, unless told not to."""
 
     def __init__(self, model: nn.Module, config: Mapping[str, Any]) -> None:
         """Wrap a model and the config it was built from, which names its class."""
@@ -39,6 +39,7 @@ class PretrainedCodec(Codec):
         self.kind = str(config["_class_name"])
         self.scaling_factor = float(config["scaling_factor"])
         self.shift_factor = float(config.get("shift_factor") or 0.0)
+        self.quantises = self.kind == "VQModel" and bool(config.get("quantise", True))
 
     @torch.no_grad()
     def latent_shape(self, image_size: int) -> tuple[int, int, int]:
@@ -66,7 +67,8 @@ class PretrainedCodec(Codec):
     def decode(self, latents: Float[Tensor, "batch channels h h"]) -> Float[Tensor, "batch 3 side side"]:
         """Return pictures in about 0..1."""
         model: Any = self.model
-        return (model.decode(latents / self.scaling_factor + self.shift_factor).sample + 1) / 2
+        asked = {"force_not_quantize": not self.quantises} if self.kind == "VQModel" else {}
+        return (model.decode(latents / self.scaling_factor + self.shift_factor, **asked).sample + 1) / 2
 
 
 def untrained(config: Mapping[str, Any]) -> PretrainedCodec:

@@ -15,25 +15,15 @@ from corgi.diffusion.loss import to_x0
 from corgi.diffusion.samplers import SAMPLERS, philox_noise
 from corgi.diffusion.shifted import ShiftedDiffusion, check_finite
 from corgi.diffusion.steps import Denoise
+from corgi.models.embedder import Embedder, Embeddings, Encodings, Sampling
 from corgi.models.prior import Prefix, Prior
-from corgi.names import SamplerName
 
 CANDIDATE_STRIDE = 1_000_003
 """Distance between the seeds of one caption's candidates: large enough that they meet no other caption's seeds."""
 
 
 @dataclass(frozen=True)
-class Sampling:
-    """How to sample: the sampler, its steps, guidance scale and candidates per caption."""
-
-    steps: int = 8
-    sampler: SamplerName = "ancestral"
-    guidance: float = 1.0
-    num_candidates: int = 1
-
-
-@dataclass(frozen=True)
-class TextPrior:
+class TextPrior(Embedder):
     """p(z | y): one cluster index a sample, chosen once and used by start, every step and both guidance branches.
 
     The network reads each caption once (and the null caption once for all of them): every step, candidate and
@@ -82,12 +72,8 @@ class TextPrior:
 
     @torch.no_grad()
     def sample(
-        self,
-        text: Float[Tensor, "batch dim"],
-        seeds: Sequence[int],
-        sampling: Sampling,
-        encodings: Float[Tensor, "batch words encoding_dim"] | None = None,
-    ) -> Float[Tensor, "batch dim"]:
+        self, text: Embeddings, seeds: Sequence[int], sampling: Sampling, encodings: Encodings | None = None
+    ) -> Embeddings:
         """Draw one unit-norm image embedding per caption, on the prior's device; row i depends on its text and seeds[i] alone."""
         text = text.to(self.device)
         encodings = None if encodings is None else encodings.to(self.device)

@@ -34,6 +34,8 @@ class UNetSizes:
     """Tokens that attention reads of the image embedding."""
     dropout: float = 0.0
     """Share of activations dropped in the residual blocks in training."""
+    kandinsky: bool = False
+    """Whether the image embedding enters as in Kandinsky 2.2 (`corgi.models.kandinsky_unet`)."""
 
     @property
     def reduction(self) -> int:

@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from corgi.names import NetworkName, SamplerName
+from corgi.names import NetworkName, PseudoTextName, SamplerName
 from corgi.settings.section import Section, added
 from corgi.settings.training import TrainingSettings
 
@@ -26,6 +26,9 @@ class UNetSettings(Section):
     """Tokens of the image embedding that attention reads."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """Share of activations dropped in the residual blocks in training."""
+    kandinsky: bool = added(False, since="0.2.0")
+    """Whether the embedding enters as in Kandinsky 2.2, by 32 tokens and a vector, each normalised: the network is then wholly of
+    diffusers' class, and `export.py --stock` writes it without code. `tokens` has no effect."""
 
     @model_validator(mode="after")
     def _levels_exist_and_heads_fit(self) -> Self:
@@ -108,6 +111,10 @@ class DecoderSettings(Section):
     """Train on pseudo text unit(z + xi eps / norm(eps)) of each picture and paint from captions' own embeddings: no captions are
     needed (Lafite). Its cosine to z is 1/sqrt(1 + xi^2): take xi from the measured cosine of captions and pictures. 0: train on
     z and paint from the prior's."""
+    pseudo_text: PseudoTextName = added("fixed", since="0.2.0")
+    """fixed: by pseudo_text_xi. trained: unit(z + r1(z) + exp(r2(z)) eps) with networks that learn from the captioned share (Lafite's
+    trainable noise). retrieved: the captioned share's texts nearest to z, averaged and moved until they tell z from other pictures
+    (Lafite2's idea). The last two paint from captions' own embeddings too."""
     neighbours: int = added(0, since="0.2.0", ge=0, le=16)
     """Nearest train pictures whose latents the network also reads; 0: none. It then redraws them: of its pictures most are
     nearer to a neighbour than to the truth."""
@@ -166,9 +173,22 @@ class DecoderSettings(Section):
             raise ValueError(
                 f"num_text_tokens={self.num_text_tokens} are read by cross-attention, and network={self.network} has none: take unet"
             )
-        if self.num_text_tokens and self.pseudo_text_xi:
-            raise ValueError("pseudo_text_xi is for a decoder without captions: set num_text_tokens=0")
+        if self.num_text_tokens and self.is_language_free:
+            raise ValueError("pseudo text is for a decoder without captions: set num_text_tokens=0")
         return self
+
+    @model_validator(mode="after")
+    def _pseudo_text_is_one(self) -> Self:
+        if self.pseudo_text != "fixed" and self.pseudo_text_xi > 0:
+            raise ValueError(
+                f"pseudo_text {self.pseudo_text} takes no pseudo_text_xi: leave it 0, or take fixed"
+            )
+        return self
+
+    @property
+    def is_language_free(self) -> bool:
+        """Return whether it trains on pseudo text and paints from captions' own embeddings."""
+        return self.pseudo_text != "fixed" or self.pseudo_text_xi > 0
 
     @model_validator(mode="after")
     def _tokens_fit(self) -> Self:

@@ -190,6 +190,8 @@ class PretrainedSettings(Section):
     standardise: bool = added(True, since="0.2.0")
     """Bring each latent channel to mean 0 and variance 1; False: latents as the scaling factor leaves them, which a U-Net that
     was trained with this autoencoder knows (`decoder.init_from`)."""
+    quantise: bool = added(True, since="0.2.0")
+    """Whether VQModel rounds latents to its codebook as it decodes; Kandinsky's pipelines do not, and an export to them needs False."""
 
 
 class AutoencoderSettings(Section):

@@ -79,8 +79,8 @@ def run(context: Context) -> list[ShardTask]:
     check_pictures(num_pictures)
     check_neighbours(settings, num_pictures)
     check_val(packed.num_rows(Split.VAL), settings.training)
-    training = _training(context, task, init)
     connect(context.recipe)
+    training = _training(context, task, init)
     train([training], context.recipe)
     facts = {"train_pictures": num_pictures, AUTOENCODER_FACT: model.digest, **facts_of(init)}
     _commit(context, task, training, config, facts)
@@ -89,14 +89,16 @@ def run(context: Context) -> list[ShardTask]:
 
 def _training(context: Context, task: ShardTask, init: Init | None) -> Training:
     settings: DecoderSettings = context.recipe.decoder
+    work = context.work_folder(task)
     arguments = {
         "root": task.root,
         "stages": {name: manifest.path for name, manifest in context.inputs.items()},
         "settings": settings.model_dump(mode="json"),
+        **pseudo_text.arguments(settings, task.root, context.inputs["pack"].path, work),
     }
     return Training(
         name="decoder",
-        folder=str(context.work_folder(task) / "decoder"),
+        folder=str(work / "decoder"),
         objective=DecoderObjective,
         arguments=arguments if init is None else {**arguments, "init": place_of(init)},
         settings=settings.training,
@@ -155,11 +157,13 @@ class DecoderObjective:
         stages: dict[str, str],
         settings: Mapping[str, object],
         init: Mapping[str, str] | None = None,
+        prepared: str = "",
     ) -> None:
         """Open the stages `pack`, `shift` and `autoencoder`, and `embed` for words, by their manifests' paths; arguments are JSON.
 
         The embeddings' mean and scale on train are those that the shift stage measured. `init` says where the weights are that
-        the network starts from; it keeps the mean and scale that are among them.
+        the network starts from; it keeps the mean and scale that are among them. `prepared` is the path of what
+        `pseudo_text.prepare` wrote.
 
         Raises:
             InputError: latents are those of another autoencoder, or trained weights cannot be read.
@@ -171,7 +175,8 @@ class DecoderObjective:
         (shift,) = store.listed(store.read_stage(stages["shift"]))
         measured = load_file(store.path(shift, "shift"))
         moments = measured["global_mean"].double().numpy(), measured["global_scale"].double().numpy()
-        mean, std = pseudo_text.moments(*moments, self.settings.pseudo_text_xi)
+        self.pseudo_text = pseudo_text.load(self.settings, prepared)
+        mean, std = self.pseudo_text.moments(*moments)
         self.table = ShiftTable.standardised(torch.from_numpy(mean).float(), torch.from_numpy(std).float())
         self.initial, self.pretrained = read_init(init or {})
         if "embedding_table.mean" in self.initial:
@@ -190,6 +195,7 @@ class DecoderObjective:
     def place(self, device: torch.device) -> None:
         """Move the embeddings' mean and scale and the process to a device."""
         self.table, self.process = self.table.to(device), self.process.to(device)
+        self.pseudo_text.to(device)
 
     def model(self) -> nn.Module:
         """Build the network as its training starts.
@@ -258,7 +264,7 @@ class DecoderObjective:
         latent, cluster, kind = batch["latent"], torch.zeros_like(t), self.settings.prediction
         z_t = self.process.q_sample(latent, t, noise.normal((latent.shape[1],), EPS), cluster)
         drop = (noise.uniform(DROP) < self.settings.embedding_drop_prob) & augment
-        image = pseudo_text.condition(batch["image"], noise, self.settings.pseudo_text_xi)
+        image = self.pseudo_text(batch["image"], noise)
         embedding, told = self._perturbed(image, noise) if augment else (image, {})
         target = from_x0(self.process, latent, z_t, t, cluster, kind)
         seen = {"neighbours": batch["neighbours"]} if self.settings.neighbours else {}

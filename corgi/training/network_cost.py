@@ -10,6 +10,8 @@ from corgi.names import NetworkName
 from corgi.settings.decoder import DecoderSettings, UNetSettings
 from corgi.settings.models import AutoencoderSettings
 
+KANDINSKY_TOKENS = 32
+"""Tokens of diffusers' `ImageProjection`."""
 IMAGE_FEATURES, TEXT_FEATURES = 1280, 384
 """Widths of an own tower's frozen trunks."""
 _MLP_RATIO = 2
@@ -83,6 +85,12 @@ def _planes(settings: DecoderSettings, channels: int) -> int:
     return channels * (1 + settings.neighbours)
 
 
+def _kandinsky(dim: int, width: int, token_width: int) -> Count:
+    """Count both maps of the embedding of `corgi.models.kandinsky_unet`, and the null."""
+    vector, tokens = linear(dim, width), linear(dim, KANDINSKY_TOKENS * token_width)
+    return vector + tokens + scales(width) + scales(token_width) + Count(dim)
+
+
 def _condition(settings: DecoderSettings, dim: int, width: int, tokens: tuple[int, int] = (0, 0)) -> Count:
     """Count `corgi.models.condition.ImageCondition`."""
     found = linear(dim, width) + Count(width) + linear(width, width) * settings.noise_level_known
@@ -123,13 +131,16 @@ def _dit(settings: DecoderSettings, shape: tuple[int, ...], dim: int) -> Count:
 def _unet(settings: DecoderSettings, shape: tuple[int, ...], dim: int) -> Count:
     """Count diffusers' UNet2DConditionModel as `corgi.models.unet` builds it."""
     unet, first, last = settings.unet, settings.unet.widths[0], settings.unet.widths[-1]
-    tokens = unet.tokens + settings.num_text_tokens
+    tokens = KANDINSKY_TOKENS if unet.kandinsky else unet.tokens + settings.num_text_tokens
     levels = [
         _Level(unet, width, shape[1] // 2**level, level, tokens) for level, width in enumerate(unet.widths)
     ]
     ends = convolution(_planes(settings, shape[0]), first, shape[1]) + convolution(first, shape[0], shape[1])
     found = ends + scales(first) + _time(first, 4 * first)
-    found += _condition(settings, dim, 4 * first, (unet.tokens, last))
+    if unet.kandinsky:
+        found += _kandinsky(dim, 4 * first, last)
+    else:
+        found += _condition(settings, dim, 4 * first, (unet.tokens, last))
     if words := settings.num_text_tokens:
         found += linear(settings.encoding_dim, last, words) + Count(words * last)
     found += levels[-1].middle()

@@ -24,8 +24,9 @@ from corgi.feeding.packed_set import PackedSet
 from corgi.flow.cluster import connect
 from corgi.flow.context import Context
 from corgi.models.device import given_device
+from corgi.models.embedder import Sampling
 from corgi.models.prior import Prior
-from corgi.models.text_prior import Sampling, TextPrior
+from corgi.models.text_prior import TextPrior
 from corgi.settings.models import PriorSettings
 from corgi.tables.manifest import RowCounts, ShardManifest
 from corgi.tables.schema import Split

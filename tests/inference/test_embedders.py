@@ -10,8 +10,8 @@ import torch
 import corgi
 from corgi.evaluation.metrics import softmax_average
 from corgi.inference.embedders import EMBEDDERS, NUM_NEIGHBOURS, TEMPERATURE, train_images, train_pairs
+from corgi.models.embedder import Sampling
 from corgi.models.language_free import nearest_mean
-from corgi.models.text_prior import Sampling
 from corgi.names import EmbedderName
 from corgi.settings.errors import InputError
 from corgi.tables.run import Run

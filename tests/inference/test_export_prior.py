@@ -19,8 +19,9 @@ from corgi.diffusion.shifted import ShiftedDiffusion, ShiftTable
 from corgi.inference.export_prior import bundle, model_of, write_folder
 from corgi.inference.prior_model import PriorModel
 from corgi.inference.prior_pipeline import ShiftedPriorPipeline
+from corgi.models.embedder import Sampling
 from corgi.models.prior import Prior, PriorConfig
-from corgi.models.text_prior import Sampling, TextPrior
+from corgi.models.text_prior import TextPrior
 
 FACTS = {"towers": '["own"]', "normalisation": "unit vectors", "data": "d1ge57"}
 STRANGER = """

@@ -13,8 +13,8 @@ from corgi.diffusion.sphere import slerp
 from corgi.inference.generate import Generator
 from corgi.models.autoencoder import LinearAutoencoder
 from corgi.models.denoiser import LatentDenoiser
+from corgi.models.embedder import Sampling
 from corgi.models.prior import Prior
-from corgi.models.text_prior import Sampling
 from corgi.settings.errors import InputError, SettingsError
 from corgi.settings.painting import PaintSettings
 from corgi.tables.store import Store

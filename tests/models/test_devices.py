@@ -12,11 +12,12 @@ from corgi.diffusion.schedule import Schedule
 from corgi.diffusion.scheduler import WhitenedScheduler, trained_betas
 from corgi.diffusion.shifted import ShiftedDiffusion, ShiftTable
 from corgi.models.autoencoder import LinearAutoencoder
+from corgi.models.embedder import Sampling
 from corgi.models.networks import NETWORKS, NetworkSizes
 from corgi.models.picture_decoder import PictureDecoder
 from corgi.models.prior import Prior, PriorConfig
 from corgi.models.spatial_autoencoder import PixelCodec, SpatialAutoencoder
-from corgi.models.text_prior import Sampling, TextPrior
+from corgi.models.text_prior import TextPrior
 from corgi.models.unet import UNetSizes
 from corgi.names import ChoiceRule, NetworkName, SamplerName
 from tests.support.fake_cuda import CUDA, Watch, fake_cuda, to_cuda

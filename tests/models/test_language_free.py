@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from corgi.evaluation.metrics import softmax_average
+from corgi.models.embedder import Embedder, Sampling
 from corgi.models.language_free import (
-    Embedder,
     NearestPictures,
     RawText,
     SoftmaxAverage,
@@ -19,9 +19,10 @@ from corgi.models.language_free import (
     nearest_mean,
     optimised,
     retrieved,
+    told_apart,
     xi_of,
 )
-from corgi.models.text_prior import Sampling, TextPrior
+from corgi.models.text_prior import TextPrior
 
 
 def units(rows: int, dim: int = 32, seed: int = 0) -> Tensor:
@@ -105,11 +106,26 @@ def test_law_one_retrieved_text_is_the_nearest_and_many_at_a_high_temperature_ar
 def test_law_optimising_finds_the_own_picture_better_each_step() -> None:
     z, pool = units(24), units(12, seed=3)
     h = retrieved(z, pool, 4, 0.05)
-    losses = [float(contrastive(optimised(h, z, steps), z, 0.05)) for steps in (0, 1, 5, 20)]
+    losses = [float(contrastive(optimised(h, z, z, steps), z, 0.05)) for steps in (0, 1, 5, 20)]
     assert losses == sorted(losses, reverse=True)
     assert losses[-1] < 0.5 * losses[0]
-    assert is_unit(optimised(h, z))
-    assert not optimised(h, z).requires_grad
+    assert is_unit(optimised(h, z, z))
+    assert not optimised(h, z, z).requires_grad
+
+
+def test_law_telling_apart_is_the_contrastive_loss_and_leaves_the_own_picture_out_of_the_others() -> None:
+    h, z = units(24, seed=3), units(24)
+    expected = contrastive(h, z, 0.05)
+    torch.testing.assert_close(told_apart(h, z, z, 0.05).mean(), expected)
+    twice = told_apart(h, z, torch.cat([z, z[:1]]), 0.05)
+    torch.testing.assert_close(twice[0], told_apart(h, z, z, 0.05)[0])
+    assert (twice[1:] > told_apart(h, z, z, 0.05)[1:]).all()
+    torch.testing.assert_close(told_apart(h[5:7], z[5:7], z, 0.05), told_apart(h, z, z, 0.05)[5:7])
+
+
+def test_law_an_optimised_feature_does_not_depend_on_its_batch() -> None:
+    h, z, others = units(24, seed=3), units(24), units(60, seed=4)
+    torch.testing.assert_close(optimised(h[5:7], z[5:7], others), optimised(h, z, others)[5:7])
 
 
 def test_law_the_softmax_average_is_that_of_the_evaluation() -> None:

@@ -11,8 +11,9 @@ from corgi.diffusion.loss import from_x0
 from corgi.diffusion.samplers import SAMPLERS
 from corgi.diffusion.schedule import Schedule
 from corgi.diffusion.shifted import ShiftedDiffusion, ShiftTable
+from corgi.models.embedder import Sampling
 from corgi.models.prior import Prior, PriorConfig
-from corgi.models.text_prior import Sampling, TextPrior
+from corgi.models.text_prior import TextPrior
 from corgi.names import ChoiceRule
 
 

@@ -157,9 +157,10 @@ def decoder_arguments(run: Run, settings: DecoderSettings = DECODER) -> dict[str
     }
 
 
-def decoder_objective(run: Run, **changes: Any) -> DecoderObjective:
+def decoder_objective(run: Run, prepared: str = "", **changes: Any) -> DecoderObjective:
     """Return the decoder's objective, its settings changed; the latents count as spatial for a network that needs it."""
-    made = DecoderObjective(**decoder_arguments(run, DECODER.model_copy(update=changes)))
+    arguments = decoder_arguments(run, DECODER.model_copy(update=changes))
+    made = DecoderObjective(**arguments, prepared=prepared)
     if made.settings.network != "mlp":
         made.latent_shape = (LATENT, 1, 1)
     return made

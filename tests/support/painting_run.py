@@ -11,10 +11,12 @@ from torch import nn
 
 from corgi.diffusion.shifted import ShiftTable
 from corgi.models.autoencoder import LinearAutoencoder
-from corgi.models.spatial_autoencoder import PixelCodec, SpatialAutoencoder
+from corgi.models.pretrained_codec import untrained
+from corgi.models.spatial_autoencoder import Codec, PixelCodec, SpatialAutoencoder
+from corgi.names import LatentSpaceName
 from corgi.settings.clip import EmbedSettings, ShiftSettings, TokenRef
 from corgi.settings.decoder import DecoderSettings
-from corgi.settings.models import AutoencoderSettings, PriorSettings
+from corgi.settings.models import AutoencoderSettings, PretrainedSettings, PriorSettings
 from corgi.shift.file import safetensors_bytes
 from corgi.tables.manifest import RowCounts
 from corgi.tables.run import Run
@@ -28,11 +30,17 @@ DATA = "da7a" * 8
 
 
 def painting_run(
-    root: Path, name: str = "tiny", seed: int = 0, decoder: dict[str, Any] | None = None, **shift_facts: str
+    root: Path,
+    name: str = "tiny",
+    seed: int = 0,
+    decoder: dict[str, Any] | None = None,
+    vq: dict[str, Any] | None = None,
+    **shift_facts: str,
 ) -> Run:
     """Return a run with every stage that painting reads; `seed` draws its weights, `decoder` changes its settings.
 
-    A decoder network that reads a plane gets the latent space `pixels`, any other principal components.
+    A decoder network that reads a plane gets the latent space `pixels`, or diffusers' VQModel of the config `vq`, any other
+    principal components.
     """
     root.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
@@ -57,7 +65,12 @@ def painting_run(
     settings = DecoderSettings(
         **{"width": 32, "depth": 1, "sample_steps": 4, "num_timesteps": 100, **(decoder or {})}
     )
-    shape = _commit_pixels(run) if settings.network != "mlp" else _commit_components(run)
+    if vq is not None:
+        shape = _commit_spatial(run, "pretrained", untrained(vq), vq)
+    elif settings.network != "mlp":
+        shape = _commit_spatial(run, "pixels", PixelCodec(), {})
+    else:
+        shape = _commit_components(run)
     _commit_decoder(run, settings, shape)
     return run
 
@@ -79,12 +92,14 @@ def _commit_components(run: Run) -> tuple[int, ...]:
     return made.latent_shape
 
 
-def _commit_pixels(run: Run) -> tuple[int, ...]:
-    settings = AutoencoderSettings(kind="pixels", image_size=SIDE)
-    made = SpatialAutoencoder(PixelCodec(), SIDE)
+def _commit_spatial(
+    run: Run, kind: LatentSpaceName, codec: Codec, codec_config: dict[str, Any]
+) -> tuple[int, ...]:
+    settings = AutoencoderSettings(kind=kind, image_size=SIDE, pretrained=PretrainedSettings(path="none"))
+    made = SpatialAutoencoder(codec, SIDE)
     made.mean.fill_(0.5)
     made.scale.fill_(0.3)
-    config = json.dumps({"codec": {}, "image_size": SIDE}).encode()
+    config = json.dumps({"codec": codec_config, "image_size": SIDE}).encode()
     files = {"autoencoder": (".safetensors", save(made.state_dict())), "config": (".json", config)}
     _commit(run, "autoencoder", {"autoencoder": settings.model_dump(mode="json")}, files)
     return made.latent_shape

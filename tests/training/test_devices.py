@@ -10,7 +10,8 @@ from torch import Tensor
 
 from corgi.feeding.feed import dense
 from corgi.feeding.noise import Noise
-from corgi.models.text_prior import Sampling, TextPrior
+from corgi.models.embedder import Sampling
+from corgi.models.text_prior import TextPrior
 from corgi.tables.run import Run
 from corgi.training.ema import Ema
 from corgi.training.masters import shapes, shares

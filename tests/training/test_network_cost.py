@@ -29,6 +29,7 @@ KINDS: list[dict[str, Any]] = [
     {"network": "dit", "width": 32, "depth": 1, "dit": {"patch": 4}, "neighbours": 2},
     {"network": "unet", "unet": {"widths": [16, 32], "tokens": 3}},
     {"network": "unet", "unet": {"widths": [8, 16, 24], "layers": 3, "attention": [0, 2], "heads": 2}},
+    {"network": "unet", "unet": {"widths": [16, 32], "kandinsky": True}},
     {"network": "unet", "unet": {"widths": [16], "attention": []}, "conditioning_noise": 0.1, "noise_level_known": True},
     {"network": "unet", "unet": {"widths": [16, 32]}, "num_text_tokens": 5, "encoding_dim": 7},
 ]  # fmt: skip

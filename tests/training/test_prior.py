@@ -16,8 +16,9 @@ from corgi.feeding.feed import Feed
 from corgi.feeding.noise import Noise
 from corgi.feeding.order import Order
 from corgi.flow.context import Context
+from corgi.models.embedder import Sampling
 from corgi.models.prior import Prior
-from corgi.models.text_prior import Sampling, TextPrior
+from corgi.models.text_prior import TextPrior
 from corgi.settings.errors import SettingsError
 from corgi.settings.models import PriorSettings
 from corgi.settings.recipe import Recipe

@@ -1,0 +1,36 @@
+"""What turns captions into image embeddings: a prior, or a baseline that stands in its place."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor
+
+from corgi.names import SamplerName
+
+Embeddings = Float[Tensor, "batch dim"]
+Encodings = Float[Tensor, "batch words encoding_dim"]
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How to sample: the sampler, its steps, guidance scale and candidates per caption."""
+
+    steps: int = 8
+    sampler: SamplerName = "ancestral"
+    guidance: float = 1.0
+    num_candidates: int = 1
+
+
+class Embedder:
+    """A source of image embeddings of captions. A baseline answers `of_text`; a prior, which draws, overrides `sample`."""
+
+    def sample(
+        self, text: Embeddings, seeds: Sequence[int], sampling: Sampling, encodings: Encodings | None = None
+    ) -> Embeddings:
+        """Return one unit-norm image embedding per caption; row i depends on its caption and seeds[i] alone."""
+        return self.of_text(text)
+
+    def of_text(self, text: Embeddings) -> Embeddings:
+        """Return one unit-norm image embedding per caption's embedding, without a draw."""
+        raise NotImplementedError(f"{type(self).__name__} embeds by sample()")
