@@ -1,6 +1,7 @@
 """A weights file of torch-fidelity's Inception with random values of the true shapes, and what its command says of two folders."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -62,7 +63,11 @@ def fidelity(weights: Path, folders: list[Path], pictures: int) -> dict[str, flo
         *("--fid", "--kid", "--kid-subset-size", str(pictures), "--kid-subsets", "3", "--json", "--no-cache"),
         *("--feature-extractor-weights-path", str(weights), "--silent", "--cpu", "--batch-size", "8"),
     ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": str(os.cpu_count()),
+    }  # tests have one thread; this takes minutes
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1400, check=False, env=environment)
     assert done.returncode == 0, done.stderr[-2000:]
     said: dict[str, float] = json.loads(done.stdout[done.stdout.index("{") :])
     return said

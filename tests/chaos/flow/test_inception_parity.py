@@ -17,7 +17,7 @@ from corgi.evaluation.folders import read_folder
 from corgi.evaluation.inception import Inception, bytes_of, load_inception
 from tests.support.inception_weights import fidelity, write_folders, write_weights
 
-pytestmark = pytest.mark.timeout(1200)
+pytestmark = pytest.mark.timeout(1700)
 
 PICTURES, FEW, SIDE = 256, 24, 360
 FAULTS: dict[str, Callable[[Tensor], Tensor]] = {
