@@ -13,7 +13,7 @@ export PATH := $(BIN):$(PATH)
 
 PIP = $(BIN)/python -m pip install --disable-pip-version-check -c requirements.lock $(PIP_ARGS)
 
-.PHONY: demo play docs test-web styles smoke compare compare-quick test test-fast test-smoke test-demo check gpu-check promises calibrate clean venv
+.PHONY: few-captions few-captions-quick few-captions-tables compare-styles compare-styles-quick demo play docs test-web styles smoke compare compare-quick test test-fast test-smoke test-demo check gpu-check promises calibrate clean venv
 
 venv: $(STAMP)
 
@@ -49,6 +49,24 @@ compare: $(STAMP)
 
 compare-quick: $(STAMP)
 	$(BIN)/python pipelines/demo.py --pipeline compare --recipe pipelines/recipes/compare-quick.yaml
+
+# The two experiments that docs/results.md announces, arm by arm: what left a file under docs/results/ is not run again.
+FEW := $(BIN)/python pipelines/demo.py --data iconify --recipe pipelines/recipes/few-captions.yaml --work runs/styles-site --port 8057
+few-captions-tables: $(STAMP)
+	$(FEW) --until pack
+	$(FEW) --only autoencoder
+
+few-captions: few-captions-tables
+	$(BIN)/python -m benchmarks.few_captions
+
+few-captions-quick: few-captions-tables
+	$(BIN)/python -m benchmarks.few_captions --quick
+
+compare-styles: $(STAMP)
+	$(BIN)/python -m benchmarks.compare_styles
+
+compare-styles-quick: $(STAMP)
+	$(BIN)/python -m benchmarks.compare_styles --quick
 
 # Three processes: a test waits for most of its time. A file's tests stay together; those that start Ray are in one process.
 TOGETHER := --dist loadfile --no-loadscope-reorder
