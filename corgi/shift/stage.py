@@ -129,12 +129,13 @@ def shard_refs(context: Context) -> list[IndexedShard]:
     made = []
     for name in names:
         download, embed, curate = (listed[stage][name] for stage in listed)
-        paths = {"embed": embed.path, "curate": curate.path, "download": download.path}
         made.append(
             IndexedShard(
                 context.store.location,
                 name,
-                **paths,
+                embed=embed.path,
+                curate=curate.path,
+                download=download.path,
                 kept=embed.rows.kept,
                 identity=identity_of(embed, curate),
             )

@@ -1,0 +1,219 @@
+"""The drivers of a run of many shards over a simulated object store: `python -m benchmarks.fleet [--shards N]`.
+
+Real: the plan's names and keys, listings, closings, indexes, what readers open, `--status`, and the host table. Simulated: the
+store (benchmarks/fleet_storage.py), whose waits are accounted and not slept. Not run: what a shard's body does, Ray's own
+bookkeeping per shard, and every training; shards are committed as if workers had made them.
+"""
+
+import argparse
+import resource
+import tempfile
+import time
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from benchmarks.figures import Figures
+from benchmarks.fleet_storage import FleetStorage
+from corgi.fetching.lease_table import LeaseRequest, LeaseTable
+from corgi.flow.closing import close
+from corgi.flow.context import Context
+from corgi.flow.dag import Dag
+from corgi.flow.selection import Selection
+from corgi.planning.stage import names_of
+from corgi.settings.recipe import Recipe
+from corgi.tables.manifest import FileEntry, RowCounts, ShardManifest, StageManifest, sealed
+from corgi.tables.run import Run
+from corgi.tables.store import ShardTask, Store
+from pipelines.full import stages
+
+ROWS = 10_000
+TABLES = {
+    "plan": ("plan",),
+    "download": ("images", "captions", "ledger"),
+    "embed": ("image_embeddings", "caption_embeddings"),
+    "features": ("features",),
+    "curate": ("selection",),
+    "pack": ("rows",),
+}
+"""Stages whose shards are those of the plan, in order, and their tables."""
+FETCHERS = (64, 256, 512)
+HOSTS, HOSTS_A_SHARD = 1_000_000, 3_000
+RENEWED = 32
+"""Fetchers whose renewals are measured; the others only hold hosts."""
+MAX_CPU_S, MAX_BYTES = 600.0, 2 * 10**9
+
+
+class Cost(NamedTuple):
+    """What one step asks of the driver."""
+
+    cpu_s: float
+    waited_s: float
+    requests: int
+    num_bytes: int
+
+
+class Fleet:
+    """A run of so many shards under a simulated root."""
+
+    def __init__(self, folder: Path, num_shards: int) -> None:
+        """Write a list of one row, which the plan's key names, and open the root."""
+        self.num_shards = num_shards
+        self.tasks: dict[str, ShardTask] = {}
+        self.storage = FleetStorage(self._manifest)
+        pq.write_table(pa.table({"url": ["http://a.example/1"], "caption": ["one"]}), folder / "list.parquet")
+        tower = {"name": "rn", "model": "RN50", "pretrained": "random"}
+        recipe = Recipe.model_validate(
+            {
+                "name": "fleet",
+                "root": "s3://fleet/runs",
+                "plan": {"input": [str(folder / "list.parquet")]},
+                "embed": {"towers": [tower]},
+            }
+        )
+        store = Store("s3://fleet/runs", storage=self.storage)
+        run = Run(folder / "fleet", store, folder)
+        self.dag = Dag(stages(recipe), recipe, store, run)
+        self.closed: dict[str, StageManifest] = {}
+
+    def cost(self, step: Callable[[], object]) -> Cost:
+        """Return what a step costs; the double's own CPU time is taken off."""
+        self.storage.begin()
+        before = time.process_time()
+        step()
+        spent, asked = time.process_time() - before, self.storage.account
+        return Cost(max(0.0, spent - asked.making_s), self.storage.waited_s, asked.requests, asked.num_bytes)
+
+    def plan_stage(self, name: str) -> list[ShardTask]:
+        """Return the tasks of a stage after asking which are pending: all are."""
+        context = self._context(name)
+        tasks = self._tasks(context)
+        _check(len(context.pending(tasks)), self.num_shards)
+        self.tasks |= {f"{name}/{task.key}/manifest-0.json": task for task in tasks}
+        return tasks
+
+    def close_stage(self, name: str) -> None:
+        """Ask again what is pending, as a second command does, and close the stage."""
+        context = self._context(name)
+        tasks = [task for path, task in self.tasks.items() if path.startswith(f"{name}/")]
+        _check(len(context.pending(tasks)), 0)
+        self.closed[name] = close(context, tasks)
+        self.dag.run.record(name, self.closed[name])
+
+    def open_inputs(self, name: str) -> None:
+        """Read what a later stage reads of this one: its index."""
+        _check(len(self.dag.store.listed(self.closed[name])), self.num_shards)
+
+    def _context(self, name: str) -> Context:
+        stage = next(stage for stage in self.dag.stages if stage.name == name)
+        return self.dag.context(stage, self.closed)
+
+    def _tasks(self, context: Context) -> list[ShardTask]:
+        name = context.stage.name
+        if name == "plan":
+            payload = {"content": "list", "num_shards": self.num_shards}
+            return [context.task(shard, payload) for shard in names_of(self.num_shards)]
+        if name == "curate":
+            whole = {other: context.inputs[other].digest for other in ("download", "embed")}
+            return [context.task(shard.shard, whole, {"embed": [shard]}) for shard in context.listed("embed")]
+        return context.partitioned()
+
+    def _manifest(self, path: str) -> bytes:
+        task = self.tasks[path]
+        return _sealed(task, tuple(TABLES[task.stage])).encode()
+
+
+def _check(found: int, expected: int) -> None:
+    if found != expected:
+        raise ValueError(f"{found} shards where {expected} were expected")
+
+
+@lru_cache(maxsize=8)
+def _files(tables: tuple[str, ...]) -> tuple[FileEntry, ...]:
+    return tuple(
+        FileEntry(
+            table=name, name=f"abcdefabcdef-{name}.parquet", size=31_000_000, sha256="0" * 64, rows=ROWS
+        )
+        for name in tables
+    )
+
+
+def _sealed(task: ShardTask, tables: tuple[str, ...]) -> str:
+    facts = {"planned": ROWS, "kept": ROWS, "bytes": 10**9, "formats": {"JPEG": ROWS}, "urls": ROWS}
+    return sealed(
+        ShardManifest(
+            stage=task.stage,
+            shard=task.shard,
+            key=task.key,
+            version=task.version,
+            code=task.code,
+            settings=task.settings,
+            inputs=task.inputs,
+            files=_files(tables),
+            rows=RowCounts(rows_in=ROWS, kept=ROWS),
+            facts=facts,
+        )
+    )
+
+
+def lease_cpu_s(fetchers: int, hosts: int) -> float:
+    """Return the CPU-seconds that the host table takes per second of a fleet: each fetcher renews what it holds every 3.75 s."""
+    draw = np.random.default_rng(3)
+    table = LeaseTable()
+    held: dict[str, dict[str, int]] = {}
+    for at in range(fetchers):
+        ranks = np.unique(np.minimum(draw.zipf(1.15, 8 * hosts), HOSTS))
+        held[f"fetcher-{at}"] = {f"host-{rank}": 1 for rank in draw.permutation(ranks)[:hosts]}
+    for name, hosts_of in held.items():
+        table.lease(LeaseRequest(name, {}, hosts_of, 16, 0.0), 0.0)
+    before = time.process_time()
+    for name in list(held)[:RENEWED]:
+        table.lease(LeaseRequest(name, held[name], {}, 16, 0.0), 3.75)
+    return (time.process_time() - before) * fetchers / min(RENEWED, fetchers) / 3.75
+
+
+def main() -> int:
+    """Print and keep every figure."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--shards", type=int, default=40_000)
+    num_shards = parser.parse_args().shards
+    figures = Figures("fleet", "pyarrow")
+    with tempfile.TemporaryDirectory() as folder:
+        fleet = Fleet(Path(folder), num_shards)
+        for name in TABLES:
+            made: list[ShardTask] = []
+            planned = fleet.cost(lambda name=name, made=made: made.extend(fleet.plan_stage(name)))
+            fleet.storage.commit(name, [task.key for task in made])
+            closed = fleet.cost(lambda name=name: fleet.close_stage(name))
+            opened = fleet.cost(lambda name=name: fleet.open_inputs(name))
+            cpu_s = planned.cpu_s + closed.cpu_s
+            figures.add(f"fleet_{name}_driver_cpu", cpu_s, "s", f"<={MAX_CPU_S:g}")
+            figures.add(f"fleet_{name}_waits", planned.waited_s + closed.waited_s, "s")
+            figures.add(f"fleet_{name}_requests", planned.requests + closed.requests, "requests")
+            figures.add(f"fleet_{name}_bytes", (planned.num_bytes + closed.num_bytes) / 1e6, "MB")
+            rounds = opened.waited_s / 0.030
+            figures.add(f"fleet_{name}_opened_rounds", rounds, "of 30 ms", f"<={2 * num_shards / 64:g}")
+        again = fleet.cost(
+            lambda: [step.done for step in fleet.dag.plan(_all()) if step.stage.name in TABLES]
+        )
+        figures.add("fleet_plan_of_a_finished_run", again.cpu_s + again.waited_s, "s", "<=3")
+    for fetchers in FETCHERS:
+        load = lease_cpu_s(fetchers, HOSTS_A_SHARD)
+        figures.add(f"fleet_host_table_{fetchers}_fetchers", load, "CPU-s per s", "<=1")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    figures.add("fleet_peak_memory_with_the_double", peak / 1e6, "MB", f"<={MAX_BYTES / 1e6:g}")
+    figures.write()
+    return 0
+
+
+def _all() -> Selection:
+    return Selection(last="pack")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
