@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Float, Int
 
-from corgi.serving.codes import SAMPLED_ROWS, Codec
+from corgi.serving.codes import Codec, sample_step
 from corgi.serving.picture_index import PictureIndex, Where
 
 ROWS, DIM, CENTRES = 1_000_000, 512, 2000
@@ -67,13 +67,14 @@ def is_train(rows: Int[np.ndarray, "n"]) -> np.ndarray:
 def built(rows: int) -> PictureIndex:
     """Return the index, made part by part as a server reads it."""
     firsts = range(0, rows, PART)
-    step = max(1, rows // SAMPLED_ROWS)
+    step = sample_step(rows)
     sample = np.concatenate([part(first, rows)[::step].astype(np.float16) for first in firsts])
-    codec = Codec.fitted(sample.astype(np.float32), rows)
+    codec = Codec.fitted(sample, rows)
     del sample
-    lists = [codec.lists_of(part(first, rows)) for first in firsts]
+    lists = [np.full(min(PART, rows - first), -1, np.int32) for first in firsts]
     sizes = np.array([len(one) for one in lists])
     if len(codec.centres):
+        lists = [codec.lists_of(part(first, rows)) for first in firsts]
         sizes = np.bincount(np.concatenate(lists), minlength=len(codec.centres))
     codes = (codec.encode(part(first, rows)) for first in firsts)
     index = codec.index(sizes, zip(codes, lists, strict=True))

@@ -1,4 +1,7 @@
-"""Send what trainings kept offline to Weights & Biases, in order: `python pipelines/track.py FOLDER` (a run's root, or any part of it)."""
+"""What trainings kept, for a tracker: `python pipelines/track.py FOLDER [--tensorboard OUT]` (a run's root, or any part of it).
+
+Without the flag, what was kept offline is sent to Weights & Biases in order; with it, event files for TensorBoard are written.
+"""
 
 import argparse
 import sys
@@ -9,16 +12,30 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from corgi.flow.output import program, until_closed
 from corgi.settings.errors import CorgiError
 from corgi.tracking.offline import sync_offline
+from corgi.tracking.tensorboard import write_events
 
 
 def main() -> int:
-    """Send every offline folder below the one named; return the exit code."""
+    """Send every offline folder below the one named, or write events; return the exit code."""
     parser = argparse.ArgumentParser(
-        prog=program(), description="Send what trainings kept offline to Weights & Biases, in order."
+        prog=program(),
+        description="Send what trainings kept offline to Weights & Biases, in order, or write it for TensorBoard.",
     )
     parser.add_argument("folder", type=_folder, help="a folder such as runs, or any part of it")
+    parser.add_argument(
+        "--tensorboard",
+        type=Path,
+        metavar="OUT",
+        help="write event files for TensorBoard to OUT; send nothing",
+    )
+    arguments = parser.parse_args()
+    if arguments.tensorboard is not None:
+        print(
+            f"{write_events(arguments.folder, arguments.tensorboard)} trainings written to {arguments.tensorboard}"
+        )
+        return 0
     try:
-        print(f"{sync_offline(parser.parse_args().folder)} offline folders sent")
+        print(f"{sync_offline(arguments.folder)} offline folders sent")
     except CorgiError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return error.exit_code

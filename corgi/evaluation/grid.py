@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -70,7 +71,7 @@ def paint_grid(
 
 def grid_facts(
     rows: Sequence[GridRow], columns: Sequence[str] = COLUMNS, grouped: bool = False, num_seen: int = 0
-) -> dict[str, object]:
+) -> dict[str, Any]:
     """Return what `paint_grid` draws for these arguments as JSON: the texts of each row, and where its pictures are, px."""
     top, told = _header_height(columns, num_seen), list[dict[str, object]]()
     for label, members in groupby(rows, lambda row: row.label):

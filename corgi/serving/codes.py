@@ -39,7 +39,7 @@ class Codec:
         dim = sample.shape[1]
         ranges, centres = np.empty(0, np.float32), np.empty((0, dim), np.float32)
         if total > HALF_ROWS:
-            low, high = sample.min(axis=0), sample.max(axis=0)
+            low, high = (edge.astype(np.float32) for edge in (sample.min(axis=0), sample.max(axis=0)))
             beyond = _BEYOND * (
                 high - low
             )  # vectors outside the sample reach a little further, and would be clipped
@@ -50,7 +50,7 @@ class Codec:
                 dim, lists, niter=10, spherical=True, seed=0, max_points_per_centroid=_SAMPLED_PER_LIST
             )
             kmeans.train(np.ascontiguousarray(sample, np.float32))
-            centres = kmeans.centroids
+            centres = np.asarray(kmeans.centroids, np.float32)
         return cls(dim, ranges, centres)
 
     @property
@@ -140,6 +140,11 @@ class Codec:
         lists = faiss.IndexFlatIP(self.dim)
         lists.add(np.ascontiguousarray(self.centres, np.float32))  # pyright: ignore[reportCallIssue]
         return lists
+
+
+def sample_step(total: int) -> int:
+    """Return the n for which every n-th row is a sample of at most SAMPLED_ROWS rows."""
+    return max(1, -(-total // SAMPLED_ROWS))
 
 
 def num_lists(total: int) -> int:

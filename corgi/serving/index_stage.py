@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save
 from corgi.curation.domains import registered_domains
 from corgi.flow.context import Context
 from corgi.flow.shards import Pool, make_pending
-from corgi.serving.codes import HALF_ROWS, SAMPLED_ROWS, Codec
+from corgi.serving.codes import HALF_ROWS, Codec, sample_step
 from corgi.tables.embedded import EmbeddedShard, embedded_set, vectors_of
 from corgi.tables.manifest import RowCounts, ShardManifest
 from corgi.tables.store import ShardTask, Store
@@ -82,12 +82,12 @@ def fitted(store: Store, shards: Sequence[EmbeddedShard]) -> Codec:
     if total <= HALF_ROWS:
         dim = sum(tower_widths(store.schema(manifests[0], "image_embeddings")).values())
         return Codec(dim, np.empty(0, np.float32), np.empty((0, dim), np.float32))
-    step = max(1, total // SAMPLED_ROWS)
+    step = sample_step(total)
     parts = [
         vectors_of(store.read(manifest, "image_embeddings"), "image")[::step].astype(np.float16)
         for manifest in manifests
     ]
-    return Codec.fitted(np.concatenate(parts).astype(np.float32), total)
+    return Codec.fitted(np.concatenate(parts), total)
 
 
 def rows_of_shard(shard: EmbeddedShard, codec: Codec) -> pa.Table:

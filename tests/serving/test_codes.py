@@ -66,3 +66,10 @@ def test_lists_take_memory_for_exactly_their_rows(vectors, monkeypatch):
     sizes = [index.invlists.list_size(number) for number in range(index.nlist)]  # pyright: ignore[reportAttributeAccessIssue]
     assert sum(sizes) == len(vectors)
     assert sizes == np.bincount(codec.lists_of(vectors), minlength=len(codec.centres)).tolist()
+
+
+@pytest.mark.parametrize("total", [1, 200_000, 200_001, 399_999, 10**9])
+def test_law_a_sample_is_never_larger_than_its_bound(total):
+    step = codes.sample_step(total)
+    assert -(-total // step) <= codes.SAMPLED_ROWS
+    assert step == 1 or -(-total // (step - 1)) > codes.SAMPLED_ROWS
