@@ -3,6 +3,8 @@
 import argparse
 import os
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -10,6 +12,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from corgi.flow.output import program, until_closed
 from corgi.settings.errors import CorgiError, SettingsError
 
+SERVE_PACKAGES = ("fastapi", "starlette", "uvicorn", "grpc_reflection", "mmh3", "watchfiles", "websockets")
+"""Of the extra `serve`, by the names under which they are imported."""
 TOKEN = "CORGI_TOKEN"  # noqa: S105 - the variable's name
 
 
@@ -17,7 +21,7 @@ def main() -> int:
     """Serve until stopped; return the exit code."""
     arguments = _parser().parse_args()
     try:
-        _serve(arguments)
+        _server(arguments)()
     except CorgiError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return error.exit_code
@@ -60,20 +64,35 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--search", action="store_true", help="also search over the run's pictures, at /search"
     )
+    cluster = parser.add_argument_group("on a cluster")
+    cluster.add_argument(
+        "--cluster",
+        action="store_true",
+        help="serve by Ray Serve: on the cluster of RAY_ADDRESS, or on a Ray of this machine",
+    )
+    cluster.add_argument(
+        "--replicas", type=int, default=1, metavar="N", help="copies of the models (default: %(default)s)"
+    )
+    cluster.add_argument(
+        "--cpus", type=float, default=1.0, metavar="N", help="CPUs per replica (default: %(default)s)"
+    )
+    cluster.add_argument(
+        "--gpus", type=float, default=0.0, metavar="N", help="GPUs per replica (default: %(default)s)"
+    )
     return parser
 
 
-def _serve(arguments: argparse.Namespace) -> None:
+def _server(arguments: argparse.Namespace) -> Callable[[], None]:
+    """Return the function that serves as asked.
+
+    Raises:
+        SettingsError: a package of the extra `serve` is not installed.
+
+    """
     try:
-        from corgi.serving.server import Serving, serve
-    except ModuleNotFoundError as error:
-        if error.name not in ("fastapi", "starlette", "uvicorn"):
-            raise
-        raise SettingsError(
-            f"{error.name} is not installed; nothing was started; install the extra: pip install 'corgi[serve]'"
-        ) from error
-    serve(
-        Serving(
+        from corgi.serving.address import Serving
+
+        serving = Serving(
             run=arguments.run,
             host=arguments.host,
             port=arguments.port,
@@ -83,7 +102,20 @@ def _serve(arguments: argparse.Namespace) -> None:
             nearest=arguments.nearest,
             search=arguments.search,
         )
-    )
+        if arguments.cluster:
+            from corgi.serving.on_ray import Scale, serve_on_cluster
+
+            scale = Scale(arguments.replicas, arguments.cpus, arguments.gpus)
+            return partial(serve_on_cluster, serving, scale)
+        from corgi.serving.server import serve
+
+        return partial(serve, serving)
+    except ModuleNotFoundError as error:
+        if error.name not in SERVE_PACKAGES:
+            raise
+        raise SettingsError(
+            f"{error.name} is not installed; nothing was started; install the extra: pip install 'corgi[serve]'"
+        ) from error
 
 
 if __name__ == "__main__":

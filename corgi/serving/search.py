@@ -15,7 +15,7 @@ from safetensors.numpy import load_file
 from corgi.serving.errors import ApiError
 from corgi.serving.history import history
 from corgi.serving.jobs import Painter
-from corgi.serving.picture_index import Found, PictureIndex, Where
+from corgi.serving.picture_index import TRAINED, Found, PictureIndex, Where
 from corgi.serving.search_bodies import (
     Hit,
     KnnHit,
@@ -79,9 +79,10 @@ class Search:
         shard = self.index.shards[int(self.index.shard_of[self._row(uid)])]
         return history(shard, uid, self.run)
 
-    def clusters(self) -> list[ShiftCluster]:
-        """Return the clusters, largest first, with the train pictures nearest to each mean."""
-        return list(_clusters(self))
+    def clusters(self, first: int, number: int) -> list[ShiftCluster]:
+        """Return `number` clusters from the `first` on, largest first, with the train pictures nearest to each mean."""
+        order = np.argsort(-self.counts, kind="stable")[first : first + number].tolist()
+        return [_cluster(self, cluster) for cluster in order]
 
     def knn(self, asked: KnnRequest, picture: Image.Image | None) -> list[KnnHit]:
         """Return what a client of clip-retrieval asks for.
@@ -171,21 +172,12 @@ def _where(asked: SearchRequest) -> Where:
     return Where(asked.split, asked.keep, asked.reason, asked.domain)
 
 
-@lru_cache(1)
-def _clusters(search: Search) -> tuple[ShiftCluster, ...]:
-    order = np.argsort(-search.counts, kind="stable").tolist()
-    return tuple(
-        ShiftCluster(
-            cluster=number,
-            count=int(search.counts[number]),
-            nearest=[
-                one.uid
-                for one in search.index.search(
-                    search.means[number], SHEET_PICTURES, Where(split="train", keep=True)
-                )
-            ],
-        )
-        for number in order
+@lru_cache(1024)
+def _cluster(search: Search, cluster: int) -> ShiftCluster:
+    """Return a cluster with its sheet, which costs a search."""
+    found = search.index.search(search.means[cluster], SHEET_PICTURES, TRAINED)
+    return ShiftCluster(
+        cluster=cluster, count=int(search.counts[cluster]), nearest=[one.uid for one in found]
     )
 
 

@@ -7,6 +7,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from corgi.serving.wire import Prompt
 
 MAX_HITS = 200
+MAX_SHEETS = 48
+"""Clusters of one answer: the sheet of each costs a search."""
 UID = "^[0-9a-f]{32}$"
 Uid = Annotated[str, Field(pattern=UID)]
 
@@ -80,9 +82,10 @@ class ShiftCluster(BaseModel):
 
 
 class ClusterList(BaseModel):
-    """Clusters, largest first."""
+    """Some clusters, largest first, and how many there are."""
 
     clusters: list[ShiftCluster]
+    total: int
 
 
 class KnnRequest(BaseModel):

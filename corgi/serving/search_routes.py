@@ -3,12 +3,13 @@
 import asyncio
 from typing import Annotated, Any
 
-from fastapi import FastAPI, File, Form, UploadFile
+from fastapi import FastAPI, File, Form, Query, UploadFile
 from fastapi import Path as PathParameter
 
 from corgi.serving.search import Search, decoded_base64
 from corgi.serving.search_bodies import (
     MAX_HITS,
+    MAX_SHEETS,
     UID,
     ClusterList,
     KnnHit,
@@ -46,9 +47,12 @@ def add_search(
         return search.history(uid)
 
     @app.get("/corgi/clusters", tags=["search"])
-    def clusters() -> ClusterList:
-        """List the clusters of the shift with the pictures nearest to their means."""
-        return ClusterList(clusters=search.clusters())
+    def clusters(
+        first: Annotated[int, Query(ge=0, le=1_000_000)] = 0,
+        number: Annotated[int, Query(ge=1, le=MAX_SHEETS)] = 12,
+    ) -> ClusterList:
+        """List clusters of the shift, largest first, with the pictures nearest to their means."""
+        return ClusterList(clusters=search.clusters(first, number), total=len(search.counts))
 
     _add_knn(app, search, uploads)
 

@@ -108,6 +108,10 @@ def test_clusters_are_listed_largest_first_with_their_pictures(client, run):
         ]
     ]
     assert clusters[0]["nearest"] == kept_train[:12]
+    second = client.get("/corgi/clusters?first=1&number=1").json()
+    assert (second["clusters"], second["total"]) == (clusters[1:2], 3)
+    assert client.get("/corgi/clusters?first=3").json()["clusters"] == []
+    assert client.get("/corgi/clusters?number=1000").status_code == 400
 
 
 def test_clip_retrievals_clients_are_answered(client, run):

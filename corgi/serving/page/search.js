@@ -104,11 +104,18 @@ async function history(uid) {
 async function begin() {
   try {
     by("run").textContent = (await get("/corgi/about")).run;
-    const { clusters } = await get("/corgi/clusters");
-    by("clusters").replaceChildren(...clusters.map(cluster));
+    by("clusters").replaceChildren();
+    await moreClusters();
   } catch (error) {
     say(error.message, true);
   }
+}
+
+async function moreClusters() {
+  const shown = by("clusters").querySelectorAll(".cluster").length;
+  const { clusters, total } = await get(`/corgi/clusters?first=${shown}`);
+  by("clusters").append(...clusters.map(cluster));
+  by("more").hidden = shown + clusters.length >= total;
 }
 
 function cluster({ cluster: number, count, nearest }) {
@@ -124,6 +131,7 @@ by("ask").addEventListener("submit", (event) => {
 });
 by("file").addEventListener("change", () => { if (by("file").files[0]) findAlike(by("file").files[0]); });
 by("token").addEventListener("change", begin);
+by("more").addEventListener("click", () => moreClusters().catch((error) => say(error.message, true)));
 for (const name of ["dragover", "dragleave", "drop"]) {
   by("drop").addEventListener(name, (event) => {
     event.preventDefault();

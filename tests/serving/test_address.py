@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from corgi.serving.server import Serving, bound, rules_of
+from corgi.serving.address import Serving, bound, rules_of
 from corgi.settings.errors import InputError, SettingsError
 
 
