@@ -73,3 +73,36 @@ def test_links_of_the_repository_become_links_of_the_site():
         rewritten("[a](../run.md) [b](https://a.test/b)", "docs/decisions/0001-keys-from-content.md")
         == "[a](../run.md) [b](https://a.test/b)"
     )
+
+
+SHOWN = re.compile(r"!\[[^\]]*\]\((?:docs/)?images/([^)]+)\)|<img[^>]* src=\"(?:docs/)?images/([^\"]+)\"")
+CREDITS = ("OpenMoji", "CC BY-SA 4.0", "Twemoji", "CC BY 4.0")
+PLOTS = {"comparison-own.png", "comparison-off-centre.png", "noise-levels.png"}
+"""Figures of numbers alone."""
+
+
+def test_every_committed_picture_is_shown_on_a_page_that_credits_whose_it_is():
+    pages = [HOME / "README.md", *(HOME / "docs").glob("*.md")]
+    shown: dict[str, list[str]] = {}
+    for page in pages:
+        text = page.read_text(encoding="utf-8")
+        for found in SHOWN.finditer(text):
+            shown.setdefault(found[1] or found[2], []).append(text)
+    committed = {path.name for path in (HOME / "docs" / "images").iterdir()}
+    assert set(shown) == committed
+    uncredited = [
+        name
+        for name in sorted(committed - PLOTS)
+        for text in shown[name]
+        if not all(words in text for words in CREDITS)
+    ]
+    assert uncredited == []
+
+
+def test_screenshots_are_there_in_every_look():
+    looks = [
+        f"{page}-{look}.jpg"
+        for page in ("playground", "search", "report")
+        for look in ("light", "dark", "phone")
+    ]
+    assert [name for name in looks if not (HOME / "docs" / "images" / name).is_file()] == []

@@ -8,11 +8,14 @@ They are written to docs/images, light, dark and as on a phone, by a real Chromi
 
 import io
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
+from corgi.report import report
+from corgi.tables.run import Run
 from tests.web.conftest import CHROMIUM, served
 from tests.web.test_page import until
 
@@ -31,7 +34,13 @@ def main(run: Path) -> None:
     """Write one picture per page and look."""
     from playwright.sync_api import sync_playwright
 
-    with served(run, "--search") as address, sync_playwright() as playwright:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        served(run, "--search") as address,
+        sync_playwright() as playwright,
+    ):
+        report_page = Path(folder) / "report.html"
+        report_page.write_text(report.render(Run.open(run)))
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         for look, options in LOOKS.items():
             page = browser.new_context(**options).new_page()
@@ -40,7 +49,7 @@ def main(run: Path) -> None:
             shoot(page, f"playground-{look}")
             search(page, address)
             shoot(page, f"search-{look}")
-            page.goto((run / "report.html").absolute().as_uri())
+            page.goto(report_page.as_uri())
             shoot(page, f"report-{look}")
         browser.close()
 
