@@ -30,6 +30,8 @@ from corgi.tables.run import Run
 from corgi.tables.taken_down import TakenDown
 
 _INTERRUPTED = 130
+_OF_A_PART = ("--from", "--until", "--only", "--force", "--retry-failed", "--take-down")
+"""Flags of commands that make a part of a run again."""
 Budget = Callable[[Recipe, list[str], int | None], Iterable[str]]
 """What a plan says of hours and dollars: of a recipe, its unfinished stages, and the rows of its plan where it is done."""
 
@@ -234,7 +236,7 @@ def _run(
         headings=dag.run.facts.get("headings", {}) | {s.name: [s.title, s.intro] for s in dag.stages},
         code=code_digest(),
         commit=git_commit(),
-        commands=dag.run.facts.get("commands", {}) | {command[0]: shlex.join(command[1:])},
+        commands=_commands(dag.run, command),
     )
     if isinstance(asked, TakenDown):
         take_down_rows(dag, asked, shown.say)
@@ -246,6 +248,14 @@ def _run(
     dag.run.note(files=file_memory.told())
     for line in _results(dag.run, ran, time.monotonic() - started):
         shown.line(line)
+
+
+def _commands(run: Run, command: Sequence[str]) -> dict[str, str]:
+    """Return the commands that made a run, with this one among them unless it only makes a part again."""
+    known = run.facts.get("commands", {})
+    program, *words = command
+    is_part = any(word.startswith(_OF_A_PART) for word in words)
+    return known if known and is_part else {**known, program: shlex.join(words)}
 
 
 def _asked(arguments: argparse.Namespace, canonical: Callable[[str], str]) -> TakenDown | tuple[str, ...]:

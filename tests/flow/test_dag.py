@@ -280,3 +280,13 @@ def test_a_stage_that_is_only_read_is_made_where_its_reader_is(finished, monkeyp
     assert [line.split()[:2] for line in finished.said.splitlines()] == [
         [name, "done"] for name in ("numbers", "squares", "halves", "total")
     ]
+
+
+def test_run_json_keeps_the_command_that_made_the_run(toy):
+    assert toy.run("--until", "squares") == 0
+    (first,) = toy.opened().facts["commands"].values()
+    assert first.endswith("recipe.yaml --until squares")
+    assert toy.run("plan.seed=5") == 0
+    assert toy.run("plan.seed=5", "--force", "--only", "total") == 0
+    (made_by,) = toy.opened().facts["commands"].values()
+    assert made_by.endswith("recipe.yaml plan.seed=5")
