@@ -118,7 +118,7 @@ def test_a_unet_that_was_pretrained_is_rebuilt_from_the_components_config() -> N
     shape, config = (3, 4, 4), stable_config(stable_unet())
     settings = DecoderSettings(network="unet", init_from="a folder")
     network = network_of(settings, shape, ShiftTable.ddpm(5), config).eval()
-    sizes = json.loads(json.dumps(asdict(sizes_of(settings, shape, network.config))))
+    sizes = json.loads(json.dumps(asdict(sizes_of(settings, shape, config))))
     made = DecoderModel("unet", sizes, 5, {}).eval()
     made.network.load_state_dict(network.state_dict())
     given = torch.randn(2, 48), torch.tensor([1, 9]), torch.randn(2, 5), torch.tensor([True, False])
