@@ -1,12 +1,18 @@
 """Folders of pictures: named by what they hold, whatever the case of an ending, and the same as ever where nothing is new."""
 
 import hashlib
+import json
 from pathlib import Path
 
 import pytest
 
 from corgi.settings.data import PlanSettings
+from corgi.sources import folders
+from corgi.sources.folders import folder_digest
+from corgi.sources.rows import Columns
 from corgi.sources.sources import batches, sources
+from corgi.storage import file_memory
+from corgi.storage.file_memory import MIN_BYTES
 
 
 def folder_of(path: Path, files: dict[str, bytes]) -> Path:
@@ -72,3 +78,29 @@ def test_what_no_row_can_come_from_is_not_in_the_digest(tmp_path):
 @pytest.mark.parametrize("ending", ["txt", "TXT", "Txt"])
 def test_a_caption_is_found_whatever_the_case_of_its_ending(tmp_path, ending):
     assert captions_of(folder_of(tmp_path / "a", {"A.JPG": b"0", f"A.{ending}": b"words"})) == [["words"]]
+
+
+@pytest.mark.parametrize("how", ["rewritten", "renamed", "another caption"])
+def test_a_folder_is_read_once_over_commands_while_nothing_in_it_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    folder, columns = tmp_path / "images", Columns.of(PlanSettings())
+    folder.mkdir()
+    (folder / "a.jpg").write_bytes(b"a" * MIN_BYTES)
+    (folder / "a.txt").write_text("one")
+    file_memory.forget()
+    digest = folder_digest(str(folder), columns)
+    told = json.dumps(file_memory.told())
+    file_memory.forget()
+    file_memory.take_over(json.loads(told))
+    with monkeypatch.context() as patched:
+        patched.setattr(folders, "sha256_of", lambda path: pytest.fail(f"{path} is read a second time"))
+        assert folder_digest(str(folder), columns) == digest
+    if how == "rewritten":
+        (folder / "a.jpg").write_bytes(b"b" * MIN_BYTES)
+    elif how == "renamed":
+        (folder / "a.jpg").rename(folder / "b.jpg")
+    else:
+        (folder / "a.txt").write_text("two")
+    assert folder_digest(str(folder), columns) != digest
+    file_memory.forget()
