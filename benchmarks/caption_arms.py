@@ -242,7 +242,13 @@ class Base:
     def decoder(self, name: str, seed: int, prepared: str = "", **changes: Any) -> PictureDecoder:
         """Return a trained decoder of the recipe's network; `changes` say what it is conditioned on."""
         settings = DecoderSettings.model_validate(
-            {**self.recipe.decoder.model_dump(), **changes, "seed": seed}
+            {
+                **self.recipe.decoder.model_dump(),
+                "pseudo_text_xi": 0.0,
+                "pseudo_text": "fixed",
+                **changes,
+                "seed": seed,
+            }
         )
         told = {"settings": settings.model_dump(mode="json"), "prepared": prepared}
         weights = load_file(self.trained(name, DecoderObjective, told, seed))
