@@ -1,6 +1,7 @@
 """A decoder that starts from trained weights, in three ways: what learns, what is committed, resumed bit by bit, what is refused."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any, cast
@@ -12,16 +13,20 @@ from torch import Tensor
 
 from corgi.diffusion.shifted import ShiftTable
 from corgi.feeding.noise import Noise
+from corgi.flow.context import Context
+from corgi.flow.executor import in_process
 from corgi.flow.inspect import lineage
 from corgi.settings.decoder import DecoderSettings, FineTuneSettings
 from corgi.settings.errors import InputError, SettingsError
 from corgi.settings.recipe import Recipe
+from corgi.settings.section import digest
 from corgi.settings.training import TrackingSettings, TrainingSettings
-from corgi.tables.manifest import RowCounts
+from corgi.tables.manifest import RowCounts, ShardManifest
 from corgi.tables.run import Run
 from corgi.training.alone import train_alone
 from corgi.training.checkpoint import final_weights
 from corgi.training.decoder import DecoderObjective
+from corgi.training.decoder import run as decoder_stage
 from corgi.training.decoder_network import load_decoder, network_of
 from corgi.training.finetune import check_peft, merged
 from corgi.training.init_from import (
@@ -34,6 +39,7 @@ from corgi.training.init_from import (
     place_of,
     prior_init,
 )
+from corgi.training.stages import Decoder
 from corgi.training.training import Training
 from tests.support.objectives import (
     DECODER,
@@ -44,7 +50,7 @@ from tests.support.objectives import (
     prior_run,
 )
 from tests.support.stable_unet import stable_unet_folder
-from tests.support.tables import DIM, Output, commit_stage
+from tests.support.tables import DIM, Output, close_stage, commit_stage
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.slow
@@ -322,3 +328,46 @@ def test_a_part_of_nothing_is_refused() -> None:
     for asked in ({"network": "unet"}, {"init_from": "x", "network": "mlp"}):
         with pytest.raises(ValueError, match=r"finetune\.weights=lora trains a part"):
             DecoderSettings.model_validate({**cast(dict[str, Any], asked), "finetune": {"weights": "lora"}})
+
+
+def staged(run: Run, **changes: Any) -> ShardManifest:
+    """Run the stage over a run's committed inputs, in this process, and record what it made."""
+    decoder = {**DECODER.model_dump(mode="json", exclude={"training"}), "network": "unet", **changes}
+    steps = {"num_steps": 2, "global_batch": 4, "precision": "fp32", "zero_stage": 0, "ema_decay": 0.5}
+    recipe = Recipe.model_validate(
+        {
+            "name": run.name,
+            "root": str(run.store.root.parent),
+            "tracking": {"mode": "disabled"},
+            "autoencoder": {"kind": "pixels"},
+            "decoder": {**decoder, "training": steps},
+        }
+    )
+    stage = Decoder.of(recipe)
+    inputs, outside = {name: run.stages()[name] for name in stage.inputs}, stage.fingerprint(recipe)
+    context = Context(stage, recipe, run.store, run, inputs, digest([decoder, outside]), outside=outside)
+    with in_process():
+        (task,) = decoder_stage(context)
+    made = run.store.shard(task.stage, task.key)
+    assert made is not None
+    close_stage(run, "decoder", [made], list(inputs))
+    return made
+
+
+def test_the_stage_trains_from_a_folder_and_another_one_from_that_run(tmp_path: Path) -> None:
+    """The second needs neither folder nor U-Net of diffusers by name: the first run's decoder says what it is."""
+    first, folder = pixel_run(tmp_path / "runs"), stable_unet_folder(tmp_path / "unet")
+    made = staged(first, init_from=str(folder), finetune={"weights": "lora", "rank": 2})
+    assert made.facts[INIT_FACT]["folder"] == str(folder)
+    assert made.facts[INIT_FACT]["files"].keys() == {"config.json", "diffusion_pytorch_model.safetensors"}
+    shutil.rmtree(folder)
+    before = load_file(first.store.path(made, "decoder"))
+    assert not [name for name in before if "lora" in name]
+    second = staged(first, init_from="tiny/decoder", finetune={"weights": "projection"})
+    assert second.key != made.key
+    assert second.facts[INIT_FACT] == {"run": "tiny", "manifest": made.path, "digest": made.digest}
+    after = load_file(first.store.path(second, "decoder"))
+    changed = {name.split(".")[0] for name, value in before.items() if not torch.equal(after[name], value)}
+    assert changed == {"condition"}
+    painter = load_decoder(first.store, second, first.shards("autoencoder")[0])
+    assert painter.sample(torch.randn(2, DIM), range(2), steps=2).shape == (2, SIDE, SIDE, 3)
