@@ -81,7 +81,7 @@ def check_script(script: str, words: list[str]) -> None:
     assert (console.SCRIPTS / script).is_file() or script in ("SCRIPT.py", "STAGE.py"), script
     if not words or "..." in words or any("[" in word and "=" not in word for word in words):
         return  # named, or a synopsis
-    if script in ("demo.py", "download.py", "track.py") or "SCRIPT" in script:
+    if script in ("coco.py", "demo.py", "download.py", "track.py") or "SCRIPT" in script:
         return  # they hand words on, or ask whether a folder is there
     arguments = parsed(script, words)
     recipe = getattr(arguments, "recipe", None)
