@@ -28,3 +28,6 @@ PseudoTextName = Literal["fixed", "trained", "retrieved"]
 
 EmbedderName = Literal["prior", "text", "softmax", "neighbours"]
 """What turns a caption into an image embedding; filled by `corgi.inference.embedders.EMBEDDERS`."""
+
+UPSAMPLERS = ("upsampler", "second_upsampler")
+"""Sections and stages of the cascade's steps, in order."""

@@ -23,7 +23,7 @@ from corgi.settings.recipe import Recipe
 from corgi.shift.stages import Shift
 from corgi.sources.embeddings import holds_vectors
 from corgi.sources.identity import canonical_url
-from corgi.training.stages import Decoder, Prior
+from corgi.training.stages import Decoder, Prior, Upsampler
 
 
 def stages(recipe: Recipe) -> list[Stage]:
@@ -39,7 +39,8 @@ def stages(recipe: Recipe) -> list[Stage]:
         Prior.of(recipe),
         Autoencoder.of(recipe),
         Decoder.of(recipe),
-        Evaluate(has_tower=recipe.tower is not None),
+        *(Upsampler(name) for name in recipe.upsamplers),
+        Evaluate(has_tower=recipe.tower is not None, upsamplers=tuple(recipe.upsamplers)),
     ]
 
 

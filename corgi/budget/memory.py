@@ -11,7 +11,15 @@ from corgi.names import TRAINED_SPACES
 from corgi.settings.errors import ClusterError
 from corgi.settings.recipe import Recipe
 from corgi.settings.training import TrainingSettings
-from corgi.training.cost import EMA_BYTES, GPU_BYTES, TrainingCost, cost_of, decoder_cost, heads_cost
+from corgi.training.cost import (
+    EMA_BYTES,
+    GPU_BYTES,
+    TrainingCost,
+    cost_of,
+    decoder_cost,
+    heads_cost,
+    upsampler_cost,
+)
 
 
 class _Trained(NamedTuple):
@@ -45,6 +53,8 @@ def _trainings(recipe: Recipe) -> Iterator[_Trained]:
     if recipe.autoencoder.kind in TRAINED_SPACES:
         yield _Trained("autoencoder", recipe.autoencoder.training, autoencoder_cost(recipe.autoencoder))
     yield _Trained("decoder", recipe.decoder.training, decoder_cost(recipe))
+    for name, step in recipe.upsamplers.items():
+        yield _Trained(name, step.training, upsampler_cost(recipe, name))
 
 
 def _largest_gpu(asked: Demand, cluster: NodeTypes, rates: Rates) -> str | None:
@@ -73,7 +83,8 @@ def needed_bytes(cost: TrainingCost, training: TrainingSettings) -> float:
     if training.offload:  # optimizer, masters and averages are in the node's memory
         split = {1: 4.0, 2: 2 + 2 / count, 3: 4 / count}[training.zero_stage]
         return split * cost.parameters
-    return cost.state_bytes(training.zero_stage, count) + EMA_BYTES / count * cost.parameters
+    averages = EMA_BYTES / count * cost.parameters * cost.averages
+    return cost.state_bytes(training.zero_stage, count) + averages
 
 
 def _remedy(trained: _Trained, cost: TrainingCost, have: float) -> str:

@@ -14,7 +14,7 @@ from corgi.names import TRAINED_SPACES
 from corgi.settings.clip import TOWER_PREFIX, TokenRef, TowerRef
 from corgi.settings.models import AutoencoderSettings
 from corgi.settings.recipe import Recipe
-from corgi.training.cost import cost_of, decoder_cost, num_samples
+from corgi.training.cost import cost_of, decoder_cost, num_samples, upsampler_cost
 from corgi.training.network_cost import latent_shape
 
 _NOTHING = exactly(0.0)
@@ -77,11 +77,16 @@ def _prior(recipe: Recipe) -> dict[str, Work]:
 
 
 def _pictures(recipe: Recipe, kept: Interval) -> dict[str, Work]:
-    """Return the autoencoder with its latents, and the training of the decoder: what is on GPUs and can be counted."""
-    found, training, cost = _latents(recipe.autoencoder, kept), recipe.decoder.training, decoder_cost(recipe)
-    if training.use_gpu and cost is not None:
-        samples = exactly(float(training.num_steps * training.global_batch))
-        found["decoder"] = Work(samples, flops=samples * cost.training_flops)
+    """Return the autoencoder with its latents, and the trainings of decoder and upsamplers: what is on GPUs and can be counted."""
+    trained = {
+        "decoder": (recipe.decoder.training, decoder_cost(recipe)),
+        **{name: (step.training, upsampler_cost(recipe, name)) for name, step in recipe.upsamplers.items()},
+    }
+    found = _latents(recipe.autoencoder, kept)
+    for stage, (training, cost) in trained.items():
+        if training.use_gpu and cost is not None:
+            samples = exactly(float(training.num_steps * training.global_batch))
+            found[stage] = Work(samples, flops=samples * cost.training_flops)
     return found
 
 

@@ -1,5 +1,7 @@
 """The evaluate stage."""
 
+from collections.abc import Sequence
+
 from corgi.flow.context import Context
 from corgi.flow.stage import Stage
 from corgi.settings.recipe import Recipe
@@ -13,11 +15,12 @@ class Evaluate(Stage):
     intro = "What the models do, measured. The notes say on which pictures, and what the figures do not show."
     settings = ("evaluate", "prior", "decoder")
 
-    def __init__(self, has_tower: bool = False) -> None:
-        """Read the tower stage's model too where there is one."""
+    def __init__(self, has_tower: bool = False, upsamplers: Sequence[str] = ()) -> None:
+        """Read the tower stage's model too where there is one, and the steps of a cascade by their names."""
         super().__init__()
         tower = ("tower",) if has_tower else ()
-        self.inputs = ("download", *tower, "embed", "curate", "shift", "prior", "autoencoder", "decoder")
+        models = ("shift", "prior", "autoencoder", "decoder", *upsamplers)
+        self.inputs = ("download", *tower, "embed", "curate", *models)
 
     def run(self, context: Context) -> list[ShardTask]:
         """Commit metrics.json and grid.png of this run."""

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -34,6 +34,21 @@ class Rows(Protocol):
         A column of lists of different lengths is an object array [rows] or [rows, slots] of arrays [length, width].
         """
         ...
+
+
+@runtime_checkable
+class Decoding(Protocol):
+    """Rows that are held as they are stored, and decoded when a batch is made of them."""
+
+    def decoded(self, columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Return columns of some rows as a batch has them."""
+        ...
+
+
+def tensors(rows: Rows, columns: dict[str, np.ndarray]) -> dict[str, Tensor]:
+    """Return columns of some of the rows as a batch has them: decoded, lists padded."""
+    ready = rows.decoded(columns) if isinstance(rows, Decoding) else columns
+    return {name: torch.from_numpy(dense(values)) for name, values in ready.items()}
 
 
 @dataclass(frozen=True)
@@ -131,9 +146,7 @@ class Feed:
         positions = self.order.share(step, self.global_batch, self.rank, self.world_size)
         units, rows = self.order.rows_at(positions)
         self._look_ahead(self.order.units_ahead(positions))
-        columns = {
-            name: torch.from_numpy(dense(values)) for name, values in self._gathered(units, rows).items()
-        }
+        columns = tensors(self.rows, self._gathered(units, rows))
         if self.pin:
             columns = {name: values.pin_memory() for name, values in columns.items()}
         return Batch(step, torch.from_numpy(positions), columns)

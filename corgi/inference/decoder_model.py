@@ -1,4 +1,4 @@
-"""The decoder's network as a diffusers component; nothing here knows where weights came from."""
+"""The network of a decoder or an upsampler as a diffusers component; nothing here knows where weights came from."""
 
 from typing import Any
 
@@ -20,18 +20,15 @@ class DecoderModel(ModelMixin, ConfigMixin):
     ) -> None:
         """Build an empty network; arguments are JSON."""
         super().__init__()
-        tuples = {name: tuple(sizes[name]) for name in ("latent_shape", "words")}
-        shape = {**sizes, **tuples, "unet": _unet(sizes["unet"])}
+        shape = {**_tupled(sizes), "unet": UNetSizes(**_tupled(sizes["unet"]))}
         names: Any = NETWORKS
         self.network = names[network_name](NetworkSizes(**shape), ShiftTable.ddpm(embedding_dim))
 
-    def forward(self, z_t: Tensor, t: Tensor, embedding: Tensor, drop_mask: Tensor) -> Tensor:
-        """Answer what the network predicts; t counts 1..T."""
-        return self.network(z_t, t, embedding, drop_mask)
+    def forward(self, z_t: Tensor, t: Tensor, embedding: Tensor, drop_mask: Tensor, **seen: Tensor) -> Tensor:
+        """Answer what the network predicts; t counts 1..T, `seen` is what else an upsampler is given."""
+        return self.network(z_t, t, embedding, drop_mask, **seen)
 
 
-def _unet(sizes: dict[str, Any]) -> UNetSizes:
-    made: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in sizes.items()
-    }
-    return UNetSizes(**made)
+def _tupled(sizes: dict[str, Any]) -> dict[str, Any]:
+    """Return sizes as they were before they were JSON, which has lists alone."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in sizes.items()}

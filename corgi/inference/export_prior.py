@@ -36,7 +36,7 @@ class _Shaped:
         return item[0]
 
 
-Bool = Float = Int = Shaped = UInt8 = _Shaped
+Bool = Float = Int = Num = Shaped = UInt8 = UInt32 = UInt64 = _Shaped
 '''
 
 

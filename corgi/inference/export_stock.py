@@ -79,6 +79,10 @@ def _checked(generator: Generator) -> tuple[KandinskyUNet, Any]:
         raise InputError(
             "the latent space is no VQModel of diffusers that decodes without quantising; nothing was written; train on one (autoencoder.kind=pretrained, autoencoder.pretrained.quantise=false), or take --whole"
         )
+    if generator.upsamplers or generator.decoder.weak is not None:
+        raise InputError(
+            "KandinskyV22Pipeline knows no cascade and no autoguidance; nothing was written; take --whole"
+        )
     if generator.decoder.prediction not in PREDICTIONS or generator.decoder.guidance_interval != (0, 1):
         raise InputError(
             "KandinskyV22Pipeline knows no flow prediction and no guidance interval; nothing was written; take --whole"

@@ -1,8 +1,8 @@
-"""A run's prior, decoder and autoencoder as one diffusers folder that paints without corgi."""
+"""A run's prior, decoder, autoencoder and cascade as one diffusers folder that paints without corgi."""
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +12,17 @@ from corgi.inference.decoder_model import DecoderModel
 from corgi.inference.export_prior import MODEL, bundle, diffusers_version, model_of, new_folder
 from corgi.inference.generate import Generator
 from corgi.inference.loading import assemble
-from corgi.inference.run_models import models_digest, shards_of
+from corgi.inference.run_models import cascade_of, models_digest, shards_of
+from corgi.models.picture_decoder import PictureDecoder
 from corgi.models.pretrained_unet import PretrainedUNet
 from corgi.models.text_prior import TextPrior
 from corgi.settings.clip import EmbedSettings
+from corgi.settings.decoder import DenoiserSettings, UpsamplerSettings
 from corgi.settings.errors import InputError
 from corgi.settings.models import AutoencoderSettings, PriorSettings
 from corgi.tables.manifest import ShardManifest
 from corgi.tables.run import Run
-from corgi.training.decoder_network import schedule_name, sizes_of
+from corgi.training.decoder_network import WEAK, schedule_name, sizes_of
 
 PIPELINE, DECODER, AUTOENCODER = "corgi_pipeline", "corgi_decoder", "corgi_autoencoder"
 """Names of the modules shipped in the folder, beside that of the prior."""
@@ -58,20 +60,26 @@ def export_whole(run_folder: str | Path, out: str | Path) -> Path:
     folder = new_folder(out)
     facts = _facts(run, shards, generator)
     model_of(generator.prior, facts).save_pretrained(folder / "prior", safe_serialization=True)
-    _decoder(generator, facts).save_pretrained(folder / "decoder", safe_serialization=True)
+    cascade = {
+        made.stage: UpsamplerSettings.recorded(made.settings[made.stage]) for made in cascade_of(shards)
+    }
+    denoisers = _denoisers(generator, cascade, facts)
+    for name, made in denoisers.items():
+        made.save_pretrained(folder / name, safe_serialization=True)
     _autoencoder(run, shards["autoencoder"][0], generator).save_pretrained(
         folder / "autoencoder", safe_serialization=True
     )
-    for name, (module, source) in SHIPPED.items():
+    shipped = {**SHIPPED, **dict.fromkeys(denoisers, SHIPPED["decoder"])}
+    for name, (module, source) in shipped.items():
         (folder / name / f"{module}.py").write_text(bundle(source))
     prior = PriorSettings.recorded(shards["prior"][0].settings["prior"])
     index = {
         "_class_name": [PIPELINE, "TextToImagePipeline"],
         "_diffusers_version": diffusers_version(),
         "prior": [MODEL, "PriorModel"],
-        "decoder": [DECODER, "DecoderModel"],
+        **{name: [DECODER, "DecoderModel"] for name in denoisers},
         "autoencoder": [AUTOENCODER, "AutoencoderModel"],
-        "manner": _manner(generator, prior),
+        "manner": _manner(generator, prior, cascade),
     }
     (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
     (folder / "README.md").write_text(_card(generator, facts, run))
@@ -95,26 +103,50 @@ def _facts(run: Run, shards: Mapping[str, list[ShardManifest]], generator: Gener
     }
 
 
-def _manner(generator: Generator, prior: PriorSettings) -> dict[str, Any]:
-    """Return how the pipeline paints: what the run's generator does, and both schedules."""
+def _manner(
+    generator: Generator, prior: PriorSettings, cascade: Mapping[str, UpsamplerSettings]
+) -> dict[str, Any]:
+    """Return how the pipeline paints: what the run's generator does, and the schedules."""
     told = {name: value for name, value in generator.manner.items() if name != "best_of"}
-    settings = generator.decoder_settings
+    settings, steps = generator.decoder_settings, zip(generator.upsamplers, cascade.values(), strict=True)
+    if cascade:
+        told["upsamplers"] = [
+            {**step.manner, **_of_network(asked), "low_side": step.low_side} for step, asked in steps
+        ]
     return {
         **told,
-        "prediction": settings.prediction,
+        **_of_network(settings),
         "prior_schedule": [prior.schedule, prior.num_timesteps],
+    }
+
+
+def _of_network(settings: DenoiserSettings) -> dict[str, Any]:
+    return {
+        "prediction": settings.prediction,
         "schedule": [schedule_name(settings), settings.num_timesteps],
     }
 
 
-def _decoder(generator: Generator, facts: Mapping[str, Any]) -> DecoderModel:
-    network: Any = generator.decoder.network
-    shape = generator.decoder.autoencoder.latent_shape
+def _denoisers(
+    generator: Generator, cascade: Mapping[str, UpsamplerSettings], facts: Mapping[str, Any]
+) -> dict[str, DecoderModel]:
+    """Return the decoder's network, the weak one that guides it and those of the cascade, by the names of their folders."""
+    painter, settings = generator.decoder, generator.decoder_settings
+    made = {"decoder": _denoiser(painter, settings, facts)}
+    if painter.weak is not None:
+        made[WEAK] = _denoiser(replace(painter, network=painter.weak), settings, facts)
+    for step, (name, asked) in zip(generator.upsamplers, cascade.items(), strict=True):
+        made[name] = _denoiser(step.painter, asked, facts)
+    return made
+
+
+def _denoiser(painter: PictureDecoder, settings: DenoiserSettings, facts: Mapping[str, Any]) -> DecoderModel:
+    network: Any = painter.network
     pretrained = network.config if isinstance(network, PretrainedUNet) else None
-    sizes = json.loads(json.dumps(asdict(sizes_of(generator.decoder_settings, shape, pretrained))))
+    sizes = sizes_of(settings, painter.autoencoder.latent_shape, pretrained)
     state = network.state_dict()
     dim = state["embedding_table.mean"].shape[1]
-    made = DecoderModel(generator.decoder_settings.network, sizes, dim, dict(facts))
+    made = DecoderModel(settings.network, json.loads(json.dumps(asdict(sizes))), dim, dict(facts))
     made.network.load_state_dict(state)
     return made.eval()
 
@@ -131,7 +163,7 @@ def _autoencoder(run: Run, model: ShardManifest, generator: Generator) -> Autoen
 
 def _card(generator: Generator, facts: Mapping[str, Any], run: Run) -> str:
     """Return the folder's README: how to paint, what it was made from, what it cannot do."""
-    side = generator.decoder.autoencoder.image_size
+    side = generator.side
     measured = run.published("metrics.json")
     metrics = "not evaluated" if measured is None else run.storage.read("metrics.json").decode()
     return f"""# Text to image by shifted diffusion

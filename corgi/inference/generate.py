@@ -29,6 +29,7 @@ from corgi.inference.words import Words
 from corgi.models.embedder import Embedder, Sampling
 from corgi.models.picture_decoder import DECODER_SEED_OFFSET, PictureDecoder, Watch, to_bytes
 from corgi.models.text_prior import TextPrior
+from corgi.models.upsampler import Upsampler, Watching, upsampled
 from corgi.names import EmbedderName
 from corgi.settings.decoder import DecoderSettings
 from corgi.settings.errors import InputError, SettingsError
@@ -62,8 +63,10 @@ class Generator:
     """Encoder of the words the prior reads; None for a prior without words."""
     decoder_words: Words | None = None
     """Encoder of the words the decoder reads; None for a decoder without words."""
+    upsamplers: tuple[Upsampler, ...] = ()
+    """The steps of the cascade, in order; empty for a run without."""
     models: str = ""
-    """Digest of the prior, decoder and autoencoder: what they learned, and from what."""
+    """Digest of prior, decoder, autoencoder and cascade: what they learned, and from what."""
     origin: Origin = field(default_factory=Origin)
     best_of: int = 1
     """Pictures painted for each one returned; the closest to the caption is kept."""
@@ -97,20 +100,27 @@ class Generator:
         )
 
     @property
+    def side(self) -> int:
+        """Return the side of what it paints, px."""
+        last = self.upsamplers[-1].painter if self.upsamplers else self.decoder
+        return last.autoencoder.image_size
+
+    @property
     def manner(self) -> dict[str, object]:
         """Return how this generator paints: steps, samplers, guidance and candidates, as JSON."""
         prior = self.prior_sampling
         baseline = {} if self.embedder == "prior" else {"embedder": self.embedder}
+        cascade = {"upsamplers": [step.manner for step in self.upsamplers]} if self.upsamplers else {}
         return {
             **baseline,
+            **cascade,
             "prior_steps": prior.steps,
             "prior_sampler": prior.sampler,
             "prior_guidance": prior.guidance,
             "prior_candidates": prior.num_candidates,
             "steps": self.decoder_settings.sample_steps,
-            "sampler": self.decoder.sampler,
             "guidance": self.decoder_settings.guidance,
-            "guidance_interval": list(self.decoder.guidance_interval),
+            **self.decoder.manner,
             "best_of": self.best_of,
         }
 
@@ -158,7 +168,7 @@ class Generator:
 
     @torch.no_grad()
     def steps(self, caption: str, seed: int = 0) -> list[Image.Image]:
-        """Return what the decoder expects the picture to be after each of its steps; the last one is the picture.
+        """Return what decoder and cascade expect the picture to be after each of their steps, at one side; the last one is the picture.
 
         Raises:
             InputError: the caption cannot be painted, or the seed is outside 0..2^63-1.
@@ -166,9 +176,15 @@ class Generator:
         """
         check_prompts([caption], 1, seed)
         seen: list[Tensor] = []
-        self._pixels(self.embeddings([caption], [seed]), [seed], [caption], seen.append)
-        decoded = [to_bytes(self.decoder.autoencoder.decode(latent))[0] for latent in seen]
-        pictures = [Image.fromarray(np.asarray(pixels.cpu())) for pixels in decoded]
+
+        def watching(painter: PictureDecoder) -> Watch:
+            return lambda latents: seen.append(to_bytes(painter.autoencoder.decode(latents))[0].cpu())
+
+        self._pixels(self.embeddings([caption], [seed]), [seed], [caption], watching)
+        size = (self.side, self.side)
+        pictures = [
+            Image.fromarray(np.asarray(pixels)).resize(size, Image.Resampling.BICUBIC) for pixels in seen
+        ]
         for picture in pictures:
             picture.info |= {**self._told, PROMPT: caption, SEED: str(seed)}
         return pictures
@@ -273,14 +289,18 @@ class Generator:
         embedding: Tensor,
         seeds: Sequence[int],
         captions: Sequence[str] | None,
-        watch: Watch | None = None,
+        watching: Watching | None = None,
     ) -> Tensor:
         settings, shifted = self.decoder_settings, [seed + DECODER_SEED_OFFSET for seed in seeds]
         words = None
         if self.decoder_words is not None and captions is not None:
             distinct = {caption: row for row, caption in enumerate(dict.fromkeys(captions))}
             words = self.decoder_words.encode(list(distinct))[[distinct[caption] for caption in captions]]
-        return self.decoder.sample(embedding, shifted, settings.sample_steps, settings.guidance, watch, words)
+        watch = None if watching is None else watching(self.decoder)
+        pixels = self.decoder.sample(
+            embedding, shifted, settings.sample_steps, settings.guidance, watch, words
+        )
+        return upsampled(self.upsamplers, pixels, embedding, shifted, watching)
 
     def _read(self, captions: Sequence[str]) -> tuple[dict[str, int], Tensor, Tensor | None]:
         """Return the distinct captions with their rows, their text embeddings and their word encodings."""

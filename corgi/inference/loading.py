@@ -11,7 +11,7 @@ from corgi.clip.towers import Tower, load_tower
 from corgi.clip.vectors import NORMALISATION
 from corgi.inference.embedders import with_embedder
 from corgi.inference.generate import Generator, Origin
-from corgi.inference.run_models import Shards, models_digest, shards_of
+from corgi.inference.run_models import Shards, cascade_of, models_digest, shards_of
 from corgi.inference.words import Words
 from corgi.models.embedder import Sampling
 from corgi.models.language_free import RawText
@@ -25,6 +25,7 @@ from corgi.tables.run import Run
 from corgi.tables.store import Store
 from corgi.training.decoder_network import load_decoder
 from corgi.training.prior import load_prior
+from corgi.training.upsampler import load_upsampler
 from corgi.training.words import Reader, words_of
 
 
@@ -74,6 +75,7 @@ def assemble(store: Store, shards: Shards, run: str = "") -> Generator:
         ),
         decoder=load_decoder(store, decoder, autoencoder),
         decoder_settings=decoder_settings,
+        upsamplers=tuple(load_upsampler(store, made) for made in cascade_of(shards)),
         models=models_digest(shards),
         origin=Origin(run, _data_of(store, shards["shift"][0])),
     )

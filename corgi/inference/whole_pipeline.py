@@ -17,7 +17,9 @@ from corgi.diffusion.schedule import Schedule
 from corgi.diffusion.shifted import ShiftedDiffusion, ShiftTable
 from corgi.models.embedder import Sampling
 from corgi.models.picture_decoder import DECODER_SEED_OFFSET, PictureDecoder
+from corgi.models.spatial_autoencoder import pixel_space
 from corgi.models.text_prior import TextPrior
+from corgi.models.upsampler import Upsampler, upsampled
 
 
 @dataclass
@@ -30,24 +32,29 @@ class Painted(BaseOutput):
 
 
 class TextToImagePipeline(DiffusionPipeline):
-    """Caption's embedding -> image embedding -> picture, by seeds: one seed and one text give one picture.
+    """Caption's embedding -> image embedding -> picture -> larger pictures, by seeds: one seed and one text give one picture.
 
     `text_embeds` are the unit-norm text embeddings of the towers named in `decoder.config.facts`, side by side and divided by
     the square root of their number.
     """
 
-    model_cpu_offload_seq = "prior->decoder->autoencoder"
+    model_cpu_offload_seq = "prior->decoder->weak->autoencoder->upsampler->second_upsampler"
+    _optional_components = ["weak", "upsampler", "second_upsampler"]  # noqa: RUF012 - diffusers reads a list
 
     def __init__(
         self,
         prior: ModelMixin,
         decoder: ModelMixin,
         autoencoder: ModelMixin,
+        weak: ModelMixin | None = None,
+        upsampler: ModelMixin | None = None,
+        second_upsampler: ModelMixin | None = None,
         manner: dict[str, Any] | None = None,
     ) -> None:
-        """Register the models; `manner` holds steps, samplers, guidance and schedules."""
+        """Register the models, the weak network of autoguidance and those of a cascade where there are any; `manner` holds steps, samplers, guidance and schedules."""
         super().__init__()
-        self.register_modules(prior=prior, decoder=decoder, autoencoder=autoencoder)
+        beside = {"weak": weak, "upsampler": upsampler, "second_upsampler": second_upsampler}
+        self.register_modules(prior=prior, decoder=decoder, autoencoder=autoencoder, **beside)
         self.register_to_config(manner=manner)
 
     @torch.no_grad()
@@ -70,12 +77,14 @@ class TextToImagePipeline(DiffusionPipeline):
             manner["prior_candidates"],
         )
         embeds = self._text_prior(manner).sample(text_embeds, chosen, sampling, encodings)
+        shifted = [seed + DECODER_SEED_OFFSET for seed in chosen]
         pixels = self._painter(manner).sample(
             embeds,
-            [seed + DECODER_SEED_OFFSET for seed in chosen],
+            shifted,
             manner["steps"] if num_inference_steps is None else num_inference_steps,
             manner["guidance"] if guidance_scale is None else guidance_scale,
         )
+        pixels = upsampled(self._upsamplers(manner), pixels, embeds, shifted)
         images = [Image.fromarray(np.asarray(one)) for one in pixels.cpu()]
         return Painted(images=images, image_embeds=embeds) if return_dict else (images, embeds)
 
@@ -90,7 +99,34 @@ class TextToImagePipeline(DiffusionPipeline):
         inner = autoencoder.autoencoder
         table = ShiftTable.ddpm(inner.latent_dim)
         process = ShiftedDiffusion(table, Schedule.named(*manner["schedule"])).to(decoder.device)
-        interval = tuple(manner["guidance_interval"])
+        weak: Any = self.weak
         return PictureDecoder(
-            decoder.network, process, inner, manner["prediction"], manner["sampler"], interval
+            decoder.network,
+            process,
+            inner,
+            manner["prediction"],
+            manner["sampler"],
+            tuple(manner["guidance_interval"]),
+            weak=None if weak is None else weak.network,
         )
+
+    def _upsamplers(self, manner: dict[str, Any]) -> list[Upsampler]:
+        models: list[Any] = [self.upsampler, self.second_upsampler]
+        return [
+            _upsampler(model, told) for model, told in zip(models, manner.get("upsamplers", []), strict=False)
+        ]
+
+
+def _upsampler(model: Any, told: dict[str, Any]) -> Upsampler:
+    """Return a step of the cascade that paints as it is told to."""
+    space = pixel_space(told["side"]).to(model.device)
+    process = ShiftedDiffusion(ShiftTable.ddpm(space.latent_dim), Schedule.named(*told["schedule"]))
+    painter = PictureDecoder(
+        model.network,
+        process.to(model.device),
+        space,
+        told["prediction"],
+        told["sampler"],
+        tuple(told["guidance_interval"]),
+    )
+    return Upsampler(painter, told["low_side"], told["low_noise"] ** 2, told["steps"], told["guidance"])

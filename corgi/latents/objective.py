@@ -23,7 +23,7 @@ from corgi.models.adversary import (
 from corgi.models.codebook import LearnedCodebook
 from corgi.models.conv_codec import ConvCodec, ConvConfig
 from corgi.models.perceptual import Features, feature_distance
-from corgi.models.picture_decoder import to_bytes
+from corgi.models.picture_decoder import to_bytes, unit_range
 from corgi.settings.clip import TowerRef
 from corgi.settings.errors import InputError
 from corgi.settings.models import AutoencoderSettings, QuantiserSettings
@@ -230,11 +230,6 @@ def conv_config(settings: AutoencoderSettings) -> ConvConfig:
     levels = settings.quantiser.levels if settings.kind == "vq" and not is_learned else ()
     num_codes = settings.quantiser.num_codes if is_learned else 0
     return ConvConfig(conv.widths, conv.blocks, conv.channels, levels, num_codes)
-
-
-def unit_range(pictures: UInt8[Tensor, "batch 3 side side"]) -> Float[Tensor, "batch 3 side side"]:
-    """Return bytes as 0..1."""
-    return pictures.float().div(255)
 
 
 def psnr(

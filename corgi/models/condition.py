@@ -17,14 +17,23 @@ class ImageCondition(nn.Module):
     """
 
     def __init__(
-        self, embedding_dim: int, width: int, tokens: tuple[int, int] = (0, 0), knows_level: bool = False
+        self,
+        embedding_dim: int,
+        width: int,
+        tokens: tuple[int, int] = (0, 0),
+        knows_level: bool = False,
+        knows_low: bool = False,
     ) -> None:
-        """Build the maps; `tokens` is (number, width), `knows_level` adds the level of noise on the embedding to the vector."""
+        """Build the maps; `tokens` is (number, width).
+
+        `knows_level` adds the level of noise on the embedding to the vector, `knows_low` that on a smaller picture.
+        """
         super().__init__()
         self.width, self.num_tokens = width, tokens[0]
         self.vector = nn.Linear(embedding_dim, width)
         self.null_vector = nn.Parameter(torch.zeros(width))
         self.level = nn.Linear(width, width) if knows_level else None
+        self.low_level = nn.Linear(width, width) if knows_low else None
         if self.num_tokens:
             self.tokens = nn.Linear(embedding_dim, tokens[0] * tokens[1])
             self.null_tokens = nn.Parameter(torch.zeros(tokens))
@@ -34,13 +43,16 @@ class ImageCondition(nn.Module):
         standardised: Float[Tensor, "batch embedding_dim"],
         drop_mask: Bool[Tensor, "batch"],
         level: Float[Tensor, "batch"] | None = None,
+        low_level: Float[Tensor, "batch"] | None = None,
     ) -> tuple[Float[Tensor, "batch width"], Float[Tensor, "batch tokens token_width"] | None]:
-        """Return the vector and the tokens; without `level` the embedding is taken to be free of noise."""
+        """Return the vector and the tokens; without levels the embedding, and the smaller picture, are taken to be free of noise."""
         image = standardised.to(self.vector.weight.dtype)
         vector = self.vector(image)
         if self.level is not None:
             vector = vector + self.level(level_embedding(level, vector))
         vector = torch.where(drop_mask[:, None], self.null_vector.to(vector.dtype), vector)
+        if self.low_level is not None:
+            vector = vector + self.low_level(level_embedding(low_level, vector))
         if not self.num_tokens:
             return vector, None
         tokens = self.tokens(image).unflatten(1, tuple(self.null_tokens.shape))

@@ -68,8 +68,12 @@ class DiT(SpatialDenoiser):
         embedding_table: ShiftTable,
         knows_level: bool = False,
         neighbours: int = 0,
+        low_channels: int = 0,
     ) -> None:
-        """Build the network, which reads the latents of `neighbours` train pictures; ValueError when patches do not tile the latent or the heads do not divide the width."""
+        """Build the network; ValueError when patches do not tile the latent or the heads do not divide the width.
+
+        It reads the latents of `neighbours` train pictures, and `low_channels` planes of a smaller picture.
+        """
         if len(latent_shape) != 3 or latent_shape[1] != latent_shape[2] or latent_shape[1] % sizes.patch:
             raise ValueError(f"patches of {sizes.patch} do not tile a latent of shape {latent_shape}")
         if sizes.width % sizes.heads or sizes.width % 4:
@@ -77,9 +81,11 @@ class DiT(SpatialDenoiser):
         width, patch = sizes.width, sizes.patch
         super().__init__(latent_shape, embedding_table)
         self.patch = patch
-        self.input = nn.Linear((1 + neighbours) * latent_shape[0] * patch**2, width)
+        self.input = nn.Linear(((1 + neighbours) * latent_shape[0] + low_channels) * patch**2, width)
         self.time = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
-        self.condition = ImageCondition(embedding_table.dim, width, knows_level=knows_level)
+        self.condition = ImageCondition(
+            embedding_table.dim, width, knows_level=knows_level, knows_low=low_channels > 0
+        )
         self.blocks = nn.ModuleList(ConditionedBlock(width, sizes.heads) for _ in range(sizes.depth))
         self.norm = nn.LayerNorm(width)
         self.output = nn.Linear(width, latent_shape[0] * patch**2)

@@ -37,10 +37,14 @@ class NetworkSizes:
     """config.json of a U-Net of Stable Diffusion's class in place of these sizes; None: none."""
     words: tuple[int, int] = (0, 0)
     """Number and width of a caption's word encodings that a U-Net reads."""
+    low_channels: int = 0
+    """Planes of a smaller picture that it reads beside the latent."""
 
 
 def mlp(sizes: NetworkSizes, table: ShiftTable) -> LatentDenoiser:
-    """Build the residual MLP."""
+    """Build the residual MLP; ValueError for a smaller picture, which it does not read."""
+    if sizes.low_channels:
+        raise ValueError("the residual MLP reads no smaller picture")
     config = DenoiserConfig(
         math.prod(sizes.latent_shape),
         table.dim,
@@ -55,23 +59,27 @@ def mlp(sizes: NetworkSizes, table: ShiftTable) -> LatentDenoiser:
 def unet(sizes: NetworkSizes, table: ShiftTable) -> UNet | PretrainedUNet | KandinskyUNet:
     """Build the U-Net; ValueError for a latent that it cannot divide, or for what one of another kind does not read."""
     if sizes.pretrained is not None:
-        if sizes.neighbours:
-            raise ValueError("a pretrained U-Net reads no neighbours")
+        if sizes.neighbours or sizes.low_channels:
+            raise ValueError("a pretrained U-Net reads neither neighbours nor a smaller picture")
         tokens = sizes.unet.tokens
         return PretrainedUNet(
             sizes.latent_shape, sizes.pretrained, table, tokens, sizes.knows_level, sizes.words
         )
     if sizes.unet.kandinsky:
-        if sizes.knows_level or sizes.neighbours or sizes.words[0]:
-            raise ValueError("with unet.kandinsky it reads no level of noise, neighbours or words")
+        if sizes.knows_level or sizes.neighbours or sizes.words[0] or sizes.low_channels:
+            raise ValueError(
+                "with unet.kandinsky it reads no level of noise, neighbours, words or smaller picture"
+            )
         return KandinskyUNet(sizes.latent_shape, sizes.unet, table)
-    return UNet(sizes.latent_shape, sizes.unet, table, sizes.knows_level, sizes.neighbours, sizes.words)
+    seen = sizes.neighbours, sizes.words, sizes.low_channels
+    return UNet(sizes.latent_shape, sizes.unet, table, sizes.knows_level, *seen)
 
 
 def dit(sizes: NetworkSizes, table: ShiftTable) -> DiT:
     """Build the transformer; ValueError for a latent that its patches do not tile."""
     shape = DiTSizes(sizes.width, sizes.depth, sizes.heads, sizes.patch)
-    return DiT(sizes.latent_shape, shape, table, sizes.knows_level, sizes.neighbours)
+    seen = sizes.neighbours, sizes.low_channels
+    return DiT(sizes.latent_shape, shape, table, sizes.knows_level, *seen)
 
 
 NETWORKS: Mapping[NetworkName, Callable[[NetworkSizes, ShiftTable], nn.Module]] = {

@@ -1,6 +1,6 @@
 """A decoder ready to paint: denoiser, process and autoencoder; image embedding in, picture out."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -59,11 +59,19 @@ class PictureDecoder:
     """Shares of T between which guidance is used."""
     neighbours: Neighbours | None = None
     """Train pictures whose latents the network reads; None: none."""
+    weak: Denoiser | None = None
+    """A weaker network that guidance leads away from (autoguidance, Karras et al. 2024); None: from the null embedding."""
 
     @property
     def device(self) -> torch.device:
         """Return where it paints."""
         return self.process.table.mean.device
+
+    @property
+    def manner(self) -> dict[str, object]:
+        """Return its sampler and what guides it, as JSON."""
+        weak = {} if self.weak is None else {"autoguidance": True}
+        return {"sampler": self.sampler, "guidance_interval": list(self.guidance_interval), **weak}
 
     @torch.no_grad()
     def sample(
@@ -74,14 +82,17 @@ class PictureDecoder:
         guidance: float = 1.5,
         watch: Watch | None = None,
         words: Float[Tensor, "batch words encoding_dim"] | None = None,
+        given: Mapping[str, Tensor] | None = None,
     ) -> UInt8[Tensor, "batch side side 3"]:
         """Paint one picture per embedding, on the decoder's device; row i depends on its embedding, its words and seeds[i] alone.
 
         `steps` are how many timesteps the sampler visits, or which ones, ascending up to T.
         `watch` sees each step's estimate of the latents, of at most PAINTED_AT_ONCE pictures at a time. `words` are encodings of
-        captions for a network that reads them; None: it paints as from pictures without captions.
+        captions for a network that reads them; None: it paints as from pictures without captions. `given` is
+        what else the network is told, by name and row by row.
         """
         embedding = embedding.to(self.device)
+        told = {**(given or {}), **({} if words is None else {"words": words.to(embedding)})}
         parts = [
             self._paint(
                 embedding[first : first + PAINTED_AT_ONCE],
@@ -89,7 +100,7 @@ class PictureDecoder:
                 steps,
                 guidance,
                 watch,
-                None if words is None else words[first : first + PAINTED_AT_ONCE],
+                {name: value[first : first + PAINTED_AT_ONCE] for name, value in told.items()},
             )
             for first in range(0, max(1, len(embedding)), PAINTED_AT_ONCE)
         ]
@@ -102,17 +113,17 @@ class PictureDecoder:
         steps: int | Sequence[int],
         guidance: float,
         watch: Watch | None,
-        words: Tensor | None,
+        given: Mapping[str, Tensor],
     ) -> Tensor:
         cluster = torch.zeros(len(embedding), dtype=torch.int64, device=embedding.device)
         noise = philox_noise(seeds, self.process.table.dim, embedding.device)
         low, high = (share * self.process.schedule.num_steps for share in self.guidance_interval)
         interval = None if self.guidance_interval == (0, 1) else (low, high)
-        seen = self._seen(embedding)
-        if words is not None:
-            seen["words"] = words.to(embedding)
-        conditional, unconditional = (self._denoiser(embedding, seen, dropped) for dropped in (False, True))
-        denoise = guided(conditional, unconditional, guidance, interval)
+        seen = {**self._seen(embedding), **given}
+        strong = self._denoiser(self.network, embedding, seen, dropped=False)
+        weaker = self.network if self.weak is None else self.weak
+        other = self._denoiser(weaker, embedding, seen, dropped=self.weak is None)
+        denoise = guided(strong, other, guidance, interval)
         if watch is not None:
             denoise = watched(denoise, watch)
         latents = SAMPLERS[self.sampler].sample(denoise, self.process, cluster, noise, steps)
@@ -131,12 +142,14 @@ class PictureDecoder:
         found = self.neighbours.latents(self.neighbours.nearest(embedding.cpu().numpy()))
         return {"neighbours": torch.tensor(found, device=embedding.device, dtype=embedding.dtype)}
 
-    def _denoiser(self, embedding: Tensor, seen: dict[str, Tensor], dropped: bool) -> Denoise:
+    def _denoiser(
+        self, network: Denoiser, embedding: Tensor, seen: dict[str, Tensor], dropped: bool
+    ) -> Denoise:
         def denoise(z_t: Tensor, t: Tensor, cluster: Tensor, /) -> Tensor:
             mask = torch.full_like(t, dropped, dtype=torch.bool)
             told = {**seen, "drop_words": mask} if "words" in seen else seen
             return to_x0(
-                self.process, self.network(z_t, t, embedding, mask, **told), z_t, t, cluster, self.prediction
+                self.process, network(z_t, t, embedding, mask, **told), z_t, t, cluster, self.prediction
             )
 
         return denoise
@@ -156,3 +169,8 @@ def watched(denoise: Denoise, watch: Watch) -> Denoise:
 def to_bytes(pictures: Float[Tensor, "batch 3 side side"]) -> UInt8[Tensor, "batch side side 3"]:
     """Return 0..1 pictures as bytes, channels last."""
     return (pictures * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+
+
+def unit_range(pictures: UInt8[Tensor, "batch 3 side side"]) -> Float[Tensor, "batch 3 side side"]:
+    """Return bytes as 0..1."""
+    return pictures.float().div(255)

@@ -82,3 +82,11 @@ class SpatialAutoencoder(Autoencoder):
         variance = (squares / count - mean.square()).clamp(min=1e-12)
         self.mean.copy_(mean)
         self.scale.copy_(floored(variance.sqrt()))
+
+
+def pixel_space(image_size: int) -> SpatialAutoencoder:
+    """Return the space of pictures themselves, in -1..1."""
+    space = SpatialAutoencoder(PixelCodec(), image_size)
+    space.mean.fill_(0.5)
+    space.scale.fill_(0.5)
+    return space

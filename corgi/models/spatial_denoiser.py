@@ -47,6 +47,8 @@ class SpatialDenoiser(nn.Module, ABC):
         neighbours: Float[Tensor, "batch number latent_dim"] | None = None,
         words: Float[Tensor, "batch words encoding_dim"] | None = None,
         drop_words: Bool[Tensor, "batch"] | None = None,
+        low: Float[Tensor, "batch low_dim"] | None = None,
+        low_level: Float[Tensor, "batch"] | None = None,
     ) -> Float[Tensor, "batch latent_dim"]:
         """Predict what the objective asks for, in float32 at least.
 
@@ -59,14 +61,18 @@ class SpatialDenoiser(nn.Module, ABC):
             neighbours: standardised latents of train pictures, unseen where the embedding is dropped.
             words: word encodings of a caption, zeros after its end; None: no captions.
             drop_words: True where the caption is replaced by the learned null; None: nowhere.
+            low: a smaller picture, brought to the plane of the latent, always seen.
+            low_level: share of noise on it; None: none.
 
         """
         standardised = self.embedding_table.whiten(embedding, torch.zeros_like(t))
-        vector, tokens = self.condition(standardised, drop_mask, level)
+        vector, tokens = self.condition(standardised, drop_mask, level, low_level)
         if self.captions is not None:
             told = self.captions(words, torch.zeros_like(drop_mask) if drop_words is None else drop_words)
             tokens = told if tokens is None else torch.cat([tokens, told], dim=1)
         seen = latent if neighbours is None else beside_neighbours(latent, neighbours, drop_mask)
+        if low is not None:
+            seen = torch.cat([seen, low.to(seen.dtype)], dim=1)
         planes = seen.to(self.condition.vector.weight.dtype).view(len(seen), -1, *self.latent_shape[1:])
         answer = self.on_plane(planes, t, vector, tokens)
         return answer.flatten(1).to(torch.promote_types(latent.dtype, torch.float32))

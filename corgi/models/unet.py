@@ -27,7 +27,9 @@ class UNetSizes:
     layers: int = 1
     """Residual blocks of a level on the way down; one more on the way up."""
     attention: tuple[int, ...] = (1,)
-    """Levels with attention, counted from 0; the middle always has it."""
+    """Levels with attention, counted from 0."""
+    middle_attention: bool = True
+    """Whether the middle has attention too; without any, the network takes planes of any side."""
     heads: int = 4
     """Attention heads."""
     tokens: int = 4
@@ -36,6 +38,11 @@ class UNetSizes:
     """Share of activations dropped in the residual blocks in training."""
     kandinsky: bool = False
     """Whether the image embedding enters as in Kandinsky 2.2 (`corgi.models.kandinsky_unet`)."""
+
+    @property
+    def attends(self) -> bool:
+        """Return whether there is any attention, which reads the tokens."""
+        return self.middle_attention or bool(self.attention)
 
     @property
     def reduction(self) -> int:
@@ -57,11 +64,15 @@ class UNet(SpatialDenoiser):
         knows_level: bool = False,
         neighbours: int = 0,
         words: tuple[int, int] = (0, 0),
+        low_channels: int = 0,
     ) -> None:
-        """Build the network, which reads the latents of `neighbours` train pictures and (number, width) of a caption's words.
+        """Build the network.
+
+        It reads the latents of `neighbours` train pictures, (number, width) of a caption's words, and `low_channels` planes of
+        a smaller picture.
 
         Raises:
-            ValueError: the latent is not spatial, or its side cannot be halved often enough.
+            ValueError: the latent is not spatial, its side cannot be halved often enough, or words have no attention.
 
         """
         if len(latent_shape) != 3 or latent_shape[1] % sizes.reduction or latent_shape[2] % sizes.reduction:
@@ -69,9 +80,12 @@ class UNet(SpatialDenoiser):
                 f"a U-Net of {len(sizes.widths)} levels cannot divide a latent of shape {latent_shape}"
             )
         super().__init__(latent_shape, embedding_table)
-        self.unet = _build(latent_shape, sizes, neighbours)
+        if words[0] and not sizes.attends:
+            raise ValueError("a U-Net without attention reads no words")
+        self.unet = _diffusers_unet(latent_shape, sizes, latent_shape[0] * (1 + neighbours) + low_channels)
         width, token_width = 4 * sizes.widths[0], sizes.widths[-1]
-        self.condition = ImageCondition(embedding_table.dim, width, (sizes.tokens, token_width), knows_level)
+        tokens = (sizes.tokens if sizes.attends else 0, token_width)
+        self.condition = ImageCondition(embedding_table.dim, width, tokens, knows_level, low_channels > 0)
         if words[0]:
             self.captions = CaptionTokens(*words, token_width)
         nn.init.zeros_(self.unet.conv_out.weight)
@@ -89,16 +103,17 @@ class UNet(SpatialDenoiser):
         return self.unet(planes, t, tokens, class_labels=vector, return_dict=False)[0]
 
 
-def _build(latent_shape: tuple[int, ...], sizes: UNetSizes, neighbours: int) -> Any:
+def _diffusers_unet(latent_shape: tuple[int, ...], sizes: UNetSizes, in_channels: int) -> Any:
     # 3 s of processor time, which a training of another network need not pay
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
     attends = [level in sizes.attention for level in range(len(sizes.widths))]
     return UNet2DConditionModel(
         sample_size=latent_shape[1],
-        in_channels=latent_shape[0] * (1 + neighbours),
+        in_channels=in_channels,
         out_channels=latent_shape[0],
         down_block_types=tuple("CrossAttnDownBlock2D" if has else "DownBlock2D" for has in attends),
+        mid_block_type="UNetMidBlock2DCrossAttn" if sizes.middle_attention else "UNetMidBlock2D",
         up_block_types=tuple("CrossAttnUpBlock2D" if has else "UpBlock2D" for has in reversed(attends)),
         block_out_channels=sizes.widths,
         layers_per_block=sizes.layers,

@@ -33,7 +33,7 @@ def studio_of(serving: Serving) -> Studio:
     index = _index_of(run, serving)
     return Studio(
         run=run.name,
-        side=generator.decoder.autoencoder.image_size,
+        side=generator.side,
         painter=generator,
         uploads=Uploads(Rules.max_upload_bytes),
         index=index,

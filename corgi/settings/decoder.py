@@ -1,5 +1,6 @@
 """Settings of the decoder: its network, its objective, how it paints."""
 
+from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -19,7 +20,9 @@ class UNetSettings(Section):
     layers: int = Field(default=1, ge=1, le=8)
     """Residual blocks of a level on the way down; one more on the way up."""
     attention: tuple[Annotated[int, Field(ge=0)], ...] = (1,)
-    """Levels with attention, counted from 0; the middle always has it."""
+    """Levels with attention, counted from 0."""
+    middle_attention: bool = added(True, since="0.2.0")
+    """Whether the middle has attention too."""
     heads: int = Field(default=4, ge=1, le=64)
     """Attention heads; a divisor of each width."""
     tokens: int = Field(default=4, ge=1, le=256)
@@ -62,17 +65,20 @@ class FineTuneSettings(Section):
     """Rank of the additions of lora; their scale is 1."""
 
 
-class DecoderSettings(Section):
-    """The decoder: CLIP image embedding -> latents, by diffusion."""
+class WeakSettings(Section):
+    """The weak network that autoguidance leads away from: a second, shorter average of the weights, of an earlier step."""
+
+    ema_decay: float = Field(default=0.99, ge=0, lt=1)
+    """Decay of the average."""
+    until: float = Field(default=0.5, gt=0, le=1)
+    """Share of the steps after which it stands still."""
+
+
+class DenoiserSettings(Section):
+    """A network that denoises, given an image embedding: its sizes, its objective, and how it paints."""
 
     network: NetworkName = added("mlp", since="0.2")
     """mlp: residual blocks on the flat latent. unet: convolutions on a spatial one. dit: a transformer on patches of it."""
-    init_from: str = added("", since="0.2.0")
-    """Weights to start from: a local folder of a UNet2DConditionModel of the Stable Diffusion class, as save_pretrained writes
-    it, or the decoder of another run as RUN or RUN/decoder, where RUN is a run's folder or the name of one under root. Empty:
-    none."""
-    finetune: FineTuneSettings = added(FineTuneSettings(), since="0.2.0")
-    """What is trained of them."""
     width: int = Field(default=640, ge=16)
     """Width of the residual blocks of mlp, of the tokens of dit."""
     depth: int = Field(default=4, ge=1)
@@ -81,15 +87,6 @@ class DecoderSettings(Section):
     """Sizes of the network unet."""
     dit: DiTSettings = added(DiTSettings(), since="0.2.0")
     """Further sizes of the network dit."""
-    num_text_tokens: int = added(0, since="0.2.0", ge=0, le=1024)
-    """Word encodings of a caption that the network unet attends to beside the embedding; 0: none. Pictures without captions are
-    learned from too."""
-    text_encoder: str | None = added(None, since="0.2.0")
-    """Name of the encoder among embed.tokens the words come from; None: the only one there."""
-    encoding_dim: int = added(1024, since="0.2.0", ge=1)
-    """Dimension of one word encoding."""
-    text_drop_prob: float = added(0.5, since="0.2.0", ge=0, lt=1)
-    """Probability of training without the caption of a picture, drawn apart from that of the embedding."""
     schedule: Literal["cosine", "linear", "scaled_linear", "flow"] = "cosine"
     """Noise schedule, made zero-terminal-SNR; scaled_linear: that of Stable Diffusion; flow: the straight path of flow
     matching."""
@@ -111,15 +108,6 @@ class DecoderSettings(Section):
     """Train on pseudo text unit(z + xi eps / norm(eps)) of each picture and paint from captions' own embeddings: no captions are
     needed (Lafite). Its cosine to z is 1/sqrt(1 + xi^2): take xi from the measured cosine of captions and pictures. 0: train on
     z and paint from the prior's."""
-    pseudo_text: PseudoTextName = added("fixed", since="0.2.0")
-    """fixed: by pseudo_text_xi. trained: unit(z + r1(z) + exp(r2(z)) eps) with networks that learn from the captioned share (Lafite's
-    trainable noise). retrieved: the captioned share's texts nearest to z, averaged and moved until they tell z from other pictures
-    (Lafite2's idea). The last two paint from captions' own embeddings too."""
-    neighbours: int = added(0, since="0.2.0", ge=0, le=16)
-    """Nearest train pictures whose latents the network also reads; 0: none. It then redraws them: of its pictures most are
-    nearer to a neighbour than to the truth."""
-    neighbour_max_cosine: float = added(0.98, since="0.2.0", gt=0, lt=1)
-    """Train pictures nearer than this are the picture itself or near duplicates, and no neighbours."""
     sample_steps: int = Field(default=20, ge=1)
     """Sampler steps."""
     sampler: SamplerName = added("ddim", since="0.2.0")
@@ -159,6 +147,46 @@ class DecoderSettings(Section):
         return self
 
     @model_validator(mode="after")
+    def _tokens_fit(self) -> Self:
+        if self.network == "dit" and (self.width % self.dit.heads or self.width % 4):
+            raise ValueError(
+                f"width {self.width} must be a multiple of 4 and of dit.heads {self.dit.heads} for the network dit"
+            )
+        return self
+
+
+class DecoderSettings(DenoiserSettings):
+    """The decoder: CLIP image embedding -> latents, by diffusion."""
+
+    init_from: str = added("", since="0.2.0")
+    """Weights to start from: a local folder of a UNet2DConditionModel of the Stable Diffusion class, as save_pretrained writes
+    it, or the decoder of another run as RUN or RUN/decoder, where RUN is a run's folder or the name of one under root. Empty:
+    none."""
+    finetune: FineTuneSettings = added(FineTuneSettings(), since="0.2.0")
+    """What is trained of them."""
+    num_text_tokens: int = added(0, since="0.2.0", ge=0, le=1024)
+    """Word encodings of a caption that the network unet attends to beside the embedding; 0: none. Pictures without captions are
+    learned from too."""
+    text_encoder: str | None = added(None, since="0.2.0")
+    """Name of the encoder among embed.tokens the words come from; None: the only one there."""
+    encoding_dim: int = added(1024, since="0.2.0", ge=1)
+    """Dimension of one word encoding."""
+    text_drop_prob: float = added(0.5, since="0.2.0", ge=0, lt=1)
+    """Probability of training without the caption of a picture, drawn apart from that of the embedding."""
+    pseudo_text: PseudoTextName = added("fixed", since="0.2.0")
+    """fixed: by pseudo_text_xi. trained: unit(z + r1(z) + exp(r2(z)) eps) with networks that learn from the captioned share (Lafite's
+    trainable noise). retrieved: the captioned share's texts nearest to z, averaged and moved until they tell z from other pictures
+    (Lafite2's idea). The last two paint from captions' own embeddings too."""
+    weak: WeakSettings | None = added(None, since="0.2.0")
+    """Guide by a weaker network, which sees the embedding too (autoguidance, Karras et al. 2024), in place of the network
+    without the embedding. None: by the latter."""
+    neighbours: int = added(0, since="0.2.0", ge=0, le=16)
+    """Nearest train pictures whose latents the network also reads; 0: none. It then redraws them: of its pictures most are
+    nearer to a neighbour than to the truth."""
+    neighbour_max_cosine: float = added(0.98, since="0.2.0", gt=0, lt=1)
+    """Train pictures nearer than this are the picture itself or near duplicates, and no neighbours."""
+
+    @model_validator(mode="after")
     def _start_fits(self) -> Self:
         part = self.finetune.weights
         if part != "all" and (not self.init_from or self.network != "unet"):
@@ -190,10 +218,70 @@ class DecoderSettings(Section):
         """Return whether it trains on pseudo text and paints from captions' own embeddings."""
         return self.pseudo_text != "fixed" or self.pseudo_text_xi > 0
 
+
+class UpsamplerSettings(DenoiserSettings):
+    """A step of the cascade: a smaller picture and its image embedding -> a larger picture, by diffusion on pixels."""
+
+    network: NetworkName = "unet"
+    """unet: convolutions, which without attention are trained on crops. dit: a transformer on patches of whole pictures."""
+    unet: UNetSettings = UNetSettings(widths=(64, 128, 256), layers=2, attention=(), middle_attention=False)
+    """Sizes of the network unet."""
+    low_side: int = Field(default=64, ge=4, le=2048)
+    """Side of the smaller picture, px: what the decoder, or the step before, paints."""
+    side: int = Field(default=256, ge=8, le=4096)
+    """Side of the larger picture, px."""
+    crop: int = Field(default=64, ge=0, le=4096)
+    """Side of the squares of the larger picture that training sees, px; 0: whole pictures."""
+    low_noise: float = Field(default=0.3, ge=0, le=1)
+    """Largest standard deviation of the noise on the smaller picture in training; the network is told each row's."""
+    painted_low_noise: float = Field(default=0.1, ge=0, le=1)
+    """Standard deviation of that noise when it paints."""
+    guidance: float = Field(default=1.0, ge=0)
+    """Classifier-free guidance scale; 1: none."""
+
+    @property
+    def trained_side(self) -> int:
+        """Return the side of the squares that training sees, px."""
+        return self.crop or self.side
+
     @model_validator(mode="after")
-    def _tokens_fit(self) -> Self:
-        if self.network == "dit" and (self.width % self.dit.heads or self.width % 4):
+    def _sides_fit(self) -> Self:
+        if self.network == "mlp":
+            raise ValueError("an upsampler works on planes: take network unet or dit")
+        if self.side <= self.low_side:
+            raise ValueError(f"side {self.side} must be larger than low_side {self.low_side}")
+        if self.crop > self.side:
+            raise ValueError(f"crop {self.crop} must be at most side {self.side}, or 0")
+        if self.painted_low_noise > self.low_noise:
             raise ValueError(
-                f"width {self.width} must be a multiple of 4 and of dit.heads {self.dit.heads} for the network dit"
+                f"painted_low_noise {self.painted_low_noise} must be at most low_noise {self.low_noise}, which training saw"
             )
         return self
+
+    @model_validator(mode="after")
+    def _attention_sees_whole_pictures(self) -> Self:
+        attends = self.network == "dit" or self.unet.middle_attention or bool(self.unet.attention)
+        if attends and self.trained_side != self.side:
+            raise ValueError(
+                "a network with attention is trained on whole pictures: set crop=0, or unet.attention=[] and unet.middle_attention=false"
+            )
+        return self
+
+
+def check_chain(steps: Mapping[str, UpsamplerSettings], side: int, decoder: DecoderSettings) -> None:
+    """Check that each step of a cascade enlarges what the one before paints; the decoder paints `side` px; ValueError where one does not."""
+    if "second_upsampler" in steps and "upsampler" not in steps:
+        raise ValueError("second_upsampler enlarges what upsampler paints, and there is no such section")
+    if steps and decoder.pseudo_text != "fixed":
+        raise ValueError(
+            f"a cascade is trained on pseudo text of kind fixed alone, not decoder.pseudo_text={decoder.pseudo_text}"
+        )
+    painter, xi = "autoencoder.image_size", decoder.pseudo_text_xi
+    for name, settings in steps.items():
+        if settings.low_side != side:
+            raise ValueError(f"{name}.low_side={settings.low_side} must be {painter}={side}")
+        if settings.pseudo_text_xi != xi:
+            raise ValueError(
+                f"{name}.pseudo_text_xi={settings.pseudo_text_xi} must be decoder.pseudo_text_xi={xi}: both are given one embedding"
+            )
+        painter, side = f"{name}.side", settings.side

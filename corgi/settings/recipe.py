@@ -12,38 +12,20 @@ from typing import Annotated
 from pydantic import Field, ValidationError, field_validator, model_validator
 from yaml import YAMLError
 
-from corgi.names import TRAINED_SPACES
+from corgi.names import TRAINED_SPACES, UPSAMPLERS
 from corgi.settings.clip import TOWER_PREFIX, CurateSettings, EmbedSettings, ShiftSettings, TowerSettings
+from corgi.settings.cluster import ClusterSettings
 from corgi.settings.compare import CompareSettings, ScoreSettings
 from corgi.settings.data import DownloadSettings, PackSettings, PlanSettings
-from corgi.settings.decoder import DecoderSettings
+from corgi.settings.decoder import DecoderSettings, UpsamplerSettings, check_chain
 from corgi.settings.errors import SettingsError
 from corgi.settings.models import AutoencoderSettings, EvaluateSettings, PriorSettings
-from corgi.settings.section import Section, neutral
+from corgi.settings.section import Section, added, neutral
 from corgi.settings.training import TrackingSettings
 from corgi.settings.values import read_file, read_override, section_of, typed
 
 RECIPES = Path(__file__).resolve().parents[2] / "pipelines" / "recipes"
 """Recipes that come with Corgi, in a checkout and in an installed wheel."""
-
-
-class ClusterSettings(Section):
-    """Where Ray runs; never what runs."""
-
-    num_cpus: int | None = neutral(None, ge=1)
-    """Logical CPUs of a Ray started by the command itself; None: those of the machine, at least 4."""
-    side_by_side: bool = neutral(True)
-    """Where the cluster has CPUs and GPUs for both, and one CPU to spare: embed while download still runs, and train the prior
-    beside autoencoder and decoder."""
-    grows: bool = neutral(False)
-    """The cluster joined starts nodes when they are asked for: room is not counted before prior and decoder train side by side."""
-    file: str = neutral("")
-    """File of cluster/ that the cluster was started from: what no node type in it can hold is refused at the start, and `--plan`
-    counts its machines; empty: not known."""
-    rates: str = neutral("")
-    """File of rates and prices of your own, in the form of corgi/budget/rates.yaml, that `--plan` counts with; empty: that one."""
-    object_store_mib: int = neutral(512, ge=80)
-    """Object store of a Ray started by the command itself, MiB; pixels do not cross operators."""
 
 
 class Recipe(Section):
@@ -73,6 +55,8 @@ class Recipe(Section):
     prior: PriorSettings = PriorSettings()
     autoencoder: AutoencoderSettings = AutoencoderSettings()
     decoder: DecoderSettings = DecoderSettings()
+    upsampler: UpsamplerSettings | None = added(None, since="0.2.0")
+    second_upsampler: UpsamplerSettings | None = added(None, since="0.2.0")
     evaluate: EvaluateSettings = EvaluateSettings()
     compare: CompareSettings = CompareSettings()
     score: ScoreSettings = ScoreSettings()
@@ -158,6 +142,17 @@ class Recipe(Section):
                 "take another kind, or network mlp"
             )
         return self
+
+    @model_validator(mode="after")
+    def _cascade_is_a_chain(self) -> "Recipe":
+        check_chain(self.upsamplers, self.autoencoder.image_size, self.decoder)
+        return self
+
+    @property
+    def upsamplers(self) -> dict[str, UpsamplerSettings]:
+        """Return the steps of the cascade in order, by the names of their sections and stages."""
+        steps = zip(UPSAMPLERS, (self.upsampler, self.second_upsampler), strict=True)
+        return {name: settings for name, settings in steps if settings is not None}
 
     @model_validator(mode="after")
     def _learned_shift_is_diagonal(self) -> "Recipe":

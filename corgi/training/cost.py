@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from corgi.models.prior_config import FEED_FORWARD_RATIO, PriorConfig
 from corgi.settings.clip import TowerSettings
-from corgi.settings.decoder import DecoderSettings
+from corgi.settings.decoder import DecoderSettings, DenoiserSettings
 from corgi.settings.recipe import Recipe
 from corgi.settings.tower_width import towers_width
 from corgi.training.init_from import decoder_init
@@ -33,6 +33,8 @@ class TrainingCost:
     forward_flops: float
     """FLOPs of a forward pass per sample, two per multiply-add."""
     recomputed: bool = False
+    averages: int = 1
+    """Averages of the weights that are kept."""
 
     @property
     def training_flops(self) -> float:
@@ -107,9 +109,22 @@ def decoder_cost(recipe: Recipe) -> TrainingCost | None:
     shape, dim, init = latent_shape(recipe.autoencoder), towers_width(recipe), decoder_init(recipe)
     if shape is None or dim is None or (init is not None and init.config is not None):
         return None
-    settings = recipe.decoder
+    return _network_cost(recipe.decoder, shape, dim)
+
+
+def upsampler_cost(recipe: Recipe, name: str) -> TrainingCost | None:
+    """Return the cost of a step of a recipe's cascade, on the squares that it is trained on; None where its embeddings are not known here."""
+    settings, dim = recipe.upsamplers[name], towers_width(recipe)
+    side = settings.trained_side
+    return None if dim is None else _network_cost(settings, (3, side, side), dim)
+
+
+def _network_cost(settings: DenoiserSettings, shape: tuple[int, ...], dim: int) -> TrainingCost:
     found = network_count(settings, shape, dim)
-    return TrainingCost(found.parameters, 2.0 * found.products, settings.training.activation_checkpointing)
+    averages = 2 if isinstance(settings, DecoderSettings) and settings.weak is not None else 1
+    return TrainingCost(
+        found.parameters, 2.0 * found.products, settings.training.activation_checkpointing, averages
+    )
 
 
 def heads_cost(settings: TowerSettings) -> TrainingCost:
@@ -118,8 +133,8 @@ def heads_cost(settings: TowerSettings) -> TrainingCost:
     return TrainingCost(found.parameters, 2.0 * found.products)
 
 
-def network_lines(settings: DecoderSettings, cost: TrainingCost | None) -> list[str]:
-    """Return what a plan prints of a decoder's training on GPUs; nothing for a training on CPUs."""
+def network_lines(settings: DenoiserSettings, cost: TrainingCost | None) -> list[str]:
+    """Return what a plan prints of a decoder's or upsampler's training on GPUs; nothing for a training on CPUs."""
     if not settings.training.use_gpu:
         return []
     if cost is None:
@@ -160,7 +175,7 @@ def described(cost: TrainingCost, num_samples: int, num_trainings: int = 1) -> l
         found.append(
             f"{count:>3} GPUs: state {memory} GB per GPU at ZeRO 0 / 1 / 2 / 3; at {UTILISATION:.0%} of peak {hours}"
         )
-    average = cost.parameters * EMA_BYTES / 1e9
+    average = cost.parameters * EMA_BYTES * cost.averages / 1e9
     found.append(f"beside it {average:.1f} GB of averaged weights divided among the GPUs, and activations")
     return found
 

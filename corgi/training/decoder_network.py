@@ -19,7 +19,7 @@ from corgi.models.neighbours import Neighbours
 from corgi.models.networks import NETWORKS, NetworkSizes
 from corgi.models.picture_decoder import Denoiser, PictureDecoder
 from corgi.models.unet import UNetSizes
-from corgi.settings.decoder import DecoderSettings
+from corgi.settings.decoder import DecoderSettings, DenoiserSettings, UpsamplerSettings
 from corgi.settings.errors import SettingsError
 from corgi.tables.manifest import ShardManifest
 from corgi.tables.schema import Split
@@ -28,9 +28,12 @@ from corgi.tables.store import Store
 from corgi.training.autoencoder import check_same_autoencoder, load_autoencoder
 from corgi.training.init_from import unet_config
 
+WEAK = "weak"
+"""File of a decoder's shard: the weights of the weak network of autoguidance, where there is one."""
+
 
 def network_of(
-    settings: DecoderSettings,
+    settings: DenoiserSettings,
     latent_shape: tuple[int, ...],
     table: ShiftTable,
     pretrained: Mapping[str, Any] | None = None,
@@ -43,9 +46,10 @@ def network_of(
 
 
 def sizes_of(
-    settings: DecoderSettings, latent_shape: tuple[int, ...], pretrained: Mapping[str, Any] | None = None
+    settings: DenoiserSettings, latent_shape: tuple[int, ...], pretrained: Mapping[str, Any] | None = None
 ) -> NetworkSizes:
-    """Return what the network is built from."""
+    """Return what the network is built from; an upsampler reads the planes of a smaller picture, of as many channels as its own."""
+    reads = settings if isinstance(settings, DecoderSettings) else None
     return NetworkSizes(
         latent_shape,
         settings.width,
@@ -54,14 +58,18 @@ def sizes_of(
         settings.dit.heads,
         settings.dit.patch,
         settings.noise_level_known,
-        settings.neighbours,
+        reads.neighbours if reads else 0,
         pretrained,
-        (settings.num_text_tokens, settings.encoding_dim),
+        (reads.num_text_tokens, reads.encoding_dim) if reads else (0, 0),
+        latent_shape[0] if isinstance(settings, UpsamplerSettings) else 0,
     )
 
 
 def check_network(
-    settings: DecoderSettings, latent_shape: tuple[int, ...], pretrained: Mapping[str, Any] | None = None
+    settings: DenoiserSettings,
+    latent_shape: tuple[int, ...],
+    pretrained: Mapping[str, Any] | None = None,
+    stage: str = "decoder",
 ) -> None:
     """Compare the network that the settings name with the latents it would read.
 
@@ -75,31 +83,33 @@ def check_network(
             network_of(settings, latent_shape, table, pretrained)
     except ValueError as error:
         raise SettingsError(
-            f"decoder.network={settings.network} does not fit the latents: {error}; tables are safe; change its sizes or the latent space"
+            f"{stage}.network={settings.network} does not fit the latents: {error}; tables are safe; change its sizes or the latent space"
         ) from error
 
 
-def process_of(settings: DecoderSettings, latent_shape: tuple[int, ...]) -> ShiftedDiffusion:
+def process_of(settings: DenoiserSettings, latent_shape: tuple[int, ...]) -> ShiftedDiffusion:
     """Return ordinary diffusion on flat, standardised latents, which ends in pure noise unless the settings say otherwise."""
     schedule = Schedule.named(schedule_name(settings), settings.num_timesteps)
     return ShiftedDiffusion(ShiftTable.ddpm(math.prod(latent_shape)), schedule)
 
 
-def schedule_name(settings: DecoderSettings) -> str:
+def schedule_name(settings: DenoiserSettings) -> str:
     """Return the schedule's name with what its end is made."""
     rescaled = settings.zero_terminal_snr and settings.schedule != "flow"  # flow ends there by itself
     return f"{settings.schedule}_zero_snr" if rescaled else settings.schedule
 
 
 def painter_of(
-    settings: DecoderSettings,
+    settings: DenoiserSettings,
     network: nn.Module,
     process: ShiftedDiffusion,
     autoencoder: Autoencoder,
     neighbours: Neighbours | None = None,
+    weak: nn.Module | None = None,
 ) -> PictureDecoder:
     """Return a network that paints as the settings say; all parts are on one device."""
     assert isinstance(network, Denoiser)
+    assert weak is None or isinstance(weak, Denoiser)
     return PictureDecoder(
         network.eval(),
         process,
@@ -108,6 +118,7 @@ def painter_of(
         settings.sampler,
         settings.guidance_interval,
         neighbours,
+        None if weak is None else weak.eval(),
     )
 
 
@@ -121,15 +132,22 @@ def load_decoder(store: Store, decoder: ShardManifest, model: ShardManifest) -> 
     check_same_autoencoder(decoder, model)
     settings = DecoderSettings.recorded(decoder.settings["decoder"])
     autoencoder = load_autoencoder(store, model)
+    shape, device = autoencoder.latent_shape, given_device()
     state, pretrained = weights_of(store, decoder)
-    network = network_of(settings, autoencoder.latent_shape, embedding_table(state), pretrained)
-    network.load_state_dict(state)
-    process, device = process_of(settings, autoencoder.latent_shape), given_device()
+    states = [state]
+    if any(entry.table == WEAK for entry in decoder.files):
+        states.append(load_file(store.path(decoder, WEAK)))
+    networks: list[nn.Module] = []
+    for state in states:
+        networks.append(network_of(settings, shape, embedding_table(state), pretrained).to(device))
+        networks[-1].load_state_dict(state)
+    network, *weak = networks
+    process = process_of(settings, shape).to(device)
     neighbours = None
     if settings.neighbours:  # read from the tables, which a taken-down picture has left
         rows = _rows_of(store, decoder)
         neighbours = neighbours_among(rows, settings.neighbours, settings.neighbour_max_cosine)
-    return painter_of(settings, network.to(device), process.to(device), autoencoder.to(device), neighbours)
+    return painter_of(settings, network, process, autoencoder.to(device), neighbours, *weak)
 
 
 def weights_of(store: Store, decoder: ShardManifest) -> tuple[dict[str, Tensor], Mapping[str, Any] | None]:

@@ -12,10 +12,13 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from corgi.training.masters import Stretch
+from corgi.training.objective import SecondAverage
 from corgi.training.ranks import rank, world_size
 from corgi.training.snapshot import HostBuffers, synchronise
 
 GATHERED_NUMEL = 2**26
+SECOND = "second."
+"""What the names of a second average's weights begin with among the final weights."""
 
 
 class Ema:
@@ -107,6 +110,38 @@ class Averages:
                 for name, part in zip(names, parts, strict=True):
                     found[name] = part.to("cpu", copy=True).view(self.shapes[name])
         return found
+
+
+class EarlierEma(Ema):
+    """A second average of the same masters, of another length, which stands still after so many updates."""
+
+    def __init__(
+        self,
+        held: Mapping[str, Stretch],
+        shapes: Mapping[str, torch.Size],
+        second: SecondAverage,
+        device: torch.device,
+    ) -> None:
+        """Start from the masters, as the first average does."""
+        super().__init__(held, shapes, second.decay, device)
+        self.until = second.until
+
+    def update(self, num_updates: int) -> None:
+        """Move towards the current masters, or stand still."""
+        if num_updates < self.until:
+            super().update(num_updates)
+
+
+def with_second(first: Mapping[str, Tensor], second: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+    """Return the final weights of one average, or of two under names of their own."""
+    return {**first, **{f"{SECOND}{name}": value for name, value in (second or {}).items()}}
+
+
+def apart(weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Return the weights of the first and of the second average of final weights; the latter is empty where there is none."""
+    first = {name: value for name, value in weights.items() if not name.startswith(SECOND)}
+    second = {name.removeprefix(SECOND): value for name, value in weights.items() if name not in first}
+    return first, second
 
 
 def state_of(averages: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:

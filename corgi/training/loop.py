@@ -17,7 +17,7 @@ from corgi.settings.errors import InputError
 from corgi.tracking import tracker as tracking
 from corgi.tracking.tracker import VAL, val_figures
 from corgi.training.checkpoint import Checkpoint, Checkpoints, finish, is_finished
-from corgi.training.ema import Ema, state_of
+from corgi.training.ema import EarlierEma, Ema, state_of, with_second
 from corgi.training.engine import (
     backward,
     build_engine,
@@ -31,7 +31,7 @@ from corgi.training.engine import (
 )
 from corgi.training.masters import frozen, masters, shapes
 from corgi.training.notice import Agreement
-from corgi.training.objective import Objective, Shows
+from corgi.training.objective import AveragesTwice, Objective, Shows
 from corgi.training.probe import Probe
 from corgi.training.profile import profiled
 from corgi.training.progress import Clock, Means, memory_gib, peak_tflops
@@ -43,7 +43,7 @@ from corgi.training.universal import converted, needs_conversion
 from corgi.training.versions import check_versions
 
 Report = Callable[[dict[str, Any]], None]
-_EMA_FILE = "ema.safetensors"
+_EMA_FILE, _SECOND_FILE = "ema.safetensors", "ema2.safetensors"
 NOTICE_EVERY_S = 5.0
 """How often rank 0 looks for a notice that this node is about to be lost."""
 _UPLOAD_BEFORE_LEAVING_S = 100.0
@@ -129,7 +129,12 @@ class _Loop:
         if found is not None:
             with converted(found, self.settings) as folder:
                 load_engine(self.engine, folder, universal)
-        self.ema = Ema(masters(self.engine), shapes(model), self.settings.ema_decay, self.device)
+        held, learning = masters(self.engine), shapes(model)
+        self.ema = Ema(held, learning, self.settings.ema_decay, self.device)
+        asked = self.objective.second_average() if isinstance(self.objective, AveragesTwice) else None
+        self.averages = {_EMA_FILE: self.ema}
+        if asked is not None:
+            self.averages[_SECOND_FILE] = EarlierEma(held, learning, asked, self.device)
         if found is not None:
             self._restore(found)
             self.probe.compare(self.engine, found, self.settings.precision)
@@ -160,11 +165,12 @@ class _Loop:
     def finish(self) -> None:
         """Commit the final weights; the last step evaluated them, and its checkpoint is committed first."""
         self.checkpoints.wait()
-        averages = {**self._frozen, **self.ema.whole()}
+        wholes = [{**self._frozen, **average.whole()} for average in self.averages.values()]
         if rank() == 0:
             figures = self.figures.get(self.step, {})
             facts = {"steps": self.step, "skipped_steps": self.num_skipped, "val": figures}
-            finish(self.training, state_of(averages, module_of(self.engine)), facts)
+            weights = with_second(*(state_of(whole, module_of(self.engine)) for whole in wholes))
+            finish(self.training, weights, facts)
             self._say("done" + "".join(f", {name} {value:.4g}" for name, value in figures.items()))
         barrier()
 
@@ -207,7 +213,8 @@ class _Loop:
             return
         self.means.add(taken, weights)
         with record_function("corgi/average"):
-            self.ema.update(step - self.num_skipped)
+            for average in self.averages.values():
+                average.update(step - self.num_skipped)
 
     def _skip(self, step: int) -> None:
         self.num_skipped += 1
@@ -305,13 +312,13 @@ class _Loop:
         self.checkpoints.wait()  # the one before is copied over
         self._memory.reclaim()
         held = snapshot(self.engine, self.checkpoints.folder_of(self.step), self._memory)
-        averages = self.ema.copied(self._memory)
+        copies = {name: average.copied(self._memory) for name, average in self.averages.items()}
 
         def write(folder: Path) -> None:
             held.write()
-            whole = averages.whole(torch.device("cpu"), self.checkpoints.group)
-            if whole:
-                save_file(whole, folder / _EMA_FILE)
+            for name, averages in copies.items():
+                if whole := averages.whole(torch.device("cpu"), self.checkpoints.group):
+                    save_file(whole, folder / name)
 
         self.checkpoints.begin(self.step, self._state(), write)
         self._saved_step = self.step
@@ -329,7 +336,8 @@ class _Loop:
         self.step = self._saved_step = found.step
         self.num_skipped = found.state["skipped_steps"]
         self.means = Means(*found.state["means"])
-        self.ema.load(found.folder / _EMA_FILE)
+        for name, average in self.averages.items():
+            average.load(found.folder / name)
 
     def _say(self, text: str) -> None:
         print(f"{self.training.name}: {text}", flush=True)

@@ -1,4 +1,4 @@
-"""Parameters and FLOPs of the decoder's networks, counted from the settings alone: neither torch nor diffusers is imported."""
+"""Parameters and FLOPs of the networks of decoder and upsamplers, counted from the settings alone: neither torch nor diffusers is imported."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from corgi.models.prior_config import FEED_FORWARD_RATIO
 from corgi.names import NetworkName
-from corgi.settings.decoder import DecoderSettings, UNetSettings
+from corgi.settings.decoder import DecoderSettings, DenoiserSettings, UNetSettings, UpsamplerSettings
 from corgi.settings.models import AutoencoderSettings
 
 KANDINSKY_TOKENS = 32
@@ -75,14 +75,15 @@ def heads_count(embed_dim: int) -> Count:
     return found + linear(text, hidden, bias=False) + linear(hidden, embed_dim, bias=False) + Count(1)
 
 
-def network_count(settings: DecoderSettings, shape: tuple[int, ...], embedding_dim: int) -> Count:
+def network_count(settings: DenoiserSettings, shape: tuple[int, ...], embedding_dim: int) -> Count:
     """Count the network that the settings name, for latents of a shape and embeddings of a dimension."""
     return NETWORK_COUNTS[settings.network](settings, shape, embedding_dim)
 
 
-def _planes(settings: DecoderSettings, channels: int) -> int:
-    """Return the planes that a network reads: the latent's and those of neighbours."""
-    return channels * (1 + settings.neighbours)
+def _planes(settings: DenoiserSettings, channels: int) -> int:
+    """Return the planes that a network reads: the latent's, those of neighbours, those of a smaller picture."""
+    beside = settings.neighbours if isinstance(settings, DecoderSettings) else 0
+    return channels * (1 + beside + isinstance(settings, UpsamplerSettings))
 
 
 def _kandinsky(dim: int, width: int, token_width: int) -> Count:
@@ -91,16 +92,24 @@ def _kandinsky(dim: int, width: int, token_width: int) -> Count:
     return vector + tokens + scales(width) + scales(token_width) + Count(dim)
 
 
-def _condition(settings: DecoderSettings, dim: int, width: int, tokens: tuple[int, int] = (0, 0)) -> Count:
+def _condition(settings: DenoiserSettings, dim: int, width: int, tokens: tuple[int, int] = (0, 0)) -> Count:
     """Count `corgi.models.condition.ImageCondition`."""
-    found = linear(dim, width) + Count(width) + linear(width, width) * settings.noise_level_known
+    levels = settings.noise_level_known + isinstance(settings, UpsamplerSettings)
+    found = linear(dim, width) + Count(width) + linear(width, width) * levels
     number, token_width = tokens
     if number:
         found += linear(dim, number * token_width) + Count(number * token_width)
     return found
 
 
-def _mlp(settings: DecoderSettings, shape: tuple[int, ...], dim: int) -> Count:
+def _words(settings: DenoiserSettings) -> tuple[int, int]:
+    """Return number and width of the word encodings that a network reads."""
+    return (
+        (settings.num_text_tokens, settings.encoding_dim) if isinstance(settings, DecoderSettings) else (0, 0)
+    )
+
+
+def _mlp(settings: DenoiserSettings, shape: tuple[int, ...], dim: int) -> Count:
     width, latent = settings.width, math.prod(shape)
     block = linear(width, 3 * width) + linear(width, _MLP_RATIO * width) + linear(_MLP_RATIO * width, width)
     ends = linear(_planes(settings, latent), width) + scales(width) + linear(width, latent)
@@ -111,7 +120,7 @@ def _time(sinusoids: int, width: int) -> Count:
     return linear(sinusoids, width) + linear(width, width)
 
 
-def _dit(settings: DecoderSettings, shape: tuple[int, ...], dim: int) -> Count:
+def _dit(settings: DenoiserSettings, shape: tuple[int, ...], dim: int) -> Count:
     width, patch = settings.width, settings.dit.patch
     length = (shape[1] // patch) ** 2
     projections = linear(width, width, length, bias=False) * 4 + attended(length, length, width)
@@ -128,21 +137,23 @@ def _dit(settings: DecoderSettings, shape: tuple[int, ...], dim: int) -> Count:
     return ends + beside + block * settings.depth
 
 
-def _unet(settings: DecoderSettings, shape: tuple[int, ...], dim: int) -> Count:
+def _unet(settings: DenoiserSettings, shape: tuple[int, ...], dim: int) -> Count:
     """Count diffusers' UNet2DConditionModel as `corgi.models.unet` builds it."""
     unet, first, last = settings.unet, settings.unet.widths[0], settings.unet.widths[-1]
-    tokens = KANDINSKY_TOKENS if unet.kandinsky else unet.tokens + settings.num_text_tokens
+    words, encoding_dim = _words(settings)
+    tokens = KANDINSKY_TOKENS if unet.kandinsky else unet.tokens + words
     levels = [
         _Level(unet, width, shape[1] // 2**level, level, tokens) for level, width in enumerate(unet.widths)
     ]
     ends = convolution(_planes(settings, shape[0]), first, shape[1]) + convolution(first, shape[0], shape[1])
     found = ends + scales(first) + _time(first, 4 * first)
+    own = unet.tokens if unet.middle_attention or unet.attention else 0
     if unet.kandinsky:
         found += _kandinsky(dim, 4 * first, last)
     else:
-        found += _condition(settings, dim, 4 * first, (unet.tokens, last))
-    if words := settings.num_text_tokens:
-        found += linear(settings.encoding_dim, last, words) + Count(words * last)
+        found += _condition(settings, dim, 4 * first, (own, last))
+    if words:
+        found += linear(encoding_dim, last, words) + Count(words * last)
     found += levels[-1].middle()
     for before, level in pairwise([levels[0], *levels]):
         found += level.down(before.width)
@@ -175,7 +186,9 @@ class _Level:
         return found + self._attention() * (layers + 1) * (self.number in self.unet.attention)
 
     def middle(self) -> Count:
-        """Count the middle: two blocks around attention."""
+        """Count the middle: two blocks around attention, or one."""
+        if not self.unet.middle_attention:
+            return self._residual(self.width)
         return self._residual(self.width) * 2 + self._attention()
 
     def _residual(self, width_in: int) -> Count:
@@ -202,7 +215,7 @@ def _around(levels: list[_Level]) -> list[tuple[int, int]]:
     return [(over.width, under.width) for over, under in zip(above, below, strict=True)]
 
 
-NETWORK_COUNTS: Mapping[NetworkName, Callable[[DecoderSettings, tuple[int, ...], int], Count]] = {
+NETWORK_COUNTS: Mapping[NetworkName, Callable[[DenoiserSettings, tuple[int, ...], int], Count]] = {
     "mlp": _mlp,
     "unet": _unet,
     "dit": _dit,

@@ -1,6 +1,6 @@
 """What a training defines about its model; the loop does the rest."""
 
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -37,6 +37,23 @@ class Objective(Protocol):
 
         Rank 0's figures count. Each rank measures its share of the rows (`own_rows`, `rows_of_all`) where they are many.
         """
+        ...
+
+
+class SecondAverage(NamedTuple):
+    """A second average of the weights, kept beside the one that is used."""
+
+    decay: float
+    until: int
+    """Updates after which it stands still."""
+
+
+@runtime_checkable
+class AveragesTwice(Protocol):
+    """An objective that may want a second average of the weights."""
+
+    def second_average(self) -> SecondAverage | None:
+        """Return which one; None: none."""
         ...
 
 

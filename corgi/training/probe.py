@@ -5,7 +5,7 @@ import math
 import torch
 from torch import nn
 
-from corgi.feeding.feed import Rows, dense
+from corgi.feeding.feed import Rows, tensors
 from corgi.feeding.noise import Noise
 from corgi.settings.errors import StorageError
 from corgi.training.checkpoint import Checkpoint
@@ -23,7 +23,7 @@ class Probe:
         self.objective = objective
         unit = next(unit for unit, count in enumerate(rows.counts) if count)
         loaded = {name: values[:_ROWS] for name, values in rows.load(unit).items()}
-        self.columns = {name: torch.from_numpy(dense(values)).to(device) for name, values in loaded.items()}
+        self.columns = {name: values.to(device) for name, values in tensors(rows, loaded).items()}
         self.num_rows = len(next(iter(loaded.values())))
         self.noise = Noise(seed, torch.arange(self.num_rows), device)
 

@@ -1,4 +1,4 @@
-"""The prior and decoder stages."""
+"""The stages of prior, decoder and upsamplers."""
 
 from corgi.flow.cluster import environment_beside
 from corgi.flow.context import Context
@@ -45,12 +45,12 @@ class Prior(Stage):
         return fingerprint(prior_init(recipe))
 
     def side_by_side(self, recipe: Recipe) -> dict[str, str] | None:
-        """Return the environment of the process that trains the prior beside autoencoder and decoder, which follow each other.
+        """Return the environment of the process that trains the prior beside autoencoder, decoder and upsamplers, which follow each other.
 
         Ray starts a worker group completely or not at all, so neither stage can hold half of what the other waits for.
         Data is read inside the workers.
         """
-        beside = [recipe.decoder.training]
+        beside = [recipe.decoder.training, *(step.training for step in recipe.upsamplers.values())]
         if recipe.autoencoder.kind in TRAINED_SPACES:
             beside.append(recipe.autoencoder.training)
         cpus = _cpus(recipe.prior.training) + max(map(_cpus, beside))
@@ -91,6 +91,31 @@ class Decoder(Stage):
         from corgi.training.init_from import decoder_init, fingerprint
 
         return fingerprint(decoder_init(recipe))
+
+
+class Upsampler(Stage):
+    """A step of the cascade: a smaller picture and its image embedding to a larger picture."""
+
+    intro = "From a smaller picture to a larger one, by diffusion on pixels."
+    inputs = ("download", "pack", "shift")
+
+    def __init__(self, name: str) -> None:
+        """Make the stage of the recipe's section of a name."""
+        super().__init__()
+        self.name, self.settings = name, (name,)
+        self.title = name.replace("_", " ").capitalize()
+
+    def run(self, context: Context) -> list[ShardTask]:
+        """Commit the averaged weights and metric lines."""
+        from corgi.training.upsampler import run
+
+        return run(context)
+
+    def cost(self, recipe: Recipe, num_rows: int | None = None) -> list[str]:
+        """Return FLOPs, memory and hours of a training on GPUs."""
+        from corgi.training.cost import network_lines, upsampler_cost
+
+        return network_lines(recipe.upsamplers[self.name], upsampler_cost(recipe, self.name))
 
 
 def _cpus(training: TrainingSettings) -> float:

@@ -39,6 +39,11 @@ def test_plan_refuses_a_state_that_no_gpu_holds_and_names_the_setting() -> None:
 
 TOO_LARGE = {
     "decoder": ["decoder.width=1536"],
+    "upsampler": [
+        "upsampler.low_side=256",
+        "upsampler.side=512",
+        "upsampler.unet.widths=[2048,2048,2048]",
+    ],
     "autoencoder": ["autoencoder.conv.widths=[2048,2048,2048]", "autoencoder.conv.blocks=3"],
     "tower": ["tower.embed_dim=4096"],
 }

@@ -227,20 +227,29 @@ SPATIAL = [
     "decoder.neighbours=2",
     "decoder.training.num_steps=4",
     "decoder.training.zero_stage=0",
+    "upsampler.low_side=32",
+    "upsampler.side=64",
+    "upsampler.crop=32",
+    "upsampler.unet.widths=[16,32]",
+    "upsampler.sample_steps=2",
+    "upsampler.training.num_steps=4",
+    "upsampler.training.global_batch=16",
+    "upsampler.training.precision=fp32",
     "evaluate.steps=[2]",
 ]
 
 
 def test_a_convolutional_space_and_decoder_go_through_the_flow_and_paint(run, root):
-    """Over the flow's own tables; each picture names the train pictures that its decoder looked at."""
+    """Over the flow's own tables, with one step of a cascade; each picture names the train pictures that its decoder looked at."""
     arguments = [*AGAIN, "--port", str(free_port()), f"root={root}", *SPATIAL]
     done = _script("demo.py", *arguments)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-5000:]
-    assert "3 stages ran" in done.stdout
+    assert "4 stages ran" in done.stdout
     spatial = Run.open(root / "spatial")
     assert spatial.stages()["embed"].path == run.stages()["embed"].path
     first, second = (corgi.load(spatial.folder).generate("red heart", n=1, seed=3)[0] for _ in range(2))
-    assert first.size == (32, 32)
+    assert first.size == (64, 64)
+    assert "Upsampler" in (spatial.folder / "report.html").read_text()
     assert first.tobytes() == second.tobytes()
     assert len(str(first.info[NEIGHBOURS]).split()) == 2
 

@@ -128,6 +128,7 @@ def test_law_the_folded_network_answers_raw_embeddings_and_its_null_as_the_run_d
         (DECODER, None, "is no VQModel"),
         (DECODER, {**VQ, "quantise": True}, "without quantising"),
         ({**DECODER, "guidance_interval": (0.1, 0.9)}, VQ, "no guidance interval"),
+        ({**DECODER, "weak": {}}, VQ, "no cascade and no autoguidance"),
     ],
 )
 def test_what_no_stock_class_paints_is_one_line(

@@ -114,6 +114,31 @@ def test_law_the_last_step_is_the_picture(generator: Generator, sampler: str) ->
     assert distance(shown[0], shown[-1]) > 1
 
 
+@pytest.fixture(scope="module")
+def cascade(tmp_path_factory: pytest.TempPathFactory) -> Generator:
+    return corgi.load(painting_run(tmp_path_factory.mktemp("cascade"), num_upsamplers=2).folder)
+
+
+def test_law_a_cascade_paints_at_the_side_of_its_last_step_whatever_the_batch(cascade: Generator) -> None:
+    together = cascade.generate_each(CAPTIONS, SEEDS)
+    assert {painted.size for painted in together} == {(4 * SIDE, 4 * SIDE)}
+    assert cascade.side == 4 * SIDE
+    [alone] = cascade.generate(CAPTIONS[1], seed=SEEDS[1])
+    assert distance(together[1], alone) <= 1
+    assert distance(together[0], together[3]) > 1  # another seed
+    told = json.loads(alone.info["settings"])
+    assert [(step["side"], step["steps"]) for step in told["upsamplers"]] == [(2 * SIDE, 3), (4 * SIDE, 3)]
+
+
+def test_law_the_last_step_of_a_cascade_is_the_picture(cascade: Generator) -> None:
+    """The decoder's steps, then those of each step of the cascade, at one side."""
+    shown = cascade.steps("a fox", seed=4)
+    assert len(shown) == 4 + 3 + 3
+    assert {painted.size for painted in shown} == {(4 * SIDE, 4 * SIDE)}
+    assert distance(shown[-1], cascade.generate("a fox", seed=4)[0]) <= 1
+    assert distance(shown[3], shown[-1]) > 1
+
+
 def test_law_variations_are_painted_from_the_pictures_own_embedding(generator: Generator) -> None:
     given = picture(0)
     [first, second] = generator.variations(given, n=2, seed=9)

@@ -16,9 +16,10 @@ from corgi.models.embedder import Sampling
 from corgi.models.networks import NETWORKS, NetworkSizes
 from corgi.models.picture_decoder import PictureDecoder
 from corgi.models.prior import Prior, PriorConfig
-from corgi.models.spatial_autoencoder import PixelCodec, SpatialAutoencoder
+from corgi.models.spatial_autoencoder import pixel_space
 from corgi.models.text_prior import TextPrior
 from corgi.models.unet import UNetSizes
+from corgi.models.upsampler import Upsampler, upsampled
 from corgi.names import ChoiceRule, NetworkName, SamplerName
 from tests.support.fake_cuda import CUDA, Watch, fake_cuda, to_cuda
 from tests.support.stable_unet import stable_config, stable_unet
@@ -102,13 +103,45 @@ def test_a_unet_that_reads_words_paints_on_the_device(kind: str) -> None:
     """Ours, and one of diffusers with its own schedule."""
     pretrained = stable_config(stable_unet()) if kind == "pretrained" else None
     sizes = NetworkSizes((3, 4, 4), 16, 1, UNetSizes((8, 16), heads=2), pretrained=pretrained, words=(2, 5))
-    network, space = NETWORKS["unet"](sizes, ShiftTable.ddpm(DIM)).eval(), SpatialAutoencoder(PixelCodec(), 4)
+    network, space = NETWORKS["unet"](sizes, ShiftTable.ddpm(DIM)).eval(), pixel_space(4)
     process = ShiftedDiffusion(ShiftTable.ddpm(48), Schedule.named("scaled_linear", 100))
     with fake_cuda() as watch:
         painter = PictureDecoder(to_cuda(network), process.to(CUDA), to_cuda(space), "eps")
         watch.syncs.clear()
         embedding, words = torch.zeros(ROWS, DIM, device=CUDA), torch.zeros(ROWS, 2, 5, device=CUDA)
         found = painter.sample(embedding, range(ROWS), 4, 2.0, words=words)
+    assert found.device.type == "cuda"
+    assert watch.syncs.total() == 0, watch.syncs
+
+
+@pytest.mark.parametrize("name", ["unet", "dit"])
+def test_a_picture_is_made_larger_on_the_device(name: NetworkName) -> None:
+    """By a step of a cascade, without a wait."""
+    unet = UNetSizes((8, 16), attention=(), heads=2, middle_attention=False)
+    sizes = NetworkSizes((3, 8, 8), width=16, depth=1, unet=unet, heads=2, low_channels=3)
+    network, space = NETWORKS[name](sizes, ShiftTable.ddpm(DIM)).eval(), pixel_space(8)
+    process = ShiftedDiffusion(ShiftTable.ddpm(192), Schedule.named("cosine_zero_snr", 100))
+    with fake_cuda() as watch:
+        painter = PictureDecoder(to_cuda(network), process.to(CUDA), to_cuda(space))
+        upsampler = Upsampler(painter, 4, 0.01, 4, 2.0)
+        watch.syncs.clear()
+        small = torch.zeros(ROWS, 4, 4, 3, dtype=torch.uint8, device=CUDA)
+        found = upsampled([upsampler], small, torch.zeros(ROWS, DIM, device=CUDA), range(ROWS))
+    assert (found.device.type, found.shape) == ("cuda", (ROWS, 8, 8, 3))
+    assert watch.syncs.total() == 0, watch.syncs
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_picture_guided_by_a_weak_network_is_painted_on_the_device(name: NetworkName) -> None:
+    sizes = NetworkSizes((3, 4, 4), width=16, depth=1, unet=UNetSizes((8, 16), heads=2), heads=2)
+    strong, weak = (NETWORKS[name](sizes, ShiftTable.ddpm(DIM)).eval() for _ in range(2))
+    process, space = ShiftedDiffusion(ShiftTable.ddpm(48), Schedule.named("flow", 100)), pixel_space(4)
+    with fake_cuda() as watch:
+        painter = PictureDecoder(
+            to_cuda(strong), process.to(CUDA), to_cuda(space), "flow", weak=to_cuda(weak)
+        )
+        watch.syncs.clear()
+        found = painter.sample(torch.zeros(ROWS, DIM, device=CUDA), range(ROWS), 4, 2.0)
     assert found.device.type == "cuda"
     assert watch.syncs.total() == 0, watch.syncs
 

@@ -153,6 +153,39 @@ def test_a_latent_that_does_not_fit_is_refused(name: NetworkName, shape: tuple[i
         NETWORKS[name](sizes, ShiftTable.ddpm(4))
 
 
+@pytest.mark.parametrize("name", ["unet", "dit"])
+@torch.no_grad()
+def test_a_smaller_picture_and_its_noise_are_always_seen(name: NetworkName) -> None:
+    torch.manual_seed(0)
+    network = NETWORKS[name](replace(SIZES, low_channels=2), ShiftTable.ddpm(4)).eval()
+    for parameter in network.parameters():
+        nn.init.normal_(parameter, std=0.2)
+    given, low = inputs(), torch.randn(3, LATENT)
+    answer = network(**given, low=low)
+    for other in ({"low": low + 1}, {"low": low, "low_level": torch.full((3,), 0.5)}):
+        changed = (network(**given, **other) - answer).abs().amax(dim=1) > 1e-4
+        assert changed.tolist() == [True, True, True]
+
+
+def test_the_flat_network_reads_no_smaller_picture() -> None:
+    with pytest.raises(ValueError, match="reads no smaller picture"):
+        NETWORKS["mlp"](replace(SIZES, low_channels=2), ShiftTable.ddpm(4))
+
+
+@torch.no_grad()
+def test_a_unet_without_attention_takes_planes_of_any_side() -> None:
+    """Its weights do not depend on the side; with attention they would not either, but it was trained on fewer tokens."""
+    torch.manual_seed(0)
+    sizes = replace(SIZES, unet=UNetSizes((8, 16), attention=(), heads=2, middle_attention=False))
+    networks = [
+        NETWORKS["unet"](replace(sizes, latent_shape=(2, side, side)), ShiftTable.ddpm(4)) for side in (4, 8)
+    ]
+    assert not any("attentions" in key for key in networks[0].state_dict())
+    networks[1].load_state_dict(networks[0].state_dict())
+    rest = {name: value for name, value in inputs().items() if name != "latent"}
+    assert networks[1].eval()(torch.randn(3, 128), **rest).shape == (3, 128)
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 @torch.no_grad()
 def test_neighbours_are_seen_unless_the_embedding_is_dropped(name: NetworkName) -> None:

@@ -60,3 +60,24 @@ def test_bytes_are_rounded_and_channels_last():
     picture[0, 1, 0, 1] = 0.999
     painted = to_bytes(picture)
     assert painted[0, 0, 1].tolist() == [0, 255, 0]
+
+
+def test_law_a_weak_network_is_led_away_from_and_sees_the_embedding():
+    """x = x_weak + g (x_strong - x_weak); at scale 1 the weak one says nothing."""
+    process, autoencoder = _parts()
+    near, far = torch.zeros(1, LATENT), torch.full((1, LATENT), 0.2)
+    heard: list[bool] = []
+
+    class Weak(_Oracle):
+        def forward(self, z_t: Tensor, t: Tensor, embedding: Tensor, drop_mask: Tensor) -> Tensor:
+            heard.append(bool(drop_mask.any()))
+            return super().forward(z_t, t, embedding, drop_mask)
+
+    strong, weak = _Oracle(process, far), Weak(process, near)
+    decoder = PictureDecoder(strong, process, autoencoder, weak=weak)
+    for guidance in (1.0, 2.0):
+        painted = decoder.sample(torch.zeros(2, DIM), [0, 1], steps=5, guidance=guidance)
+        expected = to_bytes(autoencoder.decode(guidance * far))
+        assert (painted.int() - expected.int()).abs().max() <= 1
+    assert heard
+    assert not any(heard)

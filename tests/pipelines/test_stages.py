@@ -26,7 +26,7 @@ from pipelines import compare, index  # noqa: E402 - import full
 HOME = Path(__file__).resolve().parents[2]
 METHODS = ("run", "revise", "follow", "fingerprint", "parts", "cost", "side_by_side")
 KINDS_OF_STAGE = (Stage, RevisableStage, FollowingStage)
-KINDS = ("list", "list and tower", "vectors")
+KINDS = ("list", "list and tower", "list and cascade", "vectors")
 
 
 def recipe_of(folder: Path, kind: str) -> Recipe:
@@ -43,7 +43,10 @@ def recipe_of(folder: Path, kind: str) -> Recipe:
         return Recipe.model_validate({**values, "embed": {"input": [str(folder / "vectors")]}})
     pq.write_table(table, folder / "list.parquet")
     asked = {"plan": {"input": [str(folder / "list.parquet")]}, "embed": {"towers": towers}}
-    return Recipe.model_validate({**values, **asked, **({"tower": {}} if "tower" in kind else {})})
+    gpus = {"training": {"use_gpu": True}}
+    steps = {"upsampler": gpus, "second_upsampler": {"low_side": 256, "side": 1024, **gpus}}
+    sections = {"tower": {}} if "tower" in kind else steps if "cascade" in kind else {}
+    return Recipe.model_validate({**values, **asked, **sections})
 
 
 @pytest.fixture(params=KINDS)

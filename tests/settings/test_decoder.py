@@ -1,11 +1,13 @@
 """Settings of the decoder that fit together or are refused."""
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
-from corgi.settings.decoder import DecoderSettings, UNetSettings
+from corgi.settings.decoder import DecoderSettings, UNetSettings, UpsamplerSettings
 from corgi.settings.errors import SettingsError
 from corgi.settings.recipe import load
 
@@ -36,6 +38,46 @@ def test_eps_is_for_a_schedule_that_leaves_signal() -> None:
 
 def test_the_unet_of_the_demo_can_be_told() -> None:
     assert UNetSettings(widths=(96, 192), layers=1, attention=(1,), tokens=4).heads == 4
+
+
+UNFIT: list[tuple[dict[str, Any], str]] = [
+    ({"network": "mlp"}, "works on planes"),
+    ({"side": 64}, "side 64 must be larger than low_side 64"),
+    ({"crop": 512}, "crop 512 must be at most side 256"),
+    ({"painted_low_noise": 0.5}, "must be at most low_noise 0.3"),
+    ({"network": "dit", "width": 64}, "trained on whole pictures"),
+    ({"unet": {"middle_attention": True}}, "trained on whole pictures"),
+]
+
+
+@pytest.mark.parametrize(("values", "words"), UNFIT, ids=str)
+def test_an_upsampler_that_cannot_be_is_refused(values: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValidationError, match=words):
+        UpsamplerSettings.model_validate(values)
+
+
+CHAINS: list[tuple[str, str]] = [
+    ("second_upsampler: {low_side: 64}", "there is no such section"),
+    ("upsampler: {low_side: 32}", "upsampler.low_side=32 must be autoencoder.image_size=64"),
+    (
+        "upsampler: {}\nsecond_upsampler: {side: 1024}",
+        "second_upsampler.low_side=64 must be upsampler.side=256",
+    ),
+    ("decoder: {pseudo_text: trained}\nupsampler: {}", "not decoder.pseudo_text=trained"),
+    (
+        "decoder: {pseudo_text_xi: 3}\nupsampler: {}",
+        "upsampler.pseudo_text_xi=0.0 must be decoder.pseudo_text_xi=3.0",
+    ),
+]
+
+
+@pytest.mark.parametrize(("sections", "words"), CHAINS)
+def test_a_cascade_whose_steps_do_not_meet_is_one_line(sections: str, words: str, tmp_path: Path) -> None:
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text(f"name: r\nplan: {{input: x.parquet}}\n{sections}\n")
+    with pytest.raises(SettingsError, match=re.escape(words)) as error:
+        load(recipe)
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("network", ["unet", "dit"])

@@ -17,9 +17,17 @@ from corgi.settings.clip import (
     TowerRef,
     TowerSettings,
 )
+from corgi.settings.cluster import ClusterSettings
 from corgi.settings.compare import CompareSettings, ScoreSettings
 from corgi.settings.data import DownloadSettings, FilterSettings, PackSettings, PlanSettings
-from corgi.settings.decoder import DecoderSettings, DiTSettings, FineTuneSettings, UNetSettings
+from corgi.settings.decoder import (
+    DecoderSettings,
+    DiTSettings,
+    FineTuneSettings,
+    UNetSettings,
+    UpsamplerSettings,
+    WeakSettings,
+)
 from corgi.settings.models import (
     AdversarialSettings,
     AutoencoderSettings,
@@ -29,7 +37,7 @@ from corgi.settings.models import (
     PriorSettings,
     QuantiserSettings,
 )
-from corgi.settings.recipe import ClusterSettings, Recipe
+from corgi.settings.recipe import Recipe
 from corgi.settings.section import Section, added, digest, neutral
 from corgi.settings.training import TrackingSettings, TrainingSettings
 
@@ -51,6 +59,8 @@ SECTIONS: list[Section] = [
     UNetSettings(),
     DiTSettings(),
     FineTuneSettings(),
+    WeakSettings(),
+    UpsamplerSettings(),
     *(kind() for kind in (AdversarialSettings, ConvSettings, QuantiserSettings, PretrainedSettings)),
     PriorSettings(training=TrainingSettings(zero_stage=0)),  # a learned shift needs it
     CompareSettings(),
@@ -78,6 +88,9 @@ HAND_MADE: dict[tuple[str, str], Any] = {
     ("PriorSettings", "heads"): 16,
     ("PriorSettings", "width"): 1024,
     ("DecoderSettings", "guidance_interval"): (0.2, 0.8),
+    ("DecoderSettings", "weak"): {},
+    ("UpsamplerSettings", "guidance_interval"): (0.2, 0.8),
+    ("UpsamplerSettings", "network"): "dit",
     ("UNetSettings", "widths"): (96,) * 2,
     ("UNetSettings", "attention"): (0,),
     ("UNetSettings", "heads"): 8,
@@ -166,6 +179,8 @@ def changed(section: Section, name: str) -> Section:
         (DownloadSettings, "engine"): {"trust_list": True},
         (TrainingSettings, "keep_best"): {"eval_every_steps": 1},
         (DecoderSettings, "noise_level_known"): {"conditioning_noise": 0.5},
+        (UpsamplerSettings, "noise_level_known"): {"conditioning_noise": 0.5},
+        (UpsamplerSettings, "network"): {"crop": 0},
         (DecoderSettings, "finetune"): {"init_from": "pretrain", "network": "unet"},
         (DecoderSettings, "num_text_tokens"): {"network": "unet"},
     }

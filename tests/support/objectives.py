@@ -10,11 +10,11 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from corgi.feeding.feed import Rows, dense, joined
+from corgi.feeding.feed import Rows, joined, tensors
 from corgi.feeding.pack import PackShards
 from corgi.models.autoencoder import LinearAutoencoder
 from corgi.models.spatial_autoencoder import PixelCodec, SpatialAutoencoder
-from corgi.settings.decoder import DecoderSettings, DiTSettings, UNetSettings
+from corgi.settings.decoder import DecoderSettings, DiTSettings, UNetSettings, UpsamplerSettings
 from corgi.settings.models import PriorSettings
 from corgi.settings.section import digest
 from corgi.tables import schema
@@ -24,6 +24,7 @@ from corgi.tables.schema import caption_tokens
 from corgi.tables.store import ShardTask
 from corgi.training.decoder import DecoderObjective
 from corgi.training.prior import PriorObjective
+from corgi.training.upsampler import UpsamplerObjective
 from tests.support.tables import DIM, Output, close_stage, commit_stage, tiny_run
 
 PRIOR = PriorSettings(width=32, depth=1, heads=2, num_timesteps=50, coarse_caption_share=0.5)
@@ -34,6 +35,17 @@ DECODER = DecoderSettings(
     sample_steps=5,
     unet=UNetSettings(widths=(16,), attention=(0,), heads=2),
     dit=DiTSettings(heads=2, patch=1),
+)
+UPSAMPLER = UpsamplerSettings(
+    low_side=8,
+    side=16,
+    crop=8,
+    width=16,
+    depth=1,
+    num_timesteps=50,
+    sample_steps=3,
+    unet=UNetSettings(widths=(8, 16), attention=(), middle_attention=False, heads=2),
+    dit=DiTSettings(heads=2, patch=4),
 )
 SIDE, LATENT = 4, 6
 ENCODER, WORD_WIDTH = "words", 6
@@ -166,11 +178,18 @@ def decoder_objective(run: Run, prepared: str = "", **changes: Any) -> DecoderOb
     return made
 
 
+def upsampler_objective(run: Run, **changes: Any) -> UpsamplerObjective:
+    """Return the objective of a step of a cascade over a run that is ready to train a prior, its settings changed."""
+    stages = {stage: run.stages()[stage].path for stage in ("download", "pack", "shift")}
+    settings = UPSAMPLER.model_copy(update=changes).model_dump(mode="json")
+    return UpsamplerObjective(str(run.store.root.parent), stages, settings)
+
+
 def every_row(rows: Rows) -> dict[str, Tensor]:
     """Return all rows of all units by column, half floats as fp32, word encodings left out."""
     units = [rows.load(unit) for unit, count in enumerate(rows.counts) if count]
     names = [name for name, values in units[0].items() if not name.endswith("_words")]
-    found = {name: torch.from_numpy(dense(joined([unit[name] for unit in units]))) for name in names}
+    found = tensors(rows, {name: joined([unit[name] for unit in units]) for name in names})
     return {
         name: values.float() if values.dtype == torch.float16 else values for name, values in found.items()
     }

@@ -13,15 +13,16 @@ from corgi.diffusion.shifted import ShiftTable
 from corgi.models.autoencoder import LinearAutoencoder
 from corgi.models.pretrained_codec import untrained
 from corgi.models.spatial_autoencoder import Codec, PixelCodec, SpatialAutoencoder
-from corgi.names import LatentSpaceName
+from corgi.names import UPSAMPLERS, LatentSpaceName
 from corgi.settings.clip import EmbedSettings, ShiftSettings, TokenRef
-from corgi.settings.decoder import DecoderSettings
+from corgi.settings.decoder import DecoderSettings, UNetSettings, UpsamplerSettings
 from corgi.settings.models import AutoencoderSettings, PretrainedSettings, PriorSettings
 from corgi.shift.file import safetensors_bytes
 from corgi.tables.manifest import RowCounts
 from corgi.tables.run import Run
-from corgi.training import decoder_network, prior
+from corgi.training import prior
 from corgi.training.autoencoder import AUTOENCODER_FACT
+from corgi.training.decoder_network import WEAK, network_of
 from tests.support.tables import Output, commit_stage, new_run
 from tests.support.tiny_towers import tiny_tower
 
@@ -35,12 +36,15 @@ def painting_run(
     seed: int = 0,
     decoder: dict[str, Any] | None = None,
     vq: dict[str, Any] | None = None,
+    num_upsamplers: int = 0,
     **shift_facts: str,
 ) -> Run:
     """Return a run with every stage that painting reads; `seed` draws its weights, `decoder` changes its settings.
 
     A decoder network that reads a plane gets the latent space `pixels`, or diffusers' VQModel of the config `vq`, any other
     principal components.
+    A decoder network that reads a plane gets the latent space `pixels`, any other principal components. Each step of the
+    cascade doubles the side.
     """
     root.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
@@ -72,6 +76,10 @@ def painting_run(
     else:
         shape = _commit_components(run)
     _commit_decoder(run, settings, shape)
+    cascade = UPSAMPLERS[:num_upsamplers]
+    for number, stage in enumerate(cascade):
+        _commit_upsampler(run, stage, SIDE * 2**number)
+    run.note(order=[*run.stages()])
     return run
 
 
@@ -106,11 +114,33 @@ def _commit_spatial(
 
 
 def _commit_decoder(run: Run, settings: DecoderSettings, latent_shape: tuple[int, ...]) -> None:
-    table = ShiftTable.standardised(torch.zeros(DIM), torch.full((DIM,), 0.03))  # captions then matter
-    network = filled(decoder_network.network_of(settings, latent_shape, table))
+    network = filled(network_of(settings, latent_shape, _embedding_table()))
     files = {"decoder": (".safetensors", save(network.state_dict()))}
+    if settings.weak is not None:
+        weak = filled(network_of(settings, latent_shape, _embedding_table()))
+        files[WEAK] = (".safetensors", save(weak.state_dict()))
     facts = {AUTOENCODER_FACT: run.shards("autoencoder")[0].digest}
     _commit(run, "decoder", {"decoder": settings.model_dump(mode="json")}, files, facts)
+
+
+def _commit_upsampler(run: Run, stage: str, low_side: int) -> None:
+    unet = UNetSettings(widths=(8, 16), heads=2, attention=(), middle_attention=False)
+    settings = UpsamplerSettings(
+        unet=unet,
+        sample_steps=3,
+        num_timesteps=100,
+        guidance=2.0,
+        low_side=low_side,
+        side=2 * low_side,
+        crop=low_side,
+    )
+    network = filled(network_of(settings, (3, 2 * low_side, 2 * low_side), _embedding_table()))
+    files = {stage: (".safetensors", save(network.state_dict()))}
+    _commit(run, stage, {stage: settings.model_dump(mode="json")}, files)
+
+
+def _embedding_table() -> ShiftTable:
+    return ShiftTable.standardised(torch.zeros(DIM), torch.full((DIM,), 0.03))  # captions then matter
 
 
 def filled(network: nn.Module) -> nn.Module:

@@ -36,26 +36,32 @@ def page() -> str:
     return "\n".join([_HEAD, *_section("", Recipe)]).rstrip() + "\n"
 
 
-def _section(path: str, section: type[Section]) -> Iterator[str]:
-    """Yield a heading, a table of the section's own settings, then the sections inside it."""
+def _section(path: str, section: type[Section], held: Section | None = None) -> Iterator[str]:
+    """Yield a heading, a table of the section's own settings, then the sections inside it.
+
+    `held` is the section as the one around it sets it, where it does: its defaults may not be those of its class.
+    """
     yield f"## {path or 'The recipe itself'}\n"
     yield f"{_text(section.__doc__)}\n"
     nested = {name: _sections_in(field) for name, field in section.model_fields.items()}
     plain = [name for name, inside in nested.items() if not inside]
     if plain:
         yield "| setting | type | default | what it does |\n|---|---|---|---|"
-        yield from (_row(path, name, section.model_fields[name]) for name in plain)
+        yield from (_row(path, name, section.model_fields[name], held) for name in plain)
         yield ""
     for name, inside in nested.items():
         field = section.model_fields[name]
+        value = field.default if held is None else getattr(held, name)
         for one in inside:
-            yield from _section(_path(path, name) + ("[]" if _is_list(field.annotation) else ""), one)
+            within = _path(path, name) + ("[]" if _is_list(field.annotation) else "")
+            yield from _section(within, one, value if isinstance(value, one) else None)
 
 
-def _row(path: str, name: str, field: FieldInfo) -> str:
+def _row(path: str, name: str, field: FieldInfo, held: Section | None) -> str:
     marks: Any = field.json_schema_extra or {}
     kind = " *Place.*" if marks.get("neutral") else ""
-    cells = [f"`{_path(path, name)}`", _type(field), _default(field), _text(field.description) + kind]
+    default = _default(field) if held is None else _shown(getattr(held, name))
+    cells = [f"`{_path(path, name)}`", _type(field), default, _text(field.description) + kind]
     return f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |"
 
 
@@ -72,6 +78,10 @@ def _default(field: FieldInfo) -> str:
         return "(required)"
     value = field.get_default(call_default_factory=True)
     assert value is not PydanticUndefined
+    return _shown(value)
+
+
+def _shown(value: object) -> str:
     return f"`{json.dumps(to_jsonable_python(value), ensure_ascii=False)}`"
 
 

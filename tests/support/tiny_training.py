@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from corgi.feeding.noise import Noise
 from corgi.settings.training import TrackingSettings, TrainingSettings
 from corgi.training.listing import COMMITTED
+from corgi.training.objective import SecondAverage
 from corgi.training.ranks import own_rows, rows_of_all
 from corgi.training.training import Training
 from tests.support.waiting import wait_until
@@ -64,7 +65,7 @@ class TinyObjective:
 
     `fault` harms each rank once at a step: {"kind": "raise"} on all ranks, {"kind": "kill"} or {"kind": "hang"} on the last one,
     {"kind": "evaluate"} on all ranks in the first evaluation;
-    a NaN loss comes at every position of `bad`; the first layer does not learn where it is `frozen`; `log` is the prefix of the files that say which row came where.
+    a NaN loss comes at every position of `bad`; the first layer does not learn where it is `frozen`; `second` is (decay, updates) of a second average; `log` is the prefix of the files that say which row came where.
     """
 
     def __init__(
@@ -77,9 +78,10 @@ class TinyObjective:
         depth: int = 0,
         pause_s: float = 0.0,
         frozen: bool = False,
+        second: tuple[float, int] | None = None,
     ) -> None:
         self.dim, self.dropout, self.log, self.fault, self.bad = dim, dropout, log, fault, bad
-        self.depth, self.pause_s, self.frozen = depth, pause_s, frozen
+        self.depth, self.pause_s, self.frozen, self.second = depth, pause_s, frozen, second
 
     def place(self, device: torch.device) -> None:
         """All it reads comes with the batch."""
@@ -88,6 +90,9 @@ class TinyObjective:
         model = Net(self.dim, self.dropout, self.depth)
         model.inner.requires_grad_(not self.frozen)
         return model
+
+    def second_average(self) -> SecondAverage | None:
+        return None if self.second is None else SecondAverage(*self.second)
 
     def rows(self) -> TinyRows:
         return TinyRows(dim=self.dim)

@@ -1,6 +1,7 @@
 """The decoder's objective: the v error on latents, the embedding dropped and perturbed as the recipe says."""
 
 import json
+from dataclasses import replace
 from typing import cast
 
 import numpy as np
@@ -18,7 +19,7 @@ from corgi.models.denoiser import LatentDenoiser
 from corgi.models.networks import NETWORKS
 from corgi.models.picture_decoder import PictureDecoder, to_bytes
 from corgi.models.spatial_autoencoder import PixelCodec, SpatialAutoencoder
-from corgi.settings.decoder import DecoderSettings, DiTSettings, UNetSettings
+from corgi.settings.decoder import DecoderSettings, DiTSettings, UNetSettings, WeakSettings
 from corgi.settings.errors import InputError, SettingsError
 from corgi.settings.training import TrackingSettings, TrainingSettings
 from corgi.tables.manifest import RowCounts
@@ -26,14 +27,17 @@ from corgi.tables.run import Run
 from corgi.tables.schema import Split
 from corgi.training.alone import train_alone
 from corgi.training.checkpoint import final_weights
-from corgi.training.decoder import DROP, TIMESTEP, DecoderObjective, check_neighbours
+from corgi.training.decoder import DecoderObjective, check_neighbours
 from corgi.training.decoder_network import (
+    WEAK,
     check_network,
     load_decoder,
     network_of,
     painter_of,
     process_of,
 )
+from corgi.training.denoising import DROP, TIMESTEP
+from corgi.training.objective import SecondAverage
 from corgi.training.training import Training
 from tests.support.objectives import (
     DECODER,
@@ -237,12 +241,12 @@ def test_val_is_measured_in_bounded_batches_whose_size_changes_no_figure(run, mo
 
     figures = []
     for batch in (total, 1):
-        monkeypatch.setattr("corgi.training.decoder.VAL_BATCH", batch, raising=False)
+        monkeypatch.setattr("corgi.training.denoising.VAL_BATCH", batch)
         figures.append(objective.evaluate(Silent())["loss"])
     assert total > 1
     assert sizes == [total] + total * [1]
     assert figures[0] == pytest.approx(figures[1])
-    monkeypatch.setattr("corgi.training.decoder.MAX_VAL_PICTURES", 1, raising=False)
+    monkeypatch.setattr("corgi.training.denoising.MAX_VAL_PICTURES", 1)
     sizes.clear()
     objective.evaluate(Silent())
     assert sizes == [1]
@@ -372,6 +376,32 @@ def test_a_decoder_comes_back_from_its_commit_and_paints_the_same(run):
     painted = loaded.sample(torch.randn(2, DIM), [0, 1], steps=3)
     assert painted.shape == (2, SIDE, SIDE, 3)
     assert torch.equal(loaded.network.output.weight, state["output.weight"])
+
+
+def test_a_decoder_that_is_guided_by_a_weak_network_comes_back_with_it(run):
+    """The weak network is an average of half of the steps; without it the decoder paints otherwise."""
+    objective = decoder_objective(run, weak=WeakSettings(ema_decay=0.9))
+    assert objective.second_average() == SecondAverage(0.9, objective.settings.training.num_steps // 2)
+    assert decoder_objective(run).second_average() is None
+    torch.manual_seed(1)
+    networks = [objective.model(), objective.model()]
+    for network in networks:
+        torch.nn.init.normal_(network.output.weight)
+    states = [
+        {name: value.contiguous() for name, value in network.state_dict().items()} for network in networks
+    ]
+    files = {
+        name: (".safetensors", save(state)) for name, state in zip(("decoder", WEAK), states, strict=True)
+    }
+    settings = {"decoder": objective.settings.model_dump(mode="json")}
+    output = Output(RowCounts(rows_in=1, kept=1), files=files, settings=settings)
+    commit_stage(run, "decoder", {"all": output}, ["autoencoder"])
+    loaded = load_decoder(run.store, run.shards("decoder")[0], run.shards("autoencoder")[0])
+    expected = PictureDecoder(networks[0], objective.process, linear_autoencoder(), weak=networks[1])
+    asked = torch.randn(2, DIM)
+    painted = loaded.sample(asked, [0, 1], 5, 2.0)
+    assert torch.equal(painted, expected.sample(asked, [0, 1], 5, 2.0))
+    assert not torch.equal(painted, replace(expected, weak=None).sample(asked, [0, 1], 5, 2.0))
 
 
 @pytest.mark.parametrize("network", NETWORKS)

@@ -8,13 +8,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from corgi.feeding.feed import dense
+from corgi.feeding.feed import tensors
 from corgi.feeding.noise import Noise
 from corgi.models.embedder import Sampling
 from corgi.models.text_prior import TextPrior
 from corgi.tables.run import Run
-from corgi.training.ema import Ema
+from corgi.training.ema import EarlierEma, Ema
 from corgi.training.masters import shapes, shares
+from corgi.training.objective import SecondAverage
 from corgi.training.progress import Means
 from tests.support.fake_cuda import CUDA, Watch, fake_cuda, to_cuda
 from tests.support.objectives import (
@@ -26,6 +27,7 @@ from tests.support.objectives import (
     linear_autoencoder,
     prior_objective,
     prior_run,
+    upsampler_objective,
 )
 
 ALONE = PRIOR.training.model_copy(update={"zero_stage": 0})
@@ -66,9 +68,9 @@ def decoding(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 def one_loss(objective: Any) -> tuple[Tensor, Watch]:
     """Return a second loss of a fake GPU, and what it cost: the first one may fill tables."""
-    loaded = objective.rows().load(0)
-    columns = {name: torch.from_numpy(dense(values)) for name, values in loaded.items()}
-    positions = torch.arange(len(loaded["image"]))
+    rows = objective.rows()
+    columns = tensors(rows, rows.load(0))
+    positions = torch.arange(len(columns["image"]))
     with fake_cuda() as watch:
         objective.place(CUDA)
         model = to_cuda(objective.model())
@@ -123,6 +125,15 @@ def test_the_decoders_loss_does_too(decoding: Run, option: str) -> None:
     check_cost(watch)
 
 
+@pytest.mark.parametrize("network", ["unet", "dit"])
+def test_an_upsamplers_loss_does_too(decoding: Run, network: str) -> None:
+    """Pictures are shrunk, enlarged and cut on the device."""
+    crop = {"unet": 8, "dit": 0}[network]
+    loss, watch = one_loss(upsampler_objective(decoding, network=network, crop=crop))
+    assert loss.device.type == "cuda"
+    check_cost(watch)
+
+
 @pytest.mark.parametrize("option", ["text", "soft", "learned choice", "learned shift", "words", "v"])
 def test_a_prior_is_evaluated_on_its_device(run: Run, option: str) -> None:
     objective = prior_objective(run, **OPTIONS[option])
@@ -154,8 +165,12 @@ def shown_on(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return torch.zeros(0) if value.device.type == "cuda" else fetch(value)
 
     monkeypatch.setattr(Tensor, "cpu", cpu)
-    monkeypatch.setattr(Tensor, "numpy", lambda value: np.zeros(value.shape))
+    monkeypatch.setattr(Tensor, "numpy", lambda value: np.zeros(value.shape, _name(value.dtype)))
     return seen
+
+
+def _name(kind: torch.dtype) -> str:
+    return str(kind).removeprefix("torch.")
 
 
 @pytest.mark.slow
@@ -177,6 +192,22 @@ def test_the_decoder_is_evaluated_and_shown_on_its_device(
     assert seen == ["cuda"]
 
 
+@pytest.mark.slow
+def test_an_upsampler_is_evaluated_and_shown_on_its_device(
+    decoding: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    objective = upsampler_objective(decoding)
+    with fake_cuda() as watch, torch.no_grad():
+        objective.place(CUDA)
+        model = to_cuda(objective.model())
+        watch.syncs.clear()
+        assert objective.evaluate(model)
+        assert watch.syncs.total() <= 1, watch.syncs
+        seen = shown_on(monkeypatch)
+        objective.show(model)
+    assert seen == ["cuda"]
+
+
 @pytest.mark.parametrize("option", ["text", "learned shift"])
 def test_a_prior_is_sampled_where_its_weights_are(run: Run, option: str) -> None:
     objective = prior_objective(run, **OPTIONS[option])
@@ -190,10 +221,12 @@ def test_averages_and_means_do_not_wait(run: Run) -> None:
     model = prior_objective(run).model()
     with fake_cuda() as watch:
         model = to_cuda(model)
-        ema, means = Ema(shares(model), shapes(model), 0.9, CUDA), Means()
+        held, learning, means = shares(model), shapes(model), Means()
+        averages = Ema(held, learning, 0.9, CUDA), EarlierEma(held, learning, SecondAverage(0.5, 4), CUDA)
         watch.syncs.clear()
         watch.copies.clear()
-        ema.update(3)
+        for average in averages:
+            average.update(3)
         means.add([{"loss": torch.zeros((), device=CUDA)}], [1.0])
     check_cost(watch, 0)
 

@@ -9,8 +9,9 @@ from torch import nn
 
 from corgi.training import ema as ema_module
 from corgi.training import masters as masters_module
-from corgi.training.ema import Ema, state_of
+from corgi.training.ema import EarlierEma, Ema, apart, state_of, with_second
 from corgi.training.masters import Stretch, masters, shapes, shares
+from corgi.training.objective import SecondAverage
 from corgi.training.snapshot import HostBuffers
 from tests.support.tiny_training import Net
 
@@ -150,3 +151,27 @@ def test_masters_of_bf16_weights_are_averaged_not_the_weights() -> None:
     assert torch.equal(ema.whole()["weight"].view(-1), torch.cat([torch.zeros(1), held, torch.zeros(1)]))
     vars(model.weight)["_hp_mapping"] = None
     assert masters(engine) == {}
+
+
+@pytest.mark.law
+def test_a_second_average_is_that_of_its_own_decay_at_the_step_where_it_stands_still() -> None:
+    model = Net(4)
+    earlier = EarlierEma(shares(model), shapes(model), SecondAverage(0.5, 4), CPU)
+    alone = averaged(model, 0.5)
+    for n in range(9):
+        moved(model, n)
+        earlier.update(n)
+        if n < 4:
+            alone.update(n)
+    for name, value in alone.whole().items():
+        assert torch.equal(earlier.whole()[name], value)
+
+
+def test_two_averages_are_one_file_and_apart_again() -> None:
+    first, second = ({"a": torch.full((2,), value), "b.c": torch.zeros(1)} for value in (1.0, 2.0))
+    together = with_second(first, second)
+    assert len(together) == 4
+    for found, given in zip(apart(together), (first, second), strict=True):
+        assert found.keys() == given.keys()
+        assert all(found[name] is value for name, value in given.items())
+    assert apart(with_second(first))[1] == {}

@@ -22,6 +22,7 @@ from corgi.tables.run import Run
 from corgi.training import loop, universal
 from corgi.training.alone import train_alone
 from corgi.training.checkpoint import Checkpoints, final_facts
+from corgi.training.ema import apart
 from corgi.training.loop import train_loop
 from corgi.training.ranks import own_rows, rank, world_size
 from corgi.training.shared_folder import check_shared
@@ -63,6 +64,11 @@ def halted(root: Path, stage: int) -> Training:
 def partly(root: Path, kind: str, stage: int, **arguments: Any) -> Training:
     """A training whose first layer does not learn."""
     return still(root, f"partly-{kind}", stage, arguments={"frozen": True, **arguments})
+
+
+def twice(root: Path, kind: str, **arguments: Any) -> Training:
+    """A training with a second average, which stands still after five updates."""
+    return named(root, kind, 1, arguments={"second": (0.5, 5), **arguments})
 
 
 def partly_halted(root: Path, stage: int) -> Training:
@@ -254,6 +260,10 @@ def two_workers(root: Path) -> None:
         behind(named(root, "lost", 1, **KEPT), lost=8)
     train_loop(named(root, "lost", 1, **KEPT))
     codecs(root)
+    train_loop(twice(root, "twice"))
+    broken = twice(root, "twice-broken", fault=fault(root, "twice"))
+    interrupted(broken)
+    train_loop(broken)
     interrupted(unmeasured(root))
     train_loop(unmeasured(root))
     measured(root)
@@ -346,6 +356,24 @@ def test_a_resumed_run_equals_an_unbroken_one_bit_for_bit(root: Path, kind: str,
     ).read_bytes()
     assert broken.metrics_file.read_bytes() == whole.metrics_file.read_bytes()
     assert [line["step"] for line in steps(whole)] == [3, 6, 9, 12, 12]
+
+
+def test_a_second_average_changes_nothing_of_the_first_and_is_resumed_bit_for_bit(root: Path) -> None:
+    """It is kept where it is asked for alone; the file of the final weights holds both."""
+    plain, broken = named(root, "whole", 1), twice(root, "twice-broken")
+    first, second = apart(weights(twice(root, "twice")))
+    assert (broken.path / "final/weights.safetensors").read_bytes() == (
+        twice(root, "twice").path / "final/weights.safetensors"
+    ).read_bytes()
+    assert first.keys() == second.keys() == weights(plain).keys()
+    assert all(torch.equal(value, first[name]) for name, value in weights(plain).items())
+    assert torch.equal(first["table"], second["table"])
+    assert not torch.equal(first["inner.weight"], second["inner.weight"])
+    kept = {
+        training.name: {path.name for path in training.path.glob("checkpoints/*/ema*")}
+        for training in (plain, broken)
+    }
+    assert kept == {plain.name: {"ema.safetensors"}, broken.name: {"ema.safetensors", "ema2.safetensors"}}
 
 
 def test_a_training_that_dies_in_its_evaluation_repeats_no_step(root: Path) -> None:

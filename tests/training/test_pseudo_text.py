@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from corgi.feeding.noise import Noise
 from corgi.settings.decoder import DecoderSettings
 from corgi.settings.errors import InputError
-from corgi.training import decoder, pseudo_text
+from corgi.training import decoder, denoising, pseudo_text, upsampler
 from corgi.training.pseudo_text import (
     PSEUDO_TEXT,
     PreparedPseudoText,
@@ -58,8 +58,13 @@ def made() -> dict[str, PreparedPseudoText]:
 
 
 def test_its_draw_is_no_other_draw_of_the_decoder() -> None:
-    names = ("TIMESTEP", "EPS", "DROP", "PERTURBATION", "LEVEL")
-    assert PSEUDO_TEXT not in [getattr(decoder, name) for name in names]
+    """Nor of an upsampler, nor of the words beside the embedding."""
+    draws = [
+        *(denoising.TIMESTEP, denoising.EPS, denoising.DROP, denoising.PERTURBATION, denoising.LEVEL),
+        *(decoder.CAPTION, decoder.DROP_CAPTION),
+        *(upsampler.ROW, upsampler.COLUMN, upsampler.LOW_LEVEL, upsampler.LOW_NOISE),
+    ]
+    assert len({*draws, PSEUDO_TEXT}) == len(draws) + 1
 
 
 def test_law_xi_zero_is_the_embedding_itself() -> None:

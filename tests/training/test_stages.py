@@ -15,7 +15,9 @@ from corgi.training.stages import Prior
 pytestmark = pytest.mark.slow
 
 
-def recipe(grows: bool = False, wanted: bool = True, kind: str = "linear", **training: Any) -> Any:
+def recipe(
+    grows: bool = False, wanted: bool = True, kind: str = "linear", has_cascade: bool = False, **training: Any
+) -> Any:
     settings = TrainingSettings.model_validate({"num_workers": 2, "cpus_per_worker": 1.5, **training})
     part = SimpleNamespace(training=settings)
     larger = settings.model_copy(update={"num_workers": 4})
@@ -23,6 +25,7 @@ def recipe(grows: bool = False, wanted: bool = True, kind: str = "linear", **tra
         cluster=SimpleNamespace(side_by_side=wanted, grows=grows),
         prior=part,
         decoder=part,
+        upsamplers={"upsampler": SimpleNamespace(training=larger)} if has_cascade else {},
         autoencoder=SimpleNamespace(kind=kind, training=larger),
         download=DownloadSettings(num_actors=3, cpus_per_actor=1.0),
         embed=EmbedSettings(
@@ -56,6 +59,14 @@ def test_an_autoencoder_that_is_trained_counts_where_it_is_larger_than_the_decod
 ) -> None:
     monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": cpus})
     assert fits(recipe(kind="kl")) is room
+
+
+@pytest.mark.parametrize(("cpus", "room"), [(9.0, False), (10.0, True)])
+def test_a_step_of_a_cascade_counts_where_it_is_larger_than_the_decoder(
+    monkeypatch: pytest.MonkeyPatch, cpus: float, room: bool
+) -> None:
+    monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": cpus})
+    assert fits(recipe(has_cascade=True)) is room
 
 
 @pytest.mark.parametrize(("gpus", "room"), [(3.0, False), (4.0, True)])
