@@ -109,9 +109,9 @@ def codec(root: Path, kind: str, stage: int, is_faulty: bool = False) -> Trainin
             "training": {**steps, "checkpoint_every_steps": 3, "lr": 1e-3},
         }
     )
-    images, selections = ([shard.path for shard in run.shards(stage)] for stage in ("download", "curate"))
+    stages = {name: run.stages()[name].path for name in ("download", "curate")}
     arguments = {
-        "root": str(run.store.root.parent), "images": images, "selections": selections, "tower": None,
+        "root": str(run.store.root.parent), "stages": stages, "tower": None,
         "settings": settings.model_dump(mode="json"), "marker": str(folder / "fault") if is_faulty else "",
     }  # fmt: skip
     quiet = TrackingSettings(mode="disabled")
@@ -121,13 +121,10 @@ def codec(root: Path, kind: str, stage: int, is_faulty: bool = False) -> Trainin
 
 
 def codecs(root: Path) -> None:
-    """Train at each stage whole and to a fault; at the last also on from it."""
+    """Train at each stage whole and to a fault."""
     for stage in CODEC_STAGES:
         train_loop(codec(root, "two", stage))
         interrupted(codec(root, "halted", stage, is_faulty=True))
-    broken = codec(root, "broken", CODEC_STAGES[-1], is_faulty=True)
-    interrupted(broken)
-    train_loop(broken)
 
 
 def unmeasured(root: Path) -> Training:
@@ -495,7 +492,7 @@ def test_what_does_not_learn_stays_as_it_was_and_is_resumed_with_the_rest(root: 
 
 @pytest.mark.parametrize("stage", CODEC_STAGES)
 def test_an_adversarial_autoencoder_with_a_learned_codebook_is_one_training(root: Path, stage: int) -> None:
-    """At every ZeRO stage it may have, on two workers and on one, cut and resumed, also at the other number of workers.
+    """At every ZeRO stage it may have, on two workers and on one, and begun by two and ended by one.
 
     The discriminator is left out: the gradient of a bias before a normalisation is rounding, which AdamW enlarges.
     """
@@ -503,9 +500,6 @@ def test_an_adversarial_autoencoder_with_a_learned_codebook_is_one_training(root
     assert final_facts(two)["skipped_steps"] == 0
     moved = weights(two)["codec.quantiser.learner.count"]
     assert len(moved.unique()) > 2
-    if stage == CODEC_STAGES[-1]:
-        broken = codec(root, "broken", stage, True).path / "final/weights.safetensors"
-        assert broken.read_bytes() == (two.path / "final/weights.safetensors").read_bytes()
     expected = codec_state(weights(two))
     assert expected
     for other in (codec(root, "one", 0), codec(root, "halted", stage, True)):
