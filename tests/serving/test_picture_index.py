@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from corgi.serving import picture_index
 from corgi.serving.picture_index import TRAINED, PictureIndex, Where
 from corgi.tables.run import Run
 from corgi.tables.schema import Reason
@@ -73,6 +74,17 @@ def test_what_is_found_is_what_comparing_all_of_the_chosen_finds(index, where):
         assert [one.uid for one in found] == exact(index, query, where)[:10]
         cosines = [one.similarity for one in found]
         assert cosines == sorted(cosines, reverse=True)
+
+
+@pytest.mark.parametrize("most", [0.0, 1.0], ids=["after the search", "in it"])
+def test_law_rows_are_chosen_after_a_search_as_in_it(index, monkeypatch, most):
+    monkeypatch.setattr(picture_index, "MOST_ROWS", most)
+    for where in (TRAINED, Where(split="test"), Where(keep=False)):
+        for seed in range(5):
+            query = np.random.default_rng(seed).normal(size=DIM)
+            query /= np.linalg.norm(query)
+            found = [one.uid for one in index.search(query, 7, where)]
+            assert found == exact(index, query, where)[:7]
 
 
 def test_rows_of_every_picture_and_of_no_other_name(index, run):
