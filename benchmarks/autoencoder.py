@@ -16,6 +16,7 @@ from torch import nn
 from benchmarks.decoder import RECIPE, SIDE_PX, loop_rate
 from benchmarks.figures import Figures, alternated, ratios
 from corgi.feeding.noise import Noise
+from corgi.latents.codebook_training import CodebookTraining
 from corgi.latents.objective import AutoencoderObjective
 from corgi.settings import recipe
 from corgi.settings.models import AutoencoderSettings
@@ -45,8 +46,9 @@ class GeneratedAutoencoder(AutoencoderObjective):
     """The autoencoder's own objective on generated pictures."""
 
     def __init__(self) -> None:
-        """Open no store and load no tower."""
-        super().__init__("", (), (), settings_of().model_dump(mode="json"), None)
+        """Open no store and load no tower."""  # so the parent's start, which opens one, is left out
+        self.settings, self.features, self.device = settings_of(), None, torch.device("cpu")
+        self._codebook = CodebookTraining(self.settings)
 
     def rows(self) -> GeneratedPictures:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Return the generated pictures."""

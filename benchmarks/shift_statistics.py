@@ -133,7 +133,7 @@ def _held(n: int) -> tuple[int, int]:
     held = cluster_moments(rows.astype(np.float32), nearest(rows.astype(np.float32), centroids)[0], 1024)
     parameters = fit.shift_parameters(held, settings.shrinkage_count, settings.floor_share)
     fit.over_shards = lambda function, refs, arguments: (function(ref, **arguments) for ref in refs)
-    parts = [_Part("", str(number), "", "", "", part) for number, part in enumerate(np.array_split(rows, 4))]
+    parts = [_Part("", str(number), "", "", rows=part) for number, part in enumerate(np.array_split(rows, 4))]
     found = fit._with_factor(parameters, parts, (centroids, None), settings, lambda name, arrays: None)
     if found.factor is None or not np.isfinite(found.factor).all():
         raise ValueError("no finite factor was found")

@@ -76,9 +76,20 @@ def ddim(
 
 
 def dpm_solver(
-    denoise: Denoise, process: ShiftedDiffusion, cluster: Int[Tensor, "batch"], noise: Noise, steps: int = 8
+    denoise: Denoise,
+    process: ShiftedDiffusion,
+    cluster: Int[Tensor, "batch"],
+    noise: Noise,
+    steps: int | Sequence[int] = 8,
 ) -> Float[Tensor, "batch dim"]:
-    """Sample z_0 by diffusers' DPM-Solver++ 2M on whitened data (eq. 10); its last step is of first order, which few steps need."""
+    """Sample z_0 by diffusers' DPM-Solver++ 2M on whitened data (eq. 10); its last step is of first order, which few steps need.
+
+    Raises:
+        ValueError: the timesteps themselves are given; the solver chooses its own.
+
+    """
+    if not isinstance(steps, int):
+        raise ValueError("dpm++ chooses its own timesteps; give their number")
     # 3 s of processor time, which every training worker would pay for a sampler it may never use
     from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
 
@@ -104,10 +115,10 @@ class Sample(Protocol):
         process: ShiftedDiffusion,
         cluster: Int[Tensor, "batch"],
         noise: Noise,
-        steps: int,
+        steps: int | Sequence[int],
         /,
     ) -> Float[Tensor, "batch dim"]:
-        """Sample z_0 in that many steps."""
+        """Sample z_0 in that many steps, or over these timesteps."""
         ...
 
 

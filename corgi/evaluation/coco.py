@@ -124,14 +124,14 @@ def scores(
     inception: Inception,
 ) -> dict[str, object]:
     """Return FID and KID of painted against real images, with all that the figures depend on."""
-    features = [features_of(images, inception) for images in (painted, real)]
-    mean, deviation = kernel_inception_distance(*features)
+    seen, true = (features_of(images, inception) for images in (painted, real))
+    mean, deviation = kernel_inception_distance(seen, true)
     return {
-        "FID": frechet_distance(*features),
+        "FID": frechet_distance(seen, true),
         "KID": mean,
         "KID, standard deviation": deviation,
-        "painted": len(features[0]),
-        "real": len(features[1]),
+        "painted": len(seen),
+        "real": len(true),
         "captions": len(captions),
         "sha256 of the caption ids": hashlib.sha256(_lines(captions).encode()).hexdigest(),
         "resize before the network": f"both sets: shorter side to {SIDE} px, Pillow bicubic, antialias, centre crop",

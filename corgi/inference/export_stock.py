@@ -5,7 +5,7 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -25,7 +25,11 @@ from corgi.settings.errors import InputError
 from corgi.tables.run import Run
 
 NULL = "null_image_embeds.safetensors"
-PREDICTIONS = {"v": "v_prediction", "eps": "epsilon", "x0": "sample"}
+PREDICTIONS: dict[str, Literal["v_prediction", "epsilon", "sample"]] = {
+    "v": "v_prediction",
+    "eps": "epsilon",
+    "x0": "sample",
+}
 
 
 def export_stock(run_folder: str | Path, out: str | Path) -> Path:

@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 
 from corgi.report import funnel
 from corgi.report.committed import Committed
-from corgi.tables.manifest import ShardManifest
+from corgi.tables.manifest import Listing
 from corgi.tables.schema import Split
 from corgi.tables.vectors import concatenated, tower_names
 from corgi.unit_vectors import unit_rows
@@ -73,7 +73,7 @@ def _nearest(run: Committed, means: Float[np.ndarray, "k dim"], chosen: Int[np.n
     return best
 
 
-def _train_images(run: Committed, shard: ShardManifest, used: set[str]) -> pa.Table:
+def _train_images(run: Committed, shard: Listing, used: set[str]) -> pa.Table:
     table = run.store.read(shard, "image_embeddings")
     wanted = pa.array(sorted(used), pa.string())
     return table.filter((pc.field("split") == Split.TRAIN.value) & pc.field("uid").isin(wanted))

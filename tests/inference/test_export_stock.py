@@ -70,9 +70,8 @@ def test_law_diffusers_own_classes_paint_what_the_run_paints(tmp_path: Path) -> 
     folder = export_stock(run.folder, tmp_path / "stock")
     assert not [path for path in folder.rglob("*") if path.suffix in (".py", ".bin", ".pt", ".pkl")]
     generator = corgi.load(run.folder)
-    embedding = torch.nn.functional.normalize(
-        torch.randn(2, generator.decoder.network.embedding_table.dim), dim=-1
-    )  # pyright: ignore[reportAttributeAccessIssue]
+    dim = generator.decoder.network.embedding_table.dim  # pyright: ignore[reportAttributeAccessIssue]
+    embedding = torch.nn.functional.normalize(torch.randn(2, dim), dim=-1)
     noise = philox_noise([5, 6], generator.decoder.process.table.dim)(0)
     shape = generator.decoder.autoencoder.latent_shape
     save_file(
