@@ -31,7 +31,9 @@ from corgi.settings.decoder import DecoderSettings
 from corgi.settings.training import TrackingSettings, TrainingSettings
 from corgi.tracking.tracked_run import Shown
 from corgi.training import decoder as decoding
+from corgi.training.finetune import read_init
 from corgi.training.loop import train_loop
+from corgi.training.pseudo_text import PseudoText
 from corgi.training.training import Training
 
 RECIPE = Path(__file__).resolve().parents[1] / "pipelines" / "recipes" / "openmoji.yaml"
@@ -71,6 +73,8 @@ class GeneratedDecoder(decoding.DecoderObjective):
     def __init__(self) -> None:
         """Build table and process; no store is opened."""
         self.settings, self.neighbours = settings_of(), None
+        self.words, self.pseudo_text = None, PseudoText(0.0)
+        self.initial, self.pretrained = read_init({})
         self.latent_shape = ConvConfig().latent_shape(SIDE_PX)
         image = torch.from_numpy(self.rows().columns["image"])
         self.table = ShiftTable.standardised(image.mean(0), image.std(0))

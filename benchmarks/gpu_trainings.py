@@ -31,7 +31,9 @@ from corgi.training import prior as priors
 from corgi.training.alone import train_alone
 from corgi.training.checkpoint import final_weights
 from corgi.training.cost import prior_cost
+from corgi.training.finetune import read_init
 from corgi.training.prior_sizes import config_of
+from corgi.training.pseudo_text import PseudoText
 from corgi.training.training import Training
 
 CLUSTERS, UNITS, UNIT_ROWS, LOG_EVERY = 16, 8, 2048, 4
@@ -70,7 +72,7 @@ class CheckedPrior(priors.PriorObjective):
         self.size, self.marker, self.cut_at = size, Path(marker), cut_at
         sizes = {name: size[name] for name in ("width", "depth", "heads")}
         self.settings = PriorSettings(**sizes, cluster_choice="soft")
-        self.variant, self.states = "shifted", None
+        self.variant, self.states, self.init = "shifted", None, {}
         rows = torch.from_numpy(self.rows().load(0)["image"])
         self.table = ShiftTable.clusters(rows[:CLUSTERS], rows.std(0).expand(CLUSTERS, -1).contiguous())
         self.choice = ClusterChoice("soft")
@@ -105,6 +107,8 @@ class CheckedDecoder(decoding.DecoderObjective):
         self.size = size
         self.settings = DecoderSettings(width=size["width"], depth=size["depth"], conditioning_noise=0.15)
         self.latent_shape, self.neighbours = (size["latent"],), None
+        self.words, self.pseudo_text = None, PseudoText(0.0)
+        self.initial, self.pretrained = read_init({})
         rows = torch.from_numpy(self.rows().load(0)["image"])
         self.table = ShiftTable.standardised(rows.mean(0), rows.std(0))
         self.process = decoding.process_of(self.settings, self.latent_shape)

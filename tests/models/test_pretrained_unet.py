@@ -67,5 +67,5 @@ def test_another_kind_number_of_channels_or_side_is_refused(
 
 def test_it_reads_no_neighbours(original: Any) -> None:
     sizes = NetworkSizes(SHAPE, 16, 1, neighbours=2, pretrained=stable_config(original))
-    with pytest.raises(ValueError, match="reads no neighbours"):
+    with pytest.raises(ValueError, match="reads neither neighbours nor"):
         NETWORKS["unet"](sizes, ShiftTable.ddpm(5))

@@ -38,11 +38,11 @@ MODES = {
     "lafite-trained": ["decoder.pseudo_text=trained"],
     "retrieved": ["decoder.pseudo_text=retrieved"],
     "semi-supervised": ["curate.caption_share=0.3"],
-    "cascade of U-Nets": cascade("unet"),
-    "cascade of transformers": cascade("dit"),
-    "language-free cascade": ["decoder.pseudo_text_xi=2.65", *cascade("unet", pseudo_text_xi=2.65)],
+    "cascade-unet": cascade("unet"),
+    "cascade-dit": cascade("dit"),
+    "language-free-cascade": ["decoder.pseudo_text_xi=2.65", *cascade("unet", pseudo_text_xi=2.65)],
 }
-LANGUAGE_FREE = ("language-free", "lafite-trained", "retrieved", "language-free cascade")
+LANGUAGE_FREE = ("language-free", "lafite-trained", "retrieved", "language-free-cascade")
 
 
 @pytest.fixture(scope="module")
