@@ -386,7 +386,7 @@ def test_a_decoder_that_is_guided_by_a_weak_network_comes_back_with_it(run):
     torch.manual_seed(1)
     networks = [objective.model(), objective.model()]
     for network in networks:
-        torch.nn.init.normal_(network.output.weight)
+        torch.nn.init.normal_(network.output.weight)  # pyright: ignore[reportArgumentType, reportAttributeAccessIssue]
     states = [
         {name: value.contiguous() for name, value in network.state_dict().items()} for network in networks
     ]
