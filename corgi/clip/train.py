@@ -40,7 +40,7 @@ def run(context: Context) -> list[ShardTask]:
     features = [feature_task(context, download) for download in context.shards("download")]
     model = context.task("model")
     arguments = {"settings": settings.model_dump(mode="json")}
-    make_pending(context, FeatureShards, features, Pool(settings.num_actors), "tower's features", arguments)
+    make_pending(context, FeatureShards, features, Pool(settings.num_actors), "tower", arguments)
     if context.pending([model]):
         connect(context.recipe)
         _commit_model(context, model, _training(context, model, features))
