@@ -9,6 +9,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from corgi.budget import plan as budget
+from corgi.budget import spending
 from corgi.clip.stages import Embed, PrecomputedEmbed, PrecomputedPlan, Tower
 from corgi.curation.stages import Curate, Features
 from corgi.download.stages import Download, PrecomputedDownload
@@ -23,6 +24,7 @@ from corgi.settings.recipe import Recipe
 from corgi.shift.stages import Shift
 from corgi.sources.embeddings import holds_vectors
 from corgi.sources.identity import canonical_url
+from corgi.tables.run import Run
 from corgi.training.stages import Decoder, Prior, Upsampler
 
 
@@ -61,7 +63,13 @@ def takes_vectors(recipe: Recipe) -> bool:
 
 def main(only: str | None = None) -> int:
     """Run the command line; `only` is the stage of a script that runs one."""
-    return command.main(stages, results.publish, only, canonical=canonical_url, budget=budget.lines)
+    return command.main(stages, told, only, canonical=canonical_url, budget=budget.lines)
+
+
+def told(run: Run) -> None:
+    """Note what the stages cost, and write the report and the other files beside the tables."""
+    spending.note(run)
+    results.publish(run)
 
 
 if __name__ == "__main__":

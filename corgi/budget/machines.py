@@ -1,11 +1,12 @@
 """What a stage can use of a cluster: nodes, cores, GPUs, network, and what an hour of them costs."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from corgi.budget.rates import Interval, Rates, exactly
-from corgi.flow.demand import Demand
+from corgi.flow.demand import Demand, demands
 from corgi.flow.node_types import NodeType, NodeTypes
+from corgi.settings.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,15 @@ class Machines:
     """FLOP/s of the GPUs that the workers reserve; None where a GPU is not known."""
     dollars_per_hour: Interval | None
     """None where a price is not known."""
+
+
+def demand_of(recipe: Recipe, stage: str, cluster: NodeTypes) -> Demand:
+    """Return a stage's workers, those with most GPUs of several kinds; curate and shift make as many calls at a time as there is room for."""
+    alone = Demand(stage, 1, 1.0, 0.0)
+    found = max(demands(recipe, [stage]), key=lambda asked: asked.num_workers * asked.gpus, default=alone)
+    if stage not in ("curate", "shift"):
+        return found
+    return replace(found, num_workers=max(1, cluster.num_workers(found.cpus, 0.0, found.memory)))
 
 
 def of_stage(demand: Demand, cluster: NodeTypes, rates: Rates) -> Machines:

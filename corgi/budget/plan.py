@@ -2,14 +2,13 @@
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 
 from corgi.budget.estimate import REMEDIES, Estimate, bounds, estimate, gpu_waits
-from corgi.budget.machines import of_stage
+from corgi.budget.machines import demand_of, of_stage
 from corgi.budget.memory import check_memory
 from corgi.budget.rates import Interval, exactly, load
 from corgi.budget.work import Work, works
-from corgi.flow.demand import Demand, check, demands
+from corgi.flow.demand import Demand, check
 from corgi.flow.node_types import NodeTypes, read
 from corgi.settings.errors import ClusterError
 from corgi.settings.recipe import Recipe
@@ -44,7 +43,7 @@ def lines(recipe: Recipe, unfinished: list[str], planned_rows: int | None) -> It
     for stage, work in works(recipe, num_rows or ROWS_UNREAD, rates).items():
         if stage not in unfinished:
             continue
-        asked = _asked(recipe, stage, cluster)
+        asked = demand_of(recipe, stage, cluster)
         machines = of_stage(asked, cluster, rates)
         flight = float(asked.num_workers * recipe.download.connections)
         found = estimate(work, machines, flight, rates)
@@ -74,15 +73,6 @@ def refusal(asked: Demand, cluster: NodeTypes) -> str | None:
     except ClusterError as error:
         return str(error)
     return None
-
-
-def _asked(recipe: Recipe, stage: str, cluster: NodeTypes) -> Demand:
-    """Return a stage's workers, those with most GPUs of several kinds; curate and shift make as many calls at a time as there is room for."""
-    alone = Demand(stage, 1, 1.0, 0.0)
-    found = max(demands(recipe, [stage]), key=lambda asked: asked.num_workers * asked.gpus, default=alone)
-    if stage not in ("curate", "shift"):
-        return found
-    return replace(found, num_workers=max(1, cluster.num_workers(found.cpus, 0.0, found.memory)))
 
 
 def _feeding(asked: Demand, seconds: Mapping[str, Interval], cluster: NodeTypes) -> Iterator[str]:

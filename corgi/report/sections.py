@@ -56,7 +56,7 @@ class EmbedSection(StageSection):
 
 @dataclass(frozen=True)
 class StageCost:
-    """What a stage took: its inputs, rows, shards, wall time and the bytes it stored."""
+    """What a stage took: its inputs, rows, shards, wall time, the bytes it stored and, where prices were known, dollars."""
 
     stage: str
     inputs: Sequence[str]
@@ -65,6 +65,7 @@ class StageCost:
     shards: int
     time: str
     stored: str
+    dollars: str = ""
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,8 @@ class FlowSection(Section):
     costs: Sequence[StageCost] = ()
     total_time: str = ""
     total_stored: str = ""
+    total_dollars: str = ""
+    """Empty where no stage has a price."""
     received: str = ""
     is_timed: bool = False
     """Whether every stage has a time."""
@@ -185,6 +188,7 @@ def flow_section(run: Committed) -> FlowSection | None:
         costs=[_cost(run, stage, num_bytes) for stage, num_bytes in stored.items()],
         total_time=stage_graph.duration(sum(value or 0.0 for value in seconds)),
         total_stored=charts.byte_size(sum(stored.values())),
+        total_dollars=_between([bounds for stage in run.stages if (bounds := _dollars(run, stage))]),
         received=charts.byte_size(received) if received else "",
         is_timed=None not in seconds,
     )
@@ -204,7 +208,25 @@ def _cost(run: Committed, stage: str, num_bytes: int) -> StageCost:
         len(manifest.shards),
         stage_graph.duration(manifest.seconds),
         charts.byte_size(num_bytes),
+        _between([bounds] if (bounds := _dollars(run, stage)) else []),
     )
+
+
+def _dollars(run: Committed, stage: str) -> tuple[float, float] | None:
+    """Return what was noted of a stage's cost; None where it was made again since, or has no price."""
+    noted = (run.facts.get("dollars") or {}).get(stage)
+    if noted is None or noted["manifest"] != run.stages[stage].path:
+        return None
+    low, high = noted["between"]
+    return low, high
+
+
+def _between(bounds: Sequence[tuple[float, float]]) -> str:
+    """Write the sum of intervals of dollars; nothing where there is none."""
+    if not bounds:
+        return ""
+    low, high = (charts.number(sum(values)) for values in zip(*bounds, strict=True))
+    return low if low == high else f"{low} to {high}"
 
 
 def origins_section(run: Committed) -> OriginsSection | None:

@@ -39,6 +39,8 @@ class RunFacts(TypedDict):
     """What was computed from the bytes of large files, such as the sha256 of lists (corgi/storage/file_memory.py)."""
     commands: NotRequired[dict[str, str]]
     """What was given last to each command that made something of this run."""
+    dollars: NotRequired[dict[str, Any]]
+    """What each stage cost, with the path of the manifest whose time was counted (corgi/budget/spending.py)."""
     code: NotRequired[str]
     commit: NotRequired[str | None]
 

@@ -353,6 +353,24 @@ def test_the_stages_are_drawn_with_rows_and_time_and_their_costs_add_up(tmp_path
     assert "embed from download" in text
 
 
+def test_what_stages_cost_is_shown_with_its_sum_until_they_are_made_again(tmp_path):
+    run = tables.tiny_run(tmp_path)
+    assert "dollars" not in section(page(run), "flow")
+    plan, download = (run.stages()[stage].path for stage in ("plan", "download"))
+    costs = {
+        "plan": {"manifest": plan, "between": [1.0, 1.0]},
+        "download": {"manifest": download, "between": [2.0, 4.0]},
+    }
+    run.note(dollars=costs)
+    words = words_of(section(page(run), "flow"))
+    assert "B 2 to 4 " in words
+    assert "Together 3 to 5 dollars" in words
+    run.note(dollars={**costs, "download": {"manifest": "of another time", "between": [2.0, 4.0]}})
+    words = words_of(section(page(run), "flow"))
+    assert "2 to 4" not in words
+    assert "Together 1 dollars" in words
+
+
 def test_no_digest_is_in_the_readers_way(tmp_path):
     run = tables.tiny_run(tmp_path)
     run.note(commands={"corgi run": "tiny.yaml plan.seed=3"})

@@ -77,15 +77,23 @@ def some_pictures(num: int = 12, num_rejected: int = 3) -> list[Picture]:
 
 
 def commit_stage(
-    run: Run, stage: str, outputs: dict[str, Output], inputs: Sequence[str] = ()
+    run: Run,
+    stage: str,
+    outputs: dict[str, Output],
+    inputs: Sequence[str] = (),
+    seconds: float | None = None,
 ) -> StageManifest:
     """Commit the shards of a stage, close it and record it in the run."""
     shards = [_commit_shard(run, stage, shard, output) for shard, output in outputs.items()]
-    return close_stage(run, stage, shards, inputs)
+    return close_stage(run, stage, shards, inputs, seconds)
 
 
 def close_stage(
-    run: Run, stage: str, shards: Sequence[ShardManifest], inputs: Sequence[str] = ()
+    run: Run,
+    stage: str,
+    shards: Sequence[ShardManifest],
+    inputs: Sequence[str] = (),
+    seconds: float | None = None,
 ) -> StageManifest:
     """Close a stage over committed shards and record it in the run."""
     made_from = {name: run.stages()[name] for name in inputs}
@@ -102,6 +110,7 @@ def close_stage(
         inputs={name: found.path for name, found in made_from.items()},
         shards=tuple(ShardEntry(shard=shard.shard, path=shard.path, digest=shard.digest) for shard in shards),
         rows=total,
+        seconds=seconds,
     )
     manifest = run.store.close(run.store.indexed(manifest, [ListedShard.of(shard) for shard in shards]))
     run.record(stage, manifest)
