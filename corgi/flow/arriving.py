@@ -5,8 +5,9 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from corgi.flow import failures as failing
 from corgi.flow.cluster import cause
-from corgi.flow.failures import Failure, explained, lost
+from corgi.flow.failures import TRIES_OF_A_WORKER, Failure, explained, lost
 from corgi.flow.placement import selector
 from corgi.flow.shards import LEAST_TO_STOP, LOST_WORKERS, OWN_CHILDREN, Maker, Pool, ShardMaker
 from corgi.tables.store import ShardTask
@@ -41,7 +42,9 @@ def make_arriving(
         max_concurrency=pool.shards_at_once,
         **pool.demand,
     )(ShardMaker)
-    actors = [kind.remote(maker, arguments) for _ in range(pool.num_actors)]
+    actors = [
+        kind.remote(maker, arguments, TRIES_OF_A_WORKER, failing.WAIT_S) for _ in range(pool.num_actors)
+    ]
     idle: list[Any] = actors * pool.shards_at_once
     waiting: list[ShardTask] = []
     busy: dict[Any, tuple[Any, ShardTask]] = {}

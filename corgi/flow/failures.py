@@ -61,11 +61,15 @@ def lost(shard: str, times: int) -> Failure:
 
 
 def tried(
-    make: Callable[[ShardTask], ShardManifest], task: ShardTask, tries: int, node: str = ""
+    make: Callable[[ShardTask], ShardManifest],
+    task: ShardTask,
+    tries: int,
+    node: str = "",
+    wait_s: float = WAIT_S,
 ) -> ShardManifest | Failure:
     """Return the manifest of a shard, made in one of several tries, or why the last of them failed.
 
-    An error in settings or input ends the tries. The traceback of an error that does not speak for itself is printed.
+    `wait_s` is the time between two tries. An error in settings or input ends the tries. The traceback of an error that does not speak for itself is printed.
     """
     for number in range(1, tries + 1):
         try:
@@ -77,7 +81,7 @@ def tried(
             if number == tries or isinstance(known, SettingsError | InputError):
                 found = known or error
                 return Failure(task.shard, type(found).__name__, str(found), node)
-            time.sleep(WAIT_S)
+            time.sleep(wait_s)
     raise ValueError(f"tries must be at least 1, not {tries}")
 
 

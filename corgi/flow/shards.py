@@ -10,6 +10,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from typing import Any, Protocol, TypedDict, cast, runtime_checkable
 
+from corgi.flow import failures as failing
 from corgi.flow import screen
 from corgi.flow.cluster import connect, is_of_this_command
 from corgi.flow.context import Context
@@ -207,7 +208,7 @@ class _Work:
         return failures | {task.key: lost(task.shard, 1 + LOST_WORKERS) for task in absent}, False
 
     def _made_here(self, rows: list[dict[str, str]], tries: int) -> Generator[_Made]:
-        called = ShardMaker(self.maker, self.arguments, tries)
+        called = ShardMaker(self.maker, self.arguments, tries, failing.WAIT_S)
         for row in rows:
             made = {name: values[0] for name, values in called({"task": [row["task"]]}).items()}
             yield cast("_Made", made)
@@ -231,7 +232,12 @@ class _Work:
             warnings.simplefilter("ignore")
             dataset = items.map_batches(
                 ShardMaker,
-                fn_constructor_kwargs={"maker": self.maker, "arguments": self.arguments, "tries": tries},
+                fn_constructor_kwargs={
+                    "maker": self.maker,
+                    "arguments": self.arguments,
+                    "tries": tries,
+                    "wait_s": failing.WAIT_S,
+                },
                 batch_size=1,
                 compute=ActorPoolStrategy(
                     size=min(self.pool.num_actors, len(rows)),
@@ -268,10 +274,17 @@ class ShardMaker:
     """Ray Data's callable class around a Maker."""
 
     def __init__(
-        self, maker: Callable[..., Maker], arguments: Mapping[str, object], tries: int = TRIES_OF_A_WORKER
+        self,
+        maker: Callable[..., Maker],
+        arguments: Mapping[str, object],
+        tries: int = TRIES_OF_A_WORKER,
+        wait_s: float = failing.WAIT_S,
     ) -> None:
-        """Build the maker inside the actor; a class is pickled by its name. `tries` is how often a shard is tried."""
-        self._maker, self._tries = maker(**arguments), tries
+        """Build the maker inside the actor; a class is pickled by its name.
+
+        `tries` is how often a shard is tried, `wait_s` the time between two tries. The driver gives it: its workers import modules anew.
+        """
+        self._maker, self._tries, self._wait_s = maker(**arguments), tries, wait_s
 
     def __del__(self) -> None:
         """Close what the maker has opened; Ray Data drops this object when its actor ends."""
@@ -284,7 +297,7 @@ class ShardMaker:
         return _columns([self._row(read_task(text)) for text in batch["task"]])
 
     def _row(self, task: ShardTask) -> _Made:
-        found = tried(self._maker.make, task, self._tries, _node())
+        found = tried(self._maker.make, task, self._tries, _node(), self._wait_s)
         if isinstance(found, Failure):
             failed: _Made = {
                 "key": task.key,

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import sys
+import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,6 +37,8 @@ _START_TIMEOUT_S = 600
 _ELASTIC_START_TIMEOUT_S = 60
 """A lost node may still be counted when the workers are requested. After this time, those that have started go on."""
 _CONTROLLER_FAILURES = 3
+ALL_ENDED_S = 10.0
+"""How long a worker with a user's error waits for the others to meet one too; less than a restart of the group takes."""
 _SET: dict[str, str] = {}
 """What `set_unless_given` has set in this process, by name."""
 
@@ -79,8 +82,10 @@ def train(trainings: Sequence[Training], recipe: Recipe) -> None:
 def train_worker(config: "dict[str, Job]") -> None:
     """Run a job's trainings in one Ray Train worker.
 
-    An error that a user can cause is written down, so that a restart does not repeat it. One that may pass is not: the restart
-    goes on from the last checkpoint.
+    An error that a user can cause is written down, so that a restart does not repeat it. If every worker has met one, as with a
+    loss that diverged, each returns and nothing is restarted. Otherwise others may wait for this worker in a collective: it
+    raises, and the restarted group ends at once. An error that may pass is not written down: the restart goes on from the
+    last checkpoint.
     """
     job: Job = config["job"]
     failure = Path(job.failure)
@@ -95,8 +100,24 @@ def train_worker(config: "dict[str, Job]") -> None:
         if error.may_pass:
             raise
         write_file(failure, json.dumps({"kind": type(error).__name__, "message": str(error)}).encode())
+        if _all_ended(failure):
+            return
         logging.getLogger("ray.train").setLevel(logging.CRITICAL)  # one line tells it, the driver's
         raise
+
+
+def _all_ended(failure: Path) -> bool:
+    """Note beside the failure that this worker ended with an error of a user; return whether all workers soon have."""
+    from corgi.training.ranks import rank, world_size
+
+    ended = [failure.with_name(f"ended-{number}") for number in range(world_size())]
+    write_file(ended[rank()], b"")
+    until = time.monotonic() + ALL_ENDED_S
+    while not all(path.exists() for path in ended):
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.1)
+    return True
 
 
 def _report(metrics: dict[str, str | int]) -> None:

@@ -2,7 +2,6 @@
 
 import pytest
 
-from corgi.flow import failures
 from corgi.flow.failures import Failure, explained, lost, tried
 from corgi.settings.errors import ClusterError, InputError, SettingsError, StorageError
 from corgi.tables.store import ShardTask
@@ -47,15 +46,14 @@ def test_a_worker_that_is_lost_each_time_is_a_fault_of_the_cluster():
         (StorageError("a; b; c"), 3),
     ],
 )
-def test_settings_and_input_are_tried_once_and_all_else_as_often_as_asked(monkeypatch, error, tries):
-    monkeypatch.setattr(failures, "WAIT_S", 0.0)
+def test_settings_and_input_are_tried_once_and_all_else_as_often_as_asked(error, tries):
     calls: list[ShardTask] = []
 
     def make(one: ShardTask):
         calls.append(one)
         raise error
 
-    found = tried(make, task("/nowhere", 1), 3)
+    found = tried(make, task("/nowhere", 1), 3, wait_s=0.0)
     assert isinstance(found, Failure)
     assert (len(calls), found.shard, found.kind) == (tries, "00001", type(error).__name__)
 

@@ -1,9 +1,11 @@
 """Ray Train for real: one start that is killed, restarts by itself and goes on; nothing is started for finished work."""
 
 import dataclasses
+import json
 import logging
 import os
 import signal
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from corgi.training.checkpoint import final_facts
 from corgi.training.trainer import Job, final_weights, set_unless_given, train, train_worker
 from corgi.training.training import Training
 from tests.support.tiny_training import tiny_training
+from tests.support.workers import run_workers
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -83,22 +86,45 @@ def test_what_one_training_told_ray_train_does_not_bind_the_next_but_the_users_w
 
 
 @pytest.mark.parametrize(
-    ("error", "is_noted"),
+    ("error", "workers", "is_noted", "is_raised"),
     [
-        (StorageError("gone; safe; again", may_pass=True), False),
-        (StorageError("full; safe; make room"), True),
-        (InputError("bad; safe; give another"), True),
+        (StorageError("gone; safe; again", may_pass=True), 1, False, True),
+        (StorageError("full; safe; make room"), 1, True, False),
+        (InputError("bad; safe; give another"), 1, True, False),
+        (InputError("bad; safe; give another"), 2, True, True),
     ],
 )
-def test_only_errors_of_the_user_are_noted_so_that_others_restart(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: CorgiError, is_noted: bool
+def test_errors_of_the_user_restart_nothing_unless_another_worker_waits_for_this_one(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: CorgiError,
+    workers: int,
+    is_noted: bool,
+    is_raised: bool,
 ) -> None:
+    """What is raised restarts the group; what is noted ends a restarted one at once."""
+
     def fails(*_: object) -> None:
         raise error
 
     monkeypatch.setattr("corgi.training.loop.train_loop", fails)
     monkeypatch.setattr(logging.getLogger("ray.train"), "setLevel", lambda level: None)
+    monkeypatch.setattr("corgi.training.ranks.world_size", lambda: workers)
+    monkeypatch.setattr("corgi.training.trainer.ALL_ENDED_S", 0.0)
     failure = tmp_path / "failure.json"
-    with pytest.raises(type(error)):
+    with pytest.raises(type(error)) if is_raised else nullcontext():
         train_worker({"job": Job((tiny_training(tmp_path),), str(failure))})
     assert failure.exists() == is_noted
+
+
+def test_a_users_error_that_every_worker_meets_restarts_nothing(tmp_path: Path) -> None:
+    """Each of two workers returns once the other has met it too."""
+    run_workers(diverge, 2, tmp_path)
+    assert json.loads((tmp_path / "failure.json").read_text())["kind"] == "InputError"
+
+
+def diverge(root: Path) -> None:
+    training = tiny_training(
+        root / "bad", "bad", {"bad": list(range(96))}, num_workers=2, max_nonfinite_steps=3
+    )
+    train_worker({"job": Job((training,), str(root / "failure.json"))})
