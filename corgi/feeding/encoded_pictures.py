@@ -70,13 +70,14 @@ class EncodedPictureRows:
     def _stored(self, unit: int, uids: Sequence[str], columns: Sequence[str]) -> pa.Table:
         """Return columns of the stored pictures of these uids, in their order."""
         shard = self._images[self._units.at(unit).shard]
-        stored = self._packed.store.read(shard, IMAGES_TABLE, ["uid", *columns])
+        store = self._packed.store
+        stored = store.read(shard, IMAGES_TABLE, ["uid"])
         places = rows_of(uids, stored["uid"].to_pylist())
         if (places < 0).any():
             raise StorageError(
                 f"{shard.path}: a picture of the training table is not stored here; both are safe; rerun with --only pack --force"
             )
-        return stored.take(pa.array(places))
+        return store.read_rows(shard, IMAGES_TABLE, places.tolist(), columns)
 
     def _square(self, encoded: bytes) -> UInt8[np.ndarray, "3 side side"]:
         return (square(decode_stored(encoded), self._side) * 255).round().to(torch.uint8).numpy()

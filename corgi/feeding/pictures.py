@@ -8,13 +8,13 @@ from typing import Self
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from PIL import Image
 from torch import Tensor
 
 from corgi.imaging.decode import decode_stored
+from corgi.tables.arrow import pc
 from corgi.tables.manifest import Listing
 from corgi.tables.schema import Split
 from corgi.tables.split_counts import of_facts
@@ -63,6 +63,17 @@ class PictureSet:
         kept = kept_pictures(self.store, *self._shards[shard], columns)
         return kept.filter(pc.field("split") == split.value)
 
+    def places(self, shard: int, split: Split) -> Int64[np.ndarray, "kept"]:
+        """Return where the kept pictures of a split are among those of a shard."""
+        images, selection = self._shards[shard]
+        stored = self.store.read(images, "images", ["uid", "split"])
+        chosen = pc.and_(_is_kept(self.store, stored, selection), pc.equal(stored["split"], split.value))
+        return np.flatnonzero(chosen.to_numpy())
+
+    def encoded(self, shard: int, places: Int64[np.ndarray, "n"]) -> pa.ChunkedArray:
+        """Return the stored encodings at these places of a shard; its other row groups are not read."""
+        return self.store.read_rows(self._shards[shard][0], "images", places.tolist(), ["image"])["image"]
+
 
 class PictureRows:
     """Kept pictures of a split, in the order of their tables."""
@@ -80,15 +91,20 @@ class PictureRows:
     def load(self, unit: int) -> dict[str, np.ndarray]:
         """Return `picture` [n, 3, side, side], bytes."""
         shard, first = self._units[unit]
-        encoded = self._pictures.kept(shard, self._split, ["image"])["image"].slice(first, UNIT_PICTURES)
+        places = self._pictures.places(shard, self._split)[first : first + UNIT_PICTURES]
+        encoded = self._pictures.encoded(shard, places)
         return {"picture": (square_pictures(encoded, self._side) * 255).round().to(torch.uint8).numpy()}
 
 
 def kept_pictures(store: Store, images: Listing, selection: Listing, columns: Sequence[str]) -> pa.Table:
     """Return uid, split and further columns of the pictures of a shard that the selection keeps."""
-    chosen = store.read(selection, "selection", ["uid", "keep"])
     table = store.read(images, "images", ["uid", "split", *columns])
-    return table.filter(pc.field("uid").isin(chosen.filter(chosen["keep"])["uid"].combine_chunks()))
+    return table.filter(_is_kept(store, table, selection))
+
+
+def _is_kept(store: Store, images: pa.Table, selection: Listing) -> pa.ChunkedArray:
+    chosen = store.read(selection, "selection", ["uid", "keep"])
+    return pc.is_in(images["uid"], value_set=chosen.filter(chosen["keep"])["uid"].combine_chunks())
 
 
 def square_pictures(encoded: pa.ChunkedArray, side: int) -> Float[Tensor, "batch 3 side side"]:

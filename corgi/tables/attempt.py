@@ -24,6 +24,8 @@ from corgi.tables.manifest import FileEntry, RowCounts, ShardManifest, sealed
 from corgi.tables.row_groups import ROW_GROUPS_FACT, write_row_groups
 
 VECTOR_ROW_GROUP_ROWS = 10_000
+PICTURE_ROW_GROUP_ROWS = 500
+"""Some pictures are read without the others of their shard."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,9 @@ class Attempt:
                 compression={f.name: "none" if f.name == "image" else "zstd" for f in data.schema},  # pyright: ignore[reportArgumentType]
                 use_dictionary=plain,  # pyright: ignore[reportArgumentType]
                 write_page_checksum=True,
-                row_group_size=VECTOR_ROW_GROUP_ROWS,
+                row_group_size=PICTURE_ROW_GROUP_ROWS
+                if "image" in data.column_names
+                else VECTOR_ROW_GROUP_ROWS,
                 store_schema=True,
             )
 

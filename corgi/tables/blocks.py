@@ -5,8 +5,9 @@
 
 import hashlib
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from typing_extensions import Buffer, override
@@ -143,6 +144,20 @@ def columns_of(file: pq.ParquetFile, columns: list[str]) -> pa.Table | None:
         return None
     table: pa.Table = file.read(columns, use_threads=False)
     return table.select(columns)
+
+
+def rows_at(file: pq.ParquetFile, places: Sequence[int], columns: Sequence[str]) -> pa.Table:
+    """Return some columns of the rows at these places, in their order; only row groups that hold one of them are read."""
+    sizes = [file.metadata.row_group(group).num_rows for group in range(file.metadata.num_row_groups)]
+    ends = np.cumsum(sizes)
+    wanted = np.asarray(places, np.int64)
+    holding = np.searchsorted(ends, wanted, side="right")
+    groups = np.unique(holding)
+    table: pa.Table = file.read_row_groups(groups.tolist(), list(columns), use_threads=False)
+    first_in_file = (ends - sizes)[groups]
+    first_in_table = np.cumsum([0, *np.array(sizes)[groups]])[:-1]
+    read = np.searchsorted(groups, holding)
+    return table.select(list(columns)).take(pa.array(first_in_table[read] + wanted - first_in_file[read]))
 
 
 def schema_of(file: pq.ParquetFile) -> pa.Schema:

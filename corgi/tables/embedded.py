@@ -87,8 +87,12 @@ class EmbeddedShard:
 
     def encodings(self, uids: Collection[str]) -> dict[str, bytes]:
         """Return the stored encodings of some pictures; beside vectors made elsewhere there are none."""
-        table = self.facts(["uid", "image"])
-        chosen = table.filter(pc.and_(is_in(table["uid"], frozenset(uids)), pc.is_valid(table["image"])))
+        store = Store(self.root)
+        download = store.read_shard(self.download)
+        stored = store.read(download, "images", ["uid"])
+        places = np.flatnonzero(is_in(stored["uid"], frozenset(uids)))
+        table = store.read_rows(download, "images", places.tolist(), ["uid", "image"])
+        chosen = table.filter(pc.is_valid(table["image"]))
         return dict(zip(chosen["uid"].to_pylist(), chosen["image"].to_pylist(), strict=True))
 
     def _selection_of(self, uids: pa.ChunkedArray) -> pa.Table:

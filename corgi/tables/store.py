@@ -18,7 +18,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from corgi.settings.errors import StorageError
-from corgi.settings.section import digest
 from corgi.storage.errors import storage_full
 from corgi.storage.files import sha256_of_file, write_file
 from corgi.storage.many import each_of
@@ -26,7 +25,7 @@ from corgi.storage.retries import is_passing, patient
 from corgi.storage.roots import is_object_store, open_storage
 from corgi.storage.storage import Storage
 from corgi.tables.attempt import VECTOR_ROW_GROUP_ROWS, Attempt, ShardTask
-from corgi.tables.blocks import BlockFile, columns_of, schema_of
+from corgi.tables.blocks import BlockFile, columns_of, rows_at, schema_of
 from corgi.tables.generations import generation, newest, publish, read_sealed
 from corgi.tables.manifest import FileEntry, Listing, ShardEntry, ShardManifest, StageManifest, sealed
 from corgi.tables.row_groups import RowGroups
@@ -35,14 +34,7 @@ from corgi.tables.stage_index import ListedShard, read_index, write_index
 _Read = TypeVar("_Read")
 _Item = TypeVar("_Item")
 
-__all__ = [
-    "VECTOR_ROW_GROUP_ROWS",
-    "Attempt",
-    "ShardTask",
-    "Store",
-    "table_digest",
-    "write_file",
-]
+__all__ = ["VECTOR_ROW_GROUP_ROWS", "Attempt", "ShardTask", "Store", "write_file"]
 
 
 class Store:
@@ -204,6 +196,20 @@ class Store:
             page_checksum_verification=True,
         )
 
+    def read_rows(
+        self, manifest: Listing, table: str, places: Sequence[int], columns: Sequence[str]
+    ) -> pa.Table:
+        """Return columns of the rows at these places of a shard's table, in their order, without reading most of its other rows.
+
+        Raises:
+            StorageError: the file is missing, cut or changed, or cannot be read.
+
+        """
+        entry = self.entry(manifest, table)
+        if entry.blocks:
+            return self._from_blocks(manifest, entry, partial(rows_at, places=places, columns=columns))
+        return self.read(manifest, table, list(columns)).take(pa.array(places, pa.int64()))
+
     def read_row_group(
         self,
         manifest: Listing,
@@ -340,9 +346,3 @@ class Store:
 
 def _advice(manifest: Listing) -> str:
     return f"other shards are safe; rerun with --only {manifest.stage} --force"
-
-
-def table_digest(table: pa.Table) -> str:
-    """Return a digest of a table's rows whatever their order and their files' layout."""
-    lines = sorted(repr(sorted(row.items())) for row in table.to_pylist())
-    return digest(lines)

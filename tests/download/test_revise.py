@@ -21,9 +21,10 @@ from corgi.tables.places import uid
 from corgi.tables.rejection import Rejection
 from corgi.tables.run import Run
 from corgi.tables.schema import Reason
-from corgi.tables.store import ShardTask, Store, table_digest
+from corgi.tables.store import ShardTask, Store
 from corgi.tables.taken_down import read_taken_down
 from tests.support.stages import stage
+from tests.support.table_digest import table_digest
 from tests.support.tables import png
 
 NUM_ROWS, PER_SHARD = 60, 10

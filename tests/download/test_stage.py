@@ -23,10 +23,11 @@ from corgi.settings.recipe import Recipe
 from corgi.tables.manifest import RowCounts, ShardManifest
 from corgi.tables.rejection import Rejection
 from corgi.tables.schema import CAPTIONS, IMAGES, LEDGER, PLAN, Reason
-from corgi.tables.store import ShardTask, Store, table_digest
+from corgi.tables.store import ShardTask, Store
 from tests.support.fault_server import FaultServer
 from tests.support.pictures import encoded, scene
 from tests.support.stages import stage
+from tests.support.table_digest import table_digest
 
 HOST = "pictures.test"
 REASONS: dict[str, Reason | None] = {

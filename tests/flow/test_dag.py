@@ -8,10 +8,10 @@ from corgi.flow.stage import Stage
 from corgi.settings.errors import SettingsError
 from corgi.settings.recipe import load
 from corgi.tables.run import Run
-from corgi.tables.store import table_digest
 from tests.flow.conftest import ALL, Toy
 from tests.support import toy_stages
 from tests.support.stages import stage
+from tests.support.table_digest import table_digest
 from tests.support.waiting import PATIENCE_S
 
 NUMBERS, SQUARES, TOTAL = ALL[:4], ALL[4:8], ALL[8:]

@@ -21,8 +21,9 @@ from corgi.settings.errors import InputError
 from corgi.settings.painting import FinishSettings, PaintSettings
 from corgi.tables.manifest import ShardManifest
 from corgi.tables.run import Run
-from corgi.tables.store import ShardTask, Store, table_digest
+from corgi.tables.store import ShardTask, Store
 from tests.support.painting_run import painting_run
+from tests.support.table_digest import table_digest
 
 ROWS, BAD = 40, 17
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("in_process")]

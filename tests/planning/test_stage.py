@@ -21,8 +21,9 @@ from corgi.sources.sources import sources
 from corgi.tables.attempt import Attempt
 from corgi.tables.places import shard_of, uid
 from corgi.tables.schema import PLAN, REQUEST_URL
-from corgi.tables.store import Store, table_digest
+from corgi.tables.store import Store
 from tests.support.lists import FORMATS, Row, plan_dag, recipe, write_list
+from tests.support.table_digest import table_digest
 from tests.support.tars import picture, write_tar
 
 

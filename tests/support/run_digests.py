@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from corgi.tables.run import Run
-from corgi.tables.store import Store, table_digest
+from corgi.tables.store import Store
+from tests.support.table_digest import table_digest
 
 TABLES = {
     "plan": ["plan"],

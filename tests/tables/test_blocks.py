@@ -8,17 +8,18 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from corgi.settings.errors import StorageError
+from corgi.tables import attempt as attempts
 from corgi.tables import blocks
 from corgi.tables.blocks import BlockFile, BlockHashes
 from corgi.tables.manifest import RowCounts, ShardManifest
 from corgi.tables.store import ShardTask, Store
 
 BLOCK = 4096
-NUM_ROWS, NUM_FLIPS = 300, 1000
+NUM_ROWS, NUM_FLIPS, ROW_GROUP = 300, 1000, 50
 SMALL = ["uid", "sha256"]
 
 
@@ -26,6 +27,7 @@ SMALL = ["uid", "sha256"]
 def small_blocks() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(blocks, "BLOCK_BYTES", BLOCK)
+        patch.setattr(attempts, "PICTURE_ROW_GROUP_ROWS", ROW_GROUP)
         yield
 
 
@@ -84,6 +86,59 @@ def test_some_columns_are_read_without_the_rest_of_the_file(
     read.clear()
     assert store.read(manifest, "images").equals(table)
     assert store.read(manifest, "images", ["image", "uid"]).equals(table.select(["image", "uid"]))
+
+
+@given(places=st.lists(st.integers(0, NUM_ROWS - 1), max_size=8))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_law_rows_are_those_at_the_places_in_their_order(
+    stored: tuple[Store, ShardManifest, pa.Table], places: list[int]
+) -> None:
+    store, manifest, table = stored
+    one_block = manifest.model_copy(update={"files": (manifest.files[0].model_copy(update={"blocks": ""}),)})
+    expected = table.select(["image", "uid"]).take(pa.array(places, pa.int64())).to_pydict()
+    for told in (manifest, one_block):
+        assert store.read_rows(told, "images", places, ["image", "uid"]).to_pydict() == expected
+
+
+def test_rows_are_read_without_the_other_row_groups(
+    stored: tuple[Store, ShardManifest, pa.Table], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, manifest, table = stored
+    read: list[int] = []
+    real = store.storage.read_range
+    monkeypatch.setattr(store.storage, "read_range", lambda *asked: read.append(asked[2]) or real(*asked))
+    group = range(2 * ROW_GROUP, 3 * ROW_GROUP)
+    found = store.read_rows(manifest, "images", list(group), ["image"])
+    assert found.equals(table.select(["image"]).slice(group.start, ROW_GROUP))
+    footer = 2**16 + BLOCK  # Arrow reads so much at once from the end of a file
+    pictures = sum(map(len, found["image"].to_pylist()))
+    assert pictures <= sum(read) <= pictures + footer + 4 * BLOCK
+    read.clear()
+    assert store.read_rows(manifest, "images", [], ["image"]).num_rows == 0
+    assert sum(read) <= footer
+
+
+@pytest.mark.law
+def test_law_a_flipped_bit_anywhere_is_an_error_or_was_not_read_by_rows(
+    stored: tuple[Store, ShardManifest, pa.Table],
+) -> None:
+    store, manifest, table = stored
+    path = store.root / store.file_name(manifest, manifest.files[0])
+    whole, draw, found, lines = path.read_bytes(), random.Random(5), 0, set[str]()
+    for _ in range(NUM_FLIPS // 5):
+        places = draw.sample(range(NUM_ROWS), 3)
+        changed = bytearray(whole)
+        changed[draw.randrange(len(whole))] ^= 1 << draw.randrange(8)
+        path.write_bytes(changed)
+        try:
+            rows = store.read_rows(manifest, "images", places, ["image"])
+            assert rows.equals(table.select(["image"]).take(pa.array(places)).combine_chunks())
+        except StorageError as error:
+            lines.add(re.sub("[0-9]+", "N", str(error).partition(": ")[2].partition(";")[0]))
+            found += 1
+    path.write_bytes(whole)
+    assert lines == {"bytes N to N do not match their shaN"}
+    assert 0 < found < NUM_FLIPS // 5
 
 
 @pytest.mark.law

@@ -18,10 +18,11 @@ from corgi.storage import files as storage_module
 from corgi.storage.many import MOST_AT_ONCE
 from corgi.tables.manifest import RowCounts, ShardEntry, ShardManifest, StageManifest
 from corgi.tables.schema import Reason
-from corgi.tables.store import Attempt, ShardTask, Store, table_digest, write_file
+from corgi.tables.store import Attempt, ShardTask, Store, write_file
 from tests.support import commit_script
 from tests.support.commit_script import STAGE, commit, task
 from tests.support.programs import missing
+from tests.support.table_digest import table_digest
 
 NUM_RACES = 50
 

@@ -11,9 +11,9 @@ import pytest
 
 from corgi.inference.bulk import PAINTED
 from corgi.tables.run import Run
-from corgi.tables.store import table_digest
 from tests.support.painting_run import painting_run
 from tests.support.process_tree import kill_tree
+from tests.support.table_digest import table_digest
 
 HOME = Path(__file__).resolve().parents[3]
 ROWS, PER_SHARD = 400, 20

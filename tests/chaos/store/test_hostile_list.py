@@ -16,10 +16,10 @@ import pytest
 
 from corgi.tables.run import Run
 from corgi.tables.schema import Reason
-from corgi.tables.store import table_digest
 from tests.support.fault_server import FaultServer
 from tests.support.hostile import HOSTILE, UNDECODABLE, path_of
 from tests.support.process_tree import kill_tree
+from tests.support.table_digest import table_digest
 
 HOME = Path(__file__).resolve().parents[3]
 NUM_ROWS = 20_000

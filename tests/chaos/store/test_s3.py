@@ -16,10 +16,10 @@ from corgi.demo.raster import folder_name, rasterise
 from corgi.demo.site import Site
 from corgi.demo.url_list import HOST, write_url_list
 from corgi.tables.run import Run
-from corgi.tables.store import table_digest
 from tests.support.ports import free_port
 from tests.support.process_tree import kill_tree
 from tests.support.s3_server import BUCKET, s3_server
+from tests.support.table_digest import table_digest
 
 HOME = Path(__file__).resolve().parents[3]
 TABLES = {
