@@ -1,5 +1,8 @@
 """Shards made as their tasks arrive, on actors that are started again if they are lost."""
 
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# Ray leaves types out of what it returns
+
 import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence

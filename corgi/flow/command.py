@@ -1,5 +1,8 @@
 """The command line every pipeline script shares: flags, one-line errors, exit codes, resume on Ctrl-C."""
 
+# pyright: reportPrivateUsage=false
+# argparse has no public name for the class of its groups
+
 import argparse
 import os
 import shlex

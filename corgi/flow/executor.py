@@ -1,5 +1,8 @@
 """Where the work of a stage is done: by Ray's workers, or in this process."""
 
+# pyright: reportUnknownVariableType=false
+# Ray leaves types out of what it returns
+
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar

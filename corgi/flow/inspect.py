@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from corgi.flow import waiting
 from corgi.flow.batches import over_batches
@@ -69,8 +69,11 @@ def lineage(run: Run, of: str | None = None) -> Iterator[str]:
         yield f"{name}: {manifest.digest}"
         yield f"  manifest {manifest.path}, code {manifest.code}, commit {manifest.commit or commit_of(manifest.code)}"
         yield from (f"  from {stage}: {path}" for stage, path in manifest.inputs.items())
+        outside = manifest.outside
         if isinstance(manifest.outside, dict):
-            yield from (f"  from outside: {what} {sha}" for what, sha in manifest.outside.items())
+            yield from (
+                f"  from outside: {what} {sha}" for what, sha in cast("dict[str, str]", outside).items()
+            )
         sources: dict[str, str] = {}
         for shard in run.store.listed(manifest) if not manifest.inputs else ():
             sources.update({source["sha256"]: source["path"] for source in shard.facts.get("sources", [])})

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 
@@ -75,8 +75,9 @@ def read(path: str) -> NodeTypes:
 
     """
     try:
-        told = yaml.safe_load(Path(path).read_text())
-        if isinstance(told, dict) and told.get("kind") in ("RayJob", "RayCluster"):
+        content: Any = yaml.safe_load(Path(path).read_text())
+        told = cast("dict[str, Any]", content) if isinstance(content, dict) else {}
+        if told.get("kind") in ("RayJob", "RayCluster"):
             return _of_kuberay(path, told)
         return _of_launcher(path, told)
     except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
@@ -116,7 +117,7 @@ def _of_kuberay(path: str, told: dict[str, Any]) -> NodeTypes:
 
 def _of_group(name: str, max_nodes: int, group: dict[str, Any]) -> NodeType:
     limits = group["template"]["spec"]["containers"][0]["resources"]["limits"]
-    start = group.get("rayStartParams") or {}
+    start: dict[str, Any] = group.get("rayStartParams") or {}
     return NodeType(
         name=name,
         cpus=float(start.get("num-cpus", _cores(limits["cpu"]))),
@@ -161,7 +162,8 @@ def alive(without: Collection[str] = ()) -> NodeTypes:
 def _alive(without: Collection[str]) -> Iterator[NodeType]:
     import ray
 
-    for node in ray.nodes():
+    nodes = cast("list[dict[str, Any]]", ray.nodes())
+    for node in nodes:
         if node["Alive"] and node["NodeID"] not in without:
             has = node["Resources"]
             yield NodeType(

@@ -1,5 +1,8 @@
 """Shards through Ray Data: one call makes and commits one shard and returns only its name and counts."""
 
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# Ray leaves types out of what it returns
+
 import dataclasses
 import json
 import logging
@@ -336,5 +339,5 @@ def read_task(text: str) -> ShardTask:
     """Return the task written as JSON."""
     values = json.loads(str(text))
     values["inputs"] = {name: tuple(paths) for name, paths in values["inputs"].items()}
-    values["earlier"] = tuple(map(tuple, values["earlier"]))
+    values["earlier"] = tuple((key, digest) for key, digest in values["earlier"])
     return ShardTask(**values)

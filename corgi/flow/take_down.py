@@ -4,6 +4,9 @@ A shard that may hold a row is found by arithmetic over the hash of the row's UR
 tables; no other table is read. Manifests and tables are read by tasks.
 """
 
+# pyright: reportMissingTypeStubs=false, reportUnknownArgumentType=false, reportUnknownMemberType=false, reportUnknownParameterType=false, reportUnknownVariableType=false
+# pyarrow has no types
+
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass

@@ -4,6 +4,9 @@ Results are objects of Ray: they are moved to the node that needs them, written 
 a node is lost, because every function given here depends on its arguments and on committed tables alone.
 """
 
+# pyright: reportUnknownArgumentType=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+# Ray leaves types out of what it returns
+
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
