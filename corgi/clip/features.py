@@ -6,7 +6,9 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import pyarrow as pa
@@ -28,6 +30,7 @@ from corgi.tables.schema import Reason, Split, vector
 from corgi.tables.store import ShardTask, Store
 
 _FEATURE_SETTINGS = ("image_backbone", "text_backbone", "image_size", "context_length")
+_COUNTS_FACT = "counts"
 
 
 def frozen_model(settings: TowerSettings) -> tuple[nn.Module, Transform, Tokenizer]:
@@ -86,7 +89,9 @@ class FeatureShards:
             attempt.write_table("pictures", picture_table)
             attempt.write_table("captions", caption_table)
             return attempt.commit(
-                RowCounts(rows_in=images.num_rows, kept=kept, rejected=rejected), timings=seconds
+                RowCounts(rows_in=images.num_rows, kept=kept, rejected=rejected),
+                facts=FeatureCounts.of(picture_table, caption_table).as_facts(),
+                timings=seconds,
             )
 
 
@@ -98,19 +103,43 @@ def learnable(store: Store, download: ShardManifest) -> tuple[pa.Table, pa.Table
     return _paired(images, captions.filter(pc.field("kind") == "full"))
 
 
+@dataclass(frozen=True)
+class FeatureCounts:
+    """What a training asks of a shard before it reads a row: pictures by split, and captions of the picture that has most."""
+
+    pictures: Mapping[str, int]
+    most_captions: int
+
+    @classmethod
+    def of(cls, pictures: pa.Table, captions: pa.Table) -> Self:
+        """Count a shard's tables; of the pictures `split` is read, of the captions `uid`."""
+        by_split = Counter(pictures["split"].to_pylist())
+        most = max(Counter(captions["uid"].to_pylist()).values(), default=0)
+        return cls({split.value: by_split[split.value] for split in Split}, most)
+
+    @classmethod
+    def read(cls, store: Store, shard: ShardManifest) -> Self:
+        """Return the counts that a shard's facts hold; the tables of one of 0.1, which has none, are counted."""
+        told = shard.facts.get(_COUNTS_FACT)
+        if told is not None:
+            return cls(**told)
+        return cls.of(store.read(shard, "pictures", ["split"]), store.read(shard, "captions", ["uid"]))
+
+    def as_facts(self) -> dict[str, object]:
+        """Return the counts as a shard's facts."""
+        return {_COUNTS_FACT: {"pictures": dict(self.pictures), "most_captions": self.most_captions}}
+
+
 class FeatureRows:
     """Pictures of a split with their captions' features: the rows the heads learn from or are measured on."""
 
     def __init__(self, root: str, manifests: Sequence[str], split: Split) -> None:
-        """Open feature shards by manifest path and count the split's pictures."""
+        """Open feature shards by manifest path, many at a time; their counts are in them."""
         self._store, self._split = Store(root), split
-        self._shards = [self._store.read_shard(path) for path in manifests]
-        owners = [self._store.read(shard, "captions", ["uid"])["uid"].to_pylist() for shard in self._shards]
-        most = max((count for uids in owners for count in Counter(uids).values()), default=1)
-        self.num_slots = min(MAX_CAPTIONS, most)
-        self.counts: Sequence[int] = [
-            self._pictures(unit, ["split"]).num_rows for unit in range(len(self._shards))
-        ]
+        self._shards = list(self._store.each_of(manifests, self._store.read_shard))
+        counts = [FeatureCounts.read(self._store, shard) for shard in self._shards]
+        self.num_slots = min(MAX_CAPTIONS, max((count.most_captions for count in counts), default=0) or 1)
+        self.counts: Sequence[int] = [count.pictures[split.value] for count in counts]
 
     def load(self, unit: int) -> dict[str, np.ndarray]:
         """Return `image` [n, d], `text` [n, slots, e] padded with zeros, both half floats, and `num_texts` [n]."""

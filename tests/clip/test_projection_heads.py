@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from corgi.clip import projection_heads
-from corgi.clip.features import FeatureRows, frozen_model
+from corgi.clip.features import FeatureCounts, FeatureRows, frozen_model
 from corgi.clip.projection_heads import Heads, HeadsObjective, dropped, retrieval_figures
 from corgi.clip.vectors import column
 from corgi.feeding.noise import Noise
@@ -45,7 +45,7 @@ def test_retrieval_is_measured_both_ways() -> None:
     assert one_way["image_to_text_r@1"] == 6 / 8
 
 
-def features_of(run: Run) -> list[str]:
+def features_of(run: Run, with_counts: bool = True) -> list[str]:
     """Commit frozen features of each picture and of one caption; return the manifests' paths."""
     rng, outputs = np.random.default_rng(0), dict[str, Output]()
     for shard in run.shards("download"):
@@ -57,9 +57,27 @@ def features_of(run: Run) -> list[str]:
                 name: table.append_column("feature", column(rng.standard_normal((table.num_rows, width))))
                 for name, (table, width) in tables.items()
             },
+            facts=FeatureCounts.of(images, images).as_facts() if with_counts else {},
         )
     commit_stage(run, "tower", outputs, ["download"])
     return [shard.path for shard in run.shards("tower")]
+
+
+def test_rows_are_counted_by_the_facts_of_their_shards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Shards of 0.1 have no such facts: their tables are counted, with the same result."""
+    pictures = [Picture(f"http://p.test/{n}", split="val" if n % 3 else "train") for n in range(30)]
+    told, counted = (tiny_run(tmp_path / name, pictures) for name in ("told", "counted"))
+    older = features_of(counted, with_counts=False)
+    expected = [FeatureRows(str(tmp_path / "counted"), older, split) for split in Split]
+    newer = features_of(told)
+    monkeypatch.setattr(Store, "read", lambda *_: pytest.fail("a table was read"))
+    found = [FeatureRows(str(tmp_path / "told"), newer, split) for split in Split]
+    assert [(rows.counts, rows.num_slots) for rows in found] == [
+        (rows.counts, rows.num_slots) for rows in expected
+    ]
+    assert sum(map(sum, (rows.counts for rows in found))) == 30
 
 
 def test_each_worker_embeds_its_share_of_val_which_is_read_once(
