@@ -1,7 +1,7 @@
 """A committed autoencoder: how it is written and read, and how latents name the one that made them."""
 
 import json
-from typing import Any
+from collections.abc import Mapping
 
 from safetensors.torch import load_file, save
 from torch import nn
@@ -21,7 +21,7 @@ Shard = ShardManifest | ListedShard
 _WEIGHTS, _CONFIG = "autoencoder", "config"
 
 
-def write_autoencoder(attempt: Attempt, autoencoder: nn.Module, config: dict[str, Any]) -> None:
+def write_autoencoder(attempt: Attempt, autoencoder: nn.Module, config: Mapping[str, object]) -> None:
     """Write an autoencoder's weights, and the config that rebuilds it where it has one."""
     state = {name: value.cpu().contiguous() for name, value in autoencoder.state_dict().items()}
     attempt.write_bytes(_WEIGHTS, ".safetensors", save(state))

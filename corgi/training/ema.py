@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -91,7 +90,9 @@ class Averages:
     held: Mapping[str, Stretch]
     shapes: Mapping[str, torch.Size]
 
-    def whole(self, device: torch.device, group: Any = None) -> dict[str, Float[Tensor, "..."]]:
+    def whole(
+        self, device: torch.device, group: dist.ProcessGroup | None = None
+    ) -> dict[str, Float[Tensor, "..."]]:
         """Return copies of all averages on rank 0's host, nothing on the others; a collective that passes them through a device."""
         found: dict[str, Tensor] = {}
         for names in _chunks(self.shapes):

@@ -3,7 +3,7 @@
 `group` is a group of all workers; the default is the training's own. Threads of one process need a group each.
 """
 
-from typing import Any, TypeVar
+from typing import TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -22,12 +22,12 @@ def world_size() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
-def own_group() -> Any:
+def own_group() -> dist.ProcessGroup | None:
     """Return a further group of all workers, for exchanges on the host by another thread; None for one worker. A collective."""
-    return dist.new_group(backend="gloo") if world_size() > 1 else None
+    return cast("dist.ProcessGroup", dist.new_group(backend="gloo")) if world_size() > 1 else None
 
 
-def barrier(group: Any = None) -> None:
+def barrier(group: dist.ProcessGroup | None = None) -> None:
     """Wait until every worker is here."""
     if world_size() > 1:
         dist.barrier(group)
@@ -42,7 +42,7 @@ def from_first(value: _Value) -> _Value:
     return held[0]
 
 
-def gathered(value: _Value, group: Any = None) -> list[_Value]:
+def gathered(value: _Value, group: dist.ProcessGroup | None = None) -> list[_Value]:
     """Return every worker's value, in order of rank, on every worker."""
     if world_size() == 1:
         return [value]

@@ -88,7 +88,7 @@ def synchronise() -> None:
 
 
 @contextmanager
-def _replaced(owner: Any, name: str, value: Callable[..., object]) -> Generator[None]:
+def _replaced(owner: object, name: str, value: Callable[..., object]) -> Generator[None]:
     """Give an object an attribute of its own as long as the block runs."""
     before = {key: kept for key, kept in vars(owner).items() if key == name}
     setattr(owner, name, value)
