@@ -24,6 +24,7 @@ from corgi.storage.many import each_of
 from corgi.storage.retries import is_passing, patient
 from corgi.storage.roots import is_object_store, open_storage
 from corgi.storage.storage import Storage
+from corgi.tables import blocks
 from corgi.tables.attempt import VECTOR_ROW_GROUP_ROWS, Attempt, ShardTask
 from corgi.tables.blocks import BlockFile, columns_of, rows_at, schema_of
 from corgi.tables.generations import generation, newest, publish, read_sealed
@@ -129,10 +130,7 @@ class Store:
         return list(self.each_listed(manifest))
 
     def each_listed(self, manifest: StageManifest) -> Iterator[ListedShard]:
-        """Yield what the manifests of a stage's shards say, from the stage's index.
-
-        This is the one home of the exception: a stage closed by 0.1 has no index, so its manifests are opened one by one.
-        """
+        """Yield what the manifests of a stage's shards say, from the stage's index; one closed by 0.1 has none: they are opened one by one."""
         if manifest.index is None:
             return map(ListedShard.of, self.each_shard(manifest))
         return read_index(self.storage, manifest)
@@ -184,7 +182,7 @@ class Store:
             StorageError: the file is missing, cut or changed, or cannot be read.
 
         """
-        entry = self.entry(manifest, table)
+        entry = self.entry(manifest, table) if columns is None else self._in_blocks(manifest, table)
         if columns is not None and entry.blocks:
             found = self._from_blocks(manifest, entry, partial(columns_of, columns=columns))
             if found is not None:
@@ -199,13 +197,8 @@ class Store:
     def read_rows(
         self, manifest: Listing, table: str, places: Sequence[int], columns: Sequence[str]
     ) -> pa.Table:
-        """Return columns of the rows at these places of a shard's table, in their order, without reading most of its other rows.
-
-        Raises:
-            StorageError: the file is missing, cut or changed, or cannot be read.
-
-        """
-        entry = self.entry(manifest, table)
+        """Return columns of the rows at these places of a table, in their order, with few of its other rows read; raises what `read` raises."""
+        entry = self._in_blocks(manifest, table)
         if entry.blocks:
             return self._from_blocks(manifest, entry, partial(rows_at, places=places, columns=columns))
         return self.read(manifest, table, list(columns)).take(pa.array(places, pa.int64()))
@@ -236,7 +229,7 @@ class Store:
 
     def schema(self, manifest: Listing, table: str) -> pa.Schema:
         """Return the columns of a shard's table."""
-        entry = self.entry(manifest, table)
+        entry = self._in_blocks(manifest, table)
         if entry.blocks:
             return self._from_blocks(manifest, entry, schema_of)
         return pq.read_schema(self._source(manifest, entry))
@@ -284,15 +277,22 @@ class Store:
         """Return a listed file's name relative to the store."""
         return f"{manifest.path.rpartition('/')[0]}/{entry.name}"
 
+    def _in_blocks(self, manifest: Listing, table: str) -> FileEntry:
+        """Return a table's file with the hashes of its blocks, which an index leaves to the shard's manifest."""
+        entry = self.entry(manifest, table)
+        if entry.size <= blocks.BLOCK_BYTES or not isinstance(manifest, ListedShard):
+            return entry
+        return self.entry(self.read_shard(manifest.path), table)
+
     def _from_blocks(
         self, manifest: Listing, entry: FileEntry, read: Callable[[pq.ParquetFile], _Read]
     ) -> _Read:
         """Return what is read of a Parquet file; only the blocks that it needs are read and compared with their hashes."""
         self._check_size(manifest, entry)
         name = self.file_name(manifest, entry)
-        blocks = BlockFile(entry.size, entry.blocks, partial(self.storage.read_range, name))
+        file = BlockFile(entry.size, entry.blocks, partial(self.storage.read_range, name))
         try:
-            with pa.PythonFile(blocks, mode="r") as opened:
+            with pa.PythonFile(file, mode="r") as opened:
                 return read(pq.ParquetFile(opened, page_checksum_verification=True))
         except ValueError as error:
             raise StorageError(f"{self.storage.locate(name)}: {error}; {_advice(manifest)}") from None

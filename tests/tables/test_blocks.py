@@ -16,6 +16,7 @@ from corgi.tables import attempt as attempts
 from corgi.tables import blocks
 from corgi.tables.blocks import BlockFile, BlockHashes
 from corgi.tables.manifest import RowCounts, ShardManifest
+from corgi.tables.stage_index import ListedShard
 from corgi.tables.store import ShardTask, Store
 
 BLOCK = 4096
@@ -96,14 +97,17 @@ def test_law_rows_are_those_at_the_places_in_their_order(
     store, manifest, table = stored
     one_block = manifest.model_copy(update={"files": (manifest.files[0].model_copy(update={"blocks": ""}),)})
     expected = table.select(["image", "uid"]).take(pa.array(places, pa.int64())).to_pydict()
-    for told in (manifest, one_block):
+    for told in (manifest, one_block, ListedShard.of(manifest)):
         assert store.read_rows(told, "images", places, ["image", "uid"]).to_pydict() == expected
 
 
+@pytest.mark.parametrize("is_listed", [False, True])
 def test_rows_are_read_without_the_other_row_groups(
-    stored: tuple[Store, ShardManifest, pa.Table], monkeypatch: pytest.MonkeyPatch
+    stored: tuple[Store, ShardManifest, pa.Table], is_listed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store, manifest, table = stored
+    """Also where the shard is known by its stage's index, which holds no hashes of blocks."""
+    store, committed, table = stored
+    manifest = ListedShard.of(committed) if is_listed else committed
     read: list[int] = []
     real = store.storage.read_range
     monkeypatch.setattr(store.storage, "read_range", lambda *asked: read.append(asked[2]) or real(*asked))
