@@ -20,7 +20,7 @@ venv: $(STAMP)
 # An interrupted install goes on: pip keeps what it has fetched whole, and nothing is marked as done before the end.
 $(STAMP):
 	@$(BIN)/python -m pip --version > /dev/null 2>&1 || $(PYTHON) -m venv $(VENV)
-	@echo "installing into $(VENV): 5.5 GB, most of it CUDA libraries, a few minutes; log: $(VENV)/install.log"
+	@echo "installing into $(VENV): 8 GB, most of it CUDA libraries, a few minutes; log: $(VENV)/install.log"
 	@{ $(PIP) "setuptools>=77" && $(PIP) --progress-bar off -e ".[demo,serve,finetune,dev]" \
 	   && $(BIN)/python -m pip check; } > $(VENV)/install.log 2>&1 || { tail -n 20 $(VENV)/install.log >&2; exit 1; }
 	@rm -f $(abspath $(VENV))/.corgi-*

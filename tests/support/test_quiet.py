@@ -10,7 +10,7 @@ from tests.support.quiet import MOST_LINES
 
 SCRIPT = Path(__file__).resolve().parent / "quiet.py"
 OURS = """\
-installing into .venv: 5.5 GB, most of it CUDA libraries, a few minutes; log: .venv/install.log
+installing into .venv: 8 GB, most of it CUDA libraries, a few minutes; log: .venv/install.log
 [  10.1 s] rendering pictures: 120 of 300 pictures
 this takes: 2 CPU cores, under 4 minutes.
 disk: under 1 GB below runs/ for the packaged pictures; Ctrl-C stops, and the same command goes on
