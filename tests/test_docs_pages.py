@@ -77,7 +77,7 @@ def test_links_of_the_repository_become_links_of_the_site():
 
 SHOWN = re.compile(r"!\[[^\]]*\]\((?:docs/)?images/([^)]+)\)|<img[^>]* src=\"(?:docs/)?images/([^\"]+)\"")
 CREDITS = ("OpenMoji", "CC BY-SA 4.0", "Twemoji", "CC BY 4.0")
-PLOTS = {"comparison-own.png", "comparison-off-centre.png", "noise-levels.png"}
+PLOTS = {"autoscaling.png", "comparison-own.png", "comparison-off-centre.png", "noise-levels.png"}
 """Figures of numbers alone."""
 
 
