@@ -222,10 +222,13 @@ def _dollars(run: Committed, stage: str) -> tuple[float, float] | None:
 
 
 def _between(bounds: Sequence[tuple[float, float]]) -> str:
-    """Write the sum of intervals of dollars; nothing where there is none."""
+    """Write the sum of intervals of dollars, to the cent; nothing where there is none."""
     if not bounds:
         return ""
-    low, high = (charts.number(sum(values)) for values in zip(*bounds, strict=True))
+    cents = [round(sum(values), 2) for values in zip(*bounds, strict=True)]
+    if not cents[-1]:
+        return "under 0.01"
+    low, high = map(charts.number, cents)
     return low if low == high else f"{low} to {high}"
 
 

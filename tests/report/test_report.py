@@ -359,11 +359,13 @@ def test_what_stages_cost_is_shown_with_its_sum_until_they_are_made_again(tmp_pa
     plan, download = (run.stages()[stage].path for stage in ("plan", "download"))
     costs = {
         "plan": {"manifest": plan, "between": [1.0, 1.0]},
+        "curate": {"manifest": run.stages()["curate"].path, "between": [0.0001, 0.0002]},
         "download": {"manifest": download, "between": [2.0, 4.0]},
     }
     run.note(dollars=costs)
     words = words_of(section(page(run), "flow"))
     assert "B 2 to 4 " in words
+    assert "B under 0.01 " in words
     assert "Together 3 to 5 dollars" in words
     run.note(dollars={**costs, "download": {"manifest": "of another time", "between": [2.0, 4.0]}})
     words = words_of(section(page(run), "flow"))
