@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from corgi.report import charts, cluster_sheets, figures, funnel, intervals, origins, stage_graph
+from corgi.report import charts, cluster_sheets, figures, funnel, intervals, origins, stage_costs, stage_graph
 from corgi.report.committed import Committed
 from corgi.report.grid_table import GridGroup
 from corgi.tables.manifest import StageManifest
@@ -55,26 +55,12 @@ class EmbedSection(StageSection):
 
 
 @dataclass(frozen=True)
-class StageCost:
-    """What a stage took: its inputs, rows, shards, wall time, the bytes it stored and, where prices were known, dollars."""
-
-    stage: str
-    inputs: Sequence[str]
-    rows_in: int
-    kept: int
-    shards: int
-    time: str
-    stored: str
-    dollars: str = ""
-
-
-@dataclass(frozen=True)
 class FlowSection(Section):
     """The stages as a graph, and what each took."""
 
     macro = "flow"
     graph: stage_graph.Graph = field(kw_only=True)
-    costs: Sequence[StageCost] = ()
+    costs: Sequence[stage_costs.StageCost] = ()
     total_time: str = ""
     total_stored: str = ""
     total_dollars: str = ""
@@ -178,58 +164,22 @@ def flow_section(run: Committed) -> FlowSection | None:
     if not run.stages:
         return None
     seconds = [manifest.seconds for manifest in run.stages.values()]
-    stored = {stage: _stored_bytes(run, stage) for stage in run.in_order()}
+    stored = {stage: stage_costs.stored_bytes(run, stage) for stage in run.in_order()}
     received = run.total("download", "bytes")
     return FlowSection(
         "flow",
         "Stages",
         "What was made from what. A line that follows from others is left out.",
         graph=stage_graph.graph(run),
-        costs=[_cost(run, stage, num_bytes) for stage, num_bytes in stored.items()],
+        costs=[stage_costs.cost(run, stage, num_bytes) for stage, num_bytes in stored.items()],
         total_time=stage_graph.duration(sum(value or 0.0 for value in seconds)),
         total_stored=charts.byte_size(sum(stored.values())),
-        total_dollars=_between([bounds for stage in run.stages if (bounds := _dollars(run, stage))]),
+        total_dollars=stage_costs.between(
+            [bounds for stage in run.stages if (bounds := stage_costs.dollars(run, stage))]
+        ),
         received=charts.byte_size(received) if received else "",
         is_timed=None not in seconds,
     )
-
-
-def _stored_bytes(run: Committed, stage: str) -> int:
-    return sum(entry.size for shard in run.listed(stage) for entry in shard.files)
-
-
-def _cost(run: Committed, stage: str, num_bytes: int) -> StageCost:
-    manifest = run.stages[stage]
-    return StageCost(
-        stage,
-        list(manifest.inputs),
-        manifest.rows.rows_in,
-        manifest.rows.kept,
-        len(manifest.shards),
-        stage_graph.duration(manifest.seconds),
-        charts.byte_size(num_bytes),
-        _between([bounds] if (bounds := _dollars(run, stage)) else []),
-    )
-
-
-def _dollars(run: Committed, stage: str) -> tuple[float, float] | None:
-    """Return what was noted of a stage's cost; None where it was made again since, or has no price."""
-    noted = (run.facts.get("dollars") or {}).get(stage)
-    if noted is None or noted["manifest"] != run.stages[stage].path:
-        return None
-    low, high = noted["between"]
-    return low, high
-
-
-def _between(bounds: Sequence[tuple[float, float]]) -> str:
-    """Write the sum of intervals of dollars, to the cent; nothing where there is none."""
-    if not bounds:
-        return ""
-    cents = [round(sum(values), 2) for values in zip(*bounds, strict=True)]
-    if not cents[-1]:
-        return "under 0.01"
-    low, high = map(charts.number, cents)
-    return low if low == high else f"{low} to {high}"
 
 
 def origins_section(run: Committed) -> OriginsSection | None:
