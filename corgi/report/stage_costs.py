@@ -57,5 +57,5 @@ def between(bounds: Sequence[tuple[float, float]]) -> str:
     cents = [round(sum(values), 2) for values in zip(*bounds, strict=True)]
     if not cents[-1]:
         return "under 0.01"
-    low, high = map(charts.number, cents)
+    low, high = (f"{value:,.2f}".removesuffix(".00") for value in cents)
     return low if low == high else f"{low} to {high}"
