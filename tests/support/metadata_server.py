@@ -2,8 +2,8 @@
 
 Each serves what its cloud documents, and can misbehave: `server.fault` names how the next requests are answered.
 
-`python -m tests.support.metadata_server aws` serves on the real clock: it prints its URL, gives notice at the first line of
-its standard input, and ends with it.
+`python -m tests.support.metadata_server aws 30` serves on the real clock: it prints its URL, gives a notice of 30 s at the first
+line of its standard input, and ends with it. GCP's notice names no time.
 """
 
 import json
@@ -76,6 +76,8 @@ class _Server(ThreadingHTTPServer):
 
 class LoopbackMetadata:
     """One cloud's server; a context manager. The machine goes `notice_s` after `notice_at`, never if that is None."""
+
+    notice_s: float
 
     def __init__(self, clock: FakeClock, notice_at: float | None = None, is_spot: bool = True) -> None:
         self.clock, self.notice_at, self.is_spot = clock, notice_at, is_spot
@@ -238,9 +240,10 @@ def _handler(server: LoopbackMetadata) -> type[BaseHTTPRequestHandler]:
     return Handler
 
 
-def main(cloud: str) -> None:
+def main(cloud: str, notice_s: str) -> None:
     """Serve one cloud's metadata on the real clock."""
     with {"aws": AwsMetadata, "gcp": GcpMetadata}[cloud](RealClock()) as server:
+        server.notice_s = float(notice_s)
         print(server.url, flush=True)
         sys.stdin.readline()
         server.notice_at = time.time()
