@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import io
+import multiprocessing
 import os
-from collections.abc import Sequence
+import signal
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import resvg_py
@@ -17,6 +21,10 @@ from corgi.settings.errors import StorageError
 _ENCODING = 2
 """Raised by hand when `encode` would give other bytes."""
 SIDES_PX = (128, 160, 192, 224, 256, 320, 384, 512)
+AT_ONCE = 16
+"""Pictures that one call of a process renders."""
+LEAST_FOR_PROCESSES = 128
+"""Pictures from which on processes are started; fewer are rendered before these would have begun."""
 _ENCODERS: dict[str, tuple[str, dict[str, int]]] = {
     "jpg": ("JPEG", {"quality": 92}),
     "png": ("PNG", {}),
@@ -61,7 +69,7 @@ def encode(picture: Picture) -> bytes:
 
 
 def rasterise(pictures: Sequence[Picture], folder: Path) -> int:
-    """Write the pictures that the folder lacks and return how many those were.
+    """Write the pictures that the folder lacks, many with a process per CPU, and return how many those were.
 
     A file appears whole or not at all, so a stopped run goes on where it was.
     """
@@ -70,8 +78,9 @@ def rasterise(pictures: Sequence[Picture], folder: Path) -> int:
         present = {entry.name for entry in os.scandir(folder) if entry.stat().st_size > 0}
         missing = [picture for picture in pictures if file_name(picture.id) not in present]
         with screen.bar("rendering pictures", len(missing), "picture") as bar:
-            for num_written, picture in enumerate(missing, 1):
-                write_whole(folder / file_name(picture.id), encode(picture))
+            num_written = 0
+            for number in _written(missing, folder):
+                num_written += number
                 bar.reach(num_written)
     except OSError as error:
         raise StorageError(
@@ -79,6 +88,26 @@ def rasterise(pictures: Sequence[Picture], folder: Path) -> int:
             "make room or choose another --work folder and run again"
         ) from error
     return len(missing)
+
+
+def _written(pictures: Sequence[Picture], folder: Path) -> Iterator[int]:
+    """Write pictures some at a time; yield the number of each time."""
+    parts = [pictures[first : first + AT_ONCE] for first in range(0, len(pictures), AT_ONCE)]
+    write, num_processes = functools.partial(write_pictures, folder), os.cpu_count() or 1
+    if len(pictures) < LEAST_FOR_PROCESSES or num_processes == 1:
+        yield from map(write, parts)
+        return
+    context = multiprocessing.get_context("spawn")
+    # Ctrl-C reaches every process of a terminal; here it ends the pool, without tracebacks of the others.
+    with ProcessPoolExecutor(num_processes, context, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:
+        yield from pool.map(write, parts)
+
+
+def write_pictures(folder: Path, pictures: Sequence[Picture]) -> int:
+    """Render pictures into a folder and return their number."""
+    for picture in pictures:
+        write_whole(folder / file_name(picture.id), encode(picture))
+    return len(pictures)
 
 
 def write_whole(path: Path, body: bytes) -> None:

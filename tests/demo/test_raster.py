@@ -67,6 +67,16 @@ def test_second_call_renders_nothing_and_a_damaged_cache_is_mended(few_pictures,
     assert sorted(os.listdir(tmp_path)) == sorted(names)
 
 
+def test_many_are_rendered_by_processes_as_one_by_one(few_pictures, picture_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(raster, "LEAST_FOR_PROCESSES", 2)
+    own, write = os.getpid(), raster.write_whole
+    monkeypatch.setattr(raster, "write_whole", lambda *_: pytest.fail(f"rendered by process {own}"))
+    assert raster.rasterise(few_pictures, tmp_path / "many") == len(few_pictures)
+    monkeypatch.setattr(raster, "write_whole", write)
+    one_by_one = {path.name: path.read_bytes() for path in picture_folder.iterdir()}
+    assert {path.name: path.read_bytes() for path in (tmp_path / "many").iterdir()} == one_by_one
+
+
 def test_stopped_write_leaves_no_file_under_the_final_name(few_pictures, tmp_path, monkeypatch):
     def full_disk(self: Path, body: bytes) -> int:
         with self.open("wb") as stream:
