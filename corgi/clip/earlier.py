@@ -126,7 +126,7 @@ class EarlierVectors:
 
 def completed(
     keys: Sequence[str],
-    known: pa.Table | None,
+    tables: Sequence[pa.Table | None],
     names: tuple[str, str],
     compute: Callable[[list[int]], Vectors],
 ) -> Vectors:
@@ -134,17 +134,21 @@ def completed(
 
     Args:
         keys: of the rows.
-        known: rows of an embeddings table.
-        names: its column of keys, and `image` or `text`.
+        tables: rows of embeddings tables; the first that knows a key counts.
+        names: their column of keys, and `image` or `text`.
         compute: returns the vectors of the rows at some positions.
 
     """
     key, kind = names
+    known, *others = tables or [None]
     if known is None:
-        return compute(list(range(len(keys))))
+        return completed(keys, others, names, compute) if others else compute(list(range(len(keys))))
     at = rows_of(keys, known[key].to_pylist())
     is_known = at >= 0
-    new = compute(np.flatnonzero(~is_known).tolist())
+    left: list[int] = np.flatnonzero(~is_known).tolist()
+    new = completed(
+        [keys[row] for row in left], others, names, lambda rows: compute([left[row] for row in rows])
+    )
     unit, norm = {}, {}
     for tower, vectors in new.unit.items():
         unit[tower] = np.empty((len(keys), vectors.shape[1]), np.float32)

@@ -9,17 +9,18 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from corgi.clip.batch_size import measured_batch_size
 from corgi.clip.earlier import TOKENS, EarlierVectors, KnownVectors, completed, stages_of, with_known_tokens
+from corgi.clip.embedding_tables import embedded_tables, scored
+from corgi.clip.frozen_features import FrozenFeatures, features_of
 from corgi.clip.pictures import pixel_batches
 from corgi.clip.references import absolute, model_shard, tower_refs
-from corgi.clip.scores import Head, checked_heads
+from corgi.clip.scores import checked_heads
 from corgi.clip.tokens import TokenEncoder, token_column, token_encoder
 from corgi.clip.towers import Tower, load_tower
-from corgi.clip.vectors import Vectors, concatenated, matrix
+from corgi.clip.vectors import Vectors
 from corgi.clip.waits import Waits
 from corgi.flow.arriving import make_arriving
 from corgi.flow.cluster import connect
@@ -31,7 +32,7 @@ from corgi.settings.clip import EmbedSettings, TokenRef, TowerRef
 from corgi.tables.attempt import Attempt
 from corgi.tables.manifest import RowCounts, ShardManifest
 from corgi.tables.row_groups import cut
-from corgi.tables.schema import Reason, caption_embeddings, caption_tokens, image_embeddings
+from corgi.tables.schema import Reason, caption_tokens
 from corgi.tables.store import ShardTask, Store
 
 
@@ -76,6 +77,7 @@ def _prepared(
         "towers": refs,
         "settings": absolute(settings).model_dump(mode="json"),
         "earlier": [stage.path for stage in stages_of(context)],
+        "features": features_of(context),
     }
     if settings.batch_size is not None:
         return arguments, pool, lambda tasks: tasks
@@ -109,6 +111,7 @@ class EmbedShards:
         towers: Sequence[Mapping[str, object]],
         settings: Mapping[str, object] | None = None,
         earlier: Sequence[str] = (),
+        features: Mapping[str, object] | None = None,
     ) -> None:
         """Load towers, heads and text encoders.
 
@@ -116,6 +119,7 @@ class EmbedShards:
             towers: references of the recipe's towers.
             settings: the embed section's.
             earlier: paths of the closed stages whose vectors are taken over.
+            features: arguments of `FrozenFeatures`; None where the tower stage has none that fit.
 
         Raises:
             InputError: one of them cannot be loaded, or a head does not fit its tower.
@@ -133,6 +137,7 @@ class EmbedShards:
         }
         self._earlier_stages = earlier
         self._earlier: EarlierVectors | None = None
+        self._features = None if features is None else FrozenFeatures.of_tower(self.towers[0], features)
 
     def make(self, task: ShardTask) -> ShardManifest:
         """Embed one shard's pictures and captions; rows with a NaN or zero vector are dropped and counted.
@@ -142,9 +147,11 @@ class EmbedShards:
         store = Store(task.root)
         settings = EmbedSettings.model_validate(task.settings["embed"])
         images, captions = stored_rows(store, task)
-        known = self._known(store, images, captions)
+        known, frozen = self._known(store, images, captions), KnownVectors()
+        if self._features is not None:
+            frozen = self._features.known(store, task.inputs["download"][0], captions)
         with self.waits.turn():
-            pictures, texts, seconds = self._vectors(images, captions, known, settings)
+            pictures, texts, seconds = self._vectors(images, captions, (known, frozen), settings)
         tables = embedded_tables(images, captions, pictures, texts)
         tables["image_embeddings"] = scored(tables["image_embeddings"], self.heads)
         if self.encoders:
@@ -177,9 +184,9 @@ class EmbedShards:
         return self._earlier.of(images, captions)
 
     def _vectors(
-        self, images: pa.Table, captions: pa.Table, known: KnownVectors, settings: EmbedSettings
+        self, images: pa.Table, captions: pa.Table, known: Sequence[KnownVectors], settings: EmbedSettings
     ) -> tuple[Vectors, Vectors, dict[str, float]]:
-        """Return the vectors of all images and captions and the seconds taken; known ones are not computed."""
+        """Return the vectors of all images and captions and the seconds taken; known ones are not computed, the first known count."""
         encoded, texts = images["image"].to_pylist(), captions["caption"].to_pylist()
 
         def pictures(rows: list[int]) -> Vectors:
@@ -189,9 +196,11 @@ class EmbedShards:
             return embed_captions(self.towers, [texts[row] for row in rows], settings.batch_size or 1)
 
         start = time.perf_counter()
-        of_images = completed(images["uid"].to_pylist(), known.images, ("uid", "image"), pictures)
+        of_images = completed(
+            images["uid"].to_pylist(), [one.images for one in known], ("uid", "image"), pictures
+        )
         middle = time.perf_counter()
-        of_captions = completed(texts, known.captions, ("caption", "text"), spoken)
+        of_captions = completed(texts, [one.captions for one in known], ("caption", "text"), spoken)
         seconds = {"images_s": middle - start, "captions_s": time.perf_counter() - middle}
         return of_images, of_captions, seconds
 
@@ -239,14 +248,6 @@ def stored_rows(store: Store, task: ShardTask) -> tuple[pa.Table, pa.Table]:
     return images, store.read(download, "captions", ["uid", "ordinal", "caption", "kind"])
 
 
-def scored(images: pa.Table, heads: Sequence[Head]) -> pa.Table:
-    """Return the image table with one score per head, computed from the vectors as they are stored."""
-    for head in heads:
-        values = head.scores(matrix(images[f"{head.ref.tower}/image"]))
-        images = images.append_column(f"{head.ref.name}_score", pa.array(values, pa.float32()))
-    return images
-
-
 def embed_pictures(
     towers: Sequence[Tower], encoded: Sequence[bytes], settings: EmbedSettings, waits: Waits | None = None
 ) -> Vectors:
@@ -286,52 +287,6 @@ def embed_captions(towers: Sequence[Tower], captions: Sequence[str], batch_size:
         {name: unit[rows] for name, unit in found.unit.items()},
         {name: norm[rows] for name, norm in found.norm.items()},
     )
-
-
-def similarities(
-    images: pa.Table, captions: pa.Table, towers: Sequence[str]
-) -> tuple[list[float | None], Float[np.ndarray, "captions"]]:
-    """Return each picture's cosine to its best full caption (None without one) and each caption's to its picture.
-
-    With several towers it is the cosine of the concatenated vectors, the mean of the towers' cosines.
-    """
-    row_of = {uid: row for row, uid in enumerate(images["uid"].to_pylist())}
-    rows = np.array([row_of[uid] for uid in captions["uid"].to_pylist()], np.int64)
-    pictures, texts = concatenated(images, "image", towers), concatenated(captions, "text", towers)
-    cosine = np.einsum("nd,nd->n", pictures[rows], texts)
-    best: list[float | None] = [None] * images.num_rows
-    for row, kind, value in zip(rows.tolist(), captions["kind"].to_pylist(), cosine.tolist(), strict=True):
-        known = best[row]
-        if kind == "full" and (known is None or value > known):
-            best[row] = value
-    return best, cosine
-
-
-def embedded_tables(
-    images: pa.Table, captions: pa.Table, pictures: Vectors, texts: Vectors
-) -> dict[str, pa.Table]:
-    """Return both tables without the rows of bad vectors; a caption is dropped with its picture."""
-    good = np.flatnonzero(pictures.is_good())
-    image_table = _table(images.select(["uid", "split"]).take(good), pictures.columns("image", good))
-    known = set(image_table["uid"].to_pylist())
-    has_picture = np.array([uid in known for uid in captions["uid"].to_pylist()], bool)
-    kept = np.flatnonzero(texts.is_good() & has_picture)
-    caption_table = _table(
-        captions.select(["uid", "ordinal", "kind"]).take(kept), texts.columns("text", kept)
-    )
-    best, cosine = similarities(image_table, caption_table, list(pictures.dims))
-    image_table = image_table.append_column("similarity", pa.array(best, pa.float32()))
-    caption_table = caption_table.append_column("similarity", pa.array(cosine, pa.float32()))
-    return {
-        "image_embeddings": image_table.cast(image_embeddings(pictures.dims)),
-        "caption_embeddings": caption_table.cast(caption_embeddings(texts.dims)),
-    }
-
-
-def _table(named: pa.Table, columns: dict[str, pa.Array]) -> pa.Table:
-    for name, values in columns.items():
-        named = named.append_column(name, values)
-    return named
 
 
 def _batched(

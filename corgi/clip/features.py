@@ -18,18 +18,17 @@ from torch import nn
 
 from corgi.clip.backbones import load_trunks, portable_config
 from corgi.clip.embed import embed_captions, embed_pictures
+from corgi.clip.frozen_features import feature_key, feature_shard
 from corgi.clip.towers import UNTRAINED, Tokenizer, Tower, Transform, build_model
 from corgi.clip.vectors import Vectors, column, matrix
 from corgi.feeding.captions import MAX_CAPTIONS, side_by_side
 from corgi.flow.context import Context
 from corgi.settings.clip import EmbedSettings, TowerRef, TowerSettings
-from corgi.settings.section import digest
 from corgi.tables.embedded import rows_of
 from corgi.tables.manifest import RowCounts, ShardManifest
 from corgi.tables.schema import Reason, Split, vector
 from corgi.tables.store import ShardTask, Store
 
-_FEATURE_SETTINGS = ("image_backbone", "text_backbone", "image_size", "context_length")
 _COUNTS_FACT = "counts"
 
 
@@ -53,10 +52,8 @@ def tower_settings(context: Context) -> TowerSettings:
 def feature_task(context: Context, download: ShardManifest) -> ShardTask:
     """Return the task of one download shard's features; its key leaves out what only the heads depend on."""
     settings = tower_settings(context)
-    task = context.task(f"features-{download.shard}", inputs={"download": [download]})
-    chosen = {name: getattr(settings, name) for name in _FEATURE_SETTINGS}
-    meaning = {"shard": task.shard, "version": task.version, "settings": chosen, "input": download.digest}
-    return dataclasses.replace(task, key=digest(meaning))
+    task = context.task(feature_shard(download), inputs={"download": [download]})
+    return dataclasses.replace(task, key=feature_key(settings, task.version, download))
 
 
 class FeatureShards:

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from corgi.clip.embed import embedded_tables, scored
+from corgi.clip.embedding_tables import embedded_tables, scored
 from corgi.clip.references import absolute, given_files
 from corgi.clip.scores import checked_heads
 from corgi.clip.vector_inputs import check_vectors

@@ -106,7 +106,7 @@ class Tower:
         moved = pixels.to(self.device, non_blocking=True)
         with self._autocast():
             raw = self.model.encode_image(self.normalised(moved))  # pyright: ignore[reportCallIssue]
-        return _unit(raw)
+        return unit_and_norm(raw)
 
     def normalised(self, pixels: Tensor) -> Float[Tensor, "n 3 height width"]:
         """Return bytes as open_clip's transform leaves them, the same to the last bit; floats are left as they are."""
@@ -121,7 +121,7 @@ class Tower:
         ids = self.tokens(captions).to(self.device)
         with self._autocast():
             raw = self.model.encode_text(ids)  # pyright: ignore[reportCallIssue]
-        return _unit(raw)
+        return unit_and_norm(raw)
 
     @torch.no_grad()
     def text_states(
@@ -303,7 +303,8 @@ def _is_convolutional(visual: nn.Module) -> bool:
     return sum(isinstance(module, nn.Conv2d) for module in visual.modules()) > 1
 
 
-def _unit(raw: Float[Tensor, "n dim"]) -> tuple[Float[Tensor, "n dim"], Float[Tensor, "n"]]:
+def unit_and_norm(raw: Float[Tensor, "n dim"]) -> tuple[Float[Tensor, "n dim"], Float[Tensor, "n"]]:
+    """Return the unit vectors of raw ones, fp32 on the CPU, and the norms they had."""
     vectors = raw.float().cpu()
     norm = vectors.norm(dim=1)
     return vectors / norm.clamp(min=torch.finfo(torch.float32).tiny)[:, None], norm

@@ -42,11 +42,16 @@ def test_law_known_and_computed_rows_together_are_all_rows_computed():
     for chosen in ([], [0], [9, 3, 4], list(range(10))):
         known = table([keys[row] for row in chosen], vectors(chosen))
         asked = Asked(vectors)
-        found = completed(keys, known, ("uid", "image"), asked)
+        found = completed(keys, [known], ("uid", "image"), asked)
         assert asked.rows == [row for row in range(10) if row not in chosen]
         np.testing.assert_array_equal(found.unit["own"], whole.unit["own"])
         np.testing.assert_array_equal(found.norm["own"], whole.norm["own"])
-    found = completed(keys, None, ("uid", "image"), vectors)
+    tables = [None, table(["3", "5"], vectors([3, 5])), None, table(["5", "7", "1"], vectors([0, 7, 1]))]
+    asked = Asked(vectors)
+    found = completed(keys, tables, ("uid", "image"), asked)
+    assert asked.rows == [0, 2, 4, 6, 8, 9]
+    np.testing.assert_array_equal(found.unit["own"], whole.unit["own"])
+    found = completed(keys, [None], ("uid", "image"), vectors)
     np.testing.assert_array_equal(found.unit["own"], whole.unit["own"])
 
 

@@ -2,19 +2,25 @@
 
 import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from corgi.clip import embed
 from corgi.clip.references import model_shard, tower_refs
-from corgi.clip.towers import load_tower
+from corgi.clip.towers import Tower, load_tower
+from corgi.clip.vectors import Vectors, matrix
 from corgi.flow.dag import Dag
 from corgi.flow.executor import in_process
+from corgi.settings.clip import EmbedSettings
 from corgi.settings.errors import SettingsError
 from corgi.settings.recipe import Recipe
 from corgi.tables.schema import Split
@@ -89,6 +95,44 @@ def test_other_heads_reuse_the_features(finished: Dag) -> None:
 
 
 @pytest.mark.flow
+def test_embed_runs_the_trunks_only_on_what_has_no_features(
+    finished: Dag, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, features = finished.store, finished.run.shards("tower")[1:]
+    (ref,) = tower_refs(store, finished.recipe.embed, finished.run.shards("tower")[0])
+    tower, trunks, computed = load_tower(ref), embed.embed_pictures, 0
+
+    def counted(towers: Sequence[Tower], encoded: Sequence[bytes], *others: Any) -> Vectors:
+        nonlocal computed
+        computed += len(encoded)
+        return trunks(towers, encoded, *others)
+
+    monkeypatch.setattr(embed, "embed_pictures", counted)
+    root = str(finished.recipe.root)
+    again = dag(Path(root), name="again", tower=TOWER, embed={"batch_size": 16})
+    with in_process():
+        run(again, "embed")
+    downloads, made = again.run.shards("download"), again.run.shards("embed")
+    assert computed == sum(shard.rows.kept for shard in downloads) - sum(
+        shard.rows.kept for shard in features
+    )
+    for download, shard in zip(downloads, made, strict=True):
+        images = store.read(download, "images", ["uid", "image"])
+        whole = trunks([tower], images["image"].to_pylist(), EmbedSettings(batch_size=16))
+        _check_same(store.read(shard, "image_embeddings"), whole, "image")
+        spoken = store.read(download, "captions", ["caption"])["caption"].to_pylist()
+        _check_same(
+            store.read(shard, "caption_embeddings"), embed.embed_captions([tower], spoken, 16), "text"
+        )
+
+
+def _check_same(stored: pa.Table, whole: Vectors, kind: str) -> None:
+    """Compare to the precision of half floats, in which features and vectors are stored."""
+    np.testing.assert_allclose(matrix(stored[f"own/{kind}"]), whole.unit["own"], atol=1e-3)
+    np.testing.assert_allclose(stored[f"own/{kind}_norm"].to_numpy(), whole.norm["own"], rtol=2e-3)
+
+
+@pytest.mark.flow
 def test_shift_holds_the_moments_of_the_kept_train_pictures(finished: Dag) -> None:
     (shard,) = finished.run.shards("shift")
     tensors = load_file(finished.store.path(shard, "shift"))
@@ -109,11 +153,11 @@ def test_shift_holds_the_moments_of_the_kept_train_pictures(finished: Dag) -> No
 
 def _kept_train(store: Store, built: Dag) -> np.ndarray:
     rows: list[np.ndarray] = []
-    for embed, curate in zip(built.run.shards("embed"), built.run.shards("curate"), strict=True):
+    for embedded, curate in zip(built.run.shards("embed"), built.run.shards("curate"), strict=True):
         keep = dict(
             zip(*(store.read(curate, "selection")[name].to_pylist() for name in ("uid", "keep")), strict=True)
         )
-        table = store.read(embed, "image_embeddings").to_pylist()
+        table = store.read(embedded, "image_embeddings").to_pylist()
         chosen = (row for row in table if row["split"] == "train" and keep[row["uid"]])
         rows.extend(np.asarray(row["own/image"], np.float64) for row in chosen)
     stacked = np.stack(rows)
