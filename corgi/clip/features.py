@@ -5,7 +5,7 @@ import json
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -21,15 +21,16 @@ from corgi.clip.embed import embed_captions, embed_pictures
 from corgi.clip.frozen_features import feature_key, feature_shard
 from corgi.clip.towers import UNTRAINED, Tokenizer, Tower, Transform, build_model
 from corgi.clip.vectors import Vectors, column, matrix
-from corgi.feeding.captions import MAX_CAPTIONS, side_by_side
 from corgi.flow.context import Context
 from corgi.settings.clip import EmbedSettings, TowerRef, TowerSettings
-from corgi.tables.embedded import rows_of
+from corgi.statistics.moments import Moments
 from corgi.tables.manifest import RowCounts, ShardManifest
 from corgi.tables.schema import Reason, Split, vector
 from corgi.tables.store import ShardTask, Store
 
 _COUNTS_FACT = "counts"
+MOMENTS = "moments"
+"""Table of a shard: of each channel of its train pictures' features the mean and the squared deviations' sum, float64."""
 
 
 def frozen_model(settings: TowerSettings) -> tuple[nn.Module, Transform, Tokenizer]:
@@ -85,6 +86,7 @@ class FeatureShards:
         with store.attempt(task) as attempt:
             attempt.write_table("pictures", picture_table)
             attempt.write_table("captions", caption_table)
+            attempt.write_table(MOMENTS, moments_table(train_moments(picture_table)))
             return attempt.commit(
                 RowCounts(rows_in=images.num_rows, kept=kept, rejected=rejected),
                 facts=FeatureCounts.of(picture_table, caption_table).as_facts(),
@@ -127,33 +129,22 @@ class FeatureCounts:
         return {_COUNTS_FACT: {"pictures": dict(self.pictures), "most_captions": self.most_captions}}
 
 
-class FeatureRows:
-    """Pictures of a split with their captions' features: the rows the heads learn from or are measured on."""
+def train_moments(pictures: pa.Table) -> Moments:
+    """Return the moments of the train pictures' features; of the table `split` and `feature` are read."""
+    return Moments.of(matrix(pictures.filter(pc.field("split") == Split.TRAIN.value)["feature"]))
 
-    def __init__(self, root: str, manifests: Sequence[str], split: Split) -> None:
-        """Open feature shards by manifest path, many at a time; their counts are in them."""
-        self._store, self._split = Store(root), split
-        self._shards = list(self._store.each_of(manifests, self._store.read_shard))
-        counts = [FeatureCounts.read(self._store, shard) for shard in self._shards]
-        self.num_slots = min(MAX_CAPTIONS, max((count.most_captions for count in counts), default=0) or 1)
-        self.counts: Sequence[int] = [count.pictures[split.value] for count in counts]
 
-    def load(self, unit: int) -> dict[str, np.ndarray]:
-        """Return `image` [n, d], `text` [n, slots, e] padded with zeros, both half floats, and `num_texts` [n]."""
-        pictures = self._pictures(unit, ["uid", "split", "feature"])
-        captions = self._store.read(self._shards[unit], "captions", ["uid", "feature"])
-        owner = rows_of(captions["uid"].to_pylist(), pictures["uid"].to_pylist())
-        features = matrix(captions["feature"]).astype(np.float16)[owner >= 0]
-        text, num_texts = side_by_side(features, owner[owner >= 0], pictures.num_rows, self.num_slots)
-        return {"image": matrix(pictures["feature"]).astype(np.float16), "text": text, "num_texts": num_texts}
+def moments_table(moments: Moments) -> pa.Table:
+    """Return `mean` and `second` as a table of one row per channel; their count is among the shard's counts."""
+    return pa.table({"mean": moments.mean, "second": moments.second})
 
-    def groups(self, unit: int) -> list[str]:
-        """Return the group of each row of a unit."""
-        return self._pictures(unit, ["split", "group"])["group"].to_pylist()
 
-    def _pictures(self, unit: int, columns: list[str]) -> pa.Table:
-        pictures = self._store.read(self._shards[unit], "pictures", columns)
-        return pictures.filter(pc.field("split") == self._split.value)
+def stored_moments(store: Store, shard: ShardManifest, count: int) -> Moments | None:
+    """Return the moments that a shard holds of its train pictures, `count` in number; None for one made before they were stored."""
+    if not any(entry.table == MOMENTS for entry in shard.files):
+        return None
+    table = store.read(shard, MOMENTS)
+    return Moments(np.asarray(count, np.int64), *(table[name].to_numpy() for name in ("mean", "second")))
 
 
 def _paired(pictures: pa.Table, captions: pa.Table) -> tuple[pa.Table, pa.Table]:

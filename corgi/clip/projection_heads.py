@@ -11,10 +11,9 @@ from open_clip import ClipLoss
 from timm.layers import Mlp
 from torch import Tensor, nn
 
-from corgi.clip.features import FeatureRows
+from corgi.clip.feature_rows import CountedShard, FeatureRows
 from corgi.feeding.captions import drawn_caption
 from corgi.feeding.noise import Noise
-from corgi.feeding.rows import vector_moments
 from corgi.settings.clip import TowerSettings
 from corgi.statistics.retrieval import recall
 from corgi.tables.schema import Split
@@ -71,13 +70,19 @@ class Heads(nn.Module):
 class HeadsObjective:
     """open_clip's CLIP loss on feature rows of the train split; retrieval among val pictures."""
 
-    def __init__(self, root: str, features: Sequence[str], settings: Mapping[str, object]) -> None:
-        """Open feature shards; arguments are JSON."""
+    def __init__(
+        self,
+        root: str,
+        features: Sequence[tuple[str, int, int, int]],
+        mean: Sequence[float],
+        std: Sequence[float],
+        settings: Mapping[str, object],
+    ) -> None:
+        """Take the shards and the train pictures' moments as `FeatureSet.as_arguments` gives them; arguments are JSON. Nothing is read."""
         self.settings = TowerSettings.model_validate(settings)
-        self.root, self.features = root, tuple(features)
-        mean, std = vector_moments(self.rows(), "image")
-        self.mean = torch.from_numpy(mean).float()
-        self.scale = torch.from_numpy(std).float() + SCALE_FLOOR
+        self.root, self.features = root, [CountedShard(*shard) for shard in features]
+        self.mean = torch.tensor(mean, dtype=torch.float64).float()
+        self.scale = torch.tensor(std, dtype=torch.float64).float() + SCALE_FLOOR
         self._val: tuple[np.ndarray, np.ndarray] | None = None
 
     def standardised(self, image: Tensor) -> Float[Tensor, "batch 1280"]:

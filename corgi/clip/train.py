@@ -6,17 +6,18 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from corgi.clip import backbones
-from corgi.clip.features import FeatureRows, FeatureShards, feature_task, frozen_model, tower_settings
+from corgi.clip.feature_rows import FeatureSet
+from corgi.clip.features import FeatureShards, feature_task, frozen_model, tower_settings
 from corgi.clip.projection_heads import HeadsObjective
 from corgi.flow.cluster import connect
 from corgi.flow.context import Context
 from corgi.flow.shards import Pool, make_pending
 from corgi.settings.errors import InputError, SettingsError
+from corgi.settings.training import TrainingSettings
 from corgi.tables.manifest import RowCounts
-from corgi.tables.schema import Split
 from corgi.tables.store import ShardTask
 from corgi.training.checkpoint import final_weights
-from corgi.training.data_checks import check_val_rows
+from corgi.training.data_checks import check_val
 from corgi.training.trainer import train
 from corgi.training.training import Training
 
@@ -42,21 +43,39 @@ def run(context: Context) -> list[ShardTask]:
     arguments = {"settings": settings.model_dump(mode="json")}
     make_pending(context, FeatureShards, features, Pool(settings.num_actors), "tower", arguments)
     if context.pending([model]):
+        paths = context.store.committed(model.stage, [task.key for task in features])
+        held = FeatureSet.read(context.store, [paths[task.key] for task in features])
+        check_rows(held, settings.training)
         connect(context.recipe)
-        _commit_model(context, model, _training(context, model, features))
+        _commit_model(context, model, _training(context, model, held))
     return [model, *features]
 
 
-def _training(context: Context, model: ShardTask, features: list[ShardTask]) -> Training:
+def check_rows(features: FeatureSet, settings: TrainingSettings) -> None:
+    """Check that there are pictures to learn from and, if checkpoints are ranked, to measure on.
+
+    Raises:
+        InputError: there are too few.
+
+    """
+    num_train = sum(shard.train for shard in features.shards)
+    if num_train < 2:
+        raise InputError(
+            f"{num_train} train pictures have a full caption, and a CLIP tower learns from at least two; committed work is safe; "
+            "name plan.caption_col, or a pretrained model in embed.towers"
+        )
+    check_val(sum(shard.val for shard in features.shards), settings)
+
+
+def _training(context: Context, model: ShardTask, features: FeatureSet) -> Training:
     settings = tower_settings(context)
-    committed = [context.store.shard(task.stage, task.key) for task in features]
     return Training(
         name="tower",
         folder=str(context.work_folder(model)),
         objective=HeadsObjective,
         arguments={
             "root": model.root,
-            "features": [shard.path for shard in committed if shard is not None],
+            **features.as_arguments(),
             "settings": settings.model_dump(mode="json"),
         },
         settings=settings.training,
@@ -69,21 +88,17 @@ def _training(context: Context, model: ShardTask, features: list[ShardTask]) -> 
 def _commit_model(context: Context, task: ShardTask, training: Training) -> None:
     """Train the heads, put them into the open_clip model and commit it as config and checkpoint."""
     settings = tower_settings(context)
-    rows = FeatureRows(training.arguments["root"], training.arguments["features"], Split.TRAIN)
-    if sum(rows.counts) < 2:
-        raise InputError(
-            f"{sum(rows.counts)} train pictures have a full caption, and a CLIP tower learns from at least two; committed work is safe; "
-            "name plan.caption_col, or a pretrained model in embed.towers"
-        )
-    val = FeatureRows(training.arguments["root"], training.arguments["features"], Split.VAL)
-    check_val_rows(val, settings.training)
     train([training], context.recipe)
     objective = HeadsObjective(**training.arguments)
     heads = objective.model().eval()
     heads.load_state_dict(load_file(final_weights(training)))
     model, _, _ = frozen_model(settings)
     heads.put_into(model, objective.mean, objective.scale)
-    facts = {**objective.evaluate(heads), "train_pictures": sum(rows.counts), "packages": backbones.facts()}
+    facts = {
+        **objective.evaluate(heads),
+        "train_pictures": sum(objective.rows().counts),
+        "packages": backbones.facts(),
+    }
     with context.store.attempt(task) as attempt:
         attempt.write_bytes("config", ".json", _json(backbones.portable_config(settings)))
         attempt.write_bytes("checkpoint", ".safetensors", checkpoint(model))

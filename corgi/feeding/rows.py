@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Int
 
 from corgi.feeding.captions import side_by_side
 from corgi.feeding.feed import Rows
@@ -111,14 +111,3 @@ def neighbours_among(rows: PictureVectors, number: int, max_cosine: float) -> Ne
     )
     uid = [uid for unit in units for uid in rows.uids(unit)]
     return Neighbours(uid, image, latent, number, max_cosine)
-
-
-def vector_moments(rows: Rows, name: str) -> tuple[Float[np.ndarray, "dim"], Float[np.ndarray, "dim"]]:
-    """Return mean and standard deviation, float64, of a column over all units, merged in unit order by Chan's formula."""
-    from corgi.statistics.moments import Moments
-
-    total = Moments.of(rows.load(0)[name])
-    for unit in range(1, len(rows.counts)):
-        if rows.counts[unit]:
-            total = total.merge(Moments.of(rows.load(unit)[name]))
-    return total.mean, np.sqrt(total.variance)

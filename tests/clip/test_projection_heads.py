@@ -2,22 +2,20 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 from corgi.clip import projection_heads
-from corgi.clip.features import FeatureCounts, FeatureRows, frozen_model
+from corgi.clip.feature_rows import FeatureRows, FeatureSet
+from corgi.clip.features import frozen_model
 from corgi.clip.projection_heads import Heads, HeadsObjective, dropped, retrieval_figures
-from corgi.clip.vectors import column
 from corgi.feeding.noise import Noise
 from corgi.settings.clip import TowerSettings
-from corgi.tables.run import Run
 from corgi.tables.schema import Split
 from corgi.tables.store import Store
-from corgi.training.network_cost import IMAGE_FEATURES, TEXT_FEATURES
+from tests.support.frozen_features import commit_features
 from tests.support.shared_ranks import on_each_rank
-from tests.support.tables import Output, Picture, commit_stage, tiny_run
+from tests.support.tables import Picture, tiny_run
 
 
 @pytest.mark.law
@@ -45,48 +43,14 @@ def test_retrieval_is_measured_both_ways() -> None:
     assert one_way["image_to_text_r@1"] == 6 / 8
 
 
-def features_of(run: Run, with_counts: bool = True) -> list[str]:
-    """Commit frozen features of each picture and of one caption; return the manifests' paths."""
-    rng, outputs = np.random.default_rng(0), dict[str, Output]()
-    for shard in run.shards("download"):
-        images = run.store.read(shard, "images", ["uid", "split", "group"])
-        tables = {"pictures": (images, IMAGE_FEATURES), "captions": (images.select(["uid"]), TEXT_FEATURES)}
-        outputs[shard.shard] = Output(
-            shard.rows,
-            {
-                name: table.append_column("feature", column(rng.standard_normal((table.num_rows, width))))
-                for name, (table, width) in tables.items()
-            },
-            facts=FeatureCounts.of(images, images).as_facts() if with_counts else {},
-        )
-    commit_stage(run, "tower", outputs, ["download"])
-    return [shard.path for shard in run.shards("tower")]
-
-
-def test_rows_are_counted_by_the_facts_of_their_shards(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Shards of 0.1 have no such facts: their tables are counted, with the same result."""
-    pictures = [Picture(f"http://p.test/{n}", split="val" if n % 3 else "train") for n in range(30)]
-    told, counted = (tiny_run(tmp_path / name, pictures) for name in ("told", "counted"))
-    older = features_of(counted, with_counts=False)
-    expected = [FeatureRows(str(tmp_path / "counted"), older, split) for split in Split]
-    newer = features_of(told)
-    monkeypatch.setattr(Store, "read", lambda *_: pytest.fail("a table was read"))
-    found = [FeatureRows(str(tmp_path / "told"), newer, split) for split in Split]
-    assert [(rows.counts, rows.num_slots) for rows in found] == [
-        (rows.counts, rows.num_slots) for rows in expected
-    ]
-    assert sum(map(sum, (rows.counts for rows in found))) == 30
-
-
 def test_each_worker_embeds_its_share_of_val_which_is_read_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pictures = [Picture(f"http://p.test/{n}", split="val" if n % 2 else "train") for n in range(40)]
     run = tiny_run(tmp_path, pictures)
     settings = TowerSettings(embed_dim=8).model_dump(mode="json")
-    made = HeadsObjective(str(tmp_path), features_of(run), settings)
+    features = FeatureSet.read(run.store, commit_features(run))
+    made = HeadsObjective(str(tmp_path), **features.as_arguments(), settings=settings)
     torch.manual_seed(0)
     model = made.model().eval()
     alone = made.evaluate(model)
@@ -102,7 +66,8 @@ def test_each_worker_embeds_its_share_of_val_which_is_read_once(
 def test_val_is_read_until_there_are_enough_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pictures = [Picture(f"http://p.test/{n}", split="val") for n in range(40)]
     run = tiny_run(tmp_path, pictures, num_shards=4)
-    rows = FeatureRows(str(tmp_path), features_of(run), Split.VAL)
+    features = FeatureSet.read(run.store, commit_features(run))
+    rows = FeatureRows(str(tmp_path), features.shards, Split.VAL)
     monkeypatch.setattr(projection_heads, "MAX_VAL_PAIRS", rows.counts[0] + 1)
     loaded: list[int] = []
     load = rows.load

@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from corgi.feeding.rows import DecoderRows, PriorRows, embedded_shards, vector_moments
+from corgi.feeding.rows import DecoderRows, PriorRows, embedded_shards
 from corgi.tables import schema
 from corgi.tables.embedded import EmbeddedShard
 from corgi.tables.manifest import RowCounts
@@ -93,13 +93,3 @@ def test_a_missing_latent_is_not_passed_over(run):
     latents = _latents(run)
     with pytest.raises(AssertionError, match="no latent"):
         DecoderRows(_shards(run), list(reversed(latents)), Split.TRAIN).load(0)
-
-
-def test_moments_over_units_are_those_of_all_rows(run):
-    rows = PriorRows(_shards(run), Split.TRAIN)
-    everything = np.concatenate([rows.load(unit)["image"] for unit in range(len(rows.counts))]).astype(
-        np.float64
-    )
-    mean, std = vector_moments(rows, "image")
-    np.testing.assert_allclose(mean, everything.mean(0), atol=1e-12)
-    np.testing.assert_allclose(std, everything.std(0), rtol=0.1)

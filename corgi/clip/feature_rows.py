@@ -1,0 +1,109 @@
+"""The rows from which an own tower's heads learn: a training is told their counts and moments, and opens no shard to count them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple, Self, TypedDict
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from corgi.clip.features import FeatureCounts, stored_moments, train_moments
+from corgi.clip.vectors import matrix
+from corgi.feeding.captions import MAX_CAPTIONS, side_by_side
+from corgi.statistics.moments import Moments, empty_moments
+from corgi.tables.embedded import rows_of
+from corgi.tables.manifest import ShardManifest
+from corgi.tables.schema import Split
+from corgi.tables.store import Store
+from corgi.training.network_cost import IMAGE_FEATURES
+
+
+class CountedShard(NamedTuple):
+    """A feature shard by its manifest's path: pictures of two splits, and captions of the picture that has most."""
+
+    path: str
+    train: int
+    val: int
+    most_captions: int
+
+    def rows(self, split: Split) -> int:
+        """Return the number of pictures of a split; there are none of test."""
+        return {Split.TRAIN: self.train, Split.VAL: self.val}.get(split, 0)
+
+
+class Told(TypedDict):
+    """What the objective of a training takes of its features: one tuple as `CountedShard` per shard, and values per channel."""
+
+    features: Sequence[tuple[str, int, int, int]]
+    mean: list[float]
+    std: list[float]
+
+
+@dataclass(frozen=True)
+class FeatureSet:
+    """All feature shards of a training, and the moments of their train pictures' features."""
+
+    shards: tuple[CountedShard, ...]
+    images: Moments
+
+    @classmethod
+    def read(cls, store: Store, paths: Sequence[str]) -> Self:
+        """Read counts and moments of the shards at these manifest paths, many at a time, and merge the moments in the order given.
+
+        The pictures of a shard made before moments were stored are read, one shard after the other.
+        """
+        shards: list[CountedShard] = []
+        total = empty_moments((), IMAGE_FEATURES)
+        for shard, counts, stored in store.each_of(paths, partial(_told, store)):
+            pictures = counts.pictures
+            shards.append(
+                CountedShard(shard.path, pictures[Split.TRAIN], pictures[Split.VAL], counts.most_captions)
+            )
+            total = total.merge(stored or train_moments(store.read(shard, "pictures", ["split", "feature"])))
+        return cls(tuple(shards), total)
+
+    def as_arguments(self) -> Told:
+        """Return what workers are told, as JSON."""
+        return {
+            "features": list(self.shards),
+            "mean": self.images.mean.tolist(),
+            "std": np.sqrt(self.images.variance).tolist(),
+        }
+
+
+class FeatureRows:
+    """Pictures of a split with their captions' features: the rows the heads learn from or are measured on."""
+
+    def __init__(self, root: str, shards: Sequence[CountedShard], split: Split) -> None:
+        """Take the shards' counts; a shard is opened when its rows are loaded."""
+        self._store, self._split, self._shards = Store(root), split, shards
+        self.num_slots = min(MAX_CAPTIONS, max((shard.most_captions for shard in shards), default=0) or 1)
+        self.counts: Sequence[int] = [shard.rows(split) for shard in shards]
+
+    def load(self, unit: int) -> dict[str, np.ndarray]:
+        """Return `image` [n, d], `text` [n, slots, e] padded with zeros, both half floats, and `num_texts` [n]."""
+        shard = self._store.read_shard(self._shards[unit].path)
+        pictures = self._pictures(shard, ["uid", "split", "feature"])
+        captions = self._store.read(shard, "captions", ["uid", "feature"])
+        owner = rows_of(captions["uid"].to_pylist(), pictures["uid"].to_pylist())
+        features = matrix(captions["feature"]).astype(np.float16)[owner >= 0]
+        text, num_texts = side_by_side(features, owner[owner >= 0], pictures.num_rows, self.num_slots)
+        return {"image": matrix(pictures["feature"]).astype(np.float16), "text": text, "num_texts": num_texts}
+
+    def groups(self, unit: int) -> list[str]:
+        """Return the group of each row of a unit."""
+        shard = self._store.read_shard(self._shards[unit].path)
+        return self._pictures(shard, ["split", "group"])["group"].to_pylist()
+
+    def _pictures(self, shard: ShardManifest, columns: list[str]) -> pa.Table:
+        pictures = self._store.read(shard, "pictures", columns)
+        return pictures.filter(pc.field("split") == self._split.value)
+
+
+def _told(store: Store, path: str) -> tuple[ShardManifest, FeatureCounts, Moments | None]:
+    """Return a shard with its counts, and its moments if they were stored."""
+    shard = store.read_shard(path)
+    counts = FeatureCounts.read(store, shard)
+    return shard, counts, stored_moments(store, shard, counts.pictures[Split.TRAIN])
