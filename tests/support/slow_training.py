@@ -11,7 +11,7 @@ from corgi.training.trainer import train
 from corgi.training.training import Training
 from tests.support.tiny_training import tiny_training
 
-NUM_STEPS = 80
+NUM_STEPS = 120
 
 
 def slow_training(folder: Path, pause_s: float) -> Training:
