@@ -16,10 +16,10 @@ from torch import nn
 from benchmarks.decoder import RECIPE, SIDE_PX, loop_rate
 from benchmarks.figures import Figures, alternated, ratios
 from corgi.feeding.noise import Noise
-from corgi.latents.codebook_training import CodebookTraining
-from corgi.latents.objective import AutoencoderObjective
+from corgi.latents.objective import CodecLoss
 from corgi.settings import recipe
 from corgi.settings.models import AutoencoderSettings
+from corgi.tables.schema import Split
 from corgi.tracking.tracked_run import Shown
 
 UNIT_ROWS = 1024
@@ -42,15 +42,14 @@ class GeneratedPictures:
         return {"picture": draws.integers(0, 256, (UNIT_ROWS, 3, SIDE_PX, SIDE_PX), np.uint8)}
 
 
-class GeneratedAutoencoder(AutoencoderObjective):
-    """The autoencoder's own objective on generated pictures."""
+class GeneratedAutoencoder(CodecLoss):
+    """The autoencoder's own loss on generated pictures."""
 
     def __init__(self) -> None:
-        """Open no store and load no tower."""  # so the parent's start, which opens one, is left out
-        self.settings, self.features, self.device = settings_of(), None, torch.device("cpu")
-        self._codebook = CodebookTraining(self.settings)
+        """Take the demo's settings; no tower is loaded."""
+        super().__init__(settings_of())
 
-    def rows(self) -> GeneratedPictures:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def rows(self, split: Split = Split.TRAIN) -> GeneratedPictures:
         """Return the generated pictures."""
         return GeneratedPictures()
 

@@ -6,6 +6,7 @@ One machine, one run, alternating, medians; untrained weights and generated rows
 
 import argparse
 import json
+import math
 import os
 import sys
 import tempfile
@@ -29,9 +30,8 @@ from corgi.models.spatial_autoencoder import SpatialAutoencoder
 from corgi.settings import recipe
 from corgi.settings.decoder import DecoderSettings
 from corgi.settings.training import TrackingSettings, TrainingSettings
-from corgi.tracking.tracked_run import Shown
-from corgi.training import decoder as decoding
-from corgi.training.finetune import read_init
+from corgi.tables.schema import Split
+from corgi.training.decoder import LatentObjective
 from corgi.training.loop import train_loop
 from corgi.training.pseudo_text import PseudoText
 from corgi.training.training import Training
@@ -67,30 +67,24 @@ class GeneratedRows:
         return self.columns
 
 
-class GeneratedDecoder(decoding.DecoderObjective):
-    """The decoder's own objective on generated rows."""
+class GeneratedDecoder(LatentObjective):
+    """The decoder's own loss on generated rows."""
 
     def __init__(self) -> None:
-        """Build table and process; no store is opened."""
-        self.settings, self.neighbours = settings_of(), None
-        self.words, self.pseudo_text = None, PseudoText(0.0)
-        self.initial, self.pretrained = read_init({})
-        self.latent_shape = ConvConfig().latent_shape(SIDE_PX)
-        image = torch.from_numpy(self.rows().columns["image"])
-        self.table = ShiftTable.standardised(image.mean(0), image.std(0))
-        self.process = decoding.process_of(self.settings, self.latent_shape)
+        """Take mean and scale of the generated vectors."""
+        shape = ConvConfig().latent_shape(SIDE_PX)
+        self.generated = GeneratedRows(math.prod(shape))
+        image = torch.from_numpy(self.generated.columns["image"])
+        table = ShiftTable.standardised(image.mean(0), image.std(0))
+        super().__init__(settings_of(), table, shape, PseudoText(0.0))
 
-    def rows(self) -> GeneratedRows:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def rows(self, split: Split = Split.TRAIN) -> GeneratedRows:
         """Return the generated rows."""
-        return GeneratedRows(int(np.prod(self.latent_shape)))
+        return self.generated
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         """Return nothing: only speed is measured."""
         return {}
-
-    def show(self, model: nn.Module) -> Shown:
-        """Show nothing."""
-        return Shown()
 
 
 def be_alone() -> None:

@@ -14,8 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from corgi.diffusion.choice import ClusterChoice
-from corgi.diffusion.schedule import Schedule
-from corgi.diffusion.shifted import ShiftedDiffusion, ShiftTable
+from corgi.diffusion.shifted import ShiftTable
 from corgi.feeding.noise import Noise
 from corgi.models.autoencoder import LinearAutoencoder
 from corgi.models.device import given_device
@@ -25,13 +24,13 @@ from corgi.models.text_prior import TextPrior
 from corgi.settings.decoder import DecoderSettings
 from corgi.settings.models import PriorSettings
 from corgi.settings.training import TrackingSettings, TrainingSettings
+from corgi.tables.schema import Split
 from corgi.tracking.tracked_run import Shown
-from corgi.training import decoder as decoding
-from corgi.training import prior as priors
 from corgi.training.alone import train_alone
 from corgi.training.checkpoint import final_weights
 from corgi.training.cost import prior_cost
-from corgi.training.finetune import read_init
+from corgi.training.decoder import LatentObjective
+from corgi.training.prior_loss import PriorLoss, PriorParts, network_of
 from corgi.training.prior_sizes import config_of
 from corgi.training.pseudo_text import PseudoText
 from corgi.training.training import Training
@@ -64,23 +63,23 @@ class GeneratedRows:
         }
 
 
-class CheckedPrior(priors.PriorObjective):
-    """The prior's own objective on generated rows; `cut_at` ends the first attempt at a position."""
+class CheckedPrior(PriorLoss):
+    """The prior's own loss on generated rows; `cut_at` ends the first attempt at a position."""
 
     def __init__(self, size: dict[str, Any], marker: str = "", cut_at: int = -1) -> None:
-        """Build table, process and choice; no store is opened."""
-        self.size, self.marker, self.cut_at = size, Path(marker), cut_at
+        """Take a table of the generated vectors."""
+        self.marker, self.cut_at = Path(marker), cut_at
+        self.generated = GeneratedRows(size["dim"])
         sizes = {name: size[name] for name in ("width", "depth", "heads")}
-        self.settings = PriorSettings(**sizes, cluster_choice="soft")
-        self.variant, self.states, self.init = "shifted", None, {}
-        rows = torch.from_numpy(self.rows().load(0)["image"])
-        self.table = ShiftTable.clusters(rows[:CLUSTERS], rows.std(0).expand(CLUSTERS, -1).contiguous())
-        self.choice = ClusterChoice("soft")
-        self.process = ShiftedDiffusion(self.table, Schedule.linear())
+        image = torch.from_numpy(self.generated.load(0)["image"])
+        table = ShiftTable.clusters(image[:CLUSTERS], image.std(0).expand(CLUSTERS, -1).contiguous())
+        super().__init__(
+            PriorParts(PriorSettings(**sizes, cluster_choice="soft"), table, ClusterChoice("soft"))
+        )
 
-    def rows(self) -> GeneratedRows:
+    def split(self, split: Split) -> GeneratedRows:
         """Return the generated rows."""
-        return GeneratedRows(self.size["dim"])
+        return self.generated
 
     def loss(self, model: Any, batch: dict[str, Tensor], noise: Noise) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the prior's loss, or end the attempt."""
@@ -99,31 +98,24 @@ class CheckedPrior(priors.PriorObjective):
         return Shown()
 
 
-class CheckedDecoder(decoding.DecoderObjective):
-    """The decoder's own objective on generated rows."""
+class CheckedDecoder(LatentObjective):
+    """The decoder's own loss on generated rows."""
 
     def __init__(self, size: dict[str, Any]) -> None:
-        """Build table and process; no store is opened."""
-        self.size = size
-        self.settings = DecoderSettings(width=size["width"], depth=size["depth"], conditioning_noise=0.15)
-        self.latent_shape, self.neighbours = (size["latent"],), None
-        self.words, self.pseudo_text = None, PseudoText(0.0)
-        self.initial, self.pretrained = read_init({})
-        rows = torch.from_numpy(self.rows().load(0)["image"])
-        self.table = ShiftTable.standardised(rows.mean(0), rows.std(0))
-        self.process = decoding.process_of(self.settings, self.latent_shape)
+        """Take mean and scale of the generated vectors."""
+        self.generated = GeneratedRows(size["dim"], size["latent"])
+        settings = DecoderSettings(width=size["width"], depth=size["depth"], conditioning_noise=0.15)
+        image = torch.from_numpy(self.generated.load(0)["image"])
+        table = ShiftTable.standardised(image.mean(0), image.std(0))
+        super().__init__(settings, table, (size["latent"],), PseudoText(0.0))
 
-    def rows(self) -> GeneratedRows:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def rows(self, split: Split = Split.TRAIN) -> GeneratedRows:
         """Return the generated rows."""
-        return GeneratedRows(self.size["dim"], self.size["latent"])
+        return self.generated
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         """Return nothing: speed is measured."""
         return {}
-
-    def show(self, model: nn.Module) -> Shown:
-        """Show nothing."""
-        return Shown()
 
 
 def trained(objective: type[Any], size: dict[str, Any], **settings: Any) -> dict[str, float]:
@@ -212,7 +204,7 @@ def seconds_per_picture(prior: dict[str, Any], decoder: dict[str, Any], count: i
     """Return seconds per picture of untrained networks on the given device, from text embedding to bytes."""
     device = given_device()
     objective = CheckedPrior(prior)
-    made = priors.network_of(objective.settings, objective.table, "shifted").eval()
+    made = network_of(objective.settings, objective.table, "shifted").eval()
     sampler = TextPrior(made, objective.process, objective.choice).to(device)
     painting = CheckedDecoder({**decoder, "dim": prior["dim"]})
     network = painting.model().eval().to(device)

@@ -13,8 +13,6 @@ from corgi.baselines import BASELINES, Baseline
 from corgi.comparison.arms import info_nce, prior_settings, scale_of, table_of
 from corgi.comparison.spaces import Space, SpaceRows
 from corgi.diffusion.choice import ClusterChoice
-from corgi.diffusion.schedule import Schedule
-from corgi.diffusion.shifted import ShiftedDiffusion
 from corgi.feeding.noise import Noise
 from corgi.feeding.rows import PriorRows, listed_shards
 from corgi.flow.cluster import connect
@@ -26,7 +24,7 @@ from corgi.tables.embedded import EmbeddedShard
 from corgi.tables.manifest import RowCounts
 from corgi.tables.schema import Split
 from corgi.tables.store import ShardTask, Store
-from corgi.training.prior import EPS, PriorObjective, network_of
+from corgi.training.prior_loss import EPS, PriorLoss, PriorParts, network_of
 from corgi.training.trainer import final_weights, train
 from corgi.training.training import Training
 
@@ -92,7 +90,7 @@ class Contestant(TypedDict):
     seed: int
 
 
-class ArmObjective(PriorObjective):
+class ArmObjective(PriorLoss):
     """The prior's objective for one arm in one space: rows moved into the space, (mu, Sigma) by the arm."""
 
     def __init__(
@@ -110,15 +108,13 @@ class ArmObjective(PriorObjective):
         self.compare = CompareSettings.model_validate(settings)
         self.space = Space(contestant["space"], self.compare.offset)
         self.arm: Baseline = BASELINES[contestant["arm"]]
-        self.settings = prior_settings(self.arm, self.compare)
-        self.variant, self.states, self.init = "shifted", None, {}
         self.root, self.stages = root, stages
         store = Store(root)
         statistics = load_tensors(store.path(store.read_shard(space), "statistics").read_bytes())
-        self.table = table_of(self.arm, statistics)
-        self.choice = ClusterChoice(self.arm.choice, scale=scale_of(self.arm, statistics))
-        schedule = Schedule.named(self.settings.schedule, self.settings.num_timesteps)
-        self.process = ShiftedDiffusion(self.table, schedule)
+        choice = ClusterChoice(self.arm.choice, scale=scale_of(self.arm, statistics))
+        super().__init__(
+            PriorParts(prior_settings(self.arm, self.compare), table_of(self.arm, statistics), choice)
+        )
 
     @cached_property
     def shards(self) -> list[EmbeddedShard]:

@@ -1,6 +1,7 @@
 """The training of the latent spaces kl and vq: L1 and perceptual loss of pictures that an autoencoder gives back."""
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from corgi.feeding.feed import rows_between
+from corgi.feeding.feed import Rows, rows_between
 from corgi.feeding.noise import Noise
 from corgi.feeding.pictures import PictureRows, PictureSet
 from corgi.latents.codebook_training import START_PICTURES, CodebookTraining
@@ -39,28 +40,21 @@ VAL_BATCH = 64
 SHOWN_PICTURES = 8
 
 
-class AutoencoderObjective:
-    """mean |x - y| + weight * feature distance, over pictures x and y = decode(encode(x) + noise); from a step on also adversarial."""
+class CodecLoss(ABC):
+    """mean |x - y| + weight * feature distance, over pictures x and y = decode(encode(x) + noise); from a step on also adversarial.
 
-    def __init__(
-        self,
-        root: str,
-        stages: Mapping[str, str],
-        settings: Mapping[str, object],
-        tower: Mapping[str, object] | None,
-    ) -> None:
-        """Open the stages `download` and `curate` by their manifests' paths, and load the tower of the perceptual loss.
+    A subclass gives the pictures.
+    """
 
-        `tower` is None without one; arguments are JSON.
-        """
-        self.settings = AutoencoderSettings.model_validate(settings)
-        self._pictures = PictureSet.open(root, stages)
-        self.features: Features | None = None
-        if tower is not None:
-            num_maps = self.settings.conv.perceptual_stages
-            self.features = tower_features(TowerRef.model_validate(tower), num_maps, self.settings.image_size)
+    def __init__(self, settings: AutoencoderSettings, features: Features | None = None) -> None:
+        """Take the section and the tower of the perceptual loss, None without one; nothing is read."""
+        self.settings, self.features = settings, features
         self.device = torch.device("cpu")
-        self._codebook = CodebookTraining(self.settings)
+        self._codebook = CodebookTraining(settings)
+
+    @abstractmethod
+    def rows(self, split: Split = Split.TRAIN) -> Rows:
+        """Return the pictures of a split, with the column `picture`."""
 
     def place(self, device: torch.device) -> None:
         """Move the tower to a device."""
@@ -74,10 +68,6 @@ class AutoencoderObjective:
         if isinstance(codec.quantiser, LearnedCodebook):
             codec.quantiser.learn(self.settings.training.global_batch)
         return AdversarialCodec(codec, PatchDiscriminator(asked.widths)) if asked.weight else codec
-
-    def rows(self, split: Split = Split.TRAIN) -> PictureRows:
-        """Return the kept pictures of a split."""
-        return PictureRows(self._pictures, split, self.settings.image_size)
 
     def loss(
         self, model: nn.Module, batch: dict[str, Tensor], noise: Noise
@@ -193,6 +183,32 @@ class AutoencoderObjective:
         loaded = rows_between(self.rows(Split.VAL), wanted).get("picture", ())
         for first in range(0, len(loaded), VAL_BATCH):
             yield unit_range(torch.from_numpy(loaded[first : first + VAL_BATCH]).to(self.device))
+
+
+class AutoencoderObjective(CodecLoss):
+    """The loss on the kept pictures of a run."""
+
+    def __init__(
+        self,
+        root: str,
+        stages: Mapping[str, str],
+        settings: Mapping[str, object],
+        tower: Mapping[str, object] | None,
+    ) -> None:
+        """Open the stages `download` and `curate` by their manifests' paths, and load the tower of the perceptual loss.
+
+        `tower` is None without one; arguments are JSON.
+        """
+        asked, features = AutoencoderSettings.model_validate(settings), None
+        self._pictures = PictureSet.open(root, stages)
+        if tower is not None:
+            num_maps = asked.conv.perceptual_stages
+            features = tower_features(TowerRef.model_validate(tower), num_maps, asked.image_size)
+        super().__init__(asked, features)
+
+    def rows(self, split: Split = Split.TRAIN) -> PictureRows:
+        """Return the kept pictures of a split."""
+        return PictureRows(self._pictures, split, self.settings.image_size)
 
 
 def _joined(parts: list[dict[str, Tensor]], name: str) -> Tensor:

@@ -1,5 +1,6 @@
 """What turns captions into image embeddings: a prior, or a baseline that stands in its place."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -22,15 +23,25 @@ class Sampling:
     num_candidates: int = 1
 
 
-class Embedder:
-    """A source of image embeddings of captions. A baseline answers `of_text`; a prior, which draws, overrides `sample`."""
+class Embedder(ABC):
+    """A source of image embeddings of captions."""
 
+    @abstractmethod
     def sample(
         self, text: Embeddings, seeds: Sequence[int], sampling: Sampling, encodings: Encodings | None = None
     ) -> Embeddings:
         """Return one unit-norm image embedding per caption; row i depends on its caption and seeds[i] alone."""
+
+
+class CaptionEmbedder(Embedder):
+    """A source without a draw: a function of the captions' embeddings."""
+
+    def sample(
+        self, text: Embeddings, seeds: Sequence[int], sampling: Sampling, encodings: Encodings | None = None
+    ) -> Embeddings:
+        """Return what `of_text` returns, whatever the seeds."""
         return self.of_text(text)
 
+    @abstractmethod
     def of_text(self, text: Embeddings) -> Embeddings:
-        """Return one unit-norm image embedding per caption's embedding, without a draw."""
-        raise NotImplementedError(f"{type(self).__name__} embeds by sample()")
+        """Return one unit-norm image embedding per caption's embedding."""

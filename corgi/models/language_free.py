@@ -3,7 +3,7 @@
 Two places of a text-to-image model can do without captions of its own pictures. A decoder may be trained on a pseudo text
 feature h of each picture instead of its embedding z, and is then given a caption's embedding as it is (Lafite; Zhou et al. 2022,
 arXiv 2111.13792; Lafite2, arXiv 2210.14124). Or a caption's embedding is turned into an image embedding by rows that are
-there already, with the interface of a prior: `Embedder`.
+there already, with the interface of a prior: `CaptionEmbedder`.
 """
 
 # pyright: reportUnknownArgumentType=false, reportUnknownMemberType=false, reportUnknownVariableType=false
@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from corgi.models.embedder import Embedder, Embeddings
+from corgi.models.embedder import CaptionEmbedder, Embeddings
 
 WIDTH = 1024
 """Hidden width of Lafite's two networks."""
@@ -25,7 +25,7 @@ SAME_PICTURE = 1 - 1e-5
 
 
 @dataclass(frozen=True)
-class RawText(Embedder):
+class RawText(CaptionEmbedder):
     """z = y / |y|: the caption's embedding as it is. A lower bound, and what decoders trained on pseudo text are given."""
 
     def of_text(self, text: Embeddings) -> Embeddings:
@@ -34,7 +34,7 @@ class RawText(Embedder):
 
 
 @dataclass(frozen=True)
-class SoftmaxAverage(Embedder):
+class SoftmaxAverage(CaptionEmbedder):
     """z = unit( sum_i softmax_i(cos(y, y_i) / tau) z_i ) over captioned pictures (y_i, z_i): no training at all."""
 
     text: Float[Tensor, "rows dim"]
@@ -47,7 +47,7 @@ class SoftmaxAverage(Embedder):
 
 
 @dataclass(frozen=True)
-class NearestPictures(Embedder):
+class NearestPictures(CaptionEmbedder):
     """z = unit( mean of the k picture embeddings nearest to y ): needs no caption (kNN-Diffusion, arXiv 2204.02849)."""
 
     image: Float[Tensor, "rows dim"]
@@ -59,7 +59,7 @@ class NearestPictures(Embedder):
 
 
 @dataclass(frozen=True)
-class TrueEmbedding(Embedder):
+class TrueEmbedding(CaptionEmbedder):
     """z itself, row by row: the upper bound. It is no function of the caption."""
 
     image: Float[Tensor, "rows dim"]

@@ -2,12 +2,14 @@
 
 import json
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from corgi.diffusion.shifted import ShiftTable
 from corgi.feeding.captions import drawn_caption
 from corgi.feeding.noise import Noise
 from corgi.feeding.packed_rows import LatentRows
@@ -39,6 +41,7 @@ from corgi.training.ema import apart
 from corgi.training.finetune import check_peft, merged, read_init, start
 from corgi.training.init_from import UNET_CONFIG, Init, InitRun, decoder_init, facts_of, place_of
 from corgi.training.objective import SecondAverage
+from corgi.training.pseudo_text import PseudoText
 from corgi.training.trainer import final_weights, train
 from corgi.training.training import Training
 from corgi.training.words import check_words, cut_or_pad, stored_words
@@ -143,45 +146,26 @@ def check_neighbours(settings: DecoderSettings, num_pictures: int) -> None:
         )
 
 
-class DecoderObjective(DenoisingObjective[DecoderSettings]):
-    """The error of diffusion on standardised latents, conditioned on a slightly noisy image embedding."""
+class LatentObjective(DenoisingObjective[DecoderSettings]):
+    """The error of diffusion on standardised latents, conditioned on a slightly noisy image embedding; a subclass gives the rows."""
 
     def __init__(
         self,
-        root: str,
-        stages: dict[str, str],
-        settings: Mapping[str, object],
-        init: Mapping[str, str] | None = None,
-        prepared: str = "",
+        settings: DecoderSettings,
+        table: ShiftTable,
+        latent_shape: tuple[int, ...],
+        pseudo_text: PseudoText,
+        init: tuple[dict[str, Tensor], Mapping[str, Any] | None] | None = None,
     ) -> None:
-        """Open the stages `pack`, `shift` and `autoencoder`, and `embed` for words, by their manifests' paths; arguments are JSON.
+        """Take the parts beside those of every denoiser: the shape of latents, and `read_init`'s weights and config to start from."""
+        self.latent_shape = latent_shape
+        self.initial, self.pretrained = init or ({}, None)
+        super().__init__(settings, pseudo_text, table, process_of(settings, latent_shape))
 
-        The embeddings' mean and scale on train are those that the shift stage measured. `init` says where the weights are that
-        the network starts from; it keeps the mean and scale that are among them. `prepared` is the path of what
-        `pseudo_text.prepare` wrote.
-
-        Raises:
-            InputError: latents are those of another autoencoder, or trained weights cannot be read.
-
-        """
-        self.settings = DecoderSettings.model_validate(settings)
-        self.store = store = Store(root)
-        self.packed = PackedSet.open(root, stages["pack"])
-        self.pseudo_text = pseudo_text.load(self.settings, prepared)
-        self.table = condition_table(store, stages["shift"], self.pseudo_text)
-        self.initial, self.pretrained = read_init(init or {})
-        if "embedding_table.mean" in self.initial:
-            self.table = embedding_table(self.initial)
-        self.words = stored_words(self.packed, stages.get("embed"), self.settings)
-        model, *self.latents = store.listed(store.read_stage(stages["autoencoder"]))
-        for made in self.latents:
-            check_same_autoencoder(made, model)
-        self.autoencoder = store.read_shard(model.path)
-        self.latent_shape = load_autoencoder(store, self.autoencoder).latent_shape
-        self.process = process_of(self.settings, self.latent_shape)
-        asked = self.settings.neighbours, self.settings.neighbour_max_cosine
-        rows = LatentRows(self.packed, self.latents, Split.TRAIN)
-        self.neighbours = neighbours_among(rows, *asked) if asked[0] else None
+    @property
+    def has_words(self) -> bool:
+        """Return whether the network reads word encodings of a caption."""
+        return bool(self.settings.num_text_tokens)
 
     def model(self) -> nn.Module:
         """Build the network as its training starts.
@@ -201,17 +185,66 @@ class DecoderObjective(DenoisingObjective[DecoderSettings]):
             return None
         return SecondAverage(weak.ema_decay, round(weak.until * self.settings.training.num_steps))
 
-    def rows(self, split: Split = Split.TRAIN) -> LatentRows | NeighbourRows:
-        """Return the kept pictures of a split."""
-        rows = LatentRows(self.packed, self.latents, split, self.words)
-        return rows if self.neighbours is None else NeighbourRows(rows, self.neighbours)
-
     def sample(
         self, batch: dict[str, Tensor], noise: Noise, augment: bool
     ) -> tuple[Float[Tensor, "batch latent"], dict[str, Tensor]]:
         """Return the latents, and what the network reads beside the embedding: latents of neighbours, words of a caption."""
-        seen = {"neighbours": batch["neighbours"]} if self.neighbours is not None else {}
+        seen = {"neighbours": batch["neighbours"]} if self.settings.neighbours else {}
         return batch["latent"], {**seen, **self._words(batch, noise, augment)}
+
+    def _words(self, batch: dict[str, Tensor], noise: Noise, augment: bool) -> dict[str, Tensor]:
+        """Return the words of one full caption of each picture, on val of the first, and which captions are dropped."""
+        if not self.has_words:
+            return {}
+        words = cut_or_pad(batch["full_words"], self.settings.num_text_tokens)
+        if not augment:
+            return {"words": words[:, 0]}
+        drawn = drawn_caption(words, batch["num_full"], noise.uniform(CAPTION))
+        return {"words": drawn, "drop_words": noise.uniform(DROP_CAPTION) < self.settings.text_drop_prob}
+
+
+class DecoderObjective(LatentObjective):
+    """A decoder's loss on the kept train pictures of a run."""
+
+    def __init__(
+        self,
+        root: str,
+        stages: dict[str, str],
+        settings: Mapping[str, object],
+        init: Mapping[str, str] | None = None,
+        prepared: str = "",
+    ) -> None:
+        """Open the stages `pack`, `shift` and `autoencoder`, and `embed` for words, by their manifests' paths; arguments are JSON.
+
+        The embeddings' mean and scale on train are those that the shift stage measured. `init` says where the weights are that
+        the network starts from; it keeps the mean and scale that are among them. `prepared` is the path of what
+        `pseudo_text.prepare` wrote.
+
+        Raises:
+            InputError: latents are those of another autoencoder, or trained weights cannot be read.
+
+        """
+        asked = DecoderSettings.model_validate(settings)
+        self.store = store = Store(root)
+        self.packed = PackedSet.open(root, stages["pack"])
+        prepared_text = pseudo_text.load(asked, prepared)
+        table, start_from = condition_table(store, stages["shift"], prepared_text), read_init(init or {})
+        if "embedding_table.mean" in start_from[0]:
+            table = embedding_table(start_from[0])
+        self.words = stored_words(self.packed, stages.get("embed"), asked)
+        model, *self.latents = store.listed(store.read_stage(stages["autoencoder"]))
+        for made in self.latents:
+            check_same_autoencoder(made, model)
+        self.autoencoder = store.read_shard(model.path)
+        shape = load_autoencoder(store, self.autoencoder).latent_shape
+        super().__init__(asked, table, shape, prepared_text, start_from)
+        number, rows = asked.neighbours, LatentRows(self.packed, self.latents, Split.TRAIN)
+        self.neighbours = neighbours_among(rows, number, asked.neighbour_max_cosine) if number else None
+
+    def rows(self, split: Split = Split.TRAIN) -> LatentRows | NeighbourRows:
+        """Return the kept pictures of a split."""
+        rows = LatentRows(self.packed, self.latents, split, self.words)
+        return rows if self.neighbours is None else NeighbourRows(rows, self.neighbours)
 
     def show(self, model: nn.Module) -> Shown:
         """Return a grid: what the autoencoder makes of the first val pictures' latents, and what is painted for their embeddings below."""
@@ -225,13 +258,3 @@ class DecoderObjective(DenoisingObjective[DecoderSettings]):
         rows = [to_bytes(autoencoder.decode(batch["latent"])), painted]
         grid = torch.cat([torch.cat(list(row), dim=1) for row in rows], dim=0)
         return Shown(pictures={"samples": grid.cpu().numpy()})
-
-    def _words(self, batch: dict[str, Tensor], noise: Noise, augment: bool) -> dict[str, Tensor]:
-        """Return the words of one full caption of each picture, on val of the first, and which captions are dropped."""
-        if self.words is None:
-            return {}
-        words = cut_or_pad(batch["full_words"], self.settings.num_text_tokens)
-        if not augment:
-            return {"words": words[:, 0]}
-        drawn = drawn_caption(words, batch["num_full"], noise.uniform(CAPTION))
-        return {"words": drawn, "drop_words": noise.uniform(DROP_CAPTION) < self.settings.text_drop_prob}

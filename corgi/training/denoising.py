@@ -31,14 +31,22 @@ _Settings = TypeVar("_Settings", bound=DenoiserSettings)
 
 
 class DenoisingObjective(ABC, Generic[_Settings]):
-    """The error of diffusion on what `sample` gives. A subclass sets the settings, the embeddings' table and the process."""
+    """The error of diffusion on what `sample` gives; a subclass gives network, rows and samples."""
 
-    settings: _Settings
-    pseudo_text: PseudoText
-    """What is made of a picture's embedding before the network sees it."""
-    table: ShiftTable
-    """One cluster: mean and scale of what is made."""
-    process: ShiftedDiffusion
+    def __init__(
+        self, settings: _Settings, pseudo_text: PseudoText, table: ShiftTable, process: ShiftedDiffusion
+    ) -> None:
+        """Take the parts.
+
+        Args:
+            settings: the section of what is trained.
+            pseudo_text: what is made of a picture's embedding before the network sees it.
+            table: one cluster, mean and scale of what is made.
+            process: of what is denoised.
+
+        """
+        self.settings, self.pseudo_text = settings, pseudo_text
+        self.table, self.process = table, process
 
     @abstractmethod
     def model(self) -> nn.Module:

@@ -138,15 +138,15 @@ class UpsamplerObjective(DenoisingObjective[UpsamplerSettings]):
 
     def __init__(self, root: str, stages: Mapping[str, str], settings: Mapping[str, object]) -> None:
         """Open the stages `download`, `pack` and `shift` by their manifests' paths; arguments are JSON."""
-        self.settings = UpsamplerSettings.model_validate(settings)
+        asked = UpsamplerSettings.model_validate(settings)
         store = Store(root)
         self.packed = PackedSet.open(root, stages["pack"])
         self.images = store.listed(store.read_stage(stages["download"]))
-        self.pseudo_text = PseudoText(self.settings.pseudo_text_xi)
-        self.table = condition_table(store, stages["shift"], self.pseudo_text)
-        self.space = pixel_space(self.settings.trained_side)
-        self.process = process_of(self.settings, self.space.latent_shape)
-        self.painted = process_of(self.settings, (3, self.settings.side, self.settings.side))
+        self.space = pixel_space(asked.trained_side)
+        self.painted = process_of(asked, (3, asked.side, asked.side))
+        pseudo_text = PseudoText(asked.pseudo_text_xi)
+        table = condition_table(store, stages["shift"], pseudo_text)
+        super().__init__(asked, pseudo_text, table, process_of(asked, self.space.latent_shape))
 
     def place(self, device: torch.device) -> None:
         """Move the embeddings' mean and scale, both processes and the pixels' space to a device."""

@@ -11,7 +11,7 @@ from corgi.models.prior import Prior, PriorConfig
 from corgi.settings.recipe import load
 from corgi.settings.tower_width import towers_width
 from corgi.training.cost import TrainingCost, lines, prior_cost, prior_flops
-from corgi.training.prior import network_of
+from corgi.training.prior_loss import network_of
 
 KARLO = TrainingCost(1_022_000_000, 164e9)
 """A prior of 20 layers and width 2048 over 81 tokens, counted elsewhere: 1,022 M parameters, 164 GFLOP forward."""

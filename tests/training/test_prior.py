@@ -26,7 +26,8 @@ from corgi.tables.manifest import RowCounts
 from corgi.tables.run import Run
 from corgi.tables.schema import Split
 from corgi.tables.vectors import concatenated
-from corgi.training.prior import EPS, TIMESTEP, load_prior
+from corgi.training.prior import load_prior
+from corgi.training.prior_loss import EPS, TIMESTEP
 from corgi.training.shift_table import table_of
 from corgi.training.stages import Prior as PriorStage
 from corgi.training.words import check_words
