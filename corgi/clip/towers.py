@@ -25,7 +25,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from corgi.clip.backbones import PACKAGE_PREFIX, package_path
 from corgi.clip.bounded_tokens import BoundedTokenizer
 from corgi.clip.references import tower_refs
-from corgi.models.device import given_device
+from corgi.models.device import given_device, images_at_once
 from corgi.settings.clip import TowerRef
 from corgi.settings.errors import InputError
 from corgi.settings.section import digest
@@ -96,7 +96,13 @@ class Tower:
 
     def images(self, pictures: Sequence[Image.Image]) -> tuple[Float[Tensor, "n dim"], Float[Tensor, "n"]]:
         """Return the pictures' unit vectors, fp32, and the norms they had."""
-        return self.pixels(torch.stack([self.preprocess(picture) for picture in pictures]))
+        size = images_at_once(self.device)
+        parts = [
+            self.pixels(torch.stack([self.preprocess(one) for one in pictures[first : first + size]]))
+            for first in range(0, len(pictures), size)
+        ]
+        unit, norm = zip(*parts, strict=True)
+        return torch.cat(unit), torch.cat(norm)
 
     @torch.no_grad()
     def pixels(

@@ -13,11 +13,9 @@ from torch import Tensor, nn
 from corgi.clip.backbones import EFFICIENTNET_LITE1, efficientnet_state
 from corgi.clip.towers import Tower
 from corgi.feeding.pictures import square
-from corgi.models.device import given_device
+from corgi.models.device import given_device, images_at_once
 from corgi.names import JudgeName
 from corgi.settings.errors import InputError
-
-BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -35,7 +33,8 @@ class Judge:
     @torch.no_grad()
     def features(self, pictures: Sequence[Image.Image]) -> Float[np.ndarray, "n dim"]:
         """Return the pooled features of pictures, resized by their shorter side and cropped to the centre."""
-        found = [self._batch(pictures[first : first + BATCH]) for first in range(0, len(pictures), BATCH)]
+        size = images_at_once(next(self.network.parameters()).device)
+        found = [self._batch(pictures[first : first + size]) for first in range(0, len(pictures), size)]
         return torch.cat(found).cpu().numpy()
 
     def _batch(self, pictures: Sequence[Image.Image]) -> Float[Tensor, "n dim"]:

@@ -9,7 +9,8 @@ import timm
 from PIL import Image
 from torch import nn
 
-from corgi.evaluation.judges import BATCH, JUDGES, Judge, load_judge
+from corgi.evaluation.judges import JUDGES, Judge, load_judge
+from corgi.models.device import ON_CPU
 from corgi.names import JudgeName
 from corgi.settings.errors import InputError
 
@@ -28,10 +29,10 @@ def test_every_name_that_a_recipe_can_give_is_a_judge() -> None:
 def test_features_are_those_of_each_picture_alone_whatever_stands_beside_it(judge: Judge) -> None:
     draws = np.random.default_rng(0)
     pictures = [
-        Image.fromarray(draws.integers(0, 256, (40, 52, 3)).astype(np.uint8)) for _ in range(BATCH + 3)
+        Image.fromarray(draws.integers(0, 256, (40, 52, 3)).astype(np.uint8)) for _ in range(ON_CPU + 3)
     ]
     found = judge.features(pictures)
-    assert found.shape == (BATCH + 3, 1280)
+    assert found.shape == (ON_CPU + 3, 1280)
     order = draws.permutation(len(pictures))
     again = judge.features([pictures[row] for row in order])
     np.testing.assert_allclose(again, found[order], atol=2e-4)
