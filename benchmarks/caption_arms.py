@@ -68,6 +68,11 @@ class Arm:
         """Return the name of the arm and of its file."""
         return f"{self.kind}-{100 * self.share:g}-{self.seed}"
 
+    @property
+    def minutes(self) -> float:
+        """Return the minutes announced, on two idle cores."""
+        return MINUTES[self.kind]
+
 
 @dataclass(frozen=True)
 class Plan:

@@ -7,26 +7,21 @@ Questions, arms and what counts as an answer are in docs/results.md, written bef
 
 import argparse
 import json
-import re
 import shlex
 import subprocess
 import sys
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.arms import HOME, Experiment, File, named, show
 from benchmarks.comparison_page import STEPS, by_steps, labels, table
 from corgi.comparison.stage import against_baseline, against_control, gathered
 from corgi.tables.run import Run
 
-HOME = Path(__file__).resolve().parents[1]
-FOUND, PAGE = HOME / "docs" / "results" / "compare-styles", HOME / "docs" / "results.md"
-_BLOCK = re.compile(r"(<!-- figures: compare-styles -->\n).*?(<!-- end -->)", re.DOTALL)
 SPACE = "own"
 CONTESTANTS = ("dalle2", "standardised", "standardised-raw", "k16", "k16-soft", "k16-soft-raw", "k64-soft")
 SEEDS = (10, 11, 12)
@@ -55,86 +50,84 @@ class Arm:
         """Return the name of the arm, of its run and of its file."""
         return f"{self.setting}.{self.contestant}.{self.seed}"
 
+    @property
+    def minutes(self) -> float:
+        """Return the minutes announced, on two idle cores, after the tables."""
+        return MINUTES[self.setting]
+
 
 FULL = [Arm(*one) for one in product(SETTINGS, CONTESTANTS, SEEDS)]
 QUICK = [Arm("pairs", contestant, 10) for contestant in ("dalle2", "standardised", "k16-soft")]
 """About 15 minutes with the tables; its files stay below runs/ and say nothing."""
 
 
-def run_arm(arm: Arm, out: Path, recipe: str, data: Sequence[str], more: Sequence[str]) -> None:
-    """Train and score one arm over the shared tables, and leave its file."""
-    begun = time.perf_counter()
-    name = f"compare-styles-{arm.name}"
-    told = [
-        f"name={name}",
-        f"compare.arms=[{arm.contestant}]",
-        f"compare.seed={arm.seed}",
-        *SETTINGS[arm.setting],
-        *more,
-    ]
-    command = [sys.executable, "pipelines/demo.py", "--pipeline", "compare", "--recipe", recipe, *data, *told]
-    subprocess.run(command, cwd=HOME, check=True)
-    root = next((Path(one.removeprefix("root=")) for one in more if one.startswith("root=")), HOME / "runs")
-    run = Run.open(root / name)
-    shard = run.shards("comparison")[0]
-    rows = json.loads(run.store.path(shard, "scores").read_text())
-    metrics = json.loads(run.store.path(shard, "metrics").read_text())
-    kept = {
-        "setting": arm.setting,
-        "arm": arm.contestant,
-        "seed": arm.seed,
-        "seconds": round(time.perf_counter() - begun),
-        "overrides": told,
-        "truth": metrics["truth"][SPACE],
-        "no training": metrics["no training"][SPACE],
-        "scores": rows,
-    }
-    out.mkdir(parents=True, exist_ok=True)
-    (out / f"{arm.name}.json").write_text(json.dumps(kept, indent=1) + "\n")
+@dataclass
+class CompareStyles(Experiment[Arm]):
+    """The comparison's arms over shared tables, each a run of its own."""
+
+    recipe: str
+    data: Sequence[str]
+    """Options of demo.py that name the data."""
+    more: Sequence[str]
+    """Further settings of the recipe, as KEY=VALUE."""
+    name = "compare-styles"
+
+    def run_arm(self, arm: Arm) -> File:
+        """Train and score one arm over the shared tables."""
+        name = f"compare-styles-{arm.name}"
+        told = [
+            f"name={name}",
+            f"compare.arms=[{arm.contestant}]",
+            f"compare.seed={arm.seed}",
+            *SETTINGS[arm.setting],
+            *self.more,
+        ]
+        demo = [sys.executable, "pipelines/demo.py", "--pipeline", "compare", "--recipe", self.recipe]
+        subprocess.run([*demo, *self.data, *told], cwd=HOME, check=True)
+        roots = [Path(one.removeprefix("root=")) for one in self.more if one.startswith("root=")]
+        run = Run.open(next(iter(roots), HOME / "runs") / name)
+        shard = run.shards("comparison")[0]
+        metrics = json.loads(run.store.path(shard, "metrics").read_text())
+        return {
+            "setting": arm.setting,
+            "arm": arm.contestant,
+            "seed": arm.seed,
+            "overrides": told,
+            "truth": metrics["truth"][SPACE],
+            "no training": metrics["no training"][SPACE],
+            "scores": json.loads(run.store.path(shard, "scores").read_text()),
+        }
+
+    def parts(self, files: Sequence[File]) -> Iterable[str]:
+        """Yield the tables of each setting: measures by steps, then both questions' differences."""
+        for setting in dict.fromkeys(one["setting"] for one in files):
+            yield from setting_parts(setting, [one for one in files if one["setting"] == setting])
 
 
-def kept(out: Path) -> dict[str, list[Mapping[str, Any]]]:
-    """Return the files by setting."""
-    found: dict[str, list[Mapping[str, Any]]] = {}
-    for path in sorted(out.glob("*.json")):
-        one = json.loads(path.read_text())
-        found.setdefault(one["setting"], []).append(one)
-    return found
+def setting_parts(setting: str, files: Sequence[File]) -> Iterable[str]:
+    """Yield the tables of one setting."""
+    scores = gathered(row for one in files for row in one["scores"])
+    truth, here = files[0]["truth"], list(scores)
+    seeds = sorted({one["seed"] for one in files})
+    yield (
+        f"### {setting}: truth two-sample cosine {truth['two_sample_cosine']:.3f}, Frechet floor {truth['frechet']:.3f}, "
+        f"{truth['words']} words, {truth['held-out concepts']} held out, seeds {seeds}\n"
+    )
+    steps = [count for count in STEPS if any(way.steps == count for way in here)]
+    rows = [[label, *(by_steps(scores, here, label, count) for count in steps)] for label in labels(here)]
+    yield "Frechet distance / two-sample cosine / R@10 by sampler steps, each at its sampler of smallest Frechet distance:\n"
+    yield table(["arm", *map(str, steps)], rows)
+    yield "4 steps against `dalle2` at 64, differences with 95 % intervals:\n"
+    judged = against_baseline(scores, SPACE, truth["two_sample_cosine"])
+    yield _by_label(("sampler", "frechet", "spread off by", "R@10", "wins"), judged)
+    yield "Against `standardised` at the same sampler and steps, by Frechet distance:\n"
+    yield _by_label(("better at", "no difference shown", "worse at"), against_control(scores, SPACE))
 
 
-def parts(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> Iterable[str]:
-    """Yield the tables of each setting: measures by steps, then both questions' differences."""
-    for setting, files in found.items():
-        scores = gathered(row for one in files for row in one["scores"])
-        truth, here = files[0]["truth"], list(scores)
-        seeds = sorted({one["seed"] for one in files})
-        yield (
-            f"### {setting}: truth two-sample cosine {truth['two_sample_cosine']:.3f}, Frechet floor {truth['frechet']:.3f}, "
-            f"{truth['words']} words, {truth['held-out concepts']} held out, seeds {seeds}\n"
-        )
-        steps = [count for count in STEPS if any(way.steps == count for way in here)]
-        rows = [[label, *(by_steps(scores, here, label, count) for count in steps)] for label in labels(here)]
-        yield "Frechet distance / two-sample cosine / R@10 by sampler steps, each at its sampler of smallest Frechet distance:\n"
-        yield table(["arm", *map(str, steps)], rows)
-        judged = against_baseline(scores, SPACE, truth["two_sample_cosine"])
-        names = ("sampler", "frechet", "spread off by", "R@10", "wins")
-        yield "4 steps against `dalle2` at 64, differences with 95 % intervals:\n"
-        yield table(
-            ["arm", *names], [[label, *(str(row[name]) for name in names)] for label, row in judged.items()]
-        )
-        control = against_control(scores, SPACE)
-        counts = ("better at", "no difference shown", "worse at")
-        yield "Against `standardised` at the same sampler and steps, by Frechet distance:\n"
-        yield table(
-            ["arm", *counts],
-            [[label, *(str(row[name]) for name in counts)] for label, row in control.items()],
-        )
-
-
-def write_page(out: Path) -> None:
-    """Fill the block of docs/results.md."""
-    text = "\n".join(parts(kept(out)))
-    PAGE.write_text(_BLOCK.sub(lambda block: f"{block[1]}{text}{block[2]}", PAGE.read_text()))
+def _by_label(names: Sequence[str], found: Mapping[str, Mapping[str, object]]) -> str:
+    return table(
+        ["arm", *names], [[label, *(str(row[name]) for name in names)] for label, row in found.items()]
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -156,21 +149,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--set", nargs="*", default=[], metavar="KEY=VALUE", help="further settings of the recipe"
     )
     told = parser.parse_args(argv)
-    arms = [arm for arm in (QUICK if told.quick else FULL) if not told.names or arm.name in told.names]
+    arms = named(QUICK if told.quick else FULL, told.names)
     if told.list:
-        for arm in arms:
-            print(f"{arm.name:<28} {MINUTES[arm.setting]:g} minutes")
-        print(f"{len(arms)} arms, {sum(MINUTES[arm.setting] for arm in arms):g} minutes")
+        show(arms)
         return 0
-    out = told.out or (HOME / "runs" / "compare-styles-quick" if told.quick else FOUND)
-    for arm in arms:
-        if not (out / f"{arm.name}.json").exists():
-            run_arm(arm, out, told.recipe, shlex.split(told.demo), told.set)
-            print(f"{arm.name}: kept", flush=True)
-            if out == FOUND:
-                write_page(out)
-    if out != FOUND:
-        print("\n".join(parts(kept(out))))
+    out = told.out or (HOME / "runs" / "compare-styles-quick" if told.quick else None)
+    CompareStyles(told.recipe, shlex.split(told.demo), told.set).run(arms, out)
     return 0
 
 

@@ -1,7 +1,6 @@
 """Fill the comparison's tables and pictures of docs/results.md from a run of `make compare`: `python -m benchmarks.comparison_page [RUN]`."""
 
 import json
-import re
 import sys
 from collections.abc import Iterable, Mapping
 from itertools import product
@@ -12,13 +11,12 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.arms import PAGE, fill_block
 from corgi.comparison.stage import Found, Way, best, difference, gathered
 from corgi.evaluation.metrics import student_interval
 from corgi.tables.run import Run
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
-PAGE = DOCS / "results.md"
-_BLOCK = re.compile(r"(<!-- figures: comparison -->\n).*?(<!-- end -->)", re.DOTALL)
 STEPS = (1, 2, 4, 8, 16, 64)
 MECHANISM = (
     ("k16-token", "k16"),
@@ -36,7 +34,7 @@ def main() -> int:
     metrics = json.loads(run.store.path(shard, "metrics").read_text())
     found = gathered(json.loads(run.store.path(shard, "scores").read_text()))
     parts = [part for space in metrics["truth"] for part in space_parts(space, metrics, found)]
-    PAGE.write_text(_BLOCK.sub(lambda block: block[1] + "\n".join(parts) + block[2], PAGE.read_text()))
+    fill_block(PAGE, "comparison", "\n".join(parts))
     for space in metrics["truth"]:
         data = run.store.path(shard, f"plot_{space}").read_bytes()
         (DOCS / "images" / f"comparison-{space.replace('_', '-')}.png").write_bytes(data)

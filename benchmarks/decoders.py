@@ -8,22 +8,19 @@ repeat it. The tables are written into docs/results.md from all files.
 
 import argparse
 import json
-import re
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from benchmarks.arms import HOME, Experiment, File, named, show
 from benchmarks.comparison_page import table
 from corgi.evaluation.metrics import student_interval
 from corgi.tables.run import Run
 
-HOME = Path(__file__).resolve().parents[1]
-FOUND, PAGE = HOME / "docs" / "results" / "decoders", HOME / "docs" / "results.md"
-_BLOCK = re.compile(r"(<!-- figures: decoders -->\n).*?(<!-- end -->)", re.DOTALL)
 SEEDS = (0, 1, 2)
 RELEASE_0_1 = (
     *("autoencoder.kind=linear", "autoencoder.latent_dim=384", "decoder.network=mlp"),
@@ -44,26 +41,49 @@ COPIES = "nearer to the retrieved one"
 Figures = Mapping[str, Any]
 
 
-def name_of(arm: str, seed: int) -> str:
-    """Return the name of a training, of its run and of its file."""
-    return f"{arm}-{seed}"
+@dataclass(frozen=True)
+class Arm:
+    """One decoder and the seed of its training."""
+
+    decoder: str
+    seed: int
+    minutes: float = 15.0
+
+    @property
+    def name(self) -> str:
+        """Return the name of the training, of its run and of its file."""
+        return f"{self.decoder}-{self.seed}"
 
 
-def train(arm: str, seed: int) -> None:
-    """Train and evaluate one decoder over the demo's tables and keep its figures."""
-    name = name_of(arm, seed)
-    overrides = (f"name={name}", f"decoder.seed={seed}", "prior.variants=[shifted]", *ARMS[arm])
-    subprocess.run([sys.executable, "pipelines/demo.py", *overrides], cwd=HOME, check=True)
-    run = Run.open(HOME / "runs" / name)
-    metrics = json.loads((run.folder / "metrics.json").read_text())
-    found = {
-        group: {way: figures_of(metrics, group, way) for way in (WAY, "from prior")}
-        for group in GROUPS
-        if group in metrics["pictures"]
-    }
-    FOUND.mkdir(parents=True, exist_ok=True)
-    kept = {"arm": arm, "seed": seed, "overrides": overrides, "figures": found}
-    (FOUND / f"{name}.json").write_text(json.dumps(kept, indent=1) + "\n")
+class Decoders(Experiment[Arm]):
+    """Both decoders over the demo's tables."""
+
+    name = "decoders"
+
+    def run_arm(self, arm: Arm) -> File:
+        """Train and evaluate one decoder over the demo's tables."""
+        overrides = (
+            f"name={arm.name}",
+            f"decoder.seed={arm.seed}",
+            "prior.variants=[shifted]",
+            *ARMS[arm.decoder],
+        )
+        subprocess.run([sys.executable, "pipelines/demo.py", *overrides], cwd=HOME, check=True)
+        run = Run.open(HOME / "runs" / arm.name)
+        metrics = json.loads((run.folder / "metrics.json").read_text())
+        found = {
+            group: {way: figures_of(metrics, group, way) for way in (WAY, "from prior")}
+            for group in GROUPS
+            if group in metrics["pictures"]
+        }
+        return {"arm": arm.decoder, "seed": arm.seed, "overrides": overrides, "figures": found}
+
+    def parts(self, files: Sequence[File]) -> Iterable[str]:
+        """Yield the table of each group, and for held-out pictures the ratio of the two decoders."""
+        found: dict[str, dict[int, Figures]] = {}
+        for one in files:
+            found.setdefault(one["arm"], {})[one["seed"]] = one["figures"]
+        return by_group(found)
 
 
 def figures_of(metrics: Figures, group: str, way: str) -> dict[str, float]:
@@ -74,16 +94,7 @@ def figures_of(metrics: Figures, group: str, way: str) -> dict[str, float]:
     return chosen | {name: value for name, value in copied.items() if name == COPIES}
 
 
-def kept() -> dict[str, dict[int, Figures]]:
-    """Return the figures of every training that left a file, by arm and seed."""
-    found: dict[str, dict[int, Figures]] = {}
-    for path in sorted(FOUND.glob("*.json")):
-        one = json.loads(path.read_text())
-        found.setdefault(one["arm"], {})[one["seed"]] = one["figures"]
-    return found
-
-
-def parts(found: Mapping[str, Mapping[int, Figures]]) -> Iterable[str]:
+def by_group(found: Mapping[str, Mapping[int, Figures]]) -> Iterable[str]:
     """Yield the table of each group, and for held-out pictures the ratio of the two decoders."""
     for group in GROUPS:
         rows = [
@@ -121,24 +132,17 @@ def between(values: list[float]) -> str:
     return f"{mean:.3f}" if len(values) < 2 else f"{mean:.3f} ({low:.3f} to {high:.3f})"
 
 
-def write_page() -> None:
-    """Fill the decoders' block of docs/results.md."""
-    text = "\n".join(parts(kept()))
-    PAGE.write_text(_BLOCK.sub(lambda block: f"{block[1]}{text}{block[2]}", PAGE.read_text()))
-
-
 def main() -> int:
     """Train what is named, by default all that left no file, and write the page after each."""
-    everything = {name_of(arm, seed): (arm, seed) for seed in SEEDS for arm in ARMS}
     parser = argparse.ArgumentParser(description="Compare the demo's decoder with that of release 0.1.0.")
-    parser.add_argument(
-        "names", nargs="*", choices=[[], *everything], metavar="ARM-SEED", help="trainings (default: all)"
-    )
-    names = parser.parse_args().names or list(everything)
-    for name in names:
-        if not (FOUND / f"{name}.json").exists():
-            train(*everything[name])
-        write_page()
+    parser.add_argument("names", nargs="*", metavar="ARM-SEED", help="trainings (default: all)")
+    parser.add_argument("--list", action="store_true", help="list the trainings; run nothing")
+    told = parser.parse_args()
+    arms = named([Arm(decoder, seed) for seed in SEEDS for decoder in ARMS], told.names)
+    if told.list:
+        show(arms)
+    else:
+        Decoders().run(arms)
     return 0
 
 

@@ -1,7 +1,6 @@
 """Fill the demo's tables and its grid of docs/results.md from a finished `make demo`: `python -m benchmarks.demo_page [RUN]`."""
 
 import json
-import re
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -11,11 +10,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from PIL import Image
 
+from benchmarks.arms import PAGE, fill_block
 from benchmarks.comparison_page import table
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
-PAGE, GRID = DOCS / "results.md", DOCS / "images" / "openmoji-grid.jpg"
-_BLOCK = re.compile(r"(<!-- figures: demo -->\n).*?(<!-- end -->)", re.DOTALL)
+GRID = DOCS / "images" / "openmoji-grid.jpg"
 RANKS = ("R@1", "R@5", "R@10")
 
 Measures = Mapping[str, Any]
@@ -26,7 +25,7 @@ def main() -> int:
     run = Path(sys.argv[1] if len(sys.argv) > 1 else "runs/openmoji")
     metrics = json.loads((run / "metrics.json").read_text())
     text = "\n".join(parts(metrics))
-    PAGE.write_text(_BLOCK.sub(lambda block: f"{block[1]}{text}{block[2]}", PAGE.read_text()))
+    fill_block(PAGE, "demo", text)
     Image.open(run / "samples" / "grid.png").convert("RGB").save(GRID, quality=88)
     print(f"{PAGE.name}: figures of {run}")
     return 0

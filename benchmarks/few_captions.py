@@ -8,19 +8,17 @@ folder; where they are missing, as on another machine, they are trained again, f
 """
 
 import argparse
-import json
-import re
 import sys
-import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from safetensors.torch import save
 
-from benchmarks.caption_arms import MEASURES, MINUTES, QUICK, Arm, Base, Figures, Plan
+from benchmarks.arms import Experiment, File, named, show
+from benchmarks.caption_arms import MEASURES, QUICK, Arm, Base, Figures, Plan
 from benchmarks.comparison_page import table
 from benchmarks.decoders import between
 from corgi.models.language_free import NearestPictures, RawText, SoftmaxAverage, TrueEmbedding
@@ -28,14 +26,49 @@ from corgi.settings.recipe import load
 from corgi.tables.run import Run
 from corgi.training import pseudo_text
 
-HOME = Path(__file__).resolve().parents[1]
-PAGE = HOME / "docs" / "results.md"
-_BLOCK = re.compile(r"(<!-- figures: few-captions -->\n).*?(<!-- end -->)", re.DOTALL)
 PRIORS = ("shifted", "dalle2", "standardised")
 NEIGHBOURS = 5
 
 
-def run_arm(base: Base, arm: Arm) -> Figures:
+class FewCaptions(Experiment[Arm]):
+    """Priors, Lafite, retrieval and neighbours at several shares of captions."""
+
+    name = "few-captions"
+
+    def __init__(self, base: Base) -> None:
+        """Take what the arms share."""
+        self.base = base
+
+    def run_arm(self, arm: Arm) -> File:
+        """Train what the arm needs; return its figures by method, with what they are of."""
+        base = self.base
+        return {
+            "kind": arm.kind,
+            "share": arm.share,
+            "seed": arm.seed,
+            "decoder steps": base.plan.decoder_steps,
+            "prior steps": base.plan.prior_steps,
+            "captioned train pictures": base.captioned(arm.share).counts[0],
+            "pictures": {name: len(rows) for name, rows in base.sets.items()},
+            "figures": figures_of(base, arm),
+        }
+
+    def parts(self, files: Sequence[File]) -> Iterable[str]:
+        """Yield a table per held-out set: methods by share, means over seeds with 95 % intervals (Student)."""
+        sets = dict.fromkeys(name for one in files for figures in one["figures"].values() for name in figures)
+        ways = {(one["share"], method) for one in files for method in one["figures"]}
+        for name in sets:
+            rows = []
+            for share, method in sorted(ways, key=lambda way: (-way[0], way[1])):
+                of_share = [one["figures"] for one in files if one["share"] == share]
+                here = [found[method][name] for found in of_share if name in found.get(method, {})]
+                cells = [between([one[measure] for one in here]) for measure in MEASURES]
+                rows.append([f"{100 * share:g} %", method, str(len(here)), *cells])
+            yield f"### {name}, independent space; CLIP saw all captions\n"
+            yield table(["captions", "method", "seeds", *MEASURES], rows)
+
+
+def figures_of(base: Base, arm: Arm) -> Figures:
     """Train what the arm needs and return its figures by method."""
     if arm.kind == "shared":
         decoder = base.decoder(f"shared-{arm.seed}", arm.seed)
@@ -70,56 +103,6 @@ def prepared(base: Base, arm: Arm, way: Literal["trained", "retrieved"]) -> str:
     return str(path)
 
 
-def keep(base: Base, arm: Arm, out: Path) -> None:
-    """Run an arm and leave its file."""
-    begun = time.perf_counter()
-    found = run_arm(base, arm)
-    told = {
-        "kind": arm.kind,
-        "share": arm.share,
-        "seed": arm.seed,
-        "seconds": round(time.perf_counter() - begun),
-        "decoder steps": base.plan.decoder_steps,
-        "prior steps": base.plan.prior_steps,
-        "captioned train pictures": base.captioned(arm.share).counts[0],
-        "pictures": {name: len(rows) for name, rows in base.sets.items()},
-        "figures": found,
-    }
-    out.mkdir(parents=True, exist_ok=True)
-    (out / f"{arm.name}.json").write_text(json.dumps(told, indent=1) + "\n")
-
-
-def kept(out: Path) -> dict[tuple[str, float], dict[int, dict[str, dict[str, float]]]]:
-    """Return the figures of every file by (method, share), then by seed."""
-    found: dict[tuple[str, float], dict[int, Any]] = {}
-    for path in sorted(out.glob("*.json")):
-        one = json.loads(path.read_text())
-        for method, figures in one["figures"].items():
-            found.setdefault((method, one["share"]), {})[one["seed"]] = figures
-    return found
-
-
-def parts(found: Mapping[tuple[str, float], Mapping[int, Any]]) -> Iterable[str]:
-    """Yield a table per held-out set: methods by share, means over seeds with 95 % intervals (Student)."""
-    sets = dict.fromkeys(
-        name for by_seed in found.values() for figures in by_seed.values() for name in figures
-    )
-    for name in sets:
-        rows = []
-        for (method, share), by_seed in sorted(found.items(), key=lambda one: (-one[0][1], one[0][0])):
-            here = [figures[name] for _, figures in sorted(by_seed.items()) if name in figures]
-            cells = [between([one[measure] for one in here]) for measure in MEASURES]
-            rows.append([f"{100 * share:g} %", method, str(len(here)), *cells])
-        yield f"### {name}, independent space; CLIP saw all captions\n"
-        yield table(["captions", "method", "seeds", *MEASURES], rows)
-
-
-def write_page(out: Path) -> None:
-    """Fill the block of docs/results.md."""
-    text = "\n".join(parts(kept(out)))
-    PAGE.write_text(_BLOCK.sub(lambda block: f"{block[1]}{text}{block[2]}", PAGE.read_text()))
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the arms that are named, by default all that left no file; write the page after each."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -135,35 +118,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     told = parser.parse_args(argv)
     plan = QUICK if told.quick else Plan()
+    arms = named(plan.arms, told.names)
     if told.list:
-        return show(plan)
-    run = Run.open(told.run)
+        show(arms)
+        return 0
     work = Path(told.work or f"{told.run}/{'quick' if told.quick else 'arms'}").absolute()
-    out = (
-        Path(told.out)
-        if told.out
-        else work / "files"
-        if told.quick
-        else HOME / "docs" / "results" / "few-captions"
-    )
+    out = Path(told.out) if told.out else work / "files" if told.quick else None
     work.mkdir(parents=True, exist_ok=True)
-    base = Base(run, load(told.run), work, plan)
-    for arm in plan.arms:
-        if (not told.names or arm.name in told.names) and not (out / f"{arm.name}.json").exists():
-            keep(base, arm, out)
-            print(f"{arm.name}: kept", flush=True)
-            if not told.quick and not told.out:
-                write_page(out)
-    if told.quick or told.out:
-        print("\n".join(parts(kept(out))))
-    return 0
-
-
-def show(plan: Plan) -> int:
-    """Print the arms and their minutes."""
-    for arm in plan.arms:
-        print(f"{arm.name:<24} {MINUTES[arm.kind]:g} minutes")
-    print(f"{len(plan.arms)} arms, {sum(MINUTES[arm.kind] for arm in plan.arms):g} minutes")
+    FewCaptions(Base(Run.open(told.run), load(told.run), work, plan)).run(arms, out)
     return 0
 
 
