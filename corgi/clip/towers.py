@@ -70,8 +70,10 @@ class Tower:
         self.tokenizer = tokenizer
         visual = model.get_submodule("visual")
         self._memory_format = torch.channels_last if _is_convolutional(visual) else torch.contiguous_format
-        visual.to(memory_format=self._memory_format)
+        if self._memory_format is torch.channels_last:
+            visual.to(memory_format=self._memory_format)
         self.device = next(model.parameters()).device
+        self._mean, self._std = self._mean.to(self.device), self._std.to(self.device)
         size = getattr(visual, "image_size", 224)
         self.image_size = int(size if isinstance(size, int) else max(size))
         self.dim = self.texts([""])[0].shape[1]
@@ -117,7 +119,7 @@ class Tower:
     def normalised(self, pixels: Tensor) -> Float[Tensor, "n 3 height width"]:
         """Return bytes as open_clip's transform leaves them, the same to the last bit; floats are left as they are."""
         if pixels.dtype == torch.uint8:
-            mean, std = (values.to(pixels.device)[:, None, None] for values in (self._mean, self._std))
+            mean, std = (values[:, None, None] for values in (self._mean, self._std))
             pixels = pixels.float().div_(255).sub_(mean).div_(std)
         return pixels.contiguous(memory_format=self._memory_format)
 

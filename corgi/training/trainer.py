@@ -237,11 +237,15 @@ def _check_room(settings: TrainingSettings) -> None:
     have = ray.cluster_resources()
     workers = settings.min_workers or settings.num_workers
     wanted = {"CPU": workers * settings.cpus_per_worker, "GPU": workers if settings.use_gpu else 0}
+    change = {
+        "CPU": "lower training.num_workers or cpus_per_worker",
+        "GPU": "lower training.num_workers or set training.use_gpu=false",
+    }
     for kind, amount in wanted.items():
         if amount > have.get(kind, 0):
             raise ClusterError(
                 f"training wants {amount:g} {kind}s for {workers} workers, Ray has {have.get(kind, 0):g}; "
-                "committed work is safe; lower training.num_workers or cpus_per_worker"
+                f"committed work is safe; {change[kind]}"
             )
 
 

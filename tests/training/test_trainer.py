@@ -67,8 +67,10 @@ def test_a_killed_worker_changes_nothing_and_a_users_error_comes_out_as_itself(
 
 
 def test_too_many_workers_for_this_machine_are_refused_at_once(ray_local: None, tmp_path: Path) -> None:
-    with pytest.raises(ClusterError, match="wants 64 CPUs for 64 workers"):
+    with pytest.raises(ClusterError, match=r"wants 64 CPUs for 64 workers.*lower .*cpus_per_worker"):
         train([tiny_training(tmp_path, num_workers=64, global_batch=64)], RECIPE)
+    with pytest.raises(ClusterError, match=r"wants 1 GPUs for 1 workers, Ray has 0.*use_gpu=false"):
+        train([tiny_training(tmp_path, num_workers=1, use_gpu=True)], RECIPE)
 
 
 def test_what_one_training_told_ray_train_does_not_bind_the_next_but_the_users_word_does(
