@@ -1,6 +1,9 @@
-"""Closed vocabularies that settings offer and a registry beside the code fills: each name is typed, and known without importing torch."""
+"""Closed vocabularies that settings offer and a registry beside the code fills: each name is typed, and known without importing torch.
 
-from typing import Literal
+Beside them is what is read of files that name such a thing.
+"""
+
+from typing import Literal, TypedDict
 
 SamplerName = Literal["ancestral", "ancestral_small", "ddim", "dpm++"]
 """Filled by `corgi.diffusion.samplers.SAMPLERS`."""
@@ -31,3 +34,17 @@ EmbedderName = Literal["prior", "text", "softmax", "neighbours"]
 
 UPSAMPLERS = ("upsampler", "second_upsampler")
 """Sections and stages of the cascade's steps, in order."""
+
+
+class UNetConfig(TypedDict, total=False):
+    """The keys of a config.json of diffusers that `corgi.models.pretrained_unet` reads; the file has others, which are passed on."""
+
+    _class_name: str
+    in_channels: int
+    out_channels: int
+    block_out_channels: list[int]
+    cross_attention_dim: int | list[int]
+    class_embed_type: str | None
+    addition_embed_type: str | None
+    encoder_hid_dim_type: str | None
+    num_class_embeds: int | None

@@ -4,7 +4,6 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -224,12 +223,12 @@ class EmbedShards:
         return named.cast(caption_tokens(widths))
 
 
-def written(attempt: Attempt, tables: Mapping[str, pa.Table]) -> dict[str, Any]:
+def written(attempt: Attempt, tables: Mapping[str, pa.Table]) -> dict[str, object]:
     """Write the tables of a shard; return the facts that say how they are read.
 
     Word encodings have a hundred times the bytes of vectors: a training reads them by row group.
     """
-    facts: dict[str, Any] = {}
+    facts: dict[str, object] = {}
     for name, table in tables.items():
         if name == TOKENS:
             facts |= attempt.write_row_groups(name, table, cut(table.num_rows))

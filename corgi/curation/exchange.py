@@ -2,7 +2,6 @@
 
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Int
@@ -28,7 +27,7 @@ def joined(pieces: Sequence[Columns]) -> Columns:
 
 def exchanged(
     calls: Tasks,
-    sources: Sequence[Sequence[Any]],
+    sources: Sequence[Sequence[object]],
     pieces_of: Callable[..., list[Columns]],
     num_parts: int,
     label: str,

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
+from typing import TypedDict
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -22,6 +22,29 @@ MEANINGS = {
     PAIR: "nothing was trained on these pictures; their concepts were seen in another picture",
     CONCEPT: "nothing was trained on these concepts, in any picture",
 }
+
+
+class RowFacts(TypedDict):
+    """A row of the grid as JSON: what it says, and its top, px."""
+
+    label: str
+    meaning: str
+    caption: str
+    credit: str
+    seed: int | None
+    nearest: list[str]
+    top: int
+
+
+class GridFacts(TypedDict):
+    """A grid as JSON: the side of a picture and the left edges of the columns, px, with their titles."""
+
+    cell: int
+    columns: list[str]
+    lefts: list[int]
+    rows: list[RowFacts]
+
+
 _Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
 
 
@@ -71,9 +94,9 @@ def paint_grid(
 
 def grid_facts(
     rows: Sequence[GridRow], columns: Sequence[str] = COLUMNS, grouped: bool = False, num_seen: int = 0
-) -> dict[str, Any]:
+) -> GridFacts:
     """Return what `paint_grid` draws for these arguments as JSON: the texts of each row, and where its pictures are, px."""
-    top, told = _header_height(columns, num_seen), list[dict[str, object]]()
+    top, told = _header_height(columns, num_seen), list[RowFacts]()
     for label, members in groupby(rows, lambda row: row.label):
         top += BAND if grouped else 0
         for row in members:

@@ -4,7 +4,6 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from corgi.flow.cluster import cause
 from corgi.settings import errors
@@ -47,7 +46,7 @@ class Failure:
             return self.message.partition("; ")[0]
         return f"{self.kind}: {' '.join(self.message.split())[:200]}".removesuffix(": ")
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, str]:
         """Return the fields, which travel as JSON."""
         return asdict(self)
 

@@ -16,7 +16,7 @@ class DecoderModel(ModelMixin, ConfigMixin):
 
     @register_to_config
     def __init__(
-        self, network_name: str, sizes: dict[str, Any], embedding_dim: int, facts: dict[str, Any]
+        self, network_name: str, sizes: dict[str, Any], embedding_dim: int, facts: dict[str, object]
     ) -> None:
         """Build an empty network; arguments are JSON."""
         super().__init__()

@@ -5,7 +5,7 @@
 
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -23,6 +23,10 @@ from corgi.models.kandinsky_unet import KandinskyUNet
 from corgi.models.spatial_autoencoder import SpatialAutoencoder
 from corgi.settings.errors import InputError
 from corgi.tables.run import Run
+
+if TYPE_CHECKING:
+    from diffusers.models.autoencoders.vq_model import VQModel
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
 NULL = "null_image_embeds.safetensors"
 PREDICTIONS: dict[str, Literal["v_prediction", "epsilon", "sample"]] = {
@@ -66,7 +70,7 @@ def export_stock(run_folder: str | Path, out: str | Path) -> Path:
     return folder
 
 
-def _checked(generator: Generator) -> tuple[KandinskyUNet, Any]:
+def _checked(generator: Generator) -> tuple[KandinskyUNet, nn.Module]:
     """Return the network and diffusers' VQModel.
 
     Raises:
@@ -91,10 +95,11 @@ def _checked(generator: Generator) -> tuple[KandinskyUNet, Any]:
         raise InputError(
             "KandinskyV22Pipeline knows no flow prediction and no guidance interval; nothing was written; take --whole"
         )
+    assert isinstance(model, nn.Module)
     return network, model
 
 
-def stock_unet(network: KandinskyUNet) -> tuple[Any, Float[Tensor, "dim"]]:
+def stock_unet(network: KandinskyUNet) -> tuple["UNet2DConditionModel", Float[Tensor, "dim"]]:
     """Return diffusers' U-Net that reads raw embeddings and answers 2 C channels, and the raw embedding that means none.
 
     The table that standardises embeddings is folded into both maps that read them: W (a z + c) + b = (W a) z + (W c + b). The pipeline
@@ -125,7 +130,7 @@ def affine_of(table: ShiftTable) -> tuple[Float[Tensor, "dim"], Float[Tensor, "d
     return (at_one - at_zero).float(), at_zero.float()
 
 
-def stock_movq(autoencoder: Autoencoder, model: nn.Module) -> Any:
+def stock_movq(autoencoder: Autoencoder, model: nn.Module) -> "VQModel":
     """Return diffusers' VQModel that decodes standardised latents without quantising: their scale is folded into its first layer.
 
     W (s x + m) + b = (W s) x + (W m + b).

@@ -86,7 +86,7 @@ def export_whole(run_folder: str | Path, out: str | Path) -> Path:
     return folder
 
 
-def _facts(run: Run, shards: Mapping[str, list[ShardManifest]], generator: Generator) -> dict[str, Any]:
+def _facts(run: Run, shards: Mapping[str, list[ShardManifest]], generator: Generator) -> dict[str, object]:
     """Return what the models were made from, as JSON."""
     embed = shards["embed"][0]
     refs = (
@@ -105,7 +105,7 @@ def _facts(run: Run, shards: Mapping[str, list[ShardManifest]], generator: Gener
 
 def _manner(
     generator: Generator, prior: PriorSettings, cascade: Mapping[str, UpsamplerSettings]
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Return how the pipeline paints: what the run's generator does, and the schedules."""
     told = {name: value for name, value in generator.manner.items() if name != "best_of"}
     settings, steps = generator.decoder_settings, zip(generator.upsamplers, cascade.values(), strict=True)
@@ -120,7 +120,7 @@ def _manner(
     }
 
 
-def _of_network(settings: DenoiserSettings) -> dict[str, Any]:
+def _of_network(settings: DenoiserSettings) -> dict[str, object]:
     return {
         "prediction": settings.prediction,
         "schedule": [schedule_name(settings), settings.num_timesteps],
@@ -128,7 +128,7 @@ def _of_network(settings: DenoiserSettings) -> dict[str, Any]:
 
 
 def _denoisers(
-    generator: Generator, cascade: Mapping[str, UpsamplerSettings], facts: Mapping[str, Any]
+    generator: Generator, cascade: Mapping[str, UpsamplerSettings], facts: Mapping[str, object]
 ) -> dict[str, DecoderModel]:
     """Return the decoder's network, the weak one that guides it and those of the cascade, by the names of their folders."""
     painter, settings = generator.decoder, generator.decoder_settings
@@ -140,7 +140,9 @@ def _denoisers(
     return made
 
 
-def _denoiser(painter: PictureDecoder, settings: DenoiserSettings, facts: Mapping[str, Any]) -> DecoderModel:
+def _denoiser(
+    painter: PictureDecoder, settings: DenoiserSettings, facts: Mapping[str, object]
+) -> DecoderModel:
     network: Any = painter.network
     pretrained = network.config if isinstance(network, PretrainedUNet) else None
     sizes = sizes_of(settings, painter.autoencoder.latent_shape, pretrained)
@@ -161,7 +163,7 @@ def _autoencoder(run: Run, model: ShardManifest, generator: Generator) -> Autoen
     return made.eval()
 
 
-def _card(generator: Generator, facts: Mapping[str, Any], run: Run) -> str:
+def _card(generator: Generator, facts: Mapping[str, object], run: Run) -> str:
     """Return the folder's README: how to paint, what it was made from, what it cannot do."""
     side = generator.side
     measured = run.published("metrics.json")

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Any
+from typing import TypedDict
 
 import pyarrow as pa
 
@@ -18,6 +18,17 @@ PROMPTS = pa.schema(
     [("row", pa.int64()), ("caption", pa.string()), ("reason", pa.string()), ("detail", pa.string())]
 )
 """One row per row of the file of prompts: its number from 0, and its caption, or why it cannot be painted."""
+
+
+class PromptRow(TypedDict):
+    """A row of PROMPTS."""
+
+    row: int
+    caption: str
+    reason: str | None
+    detail: str | None
+
+
 PICTURES = pa.schema(
     [
         ("row", pa.int64()),
@@ -41,7 +52,7 @@ LEDGER = pa.schema(
 class Painter:
     """Paints shards with one run, set as asked."""
 
-    def __init__(self, run: str, asked: Mapping[str, Any], finish: Mapping[str, Any]) -> None:
+    def __init__(self, run: str, asked: Mapping[str, object], finish: Mapping[str, object]) -> None:
         """Load the run; the settings are JSON."""
         from corgi.inference.loading import load
 
@@ -62,7 +73,7 @@ class Painter:
             attempt.write_table("ledger", pa.Table.from_pylist(list(map(_ledger_row, rows)), schema=LEDGER))
             return attempt.commit(counts, facts={"models": self._generator.models})
 
-    def _pictures(self, rows: Sequence[Mapping[str, Any]], n: int, seed: int) -> Iterator[dict[str, Any]]:
+    def _pictures(self, rows: Sequence[PromptRow], n: int, seed: int) -> Iterator[dict[str, object]]:
         """Yield the rows of the table of pictures; picture i of row r has seed + r n + i."""
         asked = (
             (row["row"], number, row["caption"], seed + row["row"] * n + number)
@@ -73,7 +84,7 @@ class Painter:
         while batch := list(islice(asked, BATCH)):
             yield from self._painted(batch)
 
-    def _painted(self, batch: Sequence[tuple[int, int, str, int]]) -> Iterator[dict[str, Any]]:
+    def _painted(self, batch: Sequence[tuple[int, int, str, int]]) -> Iterator[dict[str, object]]:
         from corgi.inference.finish import finished
         from corgi.inference.png import png_bytes
         from corgi.inference.prompts import SIMILARITY
@@ -94,6 +105,6 @@ class Painter:
             }
 
 
-def _ledger_row(row: Mapping[str, Any]) -> dict[str, Any]:
+def _ledger_row(row: PromptRow) -> dict[str, object]:
     status = "kept" if row["reason"] is None else "rejected"
     return {"row": row["row"], "status": status, "reason": row["reason"], "detail": row["detail"]}

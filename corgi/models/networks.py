@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from torch import nn
 
@@ -13,7 +12,7 @@ from corgi.models.dit import DiT, DiTSizes
 from corgi.models.kandinsky_unet import KandinskyUNet
 from corgi.models.pretrained_unet import PretrainedUNet
 from corgi.models.unet import UNet, UNetSizes
-from corgi.names import NetworkName
+from corgi.names import NetworkName, UNetConfig
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ class NetworkSizes:
     """Whether the network is told the level of noise on the embedding."""
     neighbours: int = 0
     """Train pictures whose latents the network reads."""
-    pretrained: Mapping[str, Any] | None = None
+    pretrained: UNetConfig | None = None
     """config.json of a U-Net of Stable Diffusion's class in place of these sizes; None: none."""
     words: tuple[int, int] = (0, 0)
     """Number and width of a caption's word encodings that a U-Net reads."""

@@ -3,7 +3,6 @@
 # pyright: reportUnknownArgumentType=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 # diffusers has functions without types
 
-from collections.abc import Mapping
 from typing import Any
 
 from jaxtyping import Float, Int
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from corgi.diffusion.shifted import ShiftTable
 from corgi.models.condition import CaptionTokens, ImageCondition
 from corgi.models.spatial_denoiser import SpatialDenoiser
+from corgi.names import UNetConfig
 
 CLASS = "UNet2DConditionModel"
 """Class of diffusers that is read."""
@@ -29,7 +29,7 @@ class PretrainedUNet(SpatialDenoiser):
     def __init__(
         self,
         latent_shape: tuple[int, ...],
-        config: Mapping[str, Any],
+        config: UNetConfig,
         embedding_table: ShiftTable,
         num_tokens: int = 4,
         knows_level: bool = False,
@@ -38,12 +38,12 @@ class PretrainedUNet(SpatialDenoiser):
         """Build the network, which reads (number, width) of a caption's words; ValueError when it does not take the latent."""
         from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
-        check_config(config, latent_shape)
+        token_width = check_config(config, latent_shape)
         super().__init__(latent_shape, embedding_table)
-        self.config = dict(config)
+        self.config = config
         self.unet: Any = UNet2DConditionModel.from_config({**config, "class_embed_type": "identity"})
         width = self.unet.time_embedding.linear_2.out_features
-        tokens = (num_tokens, int(config["cross_attention_dim"]))
+        tokens = (num_tokens, token_width)
         self.condition = ImageCondition(embedding_table.dim, width, tokens, knows_level)
         if words[0]:
             self.captions = CaptionTokens(*words, tokens[1])
@@ -63,17 +63,21 @@ class PretrainedUNet(SpatialDenoiser):
         return self.unet(planes, t - 1, tokens, class_labels=vector, return_dict=False)[0]
 
 
-def check_config(config: Mapping[str, Any], latent_shape: tuple[int, ...]) -> None:
-    """Compare the config of a diffusers model with what is read here and with the latents; ValueError says what is wrong."""
+def check_config(config: UNetConfig, latent_shape: tuple[int, ...]) -> int:
+    """Compare the config of a diffusers model with what is read here and with the latents, and return the width of a token.
+
+    ValueError says what is wrong.
+    """
     if config.get("_class_name") != CLASS:
         raise ValueError(f"it is a {config.get('_class_name')}, not a {CLASS}")
     asked = [name for name in _FURTHER_INPUTS if config.get(name) is not None]
     if asked:
         raise ValueError(
-            f"its {asked[0]}={config[asked[0]]} asks for more than Stable Diffusion's U-Net does"
+            f"its {asked[0]}={config.get(asked[0])} asks for more than Stable Diffusion's U-Net does"
         )
-    if not isinstance(config.get("cross_attention_dim"), int):
-        raise ValueError(f"its cross_attention_dim={config.get('cross_attention_dim')} is not one width")
+    width = config.get("cross_attention_dim")
+    if not isinstance(width, int):
+        raise ValueError(f"its cross_attention_dim={width} is not one width")
     if len(latent_shape) != 3:
         raise ValueError(f"it reads latents with sides, and these have the shape {latent_shape}")
     channels = {int(config.get(name, 4)) for name in ("in_channels", "out_channels")}
@@ -84,3 +88,4 @@ def check_config(config: Mapping[str, Any], latent_shape: tuple[int, ...]) -> No
         raise ValueError(
             f"it halves a side to 1/{reduction}, which latents of {latent_shape[1]} do not allow"
         )
+    return width

@@ -56,7 +56,7 @@ class PriorConfig:
             raise ValueError(f"prediction {self.prediction!r} is not one of x0, eps, v")
 
     @classmethod
-    def preset(cls, name: str, **overrides: Any) -> "PriorConfig":
+    def preset(cls, name: str, **overrides: object) -> "PriorConfig":
         """Return a named size, with fields overridden; ValueError for a name outside `PRESETS`.
 
         tiny: CPU demo. base: one small GPU. 1.1B and 1.4B: the released "small" and "large" (docs/method.md).

@@ -1,13 +1,13 @@
 """The sample grid as a table: captions, seeds and training images as text beside the pictures, cut out of the committed grid."""
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
 
 from PIL import Image
 
+from corgi.evaluation.grid import GridFacts, RowFacts
 from corgi.report import funnel
 
 
@@ -39,7 +39,7 @@ class GridGroup:
     rows: list[GridRow]
 
 
-def grid_groups(facts: Mapping[str, Any], grid: bytes) -> list[GridGroup]:
+def grid_groups(facts: GridFacts, grid: bytes) -> list[GridGroup]:
     """Return the grid by label; `facts` are those that evaluation commits beside it."""
     with Image.open(io.BytesIO(grid)) as opened:
         sheet = opened.convert("RGB")
@@ -49,11 +49,11 @@ def grid_groups(facts: Mapping[str, Any], grid: bytes) -> list[GridGroup]:
     ]
 
 
-def _grouped(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[Mapping[str, Any]]]]:
+def _grouped(rows: Sequence[RowFacts]) -> list[tuple[str, list[RowFacts]]]:
     return [(str(label), list(members)) for label, members in groupby(rows, lambda row: row["label"])]
 
 
-def _row(facts: Mapping[str, Any], row: Mapping[str, Any], sheet: Image.Image) -> GridRow:
+def _row(facts: GridFacts, row: RowFacts, sheet: Image.Image) -> GridRow:
     side, uids = facts["cell"], iter(row["nearest"])
     cells: list[Cell] = []
     for column, left in zip(facts["columns"], facts["lefts"], strict=True):

@@ -127,12 +127,12 @@ class Codec:
     def _kind(self) -> int:
         return faiss.ScalarQuantizer.QT_8bit if len(self.ranges) else faiss.ScalarQuantizer.QT_fp16
 
-    def _quantizer(self) -> Any:
+    def _quantizer(self) -> faiss.ScalarQuantizer:
         quantizer = faiss.ScalarQuantizer(self.dim, self._kind)
         self._restore(quantizer)
         return quantizer
 
-    def _restore(self, quantizer: Any) -> None:
+    def _restore(self, quantizer: faiss.ScalarQuantizer) -> None:
         if len(self.ranges):
             faiss.copy_array_to_vector(np.ascontiguousarray(self.ranges, np.float32), quantizer.trained)
 

@@ -21,9 +21,9 @@ class ListedFiles(ArrowFSWrapper):
         path: str,
         maxdepth: int | None = None,
         topdown: bool = True,
-        on_error: Any = None,
-        **kwargs: Any,
-    ) -> Generator[Any]:
+        on_error: object = None,
+        **kwargs: object,
+    ) -> Generator[object]:
         refuse: Any = _refuse
         return super().walk(path, maxdepth, topdown, refuse, **kwargs)
 

@@ -21,7 +21,7 @@ from corgi.storage.storage import Storage
 from corgi.tables.blocks import BlockHashes
 from corgi.tables.generations import generation, publish
 from corgi.tables.manifest import FileEntry, RowCounts, ShardManifest, sealed
-from corgi.tables.row_groups import ROW_GROUPS_FACT, write_row_groups
+from corgi.tables.row_groups import ROW_GROUPS_FACT, RowGroupsFact, write_row_groups
 
 VECTOR_ROW_GROUP_ROWS = 10_000
 PICTURE_ROW_GROUP_ROWS = 500
@@ -90,7 +90,9 @@ class Attempt:
                 store_schema=True,
             )
 
-    def write_row_groups(self, table: str, data: pa.Table, sizes: Sequence[int]) -> dict[str, Any]:
+    def write_row_groups(
+        self, table: str, data: pa.Table, sizes: Sequence[int]
+    ) -> dict[str, dict[str, RowGroupsFact]]:
         """Write one Parquet file with row groups of these sizes; return the shard's fact that names them."""
         with self._listed(table, ".parquet", data.num_rows) as sink:
             groups = write_row_groups(sink, data, sizes)

@@ -7,9 +7,9 @@ import hashlib
 import io
 import mmap
 from array import array
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, BinaryIO, Self
+from typing import Any, BinaryIO, Self, TypedDict
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,6 +20,14 @@ ROWS = 1_000
 ROW_GROUPS_FACT = "row_groups"
 """Fact of a shard: by table, the row groups of its file."""
 _DIGEST_BYTES = 16
+
+
+class RowGroupsFact(TypedDict):
+    """Row groups as JSON; digests are hexadecimal."""
+
+    rows: list[int]
+    starts: list[int]
+    digests: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +42,11 @@ class RowGroups:
     """The first 16 bytes of the sha256 of each row group and of the footer."""
 
     @classmethod
-    def of_fact(cls, told: Mapping[str, Any]) -> Self:
+    def of_fact(cls, told: RowGroupsFact) -> Self:
         """Return those that a shard's facts hold."""
         return cls(array("q", told["rows"]), array("q", told["starts"]), bytes.fromhex(told["digests"]))
 
-    def as_fact(self) -> dict[str, Any]:
+    def as_fact(self) -> RowGroupsFact:
         """Return them as JSON."""
         return {"rows": list(self.rows), "starts": list(self.starts), "digests": self.digests.hex()}
 

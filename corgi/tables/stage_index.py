@@ -17,6 +17,7 @@ from corgi.settings.errors import StorageError
 from corgi.storage.storage import Storage
 from corgi.tables.manifest import FileEntry, RowCounts, ShardManifest, StageManifest
 from corgi.tables.row_groups import ROW_GROUPS_FACT, RowGroups
+from corgi.tables.schema import Reason
 
 INDEX_TABLE = "index"
 _BATCH_SHARDS = 1_000  # shards that are objects of Python at once while an index is read
@@ -177,7 +178,7 @@ def _shards_of(stage: str, batch: pa.RecordBatch) -> list[ListedShard]:
     return [ListedShard(stage, *row) for row in zip(*columns, strict=True)]
 
 
-def _json(values: Mapping[Any, object]) -> str:
+def _json(values: Mapping[str, object] | Mapping[Reason, object]) -> str:
     return json.dumps(values, sort_keys=True)
 
 

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -19,6 +18,7 @@ from corgi.flow import screen
 from corgi.flow.cluster import connect
 from corgi.flow.context import Context
 from corgi.models.picture_decoder import to_bytes
+from corgi.names import UNetConfig
 from corgi.settings.decoder import DecoderSettings
 from corgi.settings.errors import SettingsError
 from corgi.tables.manifest import RowCounts, ShardManifest
@@ -155,7 +155,7 @@ class LatentObjective(DenoisingObjective[DecoderSettings]):
         table: ShiftTable,
         latent_shape: tuple[int, ...],
         pseudo_text: PseudoText,
-        init: tuple[dict[str, Tensor], Mapping[str, Any] | None] | None = None,
+        init: tuple[dict[str, Tensor], UNetConfig | None] | None = None,
     ) -> None:
         """Take the parts beside those of every denoiser: the shape of latents, and `read_init`'s weights and config to start from."""
         self.latent_shape = latent_shape

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -19,6 +18,7 @@ from corgi.models.neighbours import Neighbours
 from corgi.models.networks import NETWORKS, NetworkSizes
 from corgi.models.picture_decoder import Denoiser, PictureDecoder
 from corgi.models.unet import UNetSizes
+from corgi.names import UNetConfig
 from corgi.settings.decoder import DecoderSettings, DenoiserSettings, UpsamplerSettings
 from corgi.settings.errors import SettingsError
 from corgi.tables.manifest import ShardManifest
@@ -36,7 +36,7 @@ def network_of(
     settings: DenoiserSettings,
     latent_shape: tuple[int, ...],
     table: ShiftTable,
-    pretrained: Mapping[str, Any] | None = None,
+    pretrained: UNetConfig | None = None,
 ) -> nn.Module:
     """Build the untrained network that the settings name; `table` standardises its image embedding.
 
@@ -46,7 +46,7 @@ def network_of(
 
 
 def sizes_of(
-    settings: DenoiserSettings, latent_shape: tuple[int, ...], pretrained: Mapping[str, Any] | None = None
+    settings: DenoiserSettings, latent_shape: tuple[int, ...], pretrained: UNetConfig | None = None
 ) -> NetworkSizes:
     """Return what the network is built from; an upsampler reads the planes of a smaller picture, of as many channels as its own."""
     reads = settings if isinstance(settings, DecoderSettings) else None
@@ -68,7 +68,7 @@ def sizes_of(
 def check_network(
     settings: DenoiserSettings,
     latent_shape: tuple[int, ...],
-    pretrained: Mapping[str, Any] | None = None,
+    pretrained: UNetConfig | None = None,
     stage: str = "decoder",
 ) -> None:
     """Compare the network that the settings name with the latents it would read.
@@ -150,7 +150,7 @@ def load_decoder(store: Store, decoder: ShardManifest, model: ShardManifest) -> 
     return painter_of(settings, network, process, autoencoder.to(device), neighbours, *weak)
 
 
-def weights_of(store: Store, decoder: ShardManifest) -> tuple[dict[str, Tensor], Mapping[str, Any] | None]:
+def weights_of(store: Store, decoder: ShardManifest) -> tuple[dict[str, Tensor], UNetConfig | None]:
     """Return the verified weights of a committed decoder, and the config of the pretrained U-Net it was, if any."""
     return load_file(store.path(decoder, "decoder")), unet_config(store, decoder)
 

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from corgi.models.pretrained_unet import PretrainedUNet
+from corgi.names import UNetConfig
 from corgi.settings.decoder import DecoderSettings, FineTuneSettings
 from corgi.settings.errors import InputError, SettingsError
 from corgi.tables.store import Store
@@ -43,7 +44,7 @@ def check_peft(settings: DecoderSettings) -> None:
         )
 
 
-def read_init(place: Place) -> tuple[dict[str, Tensor], Mapping[str, Any] | None]:
+def read_init(place: Place) -> tuple[dict[str, Tensor], UNetConfig | None]:
     """Return trained weights by the names of a decoder's network, and the config of a U-Net of diffusers; nothing for no init.
 
     Raises:
@@ -139,7 +140,7 @@ def merged(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return found
 
 
-def _read_unet(folder: str) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
+def _read_unet(folder: str) -> tuple[dict[str, Tensor], UNetConfig]:
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
     config, kind = InitFolder(Path(folder)).config, cast("Any", UNet2DConditionModel)

@@ -3,8 +3,9 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import cast
 
+from corgi.names import UNetConfig
 from corgi.settings.errors import InputError
 from corgi.settings.recipe import Recipe
 from corgi.storage.files import sha256_of_file
@@ -33,7 +34,7 @@ class InitFolder:
         return {path.name: sha256_of_file(path) for path in found if path.is_file()}
 
     @property
-    def config(self) -> dict[str, Any]:
+    def config(self) -> UNetConfig:
         """Return what config.json holds.
 
         Raises:
@@ -46,9 +47,9 @@ class InitFolder:
             raise InputError(
                 f"decoder.init_from={self.path}: config.json cannot be read: {' '.join(str(error).split())}; {_SAFE}; name a folder of save_pretrained"
             ) from error
-        return read if isinstance(read, dict) else {}
+        return cast("UNetConfig", read) if isinstance(read, dict) else {}
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> dict[str, object]:
         """Return what the decoder's manifest says of it."""
         return {"folder": str(self.path), "files": self.files}
 
@@ -61,11 +62,11 @@ class InitRun:
     made: ShardManifest
 
     @property
-    def config(self) -> dict[str, Any] | None:
+    def config(self) -> UNetConfig | None:
         """Return the config of the U-Net of diffusers that the decoder was itself, if it was one."""
         return unet_config(self.run.store, self.made)
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> dict[str, object]:
         """Return what the decoder's manifest says of it."""
         return {"run": self.run.name, "manifest": self.made.path, "digest": self.made.digest}
 
@@ -114,12 +115,12 @@ def place_of(found: Init | None) -> dict[str, str]:
     return {"root": found.run.store.location, "made": found.made.path}
 
 
-def facts_of(found: Init | None) -> dict[str, Any]:
+def facts_of(found: Init | None) -> dict[str, object]:
     """Return what a manifest says of the weights that its training started from."""
     return {} if found is None else {INIT_FACT: found.facts()}
 
 
-def unet_config(store: Store, decoder: ShardManifest) -> dict[str, Any] | None:
+def unet_config(store: Store, decoder: ShardManifest) -> UNetConfig | None:
     """Return the config of the U-Net of diffusers that a committed decoder is; None for a network of our own."""
     if not any(entry.table == UNET_CONFIG for entry in decoder.files):
         return None
