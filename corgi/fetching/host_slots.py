@@ -34,7 +34,7 @@ class HostSlots:
         """Keep at most `limit` requests of a host in flight, started at least `delay_s` apart."""
         self.hosts: dict[str, Host] = {}
         self._queues: list[RequestQueue] = []
-        self._is_paced = delay_s > 0
+        self.delay_s = delay_s
         self._client = LeaseClient(leases, self, limit, delay_s)
         self._error: Exception | None = None
 
@@ -90,7 +90,7 @@ class HostSlots:
         """Give a slot back: to the next request here, or to the lease table if it is paced or recalled."""
         state = self.hosts[host]
         state.used -= 1
-        if self._is_paced or state.is_recalled:
+        if self.delay_s > 0 or state.is_recalled:
             state.is_recalled = False
             self._client.report(host)
             if self.demand(host):

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from corgi.fetching.lease_table import LeaseRequest, LeaseResponse, LeaseTable
@@ -11,7 +12,7 @@ from corgi.settings.errors import ClusterError
 if TYPE_CHECKING:
     from ray.actor import ActorProxy
 
-NAME = "corgi-host-leases-1"
+NAME = "corgi-host-leases-2"
 """The actor's name; its number is raised when LeaseRequest or LeaseResponse changes."""
 NAMESPACE = "corgi"
 _RESPONSE_TIMEOUT_S = 60.0
@@ -24,8 +25,12 @@ class LeaseActor:
     """A lease table and the clock of the node it runs on."""
 
     def __init__(self) -> None:
-        """Start with an empty table."""
-        self._table = LeaseTable()
+        """Start with an empty table; after a restart, with one that waits until the leases of the lost one are not in use."""
+        import ray
+
+        self._table = LeaseTable(
+            is_recovering=bool(ray.get_runtime_context().was_current_actor_reconstructed)
+        )
 
     def lease(self, request: LeaseRequest) -> LeaseResponse:
         """Return what the table grants."""
@@ -41,12 +46,13 @@ class LeaseActor:
 
 
 class ClusterLeases:
-    """Lease from the actor; requests are sent one after another, at least `interval_s` apart, and name all hosts at once."""
+    """Lease from the actor; requests are sent one after another, at least `interval_s` apart."""
 
     def __init__(self, num_fetchers: int) -> None:
         """Space the requests so that one actor serves all fetchers."""
         self.interval_s = max(_MIN_INTERVAL_S, num_fetchers * _INTERVAL_PER_FETCHER_S)
         self._actor: Any = None
+        self._num_sent = 0
 
     async def lease(self, request: LeaseRequest) -> LeaseResponse:
         """Return what the table grants.
@@ -62,7 +68,8 @@ class ClusterLeases:
             try:
                 self._actor = self._actor or start_lease_actor()
                 async with asyncio.timeout(_RESPONSE_TIMEOUT_S):
-                    return await self._actor.lease.remote(request)
+                    self._num_sent += 1
+                    return await self._actor.lease.remote(replace(request, number=self._num_sent))
             except (
                 RayError,
                 TimeoutError,

@@ -87,6 +87,8 @@ class LeaseClient:
         self._request = functools.partial(LeaseRequest, uuid.uuid4().hex, limit=limit, delay_s=delay_s)
         self._changed: set[str] = set()
         self._wanted: set[str] = set()
+        self._waiting: set[str] = set()
+        self._is_reported = False
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._renewed_at = 0.0
@@ -115,13 +117,12 @@ class LeaseClient:
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await task
-        hosts = self._holder.hosts
-        held = {host: 0 for host, state in hosts.items() if state.held} | dict.fromkeys(self._changed, 0)
-        hosts.clear()
-        self._changed.clear()
-        self._wanted.clear()
-        if held:
-            await self._leases.lease(self._request(held, {}))
+        self._holder.hosts.clear()
+        for hosts in (self._changed, self._wanted, self._waiting):
+            hosts.clear()
+        is_reported, self._is_reported = self._is_reported, False
+        if is_reported:
+            await self._leases.lease(self._request({}, {}))
 
     def _start(self) -> None:
         self._wake.set()
@@ -137,8 +138,8 @@ class LeaseClient:
                 self._wake.clear()
                 self._return_idle()
                 is_due = monotonic() - self._renewed_at > RENEW_S
-                if self._wanted or self._changed or is_due:
-                    await self._lease(is_whole=is_due)
+                if self._wanted or self._changed or is_due or not self._is_reported:
+                    await self._lease(is_due)
                 if self._leases.interval_s:
                     await asyncio.sleep(self._leases.interval_s)
         except Exception as error:  # raised at the waiting requests; the next request starts a new task
@@ -155,27 +156,50 @@ class LeaseClient:
                 missing[host] = number
             elif demand <= state.free + state.pending:
                 self._wanted.discard(host)
+                if host in self._waiting:  # the table is told that nothing waits any more
+                    self._waiting.discard(host)
+                    self._changed.add(host)
         return missing
 
-    async def _lease(self, is_whole: bool) -> None:
-        """Send one request: the hosts that changed or need slots, or all hosts, which renews the lease."""
-        hosts, missing = self._holder.hosts, self._missing()
-        named = hosts if is_whole else self._changed | set(missing)
-        held = {host: hosts[host].held if host in hosts else 0 for host in named}
-        self._changed.clear()
-        if not held and not missing and not is_whole:
+    async def _lease(self, is_due: bool) -> None:
+        """Send one request: the hosts that changed or need slots, none to renew the lease, all if the table may not know this fetcher."""
+        hosts, missing, is_whole = self._holder.hosts, self._missing(), not self._is_reported
+        changed, self._changed = self._changed | set(missing), set()
+        named = changed | set(hosts) if is_whole else changed
+        if not named and not is_due:
             return
+        held = {host: hosts[host].held if host in hosts else 0 for host in named}
         started = monotonic()
-        response = await self._leases.lease(self._request(held, missing))
+        try:
+            response = await self._leases.lease(self._request(held, missing, is_whole=is_whole))
+        except (
+            BaseException
+        ):  # what the table did with it is unknown: the next request reports these hosts again
+            self._changed |= changed
+            raise
         self._renewed_at = started
+        self._is_reported = is_whole or response.is_known
+        if not response.is_known:
+            self._lose_free()
         for host, waits in response.grants.items():
             self._grant(host, waits)
+        short = {host for host, number in missing.items() if len(response.grants.get(host, ())) < number}
+        self._waiting = self._waiting - set(missing) | short
         for host in response.recalled:
             self._recall(host)
-        if not response.is_known and not is_whole:
-            self._renewed_at = min(started, monotonic() - RENEW_S)  # the next request names all hosts
-        if is_whole:
+        if not self._is_reported:
+            self._wake.set()
+        if is_due or not response.is_known:
             self._after_renewal()
+
+    def _lose_free(self) -> None:
+        """Give up slots not in use: the table did not know of them and may have granted them to others."""
+        for host, state in self._holder.hosts.items():
+            if state.free:
+                state.free = 0
+                self._changed.add(host)
+                if self._holder.demand(host):
+                    self._wanted.add(host)
 
     def _after_renewal(self) -> None:
         """Forget unused hosts; requests that saw an expired lease are waiting for this renewal."""
@@ -206,11 +230,11 @@ class LeaseClient:
 
     def _recall(self, host: str) -> None:
         """Return a slot that other fetchers wait for, now or after its request."""
-        state = self._holder.hosts[host]
+        state = self._holder.hosts.get(host, Host())
         if state.free:
             state.free -= 1
             self.report(host)
-        else:
+        elif state.held:
             state.is_recalled = True
 
     def _return_idle(self) -> None:

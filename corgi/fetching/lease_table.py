@@ -4,34 +4,40 @@ A slot is the right to have one request to a host in flight. Fetchers lease seve
 request, and give them back when idle or recalled; the slots of a fetcher that has not renewed its lease are free again.
 """
 
+import itertools
 import math
+from collections import OrderedDict, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 LEASE_S = 15.0
 """Time after a fetcher's last request at which its slots are free again, s."""
-SWEEP_EVERY = 1000
-"""Requests between two removals of hosts that are not leased and whose next start has come."""
 HORIZON_S = 1.0
 """Longest reservation ahead, s; a crashed fetcher wastes at most this much of a host's budget."""
 
 
 @dataclass(frozen=True)
 class LeaseRequest:
-    """A fetcher's request: slots it holds (of the hosts named), further slots wanted, and its own limits per host."""
+    """A fetcher's request: slots it holds (of the hosts named), further slots wanted, and its own limits per host.
+
+    `is_whole`: every host of which it holds slots is named; otherwise only those where something changed, and a renewal names none.
+    `number` rises with every message that a fetcher sends, so that one delivered late or twice changes nothing; 0: none is.
+    """
 
     fetcher: str
     held: Mapping[str, int]
     wanted: Mapping[str, int]
     limit: int
     delay_s: float
+    is_whole: bool = True
+    number: int = 0
 
 
 @dataclass(frozen=True)
 class LeaseResponse:
     """The response: per host the waits, s, before each granted slot may be used; and hosts for which others wait.
 
-    `is_known` false: the table does not know this fetcher, which must report all slots it holds.
+    `is_known` false: the table did not know this fetcher. Others may have its unused slots, and it must report all slots it uses.
     """
 
     grants: dict[str, tuple[float, ...]]
@@ -45,62 +51,90 @@ class _Host:
     waiting: dict[str, float] = field(default_factory=dict)
     next_start: float = 0.0
 
-    def fair_share(self, limit: int, fetcher: str) -> int:
-        return math.ceil(limit / len({*self.held, *self.waiting, fetcher}))
+    @property
+    def num_held(self) -> int:
+        return sum(self.held.values())
 
-    def older_waiters(self, fetcher: str, now: float) -> int:
-        mine = self.waiting.get(fetcher, now)
-        return sum(
-            at < mine and other not in self.held for other, at in self.waiting.items() if other != fetcher
-        )
+    def fair_share(self, limit: int, fetcher: str) -> int:
+        others = sum(other not in self.waiting for other in self.held)
+        is_new = fetcher not in self.held and fetcher not in self.waiting
+        return math.ceil(limit / (len(self.waiting) + others + is_new))
+
+    def older_waiters(self, fetcher: str, most: int) -> int:
+        """Return how many fetchers without a slot have waited longer, `most` if they are more."""
+        number = 0
+        for other in self.waiting:  # in the order in which they began to wait
+            if other == fetcher or number >= most:
+                break
+            number += other not in self.held
+        return number
+
+    def starts_ahead(self, request: LeaseRequest, now: float) -> int:
+        """Return how many starts within the horizon are left to a fetcher by those who have waited longer, one each."""
+        left = HORIZON_S - max(0.0, self.next_start - now)
+        room = math.floor(left / request.delay_s) + 1 if left >= 0 else 0
+        older = itertools.takewhile(lambda other: other != request.fetcher, self.waiting)
+        return room - sum(1 for _ in itertools.islice(older, room))
 
     def is_wanted_from(self, fetcher: str, limit: int) -> bool:
-        if not any(other != fetcher and other not in self.held for other in self.waiting):
+        if fetcher not in self.held:
+            return False
+        if not any(other not in self.held for other in self.waiting):
             others = any(other != fetcher for other in self.waiting)
-            return others and self.held.get(fetcher, 0) > self.fair_share(limit, fetcher)
-        return sum(self.held.values()) >= limit
+            return others and self.held[fetcher] > self.fair_share(limit, fetcher)
+        return self.num_held >= limit
 
 
 class LeaseTable:
-    """All leased slots; memory holds only hosts that are leased, waited for or paced."""
+    """All leased slots; memory holds only hosts that are leased, waited for or paced.
 
-    def __init__(self, lease_s: float = LEASE_S) -> None:
-        """Start without any fetcher."""
+    The time of a request grows with the hosts it names and those on which others wait for its fetcher, not with the fleet.
+    """
+
+    def __init__(self, lease_s: float = LEASE_S, is_recovering: bool = False) -> None:
+        """Start without any fetcher; a recovering table follows one whose leases may still be in use, and grants nothing until they are not."""
         self._lease_s = lease_s
+        self._is_recovering = is_recovering
+        self._lost_at: float | None = None
         self._hosts: dict[str, _Host] = {}
         self._of: dict[str, set[str]] = {}
-        self._last_seen: dict[str, float] = {}
-        self._num_requests = 0
+        self._contested: dict[str, set[str]] = {}
+        self._last_seen: OrderedDict[str, float] = OrderedDict()
+        self._numbers: dict[str, int] = {}
+        self._resting: deque[tuple[float, str]] = deque()
 
     def lease(self, request: LeaseRequest, now: float) -> LeaseResponse:
         """Record what a fetcher holds, grant its fair share of free slots, and name the hosts for which others wait."""
         self._expire(now)
-        self._num_requests += 1
-        if self._num_requests % SWEEP_EVERY == 0:
-            for name in list(self._hosts):
-                self._tidy(name, now)
-        is_known = request.fetcher in self._last_seen
-        self._last_seen[request.fetcher] = now
-        mine = self._of.setdefault(request.fetcher, set())
-        for name, count in request.held.items():
-            self._record(request.fetcher, name, count, is_waiting=name in request.wanted)
+        if self._is_recovering and self._lost_at is None:
+            self._lost_at = now
+        fetcher = request.fetcher
+        if request.number and request.number <= self._numbers.get(fetcher, 0):
+            return LeaseResponse({}, ())
+        is_known = fetcher in self._last_seen
+        if not is_known and not request.is_whole:
+            return LeaseResponse({}, (), is_known=False)
+        self._numbers[fetcher] = request.number
+        self._last_seen[fetcher] = now
+        self._last_seen.move_to_end(fetcher)
+        mine = self._of.setdefault(fetcher, set())
+        named = {*request.held, *request.wanted}
+        if request.is_whole:
+            named |= mine
+        for name in named if request.is_whole else request.held:
+            self._record(fetcher, name, request.held.get(name, 0), is_waiting=name in request.wanted)
         grants = {
             name: waits
             for name, count in request.wanted.items()
             if (waits := self._grant(request, name, count, now))
         }
-        for name in [*request.held, *request.wanted]:
+        for name in named:
             self._tidy(name, now)
-        recalled = tuple(
-            name
-            for name in mine
-            if (host := self._hosts.get(name)) and host.is_wanted_from(request.fetcher, request.limit)
-        )
-        return LeaseResponse(grants, recalled, is_known)
+        return LeaseResponse(grants, self._recalled(fetcher, request.limit), is_known)
 
     def num_held(self, host: str) -> int:
         """Return how many slots of a host are leased, over all fetchers."""
-        return sum(self._hosts[host].held.values()) if host in self._hosts else 0
+        return self._hosts[host].num_held if host in self._hosts else 0
 
     def is_idle(self) -> bool:
         """Return whether no slot is leased or waited for."""
@@ -111,6 +145,8 @@ class LeaseTable:
         if count:
             host.held[fetcher] = count
             self._of[fetcher].add(name)
+            if host.waiting:
+                self._contest(fetcher, name)
         else:
             host.held.pop(fetcher, None)
         if not is_waiting:
@@ -122,19 +158,45 @@ class LeaseTable:
         host = self._hosts.setdefault(name, _Host())
         self._of[request.fetcher].add(name)
         mine = host.held.get(request.fetcher, 0)
-        free = request.limit - sum(host.held.values()) - host.older_waiters(request.fetcher, now)
+        free = max(0, request.limit - host.num_held)
+        free -= host.older_waiters(request.fetcher, free)
         number = max(0, min(count, free, host.fair_share(request.limit, request.fetcher) - mine))
+        if request.delay_s and number:  # starts, not slots, are what is scarce: who waits longer is first
+            number = max(0, min(number, host.starts_ahead(request, now)))
         waits = self._starts(host, number, request.delay_s, now)
         if waits:
             host.held[request.fetcher] = mine + len(waits)
+            if host.waiting:
+                self._contest(request.fetcher, name)
         if len(waits) == count:
             host.waiting.pop(request.fetcher, None)
-        else:
-            host.waiting.setdefault(request.fetcher, now)
+        elif request.fetcher not in host.waiting:
+            host.waiting[request.fetcher] = now
+            for holder in host.held:
+                self._contest(holder, name)
         return waits
 
-    @staticmethod
-    def _starts(host: _Host, count: int, delay_s: float, now: float) -> tuple[float, ...]:
+    def _contest(self, fetcher: str, name: str) -> None:
+        self._contested.setdefault(fetcher, set()).add(name)
+
+    def _recalled(self, fetcher: str, limit: int) -> tuple[str, ...]:
+        """Return the hosts of which a fetcher should give a slot back, and forget those for which nobody waits any more."""
+        recalled: list[str] = []
+        for name in list(self._contested.get(fetcher, ())):
+            host = self._hosts.get(name)
+            if host is None or fetcher not in host.held or not host.waiting:
+                self._contested[fetcher].discard(name)
+            elif host.is_wanted_from(fetcher, limit):
+                recalled.append(name)
+        return tuple(recalled)
+
+    def _starts(self, host: _Host, count: int, delay_s: float, now: float) -> tuple[float, ...]:
+        if self._lost_at is not None:
+            if (
+                now < self._lost_at + self._lease_s / 2
+            ):  # a fetcher that has not reported by then uses no slot
+                return ()
+            host.next_start = max(host.next_start, self._lost_at + HORIZON_S + delay_s if delay_s else 0.0)
         if not delay_s:
             return (0.0,) * count
         waits: list[float] = []
@@ -145,16 +207,22 @@ class LeaseTable:
         return tuple(waits)
 
     def _expire(self, now: float) -> None:
-        dead = [fetcher for fetcher, seen_at in self._last_seen.items() if now - seen_at > self._lease_s]
-        for fetcher in dead:
-            del self._last_seen[fetcher]
+        while self._last_seen and now - next(iter(self._last_seen.values())) > self._lease_s:
+            fetcher, _ = self._last_seen.popitem(last=False)
+            self._contested.pop(fetcher, None)
             for name in self._of.pop(fetcher, ()):
                 if (host := self._hosts.get(name)) is not None:
                     host.held.pop(fetcher, None)
                     host.waiting.pop(fetcher, None)
                     self._tidy(name, now)
+        while self._resting and self._resting[0][0] <= now:
+            self._tidy(self._resting.popleft()[1], now)
 
     def _tidy(self, name: str, now: float) -> None:
         host = self._hosts.get(name)
-        if host is not None and not host.held and not host.waiting and host.next_start <= now:
+        if host is None or host.held or host.waiting:
+            return
+        if host.next_start <= now:
             del self._hosts[name]
+        else:
+            self._resting.append((host.next_start, name))

@@ -1,21 +1,25 @@
 """Which URL is requested next, and how many are in flight: a slow host delays its own URLs only."""
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
 from corgi.fetching.host_slots import HostSlots
 
+AHEAD = 2
+"""Hosts whose slots a fetcher waits for, per request it may have in flight; a host's delay adds as many per second."""
 _Result = TypeVar("_Result")
 
 
 class Schedule:
     """Which URL is next: the first one left of each host that has a free slot, hosts in rotation."""
 
-    def __init__(self, hosts: Sequence[str | None], slots: HostSlots) -> None:
-        """Queue the URLs of each host by index; None: no host is contacted, so no slot is needed."""
+    def __init__(self, hosts: Sequence[str | None], slots: HostSlots, ahead: int) -> None:
+        """Queue the URLs of each host by index; None: no host is contacted, so no slot is needed. Slots of at most `ahead` hosts are waited for."""
         self._slots = slots
+        self._ahead = ahead
         self._queues: dict[str, deque[int]] = {}
         self._free = deque(index for index, host in enumerate(hosts) if host is None)
         for index, host in enumerate(hosts):
@@ -37,7 +41,7 @@ class Schedule:
         """Return the next URL's index, its slot taken, and whether it is its host's last; None if all must wait."""
         if self._free:
             return self._free.popleft(), True
-        while self._ready:
+        while self._ready and len(self._blocked) < self._ahead:
             host = self._ready.popleft()
             queue = self._queues[host]
             if not self._slots.take_now(host):
@@ -52,11 +56,11 @@ class Schedule:
         return None
 
     def unblock(self, host: str) -> bool:
-        """Try a host again; return whether it was blocked."""
+        """Try a host again, next of all: its slot should not wait for a turn; return whether it was blocked."""
         if host not in self._blocked:
             return False
         self._blocked.discard(host)
-        self._ready.append(host)
+        self._ready.appendleft(host)
         return True
 
 
@@ -128,7 +132,8 @@ async def as_completed(
 
     A slow consumer delays new requests. What `fetch` raises is raised here.
     """
-    in_flight = InFlight(Schedule(hosts, slots), fetch, width)
+    ahead = math.ceil(width * (AHEAD + slots.delay_s))
+    in_flight = InFlight(Schedule(hosts, slots, ahead), fetch, width)
     async with slots.serving(in_flight):
         try:
             while (item := await in_flight.next()) is not None:

@@ -2,9 +2,12 @@
 
 import asyncio
 from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
 
+from corgi.fetching import lease_client
 from corgi.fetching.breaker import Breaker
 from corgi.fetching.host_slots import HostSlots
 from corgi.fetching.lease_client import LocalLeases
@@ -110,6 +113,119 @@ def test_a_cancelled_wait_loses_no_slot() -> None:
             await waits[2]
         slots.give("h")
         await slots.release()
+
+    asyncio.run(run())
+
+
+class Unsteady(Counting):
+    """Fails when told to, having heard nothing; keeps what it was asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_down, self.asked = False, list[LeaseRequest]()
+
+    async def lease(self, request: LeaseRequest) -> LeaseResponse:
+        self.asked.append(request)
+        if self.is_down:
+            raise ConnectionError("gone")
+        return await super().lease(request)
+
+
+async def until(is_so: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not is_so():
+            await asyncio.sleep(0.005)
+
+
+def test_a_report_that_failed_is_sent_again() -> None:
+    """A paced slot is given back while the table cannot be reached: it must not stay leased."""
+
+    async def run() -> None:
+        leases = Unsteady()
+        slots = HostSlots(leases, 1, 0.001)
+        await slots.take("h")
+        await asyncio.sleep(0.1)
+        leases.is_down = True
+        asks = len(leases.asked)
+        slots.give("h")
+        await until(lambda: len(leases.asked) > asks)
+        await asyncio.sleep(0.1)
+        leases.is_down = False
+        with suppress(ConnectionError):
+            slots.take_now("g")
+        slots.take_now("g")
+        await until(lambda: leases.table.num_held("h") == 0)
+        assert all("h" in request.held for request in leases.asked[asks : asks + 2])
+        await slots.release()
+
+    asyncio.run(run())
+
+
+def test_who_stops_waiting_stands_in_nobodys_way() -> None:
+    async def run() -> None:
+        leases = Unsteady()
+        holder, gone, waiting = (HostSlots(leases, 1, 0.0) for _ in range(3))
+        await holder.take("h")
+        waits = asyncio.create_task(gone.take("h"))
+        await until(lambda: len(leases.asked) > 1)
+        asks = len(leases.asked)
+        waits.cancel()
+        await asyncio.gather(waits, return_exceptions=True)
+        await until(
+            lambda: any("h" in request.held and not request.wanted for request in leases.asked[asks:])
+        )
+        holder.give("h")
+        async with asyncio.timeout(10):
+            await waiting.take("h")
+        waiting.give("h")
+        for slots in (holder, gone, waiting):
+            await slots.release()
+        assert leases.table.is_idle()
+
+    asyncio.run(run())
+
+
+def test_a_renewal_names_no_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run() -> list[LeaseRequest]:
+        leases = Unsteady()
+        slots = HostSlots(leases, 1, 0.0)
+        for number in range(20):
+            await slots.take(f"h{number}")
+        asks = len(leases.asked)
+        monkeypatch.setattr(lease_client, "RENEW_S", 0.0)
+        await until(lambda: len(leases.asked) > asks)
+        for number in range(20):
+            slots.give(f"h{number}")
+        renewals = leases.asked[asks:]
+        assert sum(leases.table.num_held(f"h{number}") for number in range(20)) == 20
+        await slots.release()
+        assert leases.table.is_idle()
+        return renewals
+
+    assert [dict(request.held) for request in asyncio.run(run())][:1] == [{}]
+
+
+def test_a_fetcher_back_after_its_lease_uses_no_slot_that_others_have(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def run() -> None:
+        leases = Clocked(lease_s=5.0)
+        away, other = HostSlots(leases, 1, 0.0), HostSlots(leases, 1, 0.0)
+        await away.take("h")
+        away.give("h")  # a free slot, kept for the next request
+        leases.now = 6.0
+        await other.take("h")
+        with monkeypatch.context() as blocked:  # as if its event loop had stood still
+            blocked.setattr(lease_client, "LEASE_S", 0.0)
+            waiting = asyncio.create_task(away.take("h"))
+            await asyncio.sleep(0.2)
+        assert not waiting.done()
+        other.give("h")
+        await other.release()
+        async with asyncio.timeout(10):
+            await waiting
+        away.give("h")
+        await away.release()
 
     asyncio.run(run())
 

@@ -73,3 +73,25 @@ def test_two_consumers_of_one_fetchers_slots_each_get_all_their_urls() -> None:
             return await asyncio.gather(consume(slots, 3), consume(slots, NUM_URLS))
 
     assert [sorted(found) for found in asyncio.run(run())] == [[0, 1, 2], list(range(NUM_URLS))]
+
+
+def test_a_fetcher_asks_only_for_hosts_whose_turn_comes() -> None:
+    """Of 500 hosts a fetcher of width 8 has asked for few when its first request starts, and gets every URL in the end."""
+
+    async def run() -> tuple[list[int], list[int]]:
+        slots, asked = HostSlots(LocalLeases(), 4, 0.0), []
+
+        async def fetch(index: int, is_last: bool) -> int:
+            asked.append(len(slots.hosts))
+            await asyncio.sleep(0)
+            slots.give(f"h{index}")
+            return index
+
+        hosts = [f"h{number}" for number in range(500)]
+        async with asyncio.timeout(20), aclosing(as_completed(hosts, slots, fetch, WIDTH)) as results:
+            return [index async for index, _ in results], asked
+
+    found, asked = asyncio.run(run())
+    assert sorted(found) == list(range(500))
+    assert asked[0] <= 2 * WIDTH
+    assert all(number <= at + 3 * WIDTH for at, number in enumerate(asked))
