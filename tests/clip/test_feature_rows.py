@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corgi.clip.feature_rows import FeatureRows, FeatureSet
+from corgi.clip import feature_rows
+from corgi.clip.feature_rows import MOMENT_SHARDS, CountedShard, FeatureRows, FeatureSet, measured
 from corgi.clip.features import moments_table, stored_moments, train_moments
 from corgi.clip.projection_heads import HeadsObjective
 from corgi.clip.vectors import column
@@ -99,14 +100,31 @@ def test_shards_made_before_counts_or_moments_were_stored_give_the_same_training
     }
 
 
-def test_the_driver_opens_each_shard_once_and_reads_no_picture(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("most", [256, 2])
+def test_the_driver_reads_no_picture_and_the_moments_of_so_many_shards(
+    most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = tiny_run(tmp_path, PICTURES, num_shards=3)
     paths = commit_features(run)
+    monkeypatch.setattr(feature_rows, "MOMENT_SHARDS", most)
     opened = _opened(monkeypatch)
-    FeatureSet.read(run.store, paths)
-    assert opened == Counter([*paths, *(f"{path} moments" for path in paths)])
+    held = FeatureSet.read(run.store, paths)
+    picked = paths if most == 256 else [paths[0], paths[-1]]
+    assert opened == Counter([*paths, *picked, *(f"{path} moments" for path in picked)])
+    assert [shard.path for shard in held.shards] == paths
+
+
+@pytest.mark.law
+@given(st.lists(st.integers(0, 2), max_size=2000))
+def test_law_shards_measured_are_spread_over_those_with_train_pictures(counts: list[int]) -> None:
+    shards = [CountedShard(str(at), count, 0, 1) for at, count in enumerate(counts)]
+    found = measured(shards)
+    of_train = [shard for shard in shards if shard.train]
+    assert len(found) == len(set(found)) == min(len(of_train), MOMENT_SHARDS)
+    places = [of_train.index(shard) for shard in found]
+    apart = np.diff([-1, *places, len(of_train)])
+    assert apart.min(initial=1) >= 1
+    assert apart.max(initial=1) <= len(of_train) / MOMENT_SHARDS + 2
 
 
 def test_a_worker_opens_no_shard_at_its_start_and_then_those_of_its_own_lanes_only(

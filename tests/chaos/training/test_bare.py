@@ -275,6 +275,29 @@ def test_a_checkpoint_that_was_replaced_runs_no_code(tmp_path: Path, promise: An
     promise(29, f"checkpoints: {len(shards)} shards replaced by acting pickles, and 2 beside them: 0 fired")
 
 
+def train_each_as_on_a_gpu(trainings: list[Training]) -> None:
+    """Train, and note of every tensor that is saved that it was on a GPU, as torch.save does there."""
+    torch.serialization.location_tag = lambda storage: "cuda:0"  # pyright: ignore[reportAttributeAccessIssue]
+    train_each(trainings)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("num_workers", [2, 1])
+def test_a_checkpoint_of_gpus_goes_on_without_them(tmp_path: Path, num_workers: int) -> None:
+    whole = cell(tmp_path, "whole", 1, "fp32", dropout=0.0)
+    moved = cell(tmp_path, "moved", 1, "fp32", {"kind": "kill", "step": 10}, dropout=0.0)
+    run_workers(train_each, 2, [whole])
+    with pytest.raises(FAILED):
+        run_workers(train_each_as_on_a_gpu, 2, [moved])
+    newest = max((moved.path / "checkpoints").glob("step-*"))
+    with pytest.raises(RuntimeError, match="CUDA device"):
+        torch.load(next(newest.rglob("*.pt")), weights_only=False)
+    run_workers(train_each, num_workers, [moved])
+    found, expected = (load_file(t.path / "final" / "weights.safetensors") for t in (moved, whole))
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=0, atol=0 if num_workers == 2 else 1e-4)
+
+
 @pytest.mark.timeout(300)
 def test_compiled_training_is_the_same_to_rounding(tmp_path: Path) -> None:
     plain = cell(tmp_path, "plain", 1, "fp32", dropout=0.0)
