@@ -19,7 +19,6 @@ from corgi.tables.schema import Split
 from corgi.tables.store import Store
 from corgi.training.network_cost import IMAGE_FEATURES
 
-
 MOMENT_SHARDS = 256
 """Shards whose moments are read at most, 20 kB each: those of a million pictures standardise a channel to a thousandth of its deviation."""
 
