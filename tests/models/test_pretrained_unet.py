@@ -8,6 +8,7 @@ import torch
 from corgi.diffusion.shifted import ShiftTable
 from corgi.models.networks import NETWORKS, NetworkSizes
 from corgi.models.pretrained_unet import PretrainedUNet, check_config
+from corgi.names import UNetConfig
 from tests.support.stable_unet import stable_config, stable_unet
 
 pytestmark = pytest.mark.slow
@@ -43,7 +44,7 @@ def test_a_dropped_embedding_is_the_learned_null(original: Any) -> None:
     assert ((first - second).abs().amax(1) > 1e-6).tolist() == [False, True]
 
 
-REFUSED: list[tuple[dict[str, Any], tuple[int, ...], str]] = [
+REFUSED: list[tuple[UNetConfig, tuple[int, ...], str]] = [
     ({"_class_name": "UNet2DModel"}, SHAPE, "it is a UNet2DModel, not a UNet2DConditionModel"),
     ({"addition_embed_type": "text_time"}, SHAPE, "addition_embed_type=text_time asks for more"),
     ({"encoder_hid_dim_type": "image_proj"}, SHAPE, "encoder_hid_dim_type=image_proj asks for more"),
@@ -57,7 +58,7 @@ REFUSED: list[tuple[dict[str, Any], tuple[int, ...], str]] = [
 
 @pytest.mark.parametrize(("changes", "shape", "words"), REFUSED, ids=str)
 def test_another_kind_number_of_channels_or_side_is_refused(
-    original: Any, changes: dict[str, Any], shape: tuple[int, ...], words: str
+    original: Any, changes: UNetConfig, shape: tuple[int, ...], words: str
 ) -> None:
     config = stable_config(original)
     check_config(config, SHAPE)

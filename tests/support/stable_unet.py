@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
+from corgi.names import UNetConfig
+
 
 def stable_unet(channels: int = 3, **changes: Any) -> Any:
     """Return a seeded U-Net of two levels with attention on the first, for latents of 4 x 4."""
@@ -27,7 +29,7 @@ def stable_unet(channels: int = 3, **changes: Any) -> Any:
     return UNet2DConditionModel(**values)
 
 
-def stable_config(unet: Any) -> dict[str, Any]:
+def stable_config(unet: Any) -> UNetConfig:
     """Return what config.json of a U-Net's folder holds."""
     return json.loads(unet.to_json_string())
 
