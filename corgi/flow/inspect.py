@@ -186,11 +186,13 @@ def collect(dag: Dag, only_show: bool) -> Iterator[str]:
 
 
 def _prune(location: str) -> None:
-    """Remove the folders that became empty."""
+    """Remove the folders that became empty, and links to what is gone, such as the `latest-run` of W&B."""
     if is_object_store(location):
         return
-    for folder in sorted(
-        (Path(location) / "store").rglob("*"), key=lambda path: len(path.parts), reverse=True
-    ):
-        if folder.is_dir() and not any(folder.iterdir()):
-            folder.rmdir()
+    paths = (Path(location) / "store").rglob("*")
+    for path in sorted(paths, key=lambda path: (len(path.parts), not path.is_symlink()), reverse=True):
+        if path.is_symlink():
+            if not path.exists():
+                path.unlink()
+        elif path.is_dir() and not any(path.iterdir()):
+            path.rmdir()

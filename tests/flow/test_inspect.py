@@ -104,6 +104,17 @@ def test_status_tells_the_bytes_of_each_stage_and_what_gc_would_free(finished):
     assert finished.said.splitlines()[-1].startswith("--gc would free 0 bytes in 0 files")
 
 
+def test_gc_removes_links_to_what_is_gone_and_the_folders_that_held_them(finished):
+    """Beside its offline runs W&B keeps a link to the newest."""
+    wandb = finished.root / "store" / "squares" / "left" / "work" / "wandb"
+    (wandb / "offline-run").mkdir(parents=True)
+    (wandb / "offline-run" / "debug.log").write_bytes(b"left by a kill")
+    (wandb / "latest-run").symlink_to("offline-run")
+    assert finished.run("--gc") == 0
+    assert not (finished.root / "store" / "squares" / "left").exists()
+    assert finished.run("--verify") == 0
+
+
 def test_gc_leaves_what_an_unfinished_run_will_take_up(toy):
     toy.steer(stop="squares 2")
     assert toy.run() == 130
