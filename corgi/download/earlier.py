@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from corgi.download.planned import KnownOutcomes, Outcome, blocked_hashes
+from corgi.download.shard_tables import IMAGE_FIELDS
 from corgi.imaging.decode import StoredImage
 from corgi.planning.blocklist import HashBlocklist
 from corgi.settings.errors import StorageError
@@ -24,18 +25,6 @@ _OF_THE_CAPTIONS = frozenset({Reason.NO_CAPTION, Reason.CAPTION_LENGTH, Reason.C
 """Given before any request, and another list may give the URL other captions."""
 _PLANNED = ("uid", "url", "expected_hash", "location", "reason")
 _VERDICT = ("uid", "reason", "detail", "http_status", "bytes")
-_IMAGE = (
-    "uid",
-    "image",
-    "width",
-    "height",
-    "original_width",
-    "original_height",
-    "sha256",
-    "phash",
-    "mime",
-    "animated",
-)
 _Row = Mapping[str, Any]
 
 
@@ -102,7 +91,7 @@ class EarlierDownloads:
                 yield uid, _rejection(row)
         kept = {uid for uid, row in verdicts.items() if row["reason"] is None}
         if kept:
-            images = self._store.read(shard, "images", list(_IMAGE))
+            images = self._store.read(shard, "images", ["uid", *IMAGE_FIELDS])
             for row in images.filter(is_in(images["uid"], kept)).to_pylist():
                 yield row["uid"], _image(row, verdicts[row["uid"]])
 
@@ -143,7 +132,7 @@ def _rejection(row: _Row) -> Rejection:
 
 
 def _image(row: _Row, verdict: _Row) -> StoredImage:
-    fields = {name: row[name] for name in _IMAGE if name != "uid"}
+    fields = {name: row[name] for name in IMAGE_FIELDS}
     return StoredImage(
         **fields, format=TAKEN_OVER, http_status=verdict["http_status"], num_bytes=verdict["bytes"]
     )

@@ -17,7 +17,7 @@ from corgi.tables.schema import CAPTIONS, IMAGES, LEDGER, Reason
 
 _CHUNK_ROWS = 500
 KEPT, REJECTED = "kept", "rejected"
-_IMAGE_FIELDS = (
+IMAGE_FIELDS = (
     "image",
     "width",
     "height",
@@ -28,6 +28,7 @@ _IMAGE_FIELDS = (
     "mime",
     "animated",
 )
+"""What a row of the images has of its StoredImage, under the same names."""
 
 
 class PlanRow(TypedDict):
@@ -134,7 +135,7 @@ def _ledger(row: PlanRow, outcome: Outcome) -> list[LedgerRow]:
 
 def _image(row: PlanRow, image: StoredImage) -> dict[str, object]:
     named = {name: row[name] for name in ("uid", "url", "group", "split", "additional")}
-    return {**named, **{name: getattr(image, name) for name in _IMAGE_FIELDS}}
+    return {**named, **{name: getattr(image, name) for name in IMAGE_FIELDS}}
 
 
 def _captions(row: PlanRow) -> list[CaptionRow]:

@@ -5,17 +5,20 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
 from corgi.download.planned import Outcome
 from corgi.download.stages import Download
+from corgi.feeding.stages import Pack
 from corgi.flow import command
 from corgi.flow.context import Context
 from corgi.flow.stage import Stage
 from corgi.imaging.decode import StoredImage
 from corgi.planning.stages import Plan
 from corgi.sources.identity import canonical_url
+from corgi.tables import schema
 from corgi.tables.manifest import RowCounts
 from corgi.tables.places import uid
 from corgi.tables.rejection import Rejection
@@ -96,10 +99,55 @@ def stages(recipe: Any) -> list[Stage]:
     ]
 
 
+def vectors(context: Context) -> list[ShardTask]:
+    """Stand in for embed with what the training table is gathered from: a vector per picture and per caption."""
+    vector, tasks = [np.float16(0.6), np.float16(0.8)], context.partitioned()
+    for task in context.pending(tasks):
+        store = context.store
+        download = store.read_shard(task.inputs["download"][0])
+        images = store.read(download, "images", ["uid"]).to_pylist()
+        captions = store.read(download, "captions", ["uid", "ordinal", "kind"]).to_pylist()
+        image = {"split": "train", "rn/image": vector, "rn/image_norm": 1.0, "similarity": 0.5}
+        text = {"rn/text": vector, "rn/text_norm": 1.0, "similarity": 0.5}
+        tables = {
+            "image_embeddings": ([row | image for row in images], schema.image_embeddings({"rn": 2})),
+            "caption_embeddings": ([row | text for row in captions], schema.caption_embeddings({"rn": 2})),
+        }
+        with store.attempt(task) as attempt:
+            for name, (rows, layout) in tables.items():
+                attempt.write_table(name, pa.Table.from_pylist(rows, schema=layout))
+            attempt.commit(RowCounts(rows_in=len(images), kept=len(images)))
+    return tasks
+
+
+def all_chosen(context: Context) -> list[ShardTask]:
+    """Stand in for curate: every picture is kept."""
+    tasks = context.partitioned()
+    for task in context.pending(tasks):
+        embed = context.store.read_shard(task.inputs["embed"][0])
+        uids = context.store.read(embed, "image_embeddings", ["uid"])["uid"].to_pylist()
+        rows = [{"uid": uid, "keep": True} for uid in uids]
+        with context.store.attempt(task) as attempt:
+            attempt.write_table("selection", pa.Table.from_pylist(rows, schema=schema.SELECTION))
+            attempt.commit(RowCounts(rows_in=len(rows), kept=len(rows)))
+    return tasks
+
+
+def stages_to_pack(recipe: Any) -> list[Stage]:
+    return [
+        Plan(),
+        Download(),
+        stage("embed", vectors, ("download",), ("embed",), partition="download"),
+        stage("curate", all_chosen, ("embed",), (), partition="embed"),
+        Pack(),
+    ]
+
+
 class Flow:
     """A run over a list of sixty pictures in six shards, in this process."""
 
     def __init__(self, folder: Path, site: Site, capture: pytest.CaptureFixture[str]) -> None:
+        self.stages = stages
         self.site, self._capture, self.folder = site, capture, folder
         lines = [f"{url(n)},caption {n}" for n in range(NUM_ROWS)]
         (folder / "list.csv").write_text("url,caption\n" + "\n".join(lines) + "\n")
@@ -117,7 +165,7 @@ class Flow:
         self.site.asked.clear()
         self._capture.readouterr()
         found = command.main(
-            stages,
+            self.stages,
             lambda run: None,
             argv=[str(self.recipe), *arguments],
             canonical=canonical_url,
@@ -243,6 +291,30 @@ def test_what_is_taken_down_is_in_no_file_and_stays_out(finished: Flow):
     finished.run("--force", "--until", "download")
     assert url(3) not in finished.site.asked
     assert [path for path in store.root.rglob("*.parquet") if mentions(path, gone)] == []
+
+
+def test_a_row_taken_down_leaves_the_training_table_and_lineage_names_its_shards(
+    flow: Callable[[str], Flow],
+) -> None:
+    made = flow("packed")
+    made.stages = stages_to_pack
+    made.run()
+    before = {entry.shard: entry.path for entry in made.opened().stages()["pack"].shards}
+    kept, gone, of = made.rows("pack", "rows")["uid"].to_pylist(), uid(canonical_url(url(3))), shard(3)
+    assert gone in kept
+    (made.folder / "names.txt").write_text(url(3) + "\n")
+    made.run("--take-down", str(made.folder / "names.txt"))
+    store = made.opened().store
+    assert not (store.root / before[of]).exists()
+    assert [path for path in (store.root / "pack").rglob("*.parquet") if mentions(path, {gone})] == []
+    made.run()
+    assert sorted(made.rows("pack", "rows")["uid"].to_pylist()) == sorted({*kept} - {gone})
+    after = {entry.shard: entry for entry in made.opened().stages()["pack"].shards}
+    assert {name for name, entry in after.items() if entry.path != before[name]} == {of}
+    made.run("--lineage", "--of", "pack")
+    told = [line.strip() for line in made.said.splitlines()]
+    for name, entry in after.items():
+        assert f"shard {name}: {entry.path} {entry.digest}" in told
 
 
 @pytest.mark.law
