@@ -12,7 +12,7 @@ from corgi.settings.errors import ClusterError
 if TYPE_CHECKING:
     from ray.actor import ActorProxy
 
-NAME = "corgi-host-leases-2"
+NAME = "corgi-host-leases-3"
 """The actor's name; its number is raised when LeaseRequest or LeaseResponse changes."""
 NAMESPACE = "corgi"
 _RESPONSE_TIMEOUT_S = 60.0

@@ -89,6 +89,7 @@ class LeaseClient:
         self._wanted: set[str] = set()
         self._waiting: set[str] = set()
         self._is_reported = False
+        self._since: float | None = None
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._renewed_at = 0.0
@@ -171,13 +172,15 @@ class LeaseClient:
         held = {host: hosts[host].held if host in hosts else 0 for host in named}
         started = monotonic()
         try:
-            response = await self._leases.lease(self._request(held, missing, is_whole=is_whole))
+            response = await self._leases.lease(
+                self._request(held, missing, is_whole=is_whole, since=self._since)
+            )
         except (
             BaseException
         ):  # what the table did with it is unknown: the next request reports these hosts again
             self._changed |= changed
             raise
-        self._renewed_at = started
+        self._renewed_at, self._since = started, response.since
         self._is_reported = is_whole or response.is_known
         if not response.is_known:
             self._lose_free()

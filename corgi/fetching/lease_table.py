@@ -22,6 +22,7 @@ class LeaseRequest:
 
     `is_whole`: every host of which it holds slots is named; otherwise only those where something changed, and a renewal names none.
     `number` rises with every message that a fetcher sends, so that one delivered late or twice changes nothing; 0: none is.
+    `since` names the lease that the fetcher believes it has, as the last response did; None: it has heard none.
     """
 
     fetcher: str
@@ -31,6 +32,7 @@ class LeaseRequest:
     delay_s: float
     is_whole: bool = True
     number: int = 0
+    since: float | None = None
 
 
 @dataclass(frozen=True)
@@ -38,11 +40,13 @@ class LeaseResponse:
     """The response: per host the waits, s, before each granted slot may be used; and hosts for which others wait.
 
     `is_known` false: the table did not know this fetcher. Others may have its unused slots, and it must report all slots it uses.
+    `since`: when its lease began, by the table's clock.
     """
 
     grants: dict[str, tuple[float, ...]]
     recalled: tuple[str, ...]
     is_known: bool = True
+    since: float | None = None
 
 
 @dataclass
@@ -85,8 +89,23 @@ class _Host:
         return self.num_held >= limit
 
 
+@dataclass
+class _Lease:
+    """The lease of a fetcher; nothing is remembered of one that has ended.
+
+    A message that was sent before that and comes late begins a lease of which the fetcher knows nothing. It may still believe that
+    the slots of the earlier one are its own, until it is told by `since` that there is another.
+    """
+
+    since: float
+    number: int = 0
+    seen_at: float = 0.0
+    hosts: set[str] = field(default_factory=set)
+    contested: set[str] = field(default_factory=set)
+
+
 class LeaseTable:
-    """All leased slots; memory holds only hosts that are leased, waited for or paced.
+    """All leased slots; memory holds only fetchers with a valid lease, and hosts that are leased, waited for or paced.
 
     The time of a request grows with the hosts it names and those on which others wait for its fetcher, not with the fleet.
     """
@@ -97,10 +116,7 @@ class LeaseTable:
         self._is_recovering = is_recovering
         self._lost_at: float | None = None
         self._hosts: dict[str, _Host] = {}
-        self._of: dict[str, set[str]] = {}
-        self._contested: dict[str, set[str]] = {}
-        self._last_seen: OrderedDict[str, float] = OrderedDict()
-        self._numbers: dict[str, int] = {}
+        self._leases: OrderedDict[str, _Lease] = OrderedDict()
         self._resting: deque[tuple[float, str]] = deque()
 
     def lease(self, request: LeaseRequest, now: float) -> LeaseResponse:
@@ -108,19 +124,16 @@ class LeaseTable:
         self._expire(now)
         if self._is_recovering and self._lost_at is None:
             self._lost_at = now
-        fetcher = request.fetcher
-        if request.number and request.number <= self._numbers.get(fetcher, 0):
+        fetcher, known = request.fetcher, self._leases.get(request.fetcher)
+        if known is not None and request.number and request.number <= known.number:
             return LeaseResponse({}, ())
-        is_known = fetcher in self._last_seen
+        is_known = known is not None and request.since in (None, known.since)
         if not is_known and not request.is_whole:
             return LeaseResponse({}, (), is_known=False)
-        self._numbers[fetcher] = request.number
-        self._last_seen[fetcher] = now
-        self._last_seen.move_to_end(fetcher)
-        mine = self._of.setdefault(fetcher, set())
+        lease = self._renewed(request, is_known, now)
         named = {*request.held, *request.wanted}
         if request.is_whole:
-            named |= mine
+            named |= lease.hosts
         for name in named if request.is_whole else request.held:
             self._record(fetcher, name, request.held.get(name, 0), is_waiting=name in request.wanted)
         grants = {
@@ -130,7 +143,7 @@ class LeaseTable:
         }
         for name in named:
             self._tidy(name, now)
-        return LeaseResponse(grants, self._recalled(fetcher, request.limit), is_known)
+        return LeaseResponse(grants, self._recalled(fetcher, request.limit), is_known, lease.since)
 
     def num_held(self, host: str) -> int:
         """Return how many slots of a host are leased, over all fetchers."""
@@ -140,11 +153,20 @@ class LeaseTable:
         """Return whether no slot is leased or waited for."""
         return not any(host.held or host.waiting for host in self._hosts.values())
 
+    def _renewed(self, request: LeaseRequest, is_known: bool, now: float) -> _Lease:
+        """Renew the lease of a fetcher, or begin one."""
+        known = self._leases.setdefault(request.fetcher, _Lease(now))
+        if not is_known:
+            known.since = now
+        known.number, known.seen_at = request.number, now
+        self._leases.move_to_end(request.fetcher)
+        return known
+
     def _record(self, fetcher: str, name: str, count: int, is_waiting: bool) -> None:
         host = self._hosts.setdefault(name, _Host())
         if count:
             host.held[fetcher] = count
-            self._of[fetcher].add(name)
+            self._leases[fetcher].hosts.add(name)
             if host.waiting:
                 self._contest(fetcher, name)
         else:
@@ -152,11 +174,11 @@ class LeaseTable:
         if not is_waiting:
             host.waiting.pop(fetcher, None)
         if not count and not is_waiting:
-            self._of[fetcher].discard(name)
+            self._leases[fetcher].hosts.discard(name)
 
     def _grant(self, request: LeaseRequest, name: str, count: int, now: float) -> tuple[float, ...]:
         host = self._hosts.setdefault(name, _Host())
-        self._of[request.fetcher].add(name)
+        self._leases[request.fetcher].hosts.add(name)
         mine = host.held.get(request.fetcher, 0)
         free = max(0, request.limit - host.num_held)
         free -= host.older_waiters(request.fetcher, free)
@@ -177,15 +199,16 @@ class LeaseTable:
         return waits
 
     def _contest(self, fetcher: str, name: str) -> None:
-        self._contested.setdefault(fetcher, set()).add(name)
+        self._leases[fetcher].contested.add(name)
 
     def _recalled(self, fetcher: str, limit: int) -> tuple[str, ...]:
         """Return the hosts of which a fetcher should give a slot back, and forget those for which nobody waits any more."""
         recalled: list[str] = []
-        for name in list(self._contested.get(fetcher, ())):
+        contested = self._leases[fetcher].contested
+        for name in list(contested):
             host = self._hosts.get(name)
             if host is None or fetcher not in host.held or not host.waiting:
-                self._contested[fetcher].discard(name)
+                contested.discard(name)
             elif host.is_wanted_from(fetcher, limit):
                 recalled.append(name)
         return tuple(recalled)
@@ -207,10 +230,9 @@ class LeaseTable:
         return tuple(waits)
 
     def _expire(self, now: float) -> None:
-        while self._last_seen and now - next(iter(self._last_seen.values())) > self._lease_s:
-            fetcher, _ = self._last_seen.popitem(last=False)
-            self._contested.pop(fetcher, None)
-            for name in self._of.pop(fetcher, ()):
+        while self._leases and now - next(iter(self._leases.values())).seen_at > self._lease_s:
+            fetcher, gone = self._leases.popitem(last=False)
+            for name in gone.hosts:
                 if (host := self._hosts.get(name)) is not None:
                     host.held.pop(fetcher, None)
                     host.waiting.pop(fetcher, None)

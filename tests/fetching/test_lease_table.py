@@ -4,7 +4,7 @@ import itertools
 import random
 import sys
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import FrameType
 from typing import Any
 
@@ -93,6 +93,30 @@ def test_memory_holds_only_hosts_in_use() -> None:
     assert table.is_idle()
 
 
+def test_memory_holds_only_fetchers_whose_lease_is_valid() -> None:
+    table = LeaseTable()
+    for number in range(500):
+        table.lease(LeaseRequest(f"f{number}", {}, {"h": 1}, 4, 0.0, number=1), float(number))
+        table.lease(LeaseRequest(f"f{number}", {}, {}, 4, 0.0, is_whole=False, number=2), number + 0.5)
+        kept = [len(value) for value in vars(table).values() if hasattr(value, "__len__")]
+        assert max(kept) <= LEASE_S + 3
+
+
+def test_a_late_report_does_not_give_a_fetcher_its_earlier_lease_back() -> None:
+    """The fetcher's slots went to another one when its lease ended; an old message of its own then makes the table know it again."""
+    table = LeaseTable()
+    report = LeaseRequest("a", {}, {"h": 1}, 1, 0.0, number=1)
+    since = table.lease(replace(report, number=2), 0.0).since
+    assert table.lease(LeaseRequest("b", {}, {"h": 1}, 1, 0.0, number=1), LEASE_S + 1).grants
+    table.lease(report, LEASE_S + 2)
+    renewal = LeaseRequest("a", {}, {}, 1, 0.0, is_whole=False, number=3, since=since)
+    assert not table.lease(renewal, LEASE_S + 3).is_known
+    again = table.lease(replace(renewal, is_whole=True, number=4), LEASE_S + 3)
+    assert not again.is_known
+    assert table.lease(replace(renewal, number=5, since=again.since), LEASE_S + 4).is_known
+    assert table.num_held("h") == 1
+
+
 def test_a_fetcher_that_holds_nothing_is_asked_for_nothing() -> None:
     table = LeaseTable()
     assert ask(table, "a", 0, 2, 0.0, slots=2) == 2
@@ -160,6 +184,7 @@ class Fetching:
 
     name: str
     number: int = 0
+    since: float | None = None
     renewed_at: float = -1e9
     is_reported: bool = False
     held: Counter[str] = field(default_factory=Counter)
@@ -170,12 +195,13 @@ class Fetching:
         named = {*self.changed, *wanted} | (set() if self.is_reported else set(self.held))
         self.changed |= set(wanted)
         held = {host: self.held[host] for host in named}
+        whole = not self.is_reported
         return LeaseRequest(
-            self.name, held, wanted, limit, delay_s, is_whole=not self.is_reported, number=self.number
+            self.name, held, wanted, limit, delay_s, is_whole=whole, number=self.number, since=self.since
         )
 
     def answered(self, request: LeaseRequest, response: LeaseResponse, sent_at: float) -> None:
-        self.renewed_at = sent_at
+        self.renewed_at, self.since = sent_at, response.since
         self.is_reported = request.is_whole or response.is_known
         self.changed -= set(request.held)
         if not response.is_known:
