@@ -1,5 +1,8 @@
 """The search for copies of training pictures among what a run painted: by CLIP, perceptual hash and the autoencoder's latents."""
 
+# pyright: reportMissingTypeStubs=false, reportUnknownArgumentType=false, reportUnknownMemberType=false
+# pyarrow has no types
+
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -12,11 +15,16 @@ from corgi.evaluation.grid import GridRow, paint_grid
 from corgi.evaluation.memorisation import Copies, Space, find_copies, hash_closeness, hash_rows
 from corgi.evaluation.painting import CEILING, FROM_PRIOR, own_pictures
 from corgi.evaluation.training_pictures import Vectors, decoded_pictures
+from corgi.feeding.packed_rows import LATENTS_TABLE
 from corgi.feeding.pictures import square
 from corgi.models.autoencoder import Autoencoder
-from corgi.models.picture_decoder import PAINTED_AT_ONCE
-from corgi.tables.embedded import ListedSet
+from corgi.models.device import images_at_once
+from corgi.tables.arrow import is_in
+from corgi.tables.embedded import ListedSet, rows_of
+from corgi.tables.manifest import ShardManifest
+from corgi.tables.stage_index import ListedShard
 from corgi.tables.store import Store
+from corgi.tables.vectors import matrix
 
 CLIP, HASH, LATENT = "run's own CLIP", "perceptual hash", "autoencoder"
 SPACES: Mapping[str, Closeness] = {CLIP: cosine, HASH: hash_closeness, LATENT: square_closeness}
@@ -43,20 +51,36 @@ class PaintedSet:
 
 @dataclass(frozen=True)
 class Latents:
-    """Pictures as the run's autoencoder sees them."""
+    """Pictures as the run's autoencoder sees them; `stored` are the shards of latents that its stage made of all kept pictures."""
 
     autoencoder: Autoencoder
     device: torch.device
+    stored: Sequence[ListedShard] | Sequence[ShardManifest] = ()
 
     def of(self, pictures: Sequence[Image.Image]) -> Rows:
         """Return one flat latent per picture."""
         return np.concatenate(list(self._parts(pictures)))
 
+    def of_stored(self, store: Store, uids: Sequence[str]) -> Rows:
+        """Return one flat latent per stored picture, by uid, as the autoencoder stage committed them."""
+        found = np.zeros((len(uids), self.autoencoder.latent_dim), np.float16)
+        missing = set(uids)
+        for shard in self.stored:
+            if not missing:
+                break
+            table = store.read(store.read_shard(shard.path), LATENTS_TABLE, ["uid", "latent"])
+            table = table.filter(is_in(table["uid"], missing))
+            here = table["uid"].to_pylist()
+            found[rows_of(here, uids)] = matrix(table["latent"])
+            missing -= set(here)
+        assert not missing, f"{len(missing)} kept pictures have no latent"
+        return found
+
     @torch.no_grad()
     def _parts(self, pictures: Sequence[Image.Image]) -> Iterator[Rows]:
-        side = self.autoencoder.image_size
-        for first in range(0, len(pictures), PAINTED_AT_ONCE):
-            part = pictures[first : first + PAINTED_AT_ONCE]
+        side, size = self.autoencoder.image_size, images_at_once(self.device)
+        for first in range(0, len(pictures), size):
+            part = pictures[first : first + size]
             squares = torch.stack([square(picture.convert("RGB"), side) for picture in part])
             yield self.autoencoder.encode(squares.to(self.device)).float().cpu().numpy()
 
@@ -87,11 +111,13 @@ class CopySearch:
         `held_out` are the run's own unit vectors of held-out pictures, and the pictures.
         """
         uids: list[str] = []
-        parts: list[dict[str, Rows]] = []
+        own, hashes = list[Rows](), list[Rows]()
         for found, vectors, pictures in decoded_pictures(store, shards, limit):
             uids += found
-            parts.append(_views(latents, vectors, pictures))
-        training = {name: np.concatenate([part[name] for part in parts]) for name in SPACES}
+            own.append(vectors)
+            hashes.append(hash_rows(pictures))
+        views = (np.concatenate(own), np.concatenate(hashes), latents.of_stored(store, uids))
+        training = dict(zip(SPACES, views, strict=True))
         return cls(store, shards, latents, uids, training, _views(latents, *held_out))
 
     def copies(self, painted: Sequence[PaintedSet]) -> list[dict[str, Copies]]:

@@ -141,5 +141,6 @@ def models_in(store: Store, stages: Mapping[str, StageManifest]) -> dict[str, li
 
 
 def tables_in(store: Store, stages: Mapping[str, StageManifest]) -> dict[str, list[ListedShard]]:
-    """Return the shards of the embedded and curated set, from the stages' indexes."""
-    return {name: store.listed(stages[name]) for name in ("download", "embed", "curate")}
+    """Return the shards of the embedded and curated set and of its latents, from the stages' indexes."""
+    found = {name: store.listed(stages[name]) for name in ("download", "embed", "curate", "autoencoder")}
+    return {**found, "autoencoder": found["autoencoder"][1:]}  # the first is the model

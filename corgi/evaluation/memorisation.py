@@ -125,10 +125,19 @@ def nearest_other(rows: Rows, closeness: Closeness, limit: int | None = None) ->
 
 
 def hash_rows(pictures: Sequence[Image.Image]) -> Rows:
-    """Return the 64 bits of each picture's perceptual hash, as -1 and 1."""
-    codes = [int(phash_of(picture.convert("RGB")), 16).to_bytes(8, "big") for picture in pictures]
+    """Return the 64 bits of the perceptual hash of each picture's middle square, as -1 and 1: a decoder learns and paints squares."""
+    codes = [
+        int(phash_of(middle_square(picture.convert("RGB"))), 16).to_bytes(8, "big") for picture in pictures
+    ]
     bits = np.unpackbits(np.frombuffer(b"".join(codes), np.uint8).reshape(len(codes), 8), axis=1)
     return bits.astype(np.float64) * 2 - 1
+
+
+def middle_square(picture: Image.Image) -> Image.Image:
+    """Return the largest square in the middle of a picture."""
+    side = min(picture.size)
+    left, top = ((length - side) // 2 for length in picture.size)
+    return picture.crop((left, top, left + side, top + side))
 
 
 def hash_closeness(a: Rows, b: Rows) -> Float[np.ndarray, "rows others"]:

@@ -247,7 +247,7 @@ class Measured:
         return CopySearch.of_run(
             self.store,
             self.shards,
-            Latents(decoder.autoencoder, decoder.device),
+            Latents(decoder.autoencoder, decoder.device, self.shards["autoencoder"]),
             (self.pictures.image[held_out], true),
             self.settings.max_pictures,
         )

@@ -1,19 +1,24 @@
 """What a run painted is searched for copies of its training pictures: planted ones are found, others are not."""
 
+import dataclasses
 import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from PIL import Image, ImageDraw
 
 from corgi.evaluation.copy_search import CLIP, LATENT, SPACES, CopySearch, Latents, PaintedSet
 from corgi.evaluation.painting import CEILING, FROM_PRIOR
+from corgi.imaging.decode import decode_stored
 from corgi.models.spatial_autoencoder import PixelCodec, SpatialAutoencoder
+from corgi.tables import schema
+from corgi.tables.manifest import RowCounts
 from corgi.tables.run import Run
 from corgi.unit_vectors import unit_rows
-from tests.support.tables import DIM, some_pictures, tiny_run
+from tests.support.tables import DIM, Output, commit_stage, some_pictures, tiny_run
 
 SIDE = 16
 LATENTS = Latents(SpatialAutoencoder(PixelCodec(), SIDE), torch.device("cpu"))
@@ -21,7 +26,21 @@ LATENTS = Latents(SpatialAutoencoder(PixelCodec(), SIDE), torch.device("cpu"))
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    return tiny_run(tmp_path, some_pictures(60))
+    run = tiny_run(tmp_path, some_pictures(60))
+    commit_latents(run)
+    return run
+
+
+def commit_latents(run: Run) -> None:
+    """Commit the latents of all stored pictures, in another order than theirs."""
+    outputs: dict[str, Output] = {}
+    for shard in run.shards("download"):
+        images = run.store.read(shard, "images", ["uid", "split", "image"]).to_pylist()[::-1]
+        latents = LATENTS.of([decode_stored(image.pop("image")) for image in images])
+        rows = [{**image, "latent": latent.tolist()} for image, latent in zip(images, latents, strict=True)]
+        table = pa.Table.from_pylist(rows, schema=schema.latents(latents.shape[1]))
+        outputs[shard.shard] = Output(RowCounts(rows_in=len(rows), kept=len(rows)), {"latents": table})
+    commit_stage(run, "autoencoder", outputs, ["download"])
 
 
 def drawing(seed: int) -> Image.Image:
@@ -44,7 +63,8 @@ def drawings(first: int, number: int) -> tuple[np.ndarray, list[Image.Image]]:
 
 def search(run: Run, limit: int = 1000) -> CopySearch:
     shards = {name: list(run.shards(name)) for name in ("download", "embed", "curate")}
-    return CopySearch.of_run(run.store, shards, LATENTS, drawings(10_000, 100), limit)
+    latents = dataclasses.replace(LATENTS, stored=list(run.shards("autoencoder")))
+    return CopySearch.of_run(run.store, shards, latents, drawings(10_000, 100), limit)
 
 
 def copied(searched: CopySearch, rows: list[int]) -> tuple[np.ndarray, list[Image.Image]]:
@@ -104,6 +124,13 @@ def test_the_report_tells_shares_with_intervals_and_shows_the_nearest(run: Run) 
         assert {f"near by {name}" for name in SPACES} <= set(share)
     assert set(told["calibration"]) == set(SPACES)  # pyright: ignore[reportArgumentType]
     assert plate.height > 8 * 144  # four rows of each set
+
+
+def test_training_pictures_have_the_latents_that_were_committed_of_them(run: Run) -> None:
+    searched = search(run)
+    rows = [0, 7, len(searched.uid) - 1]
+    encoded = LATENTS.of(searched.pictures(rows))
+    np.testing.assert_allclose(searched.training[LATENT][rows], encoded, atol=2e-3)
 
 
 def test_training_pictures_are_read_up_to_the_limit(run: Run) -> None:

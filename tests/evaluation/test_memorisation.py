@@ -5,6 +5,7 @@ import io
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageEnhance
+from torch import Tensor
 
 from corgi.evaluation.copying import cosine, pixel_closeness
 from corgi.evaluation.memorisation import (
@@ -18,8 +19,13 @@ from corgi.evaluation.memorisation import (
     share_interval,
 )
 from corgi.evaluation.training_pictures import centred, pixels_of
+from corgi.feeding.pictures import square
 
 SIDE = 32
+
+
+def to_pil_image(pixels: Tensor) -> Image.Image:
+    return Image.fromarray((pixels * 255).round().byte().permute(1, 2, 0).numpy())
 
 
 def drawing(seed: int) -> Image.Image:
@@ -111,6 +117,18 @@ def test_law_hash_closeness_counts_the_bits_that_differ() -> None:
     rows = hash_rows(TRAINING[:6])
     expected = [[-float((a != b).sum()) for b in rows] for a in rows]
     np.testing.assert_array_equal(hash_closeness(rows, rows), expected)
+
+
+@pytest.mark.parametrize("size", [(48, 32), (32, 50)])
+def test_law_a_copy_of_the_middle_of_a_picture_that_is_no_square_has_its_hash(size: tuple[int, int]) -> None:
+    stored = [
+        drawing(seed).resize((2 * SIDE, 2 * SIDE)).crop((7, 3, 7 + size[0], 3 + size[1]))
+        for seed in range(40)
+    ]
+    painted = [to_pil_image(square(picture, 24)) for picture in stored]
+    apart = -np.diag(hash_closeness(hash_rows(painted), hash_rows(stored)))
+    assert np.median(apart) <= 2
+    assert apart.max() <= 10
 
 
 def test_the_interval_of_no_copies_is_not_empty() -> None:
