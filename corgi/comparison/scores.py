@@ -13,6 +13,8 @@ from corgi.comparison.contest import ArmObjective, Contestant
 from corgi.comparison.spaces import Space
 from corgi.evaluation.measured import Pictures, load_pictures
 from corgi.evaluation.metrics import (
+    ScoreRow,
+    Scores,
     frechet_distance,
     paired_cosine,
     retrieval,
@@ -74,7 +76,7 @@ class ScoreShards:
             task.root, {}, statistics, contestant, values
         )  # whose rows are not asked for
         prior = objective.prior(load_tensors(store.path(trained, "prior").read_bytes()))
-        rows = [
+        rows: list[ScoreRow] = [
             {**contestant, **self._judges[space].score(prior, sampling)}
             for sampling in samplings(objective, settings)
         ]
@@ -133,20 +135,24 @@ class Judge:
         each = self.settings.samples_per_caption
         return np.concatenate([images[generator.choice(len(images), each)] for _, images in self.coarse])
 
-    def score(self, prior: TextPrior, sampling: Sampling) -> dict[str, object]:
+    def score(self, prior: TextPrior, sampling: Sampling) -> Scores:
         """Return how it was sampled and every measure: held-out captions by pair, coarse captions by distribution."""
         text, image = self.held_out
         sampled = prior.sample(_tensor(text), range(len(text)), sampling).cpu().numpy()
         each = self.settings.samples_per_caption
         texts = np.repeat(np.stack([text for text, _ in self.coarse]), each, axis=0)
         drawn = prior.sample(_tensor(texts), range(len(texts)), sampling).cpu().numpy()
+        found = retrieval(sampled, image, RANKS)
+        spread = two_sample_cosine(drawn.reshape(len(self.coarse), each, -1), each="group")
+        assert spread is not None  # a caption has two samples at least
         return {
             "sampler": sampling.sampler,
             "steps": sampling.steps,
             "candidates": sampling.num_candidates,
             "cosine": paired_cosine(sampled, image),
-            **retrieval(sampled, image, RANKS),
-            "two_sample_cosine": two_sample_cosine(drawn.reshape(len(self.coarse), each, -1), each="group"),
+            "R@1": found["R@1"],
+            "R@10": found["R@10"],
+            "two_sample_cosine": spread,
             "frechet": frechet_distance(drawn, self.coarse_images(0)),
             "mmd": squared_mmd(drawn, self.coarse_images(0)),
         }

@@ -3,7 +3,7 @@
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -12,7 +12,7 @@ from PIL import Image
 from corgi.comparison.plot import plot_space
 from corgi.comparison.scores import judge
 from corgi.comparison.spaces import Space
-from corgi.evaluation.metrics import student_interval
+from corgi.evaluation.metrics import MEASURES, ScoreRow, student_interval
 from corgi.flow.context import Context
 from corgi.flow.shards import Pool, make_pending
 from corgi.settings.compare import CompareSettings, ScoreSettings
@@ -21,7 +21,6 @@ from corgi.tables.store import ShardTask, Store
 from corgi.tracking.tracked_run import Shown, TrackedRun
 from corgi.tracking.tracker import Tracker
 
-MEASURES = ("frechet", "mmd", "two_sample_cosine", "cosine", "R@1", "R@10")
 FEW_STEPS, MANY_STEPS = 4, 64
 BASELINE, CONTROL = "dalle2", "standardised"
 NOTES = [
@@ -116,7 +115,7 @@ class ComparisonShards:
             return attempt.commit(RowCounts(rows_in=len(rows), kept=len(rows)))
 
 
-def gathered(rows: Iterable[Mapping[str, Any]]) -> Found:
+def gathered(rows: Iterable[ScoreRow]) -> Found:
     """Return every measure by way, one value per seed in the order of the seeds."""
     values: dict[Way, dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
     for row in rows:

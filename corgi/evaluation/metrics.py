@@ -1,6 +1,7 @@
 """Measures of a prior and a decoder in CLIP space; none is quoted alone (method trap 6: cosine rewards collapse)."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal, TypedDict, get_args
 
 import numpy as np
 from jaxtyping import Float
@@ -11,6 +12,32 @@ from corgi.statistics.retrieval import recall
 from corgi.unit_vectors import unit_rows
 
 Vectors = Float[np.ndarray, "rows dim"]
+Measure = Literal["frechet", "mmd", "two_sample_cosine", "cosine", "R@1", "R@10"]
+MEASURES: tuple[Measure, ...] = get_args(Measure)
+"""What an arm of the comparison is measured by."""
+Scores = TypedDict(
+    "Scores",
+    {
+        "sampler": str,
+        "steps": int,
+        "candidates": int,
+        "cosine": float,
+        "R@1": float,
+        "R@10": float,
+        "two_sample_cosine": float,
+        "frechet": float,
+        "mmd": float,
+    },
+)
+"""How a prior was sampled, and every measure of its samples."""
+
+
+class ScoreRow(Scores):
+    """A row of the comparison's scores.json: the scores of one arm, trained in one space with one seed."""
+
+    space: str
+    arm: str
+    seed: int
 
 
 def paired_cosine(a: Vectors, b: Vectors) -> float:

@@ -170,7 +170,7 @@ class Committed:
         """Return a stage's JSON files by table name."""
         return {table: json.loads(path.read_text()) for table, path in self.files(stage, ".json").items()}
 
-    def json_lines(self, stage: str) -> dict[str, list[dict[str, Any]]]:
+    def json_lines(self, stage: str) -> dict[str, list[dict[str, object]]]:
         """Return the objects of a stage's JSON-lines files by table name."""
         found = {}
         for table, path in self.files(stage, ".jsonl").items():

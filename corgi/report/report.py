@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, TypeGuard
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
@@ -198,7 +198,7 @@ def _curves(stage: str, logs: Mapping[str, Sequence[Mapping[str, object]]]) -> l
         for lines in logs.values()
         for line in lines
         for name, value in line.items()
-        if _is_metric(name, value)
+        if _is_metric(value, name)
     }
     charted = []
     for name in sorted(
@@ -211,13 +211,13 @@ def _curves(stage: str, logs: Mapping[str, Sequence[Mapping[str, object]]]) -> l
     return charted
 
 
-def _line(entries: Sequence[Mapping[str, Any]], name: str) -> tuple[list[float], list[float]]:
-    found = [
-        entry
-        for entry in entries
-        if _is_metric("step", entry.get("step"), ()) and _is_metric(name, entry.get(name))
+def _line(entries: Sequence[Mapping[str, object]], name: str) -> tuple[list[float], list[float]]:
+    points = [
+        (float(step), float(value))
+        for step, value in ((entry.get("step"), entry.get(name)) for entry in entries)
+        if _is_metric(step, "step", ()) and _is_metric(value, name)
     ]
-    return [float(entry["step"]) for entry in found], [float(entry[name]) for entry in found]
+    return [step for step, _ in points], [value for _, value in points]
 
 
 def _last_values(stage: str, logs: Mapping[str, Sequence[Mapping[str, object]]]) -> dict[str, object]:
@@ -227,12 +227,12 @@ def _last_values(stage: str, logs: Mapping[str, Sequence[Mapping[str, object]]])
         values: dict[str, object] = {}
         for entry in entries:
             values |= {
-                name: value for name, value in entry.items() if _is_metric(name, value, _NOT_CURVES[1:])
+                name: value for name, value in entry.items() if _is_metric(value, name, _NOT_CURVES[1:])
             }
         if values:
             last[_variant(stage, table)] = values
     return {"last logged": last if len(last) > 1 else next(iter(last.values()))} if last else {}
 
 
-def _is_metric(name: str, value: object, without: Sequence[str] = _NOT_CURVES) -> bool:
+def _is_metric(value: object, name: str, without: Sequence[str] = _NOT_CURVES) -> TypeGuard[int | float]:
     return name not in without and isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -3,20 +3,24 @@
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from corgi.report import charts
 
-_COMPARED = (
+if TYPE_CHECKING:  # slow to import
+    from corgi.evaluation.metrics import Measure, ScoreRow
+    from corgi.shift.plots import CosineCounts, Curves
+
+_COMPARED: "tuple[tuple[Measure, str], ...]" = (
     ("frechet", "Frechet distance"),
     ("two_sample_cosine", "two-sample cosine"),
     ("R@10", "R@10"),
 )
 
 
-def shift_charts(curves: Mapping[str, Any]) -> list[charts.Chart]:
+def shift_charts(curves: "Curves") -> list[charts.Chart]:
     """Return the shift's figures: images per cluster, the spectrum, cosines."""
     drawn = [
         charts.line_chart(
@@ -30,7 +34,7 @@ def shift_charts(curves: Mapping[str, Any]) -> list[charts.Chart]:
     return [chart for chart in drawn if chart is not None]
 
 
-def comparison_charts(scores: Sequence[Mapping[str, Any]]) -> list[charts.Chart]:
+def comparison_charts(scores: "Sequence[ScoreRow]") -> list[charts.Chart]:
     """Return one chart per space and measure: each arm at its best sampler by steps, mean and 95 % interval over seeds."""
     drawn: list[charts.Chart] = []
     for space in dict.fromkeys(row["space"] for row in scores):
@@ -49,32 +53,31 @@ def _line(values: Mapping[str, float]) -> dict[str, tuple[list[float], list[floa
     return {"": ([float(name) for name in values], [float(value) for value in values.values()])}
 
 
-def _cosines(groups: Mapping[str, Mapping[str, Any]]) -> charts.Chart | None:
+def _cosines(groups: "Mapping[str, CosineCounts]") -> charts.Chart | None:
     """Return the histograms of cosines: every bin's middle stands for the values in it."""
     samples: dict[str, Sequence[float]] = {}
     for name, group in groups.items():
         edges = np.linspace(-1, 1, len(group["counts"]) + 1)
-        if sum(group["counts"]):
-            mean = charts.number(group["mean"])
-            samples[f"{name}, mean {mean}"] = np.repeat(
+        if group["mean"] is not None and sum(group["counts"]):
+            samples[f"{name}, mean {charts.number(group['mean'])}"] = np.repeat(
                 (edges[:-1] + edges[1:]) / 2, group["counts"]
             ).tolist()
     return charts.histogram("Cosines", samples, "share of pairs")
 
 
-def _best_samplers(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[int, list[Mapping[str, Any]]]]:
+def _best_samplers(rows: "Sequence[ScoreRow]") -> "dict[str, dict[int, list[ScoreRow]]]":
     """Return each arm's rows by steps, of the sampler with the smallest mean Frechet distance; candidates apart."""
-    ways: dict[tuple[str, int], dict[str, list[Mapping[str, Any]]]] = defaultdict(lambda: defaultdict(list))
+    ways: dict[tuple[str, int], dict[str, list[ScoreRow]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
         arm = row["arm"] if row["candidates"] == 1 else f"{row['arm']}, best of {row['candidates']}"
         ways[arm, row["steps"]][row["sampler"]].append(row)
-    found: dict[str, dict[int, list[Mapping[str, Any]]]] = defaultdict(dict)
+    found: dict[str, dict[int, list[ScoreRow]]] = defaultdict(dict)
     for (arm, steps), samplers in ways.items():
         found[arm][steps] = min(samplers.values(), key=lambda rows: _mean_and_reach(rows, "frechet")[0])
     return found
 
 
-def _mean_and_reach(rows: Sequence[Mapping[str, Any]], measure: str) -> tuple[float, float]:
+def _mean_and_reach(rows: "Sequence[ScoreRow]", measure: "Measure") -> tuple[float, float]:
     """Return a measure's mean over seeds and half its 95 % interval, 0 with one seed."""
     from corgi.evaluation.metrics import student_interval  # scipy is slow to import
 

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Mapping, Sequence
+from typing import TypedDict
 
 import matplotlib as mpl
 import numpy as np
@@ -13,6 +14,24 @@ from PIL import Image, ImageDraw
 DPI = 110
 _BLUE, _ORANGE = "#3b6ea5", "#c8692c"
 _THUMB_PX, _LABEL_PX = 72, 92
+
+
+class CosineCounts(TypedDict):
+    """A histogram of cosines over [-1, 1] with equal bins; the mean of none is None."""
+
+    mean: float | None
+    counts: list[int]
+
+
+Curves = TypedDict(
+    "Curves",
+    {
+        "images per cluster": dict[str, int],
+        "variance by component": dict[str, float],
+        "cosines": dict[str, CosineCounts],
+    },
+)
+"""curves.json: what the figures show, by the number of the cluster or component."""
 
 
 def occupancy(count: Int[np.ndarray, "k"]) -> bytes:

@@ -273,7 +273,7 @@ def drawn(refs: Sequence[EmbeddedShard], found: Findings) -> dict[str, bytes]:
     }
 
 
-def curves(found: Findings) -> dict[str, object]:
+def curves(found: Findings) -> plots.Curves:
     """Return what the figures show as JSON: images per cluster, variance by component, histograms of cosines over [-1, 1]."""
     counts = np.sort(found.parameters.count)[::-1]
     variances = spectrum(_sample(found))

@@ -3,22 +3,20 @@
 import pytest
 
 from corgi.comparison.stage import Way, against_baseline, against_control, difference, gathered
+from corgi.evaluation.metrics import ScoreRow
 
 
-def scores(arm: str, steps: int, frechet: float, spread: float, retrieved: float) -> list[dict]:
-    shared = {
-        "space": "own",
-        "arm": arm,
-        "candidates": 1,
-        "sampler": "ddim",
-        "steps": steps,
-        "cosine": 0,
-        "R@1": 0,
-        "mmd": 0,
-    }
+def scores(arm: str, steps: int, frechet: float, spread: float, retrieved: float) -> list[ScoreRow]:
     return [
         {
-            **shared,
+            "space": "own",
+            "arm": arm,
+            "candidates": 1,
+            "sampler": "ddim",
+            "steps": steps,
+            "cosine": 0,
+            "R@1": 0,
+            "mmd": 0,
             "seed": s,
             "frechet": frechet + 0.001 * s,
             "two_sample_cosine": spread - 0.001 * s,

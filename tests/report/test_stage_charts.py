@@ -2,16 +2,33 @@
 
 import numpy as np
 
+from corgi.evaluation.metrics import ScoreRow
 from corgi.report import stage_charts
+from corgi.shift.plots import Curves
 from corgi.shift.stage import COSINE_BINS
 
-SCORE = {"space": "own", "candidates": 1, "two_sample_cosine": 0.5, "R@10": 0.5}
+
+def score(arm: str, sampler: str, steps: int, seed: int, frechet: float) -> ScoreRow:
+    return {
+        "space": "own",
+        "arm": arm,
+        "seed": seed,
+        "sampler": sampler,
+        "steps": steps,
+        "candidates": 1,
+        "cosine": 0.5,
+        "R@1": 0.5,
+        "R@10": 0.5,
+        "two_sample_cosine": 0.5,
+        "frechet": frechet,
+        "mmd": 0.5,
+    }
 
 
 def test_the_shifts_figures_are_drawn_from_its_curves():
     counts = np.histogram(np.array([0.1, 0.2, 0.2]), COSINE_BINS, (-1, 1))[0].tolist()
     empty = [0] * COSINE_BINS
-    curves = {
+    curves: Curves = {
         "images per cluster": {"0": 9, "1": 4, "2": 1},
         "variance by component": {"1": 0.5, "2": 0.25, "4": 0.001},
         "cosines": {
@@ -30,11 +47,11 @@ def test_the_shifts_figures_are_drawn_from_its_curves():
 
 def test_law_an_arm_is_drawn_at_its_best_sampler_with_the_interval_over_seeds():
     scores = [
-        {**SCORE, "arm": "shifted", "sampler": sampler, "steps": 4, "seed": seed, "frechet": frechet + seed}
+        score("shifted", sampler, 4, seed, frechet + seed)
         for sampler, frechet in (("bad", 9.0), ("good", 1.0))
         for seed in range(3)
     ]
-    scores += [{**SCORE, "arm": "dalle2", "sampler": "bad", "steps": 64, "seed": 0, "frechet": 2.0}]
+    scores += [score("dalle2", "bad", 64, 0, 2.0)]
     first, *others = stage_charts.comparison_charts(scores)
     assert first.title == "own: Frechet distance"
     assert len(others) == 2
