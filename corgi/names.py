@@ -3,7 +3,7 @@
 Beside them is what is read of files that name such a thing.
 """
 
-from typing import Literal, TypedDict
+from typing import Literal, Required, TypedDict
 
 SamplerName = Literal["ancestral", "ancestral_small", "ddim", "dpm++"]
 """Filled by `corgi.diffusion.samplers.SAMPLERS`."""
@@ -48,3 +48,15 @@ class UNetConfig(TypedDict, total=False):
     addition_embed_type: str | None
     encoder_hid_dim_type: str | None
     num_class_embeds: int | None
+
+
+class AutoencoderConfig(TypedDict, total=False):
+    """The keys of a config.json of diffusers that `corgi.models.pretrained_codec` reads; the file has others, which are passed on."""
+
+    _class_name: Required[str]
+    in_channels: int
+    out_channels: int
+    scaling_factor: Required[float]
+    shift_factor: float | None
+    quantise: bool
+    """Ours: whether a VQModel quantises as it decodes."""

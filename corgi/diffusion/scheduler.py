@@ -207,7 +207,7 @@ class ShiftedDiffusionScheduler(SchedulerMixin, ConfigMixin):
         t, s = torch.full_like(index, tau + 1), torch.full_like(index, self._previous[tau] + 1)
         with torch.autocast(sample.device.type, enabled=False):
             z_t = sample.to(torch.promote_types(sample.dtype, torch.float32))
-            kind = PREDICTIONS[self._option("prediction_type")]
+            kind = PREDICTIONS[self.config["prediction_type"]]
             z_0 = to_x0(self.process, model_output.to(z_t.dtype), z_t, t, index, kind)
             law = self._law(z_0, z_t, (t, s), index)
             z_s = law.mean if self._previous[tau] < 0 else self._draw(law, index, generator)
@@ -226,9 +226,6 @@ class ShiftedDiffusionScheduler(SchedulerMixin, ConfigMixin):
         """Return the number of training timesteps."""
         return self.schedule.num_steps
 
-    def _option(self, name: str) -> Any:
-        return self.config[name]
-
     def _previous_by_timestep(self) -> dict[int, int]:
         """Tau -> next tau of the chain, -1 at its end."""
         kept = self.timesteps.tolist()
@@ -242,9 +239,9 @@ class ShiftedDiffusionScheduler(SchedulerMixin, ConfigMixin):
         return torch.zeros(len(sample), dtype=torch.int64, device=sample.device)
 
     def _law(self, z_0: Tensor, z_t: Tensor, t_s: tuple[Tensor, Tensor], cluster: Tensor) -> Gaussian:
-        if self._option("sampler") == "ddim":
-            return ddim_step(self.process, z_0, z_t, t_s, cluster, self._option("eta"))
-        return ancestral_step(self.process, z_0, z_t, t_s, cluster, self._option("variance"))
+        if self.config["sampler"] == "ddim":
+            return ddim_step(self.process, z_0, z_t, t_s, cluster, self.config["eta"])
+        return ancestral_step(self.process, z_0, z_t, t_s, cluster, self.config["variance"])
 
     def _draw(self, law: Gaussian, cluster: Tensor, generator: torch.Generator | None) -> Tensor:
         """Draw on the generator's device, so that one seed gives one picture on every device."""

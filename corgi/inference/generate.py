@@ -3,7 +3,6 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -340,7 +339,7 @@ def _check_steps(name: str, asked: int | None, most: int) -> None:
         )
 
 
-def _given(values: Mapping[str, object]) -> dict[str, Any]:
+def _given(values: Mapping[str, object]) -> dict[str, object]:
     return {name: value for name, value in values.items() if value is not None}
 
 

@@ -1,6 +1,7 @@
 """A prior as diffusers components: what an exported folder is made of. Nothing here knows where weights came from."""
 
 from dataclasses import dataclass
+from os import PathLike
 from typing import Any, Self, cast
 
 import torch
@@ -59,9 +60,11 @@ class PriorModel(ModelMixin, ConfigMixin):
         self.choice = ClusterChoice(**choice_rule)
 
     @classmethod
-    def from_pretrained(cls, *arguments: Any, **options: Any) -> Self:
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | PathLike[str] | None, **options: object
+    ) -> Self:
         """Load as diffusers does, then derive what the tables do not store."""
-        loaded = super().from_pretrained(*arguments, **options)
+        loaded = super().from_pretrained(pretrained_model_name_or_path, **options)
         model = cast("Self", loaded[0] if isinstance(loaded, tuple) else loaded)
         for table in (model.shift_table, model.network.table):
             if table is not None:

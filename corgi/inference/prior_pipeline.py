@@ -72,14 +72,17 @@ class ShiftedPriorPipeline(DiffusionPipeline):
         model: Any = self.prior
         text = text_embeds.to(self.device, model.dtype)
         words = None if encodings is None else encodings.to(self.device, model.dtype)
-        captions = [None if x is None else x.repeat_interleave(count, 0) for x in (text, words)]
-        z_0 = self._chain(captions, (steps, scale), generator)
+        read = text.repeat_interleave(count, 0), None if words is None else words.repeat_interleave(count, 0)
+        z_0 = self._chain(read, (steps, scale), generator)
         candidates = F.normalize(z_0, dim=-1).view(len(text), count, -1).transpose(0, 1)
         embeds = best_of(candidates, text) if count > 1 else candidates[0]
         return PriorOutput(image_embeds=embeds) if return_dict else (embeds,)
 
     def _chain(
-        self, captions: list[Any], steps_scale: tuple[int, float], generator: torch.Generator | None
+        self,
+        captions: tuple[Tensor, Tensor | None],
+        steps_scale: tuple[int, float],
+        generator: torch.Generator | None,
     ) -> Tensor:
         """Run the scheduler over one reading of each caption, and one of the null caption where guidance needs it."""
         (text, words), (steps, scale) = captions, steps_scale

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NotRequired, Protocol, TypedDict
 
 import numpy as np
 import torch
@@ -13,13 +13,59 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from corgi.diffusion.loss import Parameterisation
 from corgi.diffusion.schedule import Schedule
 from corgi.diffusion.shifted import ShiftedDiffusion, ShiftTable
 from corgi.models.embedder import Sampling
-from corgi.models.picture_decoder import DECODER_SEED_OFFSET, PictureDecoder
+from corgi.models.picture_decoder import DECODER_SEED_OFFSET, Denoiser, PictureDecoder
 from corgi.models.spatial_autoencoder import pixel_space
 from corgi.models.text_prior import TextPrior
 from corgi.models.upsampler import Upsampler, upsampled
+from corgi.names import SamplerName
+
+
+class DenoiserManner(TypedDict):
+    """How a decoder or an upsampler paints; a schedule is its name and its number of timesteps. Pairs are lists in JSON."""
+
+    prediction: Parameterisation
+    schedule: tuple[str, int]
+    sampler: SamplerName
+    steps: int
+    guidance: float
+    guidance_interval: tuple[float, float]
+
+
+class UpsamplerManner(DenoiserManner):
+    """How a step of the cascade paints; sides are in px."""
+
+    side: int
+    low_side: int
+    low_noise: float
+
+
+class Manner(DenoiserManner):
+    """How a pipeline paints."""
+
+    prior_schedule: tuple[str, int]
+    prior_sampler: SamplerName
+    prior_steps: int
+    prior_guidance: float
+    prior_candidates: int
+    upsamplers: NotRequired[list[UpsamplerManner]]
+
+
+class DenoiserComponent(Protocol):
+    """A component that holds the network of a decoder or an upsampler."""
+
+    @property
+    def network(self) -> Denoiser:
+        """Return the network."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Return where it is."""
+        ...
 
 
 @dataclass
@@ -49,7 +95,7 @@ class TextToImagePipeline(DiffusionPipeline):
         weak: ModelMixin | None = None,
         upsampler: ModelMixin | None = None,
         second_upsampler: ModelMixin | None = None,
-        manner: dict[str, Any] | None = None,
+        manner: dict[str, object] | None = None,  # a Manner, whose class diffusers could not check
     ) -> None:
         """Register the models, the weak network of autoguidance and those of a cascade where there are any; `manner` holds steps, samplers, guidance and schedules."""
         super().__init__()
@@ -68,7 +114,7 @@ class TextToImagePipeline(DiffusionPipeline):
         return_dict: bool = True,
     ) -> Painted | tuple[list[Image.Image], Tensor]:
         """Paint one picture per caption; seeds are 0, 1, ... if not given. A prior that reads words takes their encodings."""
-        manner: Any = dict(self.config["manner"])
+        manner: Manner = self.config["manner"]
         chosen = list(range(len(text_embeds))) if seeds is None else list(seeds)
         sampling = Sampling(
             manner["prior_steps"],
@@ -88,12 +134,12 @@ class TextToImagePipeline(DiffusionPipeline):
         images = [Image.fromarray(np.asarray(one)) for one in pixels.cpu()]
         return Painted(images=images, image_embeds=embeds) if return_dict else (images, embeds)
 
-    def _text_prior(self, manner: dict[str, Any]) -> TextPrior:
+    def _text_prior(self, manner: Manner) -> TextPrior:
         model: Any = self.prior
         process = ShiftedDiffusion(model.shift_table, Schedule.named(*manner["prior_schedule"]))
         return TextPrior(model.network, process, model.choice)
 
-    def _painter(self, manner: dict[str, Any]) -> PictureDecoder:
+    def _painter(self, manner: Manner) -> PictureDecoder:
         decoder: Any = self.decoder
         autoencoder: Any = self.autoencoder
         inner = autoencoder.autoencoder
@@ -106,18 +152,18 @@ class TextToImagePipeline(DiffusionPipeline):
             inner,
             manner["prediction"],
             manner["sampler"],
-            tuple(manner["guidance_interval"]),
+            _pair(manner["guidance_interval"]),
             weak=None if weak is None else weak.network,
         )
 
-    def _upsamplers(self, manner: dict[str, Any]) -> list[Upsampler]:
+    def _upsamplers(self, manner: Manner) -> list[Upsampler]:
         models: list[Any] = [self.upsampler, self.second_upsampler]
         return [
             _upsampler(model, told) for model, told in zip(models, manner.get("upsamplers", []), strict=False)
         ]
 
 
-def _upsampler(model: Any, told: dict[str, Any]) -> Upsampler:
+def _upsampler(model: DenoiserComponent, told: UpsamplerManner) -> Upsampler:
     """Return a step of the cascade that paints as it is told to."""
     space = pixel_space(told["side"]).to(model.device)
     process = ShiftedDiffusion(ShiftTable.ddpm(space.latent_dim), Schedule.named(*told["schedule"]))
@@ -127,6 +173,12 @@ def _upsampler(model: Any, told: dict[str, Any]) -> Upsampler:
         space,
         told["prediction"],
         told["sampler"],
-        tuple(told["guidance_interval"]),
+        _pair(told["guidance_interval"]),
     )
     return Upsampler(painter, told["low_side"], told["low_noise"] ** 2, told["steps"], told["guidance"])
+
+
+def _pair(values: Sequence[float]) -> tuple[float, float]:
+    """Return two numbers as the tuple that they were before they were JSON."""
+    low, high = values
+    return low, high

@@ -4,9 +4,9 @@
 # diffusers has no types
 
 from collections.abc import Mapping
-from typing import Any
 
 from corgi.models.pretrained_codec import CLASSES, PretrainedCodec
+from corgi.names import AutoencoderConfig
 from corgi.settings.errors import InputError
 from corgi.settings.models import PretrainedSettings
 
@@ -51,16 +51,16 @@ def read_pretrained(
     return codec, config
 
 
-def _told(config: dict[str, Any], settings: PretrainedSettings) -> dict[str, Any]:
+def _told(config: AutoencoderConfig, settings: PretrainedSettings) -> AutoencoderConfig:
     """Return a config with what the settings change of it."""
     return config if settings.quantise else {**config, "quantise": False}
 
 
-def _config(settings: PretrainedSettings) -> dict[str, Any]:
+def _config(settings: PretrainedSettings) -> AutoencoderConfig:
     """Return what config.json holds, checked."""
     folder = f"{settings.path}/{settings.subfolder}".rstrip("/")
     try:
-        config: dict[str, Any] = CLASSES["AutoencoderKL"].load_config(
+        config: AutoencoderConfig = CLASSES["AutoencoderKL"].load_config(
             settings.path, subfolder=settings.subfolder or None, revision=settings.revision
         )
     except _LOAD_ERRORS as error:
@@ -75,7 +75,7 @@ def _config(settings: PretrainedSettings) -> dict[str, Any]:
         raise InputError(
             f"{folder}: config.json has no scaling_factor, so the scale of its latents is not known; tables are safe; add the one it was trained with"
         )
-    channels = {config.get(name, 3) for name in ("in_channels", "out_channels")}
+    channels = {config.get("in_channels", 3), config.get("out_channels", 3)}
     if channels != {3}:
         raise InputError(
             f"{folder}: it is an autoencoder of {next(n for n in channels if n != 3)} channels, pictures have 3; {_SAFE}"

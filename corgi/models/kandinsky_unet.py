@@ -52,7 +52,7 @@ class KandinskyUNet(nn.Module):
         return answer.flatten(1).to(torch.promote_types(latent.dtype, torch.float32))
 
 
-def _build(latent_shape: tuple[int, ...], sizes: UNetSizes, dim: int) -> Any:
+def _build(latent_shape: tuple[int, ...], sizes: UNetSizes, dim: int) -> nn.Module:
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel  # takes seconds
 
     attends = [level in sizes.attention for level in range(len(sizes.widths))]

@@ -8,7 +8,7 @@ from torch import Tensor
 from corgi.models.autoencoder import Autoencoder, LinearAutoencoder
 from corgi.models.conv_codec import ConvCodec, ConvConfig
 from corgi.models.spatial_autoencoder import Codec, PixelCodec, SpatialAutoencoder
-from corgi.names import LatentSpaceName
+from corgi.names import AutoencoderConfig, LatentSpaceName
 
 Config = Mapping[str, Any]
 """What is committed beside the weights: image_size, and the codec's own config; empty for the linear space."""
@@ -20,20 +20,20 @@ def conv_codec(config: Config) -> Codec:
     return ConvCodec(ConvConfig(*sizes, config.get("num_codes", 0)))
 
 
-def pretrained_codec(config: Config) -> Codec:
+def pretrained_codec(config: AutoencoderConfig) -> Codec:
     """Build an autoencoder of diffusers with random weights."""
     from corgi.models.pretrained_codec import untrained  # diffusers takes seconds to import
 
     return untrained(config)
 
 
-CODECS: Mapping[LatentSpaceName, Callable[[Config], Codec]] = {
+CODECS: Mapping[LatentSpaceName, Callable[[Any], Codec]] = {
     "kl": conv_codec,
     "vq": conv_codec,
     "pretrained": pretrained_codec,
     "pixels": lambda config: PixelCodec(),
 }
-"""What builds the codec of each spatial space from its config."""
+"""What builds the codec of each spatial space from its own config."""
 
 
 def linear(config: Config, state: Mapping[str, Tensor]) -> Autoencoder:

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from corgi.models.spatial_autoencoder import Codec
+from corgi.names import AutoencoderConfig
 
 CLASSES: Mapping[str, Any] = {
     kind.__name__: kind for kind in (AutoencoderKL, VQModel, AutoencoderTiny, AutoencoderDC)
@@ -32,7 +33,7 @@ _RAW: Mapping[str, Callable[[Any, Tensor], Tensor]] = {
 class PretrainedCodec(Codec):
     """One of diffusers' autoencoders: latent = (raw - shift_factor) * scaling_factor; VQModel quantises as it decodes, unless told not to."""
 
-    def __init__(self, model: nn.Module, config: Mapping[str, Any]) -> None:
+    def __init__(self, model: nn.Module, config: AutoencoderConfig) -> None:
         """Wrap a model and the config it was built from, which names its class."""
         super().__init__()
         self.model = model.eval().requires_grad_(False)
@@ -71,6 +72,6 @@ class PretrainedCodec(Codec):
         return (model.decode(latents / self.scaling_factor + self.shift_factor, **asked).sample + 1) / 2
 
 
-def untrained(config: Mapping[str, Any]) -> PretrainedCodec:
+def untrained(config: AutoencoderConfig) -> PretrainedCodec:
     """Return the codec of a config with random weights."""
     return PretrainedCodec(CLASSES[config["_class_name"]].from_config(dict(config)), config)

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from corgi.diffusion.choice import ClusterChoice, choice_places
 from corgi.diffusion.guidance import best_of, guided
+from corgi.diffusion.learned import LearnedShift
 from corgi.diffusion.loss import to_x0
 from corgi.diffusion.samplers import SAMPLERS, philox_noise
 from corgi.diffusion.shifted import ShiftedDiffusion, check_finite
@@ -49,7 +49,7 @@ class TextPrior(Embedder):
         return replace(self, network=self.network.to(device), process=self.process.to(device))
 
     @property
-    def network_shift(self) -> Any:
+    def network_shift(self) -> LearnedShift | None:
         """Return the learned (mu, Sigma), None when they are fixed."""
         return getattr(self.network, "shift", None)
 

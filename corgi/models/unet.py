@@ -82,7 +82,9 @@ class UNet(SpatialDenoiser):
         super().__init__(latent_shape, embedding_table)
         if words[0] and not sizes.attends:
             raise ValueError("a U-Net without attention reads no words")
-        self.unet = _diffusers_unet(latent_shape, sizes, latent_shape[0] * (1 + neighbours) + low_channels)
+        self.unet: Any = _diffusers_unet(
+            latent_shape, sizes, latent_shape[0] * (1 + neighbours) + low_channels
+        )
         width, token_width = 4 * sizes.widths[0], sizes.widths[-1]
         tokens = (sizes.tokens if sizes.attends else 0, token_width)
         self.condition = ImageCondition(embedding_table.dim, width, tokens, knows_level, low_channels > 0)
@@ -103,7 +105,7 @@ class UNet(SpatialDenoiser):
         return self.unet(planes, t, tokens, class_labels=vector, return_dict=False)[0]
 
 
-def _diffusers_unet(latent_shape: tuple[int, ...], sizes: UNetSizes, in_channels: int) -> Any:
+def _diffusers_unet(latent_shape: tuple[int, ...], sizes: UNetSizes, in_channels: int) -> nn.Module:
     # 3 s of processor time, which a training of another network need not pay
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 

@@ -35,7 +35,7 @@ def painting_run(
     name: str = "tiny",
     seed: int = 0,
     decoder: dict[str, Any] | None = None,
-    vq: dict[str, Any] | None = None,
+    vq: Any = None,
     num_upsamplers: int = 0,
     **shift_facts: str,
 ) -> Run:
