@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import NotRequired, TypedDict
 
 from corgi.budget.rates import Interval, Rates, exactly
 from corgi.latents.cost import LATENT_BYTES, autoencoder_cost, encoder_flops
@@ -18,6 +18,31 @@ from corgi.training.cost import cost_of, decoder_cost, num_samples, upsampler_co
 from corgi.training.network_cost import latent_shape
 
 _NOTHING = exactly(0.0)
+
+
+class VisionConfig(TypedDict):
+    """What is read of an image tower's config; a ResNet has several numbers of layers, and no patches."""
+
+    image_size: int
+    width: int
+    layers: int | list[int]
+    patch_size: NotRequired[int]
+
+
+class TextConfig(TypedDict):
+    """What is read of a text tower's config; one of transformers has none of these."""
+
+    context_length: int
+    width: int
+    layers: int
+
+
+class TowerConfig(TypedDict, total=False):
+    """What is read of an open_clip config."""
+
+    embed_dim: int
+    vision_cfg: VisionConfig
+    text_cfg: TextConfig
 
 
 @dataclass(frozen=True)
@@ -186,7 +211,7 @@ def _transformer_flops(length: int, width: int, layers: int) -> float:
     return 2.0 * layers * (12 * length * width**2 + 2 * length**2 * width)
 
 
-def _config(model: str, config: str | None) -> dict[str, Any]:
+def _config(model: str, config: str | None) -> TowerConfig:
     spec = importlib.util.find_spec("open_clip")  # not imported, since it imports torch
     folder = Path(spec.origin).parent / "model_configs" if spec and spec.origin else Path()
     path = Path(config) if config else folder / f"{model.replace('/', '-')}.json"

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal, NotRequired, TypedDict
 
 from corgi.demo.npm_packages import NpmPackage, fetch, read_json
 from corgi.demo.pictures import (
@@ -22,8 +22,34 @@ from corgi.settings.section import digest
 
 MIN_STYLES = 3
 """Sets in which a name must be drawn."""
-_SIDE = 16
-"""Iconify's side of an icon that names none."""
+_BOX: tuple[tuple[Literal["left", "top", "width", "height"], int], ...] = (
+    ("left", 0),
+    ("top", 0),
+    ("width", 16),
+    ("height", 16),
+)
+"""Iconify's box of an icon that names none."""
+
+
+class Box(TypedDict):
+    """The box of an icon, or of the icons of a set that have none of their own."""
+
+    left: NotRequired[int]
+    top: NotRequired[int]
+    width: NotRequired[int]
+    height: NotRequired[int]
+
+
+class IconJson(Box):
+    """An icon of an icons.json: the elements inside its `svg`."""
+
+    body: str
+
+
+class IconsJson(Box):
+    """What is read of an icons.json."""
+
+    icons: dict[str, IconJson]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,17 +120,16 @@ def pictures_of(found: Mapping[Style, Iterable[Icon]]) -> tuple[Picture, ...]:
     return tuple(sorted(pictures, key=lambda picture: picture.id))
 
 
-def icons(told: Mapping[str, Any]) -> Iterator[Icon]:
+def icons(told: IconsJson) -> Iterator[Icon]:
     """Yield the icons of an icons.json that show no skin tone, by name; those that newer versions of a set left are among them."""
     for name, icon in sorted(told["icons"].items()):
         if not _has_skin_tone(name):
             yield Icon(name, _svg(icon, told))
 
 
-def _svg(icon: Mapping[str, Any], of_set: Mapping[str, Any]) -> str:
+def _svg(icon: IconJson, of_set: IconsJson) -> str:
     """Return an icon as a document; its box is its own, else that of the set."""
-    defaults = {"left": 0, "top": 0, "width": _SIDE, "height": _SIDE}
-    box = [icon.get(side, of_set.get(side, least)) for side, least in defaults.items()]
+    box = [icon.get(side, of_set.get(side, least)) for side, least in _BOX]
     names = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
     return f'<svg {names} viewBox="{" ".join(map(str, box))}">{icon["body"]}</svg>'
 

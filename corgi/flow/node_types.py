@@ -1,11 +1,11 @@
 """The node types of a cluster: as a file of cluster/ declares them, or those of its present nodes."""
 
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NotRequired, TypedDict, cast
 
 import yaml
 
@@ -18,6 +18,51 @@ _DEVICE = "nvidia.com/gpu"
 _RESERVABLE = 0.7
 """Share of a node's memory that Ray lets calls reserve; its object store may take the rest."""
 _CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
+
+
+class _Launched(TypedDict):
+    """What is read of an entry of `available_node_types` of a launcher file."""
+
+    resources: dict[str, float]
+    node_config: dict[str, object]
+    max_workers: NotRequired[int]
+    labels: NotRequired[dict[str, str] | None]
+
+
+class _Resources(TypedDict):
+    limits: dict[str, str | float]
+
+
+class _Container(TypedDict):
+    resources: _Resources
+
+
+class _PodSpec(TypedDict):
+    containers: list[_Container]
+
+
+class _Pod(TypedDict):
+    spec: _PodSpec
+
+
+class _Group(TypedDict):
+    """What is read of a group of pods of a RayCluster."""
+
+    template: _Pod
+    rayStartParams: NotRequired[dict[str, str] | None]
+    labels: NotRequired[dict[str, str] | None]
+
+
+class _WorkerGroup(_Group):
+    groupName: str
+    maxReplicas: int
+
+
+class _ClusterSpec(TypedDict):
+    """What is read of a RayCluster, which a RayJob holds too."""
+
+    headGroupSpec: _Group
+    workerGroupSpecs: list[_WorkerGroup]
 
 
 @dataclass(frozen=True)
@@ -77,18 +122,20 @@ def read(path: str) -> NodeTypes:
     try:
         content: Any = yaml.safe_load(Path(path).read_text())
         told = cast("dict[str, Any]", content) if isinstance(content, dict) else {}
-        if told.get("kind") in ("RayJob", "RayCluster"):
-            return _of_kuberay(path, told)
-        return _of_launcher(path, told)
+        if told.get("kind") == "RayJob":
+            return _of_kuberay(path, told["spec"]["rayClusterSpec"])
+        if told.get("kind") == "RayCluster":
+            return _of_kuberay(path, told["spec"])
+        found = _of_launcher(told["head_node_type"], told["available_node_types"])
+        return NodeTypes(path, found, int(told["max_workers"]) + 1)
     except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"cluster.file={path} is no launcher file with node types and no RayJob ({type(error).__name__}: {' '.join(str(error).split())[:120]}); nothing was started; name a file such as cluster/aws.yaml"
         ) from error
 
 
-def _of_launcher(path: str, told: dict[str, Any]) -> NodeTypes:
-    head = told["head_node_type"]
-    types = [
+def _of_launcher(head: str, entries: Mapping[str, _Launched]) -> list[NodeType]:
+    return [
         NodeType(
             name=name,
             cpus=float(entry["resources"].get("CPU", 0)),
@@ -100,13 +147,11 @@ def _of_launcher(path: str, told: dict[str, Any]) -> NodeTypes:
                 (str(entry["node_config"][key]) for key in _MACHINE_KEYS if key in entry["node_config"]), ""
             ),
         )
-        for name, entry in told["available_node_types"].items()
+        for name, entry in entries.items()
     ]
-    return NodeTypes(path, types, int(told["max_workers"]) + 1)
 
 
-def _of_kuberay(path: str, told: dict[str, Any]) -> NodeTypes:
-    cluster = told["spec"]["rayClusterSpec"] if told["kind"] == "RayJob" else told["spec"]
+def _of_kuberay(path: str, cluster: _ClusterSpec) -> NodeTypes:
     types = [_of_group("head", 1, cluster["headGroupSpec"])]
     types += [
         _of_group(group["groupName"], int(group["maxReplicas"]), group)
@@ -115,9 +160,9 @@ def _of_kuberay(path: str, told: dict[str, Any]) -> NodeTypes:
     return NodeTypes(path, types, sum(kind.max_nodes for kind in types))
 
 
-def _of_group(name: str, max_nodes: int, group: dict[str, Any]) -> NodeType:
+def _of_group(name: str, max_nodes: int, group: _Group) -> NodeType:
     limits = group["template"]["spec"]["containers"][0]["resources"]["limits"]
-    start: dict[str, Any] = group.get("rayStartParams") or {}
+    start = group.get("rayStartParams") or {}
     return NodeType(
         name=name,
         cpus=float(start.get("num-cpus", _cores(limits["cpu"]))),

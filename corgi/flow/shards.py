@@ -11,7 +11,7 @@ import time
 import warnings
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
-from typing import Any, Protocol, TypedDict, cast, runtime_checkable
+from typing import Protocol, TypedDict, cast, runtime_checkable
 
 from corgi.flow import failures as failing
 from corgi.flow import screen
@@ -43,6 +43,12 @@ class Maker(Protocol):
         ...
 
 
+class Memory(TypedDict, total=False):
+    """The bytes that an actor reserves, as Ray's argument."""
+
+    memory: int
+
+
 @dataclasses.dataclass(frozen=True)
 class Pool:
     """The number of actors and what each reserves. The number is fixed: autoscaled pools starve behind a fast producer."""
@@ -56,7 +62,7 @@ class Pool:
     """Shards of one actor at the same time, each in a thread of its own."""
 
     @property
-    def demand(self) -> dict[str, Any]:
+    def demand(self) -> Memory:
         """Return what an actor reserves besides CPUs and GPUs, in Ray's words."""
         return {"memory": self.memory} if self.memory else {}
 

@@ -1,17 +1,17 @@
 """What a running command waits for: demands that no node can meet yet, stored in the run's folder for --status."""
 
-# pyright: reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownVariableType=false
 # Ray leaves types out of what it returns
 
 import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Event, Thread
-from typing import Any
+from typing import Any, Protocol
 
 from corgi.storage.files import write_file
 
@@ -19,6 +19,39 @@ NAME = "waiting.json"
 LOOK_EVERY_S = 5.0
 SHORTEST_S = 30.0
 """Work that waits for less is a queue, not a missing node."""
+
+
+class Request(Protocol):
+    """Resources that one task, actor or bundle asks for."""
+
+    resources_bundle: Mapping[str, float]
+
+
+class Requests(Protocol):
+    """Equal requests, and how many there are."""
+
+    request: Request
+    count: int
+
+
+class Chosen(Protocol):
+    """The bundles of a gang with the nodes that they may be on."""
+
+    resource_requests: Sequence[Request]
+
+
+class Gang(Protocol):
+    """Requests that are met together."""
+
+    requests: Sequence[Request]
+    bundle_selectors: Sequence[Chosen]
+
+
+class ClusterState(Protocol):
+    """What is read of Ray's message `ClusterResourceState`, which has no types."""
+
+    pending_resource_requests: Sequence[Requests]
+    pending_gang_resource_requests: Sequence[Gang]
 
 
 @contextmanager
@@ -71,12 +104,13 @@ def pending() -> Counter[str] | None:
     native: Any = _raylet
     try:
         client = native.GcsClient(ray.get_runtime_context().gcs_address)
-        return requests_of(get_cluster_resource_state(client))
+        state: ClusterState = get_cluster_resource_state(client)
+        return requests_of(state)
     except RayError:  # the head does not answer now; the next look asks again
         return None
 
 
-def requests_of(state: Any) -> Counter[str]:
+def requests_of(state: ClusterState) -> Counter[str]:
     """Return the pending requests of a cluster's state, in words, gangs by their bundles."""
     found: Counter[str] = Counter()
     for entry in state.pending_resource_requests:

@@ -57,7 +57,7 @@ def take_over(told: Mapping[str, Any]) -> None:
         _known.setdefault(key, (tuple(facts), tuple(value) if isinstance(value, list) else value))
 
 
-def told() -> dict[str, list[Any]]:
+def told() -> dict[str, list[list[int] | str | bool | tuple[str, bool]]]:
     """Return what is known of large files, as JSON."""
     return {key: [list(facts), value] for key, (facts, value) in sorted(_known.items())}
 

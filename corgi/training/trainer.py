@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from corgi.flow.cluster import cause, connect, is_of_this_command
 from corgi.flow.executor import is_in_process
@@ -30,6 +30,7 @@ from corgi.training.watch import watched
 
 if TYPE_CHECKING:
     from ray.train.torch import TorchTrainer
+    from ray.train.v2._internal.execution.callback import RayTrainCallback
 
 __all__ = ["final_facts", "final_weights", "train", "train_worker"]
 
@@ -174,7 +175,7 @@ def _trainer(job: Job, attempt: str, scratch: Path) -> "TorchTrainer":
     class LocalTrainer(TorchTrainer):
         """Does without the placement group cleaner: it asks the dashboard, which a local Ray has not, and warns each second."""
 
-        def _create_default_callbacks(self) -> list[Any]:
+        def _create_default_callbacks(self) -> "list[RayTrainCallback]":
             made = super()._create_default_callbacks()
             return [
                 callback for callback in made if type(callback).__name__ != "PlacementGroupCleanerCallback"

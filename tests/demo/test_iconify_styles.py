@@ -1,9 +1,10 @@
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pytest
 
-from corgi.demo.iconify_styles import ICON_SETS, MIN_STYLES, icons, pictures_of
+from corgi.demo.iconify_styles import ICON_SETS, MIN_STYLES, IconsJson, icons, pictures_of
 from corgi.demo.pictures import Style
 from corgi.demo.raster import render
 
@@ -11,12 +12,12 @@ STYLES = [Style(f"set{number}", f"Set {number}", f"Set {number}, CC0") for numbe
 RED = '<path fill="red" d="M0 0h16v16H0z"/>'
 
 
-def told(*names, **sizes):
-    return {"prefix": "set", "icons": {name: {"body": f"<!--{name}-->{RED}"} for name in names}, **sizes}
+def told(*names: str) -> IconsJson:
+    return {"icons": {name: {"body": f"<!--{name}-->{RED}"} for name in names}}
 
 
 def test_icons_with_a_skin_tone_are_left_out_and_hidden_ones_are_not():
-    found = told("fox", "boy-light-skin-tone", "boy", "girl-medium-skin-tone")
+    found: Any = told("fox", "boy-light-skin-tone", "boy", "girl-medium-skin-tone")
     found["icons"]["old"] = {"body": RED, "hidden": True}
     assert [icon.name for icon in icons(found)] == ["boy", "fox", "old"]
 
@@ -30,7 +31,8 @@ def test_icons_with_a_skin_tone_are_left_out_and_hidden_ones_are_not():
     ],
 )
 def test_the_box_of_an_icon_is_its_own_else_that_of_its_set(icon, of_set, box):
-    [found] = icons({"icons": {"fox": {"body": RED, **icon}}, **of_set})
+    of_file: Any = {"icons": {"fox": {"body": RED, **icon}}, **of_set}
+    [found] = icons(of_file)
     assert f'viewBox="{box}"' in found.svg
 
 
