@@ -24,7 +24,7 @@ CANDIDATE_STRIDE = 1_000_003
 
 @dataclass(frozen=True)
 class TextPrior(Embedder):
-    """p(z | y): one cluster index a sample, chosen once and used by start, every step and both guidance branches.
+    """p(z | y): one cluster index per sample, chosen once and used by start, every step and both guidance branches.
 
     The network reads each caption once (and the null caption once for all of them): every step, candidate and
     guidance branch reuses its keys and values.

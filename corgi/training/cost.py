@@ -57,7 +57,7 @@ class TrainingCost:
     def state_bytes(self, stage: int, num_gpus: int) -> float:
         """Bytes of weights, gradients and AdamW state on one GPU under a ZeRO stage, bf16 with fp32 masters.
 
-        2 (weights) + 2 (gradients) + 12 (fp32 weights and moments) a parameter; stages 1, 2, 3 split the last,
+        2 (weights) + 2 (gradients) + 12 (fp32 weights and moments) per parameter; stages 1, 2, 3 split the last,
         the last two, and all of them. Activations and this GPU's share of the averaged weights (4 bytes per parameter over all GPUs) come on top.
         """
         per_parameter = {
