@@ -33,7 +33,11 @@ RELEASE_0_1 = (
     *("decoder.training.num_workers=1", "decoder.training.cpus_per_worker=2"),
 )
 """The decoder of release 0.1.0 as its demo had it, but in fp32 as everything else here."""
-ARMS: Mapping[str, tuple[str, ...]] = {"mlp": RELEASE_0_1, "unet": ()}
+ARMS: Mapping[str, tuple[str, ...]] = {
+    "mlp": RELEASE_0_1,
+    "unet": (),
+    "unet-plain": ("decoder.regression=false",),
+}
 GROUPS, WAY, SPACE = ("TRAIN", "HELD-OUT PAIR", "HELD-OUT CONCEPT"), "from true embedding", "independent"
 MEASURES = ("similarity", "R@1", "R@1 among all", "R@1 of the first 40", "R@1 of the first 40 among all")
 COPIES = "nearer to the retrieved one"

@@ -1,4 +1,4 @@
-"""How an image embedding enters a spatial network: as a vector beside the time, as tokens to attend to, or as the learned null."""
+"""How an image embedding enters a spatial network: as a vector beside the time, as tokens to attend to, as a predicted latent, or as the learned null."""
 
 import torch
 from jaxtyping import Bool, Float
@@ -57,6 +57,30 @@ class ImageCondition(nn.Module):
             return vector, None
         tokens = self.tokens(image).unflatten(1, tuple(self.null_tokens.shape))
         return vector, torch.where(drop_mask[:, None, None], self.null_tokens.to(tokens.dtype), tokens)
+
+
+class Regression(nn.Module):
+    """The latent that a linear map predicts from a standardised image embedding; the map is fitted before training and stays.
+
+    The vector beside the time is the same at every place, so a small network learns late where in the picture things are: a
+    regression tells it from the first step (`docs/decisions/0015-regression.md`). A dropped embedding gives zeros.
+    """
+
+    weight: Float[Tensor, "latent_dim embedding_dim"]
+    bias: Float[Tensor, "latent_dim"]
+
+    def __init__(self, embedding_dim: int, latent_dim: int) -> None:
+        """Build what `load_state_dict` fills; not a number before, so that a network without its fit shows at once."""
+        super().__init__()
+        self.register_buffer("weight", torch.full((latent_dim, embedding_dim), torch.nan))
+        self.register_buffer("bias", torch.full((latent_dim,), torch.nan))
+
+    def forward(
+        self, standardised: Float[Tensor, "batch embedding_dim"], drop_mask: Bool[Tensor, "batch"]
+    ) -> Float[Tensor, "batch latent_dim"]:
+        """Return the predicted latents."""
+        predicted = nn.functional.linear(standardised.to(self.weight.dtype), self.weight, self.bias)
+        return predicted * ~drop_mask[:, None]
 
 
 class CaptionTokens(nn.Module):

@@ -3,13 +3,14 @@
 # pyright: reportUnknownArgumentType=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 # diffusers has functions without types
 
+import math
 from dataclasses import dataclass
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from corgi.diffusion.shifted import ShiftTable
-from corgi.models.condition import ImageCondition
+from corgi.models.condition import ImageCondition, Regression
 from corgi.models.embedding import sinusoidal_embedding
 from corgi.models.spatial_denoiser import SpatialDenoiser
 from corgi.models.transformer import Attention, FeedForward, View
@@ -69,10 +70,12 @@ class DiT(SpatialDenoiser):
         knows_level: bool = False,
         neighbours: int = 0,
         low_channels: int = 0,
+        regression: bool = False,
     ) -> None:
         """Build the network; ValueError when patches do not tile the latent or the heads do not divide the width.
 
-        It reads the latents of `neighbours` train pictures, and `low_channels` planes of a smaller picture.
+        It reads the latents of `neighbours` train pictures, `low_channels` planes of a smaller picture, and with
+        `regression` the latent predicted from the embedding.
         """
         if len(latent_shape) != 3 or latent_shape[1] != latent_shape[2] or latent_shape[1] % sizes.patch:
             raise ValueError(f"patches of {sizes.patch} do not tile a latent of shape {latent_shape}")
@@ -81,11 +84,14 @@ class DiT(SpatialDenoiser):
         width, patch = sizes.width, sizes.patch
         super().__init__(latent_shape, embedding_table)
         self.patch = patch
-        self.input = nn.Linear(((1 + neighbours) * latent_shape[0] + low_channels) * patch**2, width)
+        planes = (1 + neighbours + regression) * latent_shape[0] + low_channels
+        self.input = nn.Linear(planes * patch**2, width)
         self.time = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
         self.condition = ImageCondition(
             embedding_table.dim, width, knows_level=knows_level, knows_low=low_channels > 0
         )
+        if regression:
+            self.regression = Regression(embedding_table.dim, math.prod(latent_shape))
         self.blocks = nn.ModuleList(ConditionedBlock(width, sizes.heads) for _ in range(sizes.depth))
         self.norm = nn.LayerNorm(width)
         self.output = nn.Linear(width, latent_shape[0] * patch**2)

@@ -38,12 +38,16 @@ class NetworkSizes:
     """Number and width of a caption's word encodings that a U-Net reads."""
     low_channels: int = 0
     """Planes of a smaller picture that it reads beside the latent."""
+    regression: bool = False
+    """Whether it reads the latent that a linear map predicts from the image embedding beside the noisy one."""
 
 
 def mlp(sizes: NetworkSizes, table: ShiftTable) -> LatentDenoiser:
-    """Build the residual MLP; ValueError for a smaller picture, which it does not read."""
+    """Build the residual MLP; ValueError for a smaller picture or a predicted latent, which it does not read."""
     if sizes.low_channels:
         raise ValueError("the residual MLP reads no smaller picture")
+    if sizes.regression:
+        raise ValueError("the residual MLP reads no predicted latent: regression is for unet and dit")
     config = DenoiserConfig(
         math.prod(sizes.latent_shape),
         table.dim,
@@ -58,26 +62,28 @@ def mlp(sizes: NetworkSizes, table: ShiftTable) -> LatentDenoiser:
 def unet(sizes: NetworkSizes, table: ShiftTable) -> UNet | PretrainedUNet | KandinskyUNet:
     """Build the U-Net; ValueError for a latent that it cannot divide, or for what one of another kind does not read."""
     if sizes.pretrained is not None:
-        if sizes.neighbours or sizes.low_channels:
-            raise ValueError("a pretrained U-Net reads neither neighbours nor a smaller picture")
+        if sizes.neighbours or sizes.low_channels or sizes.regression:
+            raise ValueError(
+                "a pretrained U-Net reads neither neighbours nor a smaller picture nor a predicted latent"
+            )
         tokens = sizes.unet.tokens
         return PretrainedUNet(
             sizes.latent_shape, sizes.pretrained, table, tokens, sizes.knows_level, sizes.words
         )
     if sizes.unet.kandinsky:
-        if sizes.knows_level or sizes.neighbours or sizes.words[0] or sizes.low_channels:
+        if any((sizes.knows_level, sizes.neighbours, sizes.words[0], sizes.low_channels, sizes.regression)):
             raise ValueError(
-                "with unet.kandinsky it reads no level of noise, neighbours, words or smaller picture"
+                "with unet.kandinsky it reads no level of noise, neighbours, words, smaller picture or predicted latent"
             )
         return KandinskyUNet(sizes.latent_shape, sizes.unet, table)
-    seen = sizes.neighbours, sizes.words, sizes.low_channels
+    seen = sizes.neighbours, sizes.words, sizes.low_channels, sizes.regression
     return UNet(sizes.latent_shape, sizes.unet, table, sizes.knows_level, *seen)
 
 
 def dit(sizes: NetworkSizes, table: ShiftTable) -> DiT:
     """Build the transformer; ValueError for a latent that its patches do not tile."""
     shape = DiTSizes(sizes.width, sizes.depth, sizes.heads, sizes.patch)
-    seen = sizes.neighbours, sizes.low_channels
+    seen = sizes.neighbours, sizes.low_channels, sizes.regression
     return DiT(sizes.latent_shape, shape, table, sizes.knows_level, *seen)
 
 

@@ -7,18 +7,20 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from corgi.diffusion.shifted import ShiftTable
-from corgi.models.condition import CaptionTokens, ImageCondition, beside_neighbours
+from corgi.models.condition import CaptionTokens, ImageCondition, Regression, beside_neighbours
 
 
 class SpatialDenoiser(nn.Module, ABC):
     """Denoise a latent of shape (channels, side, side), given an image embedding.
 
     The embedding is standardised by a one-cluster table, which travels with the state dict. A network of this kind sets
-    `condition`, and `captions` where it also reads words, and answers on the plane.
+    `condition`, `captions` where it also reads words and `regression` where it reads the latent predicted from the embedding, and answers
+    on the plane.
     """
 
     condition: ImageCondition
     captions: CaptionTokens | None
+    regression: Regression | None
 
     def __init__(self, latent_shape: tuple[int, ...], embedding_table: ShiftTable) -> None:
         """Keep the shape and a copy of the table."""
@@ -26,6 +28,7 @@ class SpatialDenoiser(nn.Module, ABC):
         self.latent_shape = latent_shape
         self.embedding_table = ShiftTable.from_state(embedding_table.state_dict())
         self.captions = None
+        self.regression = None
 
     @abstractmethod
     def on_plane(
@@ -71,6 +74,8 @@ class SpatialDenoiser(nn.Module, ABC):
             told = self.captions(words, torch.zeros_like(drop_mask) if drop_words is None else drop_words)
             tokens = told if tokens is None else torch.cat([tokens, told], dim=1)
         seen = latent if neighbours is None else beside_neighbours(latent, neighbours, drop_mask)
+        if self.regression is not None:
+            seen = torch.cat([seen, self.regression(standardised, drop_mask).to(seen.dtype)], dim=1)
         if low is not None:
             seen = torch.cat([seen, low.to(seen.dtype)], dim=1)
         planes = seen.to(self.condition.vector.weight.dtype).view(len(seen), -1, *self.latent_shape[1:])

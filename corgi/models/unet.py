@@ -3,6 +3,7 @@
 # pyright: reportUnknownArgumentType=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 # diffusers has functions without types
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from corgi.diffusion.shifted import ShiftTable
-from corgi.models.condition import CaptionTokens, ImageCondition
+from corgi.models.condition import CaptionTokens, ImageCondition, Regression
 from corgi.models.spatial_denoiser import SpatialDenoiser
 
 NORM_GROUPS = 8
@@ -65,11 +66,12 @@ class UNet(SpatialDenoiser):
         neighbours: int = 0,
         words: tuple[int, int] = (0, 0),
         low_channels: int = 0,
+        regression: bool = False,
     ) -> None:
         """Build the network.
 
-        It reads the latents of `neighbours` train pictures, (number, width) of a caption's words, and `low_channels` planes of
-        a smaller picture.
+        It reads the latents of `neighbours` train pictures, (number, width) of a caption's words, `low_channels` planes of a
+        smaller picture, and with `regression` the latent predicted from the embedding.
 
         Raises:
             ValueError: the latent is not spatial, its side cannot be halved often enough, or words have no attention.
@@ -82,12 +84,13 @@ class UNet(SpatialDenoiser):
         super().__init__(latent_shape, embedding_table)
         if words[0] and not sizes.attends:
             raise ValueError("a U-Net without attention reads no words")
-        self.unet: Any = _diffusers_unet(
-            latent_shape, sizes, latent_shape[0] * (1 + neighbours) + low_channels
-        )
+        planes = latent_shape[0] * (1 + neighbours + regression) + low_channels
+        self.unet: Any = _diffusers_unet(latent_shape, sizes, planes)
         width, token_width = 4 * sizes.widths[0], sizes.widths[-1]
         tokens = (sizes.tokens if sizes.attends else 0, token_width)
         self.condition = ImageCondition(embedding_table.dim, width, tokens, knows_level, low_channels > 0)
+        if regression:
+            self.regression = Regression(embedding_table.dim, math.prod(latent_shape))
         if words[0]:
             self.captions = CaptionTokens(*words, token_width)
         nn.init.zeros_(self.unet.conv_out.weight)

@@ -180,6 +180,10 @@ class DecoderSettings(DenoiserSettings):
     weak: WeakSettings | None = added(None, since="0.2.0")
     """Guide by a weaker network, which sees the embedding too (autoguidance, Karras et al. 2024), in place of the network
     without the embedding. None: by the latter."""
+    regression: bool = added(False, since="0.2.0")
+    """Whether unet and dit also read the latent that ridge regression predicts from the image embedding, fitted on train rows
+    before training: a small network otherwise learns late where in the picture things are
+    (`docs/decisions/0015-regression.md`)."""
     neighbours: int = added(0, since="0.2.0", ge=0, le=16)
     """Nearest train pictures whose latents the network also reads; 0: none. It then redraws them: of its pictures most are
     nearer to a neighbour than to the truth."""
@@ -211,6 +215,14 @@ class DecoderSettings(DenoiserSettings):
             raise ValueError(
                 f"pseudo_text {self.pseudo_text} takes no pseudo_text_xi: leave it 0, or take fixed"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _regression_fits(self) -> Self:
+        if self.regression and self.network == "mlp":
+            raise ValueError("regression is read as planes, and network=mlp has none: take unet or dit")
+        if self.regression and self.is_language_free:
+            raise ValueError("regression is fitted on image embeddings, not on pseudo text: leave it false")
         return self
 
     @property

@@ -42,6 +42,7 @@ from corgi.training.finetune import check_peft, merged, read_init, start
 from corgi.training.init_from import UNET_CONFIG, Init, InitRun, decoder_init, facts_of, place_of
 from corgi.training.objective import SecondAverage
 from corgi.training.pseudo_text import PseudoText
+from corgi.training.regression import fitted_regression
 from corgi.training.trainer import final_weights, train
 from corgi.training.training import Training
 from corgi.training.words import check_words, cut_or_pad, stored_words
@@ -156,9 +157,13 @@ class LatentObjective(DenoisingObjective[DecoderSettings]):
         latent_shape: tuple[int, ...],
         pseudo_text: PseudoText,
         init: tuple[dict[str, Tensor], UNetConfig | None] | None = None,
+        regression: Mapping[str, Tensor] | None = None,
     ) -> None:
-        """Take the parts beside those of every denoiser: the shape of latents, and `read_init`'s weights and config to start from."""
-        self.latent_shape = latent_shape
+        """Take the parts beside those of every denoiser.
+
+        The shape of latents, `read_init`'s weights and config to start from, and `fitted_regression`.
+        """
+        self.latent_shape, self.regression = latent_shape, regression
         self.initial, self.pretrained = init or ({}, None)
         super().__init__(settings, pseudo_text, table, process_of(settings, latent_shape))
 
@@ -175,6 +180,8 @@ class LatentObjective(DenoisingObjective[DecoderSettings]):
 
         """
         network = network_of(self.settings, self.latent_shape, self.table, self.pretrained)
+        if self.regression is not None:
+            network.get_submodule("regression").load_state_dict(self.regression)
         start(network, self.initial, self.settings)
         return network
 
@@ -237,8 +244,9 @@ class DecoderObjective(LatentObjective):
             check_same_autoencoder(made, model)
         self.autoencoder = store.read_shard(model.path)
         shape = load_autoencoder(store, self.autoencoder).latent_shape
-        super().__init__(asked, table, shape, prepared_text, start_from)
         number, rows = asked.neighbours, LatentRows(self.packed, self.latents, Split.TRAIN)
+        regression = fitted_regression(rows, table, asked) if asked.regression else None
+        super().__init__(asked, table, shape, prepared_text, start_from, regression)
         self.neighbours = neighbours_among(rows, number, asked.neighbour_max_cosine) if number else None
 
     def rows(self, split: Split = Split.TRAIN) -> LatentRows | NeighbourRows:

@@ -62,6 +62,7 @@ def sizes_of(
         pretrained,
         (reads.num_text_tokens, reads.encoding_dim) if reads else (0, 0),
         latent_shape[0] if isinstance(settings, UpsamplerSettings) else 0,
+        reads.regression if reads else False,
     )
 
 

@@ -81,9 +81,16 @@ def network_count(settings: DenoiserSettings, shape: tuple[int, ...], embedding_
 
 
 def _planes(settings: DenoiserSettings, channels: int) -> int:
-    """Return the planes that a network reads: the latent's, those of neighbours, those of a smaller picture."""
-    beside = settings.neighbours if isinstance(settings, DecoderSettings) else 0
-    return channels * (1 + beside + isinstance(settings, UpsamplerSettings))
+    """Return the planes that a network reads: the latent's, those of neighbours, the predicted ones, those of a smaller picture."""
+    if isinstance(settings, DecoderSettings):
+        return channels * (1 + settings.neighbours + settings.regression)
+    return channels * (1 + isinstance(settings, UpsamplerSettings))
+
+
+def _regression(settings: DenoiserSettings, shape: tuple[int, ...], dim: int) -> Count:
+    """Count `corgi.models.condition.Regression`: its numbers are fitted, not trained."""
+    reads = isinstance(settings, DecoderSettings) and settings.regression
+    return Count(products=dim * math.prod(shape)) if reads else Count()
 
 
 def _kandinsky(dim: int, width: int, token_width: int) -> Count:
@@ -134,6 +141,7 @@ def _dit(settings: DenoiserSettings, shape: tuple[int, ...], dim: int) -> Count:
     values = shape[0] * patch**2
     ends = linear(_planes(settings, shape[0]) * patch**2, width, length) + linear(width, values, length)
     beside = _time(width, width) + _condition(settings, dim, width) + scales(width)
+    beside += _regression(settings, shape, dim)
     return ends + beside + block * settings.depth
 
 
@@ -146,7 +154,7 @@ def _unet(settings: DenoiserSettings, shape: tuple[int, ...], dim: int) -> Count
         _Level(unet, width, shape[1] // 2**level, level, tokens) for level, width in enumerate(unet.widths)
     ]
     ends = convolution(_planes(settings, shape[0]), first, shape[1]) + convolution(first, shape[0], shape[1])
-    found = ends + scales(first) + _time(first, 4 * first)
+    found = ends + scales(first) + _time(first, 4 * first) + _regression(settings, shape, dim)
     own = unet.tokens if unet.middle_attention or unet.attention else 0
     if unet.kandinsky:
         found += _kandinsky(dim, 4 * first, last)

@@ -167,9 +167,33 @@ def test_a_smaller_picture_and_its_noise_are_always_seen(name: NetworkName) -> N
         assert changed.tolist() == [True, True, True]
 
 
-def test_the_flat_network_reads_no_smaller_picture() -> None:
-    with pytest.raises(ValueError, match="reads no smaller picture"):
-        NETWORKS["mlp"](replace(SIZES, low_channels=2), ShiftTable.ddpm(4))
+def test_the_flat_network_reads_no_planes() -> None:
+    for asked, words in (({"low_channels": 2}, "no smaller picture"), ({"regression": True}, "no predicted")):
+        with pytest.raises(ValueError, match=words):
+            NETWORKS["mlp"](replace(SIZES, **asked), ShiftTable.ddpm(4))
+
+
+@pytest.mark.parametrize("name", ["unet", "dit"])
+@torch.no_grad()
+def test_the_predicted_latent_alone_tells_the_embedding_unless_it_is_dropped(name: NetworkName) -> None:
+    """It has no trained numbers, and without its fit the network answers not a number."""
+    torch.manual_seed(0)
+    network = NETWORKS[name](replace(SIZES, regression=True), ShiftTable.ddpm(4)).eval()
+    fitted = {"regression.weight", "regression.bias"}
+    assert set(network.state_dict()) - set(build(name).state_dict()) == fitted
+    assert not fitted & {key for key, _ in network.named_parameters()}
+    for parameter in network.parameters():
+        nn.init.normal_(parameter, std=0.2)
+    given = inputs()
+    assert network(**given).isnan().all()
+    network.get_submodule("regression").load_state_dict(
+        {"weight": torch.randn(LATENT, 4), "bias": torch.randn(LATENT)}
+    )
+    for silenced in ("condition.vector", "condition.tokens"):
+        if silenced + ".weight" in network.state_dict():
+            network.get_submodule(silenced).get_parameter("weight").zero_()
+    change = network(**{**given, "embedding": given["embedding"] + 1}) - network(**given)
+    assert (change.abs().amax(dim=1) > 1e-4).tolist() == [False, True, True]
 
 
 @torch.no_grad()

@@ -183,6 +183,7 @@ def changed(section: Section, name: str) -> Section:
         (UpsamplerSettings, "network"): {"crop": 0},
         (DecoderSettings, "finetune"): {"init_from": "pretrain", "network": "unet"},
         (DecoderSettings, "num_text_tokens"): {"network": "unet"},
+        (DecoderSettings, "regression"): {"network": "unet"},
     }
     extra = needs.get((type(section), name), {})
     return type(section).model_validate({**section.model_dump(), **extra, name: another(section, name)})

@@ -252,6 +252,22 @@ def test_val_is_measured_in_bounded_batches_whose_size_changes_no_figure(run, mo
     assert sizes == [1]
 
 
+@pytest.mark.slow
+def test_a_decoder_starts_from_the_regression_of_the_train_rows_and_keeps_it(run):
+    """Its prediction is nearer to val latents' spread than nothing on the rows it was fitted to, and training leaves it."""
+    objective = decoder_objective(run, network="unet", regression=True)
+    rows = every_row(objective.rows(Split.TRAIN))
+    torch.manual_seed(0)
+    model = objective.model()
+    fitted = model.get_submodule("regression")
+    image, latent = rows["image"], rows["latent"]
+    nothing = torch.zeros(len(image), dtype=torch.int64)
+    predicted = fitted(objective.table.whiten(image, nothing), nothing.bool())
+    assert (predicted - latent).square().sum() < (latent - latent.mean(0)).square().sum()
+    assert not [name for name, _ in model.named_parameters() if name.startswith("regression")]
+    assert np.isfinite(objective.evaluate(model)["loss"])
+
+
 @pytest.mark.parametrize(
     ("network", "shape", "words"),
     [
