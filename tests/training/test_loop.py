@@ -27,6 +27,7 @@ from corgi.training.loop import train_loop
 from corgi.training.ranks import own_rows, rank, world_size
 from corgi.training.shared_folder import check_shared
 from corgi.training.snapshot import Snapshot
+from corgi.training.trainer import Job, train_worker
 from corgi.training.training import Training
 from tests.support.objectives import decoder_objective, decoder_run, prior_objective, prior_run
 from tests.support.tables import tiny_run
@@ -233,6 +234,12 @@ def saved_elsewhere(training: Training) -> None:
     train_loop(training)
 
 
+def diverge(root: Path) -> None:
+    """Meet a user's error on every worker of Ray Train; each returns once the other has met it too."""
+    training = named(root, "met", 0, arguments={"bad": list(range(96))}, num_workers=2, max_nonfinite_steps=3)
+    train_worker({"job": Job((training,), str(root / "failure.json"))})
+
+
 def two_workers(root: Path) -> None:
     """Train everything the tests below look at."""
     shared_then_not(root)
@@ -271,6 +278,7 @@ def two_workers(root: Path) -> None:
     train_loop(still(root, "five", 1, global_batch=10, micro_batch=2))
     with pytest.raises(InputError, match="2 steps had a non-finite loss or gradient, the last at step 6"):
         train_loop(named(root, "diverged", 1, arguments={"bad": BAD}, max_nonfinite_steps=2))
+    diverge(root)
 
 
 def watched(training: Training, log: Path) -> None:
@@ -459,6 +467,11 @@ def test_a_diverged_run_leaves_its_checkpoints(root: Path, promise: Any) -> None
     ]
     assert not (training.path / "final").exists()
     promise(20, "K = 2 here: stopped at the second non-finite step, step 6, weights before it kept")
+
+
+def test_a_users_error_that_every_worker_meets_restarts_nothing(root: Path) -> None:
+    assert json.loads((root / "failure.json").read_text())["kind"] == "InputError"
+    assert {path.name for path in root.glob("ended-*")} == {"ended-0", "ended-1"}
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -1,6 +1,5 @@
-"""Ray Train's driver: what is refused before a start, and which errors restart nothing. A killed worker: tests/flows/test_killed_worker.py."""
+"""Ray Train's driver: what is refused before a start, and which errors restart nothing (met by two workers: `test_loop.py`). A killed worker: tests/flows/test_killed_worker.py."""
 
-import json
 import logging
 import os
 from contextlib import nullcontext
@@ -12,7 +11,6 @@ from corgi.settings.errors import ClusterError, CorgiError, InputError, StorageE
 from corgi.settings.recipe import Recipe
 from corgi.training.trainer import Job, set_unless_given, train, train_worker
 from tests.support.tiny_training import tiny_training
-from tests.support.workers import run_workers
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -70,16 +68,3 @@ def test_errors_of_the_user_restart_nothing_unless_another_worker_waits_for_this
     with pytest.raises(type(error)) if is_raised else nullcontext():
         train_worker({"job": Job((tiny_training(tmp_path),), str(failure))})
     assert failure.exists() == is_noted
-
-
-def test_a_users_error_that_every_worker_meets_restarts_nothing(tmp_path: Path) -> None:
-    """Each of two workers returns once the other has met it too."""
-    run_workers(diverge, 2, tmp_path)
-    assert json.loads((tmp_path / "failure.json").read_text())["kind"] == "InputError"
-
-
-def diverge(root: Path) -> None:
-    training = tiny_training(
-        root / "bad", "bad", {"bad": list(range(96))}, num_workers=2, max_nonfinite_steps=3
-    )
-    train_worker({"job": Job((training,), str(root / "failure.json"))})
