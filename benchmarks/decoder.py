@@ -44,8 +44,8 @@ UNIT_ROWS = 2048
 
 
 def settings_of() -> DecoderSettings:
-    """Return the demo's decoder."""
-    return recipe.load(RECIPE).decoder
+    """Return the demo's decoder, without the regression, which the bare loop has not."""
+    return recipe.load(RECIPE).decoder.model_copy(update={"regression": False})
 
 
 class GeneratedRows:
