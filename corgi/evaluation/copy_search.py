@@ -3,7 +3,7 @@
 # pyright: reportMissingTypeStubs=false, reportUnknownArgumentType=false, reportUnknownMemberType=false
 # pyarrow has no types
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -103,12 +103,14 @@ class CopySearch:
         store: Store,
         shards: ListedSet,
         latents: Latents,
-        held_out: tuple[Vectors, Sequence[Image.Image]],
+        held_out: Sequence[Image.Image],
+        embed: Callable[[Sequence[Image.Image]], Vectors],
         limit: int,
     ) -> "CopySearch":
         """Read whole shards in order until `limit` training pictures are there.
 
-        `held_out` are the run's own unit vectors of held-out pictures, and the pictures.
+        The held-out pictures set the thresholds at the decoder's side, where painted ones are seen: a copy of a small side is further
+        from the stored picture than the stored picture is. `embed` returns the run's own unit vectors of pictures.
         """
         uids: list[str] = []
         own, hashes = list[Rows](), list[Rows]()
@@ -118,7 +120,8 @@ class CopySearch:
             hashes.append(hash_rows(pictures))
         views = (np.concatenate(own), np.concatenate(hashes), latents.of_stored(store, uids))
         training = dict(zip(SPACES, views, strict=True))
-        return cls(store, shards, latents, uids, training, _views(latents, *held_out))
+        seen = at_side(held_out, latents.autoencoder.image_size)
+        return cls(store, shards, latents, uids, training, _views(latents, embed(seen), seen))
 
     def copies(self, painted: Sequence[PaintedSet]) -> list[dict[str, Copies]]:
         """Return the copies among the pictures of each set, by way of painting."""
@@ -165,6 +168,12 @@ class CopySearch:
     def pictures(self, rows: Sequence[int]) -> list[Image.Image]:
         """Return some of the training pictures as they are stored."""
         return own_pictures(self.store, self.shards, [self.uid[row] for row in rows])
+
+
+def at_side(pictures: Sequence[Image.Image], side: int) -> list[Image.Image]:
+    """Return pictures as a decoder is shown them: their middle square, at a side."""
+    squares = [(square(picture.convert("RGB"), side) * 255).round().byte() for picture in pictures]
+    return [Image.fromarray(one.permute(1, 2, 0).numpy()) for one in squares]
 
 
 def _views(latents: Latents, vectors: Vectors, pictures: Sequence[Image.Image]) -> dict[str, Rows]:

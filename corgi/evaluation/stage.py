@@ -248,7 +248,8 @@ class Measured:
             self.store,
             self.shards,
             Latents(decoder.autoencoder, decoder.device, self.shards["autoencoder"]),
-            (self.pictures.image[held_out], true),
+            true,
+            lambda pictures: self.generator.image_embedding(list(pictures)).numpy(),
             self.settings.max_pictures,
         )
 

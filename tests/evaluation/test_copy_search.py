@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -64,7 +65,8 @@ def drawings(first: int, number: int) -> tuple[np.ndarray, list[Image.Image]]:
 def search(run: Run, limit: int = 1000) -> CopySearch:
     shards = {name: list(run.shards(name)) for name in ("download", "embed", "curate")}
     latents = dataclasses.replace(LATENTS, stored=list(run.shards("autoencoder")))
-    return CopySearch.of_run(run.store, shards, latents, drawings(10_000, 100), limit)
+    vectors, pictures = drawings(10_000, 100)
+    return CopySearch.of_run(run.store, shards, latents, pictures, lambda seen: vectors, limit)
 
 
 def copied(searched: CopySearch, rows: list[int]) -> tuple[np.ndarray, list[Image.Image]]:
@@ -124,6 +126,20 @@ def test_the_report_tells_shares_with_intervals_and_shows_the_nearest(run: Run) 
         assert {f"near by {name}" for name in SPACES} <= set(share)
     assert set(told["calibration"]) == set(SPACES)  # pyright: ignore[reportArgumentType]
     assert plate.height > 8 * 144  # four rows of each set
+
+
+def test_held_out_pictures_set_the_thresholds_as_the_decoder_would_be_shown_them(run: Run) -> None:
+    shards = {name: list(run.shards(name)) for name in ("download", "embed", "curate")}
+    latents = dataclasses.replace(LATENTS, stored=list(run.shards("autoencoder")))
+    embedded: list[Image.Image] = []
+
+    def embed(pictures: Sequence[Image.Image]) -> np.ndarray:
+        embedded.extend(pictures)
+        return drawings(0, len(pictures))[0]
+
+    stored = [drawing(seed).resize((96, 64)) for seed in range(5)]
+    CopySearch.of_run(run.store, shards, latents, stored, embed, 1000)
+    assert [picture.size for picture in embedded] == [(SIDE, SIDE)] * 5
 
 
 def test_training_pictures_have_the_latents_that_were_committed_of_them(run: Run) -> None:
