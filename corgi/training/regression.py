@@ -8,8 +8,8 @@ from corgi.feeding.feed import Rows, first_rows, tensors
 from corgi.settings.decoder import DecoderSettings
 from corgi.statistics.ridge import ridge
 
-MAX_ROWS = 16_384
-"""Train rows that are read for the fit at most, whole row groups in order."""
+MAX_ROWS = 4096
+"""Train rows that are read for the fit at most, whole row groups in order: a start of any training reads at most tens of megabytes."""
 SHRINKAGE = 0.01
 """Penalty beside the noise that training puts on embeddings, per standardised number."""
 
