@@ -73,7 +73,7 @@ def unet(sizes: NetworkSizes, table: ShiftTable) -> UNet | PretrainedUNet | Kand
     if sizes.unet.kandinsky:
         if any((sizes.knows_level, sizes.neighbours, sizes.words[0], sizes.low_channels, sizes.regression)):
             raise ValueError(
-                "with unet.kandinsky it reads no level of noise, neighbours, words, smaller picture or predicted latent"
+                "with unet.kandinsky it reads no level of noise, neighbours, words or predicted latent, and no smaller picture"
             )
         return KandinskyUNet(sizes.latent_shape, sizes.unet, table)
     seen = sizes.neighbours, sizes.words, sizes.low_channels, sizes.regression
