@@ -131,6 +131,19 @@ def test_a_picture_is_made_larger_on_the_device(name: NetworkName) -> None:
     assert watch.syncs.total() == 0, watch.syncs
 
 
+@pytest.mark.parametrize("name", ["unet", "dit"])
+def test_a_network_that_reads_a_regression_paints_on_the_device(name: NetworkName) -> None:
+    sizes = NetworkSizes((3, 4, 4), 16, 1, UNetSizes((8, 16), heads=2), heads=2, regression=True)
+    network, space = NETWORKS[name](sizes, ShiftTable.ddpm(DIM)).eval(), pixel_space(4)
+    process = ShiftedDiffusion(ShiftTable.ddpm(48), Schedule.named("cosine_zero_snr", 100))
+    with fake_cuda() as watch:
+        painter = PictureDecoder(to_cuda(network), process.to(CUDA), to_cuda(space))
+        watch.syncs.clear()
+        found = painter.sample(torch.zeros(ROWS, DIM, device=CUDA), range(ROWS), 4, 2.0)
+    assert found.device.type == "cuda"
+    assert watch.syncs.total() == 0, watch.syncs
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_picture_guided_by_a_weak_network_is_painted_on_the_device(name: NetworkName) -> None:
     sizes = NetworkSizes((3, 4, 4), width=16, depth=1, unet=UNetSizes((8, 16), heads=2), heads=2)

@@ -114,6 +114,7 @@ PAINTING: dict[str, dict[str, Any]] = {
     "flow": {"prediction": "flow", "schedule": "flow"},
     "min_snr": {"loss_weight": "min_snr"},
     "neighbours": {"neighbours": 2},
+    "regression": {"network": "unet", "regression": True},
     "caption words": {"network": "unet", **WITH_WORDS},
 }
 
@@ -174,7 +175,7 @@ def _name(kind: torch.dtype) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("option", ["mlp", "unet", "dit", "flow", "caption words"])
+@pytest.mark.parametrize("option", ["mlp", "unet", "dit", "flow", "caption words", "regression"])
 def test_the_decoder_is_evaluated_and_shown_on_its_device(
     decoding: Run, option: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
