@@ -17,9 +17,9 @@ from corgi.download.progress import Progress
 from corgi.download.shard_tables import shard_tables
 from corgi.download.stats import shard_stats
 from corgi.fetching.address import Guard
-from corgi.fetching.exchange import tls_context
 from corgi.fetching.lease_actor import ClusterLeases, start_lease_actor, stop_lease_actor
 from corgi.fetching.lease_client import Leases
+from corgi.fetching.tls import tls_context
 from corgi.flow.cluster import connect
 from corgi.flow.context import Context
 from corgi.flow.shards import Pool, make_shards

@@ -30,8 +30,9 @@ from corgi.fetching.response import (
     check_response,
 )
 from corgi.fetching.robots_txt import MAX_TEXT_BYTES
+from corgi.fetching.tls import tls_context
 from corgi.settings.data import DownloadSettings
-from corgi.settings.errors import ClusterError, SettingsError
+from corgi.settings.errors import ClusterError
 from corgi.tables.rejection import Rejection
 from corgi.tables.schema import Reason
 
@@ -56,19 +57,26 @@ class Exchange:
     def __init__(self, settings: DownloadSettings) -> None:
         """Prepare for the settings; nothing is opened yet."""
         self._settings = settings
-        self._session: aiohttp.ClientSession | None = None
+        self._sessions: dict[bool, aiohttp.ClientSession] = {}
         self._breaker = Breaker(settings.host_max_faults, settings.host_pause_s)
 
     async def close(self) -> None:
         """Close every connection; the next request opens a new session."""
-        session, self._session = self._session, None
-        if session is not None:
+        sessions, self._sessions = self._sessions, {}
+        for session in sessions.values():
             await session.close()
 
     async def get(
-        self, url: URL, use: Callable[[aiohttp.ClientResponse], Awaitable[_Result]], is_last: bool = False
+        self,
+        url: URL,
+        use: Callable[[aiohttp.ClientResponse], Awaitable[_Result]],
+        is_last: bool = False,
+        is_retry: bool = False,
     ) -> _Result | URL:
         """Return what `use` makes of one response, or the URL to which the response redirects.
+
+        A retry opens a connection of its own: a kept-alive one may hold bytes left over from an earlier response, or be
+        closed by the server as the request is sent, and several of a host's connections may be so at once.
 
         Raises:
             AttemptError: the response cannot be used, or the host is paused after faults.
@@ -79,7 +87,9 @@ class Exchange:
             raise AttemptError(Rejection(Reason.HOST_UNAVAILABLE, "given up after faults in a row"))
         headers = {"Connection": "close"} if is_last else None
         try:
-            async with self._opened().get(url, allow_redirects=False, headers=headers) as response:
+            async with self._opened(not is_retry).get(
+                url, allow_redirects=False, headers=headers
+            ) as response:
                 is_heard = response.status not in OVERLOADED
                 if response.status in _REDIRECTS:
                     return _location(url, response)
@@ -100,10 +110,10 @@ class Exchange:
             else:
                 self._breaker.failed(site, began, now)
 
-    def _opened(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            self._session = _new_session(self._settings)
-        return self._session
+    def _opened(self, keeps_alive: bool) -> aiohttp.ClientSession:
+        if keeps_alive not in self._sessions:
+            self._sessions[keeps_alive] = _new_session(self._settings, keeps_alive)
+        return self._sessions[keeps_alive]
 
 
 async def read_body(response: aiohttp.ClientResponse, settings: DownloadSettings) -> Body:
@@ -221,26 +231,7 @@ class GuardedResolver(AbstractResolver):
         return [(str(info[4][0]), port) for info in infos]
 
 
-@functools.cache
-def tls_context(ca_file: str | None = None) -> ssl.SSLContext:
-    """Return the process's one TLS context: building one costs more than decoding an image.
-
-    Raises:
-        SettingsError: the file of further CA certificates cannot be read.
-
-    """
-    context = ssl.create_default_context()
-    if ca_file is not None:
-        try:
-            context.load_verify_locations(ca_file)
-        except OSError as error:  # an ssl.SSLError is one
-            raise SettingsError(
-                f"download.ca_file={ca_file!r} holds no CA certificates that can be read ({error.strerror or error}); nothing was fetched; name a PEM file every node can read"
-            ) from error
-    return context
-
-
-def _new_session(settings: DownloadSettings) -> aiohttp.ClientSession:
+def _new_session(settings: DownloadSettings, keeps_alive: bool) -> aiohttp.ClientSession:
     guard = Guard.of(settings.allow_private, settings.resolve)
 
     def checked_socket(info: AddrInfoType) -> socket.socket:
@@ -254,6 +245,7 @@ def _new_session(settings: DownloadSettings) -> aiohttp.ClientSession:
 
     connector = aiohttp.TCPConnector(
         limit=settings.connections,
+        force_close=not keeps_alive,
         resolver=GuardedResolver(guard),
         ssl=tls_context(settings.ca_file),
         ttl_dns_cache=DNS_CACHE_S,

@@ -102,7 +102,7 @@ class Fetcher:
                     if attempt:
                         await self._take(target, deadline)
                     try:
-                        return await self._follow(target, deadline, is_last)
+                        return await self._follow(target, deadline, is_last, attempt > 0)
                     except AttemptError as error:
                         last = error.rejection
                         if not error.is_transient or attempt == self.settings.retries:
@@ -121,7 +121,7 @@ class Fetcher:
         await self._slots.take(url.host or "")
         deadline.reschedule(loop.time() + left_s)
 
-    async def _follow(self, url: URL, deadline: asyncio.Timeout, is_last: bool) -> Body:
+    async def _follow(self, url: URL, deadline: asyncio.Timeout, is_last: bool, is_retry: bool) -> Body:
         """Follow a URL to its body; a slot is held for each host during its request, and none when this ends."""
         read = functools.partial(read_body, settings=self.settings)
         for hop in range(MAX_REDIRECTS + 1):
@@ -130,7 +130,7 @@ class Fetcher:
             try:
                 if self.settings.obey_robots_txt:
                     await self._obey_robots(url)
-                result = await self._exchange.get(url, read, is_last)
+                result = await self._exchange.get(url, read, is_last, is_retry)
             finally:
                 self._slots.give(url.host or "")
             if isinstance(result, Body):
@@ -163,7 +163,7 @@ class Fetcher:
             async with asyncio.timeout(self.settings.timeout_s / 2):
                 for attempt in range(self.settings.retries + 1):
                     try:
-                        text = await self._robots_text(url)
+                        text = await self._robots_text(url, attempt > 0)
                         return RobotsTxt.parse(text, product_of(self.settings.user_agent))
                     except AttemptError as error:
                         rejection = error.rejection
@@ -176,14 +176,14 @@ class Fetcher:
             pass
         raise AttemptError(replace(rejection, detail=f"robots.txt: {rejection.detail}"))
 
-    async def _robots_text(self, url: URL) -> bytes:
+    async def _robots_text(self, url: URL, is_retry: bool) -> bytes:
         """Return the text; the caller holds a slot of the first host, slots of further hosts are taken here."""
         first = url.host
         for _ in range(MAX_REDIRECTS + 1):
             if url.host != first:
                 await self._slots.take(url.host or "")
             try:
-                result = await self._exchange.get(url, read_robots)
+                result = await self._exchange.get(url, read_robots, is_retry=is_retry)
             finally:
                 if url.host != first:
                     self._slots.give(url.host or "")

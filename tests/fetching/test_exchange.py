@@ -13,11 +13,9 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
-from corgi.fetching.exchange import tls_context
 from corgi.fetching.fetcher import MAX_REDIRECTS, Fetcher
 from corgi.fetching.response import Body
 from corgi.settings.data import DownloadSettings
-from corgi.settings.errors import SettingsError
 from corgi.tables.rejection import Rejection
 from corgi.tables.schema import Reason
 from tests.support.fault_server import FaultServer
@@ -74,6 +72,20 @@ def test_only_passing_faults_are_tried_again(server: FaultServer) -> None:
     assert (
         3 <= len(server.requests) <= 6
     )  # the client itself asks once more when a connection dies before any answer
+
+
+def test_a_retry_opens_a_connection_of_its_own(server: FaultServer) -> None:
+    """Each connection answers once and then sends bytes that belong to no answer: all four kept-alive ones are unusable."""
+    server.forget()
+
+    async def run() -> tuple[list[Body | Rejection], Body | Rejection]:
+        async with Fetcher(settings_for(server, timeout_s=5, retries=1, connections=4)) as fetcher:
+            first = [found async for _, found in fetcher.fetch_all([server.url("/first/1.jpg")] * 4)]
+            return first, await fetcher.fetch(server.url("/first/2.jpg"))
+
+    first, later = asyncio.run(run())
+    assert server.connections == 5
+    assert [reason_of(found) for found in [*first, later]] == [None] * 5
 
 
 def test_no_retries_means_one_request(server: FaultServer) -> None:
@@ -335,16 +347,6 @@ def test_a_host_that_answers_now_and_then_is_not_given_up(server: FaultServer) -
     settings = settings_for(server, connections=1, retries=0, host_max_faults=5)
     found = fetch_each(settings, [server.url(path) for path in paths])
     assert {reason_of(fetched) for fetched in found} == {None, Reason.HTTP_STATUS}
-
-
-def test_a_further_ca_file_must_be_one(server: FaultServer, tmp_path: Path) -> None:
-    wrong = tmp_path / "ca.pem"
-    wrong.write_text("no certificate")
-    for path in (wrong, tmp_path / "absent.pem"):
-        with pytest.raises(SettingsError, match=r"download\.ca_file") as caught:
-            tls_context(str(path))
-        assert "\n" not in str(caught.value)
-    assert tls_context(None) is tls_context(None)
 
 
 ROBOTS: dict[str, tuple[tuple[int, str] | str, Reason | None]] = {

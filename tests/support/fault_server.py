@@ -4,7 +4,7 @@
 /gzip/<seed>.jpg  /gzipbomb  /brotli  /redirect/<n>  /redirect-to?u=  /status/<code>?retry_after=  /once/<code>/<seed>.jpg
 /reset/<bytes sent>  /halfclose  /headers/<kB>  /noai  /robots?v=  /wrongtype  /empty  /truncated  /bomb/<kind>  /flip
 /garbage  /chunked/<seed>.jpg  /raw/<name of tests/support/hostile.py>  /split/<the same>  /wait/<ms>/<seed>.jpg  /silence  /slowheaders  /endlessheaders  /manyheaders/<n>
-/signed/<any>  /interim/<n>  /interimflood  /endlesschunked  /extra/<seed>.jpg  /content-usage?v=  /encoded/<kind>  /body/<kind>`
+/signed/<any>  /interim/<n>  /interimflood  /endlesschunked  /extra/<seed>.jpg  /first/<seed>.jpg  /content-usage?v=  /encoded/<kind>  /body/<kind>`
 
 `/signed/` is 403 unless `server.signed` holds the request's target byte for byte. `server.robots` says what `/robots.txt` is answered with: (status, text), "stall" or "reset"; 404 to begin with. Such requests
 are counted in `robots_requests` only. Several servers on several loopback addresses are several hosts.
@@ -62,6 +62,7 @@ class Exchange:
         self.headers = headers
         self.writer = writer
         self.keeps_alive = True
+        self.is_first = True
 
     def number(self, place: int = 1) -> int:
         """Return a word of the path as a number, extension aside."""
@@ -161,20 +162,22 @@ class FaultServer:
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         try:
-            while await self._one(reader, writer):
-                pass
+            is_first = True
+            while await self._one(reader, writer, is_first):
+                is_first = False
         except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass
         finally:
             writer.close()
 
-    async def _one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+    async def _one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, is_first: bool) -> bool:
         raw = await reader.readuntil(b"\r\n\r\n")
         first, *rest = raw.decode("latin-1").split("\r\n")
         headers = {
             name.lower(): value.strip() for name, _, value in (line.partition(":") for line in rest if line)
         }
         exchange = Exchange(first.split(" ")[1], headers, writer)
+        exchange.is_first = is_first
         if exchange.target == "/robots.txt":
             await self._answer_robots(exchange)
             return exchange.keeps_alive
@@ -427,6 +430,15 @@ async def _extra(server: FaultServer, exchange: Exchange) -> None:
     await exchange.send(b"bytes that belong to no answer")
 
 
+async def _first(server: FaultServer, exchange: Exchange) -> None:
+    if exchange.is_first:
+        await asyncio.sleep(0.05)
+        await exchange.answer(picture(exchange.number()))
+    else:
+        await exchange.send(b"bytes that belong to no answer\r\n\r\n")
+        exchange.cut(with_reset=False)
+
+
 async def _content_usage(server: FaultServer, exchange: Exchange) -> None:
     await exchange.answer(picture(1), 200, f"Content-Usage: {exchange.query['v']}")
 
@@ -464,6 +476,7 @@ HANDLERS: dict[str, Handler] = {
     "interimflood": _interimflood,
     "endlesschunked": _endlesschunked,
     "extra": _extra,
+    "first": _first,
     "content-usage": _content_usage,
     "encoded": _encoded,
     "body": _body,
