@@ -128,7 +128,7 @@ class FleetStorage(Storage):
         return sorted({name[len(start) :].partition("/")[0] for name in self.files if name.startswith(start)})
 
     @override
-    def walk(self, folder: str) -> Iterator[tuple[str, int]]:
+    def walk(self, folder: str, first: str = "", end: str = "") -> Iterator[tuple[str, int]]:
         start = f"{folder}/" if folder else ""
         stages = [folder] if folder else list(self.committed)
         found = [(name, len(data)) for name, data in self.files.items() if name.startswith(start)]

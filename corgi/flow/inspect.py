@@ -1,7 +1,6 @@
 """What a user can ask about a run: its status, its lineage, whether every byte is as committed, and what nothing refers to."""
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple, cast
@@ -12,9 +11,8 @@ from corgi.flow.code import code_digest, commit_of
 from corgi.flow.dag import Dag
 from corgi.flow.locks import held
 from corgi.settings.errors import InputError, StorageError
-from corgi.storage.many import MOST_AT_ONCE
 from corgi.storage.roots import is_object_store
-from corgi.tables.garbage import facts_of_runs, unreferenced
+from corgi.tables.garbage import Part, facts_of_runs, parts, remove, unreferenced, unreferenced_in
 from corgi.tables.manifest import ShardEntry, StageManifest
 from corgi.tables.run import Run, RunFacts
 from corgi.tables.store import Store
@@ -163,26 +161,41 @@ def verified(root: str, entries: list[ShardEntry]) -> list[Verified]:
 
 
 def collect(dag: Dag, only_show: bool) -> Iterator[str]:
-    """Remove, or only show, what no run under the root refers to. Every recorded run is locked while files are removed.
+    """Remove, or only show, what no run under the root refers to, by tasks where there is much. Every recorded run is locked meanwhile.
 
     Raises:
         ClusterError: files were to be removed, and a run under this root is being executed.
 
     """
     store = dag.store
+    number = size = 0
     with ExitStack() as locks:
         if not only_show:
             for name in facts_of_runs(store):
                 folder = dag.run.scratch_root if is_object_store(store.location) else Path(store.location)
                 locks.enter_context(held(folder / name))
-        garbage = unreferenced(store)
-        for name, size in sorted(garbage.items()):
-            yield f"{size:>12} {store.storage.locate(name)}"
+        function = shown if only_show else removed
+        for found in over_batches(dag.recipe, function, parts(store), store.location, "gc", size=1):
+            number, size = number + len(found), size + sum(found.values())
+            yield from (f"{of:>12} {store.storage.locate(name)}" for name, of in found.items())
         if not only_show:
-            with ThreadPoolExecutor(MOST_AT_ONCE) as threads:
-                list(threads.map(store.storage.remove, garbage))
             _prune(store.location)
-    yield f"{'would remove' if only_show else 'removed'} {len(garbage)} files, {sum(garbage.values())} bytes"
+    yield f"{'would remove' if only_show else 'removed'} {number} files, {size} bytes"
+
+
+def shown(root: str, some: list[Part]) -> list[dict[str, int]]:
+    """Return, with their bytes, the files of each part that no run refers to."""
+    store = Store(root)
+    runs = facts_of_runs(store)
+    return [unreferenced_in(store, runs, part) for part in some]
+
+
+def removed(root: str, some: list[Part]) -> list[dict[str, int]]:
+    """Remove the files of each part that no run refers to; return what `shown` returned before."""
+    found = shown(root, some)
+    for names in found:
+        remove(Store(root), names)
+    return found
 
 
 def _prune(location: str) -> None:

@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from corgi.storage.files import make_folder, publish, sha256_of_file, sync, write_file
 from corgi.storage.retries import patient
-from corgi.storage.storage import Storage
+from corgi.storage.storage import Storage, between
 
 
 class Disk(Storage):
@@ -69,8 +69,12 @@ class Disk(Storage):
             return []
 
     @override
-    def walk(self, folder: str) -> Iterator[tuple[str, int]]:
-        for below, _, files in os.walk(self.folder / folder):
+    def walk(self, folder: str, first: str = "", end: str = "") -> Iterator[tuple[str, int]]:
+        top = str(self.folder / folder)
+        for below, folders, files in os.walk(top):
+            if below == top:
+                folders[:] = between(folders, first, end)
+                files[:] = between(files, first, end)
             for name in files:
                 path = Path(below, name)
                 yield path.relative_to(self.folder).as_posix(), path.stat().st_size

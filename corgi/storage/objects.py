@@ -23,7 +23,7 @@ from corgi.storage.endpoint import is_plain_http, s3_endpoint
 from corgi.storage.errors import storage_full
 from corgi.storage.files import sha256_of_file
 from corgi.storage.retries import patient
-from corgi.storage.storage import Storage
+from corgi.storage.storage import Storage, between
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
@@ -157,14 +157,19 @@ class ObjectStorage(Storage):
     @override
     @patient
     @_as_os_error
-    def walk(self, folder: str) -> Iterator[tuple[str, int]]:
-        return iter(
-            [
-                (m["path"], m["size"])
-                for part in self._store.list(f"{folder}/" if folder else None, chunk_size=1000)
-                for m in part
+    def walk(self, folder: str, first: str = "", end: str = "") -> Iterator[tuple[str, int]]:
+        start = f"{folder}/" if folder else ""
+        offset = f"{start}{first[:-1]}" if first else None  # what is listed comes after an offset
+        found = list[tuple[str, int]]()
+        for part in self._store.list(start or None, offset=offset, chunk_size=1000):
+            tops = [str(meta["path"])[len(start) :].partition("/")[0] for meta in part]
+            wanted = frozenset(between(tops, first, end))
+            found += [
+                (meta["path"], meta["size"]) for top, meta in zip(tops, part, strict=True) if top in wanted
             ]
-        )
+            if end and min(end) > "/" and tops[-1] >= end:
+                break  # paths are sorted as their first names are, unless those have characters before "/"
+        return iter(found)
 
     @override
     @contextmanager

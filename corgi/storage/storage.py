@@ -4,10 +4,15 @@ What is written is private until a manifest names it; only `put_if_absent` publi
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import BinaryIO
+
+
+def between(names: Iterable[str], first: str, end: str) -> list[str]:
+    """Return the names from `first` to before `end`; without `end`, to the last."""
+    return [name for name in names if name >= first and (not end or name < end)]
 
 
 class Storage(ABC):
@@ -51,8 +56,11 @@ class Storage(ABC):
         """Return the names of the folders directly in a folder."""
 
     @abstractmethod
-    def walk(self, folder: str) -> Iterator[tuple[str, int]]:
-        """Yield every file below a folder, with its bytes."""
+    def walk(self, folder: str, first: str = "", end: str = "") -> Iterator[tuple[str, int]]:
+        """Yield every file below a folder, with its bytes.
+
+        Of what is in the folder itself only names from `first` to before `end` count; without `end`, to the last.
+        """
 
     @abstractmethod
     def create(self, name: str) -> AbstractContextManager[BinaryIO]:

@@ -1,10 +1,14 @@
 """What a store holds: every manifest, what runs refer to, and what can be removed."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import NamedTuple
 
 from corgi.settings.errors import StorageError
 from corgi.settings.recipe import Recipe
+from corgi.storage.many import MOST_AT_ONCE
 from corgi.storage.roots import open_storage
 from corgi.tables.generations import generation
 from corgi.tables.manifest import ShardManifest, StageManifest
@@ -13,6 +17,32 @@ from corgi.tables.stage_index import ListedShard, index_name
 from corgi.tables.store import Store
 
 _KEPT_FOLDERS = ("taken-down",)
+SHARDS_PER_PART = 4_096
+
+
+class Part(NamedTuple):
+    """The folders of a stage from one name to before another; without `end`, to the last."""
+
+    stage: str
+    first: str = ""
+    end: str = ""
+
+    def holds(self, path: str) -> bool:
+        """Return whether a file of the stage is in this part."""
+        folder = path.split("/")[1]
+        return folder >= self.first and (not self.end or folder < self.end)
+
+
+WHOLE = Part("")
+
+
+def parts(store: Store, size: int = SHARDS_PER_PART) -> list[Part]:
+    """Return the parts of a store, in order, each of at most so many shards: every file under a stage is in one."""
+    found = list[Part]()
+    for stage in sorted(store.storage.folders("")):
+        bounds = ["", *sorted(store.storage.folders(stage))[size::size], ""]
+        found += [Part(stage, *bound) for bound in pairwise(bounds)]
+    return found
 
 
 @dataclass
@@ -24,10 +54,10 @@ class Contents:
     stages: list[str] = field(default_factory=list[str])
 
     @classmethod
-    def of(cls, store: Store) -> "Contents":
-        """List a store."""
+    def of(cls, store: Store, part: Part = WHOLE) -> "Contents":
+        """List a store, or a part of it."""
         found = cls()
-        for name, size in store.storage.walk(""):
+        for name, size in store.storage.walk(*part):
             parts = name.split("/")
             found.sizes[name] = size
             if generation(parts[-1]) is None or parts[0] in _KEPT_FOLDERS:
@@ -73,16 +103,22 @@ def readable_shards(store: Store, paths: Iterable[str]) -> Iterator[ShardManifes
 
 
 def unreferenced(store: Store) -> dict[str, int]:
-    """Return, with their bytes, the files that no run refers to and no unfinished stage of a run will take up again.
+    """Return, with their bytes, the files of all parts of a store that nothing refers to."""
+    runs = facts_of_runs(store)
+    return {name: size for part in parts(store) for name, size in unreferenced_in(store, runs, part).items()}
+
+
+def unreferenced_in(store: Store, runs: Mapping[str, RunFacts], part: Part) -> dict[str, int]:
+    """Return, with their bytes, the files of a part that no run refers to and no unfinished stage of a run will take up again.
 
     What a run had before an unfinished stage is referred to until that stage is complete.
     """
-    contents, runs = Contents.of(store), facts_of_runs(store)
+    contents = Contents.of(store, part)
     kept: set[str] = set()
     listed: set[str] = set()
-    for manifest in _referred_to(store, runs.values()):
+    for manifest in _referred_to(store, runs.values(), part.stage):
         kept.update(published(manifest))
-        for shard in store.each_listed(manifest):
+        for shard in filter(lambda shard: part.holds(shard.path), store.each_listed(manifest)):
             listed.add(shard.path)
             kept.update(_files_of(store, shard))
     others = (path for path in contents.shards if path not in listed)
@@ -93,16 +129,27 @@ def unreferenced(store: Store) -> dict[str, int]:
     keys = {path.rpartition("/")[0] for path in contents.shards}
     return {
         name: size
-        for name, size in contents.sizes.items()
+        for name, size in sorted(contents.sizes.items())
         if name not in kept and not _stays(name, kept, busy, keys)
     }
 
 
-def _referred_to(store: Store, runs: Iterable[RunFacts]) -> Iterator[StageManifest]:
-    """Yield the stages that runs have, or had before an unfinished one, each once."""
+def remove(store: Store, names: Iterable[str]) -> None:
+    """Remove files, many at a time. Manifests go first: where this is stopped, no manifest lists files that are gone."""
+    manifests, files = list[str](), list[str]()
+    for name in names:
+        is_manifest = generation(name.rpartition("/")[2]) is not None
+        (manifests if is_manifest else files).append(name)
+    with ThreadPoolExecutor(MOST_AT_ONCE) as threads:
+        for some in (manifests, files):
+            list(threads.map(store.storage.remove, some))
+
+
+def _referred_to(store: Store, runs: Iterable[RunFacts], name: str) -> Iterator[StageManifest]:
+    """Yield the results of a stage that runs have, or had before an unfinished one, each once."""
     pointers = [item for facts in runs for item in (*facts["stages"].items(), *facts["former"].items())]
-    for stage, key in dict.fromkeys((stage, entry["key"]) for stage, entry in pointers):
-        manifest = store.stage(stage, key)
+    for key in dict.fromkeys(entry["key"] for stage, entry in pointers if stage == name):
+        manifest = store.stage(name, key)
         if manifest is not None:
             yield manifest
 

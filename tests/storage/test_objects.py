@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from obstore.store import MemoryStore
 
 from corgi.settings.errors import InputError, StorageError
+from corgi.storage.disk import Disk
 from corgi.storage.objects import ObjectStorage
 from corgi.tables.manifest import RowCounts
 from corgi.tables.run import Run
@@ -45,6 +47,24 @@ def test_a_stage_on_s3_is_that_of_a_disk(s3, tmp_path):
     before = sorted(Store(URL).storage.walk(""))
     commit_script.main(URL)
     assert sorted(Store(URL).storage.walk("")) == before
+
+
+def test_law_ranges_of_a_folder_hold_every_file_once_on_s3_and_on_a_disk(s3, tmp_path):
+    names = ["0", "00", "1/a", "1-x/b", "1a/b", "closed/x/y", "f/g", "~"]
+    on_s3, disk = ObjectStorage(f"s3://{BUCKET}/ranges", tmp_path / "scratch"), Disk(tmp_path)
+    for storage in (on_s3, disk):
+        for name in names:
+            storage.make(f"stage/{name}".rpartition("/")[0])
+            storage.put_if_absent(f"stage/{name}", name.encode())
+        storage.make("stages")
+        storage.put_if_absent("stages/other", b"of another folder")
+    whole = sorted(disk.walk("stage"))
+    assert [name for name, _ in whole] == sorted(f"stage/{name}" for name in names)
+    for cuts in (["1"], ["1-x"], ["00", "1a", "d"], ["~"], ["closed", "zz"]):
+        ranges = list(pairwise(["", *cuts, ""]))
+        for storage in (on_s3, disk):
+            parts = [sorted(storage.walk("stage", *one)) for one in ranges]
+            assert sorted(entry for part in parts for entry in part) == whole
 
 
 def test_a_run_on_s3_is_recorded_and_opened_by_its_url(s3, tmp_path):

@@ -5,7 +5,16 @@ from pathlib import Path
 import pytest
 
 from corgi.settings.errors import StorageError
-from corgi.tables.garbage import Contents, facts_of_runs, referring_stages, unreferenced
+from corgi.tables.garbage import (
+    SHARDS_PER_PART,
+    Contents,
+    facts_of_runs,
+    parts,
+    referring_stages,
+    remove,
+    unreferenced,
+    unreferenced_in,
+)
 from corgi.tables.run import Run
 from tests.support.tables import new_run, tiny_run
 
@@ -41,6 +50,43 @@ def test_what_two_runs_share_stays_until_both_are_gone(run: Run) -> None:
 def test_a_file_that_no_manifest_lists_can_go(run: Run) -> None:
     (run.store.root / run.shards("plan")[0].path).with_name("left-plan.parquet").write_bytes(b"1234")
     assert list(unreferenced(run.store).values()) == [4]
+
+
+def test_law_parts_of_any_size_hold_every_file_once(run: Run) -> None:
+    (run.store.root / "embed" / "closed").mkdir(exist_ok=True)
+    whole = Contents.of(run.store).sizes
+    for size in (1, 2, 3, SHARDS_PER_PART):
+        found = parts(run.store, size)
+        listed = [name for part in found for name in Contents.of(run.store, part).sizes]
+        assert sorted(listed) == sorted(whole)
+        assert all(part.holds(name) for part in found for name in Contents.of(run.store, part).sizes)
+        folders = [{name.split("/")[1] for name in Contents.of(run.store, part).sizes} for part in found]
+        assert max(map(len, folders)) <= size
+
+
+def test_what_can_go_is_the_same_whatever_the_parts(run: Run) -> None:
+    other = new_run(run.folder.parent, "other")
+    for stage in ("plan", "download"):
+        other.record(stage, run.stages()[stage])
+    (run.folder / "run.json").unlink()
+    runs, expected = facts_of_runs(run.store), unreferenced(run.store)
+    assert expected
+    for size in (1, 2):
+        found = [unreferenced_in(run.store, runs, part) for part in parts(run.store, size)]
+        assert {name: of for some in found for name, of in some.items()} == expected
+
+
+def test_where_removal_is_stopped_no_manifest_lists_files_that_are_gone(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = list(Contents.of(run.store).sizes)
+    gone: list[str] = []
+    monkeypatch.setattr(run.store.storage, "remove", gone.append)
+    remove(run.store, names)
+    is_manifest = [name.rpartition("/")[2].startswith("manifest-") for name in gone]
+    assert sorted(gone) == sorted(names)
+    assert is_manifest == sorted(is_manifest, reverse=True)
+    assert set(is_manifest) == {True, False}
 
 
 def test_while_a_run_is_damaged_nothing_is_known_to_be_free(run: Run) -> None:
