@@ -10,6 +10,8 @@ export NO_ALBUMENTATIONS_UPDATE := 1
 export RAY_USAGE_STATS_ENABLED := 0
 export HF_HUB_OFFLINE ?= 1
 export PATH := $(BIN):$(PATH)
+# Every stage, worker and command is a process that would compile corgi again.
+unexport PYTHONDONTWRITEBYTECODE
 
 PIP = $(BIN)/python -m pip install --disable-pip-version-check -c requirements.lock $(PIP_ARGS)
 

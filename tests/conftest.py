@@ -15,6 +15,10 @@ HOME = str(Path(__file__).resolve().parents[1])
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# Compiled code is kept beside its source, also where a machine asks for none: a process of the tests would compile corgi again,
+# and each of the three that run them would rewrite the assertions of 340 files.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # One thread per process: bits repeat, and threads of small products do not wait for each other on a busy machine, where
 # they once took a test from 20 seconds to more than 180.
 os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = "1"

@@ -2,6 +2,7 @@
 
 import hashlib
 import subprocess
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -43,33 +44,40 @@ def git_commit() -> str | None:
 @cache
 def commit_of(code: str | None) -> str | None:
     """Return the newest of a clone's last 500 commits whose sources have this digest; None when there is none."""
-    if code is None or not (HOME / ".git").exists():
+    if not code or not (HOME / ".git").exists():
         return None
+    texts: dict[str, bytes] = {}
     try:
         commits = _git("log", "-n", "500", "--format=%H").decode().split()
-        return next((commit for commit in commits if _digest_at(commit) == code), None)
+        return next((commit for commit in commits if _digest_at(commit, texts) == code), None)
     except (OSError, subprocess.SubprocessError):
         return None
 
 
-def _digest_at(commit: str) -> str:
-    """Return `code_digest` as it was at a commit."""
-    names = _git("ls-tree", "-r", "--name-only", "-z", commit, "corgi", "pipelines").decode().split("\0")
-    chosen = [name for name in names if name.endswith(".py")]
-    asked = "".join(f"{commit}:{name}\n" for name in chosen)
-    answer = _git("cat-file", "--batch", given=asked.encode())
-    texts: dict[str, bytes] = {}
-    offset = 0
-    for name in chosen:
-        line_end = answer.index(b"\n", offset)
-        size = int(answer[offset:line_end].split()[-1])
-        texts[name] = answer[line_end + 1 : line_end + 1 + size]
-        offset = line_end + 2 + size
+def _digest_at(commit: str, texts: dict[str, bytes]) -> str:
+    """Return `code_digest` as it was at a commit; `texts` keeps what git was asked for, by the object's name."""
+    lines = _git("ls-tree", "-r", "-z", commit, "corgi", "pipelines").decode().split("\0")
+    names = {name: line.split()[2] for line, _, name in (line.partition("\t") for line in lines) if line}
+    chosen = {name: thing for name, thing in names.items() if name.endswith(".py")}
+    texts.update(_texts(sorted(set(chosen.values()) - texts.keys())))
     total = hashlib.blake2b(digest_size=16)
     for folder in ("corgi", "pipelines"):
         for name in sorted((n for n in chosen if n.startswith(f"{folder}/")), key=lambda n: Path(n).parts):
-            total.update(name.encode() + b"\0" + texts[name] + b"\0")
+            total.update(name.encode() + b"\0" + texts[chosen[name]] + b"\0")
     return total.hexdigest()
+
+
+def _texts(objects: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+    """Yield the content of each of git's objects with its name."""
+    if not objects:
+        return
+    answer = _git("cat-file", "--batch", given="".join(f"{one}\n" for one in objects).encode())
+    offset = 0
+    for one in objects:
+        line_end = answer.index(b"\n", offset)
+        size = int(answer[offset:line_end].split()[-1])
+        yield one, answer[line_end + 1 : line_end + 1 + size]
+        offset = line_end + 2 + size
 
 
 def _git(*arguments: str, given: bytes | None = None) -> bytes:

@@ -167,6 +167,31 @@ def test_a_commit_is_found_by_the_digest_of_its_code(monkeypatch, tmp_path):
     assert code.commit_of.__wrapped__("0" * 32) is None
 
 
+def test_each_content_is_read_once_and_no_commit_is_searched_for_no_code(monkeypatch, tmp_path):
+    monkeypatch.setattr(code, "HOME", tmp_path)
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+    (tmp_path / "corgi").mkdir()
+    (tmp_path / "corgi" / "still.py").write_text("x = 1\n")
+    for number in range(3):
+        (tmp_path / "corgi" / "changed.py").write_text(f"x = {number + 2}\n")
+        subprocess.run(["git", "add", "."], cwd=tmp_path, check=True)
+        author = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
+        subprocess.run(["git", *author, "commit", "-qm", "one"], cwd=tmp_path, check=True)
+    asked: list[str] = []
+    run = code.subprocess.run
+
+    def noted(command, **options):
+        asked.extend((options.get("input") or command[1].encode()).decode().split())
+        return run(command, **options)
+
+    monkeypatch.setattr(code.subprocess, "run", noted)
+    assert code.commit_of.__wrapped__("") is None
+    assert asked == []
+    assert code.commit_of.__wrapped__("0" * 32) is None
+    contents = [one for one in asked if len(one) == 40]
+    assert len(contents) == len(set(contents)) == 4
+
+
 def test_a_scratch_folder_is_held_by_the_run_that_works_in_it(toy):
     """Two runs of different names share a shard key, and with it the folder of its checkpoints."""
     from corgi.settings.errors import ClusterError
