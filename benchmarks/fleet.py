@@ -1,26 +1,29 @@
 """The drivers of a run of many shards over a simulated object store: `python -m benchmarks.fleet [--shards N]`.
 
-Real: the plan's names and keys, listings, closings, indexes, what readers open, `--status`, and the host table. Simulated: the
+Real: the plan's names and keys, listings, closings, indexes, what readers open, `--status`, and the host tables with the fetchers'
+side of them (benchmarks/fleet_hosts.py), whose part of docs/scale.md this writes. Simulated: the
 store (benchmarks/fleet_storage.py), whose waits are accounted and not slept. Not run: what a shard's body does, Ray's own
 bookkeeping per shard, and every training; shards are committed as if workers had made them.
 """
 
 import argparse
+import os
 import resource
 import tempfile
 import time
 from collections.abc import Callable
 from functools import lru_cache
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from benchmarks.arms import fill_block
 from benchmarks.figures import Figures
+from benchmarks.fleet_hosts import host_load
 from benchmarks.fleet_storage import FleetStorage
-from corgi.fetching.lease_table import LeaseRequest, LeaseTable
 from corgi.flow.closing import close
 from corgi.flow.context import Context
 from corgi.flow.dag import Dag
@@ -42,10 +45,8 @@ TABLES = {
     "pack": ("rows",),
 }
 """Stages whose shards are those of the plan, in order, and their tables."""
-FETCHERS = (64, 256, 512)
-HOSTS, HOSTS_A_SHARD = 1_000_000, 3_000
-RENEWED = 32
-"""Fetchers whose renewals are measured; the others only hold hosts."""
+FETCHERS, TABLES_OF_HOSTS = (64, 256, 512), (1, 2, 4)
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "scale.md"
 MAX_CPU_S, MAX_BYTES = 600.0, 2 * 10**9
 
 
@@ -161,31 +162,8 @@ def _sealed(task: ShardTask, tables: tuple[str, ...]) -> str:
     )
 
 
-def lease_cpu_s(fetchers: int, hosts: int) -> float:
-    """Return the CPU-seconds that the host table takes per second of a fleet in which each fetcher renews every 3.75 s, naming no host.
-
-    Requests for further hosts are not in it.
-    """
-    draw = np.random.default_rng(3)
-    table = LeaseTable()
-    held: dict[str, dict[str, int]] = {}
-    for at in range(fetchers):
-        ranks = np.unique(np.minimum(draw.zipf(1.15, 8 * hosts), HOSTS))
-        held[f"fetcher-{at}"] = {f"host-{rank}": 1 for rank in draw.permutation(ranks)[:hosts]}
-    for name, hosts_of in held.items():
-        table.lease(LeaseRequest(name, {}, hosts_of, 16, 0.0), 0.0)
-    before = time.process_time()
-    for name in list(held)[:RENEWED]:
-        table.lease(LeaseRequest(name, {}, {}, 16, 0.0, is_whole=False), 3.75)
-    return (time.process_time() - before) * fetchers / min(RENEWED, fetchers) / 3.75
-
-
-def main() -> int:
-    """Print and keep every figure."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--shards", type=int, default=40_000)
-    num_shards = parser.parse_args().shards
-    figures = Figures("fleet", "pyarrow")
+def add_drivers(figures: Figures, num_shards: int) -> None:
+    """Measure the driver of each stage of a run of so many shards."""
     with tempfile.TemporaryDirectory() as folder:
         fleet = Fleet(Path(folder), num_shards)
         for name in TABLES:
@@ -205,9 +183,35 @@ def main() -> int:
             lambda: [step.done for step in fleet.dag.plan(_all()) if step.stage.name in TABLES]
         )
         figures.add("fleet_plan_of_a_finished_run", again.cpu_s + again.waited_s, "s", "<=3")
-    for fetchers in FETCHERS:
-        load = lease_cpu_s(fetchers, HOSTS_A_SHARD)
-        figures.add(f"fleet_host_table_{fetchers}_fetchers", load, "CPU-s per s", "<=1")
+
+
+def add_host_tables(figures: Figures) -> None:
+    """Measure the host tables and write their part of docs/scale.md, with the machine's load at the end."""
+    lines = [
+        "| fetchers | tables | CPU of the busiest table, s per s | requests to all tables per s | URLs per s and fetcher | at most 1 CPU-s per s |",
+        "|---|---|---|---|---|---|",
+    ]
+    for fetchers, tables in product(FETCHERS, TABLES_OF_HOSTS):
+        load = host_load(fetchers, tables)
+        name = f"fleet_host_table_{fetchers}_fetchers_{tables}_tables"
+        figures.add(name, load.busiest_cpu_s, "CPU-s per s", "<=1")
+        verdict = "met" if load.busiest_cpu_s <= 1 else "missed"
+        lines.append(
+            f"| {fetchers} | {tables} | {load.busiest_cpu_s:.2f} | {load.requests:.0f} | {load.urls:.1f} | {verdict} |"
+        )
+    told = f"Load of the machine's {os.cpu_count()} cores as this was written: {os.getloadavg()[0]:.1f}."
+    fill_block(PAGE, "host tables", "\n".join([*lines, "", told, ""]))
+
+
+def main() -> int:
+    """Print and keep every figure."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--shards", type=int, default=40_000, help="0: the host tables only")
+    num_shards = parser.parse_args().shards
+    figures = Figures("fleet", "pyarrow")
+    if num_shards:
+        add_drivers(figures, num_shards)
+    add_host_tables(figures)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     figures.add("fleet_peak_memory_with_the_double", peak / 1e6, "MB", f"<={MAX_BYTES / 1e6:g}")
     figures.write()

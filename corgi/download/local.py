@@ -40,13 +40,17 @@ class LocalReader:
         self._locations = locations
         self._opened: tuple[str, pa.NativeFile] | None = None
         self._group: tuple[str, pa.Array] | None = None
+        self._reading = asyncio.Lock()
 
     async def fetch_all(
         self, urls: Sequence[str], expected_hashes: Sequence[str | None] | None = None
     ) -> AsyncGenerator[tuple[int, Body | Rejection], None]:
         """Yield each location's index and body; expected hashes describe bytes of the web and are not checked here."""
-        for index in sorted(range(len(urls)), key=lambda index: _order(urls[index])):
-            yield index, await asyncio.to_thread(self.read, urls[index])
+        async with (
+            self._reading
+        ):  # shards in turn: two at a time would open each other's files again and again
+            for index in sorted(range(len(urls)), key=lambda index: _order(urls[index])):
+                yield index, await asyncio.to_thread(self.read, urls[index])
 
     def read(self, location: str) -> Body | Rejection:
         """Return the body at a location, or why there is none."""

@@ -1,9 +1,11 @@
-"""The native engine: the guarded fetch and the bounded decoders in one event loop."""
+"""The native engine: the guarded fetch and the bounded decoders in one event loop, for several shards at the same time."""
 
 import asyncio
-from collections.abc import Sequence
+import threading
+from collections.abc import Coroutine, Sequence
 from contextlib import aclosing
 from dataclasses import replace
+from typing import Any, TypeVar
 
 from corgi.download.checks import RowChecks
 from corgi.download.local import LocalReader, Locations
@@ -16,41 +18,87 @@ from corgi.imaging.pool import BATCH_BYTES, DecoderPool
 from corgi.settings.data import DownloadSettings
 from corgi.tables.rejection import Rejection
 
+_Result = TypeVar("_Result")
+
+
+class _Places:
+    """Places of the bodies that wait for a decoder or are in one, over all shards; a large body takes several."""
+
+    def __init__(self, number: int) -> None:
+        self._free = number
+        self._turn = asyncio.Lock()
+        self._given = asyncio.Event()
+
+    async def take(self, number: int) -> None:
+        """Wait for some places: who asks first has them first."""
+        async with self._turn:
+            while self._free < number:
+                self._given.clear()
+                await self._given.wait()
+            self._free -= number
+
+    def give(self, number: int) -> None:
+        self._free += number
+        self._given.set()
+
 
 class NativeEngine:
     """Fetch and decode URLs; memory holds the requests in flight and the images that are kept."""
 
-    def __init__(self, settings: DownloadSettings, leases: Leases | None = None) -> None:
-        """Prepare one event loop, one session and one pool of child processes."""
-        self._runner = asyncio.Runner()
-        self._fetcher: Fetcher | LocalReader = Fetcher(settings, leases)
+    def __init__(self, settings: DownloadSettings, tables: Sequence[Leases] = ()) -> None:
+        """Prepare one event loop in a thread of its own, one session and one pool of child processes."""
+        self._fetcher: Fetcher | LocalReader = Fetcher(settings, tables)
         self._decoders = DecoderPool(settings)
         self._checks = RowChecks(settings)
+        self._places = _Places(self._decoders.max_in_flight)
+        self._loop = asyncio.new_event_loop()
+        self._closing = asyncio.Event()
+        self._thread = threading.Thread(target=self._serve, name="corgi-fetch", daemon=True)
+        self._thread.start()
 
     def outcomes(
         self, urls: Sequence[str], expected_hashes: Sequence[str | None] | None = None
     ) -> list[Outcome]:
-        """Return one outcome per URL, in order; bodies are decoded while others are fetched."""
-        return self._runner.run(self._outcomes(urls, expected_hashes))
+        """Return one outcome per URL, in order; bodies are decoded while others are fetched.
+
+        Threads may call this at the same time. What they ask for shares connections and decoders.
+        """
+        return self._result(self._outcomes(urls, expected_hashes))
 
     def close(self) -> None:
-        """Close connections and end the child processes."""
-        self._runner.run(self._fetcher.close())
-        self._runner.close()
+        """End what is in flight, close connections and end the child processes."""
+        self._loop.call_soon_threadsafe(self._closing.set)
+        self._thread.join()
         self._decoders.close()
+
+    def _serve(self) -> None:
+        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+            runner.run(self._until_closed())
+
+    async def _until_closed(self) -> None:
+        await self._closing.wait()
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+        await self._fetcher.close()
+
+    def _result(self, work: Coroutine[Any, Any, _Result]) -> _Result:
+        """Return the result of work in the event loop; it ends where the wait for it is interrupted."""
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
 
     async def _outcomes(
         self, urls: Sequence[str], expected_hashes: Sequence[str | None] | None
     ) -> list[Outcome]:
         outcomes: dict[int, Outcome] = {}
-        slots = asyncio.Semaphore(self._decoders.max_in_flight)
 
-        async def finish(index: int, fetched: Body | Rejection, weight: int) -> None:
-            try:
-                outcomes[index] = await self._decoded(fetched)
-            finally:
-                for _ in range(weight):
-                    slots.release()
+        async def finish(index: int, fetched: Body | Rejection) -> None:
+            outcomes[index] = await self._decoded(fetched)
 
         async with (
             aclosing(self._fetcher.fetch_all(urls, expected_hashes)) as window,
@@ -59,10 +107,9 @@ class NativeEngine:
             async for index, fetched in window:
                 size = len(fetched.data) if isinstance(fetched, Body) else 0
                 weight = min(self._decoders.max_in_flight, 1 + size // BATCH_BYTES)
-                for _ in range(weight):
-                    # slow decoders delay new requests; a large body counts several times
-                    await slots.acquire()
-                group.create_task(finish(index, fetched, weight))
+                await self._places.take(weight)  # slow decoders delay new requests
+                task = group.create_task(finish(index, fetched))
+                task.add_done_callback(lambda _, weight=weight: self._places.give(weight))
         return [outcomes[index] for index in range(len(urls))]
 
     async def _decoded(self, fetched: Body | Rejection) -> Outcome:

@@ -18,7 +18,7 @@ from corgi.fetching.response import AttemptError, Body, backoff_s, check_hash, o
 from corgi.fetching.robots import product_of
 from corgi.fetching.robots_cache import RobotsCache
 from corgi.fetching.robots_txt import RobotsTxt
-from corgi.fetching.scheduler import as_completed
+from corgi.fetching.scheduler import Room, as_completed
 from corgi.settings.data import DownloadSettings
 from corgi.tables.rejection import Rejection
 from corgi.tables.schema import Reason
@@ -32,12 +32,13 @@ class Fetcher:
     Use it inside one event loop; `close` it there.
     """
 
-    def __init__(self, settings: DownloadSettings, leases: Leases | None = None) -> None:
-        """Prepare for the settings; host slots come from `leases`, or from a table of this process alone."""
+    def __init__(self, settings: DownloadSettings, tables: Sequence[Leases] = ()) -> None:
+        """Prepare for the settings; host slots come from the tables, or from one of this process alone."""
         self.settings = settings
         self._exchange = Exchange(settings)
-        self._slots = HostSlots(leases or LocalLeases(), settings.host_connections, settings.host_delay_s)
+        self._slots = HostSlots(tables or [LocalLeases()], settings.host_connections, settings.host_delay_s)
         self._robots = RobotsCache()
+        self._room = Room(settings.connections)
 
     async def __aenter__(self) -> Self:
         """Return the fetcher; it closes at the end of the block."""
@@ -64,7 +65,9 @@ class Fetcher:
     async def fetch_all(
         self, urls: Sequence[str], expected_hashes: Sequence[str | None] | None = None
     ) -> AsyncGenerator[tuple[int, Body | Rejection], None]:
-        """Yield (index, body or rejection) of every URL as each ends, with at most `connections` in flight.
+        """Yield (index, body or rejection) of every URL as each ends, with at most `connections` in flight, those of other calls included.
+
+        A call that began earlier goes first: the next one has the connections that it leaves free.
 
         A URL costs at most `timeout_s`: redirects, robots.txt, further attempts and the waits between them included, but
         not its wait for a slot of its host. A slow host occupies its own slots only; a slow consumer delays new requests. An expected hash is written `sha256:hex` or `md5:hex`.
@@ -89,7 +92,7 @@ class Fetcher:
                     return error.rejection
             return result
 
-        async with aclosing(as_completed(hosts, self._slots, one, self.settings.connections)) as results:
+        async with aclosing(as_completed(hosts, self._slots, one, self._room)) as results:
             async for item in results:
                 yield item
 

@@ -1,10 +1,13 @@
 """The slots of hosts that one fetcher holds, handed to its requests. A slot is the right to one request in flight to a host.
 
-A leased slot is reused without any message, so politeness costs one dictionary look-up per request.
+A leased slot is reused without any message, so politeness costs one dictionary look-up per request. Each host has one table; a table
+that does not respond delays its own hosts only.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+import zlib
+from collections import ChainMap
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from time import monotonic
 from typing import Protocol
@@ -25,29 +28,45 @@ class RequestQueue(Protocol):
 
 
 class HostSlots:
-    """Hand slots to requests; a LeaseClient leases more, renews them and gives them back in the background.
+    """Hand slots to requests; a LeaseClient per table leases more, renews them and gives them back in the background.
 
     Use it inside one event loop.
     """
 
-    def __init__(self, leases: Leases, limit: int, delay_s: float) -> None:
-        """Keep at most `limit` requests of a host in flight, started at least `delay_s` apart."""
-        self.hosts: dict[str, Host] = {}
+    def __init__(self, tables: Sequence[Leases], limit: int, delay_s: float) -> None:
+        """Keep at most `limit` requests of a host in flight, started at least `delay_s` apart, by leases from the host's table."""
         self._queues: list[RequestQueue] = []
         self.delay_s = delay_s
-        self._client = LeaseClient(leases, self, limit, delay_s)
+        self.clients = [LeaseClient(leases, self, limit, delay_s) for leases in tables]
         self._error: Exception | None = None
+        self._releasing = asyncio.Lock()
+
+    @property
+    def num_tables(self) -> int:
+        """Return how many tables there are."""
+        return len(self.clients)
+
+    @property
+    def hosts(self) -> Mapping[str, Host]:
+        """Return the hosts of which slots are held or waited for, over all tables."""
+        return ChainMap(*(client.hosts for client in self.clients))
+
+    def table_of(self, host: str) -> int:
+        """Return the number of a host's table, the same in every process."""
+        return zlib.crc32(host.encode()) % len(self.clients)
 
     @asynccontextmanager
     async def serving(self, queue: RequestQueue) -> AsyncIterator[None]:
         """Unblock a queue when slots become free, for the length of the block; the last block gives every slot back."""
-        self._queues.append(queue)
+        async with self._releasing:  # what a block takes meanwhile would be given back with the rest
+            self._queues.append(queue)
         try:
             yield
         finally:
             self._queues.remove(queue)
-            if not self._queues:
-                await self.release()
+            async with self._releasing:
+                if not self._queues:
+                    await self.release()
 
     def take_now(self, host: str) -> bool:
         """Take a free slot, or request one and return False; the queue is unblocked when there is one.
@@ -61,7 +80,7 @@ class HostSlots:
             raise error
         if self._take_free(host):
             return True
-        self._client.want(host)
+        self._client_of(host).want(host)
         return False
 
     async def take(self, host: str) -> None:
@@ -73,9 +92,10 @@ class HostSlots:
         """
         if self._take_free(host):
             return
-        state, waiter = self.hosts[host], asyncio.get_running_loop().create_future()
+        client, waiter = self._client_of(host), asyncio.get_running_loop().create_future()
+        state = client.hosts[host]
         state.waiters.append(waiter)
-        self._client.want(host)
+        client.want(host)
         try:
             await waiter
         except asyncio.CancelledError:
@@ -88,29 +108,30 @@ class HostSlots:
 
     def give(self, host: str) -> None:
         """Give a slot back: to the next request here, or to the lease table if it is paced or recalled."""
-        state = self.hosts[host]
+        client = self._client_of(host)
+        state = client.hosts[host]
         state.used -= 1
         if self.delay_s > 0 or state.is_recalled:
             state.is_recalled = False
-            self._client.report(host)
+            client.report(host)
             if self.demand(host):
-                self._client.want(host)
+                client.want(host)
         else:
             state.free += 1
             self.hand_on(host)
 
     async def release(self) -> None:
-        """Give every slot back and end the background task; requests in flight must have ended."""
-        await self._client.release()
+        """Give every slot back and end the background tasks; requests in flight must have ended."""
+        await asyncio.gather(*(client.release() for client in self.clients))
 
     def demand(self, host: str) -> int:
         """Return how many requests wait for a slot of a host."""
-        state = self.hosts.get(host)
+        state = self._client_of(host).hosts.get(host)
         return (len(state.waiters) if state else 0) + sum(queue.num_queued(host) for queue in self._queues)
 
     def hand_on(self, host: str) -> None:
         """Give free slots to waiting requests, then unblock the queues."""
-        state = self.hosts[host]
+        state = self._client_of(host).hosts[host]
         while state.free and state.waiters:
             waiter = state.waiters.popleft()
             if not waiter.done():
@@ -132,9 +153,13 @@ class HostSlots:
             for queue in self._queues:
                 queue.unblock(host)
 
+    def _client_of(self, host: str) -> LeaseClient:
+        return self.clients[self.table_of(host)]
+
     def _take_free(self, host: str) -> bool:
-        state = self.hosts.setdefault(host, Host())
-        if not state.free or state.waiters or not self._client.is_fresh():
+        client = self._client_of(host)
+        state = client.hosts.setdefault(host, Host())
+        if not state.free or state.waiters or not client.is_fresh():
             return False
         state.free -= 1
         state.used += 1

@@ -1,4 +1,4 @@
-"""The lease table of the whole cluster: a named Ray actor that serves every fetcher of every run."""
+"""The lease tables of the whole cluster: named Ray actors that serve every fetcher of every run, each the hosts of one hash."""
 
 import asyncio
 import time
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ray.actor import ActorProxy
 
 NAME = "corgi-host-leases-3"
-"""The actor's name; its number is raised when LeaseRequest or LeaseResponse changes."""
+"""The first actor's name; its number is raised when LeaseRequest or LeaseResponse changes, or what hosts an actor has."""
 NAMESPACE = "corgi"
 _RESPONSE_TIMEOUT_S = 60.0
 _ATTEMPTS = 3
@@ -22,19 +22,33 @@ _MIN_INTERVAL_S = 0.01
 
 
 class LeaseActor:
-    """A lease table and the clock of the node it runs on."""
+    """One of the cluster's lease tables and the clock of the node it runs on."""
 
-    def __init__(self) -> None:
+    def __init__(self, num_tables: int) -> None:
         """Start with an empty table; after a restart, with one that waits until the leases of the lost one are not in use."""
         import ray
 
+        self._num_tables = num_tables
         self._table = LeaseTable(
             is_recovering=bool(ray.get_runtime_context().was_current_actor_reconstructed)
         )
 
-    def lease(self, request: LeaseRequest) -> LeaseResponse:
-        """Return what the table grants."""
+    def lease(self, request: LeaseRequest, num_tables: int) -> LeaseResponse:
+        """Return what the table grants to a fetcher that divides hosts among so many tables.
+
+        Raises:
+            ClusterError: they are divided among another number by now, so that two tables would lease the same host.
+
+        """
+        if num_tables != self._num_tables:
+            raise ClusterError(
+                f"hosts are divided among {self._num_tables} tables by another run that began meanwhile, and among {num_tables} here; committed shards are safe; run the same command"
+            )
         return self._table.lease(request, time.monotonic())
+
+    def num_tables(self) -> int:
+        """Return among how many tables hosts are divided."""
+        return self._num_tables
 
     def is_idle(self) -> bool:
         """Return whether no fetcher holds or waits for a slot."""
@@ -46,11 +60,12 @@ class LeaseActor:
 
 
 class ClusterLeases:
-    """Lease from the actor; requests are sent one after another, at least `interval_s` apart."""
+    """Lease from one of the actors; requests are sent one after another, at least `interval_s` apart."""
 
-    def __init__(self, num_fetchers: int) -> None:
+    def __init__(self, num_fetchers: int, table: int = 0, num_tables: int = 1) -> None:
         """Space the requests so that one actor serves all fetchers."""
         self.interval_s = max(_MIN_INTERVAL_S, num_fetchers * _INTERVAL_PER_FETCHER_S)
+        self._table, self._num_tables = table, num_tables
         self._actor: Any = None
         self._num_sent = 0
 
@@ -58,7 +73,7 @@ class ClusterLeases:
         """Return what the table grants.
 
         Raises:
-            ClusterError: the actor cannot be reached.
+            ClusterError: the actor cannot be reached, or serves other hosts by now.
 
         """
         from ray.exceptions import RayError
@@ -66,10 +81,9 @@ class ClusterLeases:
         last: Exception | None = None
         for _ in range(_ATTEMPTS):
             try:
-                self._actor = self._actor or start_lease_actor()
-                async with asyncio.timeout(_RESPONSE_TIMEOUT_S):
-                    self._num_sent += 1
-                    return await self._actor.lease.remote(replace(request, number=self._num_sent))
+                return await self._asked(request)
+            except ClusterError:
+                raise
             except (
                 RayError,
                 TimeoutError,
@@ -80,24 +94,67 @@ class ClusterLeases:
             "the lease actor of host slots does not respond; committed shards are safe; check the cluster and run the same command"
         ) from last
 
+    async def _asked(self, request: LeaseRequest) -> LeaseResponse:
+        """Send a request under a number of its own and return the response."""
+        self._actor = self._actor or _actor(self._table, self._num_tables)
+        self._num_sent += 1
+        numbered = replace(request, number=self._num_sent)
+        async with asyncio.timeout(_RESPONSE_TIMEOUT_S):
+            return await self._actor.lease.remote(numbered, self._num_tables)
 
-def start_lease_actor() -> "ActorProxy[LeaseActor]":
-    """Return the cluster's lease actor, started if there is none; it outlives the process that starts it."""
+
+def cluster_leases(num_fetchers: int, num_tables: int) -> list[ClusterLeases]:
+    """Return where one of so many fetchers leases, table by table."""
+    return [ClusterLeases(num_fetchers, table, num_tables) for table in range(num_tables)]
+
+
+def start_lease_actors(num_tables: int) -> int:
+    """Start the cluster's lease actors if there are none; return how many there are. They outlive the process that starts them.
+
+    The first is started here, and each other one by the first fetcher that needs it.
+    """
     import ray
 
-    options = {"name": NAME, "namespace": NAMESPACE, "get_if_exists": True, "lifetime": "detached"}
-    kind = ray.remote(num_cpus=0, max_restarts=-1, label_selector=selector(0))(LeaseActor)
-    return kind.options(**options).remote()
+    first: Any = _actor(0, num_tables)
+    return ray.get(first.num_tables.remote())
 
 
-def stop_lease_actor() -> None:
-    """End the lease actor if no fetcher of any run uses it."""
+def stop_lease_actors() -> None:
+    """End the lease actors if no fetcher of any run uses them."""
     import ray
     from ray.exceptions import RayError
 
     try:
-        actor = ray.get_actor(NAME, namespace=NAMESPACE)
-        if ray.get(actor.is_idle.remote(), timeout=_RESPONSE_TIMEOUT_S):
-            ray.kill(actor)
+        first: Any = ray.get_actor(NAME, namespace=NAMESPACE)
+        number: int = ray.get(first.num_tables.remote(), timeout=_RESPONSE_TIMEOUT_S)
+        others = [_found(table, number) for table in range(1, number)]
+        actors = [*(actor for actor in others if actor is not None), first]
+        if all(ray.get([actor.is_idle.remote() for actor in actors], timeout=_RESPONSE_TIMEOUT_S)):
+            for actor in actors:
+                ray.kill(actor)
     except (ValueError, RayError):  # ended already, with its node or by another run
         return
+
+
+def actor_name(table: int, num_tables: int) -> str:
+    """Return the name of one of so many lease actors."""
+    return f"{NAME}-{table}-of-{num_tables}" if table else NAME
+
+
+def _actor(table: int, num_tables: int) -> "ActorProxy[LeaseActor]":
+    """Return a lease actor, started if there is none."""
+    import ray
+
+    options = {"namespace": NAMESPACE, "get_if_exists": True, "lifetime": "detached"}
+    kind = ray.remote(num_cpus=0, max_restarts=-1, label_selector=selector(0))(LeaseActor)
+    return kind.options(name=actor_name(table, num_tables), **options).remote(num_tables)
+
+
+def _found(table: int, num_tables: int) -> "ActorProxy[LeaseActor] | None":
+    """Return a lease actor if it was started and has not ended."""
+    import ray
+
+    try:
+        return ray.get_actor(actor_name(table, num_tables), namespace=NAMESPACE)
+    except ValueError:
+        return None

@@ -18,7 +18,7 @@ RENEW_S = LEASE_S / 4
 
 
 class Leases(Protocol):
-    """Where slots are leased: a table in this process, or the cluster's lease actor."""
+    """Where slots are leased: a table in this process, or one of the cluster's lease actors."""
 
     interval_s: float
 
@@ -61,8 +61,6 @@ class Host:
 class Holder(Protocol):
     """Who uses the slots (`HostSlots`)."""
 
-    hosts: dict[str, Host]
-
     def demand(self, host: str) -> int:
         """Return how many requests wait for a slot of a host."""
         ...
@@ -77,10 +75,14 @@ class Holder(Protocol):
 
 
 class LeaseClient:
-    """A background task that leases, renews and returns the slots of a holder; it ends with `release` or an error."""
+    """The slots that a holder has of the hosts of one table.
+
+    A background task leases, renews and returns them; it ends with `release` or an error.
+    """
 
     def __init__(self, leases: Leases, holder: Holder, limit: int, delay_s: float) -> None:
         """Lease at most `limit` slots of a host, whose requests start at least `delay_s` apart."""
+        self.hosts: dict[str, Host] = {}
         self._leases = leases
         self._holder = holder
         self._limit = limit
@@ -118,7 +120,7 @@ class LeaseClient:
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await task
-        self._holder.hosts.clear()
+        self.hosts.clear()
         for hosts in (self._changed, self._wanted, self._waiting):
             hosts.clear()
         is_reported, self._is_reported = self._is_reported, False
@@ -151,7 +153,7 @@ class LeaseClient:
         """Return the number of further slots needed per host, and forget hosts that need none."""
         missing: dict[str, int] = {}
         for host in list(self._wanted):
-            state, demand = self._holder.hosts.get(host, Host()), self._holder.demand(host)
+            state, demand = self.hosts.get(host, Host()), self._holder.demand(host)
             number = min(demand - state.free - state.pending, self._limit - state.held)
             if number > 0:
                 missing[host] = number
@@ -164,7 +166,7 @@ class LeaseClient:
 
     async def _lease(self, is_due: bool) -> None:
         """Send one request: the hosts that changed or need slots, none to renew the lease, all if the table may not know this fetcher."""
-        hosts, missing, is_whole = self._holder.hosts, self._missing(), not self._is_reported
+        hosts, missing, is_whole = self.hosts, self._missing(), not self._is_reported
         changed, self._changed = self._changed | set(missing), set()
         named = changed | set(hosts) if is_whole else changed
         if not named and not is_due:
@@ -197,7 +199,7 @@ class LeaseClient:
 
     def _lose_free(self) -> None:
         """Give up slots not in use: the table did not know of them and may have granted them to others."""
-        for host, state in self._holder.hosts.items():
+        for host, state in self.hosts.items():
             if state.free:
                 state.free = 0
                 self._changed.add(host)
@@ -206,15 +208,15 @@ class LeaseClient:
 
     def _after_renewal(self) -> None:
         """Forget unused hosts; requests that saw an expired lease are waiting for this renewal."""
-        for host, state in list(self._holder.hosts.items()):
+        for host, state in list(self.hosts.items()):
             demand = self._holder.demand(host)
             if not state.held and not demand and host not in self._changed:
-                del self._holder.hosts[host]
+                del self.hosts[host]
             elif state.free and demand:
                 self._holder.hand_on(host)
 
     def _grant(self, host: str, waits: tuple[float, ...]) -> None:
-        state = self._holder.hosts.setdefault(host, Host())
+        state = self.hosts.setdefault(host, Host())
         for wait_s in waits:
             if wait_s > 0:
                 state.pending += 1
@@ -225,7 +227,7 @@ class LeaseClient:
 
     def _mature(self, host: str) -> None:
         """Free a slot whose start time has come."""
-        state = self._holder.hosts.get(host)
+        state = self.hosts.get(host)
         if state is not None and state.pending:
             state.pending -= 1
             state.free += 1
@@ -233,7 +235,7 @@ class LeaseClient:
 
     def _recall(self, host: str) -> None:
         """Return a slot that other fetchers wait for, now or after its request."""
-        state = self._holder.hosts.get(host, Host())
+        state = self.hosts.get(host, Host())
         if state.free:
             state.free -= 1
             self.report(host)
@@ -243,7 +245,7 @@ class LeaseClient:
     def _return_idle(self) -> None:
         """Return slots unused for IDLE_S; a paced start that no request takes is lost."""
         now = monotonic()
-        for host, state in self._holder.hosts.items():
+        for host, state in self.hosts.items():
             if state.free and not self._holder.demand(host) and now - state.idle_since > IDLE_S:
                 state.free = 0
                 self._changed.add(host)

@@ -60,6 +60,7 @@ class Pool:
     """Bytes."""
     shards_at_once: int = 1
     """Shards of one actor at the same time, each in a thread of its own."""
+    shards_given: int | None = None  # made or waiting at one actor; None: two for each made at the same time
 
     @property
     def demand(self) -> Memory:
@@ -130,8 +131,8 @@ def make_shards(
 ) -> None:
     """Run `maker(**arguments).make(task)` for every task on a Ray Data actor pool, with progress on screen.
 
-    `on_shard` is called with each shard as soon as it is made. A shard that fails is tried again, the last time by another worker,
-    while all others are made.
+    `on_shard` is called with each shard as soon as it is made. A shard that fails is tried again while all others are made, and for
+    the last time after them by another worker that has no other shard: one that ends its worker takes no other with it.
 
     Raises:
         CorgiError: some shards failed each time, or too many in succession; the line names them and why.
@@ -148,7 +149,8 @@ def make_shards(
         if again and not stopped:
             nodes = {failures[task.key].node for task in again}
             failures = {key: found for key, found in failures.items() if found.is_users}
-            failures |= work.make(again, 1, elsewhere(nodes, pool))[0]
+            alone = dataclasses.replace(pool, shards_at_once=1, shards_given=1)
+            failures |= dataclasses.replace(work, pool=alone).make(again, 1, elsewhere(nodes, pool))[0]
     if work.progress.note:
         screen.current().say(f"{label}: {work.progress.note}")
     if failures:
@@ -235,10 +237,8 @@ class _Work:
         context.max_errored_blocks = -1
         context.execution_options.label_selector = {**selector(self.pool.gpus), **(selected or {})} or None
         items = ray.data.from_items(rows, override_num_blocks=len(rows))
-        with (
-            warnings.catch_warnings()
-        ):  # max_task_retries is deprecated until 2.64, and nothing takes its place yet
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # max_task_retries is deprecated, and nothing takes its place yet
             dataset = items.map_batches(
                 ShardMaker,
                 fn_constructor_kwargs={
@@ -252,6 +252,7 @@ class _Work:
                     size=min(self.pool.num_actors, len(rows)),
                     max_concurrent_calls_per_actor=self.pool.shards_at_once,
                     enable_true_multi_threading=self.pool.shards_at_once > 1,
+                    max_tasks_in_flight_per_actor=self.pool.shards_given,
                 ),
                 num_cpus=self.pool.cpus,
                 num_gpus=self.pool.gpus or None,

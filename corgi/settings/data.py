@@ -162,6 +162,10 @@ class DownloadSettings(Section):
     """Requests in flight in one fetcher."""
     num_actors: int = neutral(1, ge=1, le=10_000)
     """Fetchers over the whole cluster."""
+    shards_per_actor: int = neutral(2, ge=1, le=8)
+    """Shards of one fetcher at the same time: the next has the connections that slow hosts of the first leave idle. Memory holds the images of all."""
+    host_tables: int = neutral(1, ge=1, le=64)
+    """Actors that lease hosts' slots, each the hosts of one hash; runs on one cluster at the same time use the number of the first."""
     cpus_per_actor: float = neutral(1.0, gt=0)
     """CPUs Ray reserves for a fetcher and its decoders."""
     decode_processes: int = neutral(2, ge=1, le=256)

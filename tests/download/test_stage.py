@@ -2,8 +2,10 @@
 
 import asyncio
 import resource
+import threading
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -11,12 +13,14 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from yarl import URL
 
 from corgi.download import stage as download
 from corgi.download.native_engine import NativeEngine
 from corgi.download.shard_tables import shard_tables
 from corgi.download.stage import DownloadShards
 from corgi.download.stages import Download
+from corgi.fetching.exchange import Exchange
 from corgi.flow.dag import Dag, Selection, open_dag
 from corgi.flow.executor import in_process
 from corgi.imaging.decode import StoredImage, decode, decode_stored
@@ -214,6 +218,66 @@ def test_an_engine_serves_one_shard_after_another_over_the_same_connections(
     finally:
         engine.close()
     assert server.connections <= 2
+
+
+def test_a_fetcher_goes_on_with_the_next_shard_while_a_host_holds_the_first_one_up(
+    server: FaultServer, tmp_path: Path
+) -> None:
+    """The first shard's host answers only when the second shard is committed; their connections are shared."""
+    dag = dag_of(recipe_for(server, tmp_path, connections=4, timeout_s=60.0))
+    dag.execute(Selection(last="plan"), print)
+    context = dag.context(Download(), {"plan": dag.run.stages()["plan"]})
+    first, second = context.partitioned()
+    settled, asked, maker = threading.Event(), threading.Event(), DownloadShards()
+    get = Exchange.get
+
+    async def held_up(self: Exchange, url: URL, *rest: Any) -> Any:
+        if url.path == "/ok/1.jpg" and not settled.is_set():
+            asked.set()
+            await asyncio.to_thread(settled.wait, 60)
+        return await get(self, url, *rest)
+
+    with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(2) as threads:
+        patch.setattr(Exchange, "get", held_up)
+        paths = dag.store.read(dag.store.read_shard(first.inputs["plan"][0]), "plan", ["url"])["url"]
+        if not any(path.endswith("/ok/1.jpg") for path in paths.to_pylist()):
+            first, second = second, first
+        try:
+            slow = threads.submit(maker.make, first)
+            assert asked.wait(60)
+            threads.submit(maker.make, second).result(60)
+            assert not slow.done()
+        finally:
+            settled.set()
+        slow.result(60)
+    maker.close()
+    assert dag.execute(Selection(), print) == 1  # both shards are there: the stage is only closed
+    check_tables(dag)
+
+
+def test_an_engine_that_is_closed_leaves_nothing_in_flight(
+    server: FaultServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, ended = threading.Event(), list[str]()
+
+    async def never(self: Exchange, url: URL, *rest: Any) -> Any:
+        asked.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append(url.path)
+
+    monkeypatch.setattr(Exchange, "get", never)
+    before = {*threading.enumerate()}
+    engine = NativeEngine(recipe_for(server, tmp_path, obey_robots_txt=False).download)
+    with ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(engine.outcomes, [f"http://{HOST}/ok/1.jpg"])
+        assert asked.wait(60)
+        engine.close()
+        with pytest.raises(CancelledError):
+            waiting.result(60)
+    assert ended == ["/ok/1.jpg"]
+    assert {*threading.enumerate()} <= before
 
 
 def test_the_tables_do_not_depend_on_who_answers_first(server: FaultServer, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 
 from corgi.flow.shards import Pool, make_shards
+from corgi.settings.errors import ClusterError
 from corgi.tables.manifest import RowCounts, ShardManifest
 from corgi.tables.store import ShardTask, Store
 
@@ -103,3 +104,24 @@ def is_worker(pid: int) -> bool:
         return b"ray::" in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return False
+
+
+class DeadlyShards(SlowShards):
+    """Shard 0 ends its worker each time."""
+
+    def make(self, task: ShardTask) -> ShardManifest:
+        """Die in the middle of a shard, when others of the same worker are under way."""
+        if task.shard == "00000":
+            time.sleep(SECONDS_A_SHARD / 2)
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().make(task)
+
+
+@pytest.mark.timeout(300)
+def test_a_shard_that_ends_its_worker_each_time_takes_no_other_with_it(ray_local, tmp_path):
+    with pytest.raises(ClusterError, match=r"1 of 6 shards could not be made: 00000 \(a worker was lost"):
+        make_shards(DeadlyShards, {}, tasks(tmp_path)[:6], Pool(shards_at_once=2), "toy")
+    made = [
+        task.shard for task in tasks(tmp_path)[:6] if Store(tmp_path).shard(task.stage, task.key) is not None
+    ]
+    assert made == [f"{n:05d}" for n in range(1, 6)]
