@@ -1,14 +1,13 @@
 """The drivers of a run of many shards over a simulated object store: `python -m benchmarks.fleet [--shards N]`.
 
-Real: the plan's names and keys, listings, closings, indexes, what readers open, `--status`, and the host tables with the fetchers'
-side of them (benchmarks/fleet_hosts.py), whose part of docs/scale.md this writes. Simulated: the
-store (benchmarks/fleet_storage.py), whose waits are accounted and not slept. Not run: what a shard's body does, Ray's own
-bookkeeping per shard, and every training; shards are committed as if workers had made them.
+Real: the plan's names and keys, listings, closings, indexes, what readers open, `--plan`, `--status`, and the host tables with the
+fetchers' side of them (benchmarks/fleet_hosts.py). Simulated: the store (benchmarks/fleet_storage.py), whose waits are accounted and
+not slept. Modelled: hours and dollars of what the shards' bodies do (corgi/budget). Not run: Ray's own bookkeeping per shard, and
+every training; shards are committed as if workers had made them. It writes its parts of docs/scale.md.
 """
 
 import argparse
 import os
-import resource
 import tempfile
 import time
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from functools import lru_cache
 from itertools import product
 from pathlib import Path
 from typing import NamedTuple
+from unittest import mock
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,13 +23,20 @@ import pyarrow.parquet as pq
 from benchmarks.arms import fill_block
 from benchmarks.figures import Figures
 from benchmarks.fleet_hosts import host_load
-from benchmarks.fleet_storage import FleetStorage
+from benchmarks.fleet_storage import REQUEST_S, FleetStorage
+from corgi.budget.plan import between, costed
+from corgi.budget.rates import load as load_rates
+from corgi.flow import inspect, node_types
 from corgi.flow.closing import close
 from corgi.flow.context import Context
 from corgi.flow.dag import Dag
 from corgi.flow.selection import Selection
 from corgi.planning.stage import names_of
 from corgi.settings.recipe import Recipe
+from corgi.settings.recipe import load as load_recipe
+from corgi.storage.disk import Disk
+from corgi.storage.many import MOST_AT_ONCE
+from corgi.tables import garbage
 from corgi.tables.manifest import FileEntry, RowCounts, ShardManifest, StageManifest, sealed
 from corgi.tables.run import Run
 from corgi.tables.store import ShardTask, Store
@@ -46,7 +53,12 @@ TABLES = {
 }
 """Stages whose shards are those of the plan, in order, and their tables."""
 FETCHERS, TABLES_OF_HOSTS = (64, 256, 512), (1, 2, 4)
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "scale.md"
+HOME = Path(__file__).resolve().parents[1]
+PAGE = HOME / "docs" / "scale.md"
+_HEAD = (
+    "| | CPU of the driver, s | peak memory, MB | waits (modelled), s | requests | MB | rounds to open its tables | hours of its bodies (modelled) | dollars (modelled) |",
+    "|---|---|---|---|---|---|---|---|---|",
+)
 MAX_CPU_S, MAX_BYTES = 600.0, 2 * 10**9
 
 
@@ -57,6 +69,8 @@ class Cost(NamedTuple):
     waited_s: float
     requests: int
     num_bytes: int
+    peak_bytes: int
+    """Of this process, with the double and what steps before it left."""
 
 
 class Fleet:
@@ -85,10 +99,14 @@ class Fleet:
     def cost(self, step: Callable[[], object]) -> Cost:
         """Return what a step costs; the double's own CPU time is taken off."""
         self.storage.begin()
+        forget_peak()
         before = time.process_time()
         step()
-        spent, asked = time.process_time() - before, self.storage.account
-        return Cost(max(0.0, spent - asked.making_s), self.storage.waited_s, asked.requests, asked.num_bytes)
+        spent, asked = (
+            max(0.0, time.process_time() - before - self.storage.account.making_s),
+            self.storage.account,
+        )
+        return Cost(spent, self.storage.waited_s, asked.requests, asked.num_bytes, peak_bytes())
 
     def plan_stage(self, name: str) -> list[ShardTask]:
         """Return the tasks of a stage after asking which are pending: all are."""
@@ -109,6 +127,11 @@ class Fleet:
     def open_inputs(self, name: str) -> None:
         """Read what a later stage reads of this one: its index."""
         _check(len(self.dag.store.listed(self.closed[name])), self.num_shards)
+
+    def status(self) -> None:
+        """Say what `--status` says; the runs' own records are on this machine's disk."""
+        with mock.patch.object(garbage, "open_storage", return_value=Disk(self.dag.run.folder.parent)):
+            _check(len(list(inspect.status(self.dag.run))), len(TABLES) + 1)
 
     def _context(self, name: str) -> Context:
         stage = next(stage for stage in self.dag.stages if stage.name == name)
@@ -162,8 +185,21 @@ def _sealed(task: ShardTask, tables: tuple[str, ...]) -> str:
     )
 
 
+def forget_peak() -> None:
+    """Let the peak of this process's memory begin anew (Linux)."""
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_bytes() -> int:
+    """Return the peak of this process's memory since `forget_peak`."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+
+
 def add_drivers(figures: Figures, num_shards: int) -> None:
-    """Measure the driver of each stage of a run of so many shards."""
+    """Measure the driver of each stage of a run of so many shards, and write its part of docs/scale.md."""
+    modelled = bodies(num_shards * ROWS)
+    lines: list[str] = [*_HEAD]
     with tempfile.TemporaryDirectory() as folder:
         fleet = Fleet(Path(folder), num_shards)
         for name in TABLES:
@@ -172,17 +208,53 @@ def add_drivers(figures: Figures, num_shards: int) -> None:
             fleet.storage.commit(name, [task.key for task in made])
             closed = fleet.cost(lambda name=name: fleet.close_stage(name))
             opened = fleet.cost(lambda name=name: fleet.open_inputs(name))
-            cpu_s = planned.cpu_s + closed.cpu_s
-            figures.add(f"fleet_{name}_driver_cpu", cpu_s, "s", f"<={MAX_CPU_S:g}")
-            figures.add(f"fleet_{name}_waits", planned.waited_s + closed.waited_s, "s")
-            figures.add(f"fleet_{name}_requests", planned.requests + closed.requests, "requests")
-            figures.add(f"fleet_{name}_bytes", (planned.num_bytes + closed.num_bytes) / 1e6, "MB")
-            rounds = opened.waited_s / 0.030
-            figures.add(f"fleet_{name}_opened_rounds", rounds, "of 30 ms", f"<={2 * num_shards / 64:g}")
+            added = _added(figures, f"{name}_driver", planned, closed)
+            rounds = opened.waited_s / REQUEST_S
+            figures.add(
+                f"fleet_{name}_opened_rounds", rounds, "of 30 ms", f"<={2 * num_shards / MOST_AT_ONCE:g}"
+            )
+            lines.append(_line(name, added, f"{rounds:.1f}", modelled.get(name, "|")))
         again = fleet.cost(
             lambda: [step.done for step in fleet.dag.plan(_all()) if step.stage.name in TABLES]
         )
         figures.add("fleet_plan_of_a_finished_run", again.cpu_s + again.waited_s, "s", "<=3")
+        lines.append(_line("`--plan` of the finished run", again, "", "|"))
+        lines.append(_line("`--status`", _added(figures, "status", fleet.cost(fleet.status)), "", "|"))
+    told = f"Load of the machine's {os.cpu_count()} cores as this was written: {os.getloadavg()[0]:.1f}."
+    fill_block(PAGE, f"fleet of {num_shards:,} shards", "\n".join([*lines, "", told, ""]))
+
+
+def _added(figures: Figures, name: str, *steps: Cost) -> Cost:
+    """Return the steps of one driver together, and keep their figures."""
+    cpu_s, waited_s, requests, num_bytes = (sum(column) for column in list(zip(*steps, strict=True))[:4])
+    peak = max(step.peak_bytes for step in steps)
+    figures.add(f"fleet_{name}_cpu", cpu_s, "s", f"<={MAX_CPU_S:g}")
+    figures.add(f"fleet_{name}_waits", waited_s, "s")
+    figures.add(f"fleet_{name}_requests", requests, "requests")
+    figures.add(f"fleet_{name}_bytes", num_bytes / 1e6, "MB")
+    figures.add(f"fleet_{name}_peak_memory_with_the_double", peak / 1e6, "MB", f"<={MAX_BYTES / 1e6:g}")
+    return Cost(cpu_s, waited_s, int(requests), int(num_bytes), peak)
+
+
+def _line(name: str, cost: Cost, rounds: str, modelled: str) -> str:
+    return (
+        f"| {name} | {cost.cpu_s:.1f} | {cost.peak_bytes / 1e6:,.0f} | {cost.waited_s:.1f} | {cost.requests:,} "
+        f"| {cost.num_bytes / 1e6:,.1f} | {rounds} | {modelled} |"
+    )
+
+
+def bodies(num_rows: int) -> dict[str, str]:
+    """Return the hours and the dollars of the bodies of each stage's shards, by laion-b32.yaml on cluster/aws.yaml."""
+    recipe = load_recipe(
+        HOME / "pipelines/recipes/laion-b32.yaml", [f"cluster.file={HOME / 'cluster/aws.yaml'}"]
+    )
+    cluster, rates = node_types.read(recipe.cluster.file or ""), load_rates(recipe.cluster.rates)
+    found = {of.stage: of.found for of in costed(recipe, num_rows, cluster, rates)}
+    return {
+        stage: f"{between(of.hours)} | {between(of.dollars) if of.dollars else 'not known'}"
+        for stage, of in found.items()
+        if of is not None
+    }
 
 
 def add_host_tables(figures: Figures) -> None:
@@ -212,8 +284,6 @@ def main() -> int:
     if num_shards:
         add_drivers(figures, num_shards)
     add_host_tables(figures)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    figures.add("fleet_peak_memory_with_the_double", peak / 1e6, "MB", f"<={MAX_BYTES / 1e6:g}")
     figures.write()
     return 0
 

@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 from corgi.budget.estimate import REMEDIES, Estimate, bounds, estimate, gpu_waits
-from corgi.budget.machines import demand_of, of_stage
+from corgi.budget.machines import Machines, demand_of, of_stage
 from corgi.budget.memory import check_memory
-from corgi.budget.rates import Interval, exactly, load
+from corgi.budget.rates import Interval, Rates, exactly, load
 from corgi.budget.work import Work, works
 from corgi.flow.demand import Demand, check
 from corgi.flow.node_types import NodeTypes, read
@@ -40,16 +41,14 @@ def lines(recipe: Recipe, unfinished: list[str], planned_rows: int | None) -> It
         + ("" if num_rows else " (the list is not read yet: multiply by its millions)")
     )
     total, partial = exactly(0.0), False
-    for stage, work in works(recipe, num_rows or ROWS_UNREAD, rates).items():
+    for stage, work, asked, machines, flight, found in costed(
+        recipe, num_rows or ROWS_UNREAD, cluster, rates
+    ):
         if stage not in unfinished:
             continue
-        asked = demand_of(recipe, stage, cluster)
-        machines = of_stage(asked, cluster, rates)
-        flight = float(asked.num_workers * recipe.download.connections)
-        found = estimate(work, machines, flight, rates)
         if found is None:
             partial = True
-            yield f"{stage:<12} {_between(work.rows)} rows; hours not known on {', '.join(machines.names) or 'a cluster without such nodes'}"
+            yield f"{stage:<12} {between(work.rows)} rows; hours not known on {', '.join(machines.names) or 'a cluster without such nodes'}"
             continue
         total, partial = total + (found.dollars or exactly(0.0)), partial or found.dollars is None
         yield f"{stage:<12} {_told(work, found)} on {', '.join(machines.names) or 'no node of the file'}"
@@ -60,10 +59,30 @@ def lines(recipe: Recipe, unfinished: list[str], planned_rows: int | None) -> It
             yield from _feeding(asked, bounds(work, machines, flight, rates), cluster)
         if work.unknown:
             yield f"{'':<12}   at least that: not counted are {', '.join(work.unknown)}"
-    yield f"{'together':<12} {_between(total)} dollars for these stages" + (
+    yield f"{'together':<12} {between(total)} dollars for these stages" + (
         "; what has no known time or price is not in it" if partial else ""
     )
     yield "an own tower, and latent spaces that are read from elsewhere, are not counted; rates and prices with source and date are in corgi/budget/rates.yaml"
+
+
+class Costed(NamedTuple):
+    """A stage's work, who does it, and what it takes; None where nothing is known of that."""
+
+    stage: str
+    work: Work
+    asked: Demand
+    machines: Machines
+    in_flight: float
+    found: Estimate | None
+
+
+def costed(recipe: Recipe, num_rows: int, cluster: NodeTypes, rates: Rates) -> Iterator[Costed]:
+    """Yield what each stage of so many rows takes."""
+    for stage, work in works(recipe, num_rows, rates).items():
+        asked = demand_of(recipe, stage, cluster)
+        machines = of_stage(asked, cluster, rates)
+        in_flight = float(asked.num_workers * recipe.download.connections)
+        yield Costed(stage, work, asked, machines, in_flight, estimate(work, machines, in_flight, rates))
 
 
 def refusal(asked: Demand, cluster: NodeTypes) -> str | None:
@@ -104,19 +123,20 @@ def listed_rows(recipe: Recipe) -> int | None:
 
 
 def _told(work: Work, found: Estimate) -> str:
-    parts = [f"{_between(work.rows)} rows"]
+    parts = [f"{between(work.rows)} rows"]
     if work.received_bytes.high:
-        parts.append(f"{_between(work.rows)} requests, {_between(work.received_bytes / 1e9)} GB in")
+        parts.append(f"{between(work.rows)} requests, {between(work.received_bytes / 1e9)} GB in")
     if work.written_bytes.high:
-        parts.append(f"{_between(work.written_bytes / 1e9)} GB written")
+        parts.append(f"{between(work.written_bytes / 1e9)} GB written")
     if work.storage_requests.high:
-        parts.append(f"{_between(work.storage_requests)} requests to storage")
-    parts.append(f"{_between(found.hours)} h")
-    parts.append("price not known" if found.dollars is None else f"{_between(found.dollars)} dollars")
+        parts.append(f"{between(work.storage_requests)} requests to storage")
+    parts.append(f"{between(found.hours)} h")
+    parts.append("price not known" if found.dollars is None else f"{between(found.dollars)} dollars")
     return ", ".join(parts)
 
 
-def _between(value: Interval) -> str:
+def between(value: Interval) -> str:
+    """Return an interval as a person reads it."""
     low, high = (_short(bound) for bound in (value.low, value.high))
     return low if low == high else f"{low} to {high}"
 

@@ -17,7 +17,7 @@ from corgi.tables.stage_index import ListedShard, index_name
 from corgi.tables.store import Store
 
 _KEPT_FOLDERS = ("taken-down",)
-SHARDS_PER_PART = 4_096
+SHARDS_PER_PART = 16_384
 
 
 class Part(NamedTuple):
@@ -103,9 +103,11 @@ def readable_shards(store: Store, paths: Iterable[str]) -> Iterator[ShardManifes
 
 
 def unreferenced(store: Store) -> dict[str, int]:
-    """Return, with their bytes, the files of all parts of a store that nothing refers to."""
-    runs = facts_of_runs(store)
-    return {name: size for part in parts(store) for name, size in unreferenced_in(store, runs, part).items()}
+    """Return, with their bytes, the files of a whole store that nothing refers to, stage by stage."""
+    runs, found = facts_of_runs(store), dict[str, int]()
+    for stage in sorted(store.storage.folders("")):
+        found |= unreferenced_in(store, runs, Part(stage))
+    return found
 
 
 def unreferenced_in(store: Store, runs: Mapping[str, RunFacts], part: Part) -> dict[str, int]:

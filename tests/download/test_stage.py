@@ -231,11 +231,11 @@ def test_a_fetcher_goes_on_with_the_next_shard_while_a_host_holds_the_first_one_
     settled, asked, maker = threading.Event(), threading.Event(), DownloadShards()
     get = Exchange.get
 
-    async def held_up(self: Exchange, url: URL, *rest: Any) -> Any:
+    async def held_up(self: Exchange, url: URL, *rest: Any, **named: Any) -> Any:
         if url.path == "/ok/1.jpg" and not settled.is_set():
             asked.set()
             await asyncio.to_thread(settled.wait, 60)
-        return await get(self, url, *rest)
+        return await get(self, url, *rest, **named)
 
     with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(2) as threads:
         patch.setattr(Exchange, "get", held_up)
