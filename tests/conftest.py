@@ -1,5 +1,6 @@
 """What all tests share: this checkout first on every path, and one local Ray for those that need it."""
 
+import gc
 import os
 import signal
 import sys
@@ -51,6 +52,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[COSTS] = Costs(config.getoption("--costs") or 0)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Keep the garbage collector off modules and tests, which live to the end: it would look through them again and again."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -1,9 +1,6 @@
 """An exported prior: it loads and samples where corgi cannot be imported, and gives what the native samplers give."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +19,11 @@ from corgi.inference.prior_pipeline import ShiftedPriorPipeline
 from corgi.models.embedder import Sampling
 from corgi.models.prior import Prior, PriorConfig
 from corgi.models.text_prior import TextPrior
+from tests.support.strangers import Strangers
 
 FACTS = {"towers": '["own"]', "normalisation": "unit vectors", "data": "d1ge57"}
 STRANGER = """
 import json, sys
-sys.modules["corgi"] = None  # importing it fails from here on
 import torch
 from diffusers import DiffusionPipeline
 pipeline = DiffusionPipeline.from_pretrained(sys.argv[1], trust_remote_code=True)
@@ -90,17 +87,15 @@ def test_the_scheduler_inside_a_diffusers_pipeline_is_the_native_sampler(sampler
 
 
 @pytest.mark.slow
-def test_an_exported_prior_samples_where_corgi_cannot_be_imported(tmp_path: Path) -> None:
+def test_an_exported_prior_samples_where_corgi_cannot_be_imported(
+    strangers: Strangers, tmp_path: Path
+) -> None:
     """A process of its own, corgi blocked: the pipeline class, the weights and the statistics come from the folder."""
     prior, text, sampling = some_prior(rank=2), texts(), Sampling(4)
     folder = write_folder(prior, sampling, "cosine", FACTS, tmp_path / "prior")
     assert not [path for path in folder.rglob("*") if path.suffix in (".bin", ".pt", ".pkl")]
     (tmp_path / "text.json").write_text(json.dumps(text.tolist()))
-    environment = {**os.environ, "HF_HOME": str(tmp_path / "hf"), "PYTHONPATH": "", "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, "-c", STRANGER, str(folder), str(tmp_path / "text.json")]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=120)
-    assert done.returncode == 0, done.stderr
-    said = json.loads(done.stdout.splitlines()[-1])
+    said = json.loads(strangers.run(STRANGER, tmp_path, folder, tmp_path / "text.json").splitlines()[-1])
     torch.testing.assert_close(
         torch.tensor(said["drawn"]), native(prior, text, sampling, 5), atol=1e-5, rtol=0
     )

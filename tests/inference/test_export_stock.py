@@ -1,9 +1,6 @@
 """A decoder as diffusers' KandinskyV22Pipeline: it paints where corgi cannot be imported and no code is trusted, and paints the same."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +18,7 @@ from corgi.models.kandinsky_unet import KandinskyUNet
 from corgi.models.unet import UNetSizes
 from corgi.settings.errors import InputError
 from tests.support.painting_run import filled, painting_run
+from tests.support.strangers import Strangers
 
 VQ: dict[str, Any] = {
     "_class_name": "VQModel",
@@ -38,8 +36,7 @@ DECODER: dict[str, Any] = {"network": "unet", "unet": SIZES, "sample_steps": 5}
 TRAILING = [20, 40, 60, 80, 100]
 """The timesteps of 5 that diffusers visits of the run's 100, counted from 1."""
 STRANGER = """
-import json, sys
-sys.modules["corgi"] = None  # importing it fails from here on
+import sys
 import numpy as np, torch
 from diffusers import DiffusionPipeline
 from safetensors.torch import load_file
@@ -63,7 +60,7 @@ def pixels(generator: Generator, embedding: Tensor, seeds: list[int], guidance: 
 
 
 @pytest.mark.slow
-def test_law_diffusers_own_classes_paint_what_the_run_paints(tmp_path: Path) -> None:
+def test_law_diffusers_own_classes_paint_what_the_run_paints(strangers: Strangers, tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
     run = painting_run(tmp_path / "run", decoder=DECODER, vq=VQ)
@@ -77,10 +74,7 @@ def test_law_diffusers_own_classes_paint_what_the_run_paints(tmp_path: Path) -> 
     save_file(
         {"embedding": embedding, "noise": noise.view(2, *shape).contiguous()}, tmp_path / "given.safetensors"
     )
-    environment = {**os.environ, "HF_HOME": str(tmp_path / "hf"), "PYTHONPATH": "", "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, "-c", STRANGER, str(folder), str(tmp_path / "given.safetensors")]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=170)
-    assert done.returncode == 0, done.stderr[-3000:]
+    strangers.run(STRANGER, tmp_path, folder, tmp_path / "given.safetensors")
     for guidance in (1.0, 3.0):
         expected, found = (
             pixels(generator, embedding, [5, 6], guidance),

@@ -1,9 +1,6 @@
 """A whole run exported: it paints where corgi cannot be imported, and paints what corgi paints."""
 
 import json
-import os
-import subprocess
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,10 +19,10 @@ from corgi.settings.errors import InputError
 from corgi.training.decoder_network import network_of, sizes_of
 from tests.support.painting_run import painting_run
 from tests.support.stable_unet import stable_config, stable_unet
+from tests.support.strangers import Strangers
 
 STRANGER = """
 import json, sys
-sys.modules["corgi"] = None  # importing it fails from here on
 import numpy as np, torch
 from diffusers import DiffusionPipeline
 text, facts = torch.tensor(json.load(open(sys.argv[1]))), []
@@ -49,7 +46,9 @@ STEPS = [0, 2, 1]
 
 
 @pytest.mark.slow
-def test_law_each_network_paints_without_corgi_what_corgi_paints(tmp_path: Path) -> None:
+def test_law_each_network_paints_without_corgi_what_corgi_paints(
+    strangers: Strangers, tmp_path: Path
+) -> None:
     runs = [
         painting_run(tmp_path / str(n), decoder=decoder, num_upsamplers=steps)
         for n, (decoder, steps) in enumerate(zip(DECODERS, STEPS, strict=True))
@@ -59,11 +58,7 @@ def test_law_each_network_paints_without_corgi_what_corgi_paints(tmp_path: Path)
     generators = [corgi.load(run.folder) for run in runs]
     captions = ["a fox", "red heart"]
     (tmp_path / "text.json").write_text(json.dumps(generators[0].text_embedding(captions).tolist()))
-    environment = {**os.environ, "HF_HOME": str(tmp_path / "hf"), "PYTHONPATH": "", "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, "-c", STRANGER, str(tmp_path / "text.json"), *map(str, folders)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=170)
-    assert done.returncode == 0, done.stderr[-3000:]
-    said = json.loads(done.stdout.splitlines()[-1])
+    said = json.loads(strangers.run(STRANGER, tmp_path, tmp_path / "text.json", *folders).splitlines()[-1])
     assert said["corgi"] == []
     assert [facts["models"] for facts in said["facts"]] == [generator.models for generator in generators]
     for generator, folder in zip(generators, folders, strict=True):

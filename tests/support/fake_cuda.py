@@ -5,10 +5,11 @@ for most mixed devices; `Watch` adds the two that it lets pass: a CPU tensor ind
 No backward pass runs: autograd asks for a driver.
 """
 
-import traceback
+import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 import torch
@@ -97,7 +98,10 @@ def _check_pairs(name: str, first: Sequence[Any], second: Sequence[Any]) -> None
 
 def _place() -> str:
     """Return file:line of the innermost line of corgi/."""
-    for frame in reversed(traceback.extract_stack()):
-        if "/corgi/" in frame.filename:
-            return f"{frame.filename.rsplit('/corgi/', 1)[1]}:{frame.lineno}"
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        name = frame.f_code.co_filename
+        if "/corgi/" in name:
+            return f"{name.rsplit('/corgi/', 1)[1]}:{frame.f_lineno}"
+        frame = frame.f_back
     return "elsewhere"

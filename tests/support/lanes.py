@@ -11,6 +11,9 @@ from tests.support.costs import is_fast
 HOME = Path(__file__).resolve().parents[2]
 RAY = "ray"
 """The unit of all files that start Ray: one process runs them all, so that one Ray is started."""
+STRANGERS = "strangers"
+"""The unit of all files that load what was exported, for the one interpreter that tests/support/strangers.py starts."""
+_FIXTURES = {"ray_local": RAY, "strangers: Strangers": STRANGERS}
 
 
 def file_of(nodeid: str) -> str:
@@ -19,15 +22,16 @@ def file_of(nodeid: str) -> str:
 
 
 @cache
-def starts_ray(file: str) -> bool:
-    """Return whether a file has a test that uses the shared Ray."""
-    return "ray_local" in (HOME / file).read_text(encoding="utf-8")
+def shared_unit(file: str) -> str | None:
+    """Return the unit that a file shares with others for the process that its tests ask for."""
+    text = (HOME / file).read_text(encoding="utf-8")
+    return next((unit for fixture, unit in _FIXTURES.items() if fixture in text), None)
 
 
 def unit_of(nodeid: str) -> str:
-    """Return what runs together with a test in one process: its file, or all files that start Ray."""
+    """Return what runs together with a test in one process: its file, or all files that share a process it asks for."""
     file = file_of(nodeid)
-    return RAY if starts_ray(file) else file
+    return shared_unit(file) or file
 
 
 def sort_files(items: list[pytest.Item]) -> None:
