@@ -18,10 +18,10 @@ import pyarrow.parquet as pq
 from jaxtyping import Float
 from PIL import Image
 
-from corgi.evaluation.folders import resized
 from corgi.evaluation.inception import Inception
 from corgi.evaluation.kernels import kernel_inception_distance
 from corgi.evaluation.metrics import frechet_distance
+from corgi.feeding.pictures import at_side
 from corgi.inference.bulk import PAINTED
 from corgi.settings.errors import InputError
 from corgi.tables.run import Run
@@ -150,7 +150,7 @@ def features_of(images: Iterable[Image.Image], inception: Inception) -> Float[np
     left = iter(images)
     parts = []
     while part := list(islice(left, AT_ONCE)):
-        parts.append(inception.features([resized(image, SIDE) for image in part]))
+        parts.append(inception.features([at_side(image, SIDE) for image in part]))
     if sum(map(len, parts)) < 2:
         raise InputError("fewer than two images; nothing was scored; name a folder of images")
     return np.concatenate(parts)

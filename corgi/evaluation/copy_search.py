@@ -1,40 +1,38 @@
-"""The search for copies of training pictures among what a run painted: by CLIP, perceptual hash and the autoencoder's latents."""
+"""The search for copies of training pictures among what a run painted, in the latents of the run's autoencoder."""
 
-# pyright: reportMissingTypeStubs=false, reportUnknownArgumentType=false, reportUnknownMemberType=false
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
 # pyarrow has no types
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
+import pyarrow as pa
 import torch
 from PIL import Image
 
-from corgi.evaluation.copying import Closeness, Rows, cosine, square_closeness
+from corgi.evaluation.copying import Rows, cosine, nearest
 from corgi.evaluation.grid import GridRow, paint_grid
-from corgi.evaluation.memorisation import Copies, Space, find_copies, hash_closeness, hash_rows
+from corgi.evaluation.memorisation import Copies, Space, find_copies
 from corgi.evaluation.painting import CEILING, FROM_PRIOR, own_pictures
-from corgi.evaluation.training_pictures import Vectors, decoded_pictures
+from corgi.evaluation.training_pictures import Vectors, train_shards
 from corgi.feeding.packed_rows import LATENTS_TABLE
+from corgi.feeding.packed_set import GroupedFile
 from corgi.feeding.pictures import square
 from corgi.models.autoencoder import Autoencoder
 from corgi.models.device import images_at_once
-from corgi.tables.arrow import is_in
 from corgi.tables.embedded import ListedSet, rows_of
-from corgi.tables.manifest import ShardManifest
 from corgi.tables.stage_index import ListedShard
 from corgi.tables.store import Store
 from corgi.tables.vectors import matrix
 
-CLIP, HASH, LATENT = "run's own CLIP", "perceptual hash", "autoencoder"
-SPACES: Mapping[str, Closeness] = {CLIP: cosine, HASH: hash_closeness, LATENT: square_closeness}
-"""Where pictures are compared: by the cosine of the run's embeddings, the bits of a 64-bit hash, and the distance of latents."""
-COLUMNS = ("painted", *(f"nearest training picture\n{name}" for name in SPACES))
+COLUMNS = ("painted", "nearest training picture\nautoencoder", "nearest training picture\nrun's own CLIP")
 SHOWN = 4
-"""Pictures of each set on the plate: those that are near in the most spaces."""
+"""Pictures of each set on the plate: those of the smallest relative distance."""
 COPY_NOTES = [
-    "Memorisation: a space's threshold is the closeness to training pictures that 1 % of the held-out pictures exceed. A picture is "
-    "called a copy where it exceeds the threshold in two of the three spaces.",
+    "Memorisation: latents of the run's autoencoder are compared. A picture is called a copy where its distance to the nearest training "
+    "picture, divided by that one's distance to its tenth nearest other one, is less than that of all but 2 % of the held-out pictures.",
     f'The rows "{CEILING}" of memorisation are controls that nothing generated: that share of training pictures is found, and that '
     "share of held-out pictures is called copies by mistake. Where the first is low, few copies mean little.",
 ]
@@ -55,26 +53,22 @@ class Latents:
 
     autoencoder: Autoencoder
     device: torch.device
-    stored: Sequence[ListedShard] | Sequence[ShardManifest] = ()
+    stored: Sequence[ListedShard] = ()
 
     def of(self, pictures: Sequence[Image.Image]) -> Rows:
         """Return one flat latent per picture."""
         return np.concatenate(list(self._parts(pictures)))
 
-    def of_stored(self, store: Store, uids: Sequence[str]) -> Rows:
-        """Return one flat latent per stored picture, by uid, as the autoencoder stage committed them."""
-        found = np.zeros((len(uids), self.autoencoder.latent_dim), np.float16)
-        missing = set(uids)
-        for shard in self.stored:
-            if not missing:
-                break
-            table = store.read(store.read_shard(shard.path), LATENTS_TABLE, ["uid", "latent"])
-            table = table.filter(is_in(table["uid"], missing))
-            here = table["uid"].to_pylist()
-            found[rows_of(here, uids)] = matrix(table["latent"])
-            missing -= set(here)
-        assert not missing, f"{len(missing)} kept pictures have no latent"
-        return found
+    def of_stored(self, store: Store, uids: Mapping[str, Sequence[str]]) -> Rows:
+        """Return one flat latent per stored picture, as the autoencoder stage committed them; `uids` are those of each shard, by its name."""
+        by_name = {shard.shard: shard for shard in self.stored}
+        tables = store.each_of([by_name[name] for name in uids], partial(_latents_of, store))
+        found = [np.zeros((0, self.autoencoder.latent_dim), np.float16)]
+        for table, wanted in zip(tables, uids.values(), strict=True):
+            rows = rows_of(wanted, table["uid"].to_pylist())
+            assert (rows >= 0).all(), f"{(rows < 0).sum()} kept pictures have no latent"
+            found.append(matrix(table["latent"])[rows])
+        return np.concatenate(found)
 
     @torch.no_grad()
     def _parts(self, pictures: Sequence[Image.Image]) -> Iterator[Rows]:
@@ -87,57 +81,39 @@ class Latents:
 
 @dataclass(frozen=True)
 class CopySearch:
-    """Training pictures in every space, and held-out ones that set the thresholds."""
+    """Training pictures as latents and in the run's own CLIP, and the latents of held-out ones, which set the threshold."""
 
     store: Store
     shards: ListedSet
     latents: Latents
     uid: list[str]
     """Of the training pictures, in the order of their rows."""
-    training: Mapping[str, Rows]
-    held_out: Mapping[str, Rows]
+    training: Rows
+    own: Vectors
+    held_out: Rows
 
     @classmethod
     def of_run(
-        cls,
-        store: Store,
-        shards: ListedSet,
-        latents: Latents,
-        held_out: Sequence[Image.Image],
-        embed: Callable[[Sequence[Image.Image]], Vectors],
-        limit: int,
+        cls, store: Store, shards: ListedSet, latents: Latents, held_out: Sequence[Image.Image], limit: int
     ) -> "CopySearch":
-        """Read whole shards in order until `limit` training pictures are there.
+        """Read the committed latents of whole shards in order until `limit` training pictures are there.
 
-        The held-out pictures set the thresholds at the decoder's side, where painted ones are seen: a copy of a small side is further
-        from the stored picture than the stored picture is. `embed` returns the run's own unit vectors of pictures.
+        The held-out pictures are encoded as the training pictures were: both are seen at the decoder's side, as painted ones are.
         """
-        uids: list[str] = []
-        own, hashes = list[Rows](), list[Rows]()
-        for found, vectors, pictures in decoded_pictures(store, shards, limit):
-            uids += found
+        uids, own = dict[str, list[str]](), list[Vectors]()
+        for shard, found, vectors in train_shards(store, shards, limit):
+            uids[shard.name] = found
             own.append(vectors)
-            hashes.append(hash_rows(pictures))
-        views = (np.concatenate(own), np.concatenate(hashes), latents.of_stored(store, uids))
-        training = dict(zip(SPACES, views, strict=True))
-        seen = at_side(held_out, latents.autoencoder.image_size)
-        return cls(store, shards, latents, uids, training, _views(latents, embed(seen), seen))
+        training = latents.of_stored(store, uids)
+        uid = [one for found in uids.values() for one in found]
+        return cls(store, shards, latents, uid, training, np.concatenate(own), latents.of(held_out))
 
     def copies(self, painted: Sequence[PaintedSet]) -> list[dict[str, Copies]]:
         """Return the copies among the pictures of each set, by way of painting."""
-        each = [(of.own[way], pictures) for of in painted for way, pictures in of.ways.items()]
-        seen = [_views(self.latents, *one) for one in each]
-        spaces = {
-            name: Space(
-                np.concatenate([rows[name] for rows in seen]),
-                self.training[name],
-                self.held_out[name],
-                closeness,
-            )
-            for name, closeness in SPACES.items()
-        }
-        whole = find_copies(spaces)
-        ends = np.cumsum([len(pictures) for _, pictures in each]).tolist()
+        each = [pictures for of in painted for pictures in of.ways.values()]
+        seen = np.concatenate([self.latents.of(pictures) for pictures in each])
+        whole = find_copies(Space(seen, self.training, self.held_out))
+        ends = np.cumsum([len(pictures) for pictures in each]).tolist()
         parts = iter([whole.part(slice(first, end)) for first, end in zip([0, *ends], ends, strict=False)])
         return [{way: next(parts) for way in of.ways} for of in painted]
 
@@ -152,10 +128,10 @@ class CopySearch:
         return facts(found), paint_grid(rows, COLUMNS)
 
     def _plate_rows(self, label: str, of: PaintedSet, found: Copies) -> list[GridRow]:
-        votes = np.sum(list(found.is_near.values()), axis=0)
-        rows: list[int] = np.argsort(-votes, kind="stable")[:SHOWN].tolist()
-        nearest = [self.pictures([int(found.nearest[name][row]) for row in rows]) for name in SPACES]
-        columns = [[of.ways[FROM_PRIOR][row] for row in rows], *nearest]
+        rows: list[int] = np.argsort(found.distance, kind="stable")[:SHOWN].tolist()
+        by_clip = nearest(of.own[FROM_PRIOR][rows], self.own, cosine)[0]
+        beside = [self.pictures(places.tolist()) for places in (found.nearest[rows], by_clip)]
+        columns = [[of.ways[FROM_PRIOR][row] for row in rows], *beside]
         return [
             GridRow(
                 f"{label}: {'copy' if found.is_copy[row] else 'no copy'}",
@@ -170,28 +146,22 @@ class CopySearch:
         return own_pictures(self.store, self.shards, [self.uid[row] for row in rows])
 
 
-def at_side(pictures: Sequence[Image.Image], side: int) -> list[Image.Image]:
-    """Return pictures as a decoder is shown them: their middle square, at a side."""
-    squares = [(square(picture.convert("RGB"), side) * 255).round().byte() for picture in pictures]
-    return [Image.fromarray(one.permute(1, 2, 0).numpy()) for one in squares]
-
-
-def _views(latents: Latents, vectors: Vectors, pictures: Sequence[Image.Image]) -> dict[str, Rows]:
-    """Return rows of pictures in every space; `vectors` are the run's own unit vectors of them."""
-    return {CLIP: vectors, HASH: hash_rows(pictures), LATENT: latents.of(pictures)}
-
-
 def facts(by_set: Mapping[str, Mapping[str, Copies]]) -> dict[str, object]:
-    """Return the shares of copies by set and way, and what each space's threshold means among real pictures, as JSON."""
+    """Return the shares of copies by set and way, and what the threshold means among real pictures, as JSON."""
     shares = {
-        label: {
-            way: {"images": len(found.is_copy), **found.share, **_near(found)} for way, found in ways.items()
-        }
+        label: {way: {"images": len(found.is_copy), **found.share} for way, found in ways.items()}
         for label, ways in by_set.items()
     }
     some = next(iter(next(iter(by_set.values())).values()))
-    return {**shares, "calibration": {name: threshold.facts for name, threshold in some.thresholds.items()}}
+    return {**shares, "calibration": some.threshold.facts}
 
 
-def _near(found: Copies) -> dict[str, float]:
-    return {f"near by {name}": float(near.mean()) for name, near in found.is_near.items()}
+def _latents_of(store: Store, shard: ListedShard) -> pa.Table:
+    """Return uid and latent of a shard's pictures, row group by row group; one of 0.1, whose facts name none, is read whole."""
+    columns, file = ["uid", "latent"], GroupedFile.of(shard, LATENTS_TABLE)
+    if file is None:
+        return store.read(shard, LATENTS_TABLE, columns)
+    groups = range(len(file.groups.rows))
+    return pa.concat_tables(
+        [store.read_row_group(file, LATENTS_TABLE, file.groups, number, columns) for number in groups]
+    )

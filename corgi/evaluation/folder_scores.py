@@ -7,18 +7,25 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image
 
-from corgi.evaluation.copying import cosine, pixel_closeness
+from corgi.evaluation.copying import Rows
 from corgi.evaluation.coverage import NEAREST, prdc
 from corgi.evaluation.folders import Folder
 from corgi.evaluation.inception import Inception
 from corgi.evaluation.judges import Judge
 from corgi.evaluation.kernels import CMMD_SIGMA, KID_SUBSET_ROWS, cmmd, kernel_inception_distance
-from corgi.evaluation.memorisation import Copies, Space, find_copies, hash_closeness, hash_rows
+from corgi.evaluation.memorisation import Copies, Space, find_copies
 from corgi.evaluation.metrics import frechet_distance, interval, retrieval, squared_mmd
-from corgi.evaluation.training_pictures import LARGEST_SIDE_PX, centred, pixels_of
+from corgi.evaluation.training_pictures import centred, pixels_of
+from corgi.feeding.pictures import at_side
+from corgi.imaging.decode import phash_of
 from corgi.inference.generate import Generator
 
 Vectors = Float[np.ndarray, "rows dim"]
+PIXELS, HASH = "pixels", "perceptual hash"
+PIXELS_SIDE_PX = 16
+"""Side at which pixels are compared: a copy that JPEG or an autoencoder changed differs in its details."""
+HASH_SIDE_PX = 32
+"""The side at which the perceptual hash looks at a picture."""
 
 
 @dataclass(frozen=True)
@@ -93,18 +100,36 @@ def vectors_of(generator: Generator, pictures: Sequence[Image.Image]) -> Vectors
     return np.concatenate([part.numpy() for part in parts])
 
 
-def copies(painted: Folder, training: Folder, held_out: Folder, networks: Networks) -> Copies:
-    """Return the painted pictures that are copies of training pictures, by pixels, perceptual hash and each network given."""
+def copies(
+    painted: Folder, training: Folder, held_out: Folder, networks: Networks
+) -> tuple[Copies, dict[str, object]]:
+    """Return the painted pictures that are copies of training pictures, by their pixels, and the shares as JSON.
+
+    The shares of painted and real pictures that are near by the perceptual hash and by each network given are told beside.
+    """
     folders = (painted, training, held_out)
-    side = min(LARGEST_SIDE_PX, *(min(picture.size) for picture in painted.pictures))
-    spaces: dict[str, Space] = {
-        "pixels": Space.of((pixels_of(folder.pictures, side) for folder in folders), pixel_closeness),
-        "perceptual hash": Space.of((hash_rows(folder.pictures) for folder in folders), hash_closeness),
+    found = {name: find_copies(Space.of(rows)) for name, rows in _views(folders, networks).items()}
+    spaces = {name: {"near": float(one.is_copy.mean()), **one.threshold.facts} for name, one in found.items()}
+    return found[PIXELS], {**found[PIXELS].share, "spaces": spaces}
+
+
+def _views(folders: Sequence[Folder], networks: Networks) -> dict[str, list[Rows]]:
+    """Return the rows of each folder by space."""
+    views = {
+        PIXELS: [pixels_of(folder.pictures, PIXELS_SIDE_PX) for folder in folders],
+        HASH: [hash_rows(folder.pictures) for folder in folders],
     }
     for name, features in _features(folders, networks).items():
         centre = features[1].mean(0)
-        spaces[name] = Space.of((centred(rows, centre) for rows in features), cosine)
-    return find_copies(spaces)
+        views[name] = [centred(rows, centre) for rows in features]
+    return views
+
+
+def hash_rows(pictures: Sequence[Image.Image]) -> Rows:
+    """Return the 64 bits of the perceptual hash of each picture's middle square, as -1 and 1."""
+    codes = [int(phash_of(at_side(picture.convert("RGB"), HASH_SIDE_PX)), 16) for picture in pictures]
+    octets = np.frombuffer(b"".join(code.to_bytes(8, "big") for code in codes), np.uint8)
+    return np.unpackbits(octets.reshape(len(codes), 8), axis=1).astype(np.float64) * 2 - 1
 
 
 def _features(folders: Sequence[Folder], networks: Networks) -> Mapping[str, list[Vectors]]:

@@ -3,11 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import torch
 from PIL import Image
 
-from corgi.feeding.pictures import square
+from corgi.feeding.pictures import at_side
 from corgi.inference.prompts import PROMPT
 from corgi.settings.errors import InputError
 
@@ -60,10 +58,4 @@ def _read(file: Path, side: int | None) -> tuple[Image.Image, str | None]:
         ) from error
     if told is None and file.with_suffix(".txt").is_file():
         told = file.with_suffix(".txt").read_text(encoding="utf-8", errors="replace").strip()
-    return (picture if side is None else resized(picture, side)), None if told is None else str(told)
-
-
-def resized(picture: Image.Image, side: int) -> Image.Image:
-    """Return a square picture: shorter side to `side`, centre crop, by the rule of every training (`feeding.pictures.square`)."""
-    values = (square(picture, side) * 255).round().to(torch.uint8).permute(1, 2, 0)
-    return Image.fromarray(np.asarray(values))
+    return (picture if side is None else at_side(picture, side)), None if told is None else str(told)

@@ -85,7 +85,7 @@ def _scored(told: argparse.Namespace) -> dict[str, object]:
     found = {"resize before the networks": resize, **scores(painted, real, networks)}
     if told.training is not None:
         training, held_out = (read_folder(path, told.side) for path in (told.training, told.held_out))
-        found["memorisation"] = copies(painted, training, held_out, networks).facts
+        found["memorisation"] = copies(painted, training, held_out, networks)[1]
     return found
 
 

@@ -45,9 +45,9 @@ from corgi.models.text_prior import TextPrior
 from corgi.settings.errors import InputError
 from corgi.settings.models import EvaluateSettings, PriorSettings
 from corgi.statistics.two_sample import two_sample_cosine
-from corgi.tables.embedded import ListedSet
 from corgi.tables.manifest import RowCounts, ShardManifest
 from corgi.tables.schema import CREDIT_COLUMN, Split
+from corgi.tables.stage_index import ListedShard
 from corgi.tables.store import ShardTask, Store
 from corgi.tracking.tracked_run import Shown, TrackedRun
 from corgi.tracking.tracker import Tracker
@@ -157,7 +157,13 @@ class Decoded:
 class Measured:
     """A run, loaded once, with each measure as a method."""
 
-    def __init__(self, store: Store, models: Shards, shards: ListedSet, settings: EvaluateSettings) -> None:
+    def __init__(
+        self,
+        store: Store,
+        models: Shards,
+        shards: Mapping[str, Sequence[ListedShard]],
+        settings: EvaluateSettings,
+    ) -> None:
         """Load pictures and models; InputError when nothing is held out or nothing is left to learn from."""
         self.store, self.models, self.shards, self.settings = store, models, shards, settings
         self.generator: Generator = assemble(store, models)
@@ -241,17 +247,11 @@ class Measured:
         return PictureJudge(judge, training, side)
 
     def copy_search(self) -> CopySearch:
-        """Return the search for copies of training pictures; its thresholds come from all held-out pictures that are measured."""
+        """Return the search for copies of training pictures; its threshold comes from all held-out pictures that are measured."""
         decoder, held_out = self.generator.decoder, self.held_out
         true = own_pictures(self.store, self.shards, [self.pictures.uid[row] for row in held_out])
-        return CopySearch.of_run(
-            self.store,
-            self.shards,
-            Latents(decoder.autoencoder, decoder.device, self.shards["autoencoder"]),
-            true,
-            lambda pictures: self.generator.image_embedding(list(pictures)).numpy(),
-            self.settings.max_pictures,
-        )
+        latents = Latents(decoder.autoencoder, decoder.device, self.shards["autoencoder"])
+        return CopySearch.of_run(self.store, self.shards, latents, true, self.settings.max_pictures)
 
     def decoded(
         self, label: str, chosen: Int[np.ndarray, "rows"], picture_judge: PictureJudge | None

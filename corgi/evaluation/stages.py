@@ -7,6 +7,9 @@ from corgi.flow.stage import Stage
 from corgi.settings.recipe import Recipe
 from corgi.tables.store import ShardTask
 
+MEMORISATION = 1
+"""Version of the rule that tells copies of training pictures."""
+
 
 class Evaluate(Stage):
     """What the models do on held-out concepts, measured, and a grid of samples."""
@@ -29,8 +32,9 @@ class Evaluate(Stage):
         return run(context)
 
     def parts(self, recipe: Recipe) -> dict[str, int]:
-        """Return the version of the references where some captions are withheld from training."""
-        return parts_of_references(recipe)
+        """Return the version of the references where some captions are withheld from training, and that of the search for copies."""
+        searched = {"memorisation": MEMORISATION} if recipe.evaluate.memorisation else {}
+        return {**parts_of_references(recipe), **searched}
 
 
 def parts_of_references(recipe: Recipe) -> dict[str, int]:

@@ -8,9 +8,9 @@ from jaxtyping import Float, Int, UInt8
 from PIL import Image
 
 from corgi.evaluation.judges import Judge
-from corgi.feeding.pictures import square
+from corgi.feeding.pictures import at_side
 from corgi.imaging.decode import decode_stored
-from corgi.tables.embedded import ListedSet, embedded_set, stored_pictures, vectors_of
+from corgi.tables.embedded import EmbeddedShard, ListedSet, embedded_set, stored_pictures, vectors_of
 from corgi.tables.schema import Split
 from corgi.tables.store import Store
 from corgi.unit_vectors import unit_rows
@@ -67,25 +67,35 @@ def decoded_pictures(
 
     Whole shards are read in order until `limit` pictures are there.
     """
+    for shard, found, vectors in train_shards(store, shards, limit):
+        encoded = shard.encodings(found)
+        for first in range(0, len(found), DECODED_AT_ONCE):
+            part = slice(first, first + DECODED_AT_ONCE)
+            yield found[part], vectors[part], [decode_stored(encoded[uid]) for uid in found[part]]
+
+
+def train_shards(
+    store: Store, shards: ListedSet, limit: int
+) -> Iterator[tuple[EmbeddedShard, list[str], Vectors]]:
+    """Yield the shards that hold pictures of train, with the uids and the run's own vectors of these.
+
+    Whole shards are read in order until `limit` pictures are there.
+    """
     number = 0
     for shard in embedded_set(store, shards):
         images = shard.images(Split.TRAIN)
         if images.num_rows == 0:
             continue
-        found, vectors = images["uid"].to_pylist(), vectors_of(images, "image")
-        encoded = shard.encodings(found)
-        for first in range(0, len(found), DECODED_AT_ONCE):
-            part = slice(first, first + DECODED_AT_ONCE)
-            yield found[part], vectors[part], [decode_stored(encoded[uid]) for uid in found[part]]
-        number += len(found)
+        yield shard, images["uid"].to_pylist(), vectors_of(images, "image")
+        number += images.num_rows
         if number >= limit:
             break
 
 
 def pixels_of(pictures: Sequence[Image.Image], side: int) -> Pixels:
     """Return pictures as rows of bytes at a side."""
-    rows = [(square(picture.convert("RGB"), side) * 255).round().byte().flatten() for picture in pictures]
-    return np.stack([row.numpy() for row in rows])
+    small = np.stack([np.asarray(at_side(picture.convert("RGB"), side)) for picture in pictures])
+    return small.transpose(0, 3, 1, 2).reshape(len(pictures), -1)
 
 
 def centred(features: Vectors, centre: Float[np.ndarray, "dim"]) -> Vectors:

@@ -113,11 +113,14 @@ def square_pictures(encoded: pa.ChunkedArray, side: int) -> Float[Tensor, "batch
 
 
 def square(picture: Image.Image, side: int) -> Float[Tensor, "3 side side"]:
-    """Resize a picture's shorter side to `side` and crop its centre; values 0..1."""
+    """Return a picture as a decoder is shown it: values 0..1."""
+    return torch.from_numpy(np.asarray(at_side(picture, side), dtype=np.float32) / 255).permute(2, 0, 1)
+
+
+def at_side(picture: Image.Image, side: int) -> Image.Image:
+    """Resize a picture's shorter side to `side` and crop its centre."""
     ratio = side / min(picture.size)
     width, height = (max(side, round(length * ratio)) for length in picture.size)
     left, top = (width - side) // 2, (height - side) // 2
-    resized = picture.resize((width, height), Image.Resampling.BICUBIC).crop(
-        (left, top, left + side, top + side)
-    )
-    return torch.from_numpy(np.asarray(resized, dtype=np.float32) / 255).permute(2, 0, 1)
+    resized = picture.resize((width, height), Image.Resampling.BICUBIC)
+    return resized.crop((left, top, left + side, top + side))

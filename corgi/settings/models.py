@@ -310,8 +310,8 @@ class EvaluateSettings(Section):
     the references of retrieval and the share of copies. efficientnet_lite1: trained on ImageNet, from an installed package;
     of the family of an own tower's trunk, with other weights. None: the run's own CLIP judges alone."""
     memorisation: bool = added(False, since="0.2.0")
-    """Whether painted pictures are compared with the nearest training pictures by CLIP, perceptual hash and autoencoder, and the share
-    of copies is told with its interval; held-out pictures set the thresholds."""
+    """Whether painted pictures are compared with the nearest training pictures as latents of the autoencoder, and the share of copies
+    is told with its interval; held-out pictures set the threshold."""
     concept_col: str | None = added(None, since="0.2.0")
     """Column among plan.save_additional_columns that names what a picture shows: held-out pictures whose concept was trained
     on in another picture (HELD-OUT PAIR) are measured apart from the others (HELD-OUT CONCEPT). None: all are HELD-OUT."""

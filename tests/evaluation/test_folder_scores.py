@@ -5,13 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw
 from torch import nn
 
 import corgi
-from corgi.evaluation.folder_scores import Networks, copies, scores
+from corgi.evaluation.folder_scores import HASH, PIXELS, Networks, copies, hash_rows, scores
 from corgi.evaluation.folders import Folder
 from corgi.evaluation.judges import Judge
+from corgi.feeding.pictures import at_side
 from tests.support.painting_run import painting_run
 
 
@@ -34,6 +35,18 @@ def folder(name: str, seed: int, number: int = 60, captions: bool = False) -> Fo
     small = draws.integers(0, 256, (number, 4, 4, 3)).astype(np.uint8)
     pictures = [Image.fromarray(one).resize((16, 16), Image.Resampling.NEAREST) for one in small]
     return Folder(name, pictures, [f"picture {n}" for n in range(number)] if captions else None)
+
+
+def drawing(seed: int) -> Image.Image:
+    """A picture of 64 px with five shapes of drawn places, sizes and colours."""
+    draws = np.random.default_rng(seed)
+    made = Image.new("RGB", (64, 64), tuple(draws.integers(0, 256, 3).tolist()))
+    for _ in range(5):
+        left, top = draws.integers(0, 48, 2).tolist()
+        width, height = draws.integers(10, 36, 2).tolist()
+        fill = tuple(draws.integers(0, 256, 3).tolist())
+        ImageDraw.Draw(made).rectangle((left, top, left + width, top + height), fill=fill)
+    return made
 
 
 def test_law_a_folder_against_itself_is_no_distance_away(tmp_path: Path) -> None:
@@ -59,8 +72,29 @@ def test_law_copies_of_training_pictures_are_told_and_others_are_not() -> None:
     training, held_out = folder("training", 0, 120), folder("held out", 1, 60)
     networks = Networks(judge=JUDGE)
     copied = Folder("copied", training.pictures[:10], None)
-    assert copies(copied, training, held_out, networks).is_copy.all()
-    assert copies(folder("own", 2, 30), training, held_out, networks).is_copy.mean() <= 0.05
+    found, told = copies(copied, training, held_out, networks)
+    assert found.is_copy.all()
+    spaces = told["spaces"]
+    assert isinstance(spaces, dict)
+    assert [spaces[name]["near"] for name in (PIXELS, HASH, "colours")] == [1, 1, 1]
+    others, told = copies(folder("own", 2, 30), training, held_out, networks)
+    assert told["copies"] == others.is_copy.mean()
+    assert others.is_copy.mean() <= 0.05
+
+
+def test_law_rows_of_hashes_differ_as_the_bits_do() -> None:
+    rows = hash_rows(folder("one", 0, 6).pictures)
+    assert rows.shape == (6, 64)
+    assert set(np.unique(rows)) == {-1, 1}
+
+
+@pytest.mark.parametrize("size", [(48, 32), (32, 50)])
+def test_law_a_copy_of_the_middle_of_a_picture_that_is_no_square_has_its_hash(size: tuple[int, int]) -> None:
+    stored = [drawing(seed).crop((7, 3, 7 + size[0], 3 + size[1])) for seed in range(40)]
+    painted = [at_side(picture, 24) for picture in stored]
+    apart = (hash_rows(painted) != hash_rows(stored)).sum(1)
+    assert np.median(apart) <= 2
+    assert apart.max() <= 10
 
 
 def test_what_no_network_sees_is_counted_only() -> None:

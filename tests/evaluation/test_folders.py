@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from corgi.evaluation.folders import read_folder, resized
+from corgi.evaluation.folders import read_folder
+from corgi.feeding.pictures import at_side
 from corgi.inference.png import save_png
 from corgi.settings.errors import InputError
 
@@ -34,7 +35,7 @@ def test_pictures_come_in_the_order_of_names_with_their_captions(tmp_path: Path)
 
 @pytest.mark.parametrize("size", [(40, 24), (24, 40), (33, 33)])
 def test_law_resizing_is_pillows_bicubic_and_a_centre_crop(size: tuple[int, int]) -> None:
-    made = resized(picture(0, size), 16)
+    made = at_side(picture(0, size), 16)
     ratio = 16 / min(size)
     width, height = (round(length * ratio) for length in size)
     left, top = (width - 16) // 2, (height - 16) // 2
