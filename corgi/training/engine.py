@@ -37,10 +37,24 @@ def prepare_process(settings: TrainingSettings) -> None:
         warnings.simplefilter("ignore")
         import deepspeed
         from deepspeed.utils import logger
+
+        _import_muon()
     logger.setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed|deepspeed")
     # A shared-memory all-reduce for inference: training never calls it, and compiling it takes a compiler and 45 s.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+
+
+def _import_muon() -> None:
+    """Import DeepSpeed's Muon, which ZeRO asks for, uncompiled: no training here calls it, and loading torch's compiler takes seconds."""
+    from deepspeed.runtime import compiler
+
+    compiled = compiler.compile
+    compiler.compile = lambda *_, **__: lambda function: function
+    try:
+        import deepspeed.runtime.zero.muon.original_muon  # noqa: F401
+    finally:
+        compiler.compile = compiled
 
 
 class _OnHost:
