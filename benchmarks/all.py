@@ -38,6 +38,7 @@ ALL = {
     "statistics": Benchmark("shift_statistics", 4),
     "embed": Benchmark("embed", 8, needs="a run of make demo"),
     "generate": Benchmark("generate", 4, needs="a run of make demo"),
+    "memorisation": Benchmark("memorisation", 2, ("runs/openmoji",), needs="a run of make demo"),
     "overlap": Benchmark("overlap", 7, needs="a run of make demo"),
     "serving": Benchmark("serving", 4, needs="a run of make demo"),
     "noise": Benchmark("noise", 1),

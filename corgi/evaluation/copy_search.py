@@ -27,7 +27,7 @@ from corgi.tables.stage_index import ListedShard
 from corgi.tables.store import Store
 from corgi.tables.vectors import matrix
 
-COLUMNS = ("painted", "nearest training picture\nautoencoder", "nearest training picture\nrun's own CLIP")
+COLUMNS = ("painted", "nearest training\npicture: latents", "nearest training\npicture: own CLIP")
 SHOWN = 4
 """Pictures of each set on the plate: those of the smallest relative distance."""
 COPY_NOTES = [
@@ -120,25 +120,25 @@ class CopySearch:
     def report(self, painted: Mapping[str, PaintedSet]) -> tuple[dict[str, object], Image.Image]:
         """Return the shares of copies by set and way as JSON, and a plate of the pictures that are nearest to training pictures."""
         found = dict(zip(painted, self.copies(list(painted.values())), strict=True))
-        rows = [
-            row
-            for label, of in painted.items()
-            for row in self._plate_rows(label, of, found[label][FROM_PRIOR])
-        ]
-        return facts(found), paint_grid(rows, COLUMNS)
+        return facts(found), paint_grid(self._plate_rows(painted, found), COLUMNS)
 
-    def _plate_rows(self, label: str, of: PaintedSet, found: Copies) -> list[GridRow]:
-        rows: list[int] = np.argsort(found.distance, kind="stable")[:SHOWN].tolist()
-        by_clip = nearest(of.own[FROM_PRIOR][rows], self.own, cosine)[0]
-        beside = [self.pictures(places.tolist()) for places in (found.nearest[rows], by_clip)]
-        columns = [[of.ways[FROM_PRIOR][row] for row in rows], *beside]
+    def _plate_rows(
+        self, painted: Mapping[str, PaintedSet], found: Mapping[str, Mapping[str, Copies]]
+    ) -> list[GridRow]:
+        """Return the rows of the plate; the training pictures of all of them are read at once."""
+        shown, beside = list[tuple[str, str, Image.Image]](), list[int]()
+        for label, of in painted.items():
+            copies = found[label][FROM_PRIOR]
+            rows: list[int] = np.argsort(copies.distance, kind="stable")[:SHOWN].tolist()
+            by_clip = nearest(of.own[FROM_PRIOR][rows], self.own, cosine)[0]
+            beside += np.stack([copies.nearest[rows], by_clip], axis=1).flatten().tolist()
+            for row in rows:
+                verdict = "copy" if copies.is_copy[row] else "no copy"
+                shown.append((f"{label}: {verdict}", of.captions[row], of.ways[FROM_PRIOR][row]))
+        pictures = self.pictures(beside)
         return [
-            GridRow(
-                f"{label}: {'copy' if found.is_copy[row] else 'no copy'}",
-                of.captions[row],
-                [column[place] for column in columns],
-            )
-            for place, row in enumerate(rows)
+            GridRow(label, caption, [picture, *pictures[2 * n : 2 * n + 2]])
+            for n, (label, caption, picture) in enumerate(shown)
         ]
 
     def pictures(self, rows: Sequence[int]) -> list[Image.Image]:
