@@ -32,6 +32,7 @@ ALL = {
     "plan": Benchmark("plan", 3),
     "store": Benchmark("store", 2),
     "shuffles": Benchmark("shuffles", 4),
+    "store_latency": Benchmark("store_latency", 7),
     "curate": Benchmark("curate", 45),
     "feed": Benchmark("feed", 3),
     "download": Benchmark("download", 19, needs="nginx"),
