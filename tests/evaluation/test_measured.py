@@ -48,7 +48,7 @@ def references(run: Run, monkeypatch: pytest.MonkeyPatch) -> tuple[dict, dict]:
     space = Space("own", 0.8)
     compared = judge(run.store, paths, space, ScoreSettings()).references()
     monkeypatch.setattr(stage, "assemble", lambda store, shards: None)  # no model is asked
-    shards = {name: list(run.shards(name)) for name in names}
+    shards = {name: run.store.listed(run.stages()[name]) for name in names}
     return compared, stage.Measured(run.store, {}, shards, EvaluateSettings()).references()
 
 
@@ -164,7 +164,7 @@ def test_held_out_pictures_of_concepts_trained_on_stand_apart(
     for commit in (commit_plan, commit_download, commit_embed):
         commit(run, [*trained, *pairs, *concepts])
     commit_curate(run, [*trained, *pairs, *concepts], {})
-    shards = {name: list(run.shards(name)) for name in ("download", "embed", "curate")}
+    shards = {name: run.store.listed(run.stages()[name]) for name in ("download", "embed", "curate")}
     monkeypatch.setattr(stage, "assemble", lambda store, shards: None)
 
     def groups(**settings: str) -> dict[str, set[str]]:
