@@ -33,7 +33,7 @@ ALL = {
     "store": Benchmark("store", 2),
     "shuffles": Benchmark("shuffles", 4),
     "store_latency": Benchmark("store_latency", 7),
-    "curate": Benchmark("curate", 45),
+    "curate": Benchmark("curate", 16),
     "feed": Benchmark("feed", 3),
     "download": Benchmark("download", 19, needs="nginx"),
     "statistics": Benchmark("shift_statistics", 4),
