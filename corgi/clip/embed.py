@@ -62,7 +62,7 @@ def _prepared(
 ) -> tuple[dict[str, object], Pool, Callable[[list[ShardTask]], list[ShardTask]]]:
     """Return the arguments of every embedder, their pool, and a function that puts the resolved batch size into tasks."""
     settings: EmbedSettings = context.recipe.embed
-    trained = model_shard(context.shards("tower")) if "tower" in context.inputs else None
+    trained = model_shard(context.listed("tower")) if "tower" in context.inputs else None
     refs = [ref.model_dump() for ref in tower_refs(context.store, settings, trained)]
     connect(context.recipe)
     pool = Pool(

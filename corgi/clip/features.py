@@ -24,7 +24,7 @@ from corgi.clip.vectors import Vectors, column, matrix
 from corgi.flow.context import Context
 from corgi.settings.clip import EmbedSettings, TowerRef, TowerSettings
 from corgi.statistics.moments import Moments
-from corgi.tables.manifest import RowCounts, ShardManifest
+from corgi.tables.manifest import RowCounts, ShardEntry, ShardManifest
 from corgi.tables.schema import Reason, Split, vector
 from corgi.tables.store import ShardTask, Store
 
@@ -50,7 +50,7 @@ def tower_settings(context: Context) -> TowerSettings:
     return settings
 
 
-def feature_task(context: Context, download: ShardManifest) -> ShardTask:
+def feature_task(context: Context, download: ShardEntry) -> ShardTask:
     """Return the task of one download shard's features; its key leaves out what only the heads depend on."""
     settings = tower_settings(context)
     task = context.task(feature_shard(download), inputs={"download": [download]})

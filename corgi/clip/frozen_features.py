@@ -16,18 +16,18 @@ from corgi.flow.context import Context
 from corgi.settings.clip import TRAINED, TowerSettings
 from corgi.settings.errors import StorageError
 from corgi.settings.section import digest
-from corgi.tables.manifest import ShardManifest
+from corgi.tables.manifest import ShardEntry, ShardManifest
 from corgi.tables.store import Store
 
 _FEATURE_SETTINGS = ("image_backbone", "text_backbone", "image_size", "context_length")
 
 
-def feature_shard(download: ShardManifest) -> str:
+def feature_shard(download: ShardManifest | ShardEntry) -> str:
     """Name the shard of a download shard's features."""
     return f"features-{download.shard}"
 
 
-def feature_key(settings: TowerSettings, version: int, download: ShardManifest) -> str:
+def feature_key(settings: TowerSettings, version: int, download: ShardManifest | ShardEntry) -> str:
     """Return the key of a download shard's features; it leaves out what only the heads depend on."""
     chosen = {name: getattr(settings, name) for name in _FEATURE_SETTINGS}
     return digest(

@@ -23,6 +23,7 @@ from corgi.sources.embeddings import VectorFile, opened_arrays, unit_vectors
 from corgi.storage.paths import sha256_of
 from corgi.tables.manifest import RowCounts, ShardManifest
 from corgi.tables.schema import Reason
+from corgi.tables.stage_index import ListedShard
 from corgi.tables.store import ShardTask, Store
 
 
@@ -51,7 +52,7 @@ def run(context: Context) -> list[ShardTask]:
     settings: EmbedSettings = context.recipe.embed
     dims, files = check_vectors(settings), given_files(settings)
     by_list = {sha256_of(str(file.metadata)): _told(file) for file in files}
-    check_lists(context.shards("plan"), by_list)
+    check_lists(context.listed("plan"), by_list)
     connect(context.recipe)
     arguments = {
         "vectors": by_list,
@@ -64,7 +65,7 @@ def run(context: Context) -> list[ShardTask]:
     return tasks
 
 
-def check_lists(plan: Sequence[ShardManifest], by_list: Mapping[str, object]) -> None:
+def check_lists(plan: Sequence[ListedShard], by_list: Mapping[str, object]) -> None:
     """Compare the lists that were planned with those that have vectors.
 
     Raises:

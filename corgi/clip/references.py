@@ -16,7 +16,7 @@ _Listing = TypeVar("_Listing", bound=Listing)
 
 
 def tower_refs(
-    store: Store, embed_settings: EmbedSettings, tower_manifest: ShardManifest | None
+    store: Store, embed_settings: EmbedSettings, tower_manifest: Listing | None
 ) -> tuple[TowerRef, ...]:
     """Return the recipe's towers; where there are none, the trained one (name "own") whose files the tower stage committed.
 
@@ -28,7 +28,7 @@ def tower_refs(
     )
 
 
-def _trained(store: Store, ref: TowerRef, manifest: ShardManifest | None) -> TowerRef:
+def _trained(store: Store, ref: TowerRef, manifest: Listing | None) -> TowerRef:
     if manifest is None:
         raise InputError(
             f"tower {ref.name} is the one the tower stage trains, and no tower stage is there; nothing was embedded; "

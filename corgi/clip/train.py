@@ -38,7 +38,7 @@ def run(context: Context) -> list[ShardTask]:
         raise SettingsError(
             f"tower.training.micro_batch={settings.training.micro_batch}: the CLIP loss compares the whole batch at once; nothing was started; leave it 0"
         )
-    features = [feature_task(context, download) for download in context.shards("download")]
+    features = [feature_task(context, download) for download in context.entries("download")]
     model = context.task("model")
     arguments = {"settings": settings.model_dump(mode="json")}
     make_pending(context, FeatureShards, features, Pool(settings.num_actors), "tower", arguments)

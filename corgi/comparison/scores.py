@@ -11,7 +11,7 @@ from safetensors.torch import load as load_tensors
 
 from corgi.comparison.contest import ArmObjective, Contestant
 from corgi.comparison.spaces import Space
-from corgi.evaluation.measured import Pictures, load_pictures
+from corgi.evaluation.measured import Pictures, read_pictures
 from corgi.evaluation.metrics import (
     ScoreRow,
     Scores,
@@ -28,6 +28,7 @@ from corgi.models.text_prior import TextPrior
 from corgi.settings.compare import CompareSettings, ScoreSettings
 from corgi.settings.errors import InputError
 from corgi.statistics.two_sample import two_sample_cosine
+from corgi.tables.embedded import EmbeddedShard
 from corgi.tables.manifest import RowCounts, ShardManifest
 from corgi.tables.schema import Split
 from corgi.tables.store import ShardTask, Store
@@ -188,10 +189,9 @@ class Judge:
 def judge(store: Store, inputs: dict[str, tuple[str, ...]], space: Space, settings: ScoreSettings) -> Judge:
     """Return the judge of a space over a task's tables."""
     torch.set_num_threads(1)
-    shards = {
-        name: [store.read_shard(path) for path in inputs[name]] for name in ("download", "embed", "curate")
-    }
-    return Judge(load_pictures(store, shards, settings.max_pictures), space, settings)
+    paths = zip(inputs["embed"], inputs["curate"], inputs["download"], strict=True)
+    shards = (EmbeddedShard(store.location, embed, embed, *others) for embed, *others in paths)
+    return Judge(read_pictures(shards, settings.max_pictures), space, settings)
 
 
 def _tensor(rows: np.ndarray) -> torch.Tensor:

@@ -158,7 +158,7 @@ def features_of(images: Iterable[Image.Image], inception: Inception) -> Float[np
 
 def painted_images(run: Run) -> Iterator[Image.Image]:
     """Yield the images of a bulk generation, shard by shard."""
-    for shard in run.shards(PAINTED):
+    for shard in run.listed(PAINTED):
         for encoded in run.store.read(shard, PAINTED, ["image"])["image"].to_pylist():
             yield Image.open(io.BytesIO(encoded)).convert("RGB")
 

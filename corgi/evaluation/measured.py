@@ -1,7 +1,7 @@
 """The kept images of a run as evaluation sees them: vectors, full and coarse captions, groups, by split."""
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -63,8 +63,13 @@ class Pictures:
 
 def load_pictures(store: Store, shards: ListedSet, limit: int) -> Pictures:
     """Read whole shards of download, embed and curate in order until `limit` pictures are there."""
+    return read_pictures(embedded_set(store, shards), limit)
+
+
+def read_pictures(shards: Iterable[EmbeddedShard], limit: int) -> Pictures:
+    """Read whole shards in order until `limit` pictures are there."""
     parts: list[Pictures] = []
-    for shard in embedded_set(store, shards):
+    for shard in shards:
         parts.append(_shard(shard))
         if sum(len(part.uid) for part in parts) >= limit:
             break

@@ -68,7 +68,7 @@ def retry_failed(dag: Dag, reasons: Sequence[str], say: Say) -> int:
             )
             stage.revise(context, wanted)
         if wanted or renewed:
-            dag.run.record(stage.name, close(context, tasks))
+            dag.run.record(stage.name, close(context, tasks, before=done))
         retried += len(wanted)
     if not able:
         raise InputError(

@@ -61,7 +61,7 @@ class Dag:
                 why = reasons_to_come(self.run, stage, self.recipe, missing)
                 steps.append(Step(stage, None, None, reasons=tuple(why)))
                 continue
-            step = self._step(stage, closed)
+            step = self._step(stage, closed, stage.name in selected)
             if step.done is None and not self._is_wanted(stage, closed, selected, selection.force):
                 continue
             if step.done is not None and not (selection.force and stage.name in selected):
@@ -291,13 +291,14 @@ class Dag:
             stage, self.recipe, self.store, self.run, inputs, key, force, held, outside, parts, earlier, reads
         )
 
-    def _step(self, stage: Stage, closed: dict[str, StageManifest]) -> Step:
+    def _step(self, stage: Stage, closed: dict[str, StageManifest], is_selected: bool) -> Step:
+        """Return a stage's step; the shards that are made are counted only where the step is shown."""
         context = self.context(stage, closed)
         done = self.store.stage(stage.name, context.key)
         if done is not None:
             return Step(stage, context.key, done, len(done.shards), len(done.shards))
         why = tuple(reasons(self.run, context))
-        if stage.partition is None:
+        if stage.partition is None or not is_selected:
             return Step(stage, context.key, None, reasons=why)
         tasks = context.partitioned()
         made = len(tasks) - len(context.pending(tasks))

@@ -60,10 +60,10 @@ class _Source:
         """Return the stage's context over the shards committed so far."""
         store = self._dag.store
         paths = store.committed(self._before.stage.name, self._wanted)
-        for key, path in paths.items():
-            if key not in self._entries or self._entries[key].path != path:
-                shard = store.read_shard(path)
-                self._entries[key] = ShardEntry.of(shard)
+        known = {entry.path for entry in self._entries.values()}
+        new = {key: path for key, path in paths.items() if path not in known}
+        for key, shard in zip(new, store.each_of(new.values(), store.read_shard), strict=True):
+            self._entries[key] = ShardEntry.of(shard)
         so_far = self._closed_so_far([self._entries[key] for key in self._wanted if key in paths])
         return replace(self._stage, inputs={**self._stage.inputs, self._before.stage.name: so_far})
 

@@ -201,17 +201,17 @@ def _rewritten(
         say(f"{stage.name}: {len(wanted)} of {len(tasks)} shards rewritten")
     # A take-down that was stopped here before has left newer generations than the stage lists.
     is_behind = any(done.get(task.key) != paths.get(task.shard) for task in tasks)
-    closing = close(context, tasks) if wanted or is_behind else before
+    closing = close(context, tasks, before=before) if wanted or is_behind else before
     dag.run.record(stage.name, closing)
     return closing
 
 
 def _same_tasks(dag: Dag, before: StageManifest) -> list[ShardTask]:
-    """Return tasks for the shards that a stage has; a stage without inputs keeps its keys."""
-    shards = dag.store.each_shard(before)
+    """Return tasks for the shards that a stage without inputs has: they keep their keys."""
+    kept = (before.version, before.code, before.settings, {})
     return [
-        ShardTask(dag.store.location, m.stage, m.shard, m.key, m.version, m.code, m.settings, m.inputs)
-        for m in shards
+        ShardTask(dag.store.location, before.stage, entry.shard, entry.path.split("/")[1], *kept)
+        for entry in before.shards
     ]
 
 

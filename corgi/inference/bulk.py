@@ -21,6 +21,7 @@ from corgi.settings.recipe import Recipe
 from corgi.settings.section import digest
 from corgi.tables.manifest import RowCounts, ShardEntry, ShardManifest, StageManifest
 from corgi.tables.run import Run
+from corgi.tables.stage_index import ListedShard
 from corgi.tables.store import ShardTask, Store
 
 READ, PAINTED = "prompts", "pictures"
@@ -158,7 +159,7 @@ def _check_last_seed(bulk: Bulk, rows: int) -> None:
 def _close(bulk: Bulk, out: Run, tasks: Sequence[ShardTask]) -> StageManifest:
     """Close the stage over its shards, point the result at it and list its tables."""
     made = out.store.committed(PAINTED, [task.key for task in tasks])
-    shards = [out.store.read_shard(made[task.key]) for task in tasks]
+    shards = list(out.store.each_of([made[task.key] for task in tasks], out.store.read_shard))
     rows = sum((shard.rows for shard in shards), RowCounts(rows_in=0, kept=0))
     entries = tuple(ShardEntry.of(shard) for shard in shards)
     manifest = StageManifest(
@@ -172,7 +173,9 @@ def _close(bulk: Bulk, out: Run, tasks: Sequence[ShardTask]) -> StageManifest:
         shards=entries,
         rows=rows,
     )
-    closed = out.store.stage(PAINTED, manifest.key) or out.store.close(manifest)
+    closed = out.store.stage(PAINTED, manifest.key)
+    if closed is None:
+        closed = out.store.close(out.store.indexed(manifest, [ListedShard.of(shard) for shard in shards]))
     out.note(name=out.name, order=[PAINTED])
     out.record(PAINTED, closed)
     out.publish(INDEX, (json.dumps(index_of(out.store, shards), indent=1) + "\n").encode())

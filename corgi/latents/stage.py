@@ -102,7 +102,7 @@ def _tower(context: Context) -> dict[str, object] | None:
     wanted = perceptual_tower(context.recipe)
     if wanted is None:
         return None
-    own = model_shard(context.shards("tower")) if "tower" in context.inputs else None
+    own = model_shard(context.listed("tower")) if "tower" in context.inputs else None
     refs = tower_refs(context.store, context.recipe.embed, own)
     name = context.recipe.autoencoder.conv.perceptual_tower
     return next(ref for ref in refs if name in (None, ref.name)).model_dump(mode="json")
@@ -110,10 +110,12 @@ def _tower(context: Context) -> dict[str, object] | None:
 
 def _say_enlarged(context: Context, tasks: list[ShardTask]) -> None:
     """Report the pictures that are smaller than what the decoder is to give."""
-    shards = [context.store.shard(task.stage, task.key) for task in tasks]
-    enlarged = sum(shard.facts.get(ENLARGED_FACT, 0) for shard in shards if shard is not None)
+    store = context.store
+    paths = store.committed(context.stage.name, [task.key for task in tasks]).values()
+    enlarged = total = 0
+    for shard in store.each_of(paths, store.read_shard):
+        enlarged, total = enlarged + shard.facts.get(ENLARGED_FACT, 0), total + shard.rows.kept
     if enlarged:
-        total = sum(shard.rows.kept for shard in shards if shard is not None)
         side = context.recipe.autoencoder.image_size
         screen.current().say(
             f"autoencoder: {enlarged} of {total} pictures are stored smaller than image_size={side} and were enlarged"

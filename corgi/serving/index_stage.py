@@ -14,20 +14,24 @@ from corgi.curation.domains import registered_domains
 from corgi.flow.context import Context
 from corgi.flow.shards import Pool, make_pending
 from corgi.serving.codes import HALF_ROWS, Codec, sample_step
-from corgi.tables.embedded import EmbeddedShard, embedded_set, vectors_of
-from corgi.tables.manifest import RowCounts, ShardManifest
+from corgi.tables.embedded import EmbeddedShard, vectors_of
+from corgi.tables.manifest import Listing, RowCounts, ShardManifest
+from corgi.tables.stage_index import ListedShard
 from corgi.tables.store import ShardTask, Store
 from corgi.tables.vectors import tower_widths
 
 CODEC, ROWS = "codec", "rows"
 INPUTS = ("download", "embed", "curate")
+SAMPLED_SHARDS = 64
+"""Shards, at most, whose vectors the codec is fitted on."""
 
 
 def run(context: Context) -> list[ShardTask]:
     """Commit the shard `codec`, then one `rows` table per shard of embed."""
     pool = Pool(context.recipe.pack.num_actors, context.recipe.pack.cpus_per_actor)
     codec = context.task(CODEC)
-    make_pending(context, CodecShards, [codec], Pool(), "index, codec")
+    embed = {"embed": context.inputs["embed"].path}
+    make_pending(context, CodecShards, [codec], Pool(), "index, codec", embed)
     made = context.store.read_shard(context.store.committed(codec.stage, [codec.key])[codec.key])
     shards = {name: {entry.shard: entry for entry in context.entries(name)} for name in INPUTS}
     tasks = [
@@ -41,13 +45,14 @@ def run(context: Context) -> list[ShardTask]:
 class CodecShards:
     """Fit the codec on a part of all vectors, in one actor."""
 
+    def __init__(self, embed: str) -> None:
+        """Fit it on the vectors of a closed stage, by its manifest's path."""
+        self._embed = embed
+
     def make(self, task: ShardTask) -> ShardManifest:
         """Commit `codec`."""
         store = Store(task.root)
-        shards = embedded_set(
-            store, {name: [store.read_shard(path) for path in task.inputs[name]] for name in INPUTS}
-        )
-        codec = fitted(store, shards)
+        codec = fitted(store, store.listed(store.read_stage(self._embed)))
         data = save({"ranges": codec.ranges, "centres": codec.centres, "dim": np.array([codec.dim])})
         with store.attempt(task) as attempt:
             attempt.write_bytes(CODEC, ".safetensors", data)
@@ -69,23 +74,26 @@ class IndexShards:
             return attempt.commit(RowCounts(rows_in=table.num_rows, kept=table.num_rows))
 
 
-def read_codec(store: Store, shard: ShardManifest) -> Codec:
+def read_codec(store: Store, shard: Listing) -> Codec:
     """Return the codec that a shard holds."""
     arrays = load_file(store.path(shard, CODEC))
     return Codec(int(arrays["dim"][0]), arrays["ranges"], arrays["centres"])
 
 
-def fitted(store: Store, shards: Sequence[EmbeddedShard]) -> Codec:
-    """Return the codec for the vectors of all shards; none is read where there are too few for more than half floats."""
-    manifests = [store.read_shard(shard.embed) for shard in shards]
-    total = sum(manifest.rows.kept for manifest in manifests)
+def fitted(store: Store, embedded: Sequence[ListedShard]) -> Codec:
+    """Return the codec for the vectors of all shards; none is read where there are too few for more than half floats.
+
+    A sample is read from `SAMPLED_SHARDS` shards at most, evenly spaced: shards are ranges of hashes, so each is a fair part.
+    """
+    total = sum(shard.kept for shard in embedded)
     if total <= HALF_ROWS:
-        dim = sum(tower_widths(store.schema(manifests[0], "image_embeddings")).values())
+        dim = sum(tower_widths(store.schema(embedded[0], "image_embeddings")).values())
         return Codec(dim, np.empty(0, np.float32), np.empty((0, dim), np.float32))
-    step = sample_step(total)
+    chosen = embedded[:: -(-len(embedded) // SAMPLED_SHARDS)]
+    step = sample_step(sum(shard.kept for shard in chosen))
     parts = [
-        vectors_of(store.read(manifest, "image_embeddings"), "image")[::step].astype(np.float16)
-        for manifest in manifests
+        vectors_of(store.read(shard, "image_embeddings"), "image")[::step].astype(np.float16)
+        for shard in chosen
     ]
     return Codec.fitted(np.concatenate(parts), total)
 

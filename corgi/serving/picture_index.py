@@ -197,7 +197,7 @@ def stored_parts(run: Run, shards: Sequence[EmbeddedShard]) -> Parts | None:
     closed = stages.get(Index.name)
     if closed is None or any(closed.inputs[name] != stages[name].path for name in Index.inputs):
         return None
-    codec, *parts = run.store.shards(closed)
+    codec, *parts = run.store.each_listed(closed)
     if [part.shard for part in parts] != [shard.name for shard in shards]:
         return None
     return Parts(read_codec(run.store, codec), [partial(run.store.read, part, ROWS) for part in parts])
@@ -217,7 +217,7 @@ def _made_parts(run: Run, shards: Sequence[EmbeddedShard]) -> Parts | None:
         )
     if not total:
         return None
-    codec = fitted(run.store, shards)
+    codec = fitted(run.store, run.listed("embed"))
     return Parts(codec, [partial(_made_part, shard, codec) for shard in shards])
 
 

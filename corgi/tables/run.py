@@ -10,6 +10,7 @@ from corgi.storage.errors import storage_full
 from corgi.storage.roots import is_object_store, open_storage
 from corgi.tables.embedded import EmbeddedShard, embedded_set
 from corgi.tables.manifest import ShardManifest, StageManifest
+from corgi.tables.stage_index import ListedShard
 from corgi.tables.store import Store
 
 _FORMER: Final = "former"
@@ -172,18 +173,30 @@ class Run:
         return found
 
     def shards(self, stage: str) -> list[ShardManifest]:
-        """Return the shard manifests of one stage of this run.
+        """Return the shard manifests of one stage of this run: for stages of few shards, as each is opened.
 
         Raises:
             InputError: the run has not completed that stage.
 
         """
+        return self.store.shards(self._complete(stage))
+
+    def listed(self, stage: str) -> list[ListedShard]:
+        """Return what the manifests of one stage of this run say, from the stage's index.
+
+        Raises:
+            InputError: the run has not completed that stage.
+
+        """
+        return self.store.listed(self._complete(stage))
+
+    def _complete(self, stage: str) -> StageManifest:
         manifest = self.stages().get(stage)
         if manifest is None:
             raise InputError(
                 f"run {self.name} has no complete stage {stage}; nothing was changed; run pipelines/full.py first"
             )
-        return self.store.shards(manifest)
+        return manifest
 
     def embedded(self) -> list[EmbeddedShard]:
         """Return the shards of the embedded and curated set.
@@ -192,7 +205,7 @@ class Run:
             InputError: the run has not completed download, embed and curate.
 
         """
-        return embedded_set(self.store, {name: self.shards(name) for name in ("download", "embed", "curate")})
+        return embedded_set(self.store, {name: self.listed(name) for name in ("download", "embed", "curate")})
 
     def publish(self, name: str, data: bytes) -> None:
         """Write a file beside run.json, such as report.html, whole or not at all."""

@@ -18,7 +18,7 @@ from tests.support.tables import DIM, Output, commit_curate, commit_stage, some_
 def commit_index(run: Run) -> None:
     """Commit what the stage's actors commit, without Ray."""
     shards = run.embedded()
-    codec = fitted(run.store, shards)
+    codec = fitted(run.store, run.listed("embed"))
     arrays = {"ranges": codec.ranges, "centres": codec.centres, "dim": np.array([codec.dim])}
     none = RowCounts(rows_in=0, kept=0)
     outputs = {CODEC: Output(none, files={CODEC: (".safetensors", safetensors_bytes(arrays, {}))})}
