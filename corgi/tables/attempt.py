@@ -158,7 +158,7 @@ class Attempt:
                 size=sink.size,
                 sha256=sink.sha256.hexdigest(),
                 rows=rows,
-                blocks=sink.blocks.hex(sink.size) if sink.blocks else "",
+                blocks=sink.blocks.text(sink.size) if sink.blocks else "",
             )
         )
 

@@ -12,11 +12,26 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from typing_extensions import Buffer, override
 
-BLOCK_BYTES = 4 * 2**20
+WHOLE_BYTES = 2**20
 """A file that is not larger is read whole."""
+PIECE_BYTES, MOST_BLOCKS = 2**16, 128
+"""A block is as many pieces as leave a file this many blocks at most: few hashes of a large file, little to read of a small one.
+
+A piece's size cannot be changed: the hash of a block is that of the hashes of its pieces.
+"""
+_FIRST_BLOCK_BYTES = 4 * 2**20
+"""The blocks of files whose hashes do not name a size, each hashed by itself."""
 _DIGEST_BYTES = 16
-_HELD = 4
-"""Blocks of a file in memory: columns are read one after the other."""
+_SPAN_BYTES, _HELD_BYTES = 8 * 2**20, 16 * 2**20
+"""Of one request, and of the blocks of a file that stay in memory: columns are read one after the other."""
+
+
+def block_bytes(size: int) -> int:
+    """Return the size of the blocks of a file of so many bytes."""
+    block = PIECE_BYTES
+    while block * MOST_BLOCKS < size:
+        block *= 2
+    return block
 
 
 class BlockHashes:
@@ -24,30 +39,63 @@ class BlockHashes:
 
     def __init__(self) -> None:
         """Start with an empty file."""
-        self._digests = bytearray()
-        self._block, self._left = hashlib.sha256(), BLOCK_BYTES
+        self._pieces = bytearray()
+        self._piece, self._left = hashlib.sha256(), PIECE_BYTES
 
     def update(self, view: memoryview) -> None:
         """Go on with further bytes."""
         while len(view):
             part = view[: self._left]
-            self._block.update(part)
+            self._piece.update(part)
             self._left -= len(part)
             view = view[len(part) :]
             if not self._left:
                 self._end()
 
-    def hex(self, size: int) -> str:
-        """Return the first 16 bytes of the sha256 of each block as hex digits; nothing of a file of one block."""
-        if size <= BLOCK_BYTES:
+    def text(self, size: int) -> str:
+        """Return the blocks' size and the first 16 bytes of the hash of each, as `65536/0f3c...`; nothing of a file that is read whole."""
+        if size <= WHOLE_BYTES:
             return ""
-        if self._left < BLOCK_BYTES:
+        if self._left < PIECE_BYTES:
             self._end()
-        return self._digests.hex()
+        block = block_bytes(size)
+        step = _DIGEST_BYTES * (block // PIECE_BYTES)
+        digests = [
+            _of_pieces(self._pieces[first : first + step], block)
+            for first in range(0, len(self._pieces), step)
+        ]
+        return f"{block}/{b''.join(digests).hex()}"
 
     def _end(self) -> None:
-        self._digests += self._block.digest()[:_DIGEST_BYTES]
-        self._block, self._left = hashlib.sha256(), BLOCK_BYTES
+        self._pieces += self._piece.digest()[:_DIGEST_BYTES]
+        self._piece, self._left = hashlib.sha256(), PIECE_BYTES
+
+
+def _of_pieces(pieces: bytes | bytearray, block: int) -> bytes:
+    """Return the hash of a block by those of its pieces."""
+    return bytes(pieces) if block == PIECE_BYTES else hashlib.sha256(pieces).digest()[:_DIGEST_BYTES]
+
+
+class _Digests:
+    """The hash that each block of a file must have."""
+
+    def __init__(self, text: str) -> None:
+        size, _, digests = text.rpartition("/")
+        self.block = int(size) if size else _FIRST_BLOCK_BYTES
+        self._in_pieces, self._digests = bool(size), bytes.fromhex(digests)
+
+    def fits(self, number: int, data: memoryview) -> bool:
+        """Return whether a block is what was written."""
+        expected = self._digests[_DIGEST_BYTES * number : _DIGEST_BYTES * (number + 1)]
+        return self._of(data) == expected
+
+    def _of(self, data: memoryview) -> bytes:
+        step = PIECE_BYTES if self._in_pieces else self.block
+        hashed = [
+            hashlib.sha256(data[first : first + step]).digest()[:_DIGEST_BYTES]
+            for first in range(0, len(data), step)
+        ]
+        return _of_pieces(b"".join(hashed), self.block) if self._in_pieces else hashed[0]
 
 
 class BlockFile(io.RawIOBase):
@@ -58,12 +106,12 @@ class BlockFile(io.RawIOBase):
 
         Args:
             size: bytes of the file.
-            digests: what `BlockHashes.hex` returned for it.
+            digests: what `BlockHashes.text` returned for it.
             read_range: returns the file's bytes from an offset on, so many.
 
         """
-        self._size, self._digests, self._read_range = size, bytes.fromhex(digests), read_range
-        self._blocks: dict[int, bytes] = {}
+        self._size, self._digests, self._read_range = size, _Digests(digests), read_range
+        self._held: dict[int, bytes] = {}
         self._offset = 0
 
     @override
@@ -86,20 +134,11 @@ class BlockFile(io.RawIOBase):
 
     @override
     def readinto(self, buffer: Buffer, /) -> int:
-        """Fill a buffer as far as one block goes.
-
-        Raises:
-            ValueError: the block is not what was written.
-
-        """
+        """Fill a buffer, as far as the file goes; raises what `read` raises."""
         view = memoryview(buffer).cast("B")
-        if self._offset >= self._size or not len(view):
-            return 0
-        number, first = divmod(self._offset, BLOCK_BYTES)
-        part = self._block(number)[first : first + len(view)]
-        view[: len(part)] = part
-        self._offset += len(part)
-        return len(part)
+        found = self.read(len(view))
+        view[: len(found)] = found
+        return len(found)
 
     @override
     def read(self, size: int = -1, /) -> bytes:
@@ -109,25 +148,40 @@ class BlockFile(io.RawIOBase):
             ValueError: a block is not what was written.
 
         """
-        wanted = self._size - self._offset if size < 0 else min(size, self._size - self._offset)
-        found = bytearray(max(0, wanted))
-        view, filled = memoryview(found), 0
-        while filled < len(found):
-            filled += self.readinto(view[filled:])
+        end = self._size if size < 0 else min(self._size, self._offset + size)
+        found, block = bytearray(), self._digests.block
+        while self._offset < end:
+            number, first = divmod(self._offset, block)
+            data = self._block(number, -(-end // block))
+            part = data[first : first + end - self._offset]
+            found += part
+            self._offset += len(part)
         return bytes(found)
 
-    def _block(self, number: int) -> bytes:
-        if number not in self._blocks:
-            first = number * BLOCK_BYTES
-            length = min(BLOCK_BYTES, self._size - first)
-            data = self._read_range(first, length)
-            expected = self._digests[_DIGEST_BYTES * number : _DIGEST_BYTES * (number + 1)]
-            if hashlib.sha256(data).digest()[:_DIGEST_BYTES] != expected:
-                raise ValueError(f"bytes {first} to {first + length} do not match their sha256")
-            if len(self._blocks) == _HELD:
-                del self._blocks[next(iter(self._blocks))]
-            self._blocks[number] = data
-        return self._blocks[number]
+    def _block(self, number: int, end: int) -> bytes:
+        """Return a block; where it is not in memory, it is read together with those after it that are not, up to block `end`."""
+        if number not in self._held:
+            last = number + 1
+            most = number + max(1, _SPAN_BYTES // self._digests.block)
+            while last < min(end, most) and last not in self._held:
+                last += 1
+            self._read(number, last)
+        return self._held[number]
+
+    def _read(self, number: int, last: int) -> None:
+        block = self._digests.block
+        start = number * block
+        data = memoryview(self._read_range(start, min(last * block, self._size) - start))
+        for at in range(number, last):
+            part = data[at * block - start : (at + 1) * block - start]
+            if not self._digests.fits(at, part):
+                first = at * block
+                raise ValueError(
+                    f"bytes {first} to {min(first + block, self._size)} do not match their sha256"
+                )
+            self._held[at] = bytes(part)
+        while len(self._held) > max(last - number, _HELD_BYTES // block):
+            del self._held[next(iter(self._held))]
 
 
 def columns_of(file: pq.ParquetFile, columns: list[str]) -> pa.Table | None:

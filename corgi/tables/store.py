@@ -280,7 +280,7 @@ class Store:
     def _in_blocks(self, manifest: Listing, table: str) -> FileEntry:
         """Return a table's file with the hashes of its blocks, which an index leaves to the shard's manifest."""
         entry = self.entry(manifest, table)
-        if entry.size <= blocks.BLOCK_BYTES or not isinstance(manifest, ListedShard):
+        if entry.size <= blocks.WHOLE_BYTES or not isinstance(manifest, ListedShard):
             return entry
         return self.entry(self.read_shard(manifest.path), table)
 

@@ -1,5 +1,6 @@
 """A file in blocks: what is read is what was written, or an error; what is not asked for is not read."""
 
+import hashlib
 import io
 import random
 import re
@@ -27,7 +28,9 @@ SMALL = ["uid", "sha256"]
 @pytest.fixture(scope="module", autouse=True)
 def small_blocks() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(blocks, "BLOCK_BYTES", BLOCK)
+        patch.setattr(blocks, "WHOLE_BYTES", BLOCK)
+        patch.setattr(blocks, "PIECE_BYTES", BLOCK // 4)
+        patch.setattr(blocks, "_SPAN_BYTES", 3 * BLOCK)
         patch.setattr(attempts, "PICTURE_ROW_GROUP_ROWS", ROW_GROUP)
         yield
 
@@ -42,10 +45,13 @@ def test_law_any_range_is_what_was_written_in_whatever_parts(
     hashes, whole = BlockHashes(), b"".join(parts)
     for part in parts:
         hashes.update(memoryview(part))
-    digests = hashes.hex(len(whole))
-    assert len(digests) == (32 * -(-len(whole) // BLOCK) if len(whole) > BLOCK else 0)
+    digests = hashes.text(len(whole))
+    assert bool(digests) == (len(whole) > BLOCK)
     if not digests:
         return
+    size, _, each = digests.partition("/")
+    assert len(each) == 32 * -(-len(whole) // int(size))
+    assert len(each) <= 32 * blocks.MOST_BLOCKS
     file = BlockFile(len(whole), digests, lambda first, length: whole[first : first + length])
     for first, length in ranges:
         assert file.seek(first) == first
@@ -183,3 +189,40 @@ def test_a_file_of_one_block_and_an_older_manifest_are_read_whole(
     monkeypatch.setattr(store.storage, "read_range", lambda *asked: pytest.fail(f"{asked} was read"))
     assert store.read(older, "images", SMALL).equals(table.select(SMALL))
     assert older.digest == manifest.digest
+
+
+@pytest.mark.parametrize("size", [1, BLOCK, 5 * BLOCK + 3, 200 * BLOCK])
+def test_law_blocks_are_few_and_no_larger_than_that_needs(size: int) -> None:
+    block = blocks.block_bytes(size)
+    assert -(-size // block) <= blocks.MOST_BLOCKS
+    assert block == blocks.PIECE_BYTES or -(-size // (block // 2)) > blocks.MOST_BLOCKS
+
+
+def test_hashes_that_name_no_size_are_those_of_the_blocks_of_earlier_runs() -> None:
+    """Blocks of 4 MiB, each hashed by itself: a wrong byte is named, and what lies elsewhere is read."""
+    block, size = 4 * 2**20, 4 * 2**20 + 17
+    whole = random.Random(1).randbytes(size)
+    digests = "".join(hashlib.sha256(whole[at : at + block]).hexdigest()[:32] for at in (0, block))
+    file = BlockFile(size, digests, lambda first, length: whole[first : first + length])
+    assert file.read() == whole
+    changed = bytes([whole[0] ^ 1]) + whole[1:]
+    file = BlockFile(size, digests, lambda first, length: changed[first : first + length])
+    file.seek(block)
+    assert file.read() == whole[block:]
+    file.seek(0)
+    with pytest.raises(ValueError, match=f"bytes 0 to {block} do not match"):
+        file.read(1)
+
+
+def test_blocks_side_by_side_are_read_by_one_request() -> None:
+    hashes, whole = BlockHashes(), random.Random(2).randbytes(40 * BLOCK)
+    hashes.update(memoryview(whole))
+    asked: list[tuple[int, int]] = []
+
+    def read_range(first: int, length: int) -> bytes:
+        asked.append((first, length))
+        return whole[first : first + length]
+
+    file = BlockFile(len(whole), hashes.text(len(whole)), read_range)
+    assert file.read(10 * BLOCK) == whole[: 10 * BLOCK]
+    assert [length for _, length in asked] == [3 * BLOCK, 3 * BLOCK, 3 * BLOCK, BLOCK]
