@@ -190,7 +190,7 @@ def judge(store: Store, inputs: dict[str, tuple[str, ...]], space: Space, settin
     """Return the judge of a space over a task's tables."""
     torch.set_num_threads(1)
     paths = zip(inputs["embed"], inputs["curate"], inputs["download"], strict=True)
-    shards = (EmbeddedShard(store.location, embed, embed, *others) for embed, *others in paths)
+    shards = (EmbeddedShard(store.location, embed, embed, curate, images) for embed, curate, images in paths)
     return Judge(read_pictures(shards, settings.max_pictures), space, settings)
 
 

@@ -89,7 +89,7 @@ def test_other_heads_reuse_the_features(finished: Dag) -> None:
 
     other = dag(Path(finished.recipe.root), tower={**TOWER, "dropout": 0.1})
     context = other.context(other.stages[1], {"download": finished.run.stages()["download"]})
-    tasks = [feature_task(context, download) for download in context.shards("download")]
+    tasks = [feature_task(context, download) for download in context.entries("download")]
     assert [task.key for task in tasks] == features
     assert context.task("model").key != finished.run.shards("tower")[0].key
 

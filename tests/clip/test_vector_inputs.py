@@ -42,7 +42,7 @@ def test_a_list_that_changes_after_the_plan_is_one_line(tmp_path: Path) -> None:
     built = opened(tmp_path / "runs", tmp_path / "laion")
     built.execute(Selection(only="plan"), lambda line: None)
     with pytest.raises(InputError, match="changed since it was planned"):
-        check_lists(built.run.shards("plan"), {})
+        check_lists(built.run.listed("plan"), {})
 
 
 def test_a_width_is_read_from_either_kind_of_config(tmp_path: Path) -> None:
