@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
 _BUFFER_BYTES = 16 * 2**20
+_NOT_A_PART = "non-partial response"
+"""What obstore says where a server ignores the range of a request."""
 
 
 def _as_os_error(call: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
@@ -93,24 +95,38 @@ class ObjectStorage(Storage):
 
     @override
     def check(self) -> None:
-        """Write a small object twice under one name and see the second refused.
+        """Write a small object twice under one name and see the second refused; read a part of it.
 
         Raises:
-            StorageError: the store cannot be reached, or lacks conditional put.
+            StorageError: the store cannot be reached, or lacks conditional put or ranged reads.
 
         """
         name = f".probe/{uuid.uuid4().hex}"
         try:
-            first, second = self._put_new(name, b"1"), self._put_new(name, b"2")
+            first, second = self._put_new(name, b"123"), self._put_new(name, b"456")
+            part = self._part_of(name)
             self.remove(name)
         except OSError as error:
             raise StorageError(
-                f"{self.url} refused a conditional put ({error.strerror or error}); nothing was started; name a reachable store with put-if-absent and credentials in the environment"
+                f"{self.url} refused a conditional put or a read ({error.strerror or error}); nothing was started; name a reachable store with put-if-absent and credentials in the environment"
             ) from error
         if not first or second:
             raise StorageError(
                 f"{self.url} overwrites what it was told not to (it lacks conditional put), so commits would not be safe; nothing was started; choose another root"
             )
+        if part != b"2":
+            raise StorageError(
+                f"{self.url} does not return the part of an object that it was asked for (it lacks ranged reads); nothing was started; choose another root"
+            )
+
+    def _part_of(self, name: str) -> bytes | None:
+        """Return the second byte of an object; None where the store answers with another part than it was asked for."""
+        try:
+            return self.read_range(name, 1, 1)
+        except OSError as error:
+            if _NOT_A_PART in str(error):
+                return None
+            raise
 
     @override
     @patient

@@ -3,6 +3,7 @@
 import pytest
 
 from corgi.flow.code import code_digest
+from corgi.flow.context import Context
 from corgi.flow.dag import Selection
 from corgi.flow.stage import Stage
 from corgi.settings.errors import SettingsError
@@ -47,6 +48,17 @@ def test_a_changed_setting_redoes_its_stage_and_what_follows(finished, override,
     assert finished.made() == redone
     assert finished.run() == 0
     assert finished.made() == []  # the first results are still there
+
+
+def test_a_plan_names_the_shards_of_selected_stages_alone(toy, monkeypatch):
+    toy.steer(stop="squares 0")
+    assert toy.run() == 130
+    named, real = [], Context.partitioned
+    monkeypatch.setattr(Context, "partitioned", lambda self: (named.append(self.stage.name), real(self))[1])
+    assert toy.run("--plan", "--only", "numbers") == 0
+    assert named == []
+    assert toy.run("--plan") == 0
+    assert named == ["squares"]
 
 
 @pytest.mark.parametrize(

@@ -129,10 +129,32 @@ class Incapable(MemoryStore):
         return obstore.put(self, path, file)
 
 
+class Whole(MemoryStore):
+    """A backend that returns the whole object, whatever part it is asked for."""
+
+    def get_range(self, path: str, **span: Any) -> Any:
+        return obstore.get(self, path).bytes()
+
+
+class Rangeless(MemoryStore):
+    """A backend whose answer is not that of a range, which obstore refuses."""
+
+    def get_range(self, path: str, **span: Any) -> Any:
+        raise obstore.exceptions.GenericError(
+            "Received non-partial response when range requested\n\nDebug source:\nX"
+        )
+
+
 @pytest.mark.parametrize(
-    ("backend", "said"), [(Forgetful, "lacks conditional put"), (Incapable, "not supported")]
+    ("backend", "said"),
+    [
+        (Forgetful, "lacks conditional put"),
+        (Incapable, "not supported"),
+        (Whole, "lacks ranged reads"),
+        (Rangeless, "lacks ranged reads"),
+    ],
 )
-def test_a_backend_without_conditional_put_is_one_line(tmp_path, backend, said):
+def test_a_backend_without_conditional_put_or_ranged_reads_is_one_line(tmp_path, backend, said):
     with pytest.raises(StorageError, match=said) as found:
         store_of(backend(), tmp_path).storage.check()
     assert "\n" not in str(found.value)
