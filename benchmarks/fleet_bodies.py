@@ -121,10 +121,10 @@ def counted(folder: Path) -> Iterator[Asked]:
 
 
 def cpu_s() -> float:
-    """Return the CPU-seconds of this process, of its children and of those that have ended."""
+    """Return the CPU-seconds of this process and of all that descend from it, those that have ended included."""
     ended = resource.getrusage(resource.RUSAGE_CHILDREN)
     alive = [child.cpu_times() for child in psutil.Process().children(recursive=True) if child.is_running()]
-    return time.process_time() + ended.ru_utime + ended.ru_stime + sum(t.user + t.system for t in alive)
+    return time.process_time() + ended.ru_utime + ended.ru_stime + sum(sum(times[:4]) for times in alive)
 
 
 def costs(stages: Sequence[Stage], values: dict[str, Any], folder: Path) -> dict[str, tuple[float, Asked]]:
