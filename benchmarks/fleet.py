@@ -10,12 +10,12 @@ It writes its parts of docs/scale.md.
 import argparse
 import os
 import tempfile
+import time
 from itertools import product
 from pathlib import Path
 
 from benchmarks.arms import fill_block
 from benchmarks.figures import Figures
-from benchmarks.fleet_bodies import SAMPLED, all_bodies
 from benchmarks.fleet_drivers import ROWS, TABLES, Cost, Fleet
 from benchmarks.fleet_hosts import host_load
 from benchmarks.fleet_storage import REQUEST_S
@@ -35,8 +35,8 @@ FETCHERS, TABLES_OF_HOSTS = (64, 256, 512), (1, 2, 4)
 HOME = Path(__file__).resolve().parents[1]
 PAGE = HOME / "docs" / "scale.md"
 _HEAD = (
-    "| | CPU of the driver, s | peak memory, MB | waits (modelled), s | requests | MB | rounds to open its tables | hours of its bodies (modelled) | dollars (modelled) |",
-    "|---|---|---|---|---|---|---|---|---|",
+    "| | CPU of the driver, s | peak memory, MB | waits (modelled), s | one by one, as before, s | requests | MB | rounds to open its tables | hours of its bodies (modelled) | dollars (modelled) |",
+    "|---|---|---|---|---|---|---|---|---|---|",
 )
 MAX_CPU_S, MAX_BYTES, LIMITS_AT = 600.0, 2 * 10**9, 40_000
 """Of the driver of a stage of so many shards."""
@@ -62,8 +62,9 @@ def add_drivers(figures: Figures, num_shards: int) -> None:
                 f"fleet_{name}_opened_rounds", rounds, "of 30 ms", f"<={2 * num_shards / MOST_AT_ONCE:g}"
             )
             lines.append(_line(name, added, f"{rounds:.1f}", modelled.get(name, "|")))
-        if num_shards <= LIMITS_AT:
-            lines += _of_shift_and_ray(figures, fleet)
+        if "curate" in names:
+            shift = _added(figures, num_shards, "shift_driver", fleet.cost(fleet.open_for_shift))
+            lines.append(_line("shift", shift, "", modelled["shift"]))
         again = fleet.cost(
             lambda: [
                 step.done for step in fleet.dag.plan(Selection(last=names[-1])) if step.stage.name in names
@@ -78,25 +79,34 @@ def add_drivers(figures: Figures, num_shards: int) -> None:
     fill_block(PAGE, f"fleet of {num_shards:,} shards", "\n".join([*lines, "", told, ""]))
 
 
-def _of_shift_and_ray(figures: Figures, fleet: Fleet) -> list[str]:
-    """Measure the driver of the shift stage, and Ray's bookkeeping of one stage's shards; return their lines."""
-    opened = fleet.cost(fleet.open_for_shift)
-    connect(fleet.dag.recipe)
-    summed = fleet.cost(fleet.summed_by_ray)
-    by_ray = fleet.cost(fleet.through_ray)
-    found = {
-        "shift": _added(figures, fleet.num_shards, "shift_driver", opened, summed),
-        "Ray's bookkeeping of the shards of one stage": _added(
-            figures, fleet.num_shards, "ray_bookkeeping", by_ray
-        ),
-    }
-    shutdown()
-    return [_line(name, cost, "", "|") for name, cost in found.items()]
+def add_ray(figures: Figures, num_shards: int) -> None:
+    """Measure Ray's bookkeeping of so many shards in the driver, and write its part of docs/scale.md."""
+    lines = ["| | CPU of the driver, s | peak memory, MB | shards per s |", "|---|---|---|---|"]
+    with tempfile.TemporaryDirectory() as folder:
+        fleet = Fleet(Path(folder), num_shards)
+        connect(fleet.dag.recipe)
+        for name, step in (
+            ("pool of actors", fleet.through_ray),
+            ("tree of sums of the shift stage", fleet.summed_by_ray),
+        ):
+            begun = time.perf_counter()
+            cost = fleet.cost(step)
+            rate = num_shards / (time.perf_counter() - begun)
+            figures.add(f"fleet_ray_{name}_cpu", cost.cpu_s, "s", f"<={MAX_CPU_S:g}")
+            figures.add(
+                f"fleet_ray_{name}_peak_memory", cost.peak_bytes / 1e6, "MB", f"<={MAX_BYTES / 1e6:g}"
+            )
+            lines.append(f"| {name} | {cost.cpu_s:.1f} | {cost.peak_bytes / 1e6:,.0f} | {rate:.0f} |")
+        shutdown()
+    told = f"Load of the machine's {os.cpu_count()} cores as this was written: {os.getloadavg()[0]:.1f}."
+    fill_block(PAGE, f"Ray for {num_shards:,} shards", "\n".join([*lines, "", told, ""]))
 
 
 def _added(figures: Figures, num_shards: int, name: str, *steps: Cost) -> Cost:
     """Return the steps of one driver together, and keep their figures."""
-    cpu_s, waited_s, requests, num_bytes = (sum(column) for column in list(zip(*steps, strict=True))[:4])
+    cpu_s, waited_s, one_by_one_s, requests, num_bytes = (
+        sum(column) for column in list(zip(*steps, strict=True))[:5]
+    )
     peak = max(step.peak_bytes for step in steps)
     has_limits = num_shards <= LIMITS_AT
     figures.add(f"fleet_{name}_cpu", cpu_s, "s", f"<={MAX_CPU_S:g}" if has_limits else "")
@@ -109,12 +119,12 @@ def _added(figures: Figures, num_shards: int, name: str, *steps: Cost) -> Cost:
         "MB",
         f"<={MAX_BYTES / 1e6:g}" if has_limits else "",
     )
-    return Cost(cpu_s, waited_s, int(requests), int(num_bytes), peak)
+    return Cost(cpu_s, waited_s, one_by_one_s, int(requests), int(num_bytes), peak)
 
 
 def _line(name: str, cost: Cost, rounds: str, modelled: str) -> str:
     return (
-        f"| {name} | {cost.cpu_s:.1f} | {cost.peak_bytes / 1e6:,.0f} | {cost.waited_s:.1f} | {cost.requests:,} "
+        f"| {name} | {cost.cpu_s:.1f} | {cost.peak_bytes / 1e6:,.0f} | {cost.waited_s:.1f} | {cost.one_by_one_s:,.0f} | {cost.requests:,} "
         f"| {cost.num_bytes / 1e6:,.1f} | {rounds} | {modelled} |"
     )
 
@@ -139,6 +149,8 @@ def _priced() -> tuple[Recipe, node_types.NodeTypes, Rates]:
 
 def add_bodies(figures: Figures) -> None:
     """Run the bodies of sampled shards and write their part of docs/scale.md."""
+    from benchmarks.fleet_bodies import all_bodies  # with torch, which would be in the memory of the drivers
+
     machines = {of.stage: of.machines for of in costed(_priced()[0], LIMITS_AT * ROWS, *_priced()[1:])}
     lines = [
         "| | rows of a sampled shard | CPU-s per shard of 10,000 rows | requests | MB read | MB written | CPU-hours at 40,000 shards | hours | dollars | hours at 500,000 | dollars |",
@@ -193,10 +205,13 @@ def main() -> int:
         default=40_000,
         help="0: the host tables instead; over 40,000: the first two stages",
     )
-    parser.add_argument("--bodies", action="store_true", help=f"the bodies of {SAMPLED} shards instead")
+    parser.add_argument("--bodies", action="store_true", help="the bodies of 32 shards instead")
+    parser.add_argument("--ray", action="store_true", help="Ray's bookkeeping of so many shards instead")
     asked = parser.parse_args()
     num_shards, figures = asked.shards, Figures("fleet", "pyarrow")
-    if asked.bodies:
+    if asked.ray:
+        add_ray(figures, num_shards)
+    elif asked.bodies:
         add_bodies(figures)
     elif num_shards:
         add_drivers(figures, num_shards)

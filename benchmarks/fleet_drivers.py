@@ -18,7 +18,6 @@ from corgi.flow.context import Context
 from corgi.flow.dag import Dag
 from corgi.planning.stage import names_of
 from corgi.settings.recipe import Recipe
-from corgi.shift.stage import shard_refs
 from corgi.storage.disk import Disk
 from corgi.tables import garbage
 from corgi.tables.manifest import FileEntry, RowCounts, ShardManifest, StageManifest, sealed
@@ -44,6 +43,8 @@ class Cost(NamedTuple):
 
     cpu_s: float
     waited_s: float
+    one_by_one_s: float
+    """The same requests, each after the one before."""
     requests: int
     num_bytes: int
     peak_bytes: int
@@ -83,7 +84,8 @@ class Fleet:
             max(0.0, time.process_time() - before - self.storage.account.making_s),
             self.storage.account,
         )
-        return Cost(spent, self.storage.waited_s, asked.requests, asked.num_bytes, peak_bytes())
+        waits = self.storage.waited_s, self.storage.one_by_one_s
+        return Cost(spent, *waits, asked.requests, asked.num_bytes, peak_bytes())
 
     def plan_stage(self, name: str) -> list[ShardTask]:
         """Return the tasks of a stage after asking which are pending: all are."""
@@ -109,15 +111,17 @@ class Fleet:
 
     def open_for_shift(self) -> None:
         """Read what the shift stage reads before its tasks: which shards there are, and of which towers."""
+        from corgi.shift.stage import shard_refs
+
         _check(len(shard_refs(self._context("shift"))), self.num_shards)
 
     def through_ray(self) -> None:
         """Have a pool of Ray's actors make every shard of a stage, of nothing, as each stage's shards are made."""
-        _check(through_actors(self._tasks(self._context("features"))), self.num_shards)
+        _check(through_actors(self._tasks(self._context("plan"))), self.num_shards)
 
     def summed_by_ray(self) -> None:
         """Sum over all shards by the tree of tasks of the shift stage."""
-        _check(through_sums([entry.shard for entry in self.closed["embed"].shards]), self.num_shards)
+        _check(through_sums(names_of(self.num_shards)), self.num_shards)
 
     def status(self) -> None:
         """Say what `--status` says; the runs' own records are on this machine's disk."""

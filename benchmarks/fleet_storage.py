@@ -52,6 +52,11 @@ class FleetStorage(Storage):
         helpers = sum(s for name, s in self._waits.items() if name != self._main)
         return own + max(helpers / MOST_AT_ONCE, REQUEST_S if helpers else 0.0)
 
+    @property
+    def one_by_one_s(self) -> float:
+        """Return the seconds the driver would have waited for the same requests one after the other."""
+        return sum(self._waits.values())
+
     def commit(self, stage: str, keys: list[str]) -> None:
         """Have the first manifest of each of these shards."""
         self.committed.setdefault(stage, {}).update(
