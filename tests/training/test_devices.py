@@ -30,6 +30,8 @@ from tests.support.objectives import (
     upsampler_objective,
 )
 
+STEPS: dict[str, Any] = {"sample_steps": 3}
+"""The first step, one between and the last."""
 ALONE = PRIOR.training.model_copy(update={"zero_stage": 0})
 OPTIONS: dict[str, dict[str, Any]] = {
     "text": {},
@@ -137,7 +139,7 @@ def test_an_upsamplers_loss_does_too(decoding: Run, network: str) -> None:
 
 @pytest.mark.parametrize("option", ["text", "soft", "learned choice", "learned shift", "words", "v"])
 def test_a_prior_is_evaluated_on_its_device(run: Run, option: str) -> None:
-    objective = prior_objective(run, **OPTIONS[option])
+    objective = prior_objective(run, **OPTIONS[option], **STEPS)
     with fake_cuda() as watch, torch.no_grad():
         objective.place(CUDA)
         model = to_cuda(objective.model())
@@ -149,7 +151,7 @@ def test_a_prior_is_evaluated_on_its_device(run: Run, option: str) -> None:
 
 def test_what_a_prior_shows_is_sampled_on_its_device(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = shown_on(monkeypatch)
-    objective = prior_objective(run)
+    objective = prior_objective(run, **STEPS)
     with fake_cuda(), torch.no_grad():
         objective.place(CUDA)
         objective.show(to_cuda(objective.model()))
@@ -179,7 +181,7 @@ def _name(kind: torch.dtype) -> str:
 def test_the_decoder_is_evaluated_and_shown_on_its_device(
     decoding: Run, option: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    objective = decoder_objective(decoding, **PAINTING[option])
+    objective = decoder_objective(decoding, **PAINTING[option], **STEPS)
     with fake_cuda() as watch, torch.no_grad():
         objective.place(CUDA)
         model = to_cuda(objective.model())
