@@ -1,12 +1,15 @@
-"""What a worker raised is told as the user's own error: its class, its one line."""
+"""What a worker raised is told as the user's own error: its class, its one line. The Ray that a command starts is its machine's own."""
 
+import json
 import os
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
-from corgi.flow.cluster import cause, connect
+from corgi.flow.cluster import _ON_LOOPBACK as ON_LOOPBACK
+from corgi.flow.cluster import cause, connect, is_of_this_command
 from corgi.settings.errors import ClusterError, CorgiError, InputError, StorageError
 from corgi.settings.recipe import Recipe
 
@@ -80,35 +83,80 @@ def test_a_cluster_that_is_not_there_is_one_line(monkeypatch):
     assert "\n" not in str(found.value)
 
 
-LISTENERS = """
-import os, subprocess, sys
+@pytest.mark.parametrize("address", [None, "", "local"])
+def test_a_command_without_an_address_starts_one_ray_of_its_own_on_loopback(
+    monkeypatch: pytest.MonkeyPatch, address: str | None
+) -> None:
+    """`local` is what no address is; the Ray that is then started is looked at below."""
+    import ray
+
+    started: list[dict[str, Any]] = []
+    for name in (*ON_LOOPBACK, "PYTHONPATH"):
+        monkeypatch.setenv(name, os.environ.get(name, ""))
+    if address is None:
+        monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    else:
+        monkeypatch.setenv("RAY_ADDRESS", address)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", lambda **asked: started.append(asked))
+    connect(Recipe.model_validate({"name": "tests", "cluster": {"num_cpus": 4}}))
+    (asked,) = started
+    assert (asked["address"], asked["num_cpus"], asked["include_dashboard"]) == ("local", 4, False)
+    assert {name: os.environ[name] for name in ON_LOOPBACK} == ON_LOOPBACK
+    assert is_of_this_command()
+
+
+OWN_RAY = """
+import json, os, subprocess, sys
 from corgi.flow.cluster import connect, shared
+from corgi.flow.spot_watcher import drain_node
 from corgi.settings.recipe import Recipe
+
 connect(Recipe(name="tests", cluster={"num_cpus": 4}))
 import psutil, ray
-ray.get(ray.remote(lambda: 0).remote())  # a worker listens too
-for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
-    for socket in process.net_connections("tcp"):
-        if socket.status == psutil.CONN_LISTEN:
-            print("listens", socket.laddr.ip, process.name())
+
+busy = ray.remote(num_cpus=1)(type("Busy", (), {"reply": lambda self: 1})).remote()
+ray.get(busy.reply.remote())
+listens = [
+    (socket.laddr.ip, process.name())
+    for process in [psutil.Process(), *psutil.Process().children(recursive=True)]
+    for socket in process.net_connections("tcp")
+    if socket.status == psutil.CONN_LISTEN
+]
 joins = "import ray; ray.init(); print('joined', int(ray.cluster_resources()['CPU']))"
-subprocess.run([sys.executable, "-c", joins], env={**os.environ, **shared()}, check=True)
+joined = subprocess.run(
+    [sys.executable, "-c", joins], env={**os.environ, **shared()}, check=True, capture_output=True, text=True
+)
+os.environ |= shared()
+drain_node(4e9)
+node, draining = ray.get_runtime_context().get_node_id(), ray._private.state.state.get_draining_nodes()
+print(json.dumps({"listens": listens, "joined": joined.stdout, "node": node, "draining": draining}))
 """
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("address", [None, "local"])
-def test_a_ray_of_one_machine_listens_on_loopback_only_and_the_command_s_other_processes_join_it(
-    address: str | None,
-) -> None:
-    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    environment |= {"RAY_ADDRESS": address} if address else {}
+@pytest.fixture(scope="module")
+def own_ray() -> dict[str, Any]:
+    """Return what a process with a Ray of its own saw. An actor is a worker that listens, and keeps the drained node busy: an idle one leaves at once."""
+    environment = {**os.environ, "RAY_ADDRESS": "local"}
     done = subprocess.run(
-        [sys.executable, "-c", LISTENERS], env=environment, capture_output=True, text=True, check=False
+        [sys.executable, "-c", OWN_RAY], env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    lines = done.stdout.splitlines()
-    assert "joined 4" in lines
-    found = [line.split()[1:] for line in lines if line.startswith("listens")]
-    assert {"gcs_server", "raylet"} <= {name for _, name in found}
-    assert {address for address, _ in found} <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}, found
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.slow
+def test_a_ray_of_one_machine_listens_on_loopback_only_and_the_command_s_other_processes_join_it(
+    own_ray: dict[str, Any],
+) -> None:
+    assert "joined 4" in own_ray["joined"].splitlines()
+    assert {"gcs_server", "raylet"} <= {name for _, name in own_ray["listens"]}
+    assert {address for address, _ in own_ray["listens"]} <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
+
+
+@pytest.mark.slow
+def test_rays_head_accepts_the_drain_of_the_node_that_runs_here_and_notes_its_deadline(
+    own_ray: dict[str, Any],
+) -> None:
+    """The drain of corgi/flow/spot_watcher.py, here because a Ray is started here."""
+    assert own_ray["draining"][own_ray["node"]] == 4_000_000_000_000

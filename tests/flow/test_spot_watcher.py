@@ -1,10 +1,10 @@
-"""A spot machine's notice drains its node once, with the right deadline, whatever the metadata server does before."""
+"""A spot machine's notice drains its node once, with the right deadline, whatever the metadata server does before.
+
+That Ray's head accepts the drain: `test_cluster.py`.
+"""
 
 import asyncio
-import json
 import logging
-import subprocess
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -29,18 +29,6 @@ SLACK_S = {"aws": metadata_server.AWS_PAUSE_S, "gcp": metadata_server.GCP_PAUSE_
 """Longest time from a notice to its reading."""
 SILENT = ("hangs", "drips")
 """Faults that only a time-out ends."""
-DRAINS = """
-import json, os, ray
-from corgi.flow.spot_watcher import drain_node
-
-ray.init(address="local", num_cpus=1, object_store_memory=2**27, include_dashboard=False)
-context = ray.get_runtime_context()
-os.environ["RAY_ADDRESS"] = context.gcs_address
-busy = ray.remote(num_cpus=1)(type("Busy", (), {"reply": lambda self: 1})).remote()
-ray.get(busy.reply.remote())
-drain_node(4e9)
-print(json.dumps([context.get_node_id(), ray._private.state.state.get_draining_nodes()]), flush=True)
-"""
 Drain = Callable[[float], None]
 
 
@@ -234,15 +222,6 @@ def test_law_only_the_notice_and_the_market_are_asked_for(
             ("GET", "/computeMetadata/v1/instance/preempted"),
         },
     }[cloud]
-
-
-@pytest.mark.slow
-def test_rays_head_accepts_the_drain_of_the_node_that_runs_here_and_notes_its_deadline() -> None:
-    """In a process with a Ray of its own; an actor keeps its node busy, because an idle one leaves at once."""
-    found = subprocess.run([sys.executable, "-c", DRAINS], capture_output=True, text=True, timeout=150)
-    assert found.returncode == 0, found.stderr
-    node, draining = json.loads(found.stdout.splitlines()[-1])
-    assert draining[node] == 4_000_000_000_000
 
 
 def test_without_a_ray_node_the_drain_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
