@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,12 @@ pytestmark = pytest.mark.slow
 
 TOY = Toy(aside_stages)
 ORDER = ["numbers", "left", "right", "total"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with TOY.forked(tmp_path_factory.mktemp("forks")):
+        yield
 
 
 @pytest.fixture

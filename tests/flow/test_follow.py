@@ -1,6 +1,7 @@
 """A stage that follows another shard by shard: at once where there is room, the same tables, nothing lost whatever ends."""
 
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,12 @@ pytestmark = pytest.mark.slow
 
 TOY = Toy(follow_stages)
 SHARDS = [f"{n:05d}" for n in range(follow_stages.NUM_SHARDS)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with TOY.forked(tmp_path_factory.mktemp("forks")):
+        yield
 
 
 @pytest.fixture

@@ -9,8 +9,7 @@ import pytest
 
 from corgi.flow.output import CLOSED, until_closed
 from tests.support import toy_stages
-from tests.support.forks import codes, start_forks
-from tests.support.waiting import PATIENCE_S
+from tests.support.forks import Forks, codes
 
 pytestmark = pytest.mark.slow
 
@@ -26,10 +25,10 @@ def closed_early(
     os.close(read)
     out, err = (write if name in closed else subprocess.PIPE for name in ("stdout", "stderr"))
     environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
-    process = start_forks(commands, folder, stdout=out, stderr=err, env=environment)
+    forks = Forks(folder, captured=False, stdout=out, stderr=err, env=environment)
     os.close(write)
-    said = process.communicate(timeout=PATIENCE_S)
-    return codes(folder), (said[0] or "") + (said[1] or "")
+    said = forks.end(commands)
+    return codes(folder), "".join(said)
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])

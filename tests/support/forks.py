@@ -29,14 +29,15 @@ def leave():
 
 import corgi.flow.command
 
-for script in dict.fromkeys(command[0] for command in json.loads(sys.argv[3])):
-    sys.path.insert(0, os.path.dirname(os.path.abspath(script)))
-    runpy.run_path(script, run_name="imported")
-
-folder, is_captured = sys.argv[1], sys.argv[2] == "captured"
-for number, command in enumerate(json.loads(sys.argv[3])):
+folder, is_captured, imported = sys.argv[1], sys.argv[2] == "captured", set()
+for number, command in enumerate(map(json.loads, sys.stdin)):
+    if command[0] not in imported:
+        imported.add(command[0])
+        sys.path.insert(0, os.path.dirname(os.path.abspath(command[0])))
+        runpy.run_path(command[0], run_name="imported")
     child = os.fork()
     if child == 0:
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         for stream, name in ((1, "out"), (2, "err")) if is_captured else ():
             os.dup2(os.open(f"{folder}/{number}.{name}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
         sys.argv = command
@@ -52,26 +53,50 @@ for number, command in enumerate(json.loads(sys.argv[3])):
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     with open(f"{folder}/codes", "a" if number else "w") as codes:
         codes.write(f"{code}\\n")
+    if is_captured:
+        print(code, flush=True)
 """
-Commands = Sequence[Sequence[str | Path]]
-"""Each a script and its arguments."""
+Command = Sequence[str | Path]
+"""A script and its arguments."""
+Commands = Sequence[Command]
 
 
-def start_forks(
-    commands: Commands, folder: Path, captured: bool = False, **streams: Any
-) -> subprocess.Popen[str]:
-    """Start commands one after the other in the repository's root; `codes` reads how they ended.
+class Forks:
+    """One interpreter whose forks run commands one after the other in the repository's root, each when it is asked for."""
 
-    Args:
-        commands: the commands.
-        folder: where exit codes, and what is captured, are stored.
-        captured: whether each command's output goes to files of its own.
-        streams: `stdout`, `stderr` and `env` of the process whose forks they are.
+    def __init__(self, folder: Path, captured: bool = True, **streams: Any) -> None:
+        """Start the interpreter.
 
-    """
-    lines = json.dumps([[str(part) for part in command] for command in commands])
-    parent = [sys.executable, "-c", _PARENT, str(folder), "captured" if captured else "shared", lines]
-    return subprocess.Popen(parent, text=True, cwd=HOME, **streams)
+        Args:
+            folder: where exit codes, and what is captured, are stored.
+            captured: whether each command's output goes to files of its own.
+            streams: `stdout`, `stderr` and `env` of the interpreter, which its forks share where nothing is captured.
+
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        parent = [sys.executable, "-c", _PARENT, str(folder), "captured" if captured else "shared"]
+        self._folder, self._num_run = folder, 0
+        self._process = subprocess.Popen(parent, text=True, cwd=HOME, stdin=subprocess.PIPE, **streams)
+
+    def run(self, command: Command) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end; return how it ended and what it printed."""
+        assert self._process.stdin
+        assert self._process.stdout
+        print(_line(command), file=self._process.stdin, flush=True)
+        code = self._process.stdout.readline()
+        assert code, self.end([])
+        out, err = ((self._folder / f"{self._num_run}.{name}").read_text() for name in ("out", "err"))
+        self._num_run += 1
+        return subprocess.CompletedProcess(list(command), int(code), out, err)
+
+    def end(self, commands: Commands) -> tuple[str, str]:
+        """Run the last commands and end the interpreter; return what it printed, as far as that is piped here."""
+        out, err = self._process.communicate("".join(f"{_line(one)}\n" for one in commands), PATIENCE_S)
+        return out or "", err or ""
+
+
+def _line(command: Command) -> str:
+    return json.dumps([str(part) for part in command])
 
 
 def codes(folder: Path) -> list[int]:
@@ -81,16 +106,8 @@ def codes(folder: Path) -> list[int]:
 
 def run_forks(commands: Commands, folder: Path) -> list[subprocess.CompletedProcess[str]]:
     """Run commands one after the other; return how each ended and what it printed."""
-    folder.mkdir(parents=True, exist_ok=True)
-    process = start_forks(commands, folder, captured=True, stderr=subprocess.PIPE)
-    complaint = process.communicate(timeout=PATIENCE_S)[1]
-    assert process.returncode == 0, complaint
-    return [
-        subprocess.CompletedProcess(
-            list(command),
-            code,
-            (folder / f"{number}.out").read_text(),
-            (folder / f"{number}.err").read_text(),
-        )
-        for number, (command, code) in enumerate(zip(commands, codes(folder), strict=True))
-    ]
+    forks = Forks(folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        return [forks.run(command) for command in commands]
+    finally:
+        forks.end([])
