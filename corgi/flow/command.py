@@ -279,7 +279,7 @@ def _print_plan(dag: Dag, selection: Selection, budget: Budget | None) -> int:
     planned = next((step.done.rows.kept for step in steps if step.done and step.stage.name == "plan"), None)
     for step in steps:
         if step.done is not None:
-            state = f"done      {len(step.done.shards)} shards, {step.done.rows.kept} of {step.done.rows.rows_in} rows kept"
+            state = f"done      {step.done.num_shards} shards, {step.done.rows.kept} of {step.done.rows.rows_in} rows kept"
         elif step.key is None:
             state = "would run when its inputs are there"
         else:

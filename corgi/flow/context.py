@@ -13,7 +13,7 @@ from corgi.flow.stage import Fingerprint, Stage
 from corgi.settings.errors import StorageError
 from corgi.settings.recipe import Recipe
 from corgi.settings.section import digest
-from corgi.tables.manifest import ShardEntry, ShardManifest, StageManifest
+from corgi.tables.manifest import ClosedStage, ShardEntry, ShardManifest, StageManifest
 from corgi.tables.run import Run
 from corgi.tables.stage_index import ListedShard
 from corgi.tables.store import ShardTask, Store
@@ -174,7 +174,7 @@ def version_of(stage: Stage, parts: dict[str, int]) -> int | list[int | dict[str
 def stage_key(
     stage: Stage,
     recipe: Recipe,
-    inputs: dict[str, StageManifest],
+    inputs: Mapping[str, ClosedStage],
     outside: Fingerprint,
     parts: dict[str, int],
 ) -> str:

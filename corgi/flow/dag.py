@@ -4,7 +4,7 @@ A stage's key is the digest of its settings (without the neutral ones), its vers
 its inputs. A closed manifest under that key means the work is done, whoever did it and in whichever run.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,8 +20,9 @@ from corgi.flow.stage import FollowingStage, Stage
 from corgi.settings.errors import InputError, StorageError
 from corgi.settings.recipe import Recipe
 from corgi.storage.roots import is_object_store
-from corgi.tables.manifest import StageManifest
-from corgi.tables.run import Run
+from corgi.tables.generations import newest
+from corgi.tables.manifest import ClosedStage, StageManifest
+from corgi.tables.run import Run, StagePointer
 from corgi.tables.store import Store
 
 
@@ -31,7 +32,7 @@ class Step:
 
     stage: Stage
     key: str | None
-    done: StageManifest | None
+    done: ClosedStage | None
     shards_done: int = 0
     shards_all: int | None = None
     reasons: tuple[str, ...] = ()
@@ -52,16 +53,17 @@ class Dag:
 
     def plan(self, selection: Selection) -> list[Step]:
         """Return what is done and what would run; nothing is started."""
-        closed: dict[str, StageManifest] = {}
+        closed: dict[str, ClosedStage] = {}
         steps: list[Step] = []
         selected = {stage.name for stage in selection.of(self.stages)}
+        pointers = self.run.facts["stages"]
         for stage in self.stages:
             missing = [name for name in stage.inputs if name not in closed]
             if missing:
                 why = reasons_to_come(self.run, stage, self.recipe, missing)
                 steps.append(Step(stage, None, None, reasons=tuple(why)))
                 continue
-            step = self._step(stage, closed, stage.name in selected)
+            step = self._step(stage, closed, pointers.get(stage.name), stage.name in selected)
             if step.done is None and not self._is_wanted(stage, closed, selected, selection.force):
                 continue
             if step.done is not None and not (selection.force and stage.name in selected):
@@ -187,14 +189,14 @@ class Dag:
         return not missing
 
     def _is_wanted(
-        self, stage: Stage, closed: dict[str, StageManifest], selected: set[str], force: bool
+        self, stage: Stage, closed: Mapping[str, ClosedStage], selected: set[str], force: bool
     ) -> bool:
         """Return whether a stage is to be made for its own sake, or for a selected one that reads it and is not done."""
         readers = [other for other in self.stages if stage.name in other.reads and other.name in selected]
         return not readers or any(
             force
             or not set(other.inputs) <= set(closed)
-            or self.store.stage(other.name, self.context(other, closed).key) is None
+            or newest(self.store.storage, f"{other.name}/closed/{self._key(other, closed)}") is None
             for other in readers
         )
 
@@ -291,12 +293,32 @@ class Dag:
             stage, self.recipe, self.store, self.run, inputs, key, force, held, outside, parts, earlier, reads
         )
 
-    def _step(self, stage: Stage, closed: dict[str, StageManifest], is_selected: bool) -> Step:
-        """Return a stage's step; the shards that are made are counted only where the step is shown."""
-        context = self.context(stage, closed)
-        done = self.store.stage(stage.name, context.key)
+    def _key(self, stage: Stage, closed: Mapping[str, ClosedStage]) -> str:
+        """Return the key of a stage over these complete inputs."""
+        inputs = {name: closed[name] for name in stage.inputs}
+        return stage_key(stage, self.recipe, inputs, stage.fingerprint(self.recipe), stage.parts(self.recipe))
+
+    def _step(
+        self,
+        stage: Stage,
+        closed: Mapping[str, ClosedStage],
+        pointer: StagePointer | None,
+        is_selected: bool,
+    ) -> Step:
+        """Return a stage's step; the shards that are made are counted only where the step is shown.
+
+        The manifest of a finished stage, and of the inputs of one that is not, is read only where the run has not noted it.
+        """
+        key = self._key(stage, closed)
+        done = self.run.noted(pointer, stage.name, key) or self.store.stage(stage.name, key)
         if done is not None:
-            return Step(stage, context.key, done, len(done.shards), len(done.shards))
+            return Step(stage, key, done, done.num_shards, done.num_shards)
+        whole = {
+            name: found if isinstance(found, StageManifest) else self.store.read_stage(found.path)
+            for name, found in closed.items()
+            if name in (*stage.inputs, *stage.reads)
+        }
+        context = self.context(stage, whole)
         why = tuple(reasons(self.run, context))
         if stage.partition is None or not is_selected:
             return Step(stage, context.key, None, reasons=why)

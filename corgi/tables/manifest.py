@@ -186,6 +186,45 @@ class StageManifest(_Placed):
         """Name the content of all shards."""
         return digest({"stage": self.stage, "shards": [entry.digest for entry in self.shards]})
 
+    @property
+    def num_shards(self) -> int:
+        """Return how many shards there are."""
+        return len(self.shards)
+
+
+class ClosedStage(Protocol):
+    """What `--plan` needs to know of a closed stage: its manifest, or what a run noted of it."""
+
+    @property
+    def path(self) -> str:
+        """Return the manifest's path relative to the store."""
+        ...
+
+    @property
+    def digest(self) -> str:
+        """Return the name of the content of all shards."""
+        ...
+
+    @property
+    def num_shards(self) -> int:
+        """Return how many shards there are."""
+        ...
+
+    @property
+    def rows(self) -> RowCounts:
+        """Return the rows by reason."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class NotedStage:
+    """What a run noted of a closed stage, so that its manifest, which lists every shard, is not read to name its content."""
+
+    path: str
+    digest: str
+    num_shards: int
+    rows: RowCounts
+
 
 def sealed(manifest: BaseModel) -> str:
     """Return a manifest's JSON, without its path, with a digest of itself inside."""

@@ -9,7 +9,8 @@ from corgi.settings.errors import InputError, StorageError
 from corgi.storage.errors import storage_full
 from corgi.storage.roots import is_object_store, open_storage
 from corgi.tables.embedded import EmbeddedShard, embedded_set
-from corgi.tables.manifest import ShardManifest, StageManifest
+from corgi.tables.generations import newest
+from corgi.tables.manifest import NotedStage, RowCounts, ShardManifest, StageManifest
 from corgi.tables.stage_index import ListedShard
 from corgi.tables.store import Store
 
@@ -17,11 +18,13 @@ _FORMER: Final = "former"
 
 
 class StagePointer(TypedDict):
-    """Where a run finds a stage: its manifest's path, key and digest."""
+    """Where a run finds a stage: its manifest's path, key and digest, its shards and its rows by reason."""
 
     path: str
     key: str
     digest: str
+    shards: NotRequired[int]
+    rows: NotRequired[dict[str, Any]]
 
 
 class RunFacts(TypedDict):
@@ -132,9 +135,19 @@ class Run:
         """Point the run at a stage's manifest; what it pointed at before is former no more."""
         facts = self.facts
         entry = {"path": manifest.path, "key": manifest.key, "digest": manifest.digest}
+        entry |= {"shards": manifest.num_shards, "rows": manifest.rows.model_dump(mode="json")}
         former = {name: told for name, told in facts[_FORMER].items() if name != stage}
         if facts["stages"].get(stage) != entry or former != facts[_FORMER]:
             self._write({**facts, "stages": {**facts["stages"], stage: entry}, _FORMER: former})
+
+    def noted(self, pointer: StagePointer | None, stage: str, key: str) -> NotedStage | None:
+        """Return what a pointer of run.json says of a stage; None unless it is at the newest closing under this key and says it all."""
+        if pointer is None or pointer["key"] != key or "shards" not in pointer or "rows" not in pointer:
+            return None
+        if pointer["path"] != newest(self.store.storage, f"{stage}/closed/{key}"):
+            return None
+        rows = RowCounts.model_validate(pointer["rows"])
+        return NotedStage(pointer["path"], pointer["digest"], pointer["shards"], rows)
 
     def supersede(self, stages: Sequence[str]) -> None:
         """Stop pointing at stages whose results are about to be replaced, so that a run never mixes two recipes.

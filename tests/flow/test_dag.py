@@ -1,5 +1,7 @@
 """Keys, order and resume: work is done once, redone exactly where its meaning changed, and never mixed."""
 
+import json
+
 import pytest
 
 from corgi.flow.code import code_digest
@@ -9,6 +11,7 @@ from corgi.flow.stage import Stage
 from corgi.settings.errors import SettingsError
 from corgi.settings.recipe import load
 from corgi.tables.run import Run
+from corgi.tables.store import Store
 from tests.flow.conftest import ALL, Toy
 from tests.support import toy_stages
 from tests.support.stages import stage
@@ -59,6 +62,31 @@ def test_a_plan_names_the_shards_of_selected_stages_alone(toy, monkeypatch):
     assert named == []
     assert toy.run("--plan") == 0
     assert named == ["squares"]
+
+
+def test_a_plan_of_a_finished_run_reads_no_manifest_of_a_stage(finished, monkeypatch):
+    """They list every shard. A run of before, which noted less, and a newer closing are read."""
+    read, real = [], Store.read_stage
+    monkeypatch.setattr(Store, "read_stage", lambda self, path: (read.append(path), real(self, path))[1])
+    assert finished.run("--plan") == 0
+    assert finished.said.count("done ") == 3
+    assert read == []
+    told = finished.said
+    path = finished.root / "toy" / "run.json"
+    facts = json.loads(path.read_text())
+    for entry in facts["stages"].values():
+        del entry["shards"], entry["rows"]
+    path.write_text(json.dumps(facts))
+    assert finished.run("--plan") == 0
+    assert finished.said == told
+    assert len(set(read)) == 3
+    assert finished.run() == 0
+    finished.run("--only", "total", "--force")
+    read.clear()
+    facts["stages"]["total"]["path"] = facts["stages"]["total"]["path"].replace("manifest-1", "manifest-0")
+    path.write_text(json.dumps(facts))
+    assert finished.run("--plan") == 0
+    assert any(name.startswith("total/closed/") for name in read)
 
 
 @pytest.mark.parametrize(
