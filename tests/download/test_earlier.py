@@ -16,7 +16,7 @@ from corgi.tables.schema import REQUEST_URL
 from tests.support import growing
 from tests.support.fault_server import FaultServer
 
-SHORT, LONG = 200, 240
+SHORT, LONG = 90, 120
 NEW_CAPTION = ("http://Pictures.test:80/ok/0.png?n=2", "said of it later")
 """An old row under another spelling, with a further caption."""
 
