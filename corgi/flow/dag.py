@@ -305,7 +305,7 @@ class Dag:
         pointer: StagePointer | None,
         is_selected: bool,
     ) -> Step:
-        """Return a stage's step; the shards that are made are counted only where the step is shown.
+        """Return a stage's step; reasons and the shards that are made are told only where the step is shown.
 
         The manifest of a finished stage, and of the inputs of one that is not, is read only where the run has not noted it.
         """
@@ -313,6 +313,8 @@ class Dag:
         done = self.run.noted(pointer, stage.name, key) or self.store.stage(stage.name, key)
         if done is not None:
             return Step(stage, key, done, done.num_shards, done.num_shards)
+        if not is_selected:
+            return Step(stage, key, None)
         whole = {
             name: found if isinstance(found, StageManifest) else self.store.read_stage(found.path)
             for name, found in closed.items()
@@ -320,7 +322,7 @@ class Dag:
         }
         context = self.context(stage, whole)
         why = tuple(reasons(self.run, context))
-        if stage.partition is None or not is_selected:
+        if stage.partition is None:
             return Step(stage, context.key, None, reasons=why)
         tasks = context.partitioned()
         made = len(tasks) - len(context.pending(tasks))
