@@ -1,7 +1,7 @@
 """Judges, the network of FID and the latents of the search for copies stay on their device, on fake CUDA tensors."""
 
 from collections.abc import Callable
-from pathlib import Path
+from copy import deepcopy
 
 import numpy as np
 import pytest
@@ -64,13 +64,18 @@ def test_a_judge_moves_its_pictures_in_and_its_features_out(
     assert {device.type for device in arrays} == {"cpu"}
 
 
+@pytest.fixture(scope="module")
+def inception(tmp_path_factory: pytest.TempPathFactory) -> Inception:
+    return load_inception(write_weights(tmp_path_factory.mktemp("inception") / "weights.pth"))
+
+
 @pytest.mark.parametrize(("sides", "number", "batches"), [((24,), BATCH + 3, 2), ((24, 30), 3, 3)])
 def test_the_network_of_fid_moves_its_pictures_in_and_its_features_out(
-    tmp_path: Path, arrays: list[torch.device], sides: tuple[int, ...], number: int, batches: int
+    inception: Inception, arrays: list[torch.device], sides: tuple[int, ...], number: int, batches: int
 ) -> None:
-    made = load_inception(write_weights(tmp_path / "weights.pth"))
+    network = deepcopy(inception.network)
     with fake_cuda() as watch:
-        found = seen(Inception(to_cuda(made.network), made.facts).features, number, watch, sides)
+        found = seen(Inception(to_cuda(network), inception.facts).features, number, watch, sides)
     assert found.shape == (number, 2048)
     assert watch.copies.total() == batches + 1, watch.copies
     assert watch.syncs.total() == 0, watch.syncs

@@ -31,9 +31,11 @@ def closed_early(
     return codes(folder), "".join(said)
 
 
-@pytest.mark.parametrize("unbuffered", ["", "1"])
-@pytest.mark.parametrize("closed", [("stdout",), ("stdout", "stderr")])
+@pytest.mark.parametrize(
+    ("closed", "unbuffered"), [(("stdout",), ""), (("stdout",), "1"), (("stdout", "stderr"), "")], ids=str
+)
 def test_whatever_is_asked_of_a_run_ends_quietly(finished, closed, unbuffered):
+    """Where a line fails as it is printed, and where all fail at the end; standard error is never held back."""
     flags = ["--plan", "--status", "--lineage", "--verify", "--gc"]
     commands = [(TOY, *finished.argv, flag) for flag in flags]
     found = closed_early(finished.root, *commands, closed=closed, unbuffered=unbuffered)
