@@ -23,6 +23,7 @@ def cluster(num_nodes: int) -> Iterator[Cluster]:
     """Yield a head without CPUs and nodes of one CPU; results are stored on nodes however small they are."""
     config = {"max_direct_call_object_size": 16}
     head = {"num_cpus": 0, "object_store_memory": 100 * 2**20, "include_dashboard": False}
+    ray.shutdown()  # a Ray that tests before these have left on
     made = Cluster(initialize_head=True, head_node_args={**head, "_system_config": config})
     try:
         for _ in range(num_nodes):
