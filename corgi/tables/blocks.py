@@ -73,7 +73,11 @@ class BlockHashes:
 
 def _of_pieces(pieces: bytes | bytearray, block: int) -> bytes:
     """Return the hash of a block by those of its pieces."""
-    return bytes(pieces) if block == PIECE_BYTES else hashlib.sha256(pieces).digest()[:_DIGEST_BYTES]
+    return bytes(pieces) if block == PIECE_BYTES else _hash(pieces)
+
+
+def _hash(data: bytes | bytearray | memoryview) -> bytes:
+    return hashlib.sha256(data).digest()[:_DIGEST_BYTES]
 
 
 class _Digests:
@@ -90,12 +94,10 @@ class _Digests:
         return self._of(data) == expected
 
     def _of(self, data: memoryview) -> bytes:
-        step = PIECE_BYTES if self._in_pieces else self.block
-        hashed = [
-            hashlib.sha256(data[first : first + step]).digest()[:_DIGEST_BYTES]
-            for first in range(0, len(data), step)
-        ]
-        return _of_pieces(b"".join(hashed), self.block) if self._in_pieces else hashed[0]
+        if not self._in_pieces:
+            return _hash(data)
+        pieces = [_hash(data[first : first + PIECE_BYTES]) for first in range(0, len(data), PIECE_BYTES)]
+        return _of_pieces(b"".join(pieces), self.block)
 
 
 class BlockFile(io.RawIOBase):

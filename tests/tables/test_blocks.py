@@ -211,6 +211,8 @@ def test_hashes_that_name_no_size_are_those_of_the_blocks_of_earlier_runs() -> N
     file.seek(0)
     with pytest.raises(ValueError, match=f"bytes 0 to {block} do not match"):
         file.read(1)
+    with pytest.raises(ValueError, match=f"bytes 0 to {block} do not match"):
+        BlockFile(size, digests, lambda first, length: b"").read(1)
 
 
 def test_blocks_side_by_side_are_read_by_one_request() -> None:
