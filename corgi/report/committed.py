@@ -7,12 +7,13 @@ identities, that is a fair sample, and `is_sampled` is set.
 import json
 from collections import Counter
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
+from corgi.storage.roots import is_object_store
 from corgi.tables.manifest import FileEntry, StageManifest
 from corgi.tables.run import Run
 from corgi.tables.split_counts import SplitCount, of_facts
@@ -65,6 +66,10 @@ class Committed:
         self.stages: dict[str, StageManifest] = run.stages()
         self._stages_read: dict[str, tuple[Totals, list[ListedShard]]] = {}
         self._tables: dict[tuple[str, ...], pa.Table | None] = {}
+        if is_object_store(self.store.location):
+            list(
+                self.store.each_of(self.stages, self._passed_over)
+            )  # a round of waiting instead of one per stage
 
     def in_order(self) -> list[str]:
         """Return the stages in the order of the pipeline that ran last, then those of others."""
@@ -153,18 +158,21 @@ class Committed:
         """
         asked = (stage, table, *columns)
         if asked not in self._tables:
-            parts = [self.store.read(shard, table, columns) for shard in self.sampled(stage, table)]
+            read = partial(self.store.read, table=table, columns=columns)
+            parts = list(self.store.each_of(self.sampled(stage, table), read))
             self._tables[asked] = pa.concat_tables(parts) if parts else None
         return self._tables[asked]
 
     def files(self, stage: str, suffix: str) -> dict[str, Path]:
         """Return a stage's files of one kind by table name, each checked against its sha256."""
-        return {
-            entry.table: self.store.verified(shard, entry)
+        found = [
+            (shard, entry)
             for shard in self.shards(stage)
             for entry in shard.files
             if entry.name.endswith(suffix)
-        }
+        ]
+        paths = self.store.each_of(found, lambda of: self.store.verified(*of))
+        return {entry.table: path for (_, entry), path in zip(found, paths, strict=True)}
 
     def json(self, stage: str) -> dict[str, Any]:
         """Return a stage's JSON files by table name."""

@@ -178,12 +178,9 @@ class Run:
 
     def stages(self) -> dict[str, StageManifest]:
         """Return the stages this run points at, in the order they were recorded."""
-        found: dict[str, StageManifest] = {}
-        for name, entry in self.facts["stages"].items():
-            manifest = self.store.stage(name, entry["key"])
-            if manifest is not None:
-                found[name] = manifest
-        return found
+        pointers = self.facts["stages"]
+        found = self.store.each_of(pointers.items(), lambda of: self.store.stage(of[0], of[1]["key"]))
+        return {name: stage for name, stage in zip(pointers, found, strict=True) if stage is not None}
 
     def shards(self, stage: str) -> list[ShardManifest]:
         """Return the shard manifests of one stage of this run: for stages of few shards, as each is opened.

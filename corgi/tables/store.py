@@ -12,7 +12,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,12 +21,13 @@ from corgi.settings.errors import StorageError
 from corgi.storage.errors import storage_full
 from corgi.storage.files import sha256_of_file, write_file
 from corgi.storage.many import each_of
-from corgi.storage.retries import is_passing, patient
+from corgi.storage.retries import patient
 from corgi.storage.roots import is_object_store, open_storage
 from corgi.storage.storage import Storage
 from corgi.tables import blocks
 from corgi.tables.attempt import VECTOR_ROW_GROUP_ROWS, Attempt, ShardTask
 from corgi.tables.blocks import BlockFile, columns_of, rows_at, schema_of
+from corgi.tables.damage import advice, check_hash, check_length, unreadable
 from corgi.tables.generations import generation, newest, publish, read_sealed
 from corgi.tables.manifest import FileEntry, Listing, ShardEntry, ShardManifest, StageManifest, sealed
 from corgi.tables.row_groups import RowGroups
@@ -85,8 +86,8 @@ class Store:
     def committed(self, stage: str, keys: list[str]) -> dict[str, str]:
         """Return the newest manifest's path of each of these shard keys that has one; no manifest is opened."""
         if len(keys) <= 64 or not is_object_store(self.location):
-            found = {key: newest(self.storage, f"{stage}/{key}") for key in keys}
-            return {key: path for key, path in found.items() if path is not None}
+            paths = self.each_of(keys, lambda key: newest(self.storage, f"{stage}/{key}"))
+            return {key: path for key, path in zip(keys, paths, strict=True) if path is not None}
         best: dict[str, int] = {}
         wanted = set(keys)
         for name, _ in self.storage.walk(stage):  # one listing, a thousand names an answer
@@ -221,10 +222,10 @@ class Store:
         try:
             return groups.read(number, partial(self.storage.read_range, name), columns)
         except OSError as error:
-            self._unreadable(manifest, name, error)
+            unreadable(self.storage.locate(name), manifest.stage, error)
         except ValueError as error:
             raise StorageError(
-                f"{self.storage.locate(name)}: {error} in row group {number}; {_advice(manifest)}"
+                f"{self.storage.locate(name)}: {error} in row group {number}; {advice(manifest.stage)}"
             ) from None
 
     def schema(self, manifest: Listing, table: str) -> pa.Schema:
@@ -247,8 +248,8 @@ class Store:
             path = self.storage.local(name, entry.sha256)
             found = patient(sha256_of_file)(path)
         except OSError as error:
-            self._unreadable(manifest, name, error)
-        self._check_hash(manifest, entry, found)
+            unreadable(self.storage.locate(name), manifest.stage, error)
+        check_hash(self.storage.locate(name), manifest.stage, entry, found)
         return path
 
     def verify(self, manifest: Listing) -> list[str]:
@@ -258,7 +259,7 @@ class Store:
             name = self.file_name(manifest, entry)
             try:
                 self._check_size(manifest, entry)
-                self._check_hash(manifest, entry, self.storage.measure(name)[1])
+                check_hash(self.storage.locate(name), manifest.stage, entry, self.storage.measure(name)[1])
             except OSError as error:
                 complaints.append(f"{self.storage.locate(name)} cannot be read ({error.strerror or error})")
             except StorageError as error:
@@ -288,61 +289,38 @@ class Store:
         self, manifest: Listing, entry: FileEntry, read: Callable[[pq.ParquetFile], _Read]
     ) -> _Read:
         """Return what is read of a Parquet file; only the blocks that it needs are read and compared with their hashes."""
-        self._check_size(manifest, entry)
+        if not is_object_store(self.location):  # where asking for a size takes no request
+            self._check_size(manifest, entry)
         name = self.file_name(manifest, entry)
         file = BlockFile(entry.size, entry.blocks, partial(self.storage.read_range, name))
         try:
             with pa.PythonFile(file, mode="r") as opened:
                 return read(pq.ParquetFile(opened, page_checksum_verification=True))
         except ValueError as error:
-            raise StorageError(f"{self.storage.locate(name)}: {error}; {_advice(manifest)}") from None
+            raise StorageError(f"{self.storage.locate(name)}: {error}; {advice(manifest.stage)}") from None
         except OSError as error:
-            self._unreadable(manifest, name, error)
+            unreadable(self.storage.locate(name), manifest.stage, error)
 
     def _source(self, manifest: Listing, entry: FileEntry) -> Path | pa.BufferReader:
         """Return what Parquet is read from: the file itself, or the bytes of an object, verified."""
         if not is_object_store(self.location):
             return self.verified(manifest, entry)
         name = self.file_name(manifest, entry)
-        self._check_size(manifest, entry)
         try:
             data = self.storage.read(name)
         except OSError as error:
-            self._unreadable(manifest, name, error)
-        self._check_hash(manifest, entry, hashlib.sha256(data).hexdigest())
+            unreadable(self.storage.locate(name), manifest.stage, error)
+        check_length(self.storage.locate(name), manifest.stage, entry, len(data))
+        check_hash(self.storage.locate(name), manifest.stage, entry, hashlib.sha256(data).hexdigest())
         return pa.BufferReader(data)
 
     def _check_size(self, manifest: Listing, entry: FileEntry) -> None:
-        name = self.file_name(manifest, entry)
+        place = self._place(manifest, entry)
         try:
-            size = self.storage.size(name)
-        except FileNotFoundError:
-            raise StorageError(
-                f"{self.storage.locate(name)} is listed but missing; {_advice(manifest)}"
-            ) from None
+            size = self.storage.size(self.file_name(manifest, entry))
         except OSError as error:
-            self._unreadable(manifest, name, error)
-        if size != entry.size:
-            raise StorageError(
-                f"{self.storage.locate(name)} has {size} bytes, its manifest says {entry.size}; {_advice(manifest)}"
-            )
+            unreadable(place, manifest.stage, error)
+        check_length(place, manifest.stage, entry, size)
 
-    def _check_hash(self, manifest: Listing, entry: FileEntry, found: str) -> None:
-        if found != entry.sha256:
-            raise StorageError(
-                f"{self.storage.locate(self.file_name(manifest, entry))} does not match its sha256: expected {entry.sha256}, found {found}; {_advice(manifest)}"
-            )
-
-    def _unreadable(self, manifest: Listing, name: str, error: OSError) -> NoReturn:
-        if is_passing(error):
-            raise StorageError(
-                f"{self.storage.locate(name)} cannot be read ({error.strerror or error}), though it was tried again and again; committed work is safe; run the same command again",
-                may_pass=True,
-            ) from error
-        raise StorageError(
-            f"{self.storage.locate(name)} cannot be read ({error.strerror or error}); {_advice(manifest)}"
-        ) from error
-
-
-def _advice(manifest: Listing) -> str:
-    return f"other shards are safe; rerun with --only {manifest.stage} --force"
+    def _place(self, manifest: Listing, entry: FileEntry) -> str:
+        return self.storage.locate(self.file_name(manifest, entry))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import obstore
+import pyarrow as pa
 import pytest
 from obstore.store import MemoryStore
 
@@ -15,7 +16,7 @@ from corgi.storage.disk import Disk
 from corgi.storage.objects import ObjectStorage
 from corgi.tables.manifest import RowCounts
 from corgi.tables.run import Run
-from corgi.tables.store import Store
+from corgi.tables.store import ShardTask, Store
 from tests.support import commit_script
 from tests.support.commit_script import KEY, STAGE, commit, task
 from tests.support.s3_server import BUCKET, s3_server
@@ -268,3 +269,23 @@ def test_a_copy_kept_on_this_machine_is_checked_before_it_is_used(tmp_path):
     path = store.path(manifest, "note")
     path.write_bytes(b"damaged meanwhile")
     assert store.path(manifest, "note").read_text() == '{"shard": 1}\n'
+
+
+def test_a_table_is_read_by_one_request_whatever_is_wrong_with_it(tmp_path, monkeypatch):
+    """Its size is that of the answer; nothing is asked for beforehand."""
+    store = store_of(MemoryStore(), tmp_path)
+    table = pa.table({"n": [1, 2, 3]})
+    with store.attempt(ShardTask(store.location, STAGE, "00000", "k", 1, "c", {})) as attempt:
+        attempt.write_table("rows", table)
+        manifest = attempt.commit(RowCounts(rows_in=3, kept=3))
+    monkeypatch.setattr(store.storage, "size", lambda name: pytest.fail(f"the size of {name} was asked for"))
+    assert store.read(manifest, "rows").equals(table)
+    assert store.read(manifest, "rows", ["n"]).equals(table)
+    name = store.file_name(manifest, manifest.files[0])
+    data = store.storage.read(name)
+    store.storage.replace(name, data[:-1])
+    with pytest.raises(StorageError, match=f"has {len(data) - 1} bytes, its manifest says {len(data)}"):
+        store.read(manifest, "rows")
+    store.storage.remove(name)
+    with pytest.raises(StorageError, match="is listed but missing"):
+        store.read(manifest, "rows")

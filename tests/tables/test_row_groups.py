@@ -106,7 +106,7 @@ def test_a_damaged_row_group_is_one_line_and_the_others_are_read(tmp_path) -> No
     with pytest.raises(StorageError, match="do not match their sha256"):
         store.read_row_group(manifest, "rows", groups, 2)
     path.unlink()
-    with pytest.raises(StorageError, match="cannot be read"):
+    with pytest.raises(StorageError, match="is listed but missing"):
         store.read_row_group(manifest, "rows", groups, 0)
 
 
