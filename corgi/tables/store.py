@@ -31,7 +31,7 @@ from corgi.tables.damage import advice, check_hash, check_length, unreadable
 from corgi.tables.generations import generation, newest, publish, read_sealed
 from corgi.tables.manifest import FileEntry, Listing, ShardEntry, ShardManifest, StageManifest, sealed
 from corgi.tables.row_groups import RowGroups
-from corgi.tables.stage_index import ListedShard, read_index, write_index
+from corgi.tables.stage_index import ListedShard, read_buffer, read_index, write_index
 
 _Read = TypeVar("_Read")
 _Item = TypeVar("_Item")
@@ -188,8 +188,10 @@ class Store:
             found = self._from_blocks(manifest, entry, partial(columns_of, columns=columns))
             if found is not None:
                 return found
+        if is_object_store(self.location):
+            return read_buffer(self._bytes(manifest, entry), columns)
         return pq.read_table(
-            self._source(manifest, entry),
+            self.verified(manifest, entry),
             columns=columns,
             partitioning=None,  # pyright: ignore[reportArgumentType]
             page_checksum_verification=True,
@@ -233,7 +235,9 @@ class Store:
         entry = self._in_blocks(manifest, table)
         if entry.blocks:
             return self._from_blocks(manifest, entry, schema_of)
-        return pq.read_schema(self._source(manifest, entry))
+        if is_object_store(self.location):
+            return pq.read_schema(pa.BufferReader(self._bytes(manifest, entry)))
+        return pq.read_schema(self.verified(manifest, entry))
 
     def verified(self, manifest: Listing, entry: FileEntry) -> Path:
         """Return a path on this machine of a listed file after comparing size and sha256.
@@ -301,10 +305,8 @@ class Store:
         except OSError as error:
             unreadable(self.storage.locate(name), manifest.stage, error)
 
-    def _source(self, manifest: Listing, entry: FileEntry) -> Path | pa.BufferReader:
-        """Return what Parquet is read from: the file itself, or the bytes of an object, verified."""
-        if not is_object_store(self.location):
-            return self.verified(manifest, entry)
+    def _bytes(self, manifest: Listing, entry: FileEntry) -> bytes:
+        """Return the bytes of an object, verified."""
         name = self.file_name(manifest, entry)
         try:
             data = self.storage.read(name)
@@ -312,7 +314,7 @@ class Store:
             unreadable(self.storage.locate(name), manifest.stage, error)
         check_length(self.storage.locate(name), manifest.stage, entry, len(data))
         check_hash(self.storage.locate(name), manifest.stage, entry, hashlib.sha256(data).hexdigest())
-        return pa.BufferReader(data)
+        return data
 
     def _check_size(self, manifest: Listing, entry: FileEntry) -> None:
         place = self._place(manifest, entry)

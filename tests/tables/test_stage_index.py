@@ -2,13 +2,17 @@
 
 import random
 from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from corgi.settings.errors import StorageError
 from corgi.tables.run import Run
 from corgi.tables.schema import Reason
-from corgi.tables.stage_index import ListedShard, index_name
+from corgi.tables.stage_index import ListedShard, index_name, read_buffer
 from corgi.tables.store import Store
 from tests.support.tables import tiny_run
 
@@ -78,3 +82,26 @@ def test_an_index_of_other_shards_is_not_believed(run: Run) -> None:
     fewer = run.store.indexed(manifest, run.store.listed(manifest)[:1])
     with pytest.raises(StorageError, match="lists other shards than its manifest; its shards are safe"):
         run.store.listed(fewer)
+
+
+def test_bytes_are_read_without_arrows_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of them aborts a command that ends while it lets go of the bytes: `read_table` and `pre_buffer` use them."""
+    table = pa.table({"a": [1, 2], "b": ["x", "y"], "c": [0.5, 1.5]})
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, write_page_checksum=True)
+    data = sink.getvalue().to_pybytes()
+    asked: list[dict[str, Any]] = []
+    files: list[Mock] = []
+    real = pq.ParquetFile
+
+    def opened(source: Any, **how: Any) -> Any:
+        asked.append(how)
+        files.append(Mock(wraps=real(source, **how)))
+        return files[-1]
+
+    monkeypatch.setattr(pq, "ParquetFile", opened)
+    monkeypatch.setattr(pq, "read_table", lambda *_, **__: pytest.fail("read_table has threads"))
+    assert read_buffer(data).equals(table)
+    assert read_buffer(data, ["c", "a"]).equals(table.select(["c", "a"]))
+    assert [how["pre_buffer"] for how in asked] == [False, False]
+    assert [file.read.call_args.kwargs["use_threads"] for file in files] == [False, False]
