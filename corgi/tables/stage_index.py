@@ -160,8 +160,8 @@ def read_index(storage: Storage, manifest: StageManifest) -> Iterator[ListedShar
 def read_buffer(data: bytes, columns: Sequence[str] | None = None) -> pa.Table:
     """Return a Parquet table, or some of its columns, out of bytes.
 
-    Arrow's own threads are left out: one that lets go of bytes of Python while the interpreter ends aborts the process, which
-    six of forty `corgi status` did.
+    Arrow's own threads are left out: one that lets go of bytes of Python while the interpreter ends aborts the process, as
+    happened to `corgi status`.
     """
     file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True, pre_buffer=False)
     table: pa.Table = file.read(None if columns is None else list(columns), use_threads=False)
