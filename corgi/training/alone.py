@@ -1,4 +1,4 @@
-"""Trainings in this process: its only worker, without Ray Train."""
+"""Runs trainings in this process, as their only worker, without Ray Train."""
 
 import os
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from corgi.training.training import Training
 
 
 def train_alone(trainings: Sequence[Training]) -> None:
-    """Bring trainings to their final weights, one after the other, as one worker. Those that are finished are skipped.
+    """Run trainings to their final weights, one after the other, with one worker. Finished trainings are skipped.
 
     Raises:
         CorgiError: as `train_loop` does.
@@ -23,8 +23,8 @@ def train_alone(trainings: Sequence[Training]) -> None:
 
 
 def join(use_gpu: bool) -> None:
-    """Make this process a process group of one, once and for as long as it lives: DeepSpeed keeps the first group it sees."""
+    """Create a process group of size one, once per process; it is never destroyed, since DeepSpeed keeps the first group it sees."""
     if dist.is_initialized():
         return
-    os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed asks for it
+    os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed requires it
     dist.init_process_group("nccl" if use_gpu else "gloo", store=dist.HashStore(), rank=0, world_size=1)

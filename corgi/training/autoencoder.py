@@ -1,4 +1,4 @@
-"""A committed autoencoder: how it is written and read, and how latents name the one that made them."""
+"""A committed autoencoder: writing it, reading it, and checking which autoencoder encoded some latents."""
 
 import json
 from collections.abc import Mapping
@@ -16,13 +16,13 @@ from corgi.tables.stage_index import ListedShard
 from corgi.tables.store import Store
 
 AUTOENCODER_FACT = "autoencoder"
-"""Fact of latents and of a decoder: the digest of the autoencoder whose latents they are; absent before 0.2.0."""
+"""Fact of latents and of a decoder: the digest of the autoencoder that encoded the latents; absent before 0.2.0."""
 Shard = ShardManifest | ListedShard
 _WEIGHTS, _CONFIG = "autoencoder", "config"
 
 
 def write_autoencoder(attempt: Attempt, autoencoder: nn.Module, config: Mapping[str, object]) -> None:
-    """Write an autoencoder's weights, and the config that rebuilds it where it has one."""
+    """Write an autoencoder's weights and, if it has one, the config from which it is rebuilt."""
     state = {name: value.cpu().contiguous() for name, value in autoencoder.state_dict().items()}
     attempt.write_bytes(_WEIGHTS, ".safetensors", save(state))
     if config:
@@ -30,7 +30,7 @@ def write_autoencoder(attempt: Attempt, autoencoder: nn.Module, config: Mapping[
 
 
 def load_autoencoder(store: Store, model: ShardManifest) -> Autoencoder:
-    """Return the autoencoder from its committed weights, on the CPU."""
+    """Load an autoencoder from its committed weights, on the CPU."""
     settings = AutoencoderSettings.recorded(model.settings["autoencoder"])
     has_config = any(entry.table == _CONFIG for entry in model.files)
     config = json.loads(store.path(model, _CONFIG).read_bytes()) if has_config else {}
@@ -38,15 +38,15 @@ def load_autoencoder(store: Store, model: ShardManifest) -> Autoencoder:
 
 
 def check_same_autoencoder(made: Shard, model: Shard) -> None:
-    """Compare the autoencoder that latents, or a decoder trained on latents, were made with to another.
+    """Check that latents, or a decoder trained on latents, were made with the autoencoder `model`.
 
     Raises:
-        InputError: they differ.
+        InputError: they were made with another one.
 
     """
     digest = made.facts.get(AUTOENCODER_FACT, model.digest)
     if digest != model.digest:
         raise InputError(
-            f"{made.stage} shard {made.shard} was made with the latents of autoencoder {digest[:12]}, and this one is {model.digest[:12]}; "
+            f"{made.stage} shard {made.shard} was made with the latents of autoencoder {digest[:12]}, but the present autoencoder is {model.digest[:12]}; "
             f"both are safe; run the same command again to make {made.stage} for this autoencoder"
         )

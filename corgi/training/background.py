@@ -1,4 +1,4 @@
-"""One piece of work at a time in a thread, beside the training: the writing of a checkpoint that was copied before."""
+"""Work in a background thread, one piece at a time, while training continues: it writes checkpoints that were copied beforehand."""
 
 import logging
 import threading
@@ -8,18 +8,18 @@ _log = logging.getLogger(__name__)
 
 
 class Background:
-    """A thread's work, whose error is raised in the caller's thread."""
+    """Runs work in a thread and raises its errors in the caller's thread."""
 
     def __init__(self) -> None:
-        """Hold nothing."""
+        """Start without any work."""
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
 
     def begin(self, work: Callable[[], object]) -> None:
-        """Start a piece of work as soon as the one before it has ended.
+        """Wait until the previous piece of work has ended, then start this one.
 
         Raises:
-            Exception: what the one before it raised.
+            Exception: the previous piece of work raised it.
 
         """
         self.wait()
@@ -27,25 +27,25 @@ class Background:
         self._thread.start()
 
     def check(self) -> None:
-        """Raise what the work raised, if it has ended so."""
+        """Raise the work's error if it has failed; do not wait for it."""
         error, self._error = self._error, None
         if error is not None:
             raise error
 
     def wait(self) -> None:
-        """Wait until the work has ended, and raise what it raised."""
+        """Wait until the work has ended; raise its error if it failed."""
         if self._thread is not None:
             self._thread.join()
             self._thread = None
         self.check()
 
     def close(self, timeout_s: float) -> bool:
-        """Wait a bounded time on the way out of a training, where no error may hide the one that ends it; return whether it ended."""
+        """Wait at most `timeout_s` for the work and return whether it has ended. Errors are only logged, so that none hides the error that ended the training."""
         if self._thread is not None:
             self._thread.join(timeout_s)
             if self._thread.is_alive():
                 _log.warning(
-                    "a checkpoint was still being written after %.0f s; earlier ones are whole", timeout_s
+                    "a checkpoint was still being written after %.0f s; earlier ones are complete", timeout_s
                 )
                 return False
         if self._error is not None:

@@ -1,9 +1,9 @@
-"""Committed checkpoints: only this module saves, chooses, prunes and finishes.
+"""Committed checkpoints: only this module saves, selects and prunes them, and commits the final weights.
 
-The state of a step is copied first. In a thread every rank then writes its own files into `checkpoints/step-<step>.<attempt>/`,
-syncs and hashes them; when all are there,
-rank 0 publishes COMMITTED.json by put-if-absent. A folder without it is not a checkpoint. A checkpoint is used only
-after every listed file, and no other, was found with its size and sha256.
+The state of a step is copied first. Every rank then writes, syncs and hashes its own files in
+`checkpoints/step-<step>.<attempt>/`, in a thread. When all files are written, rank 0 publishes COMMITTED.json by put-if-absent.
+A folder without that file is not a checkpoint. A checkpoint is used only after a check that it has exactly the listed files,
+each with the listed size and sha256.
 """
 
 import copy
@@ -53,24 +53,24 @@ class Checkpoints:
     """The checkpoints of one training folder; its methods are collectives."""
 
     def __init__(self, training: Training) -> None:
-        """Name this attempt, so that it never writes into a folder that another attempt left incomplete."""
+        """Give this attempt a unique name, so that it never writes into a folder that another attempt left incomplete."""
         self.training = training
         self.folder = training.path / "checkpoints"
         self.settings = training.settings
         self.attempt = from_first(uuid.uuid4().hex[:8])
         self.group = own_group()
-        """A group of all workers for the thread that writes."""
+        """A process group of all workers, for the thread that writes."""
         self._background = Background()
         self.uploader: Uploader | None = uploader(training) if rank() == 0 else None
         self._damaged: set[Path] = set()
 
     def newest(self) -> Checkpoint | None:
-        """Return the newest complete checkpoint. A damaged one is skipped, with one warning that names the file.
+        """Return the newest complete checkpoint. A damaged checkpoint is skipped, with one warning that names the file.
 
-        A newer one in object storage is fetched first.
+        If object storage has a newer one, it is fetched first.
 
         Raises:
-            StorageError: the newest complete checkpoint belongs to other settings.
+            StorageError: the newest complete checkpoint belongs to a training with other settings.
 
         """
         if self.uploader is not None:
@@ -83,7 +83,7 @@ class Checkpoints:
                 return self._chosen(folder, listing.content)
             self._damaged.add(folder)
             if rank() == 0:
-                _log.warning("checkpoint passed over: %s; training goes on from the one before it", problem)
+                _log.warning("checkpoint skipped: %s; training continues from the one before it", problem)
         return None
 
     def folder_of(self, step: int) -> Path:
@@ -91,36 +91,36 @@ class Checkpoints:
         return self.folder / f"step-{step:09d}.{self.attempt}"
 
     def begin(self, step: int, state: Mapping[str, object], write: Callable[[Path], None]) -> None:
-        """Commit a checkpoint as `save` does, in a thread; what `write` writes must not change meanwhile.
+        """Start to commit a checkpoint in a thread, as `save` does; the data that `write` writes must not change meanwhile.
 
-        It begins when the one before has been committed. Every rank calls this.
+        Waits first until the previous checkpoint has been committed. Every rank calls this.
 
         Raises:
-            StorageError: the disk refused the one before; earlier checkpoints stay.
+            StorageError: the previous checkpoint could not be written; earlier ones are kept.
 
         """
-        told = copy.deepcopy(state)  # the training goes on with its own
-        self._background.begin(lambda: self.save(step, told, write))
+        own_state = copy.deepcopy(state)  # the training changes the original
+        self._background.begin(lambda: self.save(step, own_state, write))
 
     def check(self) -> None:
-        """Raise what ended the thread, so that no training goes on that could not be resumed."""
+        """Raise the thread's error if it failed, so that no training continues without writing checkpoints."""
         self._background.check()
 
     def wait(self) -> None:
-        """Wait until the checkpoint that was begun last is committed; raise what `save` raised."""
+        """Wait until the last checkpoint begun has been committed; raise the error of `save` if it failed."""
         self._background.wait()
 
     def save(self, step: int, state: Mapping[str, object], write: Callable[[Path], None]) -> Checkpoint:
-        """Commit a checkpoint of what `write` puts into a folder. Every rank calls this and writes its own files.
+        """Commit a checkpoint of the files that `write` writes into a folder. Every rank calls this and writes its own files.
 
         Raises:
-            StorageError: the disk refused; earlier checkpoints stay.
+            StorageError: the checkpoint could not be written; earlier ones are kept.
 
         """
         folder = self.folder_of(step)
         if (folder / COMMITTED).exists():
             raise StorageError(
-                f"{folder} is committed already; it was not modified; run the same command again"
+                f"{folder} is already committed; it was not modified; run the same command again"
             )
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -166,7 +166,7 @@ class Checkpoints:
             path.unlink(missing_ok=True)
         for path in self.folder.iterdir():
             if _FOLDER.fullmatch(path.name) and path not in kept and _step(path) <= step:
-                (path / COMMITTED).unlink(missing_ok=True)  # half of it must not look whole
+                (path / COMMITTED).unlink(missing_ok=True)  # a partly deleted one must not look complete
                 shutil.rmtree(path, ignore_errors=True)
 
     def _best(self, committed: list[Path]) -> list[Path]:
@@ -185,10 +185,10 @@ class Checkpoints:
 
 
 def finish(training: Training, weights: dict[str, Tensor], facts: Mapping[str, object]) -> Path:
-    """Commit the final weights; called on rank 0 only. They are written under a private name, renamed, then listed.
+    """Commit the final weights; called on rank 0 only. They are written to a temporary file, which is renamed and then listed.
 
     Raises:
-        StorageError: the disk refused; the last checkpoint stays.
+        StorageError: the weights could not be written; the last checkpoint is kept.
 
     """
     folder = training.path / "final"
@@ -210,7 +210,12 @@ def finish(training: Training, weights: dict[str, Tensor], facts: Mapping[str, o
 
 
 def is_finished(training: Training) -> bool:
-    """Return whether the final weights are committed and complete. Damaged ones are made again, with a warning."""
+    """Return whether the final weights are committed and complete. Damaged ones count as not finished, with a warning.
+
+    Raises:
+        StorageError: they belong to a training with other settings.
+
+    """
     folder = training.path / "final"
     if not (folder / COMMITTED).exists():
         return False
@@ -225,7 +230,7 @@ def is_finished(training: Training) -> bool:
 
 
 def final_weights(training: Training) -> Path:
-    """Return the path of the averaged weights, safetensors by parameter name, verified.
+    """Verify the averaged weights and return the path of their safetensors file, which is keyed by parameter name.
 
     Raises:
         StorageError: the training is not finished.
@@ -239,7 +244,7 @@ def final_weights(training: Training) -> Path:
 
 
 def final_facts(training: Training) -> dict[str, Any]:
-    """Return the facts that `finish` stored with the final weights: steps, skipped steps, metrics on val."""
+    """Return the facts that `finish` stored with the final weights: steps, skipped steps and metrics on val."""
     final_weights(training)
     return read_listing(training.path / "final").content["facts"]
 
@@ -257,7 +262,7 @@ def _write(write: Callable[[Path], None], folder: Path) -> None:
         if "PytorchStreamWriter" not in str(error) and "No space left" not in str(error):
             raise
         raise StorageError(
-            f"{folder}: the disk refused a checkpoint ({str(error).splitlines()[0][:120]}); earlier checkpoints are safe; "
+            f"{folder}: a checkpoint could not be written ({str(error).splitlines()[0][:120]}); earlier checkpoints are safe; "
             "make room, then run the same command"
         ) from error
 
@@ -266,10 +271,10 @@ def _committed(folder: Path) -> list[Path]:
     """Return the committed checkpoints, newest step first."""
     if not folder.is_dir():
         return []
-    found = [
+    committed = [
         path for path in folder.iterdir() if _FOLDER.fullmatch(path.name) and (path / COMMITTED).exists()
     ]
-    return sorted(found, key=lambda path: (-_step(path), path.name))
+    return sorted(committed, key=lambda path: (-_step(path), path.name))
 
 
 def _step(path: Path) -> int:
@@ -281,16 +286,16 @@ def _first(problems: list[str | None]) -> str | None:
 
 
 def _owner(path: Path) -> int:
-    """Return the rank that wrote a file: DeepSpeed puts it into the name of a shard."""
-    found = _OWNED.search(path.name)
-    return int(found.group(1)) if found else 0
+    """Return the rank that wrote a file: DeepSpeed puts the rank into the name of a shard; rank 0 writes the other files."""
+    match = _OWNED.search(path.name)
+    return int(match.group(1)) if match else 0
 
 
 def _publish(path: Path, listing: Mapping[str, object]) -> None:
-    """Publish a listing where there is none.
+    """Publish a listing if there is none yet.
 
-    The private file is written beside the folder: inside it, a kill after the link would leave a file that is not listed.
+    The temporary file is written next to the folder: inside the folder, a process killed after the link would leave a file that is not listed.
     """
     private = path.parent.parent / f".listing.{uuid.uuid4().hex}.json"
     if not publish(path, json.dumps(listing, sort_keys=True).encode(), private):
-        raise FileExistsError(f"{path} is there already")
+        raise FileExistsError(f"{path} already exists")

@@ -1,4 +1,4 @@
-"""What a training costs before anything is started: FLOPs, memory and hours, as pure arithmetic without torch."""
+"""The cost of a training, computed before anything is started: FLOPs, memory and hours, by arithmetic without torch."""
 
 from dataclasses import dataclass
 
@@ -12,13 +12,13 @@ from corgi.training.network_cost import heads_count, latent_shape, network_count
 from corgi.training.prior_sizes import config_of, num_weights
 
 PEAK_FLOPS = {"A100": 312e12, "H100": 989e12, "H200": 989e12, "L4": 121e12, "A10G": 70e12, "V100": 125e12}
-"""Dense bf16 FLOP/s (fp16 on V100) by a part of the device's name."""
+"""Peak dense bf16 FLOP/s (fp16 on V100), keyed by a part of the device's name."""
 GPU_BYTES = {"A100": 80e9, "H100": 80e9, "H200": 141e9, "L4": 24e9, "A10G": 24e9, "V100": 32e9}
-"""Memory by the same names: of the larger where a GPU is sold in two sizes."""
+"""Memory in bytes, by the same keys; the larger size where a GPU is sold in two."""
 PLANNED_GPUS = ("A100", "H100")
-"""What --plan gives hours for; an H200 computes as fast as an H100."""
+"""GPUs for which --plan prints hours; an H200 computes as fast as an H100."""
 UTILISATION = 0.4
-"""Share of the peak a training is planned at: a target for a transformer with SDPA, not a measurement."""
+"""Share of the peak FLOP/s that a plan assumes: a target for a transformer with SDPA, not a measurement."""
 GPU_COUNTS = (8, 64, 512)
 BACKWARD_RATIO = 2
 """A backward pass is two forward passes; recomputed blocks add one more."""
@@ -34,7 +34,7 @@ class TrainingCost:
     """FLOPs of a forward pass per sample, two per multiply-add."""
     recomputed: bool = False
     averages: int = 1
-    """Averages of the weights that are kept."""
+    """Number of averages of the weights that are kept."""
 
     @property
     def training_flops(self) -> float:
@@ -51,14 +51,15 @@ class TrainingCost:
         return PEAK_FLOPS[gpu] * UTILISATION
 
     def hours(self, num_samples: int, gpu: str, count: int) -> float:
-        """Hours for so many training samples on so many GPUs."""
+        """Hours for `num_samples` training samples on `count` GPUs."""
         return num_samples / self.samples_per_s(gpu) / count / 3600
 
     def state_bytes(self, stage: int, num_gpus: int) -> float:
         """Bytes of weights, gradients and AdamW state on one GPU under a ZeRO stage, bf16 with fp32 masters.
 
-        2 (weights) + 2 (gradients) + 12 (fp32 weights and moments) per parameter; stages 1, 2, 3 split the last,
-        the last two, and all of them. Activations and this GPU's share of the averaged weights (4 bytes per parameter over all GPUs) come on top.
+        2 (weights) + 2 (gradients) + 12 (fp32 weights and moments) per parameter; stage 1 shards the last of these,
+        stage 2 the last two, stage 3 all three. Not included: activations, and this GPU's share of the averaged weights (4 bytes per
+        parameter, divided among all GPUs).
         """
         per_parameter = {
             0: 16.0,
@@ -72,7 +73,8 @@ class TrainingCost:
 def prior_flops(config: PriorConfig, levels: int = 1) -> float:
     """FLOPs of a prior's forward pass per sample, matrix products only, with K = `levels` noise levels per caption.
 
-    Counts what runs: one prefix for all levels, and a last block that computes the queries alone.
+    Counts what is actually computed: a causal prior computes the prefix once for all levels, and the last block computes
+    only keys and values, except for the query tokens.
     """
     shared = levels if config.causal else 1
     prefix, suffix, width = config.prefix_length, config.suffix_length, config.width
@@ -94,18 +96,18 @@ def prior_cost(config: PriorConfig, levels: int = 1, num_clusters: int = 1) -> T
 
 
 def lines(recipe: Recipe) -> list[str]:
-    """Return what a plan prints of a prior's training on GPUs; nothing for a training on CPUs."""
+    """Return the lines that a plan prints about a prior's training on GPUs; none for a training on CPUs."""
     settings = recipe.prior
     if not settings.training.use_gpu:
         return []
     cost = cost_of(recipe)
     if cost is None:
-        return ["cost unknown: the dimension of the embeddings is known when the tower is there"]
+        return ["cost unknown: the dimension of the embeddings is not known before the tower is available"]
     return described(cost, num_samples(recipe), len(settings.variants))
 
 
 def decoder_cost(recipe: Recipe) -> TrainingCost | None:
-    """Return the cost of a recipe's decoder; None where its latents or its embeddings are not known here, and of a diffusers U-Net."""
+    """Return the cost of a recipe's decoder; None if the size of its latents or embeddings is not yet known, or if it starts from a diffusers U-Net."""
     shape, dim, init = latent_shape(recipe.autoencoder), towers_width(recipe), decoder_init(recipe)
     if shape is None or dim is None or (init is not None and init.config is not None):
         return None
@@ -113,45 +115,45 @@ def decoder_cost(recipe: Recipe) -> TrainingCost | None:
 
 
 def upsampler_cost(recipe: Recipe, name: str) -> TrainingCost | None:
-    """Return the cost of a step of a recipe's cascade, on the squares that it is trained on; None where its embeddings are not known here."""
+    """Return the cost of an upsampler of a recipe's cascade, on the squares it is trained on; None if the dimension of the embeddings is not yet known."""
     settings, dim = recipe.upsamplers[name], towers_width(recipe)
     side = settings.trained_side
     return None if dim is None else _network_cost(settings, (3, side, side), dim)
 
 
 def _network_cost(settings: DenoiserSettings, shape: tuple[int, ...], dim: int) -> TrainingCost:
-    found = network_count(settings, shape, dim)
+    count = network_count(settings, shape, dim)
     averages = 2 if isinstance(settings, DecoderSettings) and settings.weak is not None else 1
     return TrainingCost(
-        found.parameters, 2.0 * found.products, settings.training.activation_checkpointing, averages
+        count.parameters, 2.0 * count.products, settings.training.activation_checkpointing, averages
     )
 
 
 def heads_cost(settings: TowerSettings) -> TrainingCost:
     """Return the cost of an own tower's heads; its frozen trunks are not part of a training step."""
-    found = heads_count(settings.embed_dim)
-    return TrainingCost(found.parameters, 2.0 * found.products)
+    count = heads_count(settings.embed_dim)
+    return TrainingCost(count.parameters, 2.0 * count.products)
 
 
 def network_lines(settings: DenoiserSettings, cost: TrainingCost | None) -> list[str]:
-    """Return what a plan prints of a decoder's or upsampler's training on GPUs; nothing for a training on CPUs."""
+    """Return the lines that a plan prints about a decoder's or upsampler's training on GPUs; none for a training on CPUs."""
     if not settings.training.use_gpu:
         return []
     if cost is None:
         return [
-            "cost unknown: the sizes of latents and embeddings are known when autoencoder and tower are read, a diffusers U-Net's are not counted"
+            "cost unknown: the sizes of latents and embeddings are not known before autoencoder and tower are read, and a diffusers U-Net is not counted"
         ]
     return described(cost, settings.training.num_steps * settings.training.global_batch)
 
 
 def num_samples(recipe: Recipe) -> int:
-    """Return the training samples of one variant of a recipe's prior."""
+    """Return the number of training samples of one variant of a recipe's prior."""
     training = recipe.prior.training
     return training.num_steps * training.global_batch * recipe.prior.noise_levels_per_caption
 
 
 def cost_of(recipe: Recipe) -> TrainingCost | None:
-    """Return the cost of a recipe's largest prior; None where the dimension of its embeddings is not known here."""
+    """Return the cost of a recipe's largest prior; None if the dimension of the embeddings is not yet known."""
     settings, dim, num_clusters = recipe.prior, towers_width(recipe), recipe.shift.num_clusters
     if dim is None:
         return None
@@ -162,7 +164,7 @@ def cost_of(recipe: Recipe) -> TrainingCost | None:
 
 def described(cost: TrainingCost, num_samples: int, num_trainings: int = 1) -> list[str]:
     """Return FLOPs per sample, memory per GPU for ZeRO 0-3, and hours on A100 and H100, one line each."""
-    found = [
+    printed = [
         f"{cost.parameters / 1e9:.2f} B parameters, {cost.forward_flops / 1e9:.0f} GFLOP forward and "
         f"{cost.training_flops / 1e9:.0f} GFLOP training per sample, {num_samples / 1e9:.3g} B samples"
         + (f", {num_trainings} trainings" if num_trainings > 1 else "")
@@ -172,12 +174,14 @@ def described(cost: TrainingCost, num_samples: int, num_trainings: int = 1) -> l
         hours = ", ".join(
             f"{gpu} {_short(num_trainings * cost.hours(num_samples, gpu, count))} h" for gpu in PLANNED_GPUS
         )
-        found.append(
+        printed.append(
             f"{count:>3} GPUs: state {memory} GB per GPU at ZeRO 0 / 1 / 2 / 3; at {UTILISATION:.0%} of peak {hours}"
         )
     average = cost.parameters * EMA_BYTES * cost.averages / 1e9
-    found.append(f"beside it {average:.1f} GB of averaged weights divided among the GPUs, and activations")
-    return found
+    printed.append(
+        f"in addition {average:.1f} GB of averaged weights divided among the GPUs, and activations"
+    )
+    return printed
 
 
 def _short(hours: float) -> str:

@@ -1,4 +1,4 @@
-"""Checks that there is something to learn from, made on the driver before any worker starts."""
+"""Checks that there is data to train on, made by the driver before any worker starts."""
 
 from collections.abc import Sequence
 
@@ -17,10 +17,10 @@ _NO_PICTURE = "no train picture is selected, so nothing can be learnt; committed
 
 
 def check_captioned_rows(packed: PackedSet, rows: CaptionedRows) -> None:
-    """Check that a prior has rows to learn from.
+    """Check that a prior has rows to train on.
 
     Raises:
-        InputError: there is no row; the line says what is missing.
+        InputError: there is no row; the message says what is missing.
 
     """
     if sum(rows.counts):
@@ -31,7 +31,7 @@ def check_captioned_rows(packed: PackedSet, rows: CaptionedRows) -> None:
     num_allowed = num_selected - packed.num_withheld
     if not num_allowed:
         raise InputError(
-            f"the selection lets none of {num_selected} train pictures' captions be learnt from; committed work is safe; raise curate.caption_share"
+            f"the selection allows no caption of the {num_selected} train pictures to be learnt from; committed work is safe; raise curate.caption_share"
         )
     raise InputError(
         f"none of the {num_allowed} train pictures has a full caption with a vector, and a prior learns from captions; committed work is safe; "
@@ -40,10 +40,10 @@ def check_captioned_rows(packed: PackedSet, rows: CaptionedRows) -> None:
 
 
 def check_pictures(num_train: int) -> None:
-    """Check that there are pictures to learn from.
+    """Check that there are pictures to train on.
 
     Raises:
-        InputError: there is none.
+        InputError: there are none.
 
     """
     if not num_train:
@@ -54,22 +54,22 @@ def check_val_rows(rows: Rows, settings: TrainingSettings) -> None:
     """Check that there are val rows if checkpoints are ranked by a metric on val.
 
     Raises:
-        InputError: the best checkpoints are to be kept and there is no val row.
+        InputError: `keep_best` is set and there is no val row.
 
     """
     check_val(sum(rows.counts), settings)
 
 
 def check_val(num_val: int, settings: TrainingSettings) -> None:
-    """Check the number of val rows as `check_val_rows` does.
+    """Check a number of val rows as `check_val_rows` does.
 
     Raises:
-        InputError: the best checkpoints are to be kept and there is no val row.
+        InputError: `keep_best` is set and there is no val row.
 
     """
     if settings.keep_best and not num_val:
         raise InputError(
-            f"training.keep_best={settings.keep_best} ranks checkpoints by val, and no val row can be measured; committed work is safe; "
+            f"training.keep_best={settings.keep_best} ranks checkpoints by val, but there is no val row to measure; committed work is safe; "
             "set it to 0, raise plan.val_share or name a longer list"
         )
 
@@ -83,7 +83,7 @@ def check_pictures_differ(pictures: Sequence[Shaped[Tensor, "n 3 side side"]]) -
     """
     if not any(bool((part != pictures[0][0]).any()) for part in pictures):
         raise InputError(
-            f"the autoencoder is fitted on train pictures that differ, and {sum(map(len, pictures))} are left without two different ones; "
+            f"the autoencoder must be fitted on train pictures that differ, but the {sum(map(len, pictures))} that are left are all equal; "
             "tables are safe; loosen the filters or name a longer list"
         )
 

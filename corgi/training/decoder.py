@@ -1,4 +1,4 @@
-"""The decoder stage: trains CLIP image embedding -> latents by diffusion; it needs no caption."""
+"""The decoder stage: trains the diffusion model from a CLIP image embedding to latents; it needs no captions."""
 
 import json
 from collections.abc import Mapping
@@ -48,7 +48,7 @@ from corgi.training.training import Training
 from corgi.training.words import check_words, cut_or_pad, stored_words
 
 CAPTION, DROP_CAPTION = 6, 7
-"""Draws of one training sample beside those of `corgi.training.denoising`."""
+"""Noise streams of a training sample, in addition to those of `corgi.training.denoising`."""
 SHOWN_PICTURES = 8
 
 
@@ -56,8 +56,8 @@ def run(context: Context) -> list[ShardTask]:
     """Train the decoder and commit its averaged weights and metric lines.
 
     Raises:
-        InputError: no train picture is selected, no val picture ranks checkpoints, or the weights to start from do not fit.
-        SettingsError: the network does not fit the latents, or reads word encodings that were not made.
+        InputError: no train picture is selected, there is no val picture to rank checkpoints by, or the initial weights do not fit.
+        SettingsError: the network does not fit the latents, or reads word encodings that were not stored.
 
     """
     task = context.task("all")
@@ -112,7 +112,7 @@ def _commit(
     config: Mapping[str, object] | None,
     facts: Mapping[str, object],
 ) -> None:
-    """Commit what was trained, the weak network of autoguidance, and the config of a U-Net of diffusers that it started from."""
+    """Commit the trained weights, those of autoguidance's weak network if any, the metrics, and the config of the diffusers U-Net it started from, if any."""
     state, weak = map(merged, apart(load_file(final_weights(training))))
     parameters = sum(value.numel() for value in state.values())
     num_rows = int(str(facts["train_pictures"]))
@@ -127,28 +127,28 @@ def _commit(
 
 
 def _say_other_latents(init: Init | None, model: ShardManifest) -> None:
-    """Say that the decoder to start from knows the latents of another autoencoder."""
+    """Print a line if the decoder to start from was trained on the latents of another autoencoder."""
     if isinstance(init, InitRun) and init.made.facts.get(AUTOENCODER_FACT) != model.digest:
         screen.current().say(
-            f"decoder: the decoder of run {init.run.name} knows the latents of another autoencoder"
+            f"decoder: the decoder of run {init.run.name} was trained on the latents of another autoencoder"
         )
 
 
 def check_neighbours(settings: DecoderSettings, num_pictures: int) -> None:
-    """Compare the neighbours asked for with the train pictures there are besides the one that is painted.
+    """Check that there are enough train pictures for `neighbours`, not counting the one that is painted.
 
     Raises:
-        SettingsError: they are too many.
+        SettingsError: there are too few.
 
     """
     if settings.neighbours >= num_pictures:
         raise SettingsError(
-            f"decoder.neighbours={settings.neighbours} and there are {num_pictures} train pictures; tables are safe; ask for fewer or name a longer list"
+            f"decoder.neighbours={settings.neighbours} needs more than {num_pictures} train pictures; tables are safe; lower it or name a longer list"
         )
 
 
 class LatentObjective(DenoisingObjective[DecoderSettings]):
-    """The error of diffusion on standardised latents, conditioned on a slightly noisy image embedding; a subclass gives the rows."""
+    """The diffusion loss on standardised latents, conditioned on a slightly noisy image embedding; a subclass provides the rows."""
 
     def __init__(
         self,
@@ -159,9 +159,10 @@ class LatentObjective(DenoisingObjective[DecoderSettings]):
         init: tuple[dict[str, Tensor], UNetConfig | None] | None = None,
         regression: Mapping[str, Tensor] | None = None,
     ) -> None:
-        """Take the parts beside those of every denoiser.
+        """Take the parts that every denoiser has, and those of a decoder.
 
-        The shape of latents, `read_init`'s weights and config to start from, and `fitted_regression`.
+        `latent_shape` is the shape of one latent, `init` the weights and config that `read_init` returned, and `regression` the
+        weights that `fitted_regression` returned.
         """
         self.latent_shape, self.regression = latent_shape, regression
         self.initial, self.pretrained = init or ({}, None)
@@ -169,14 +170,14 @@ class LatentObjective(DenoisingObjective[DecoderSettings]):
 
     @property
     def has_words(self) -> bool:
-        """Return whether the network reads word encodings of a caption."""
+        """Return whether the network reads the word encodings of a caption."""
         return bool(self.settings.num_text_tokens)
 
     def model(self) -> nn.Module:
-        """Build the network as its training starts.
+        """Build the network with its initial weights.
 
         Raises:
-            InputError: trained weights do not fit it.
+            InputError: the trained weights to start from do not fit it.
 
         """
         network = network_of(self.settings, self.latent_shape, self.table, self.pretrained)
@@ -186,7 +187,7 @@ class LatentObjective(DenoisingObjective[DecoderSettings]):
         return network
 
     def second_average(self) -> SecondAverage | None:
-        """Return the average of the weights that autoguidance leads away from, where it is asked for."""
+        """Return the average of the weights that autoguidance guides away from; None if the settings do not ask for one."""
         weak = self.settings.weak
         if weak is None:
             return None
@@ -195,12 +196,12 @@ class LatentObjective(DenoisingObjective[DecoderSettings]):
     def sample(
         self, batch: dict[str, Tensor], noise: Noise, augment: bool
     ) -> tuple[Float[Tensor, "batch latent"], dict[str, Tensor]]:
-        """Return the latents, and what the network reads beside the embedding: latents of neighbours, words of a caption."""
+        """Return the latents, and the network's inputs besides the embedding: latents of neighbours and words of a caption."""
         seen = {"neighbours": batch["neighbours"]} if self.settings.neighbours else {}
         return batch["latent"], {**seen, **self._words(batch, noise, augment)}
 
     def _words(self, batch: dict[str, Tensor], noise: Noise, augment: bool) -> dict[str, Tensor]:
-        """Return the words of one full caption of each picture, on val of the first, and which captions are dropped."""
+        """Return the words of one full caption per picture (drawn in training, the first on val) and, in training, which captions are dropped."""
         if not self.has_words:
             return {}
         words = cut_or_pad(batch["full_words"], self.settings.num_text_tokens)
@@ -223,31 +224,31 @@ class DecoderObjective(LatentObjective):
     ) -> None:
         """Open the stages `pack`, `shift` and `autoencoder`, and `embed` for words, by their manifests' paths; arguments are JSON.
 
-        The embeddings' mean and scale on train are those that the shift stage measured. `init` says where the weights are that
-        the network starts from; it keeps the mean and scale that are among them. `prepared` is the path of what
+        The embeddings' mean and scale on train are those that the shift stage measured. `init` locates the weights that the
+        network starts from; if these include a mean and scale, they are used instead. `prepared` is the path of the file that
         `pseudo_text.prepare` wrote.
 
         Raises:
-            InputError: latents are those of another autoencoder, or trained weights cannot be read.
+            InputError: the latents were encoded by another autoencoder, or trained weights cannot be read.
 
         """
-        asked = DecoderSettings.model_validate(settings)
+        parsed = DecoderSettings.model_validate(settings)
         self.store = store = Store(root)
         self.packed = PackedSet.open(root, stages["pack"])
-        prepared_text = pseudo_text.load(asked, prepared)
-        table, start_from = condition_table(store, stages["shift"], prepared_text), read_init(init or {})
-        if "embedding_table.mean" in start_from[0]:
-            table = embedding_table(start_from[0])
-        self.words = stored_words(self.packed, stages.get("embed"), asked)
+        prepared_text = pseudo_text.load(parsed, prepared)
+        table, initial = condition_table(store, stages["shift"], prepared_text), read_init(init or {})
+        if "embedding_table.mean" in initial[0]:
+            table = embedding_table(initial[0])
+        self.words = stored_words(self.packed, stages.get("embed"), parsed)
         model, *self.latents = store.listed(store.read_stage(stages["autoencoder"]))
         for made in self.latents:
             check_same_autoencoder(made, model)
         self.autoencoder = store.read_shard(model.path)
         shape = load_autoencoder(store, self.autoencoder).latent_shape
-        number, rows = asked.neighbours, LatentRows(self.packed, self.latents, Split.TRAIN)
-        regression = fitted_regression(rows, table, asked) if asked.regression else None
-        super().__init__(asked, table, shape, prepared_text, start_from, regression)
-        self.neighbours = neighbours_among(rows, number, asked.neighbour_max_cosine) if number else None
+        number, rows = parsed.neighbours, LatentRows(self.packed, self.latents, Split.TRAIN)
+        regression = fitted_regression(rows, table, parsed) if parsed.regression else None
+        super().__init__(parsed, table, shape, prepared_text, initial, regression)
+        self.neighbours = neighbours_among(rows, number, parsed.neighbour_max_cosine) if number else None
 
     def rows(self, split: Split = Split.TRAIN) -> LatentRows | NeighbourRows:
         """Return the kept pictures of a split."""
@@ -255,7 +256,7 @@ class DecoderObjective(LatentObjective):
         return rows if self.neighbours is None else NeighbourRows(rows, self.neighbours)
 
     def show(self, model: nn.Module) -> Shown:
-        """Return a grid: what the autoencoder makes of the first val pictures' latents, and what is painted for their embeddings below."""
+        """Return a grid: the first val pictures' latents decoded by the autoencoder, and below them what is painted from their embeddings."""
         batch = self.first_val(SHOWN_PICTURES)
         if not batch:
             return Shown()

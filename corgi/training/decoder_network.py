@@ -1,4 +1,4 @@
-"""The decoder's network, its process and its painter, as settings and committed weights describe them."""
+"""Builds the decoder's network, its diffusion process and its painter from settings and committed weights."""
 
 import math
 from collections.abc import Mapping
@@ -29,7 +29,7 @@ from corgi.training.autoencoder import check_same_autoencoder, load_autoencoder
 from corgi.training.init_from import unet_config
 
 WEAK = "weak"
-"""File of a decoder's shard: the weights of the weak network of autoguidance, where there is one."""
+"""File of a decoder's shard: the weights of autoguidance's weak network, if there is one."""
 
 
 def network_of(
@@ -40,7 +40,7 @@ def network_of(
 ) -> nn.Module:
     """Build the untrained network that the settings name; `table` standardises its image embedding.
 
-    `pretrained` is the config of a U-Net of Stable Diffusion's class in place of the settings' sizes.
+    `pretrained` is the config of a U-Net like Stable Diffusion's; it replaces the settings' sizes.
     """
     return NETWORKS[settings.network](sizes_of(settings, latent_shape, pretrained), table)
 
@@ -48,8 +48,8 @@ def network_of(
 def sizes_of(
     settings: DenoiserSettings, latent_shape: tuple[int, ...], pretrained: UNetConfig | None = None
 ) -> NetworkSizes:
-    """Return what the network is built from; an upsampler reads the planes of a smaller picture, of as many channels as its own."""
-    reads = settings if isinstance(settings, DecoderSettings) else None
+    """Return the sizes from which the network is built; an upsampler also reads a smaller picture, which has as many channels as its own."""
+    decoder = settings if isinstance(settings, DecoderSettings) else None
     return NetworkSizes(
         latent_shape,
         settings.width,
@@ -58,11 +58,11 @@ def sizes_of(
         settings.dit.heads,
         settings.dit.patch,
         settings.noise_level_known,
-        reads.neighbours if reads else 0,
+        decoder.neighbours if decoder else 0,
         pretrained,
-        (reads.num_text_tokens, reads.encoding_dim) if reads else (0, 0),
+        (decoder.num_text_tokens, decoder.encoding_dim) if decoder else (0, 0),
         latent_shape[0] if isinstance(settings, UpsamplerSettings) else 0,
-        reads.regression if reads else False,
+        decoder.regression if decoder else False,
     )
 
 
@@ -72,15 +72,15 @@ def check_network(
     pretrained: UNetConfig | None = None,
     stage: str = "decoder",
 ) -> None:
-    """Compare the network that the settings name with the latents it would read.
+    """Check that the network that the settings name fits the latents.
 
     Raises:
-        SettingsError: it does not fit them.
+        SettingsError: it does not.
 
     """
     table = ShiftTable.ddpm(1)
     try:
-        with torch.device("meta"):  # without memory
+        with torch.device("meta"):  # allocates no memory
             network_of(settings, latent_shape, table, pretrained)
     except ValueError as error:
         raise SettingsError(
@@ -95,8 +95,8 @@ def process_of(settings: DenoiserSettings, latent_shape: tuple[int, ...]) -> Shi
 
 
 def schedule_name(settings: DenoiserSettings) -> str:
-    """Return the schedule's name with what its end is made."""
-    rescaled = settings.zero_terminal_snr and settings.schedule != "flow"  # flow ends there by itself
+    """Return the schedule's name, with a suffix if it is rescaled to end in pure noise."""
+    rescaled = settings.zero_terminal_snr and settings.schedule != "flow"  # flow always ends in pure noise
     return f"{settings.schedule}_zero_snr" if rescaled else settings.schedule
 
 
@@ -108,7 +108,7 @@ def painter_of(
     neighbours: Neighbours | None = None,
     weak: nn.Module | None = None,
 ) -> PictureDecoder:
-    """Return a network that paints as the settings say; all parts are on one device."""
+    """Return the network as a painter that follows the settings; all parts must be on one device."""
     assert isinstance(network, Denoiser)
     assert weak is None or isinstance(weak, Denoiser)
     return PictureDecoder(
@@ -145,14 +145,14 @@ def load_decoder(store: Store, decoder: ShardManifest, model: ShardManifest) -> 
     network, *weak = networks
     process = process_of(settings, shape).to(device)
     neighbours = None
-    if settings.neighbours:  # read from the tables, which a taken-down picture has left
+    if settings.neighbours:  # read from the tables, from which taken-down pictures are gone
         rows = _rows_of(store, decoder)
         neighbours = neighbours_among(rows, settings.neighbours, settings.neighbour_max_cosine)
     return painter_of(settings, network, process, autoencoder.to(device), neighbours, *weak)
 
 
 def weights_of(store: Store, decoder: ShardManifest) -> tuple[dict[str, Tensor], UNetConfig | None]:
-    """Return the verified weights of a committed decoder, and the config of the pretrained U-Net it was, if any."""
+    """Return the verified weights of a committed decoder, and the config of the pretrained U-Net it started from, if any."""
     return load_file(store.path(decoder, "decoder")), unet_config(store, decoder)
 
 
@@ -165,7 +165,7 @@ def embedding_table(state: Mapping[str, Tensor]) -> ShiftTable:
 
 
 def _rows_of(store: Store, decoder: ShardManifest) -> LatentRows | DecoderRows:
-    """Return the train rows that a decoder learned from; one trained before there was a training table names other shards."""
+    """Return the train rows that a decoder was trained on; a decoder trained before the training table existed names other shards."""
     inputs = decoder.inputs
     if "pack" not in inputs:
         return DecoderRows(embedded_shards(store.location, inputs), inputs["autoencoder"][1:], Split.TRAIN)

@@ -1,4 +1,4 @@
-"""The objective that decoder and upsamplers share: the error of diffusion, given a slightly noisy image embedding."""
+"""The objective that decoder and upsamplers share: the diffusion loss, conditioned on a slightly noisy image embedding."""
 
 from abc import ABC, abstractmethod
 from typing import Generic, TypeVar
@@ -21,17 +21,17 @@ from corgi.training.pseudo_text import PseudoText
 from corgi.training.ranks import own_rows, rows_of_all
 
 TIMESTEP, EPS, DROP, PERTURBATION, LEVEL = range(5)
-"""Draws of one training sample, each its own stream of the noise; the next is `pseudo_text.PSEUDO_TEXT`."""
+"""Noise streams of a training sample, one per random quantity; the next is `pseudo_text.PSEUDO_TEXT`."""
 MAX_VAL_PICTURES = 4096
-"""Val pictures that an evaluation measures, at most."""
+"""Most val pictures that an evaluation measures."""
 VAL_BATCH = 64
-"""Val pictures in one call of the network."""
+"""Val pictures per call of the network."""
 
 _Settings = TypeVar("_Settings", bound=DenoiserSettings)
 
 
 class DenoisingObjective(ABC, Generic[_Settings]):
-    """The error of diffusion on what `sample` gives; a subclass gives network, rows and samples."""
+    """The diffusion loss on what `sample` returns; a subclass provides network, rows and samples."""
 
     def __init__(
         self, settings: _Settings, pseudo_text: PseudoText, table: ShiftTable, process: ShiftedDiffusion
@@ -39,10 +39,10 @@ class DenoisingObjective(ABC, Generic[_Settings]):
         """Take the parts.
 
         Args:
-            settings: the section of what is trained.
-            pseudo_text: what is made of a picture's embedding before the network sees it.
-            table: one cluster, mean and scale of what is made.
-            process: of what is denoised.
+            settings: the section of the network that is trained.
+            pseudo_text: turns a picture's embedding into the network's condition.
+            table: one cluster, with mean and scale of that condition.
+            process: the diffusion of what is denoised.
 
         """
         self.settings, self.pseudo_text = settings, pseudo_text
@@ -50,7 +50,7 @@ class DenoisingObjective(ABC, Generic[_Settings]):
 
     @abstractmethod
     def model(self) -> nn.Module:
-        """Build the network as its training starts."""
+        """Build the network with its initial weights."""
 
     @abstractmethod
     def rows(self, split: Split = Split.TRAIN) -> Rows:
@@ -60,7 +60,7 @@ class DenoisingObjective(ABC, Generic[_Settings]):
     def sample(
         self, batch: dict[str, Tensor], noise: Noise, augment: bool
     ) -> tuple[Float[Tensor, "batch latent"], dict[str, Tensor]]:
-        """Return what is to be denoised, and what else the network is given; `augment` is false on val."""
+        """Return the clean samples, and the network's inputs besides the embedding; `augment` is false on val."""
 
     def place(self, device: torch.device) -> None:
         """Move the embeddings' mean and scale and the process to a device."""
@@ -75,7 +75,7 @@ class DenoisingObjective(ABC, Generic[_Settings]):
         return self._error(model, batch, noise, t).mean(), {}
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
-        """Return the weighted error on val at fixed noise, each rank that of its share of the rows; empty without val rows."""
+        """Return the weighted error on val with fixed noise; empty without val rows. Each rank computes its share of the rows."""
         rows, device = self.rows(Split.VAL), self.table.mean.device
         own = own_rows(min(self.max_val(), sum(rows.counts)))
         val = rows_between(rows, own)
@@ -118,14 +118,14 @@ class DenoisingObjective(ABC, Generic[_Settings]):
         z_t = self.process.q_sample(latent, t, noise.normal((latent.shape[1],), EPS), cluster)
         drop = (noise.uniform(DROP) < self.settings.embedding_drop_prob) & augment
         image = self.pseudo_text(batch["image"], noise)
-        embedding, told = self._perturbed(image, noise) if augment else (image, {})
+        embedding, level = self._perturbed(image, noise) if augment else (image, {})
         target = from_x0(self.process, latent, z_t, t, cluster, kind)
-        error = squared_error(target, model(z_t, t, embedding, drop, **told, **seen))
+        error = squared_error(target, model(z_t, t, embedding, drop, **level, **seen))
         name = None if self.settings.loss_weight == "none" else self.settings.loss_weight
         return prediction_weight(self.process.schedule, t, kind, name).to(error.dtype) * error
 
     def _perturbed(self, embedding: Tensor, noise: Noise) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the embedding with its share of noise, and the share where the network is told."""
+        """Return the embedding with noise mixed in, and the share of noise if the network reads it."""
         share = self.settings.conditioning_noise**2
         if share == 0:
             return embedding, {}
@@ -136,14 +136,14 @@ class DenoisingObjective(ABC, Generic[_Settings]):
 
 
 def condition_table(store: Store, shift: str, pseudo_text: PseudoText) -> ShiftTable:
-    """Return mean and scale of what a network is conditioned on, from those that the shift stage of a manifest's path measured."""
+    """Return mean and scale of a network's condition, from those that the shift stage measured; `shift` is the path of its manifest."""
     (made,) = store.listed(store.read_stage(shift))
     measured = load_file(store.path(made, "shift"))
-    found = measured["global_mean"].double().numpy(), measured["global_scale"].double().numpy()
-    mean, std = pseudo_text.moments(*found)
+    moments = measured["global_mean"].double().numpy(), measured["global_scale"].double().numpy()
+    mean, std = pseudo_text.moments(*moments)
     return ShiftTable.standardised(torch.from_numpy(mean).float(), torch.from_numpy(std).float())
 
 
 def _wide(columns: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return half floats, as vectors are stored, as fp32, and other columns as they are."""
+    """Return float columns as fp32 (vectors are stored as half floats), and other columns unchanged."""
     return {name: value.float() if value.is_floating_point() else value for name, value in columns.items()}

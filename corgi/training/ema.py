@@ -1,4 +1,4 @@
-"""The averages of the weights that learn: fp32, divided among the workers as the optimiser's masters are, whole by name in a file."""
+"""Averages of the trainable weights: in fp32, sharded over the workers like the optimiser's master weights, stored whole and by name in a file."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -17,14 +17,15 @@ from corgi.training.snapshot import HostBuffers, synchronise
 
 GATHERED_NUMEL = 2**26
 SECOND = "second."
-"""What the names of a second average's weights begin with among the final weights."""
+"""Prefix of the names of a second average's weights among the final weights."""
 
 
 class Ema:
     """An exponential moving average of the fp32 masters; each worker averages the stretches that it holds.
 
-    The decay starts small and rises, min(decay, (1 + n) / (10 + n)) at update n, so that a short run does not
-    end as its own random start. Names, not positions, identify weights: the file fits any stage or world size.
+    The decay starts small and rises, min(decay, (1 + n) / (10 + n)) at update n, so that the average of
+    a short run is not dominated by its random initial weights. Weights are identified by name, so the file fits any ZeRO stage
+    or world size.
     """
 
     def __init__(
@@ -34,14 +35,14 @@ class Ema:
         decay: float,
         device: torch.device,
     ) -> None:
-        """Start from the masters. `shapes` are those of all parameters that learn; whole averages pass through `device`."""
+        """Start from the masters. `shapes` are those of all trainable parameters; whole averages are gathered on `device`."""
         self.decay, self.device = decay, device
         self._held, self._shapes = held, shapes
         self._averages = {name: stretch.values.float().clone() for name, stretch in held.items()}
 
     @torch.no_grad()
     def update(self, num_updates: int) -> None:
-        """Move towards the current masters; `num_updates` counts those before. No worker waits for another."""
+        """Move towards the current masters; `num_updates` is the number of earlier updates. No worker waits for another."""
         weight = 1 - min(self.decay, (1 + num_updates) / (10 + num_updates))
         averages = list(self._averages.values())
         if averages:
@@ -50,7 +51,7 @@ class Ema:
 
     @torch.no_grad()
     def whole(self) -> dict[str, Float[Tensor, "..."]]:
-        """Return copies of all averages on rank 0's host, nothing on the others; a collective."""
+        """Return copies of all averages on rank 0's host, an empty dict on the other ranks; a collective."""
         return self._own().whole(self.device)
 
     @torch.no_grad()
@@ -68,16 +69,16 @@ class Ema:
         return Averages(held, self._shapes)
 
     def load(self, path: Path) -> None:
-        """Read this worker's stretches of a verified file.
+        """Load this worker's stretches from a verified file.
 
         Raises:
-            ValueError: the names are not the model's.
+            ValueError: the file's names are not the model's.
 
         """
         with safe_open(path, "pt") as file:  # pyright: ignore[reportUnknownVariableType]
             if set(file.keys()) != set(self._shapes):
-                strange = sorted(set(file.keys()) ^ set(self._shapes))
-                raise ValueError(f"{path} averages other parameters: {strange[:4]}")
+                differing = sorted(set(file.keys()) ^ set(self._shapes))
+                raise ValueError(f"{path} averages other parameters: {differing[:4]}")
             for name, average in self._averages.items():
                 start = self._held[name].start
                 average.copy_(file.get_tensor(name).view(-1)[start : start + average.numel()])
@@ -85,7 +86,7 @@ class Ema:
 
 @dataclass(frozen=True)
 class Averages:
-    """One worker's part of the averages of a step, and the shapes of all parameters."""
+    """One worker's part of the averages at a step, and the shapes of all parameters."""
 
     held: Mapping[str, Stretch]
     shapes: Mapping[str, torch.Size]
@@ -93,8 +94,8 @@ class Averages:
     def whole(
         self, device: torch.device, group: dist.ProcessGroup | None = None
     ) -> dict[str, Float[Tensor, "..."]]:
-        """Return copies of all averages on rank 0's host, nothing on the others; a collective that passes them through a device."""
-        found: dict[str, Tensor] = {}
+        """Return copies of all averages on rank 0's host, an empty dict on the other ranks; a collective that gathers them on a device."""
+        averages: dict[str, Tensor] = {}
         for names in _chunks(self.shapes):
             sizes = [self.shapes[name].numel() for name in names]
             gathered = torch.zeros(sum(sizes), device=device)
@@ -103,18 +104,17 @@ class Averages:
                 if name in self.held:
                     start, values = self.held[name].start, self.held[name].values
                     part[start : start + values.numel()] = values
-            if (
-                world_size() > 1
-            ):  # as integers: every value is on one rank, and zeros elsewhere leave its bits
+            if world_size() > 1:
+                # Summed as integers: each value is on one rank only, and adding zeros preserves its bits.
                 dist.reduce(gathered.view(torch.int32), 0, group=group)
             if rank() == 0:
                 for name, part in zip(names, parts, strict=True):
-                    found[name] = part.to("cpu", copy=True).view(self.shapes[name])
-        return found
+                    averages[name] = part.to("cpu", copy=True).view(self.shapes[name])
+        return averages
 
 
 class EarlierEma(Ema):
-    """A second average of the same masters, of another length, which stands still after so many updates."""
+    """A second average of the same masters with a decay of its own, which no longer changes after `until` updates."""
 
     def __init__(
         self,
@@ -128,25 +128,25 @@ class EarlierEma(Ema):
         self.until = second.until
 
     def update(self, num_updates: int) -> None:
-        """Move towards the current masters, or stand still."""
+        """Move towards the current masters, or do nothing after `until` updates."""
         if num_updates < self.until:
             super().update(num_updates)
 
 
 def with_second(first: Mapping[str, Tensor], second: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
-    """Return the final weights of one average, or of two under names of their own."""
+    """Return the final weights: those of the first average and, under prefixed names, those of the second."""
     return {**first, **{f"{SECOND}{name}": value for name, value in (second or {}).items()}}
 
 
 def apart(weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Return the weights of the first and of the second average of final weights; the latter is empty where there is none."""
+    """Split final weights into those of the first and of the second average; the latter are empty if there is no second average."""
     first = {name: value for name, value in weights.items() if not name.startswith(SECOND)}
     second = {name.removeprefix(SECOND): value for name, value in weights.items() if name not in first}
     return first, second
 
 
 def state_of(averages: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """Return a state dict of whole averages and frozen weights, under every name of a tied weight, and the model's buffers."""
+    """Return a state dict of whole averages and frozen weights, with a tied weight under each of its names, and the model's buffers."""
     first: dict[int, str] = {
         id(parameter): name for name, parameter in reversed(list(model.named_parameters()))
     }

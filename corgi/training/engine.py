@@ -30,7 +30,7 @@ def prepare_process(settings: TrainingSettings) -> None:
     os.environ.setdefault("TORCH_EXTENSIONS_DIR", str(Path.home() / ".cache" / "corgi" / "torch_extensions"))
     torch.set_num_threads(max(1, int(settings.cpus_per_worker)))
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = settings.tf32
-    # DeepSpeed makes groups of its own and names no time-out: theirs would be torch's half hour whatever Ray was told.
+    # DeepSpeed creates process groups of its own without a time-out: they would get torch's half hour, whatever Ray's setting.
     limit = timedelta(seconds=settings.collective_timeout_s)
     distributed_c10d.default_pg_timeout = distributed_c10d.default_pg_nccl_timeout = limit
     with warnings.catch_warnings():
@@ -46,7 +46,7 @@ def prepare_process(settings: TrainingSettings) -> None:
 
 
 def _import_muon() -> None:
-    """Import DeepSpeed's Muon, which ZeRO asks for, uncompiled: no training here calls it, and loading torch's compiler takes seconds."""
+    """Import DeepSpeed's Muon, which ZeRO imports, without compiling it: no training here calls it, and loading torch's compiler takes seconds."""
     from deepspeed.runtime import compiler
 
     compiled = compiler.compile
@@ -58,7 +58,7 @@ def _import_muon() -> None:
 
 
 class _OnHost:
-    """A flag of the device that is copied to the host; asking for it waits for nothing that was queued later."""
+    """A flag on the device that is copied to the host; reading it waits for nothing that was queued later."""
 
     def __init__(self, flag: Tensor) -> None:
         self._held = flag
@@ -77,12 +77,12 @@ class _OnHost:
 class GuardedAdamW(torch.optim.AdamW):
     """AdamW that clips gradients, and leaves weights and moments unchanged if the gradient norm is not finite.
 
-    DeepSpeed's own optimizers do both; at stage 0 it hands the gradients to this class as they are. The fused kernel reads on the
-    device whether the norm is finite, so the host does not wait for it.
+    DeepSpeed's own optimizers do both; at stage 0 it passes the gradients to this class unchanged. The fused kernel
+    checks on the device whether the norm is finite, so the host does not wait for it.
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter], settings: TrainingSettings) -> None:
-        """Take the parameters and the settings' rate, decays and epsilon."""
+        """Take the parameters, and the settings' learning rate, betas, epsilon and weight decay."""
         super().__init__(
             parameters,
             lr=settings.lr,
@@ -100,8 +100,8 @@ class GuardedAdamW(torch.optim.AdamW):
     def step(self, closure: Callable[[], float] | None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Take one step, or none if a gradient is not finite."""
         if self.alone:
-            held = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
-            norm = torch.nn.utils.clip_grad_norm_(held, self.max_norm)
+            parameters = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
+            norm = torch.nn.utils.clip_grad_norm_(parameters, self.max_norm)
             self._global_grad_norm = norm
             is_finite = torch.isfinite(norm)
             self.finite = _OnHost(is_finite)
@@ -113,18 +113,18 @@ class GuardedAdamW(torch.optim.AdamW):
 
 
 def micro_batches(settings: TrainingSettings) -> int:
-    """Return the number of micro-batches into which every worker's share is divided: as few as `micro_batch` rows allow."""
+    """Return the number of micro-batches into which every worker's share is divided: as few as possible with at most `micro_batch` rows each."""
     largest = -(-settings.global_batch // world_size())
     smallest = settings.global_batch // world_size()
     return 1 if settings.micro_batch == 0 else min(-(-largest // settings.micro_batch), smallest)
 
 
 def build_engine(model: nn.Module, settings: TrainingSettings, universal: bool = False) -> "DeepSpeedEngine":
-    """Return the DeepSpeed engine of a model; float buffers stay fp32, callers may pass and get fp32.
+    """Return the DeepSpeed engine of a model; float buffers stay fp32, and callers may pass fp32 and receive fp32.
 
     `universal` says that the checkpoint to be loaded was converted.
-    At stage 0 bf16 is autocast over fp32 weights, which are then their own masters: DeepSpeed's bf16 optimizer
-    without ZeRO was seen to fall behind the other stages on the same steps.
+    At stage 0 bf16 is autocast over fp32 weights, which then are the master weights themselves: DeepSpeed's bf16 optimizer
+    without ZeRO was observed to fall behind the other stages on the same steps.
     """
     import deepspeed
 
@@ -158,14 +158,14 @@ def module_of(engine: "DeepSpeedEngine") -> nn.Module:
 
 
 def set_lr(engine: "DeepSpeedEngine", lr: float) -> None:
-    """Set the rate of the next step."""
+    """Set the learning rate of the next step."""
     optimizer: Any = engine.optimizer
     for group in optimizer.param_groups:
         group["lr"] = lr
 
 
 def learning_rate(settings: TrainingSettings, step: int) -> float:
-    """Return the rate of step `step`, counted from 0: linear warm-up, then constant or a cosine to zero."""
+    """Return the learning rate of step `step`, counted from 0: linear warm-up, then constant or a cosine to zero."""
     if step < settings.warmup_steps:
         return settings.lr * (step + 1) / settings.warmup_steps
     if settings.lr_schedule == "constant":
@@ -175,18 +175,19 @@ def learning_rate(settings: TrainingSettings, step: int) -> float:
 
 
 def backward(engine: "DeepSpeedEngine", loss: Tensor, weight: float = 1.0) -> None:
-    """Run backward of a micro-batch's mean loss; a loss that is not finite makes every gradient NaN, so that all ranks skip the step.
+    """Run the backward pass of a micro-batch's mean loss; a loss that is not finite makes every gradient NaN, so that all ranks skip the step.
 
-    `weight` is the micro-batch's rows over the mean rows of all ranks' micro-batches: unequal shares still give the mean over the global batch.
+    `weight` is the micro-batch's number of rows divided by the mean of that number over all ranks' micro-batches: with unequal
+    shares the result is still the mean over the global batch.
     """
     finite = torch.isfinite(loss.detach())
     engine.backward(loss * torch.where(finite, weight, math.nan).to(loss))
 
 
 def outcome(engine: "DeepSpeedEngine") -> Callable[[], bool]:
-    """Return a call that returns whether the step just taken was skipped, the same on every rank.
+    """Return a function that returns whether the step just taken was skipped; its result is the same on every rank.
 
-    At stage 0 the answer may still be on its way from the device. DeepSpeed's own optimizers have waited for theirs.
+    At stage 0 the flag may not have arrived from the device yet. DeepSpeed's own optimizers have already waited for it.
     """
     optimizer: Any = engine.optimizer
     if isinstance(optimizer, GuardedAdamW):
@@ -197,23 +198,23 @@ def outcome(engine: "DeepSpeedEngine") -> Callable[[], bool]:
 
 
 def load_engine(engine: "DeepSpeedEngine", folder: Path, universal: bool = False) -> None:
-    """Restore the engine from a verified checkpoint, or from its converted copy, from which DeepSpeed reads no buffer."""
+    """Restore the engine from a verified checkpoint, or from its converted copy; DeepSpeed reads no buffers from the latter, so they are loaded here."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         path, _ = engine.load_checkpoint(str(folder), tag=TAG)
     if path is None:
-        raise RuntimeError(f"DeepSpeed did not load {folder}, whose hashes are right")
+        raise RuntimeError(f"DeepSpeed did not load {folder}, although its hashes are correct")
     if universal:
         _load_buffers(module_of(engine), folder / TAG)
 
 
 @torch.no_grad()
 def _load_buffers(module: nn.Module, folder: Path) -> None:
-    """Give a module the buffers of any worker's file: they are the same on all."""
+    """Load a module's buffers from any worker's file: they are the same in all of them."""
     path = min(folder.glob("*model_states.pt"))
     state: dict[str, Tensor] = torch.load(path, map_location="cpu", mmap=True, weights_only=False)["module"]
     for name, value in module.named_buffers():
-        if name in state:  # those that are computed again are in no file
+        if name in state:  # buffers that are not persistent are in no file
             value.copy_(state[name])
 
 
@@ -227,7 +228,7 @@ def recompute_blocks(model: nn.Module) -> None:
 
 def _config(model: nn.Module, settings: TrainingSettings, alone: bool) -> dict[str, object]:
     accumulation = micro_batches(settings)
-    # DeepSpeed refuses an odd bucket, and a model may have an odd number of parameters.
+    # DeepSpeed rejects an odd bucket size, and a model may have an odd number of parameters.
     bucket = min(_BUCKET_NUMEL, 2 * math.ceil(sum(p.numel() for p in model.parameters()) / 2))
     # DeepSpeed uses the batch sizes only as labels and to divide by the accumulation; shares may be unequal.
     micro = max(1, settings.global_batch // world_size() // accumulation)
@@ -236,13 +237,15 @@ def _config(model: nn.Module, settings: TrainingSettings, alone: bool) -> dict[s
         "reduce_bucket_size": bucket,
         "allgather_bucket_size": bucket,
     }
-    if (
-        settings.use_gpu
-    ):  # reduce gradients during the backward pass: DeepSpeed's own default is after it at stages 1 and 2
+    if settings.use_gpu:
+        # Reduce gradients during the backward pass; at stages 1 and 2 DeepSpeed by default reduces them after it.
         zero["overlap_comm"] = True
     if settings.offload:
-        held = {"device": "cpu", "pin_memory": settings.use_gpu}
-        zero |= {"offload_optimizer": held, **({"offload_param": held} if settings.zero_stage == 3 else {})}
+        device = {"device": "cpu", "pin_memory": settings.use_gpu}
+        zero |= {
+            "offload_optimizer": device,
+            **({"offload_param": device} if settings.zero_stage == 3 else {}),
+        }
     return {
         "train_batch_size": micro * accumulation * world_size(),
         "train_micro_batch_size_per_gpu": micro,
@@ -257,9 +260,9 @@ def _config(model: nn.Module, settings: TrainingSettings, alone: bool) -> dict[s
 
 
 def _blocks(model: nn.Module) -> Iterator[nn.Module]:
-    """Yield the blocks of the outermost module lists: a list within a block would be recomputed once more for each level.
+    """Yield the blocks of the outermost module lists. Those of a list within a block would be recomputed once more for each level.
 
-    A block without parts of its own, such as one convolution, keeps no more than its input and is left out.
+    A block without submodules, such as one convolution, stores no more than its input and is left out.
     """
     for part in model.children():
         if isinstance(part, nn.ModuleList):

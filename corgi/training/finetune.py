@@ -1,4 +1,4 @@
-"""A decoder that starts from trained weights: reading them, choosing what is trained of them, and what is committed."""
+"""Training that starts from trained weights: reading them, choosing which of them are trained, and merging lora for the commit."""
 
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 # diffusers and peft have no types
@@ -20,19 +20,19 @@ from corgi.training.decoder_network import weights_of
 from corgi.training.init_from import InitFolder
 
 Place = Mapping[str, str]
-"""Where a worker finds the weights: `corgi.training.init_from.place_of`."""
+"""Where a worker finds the weights, as `corgi.training.init_from.place_of` returns it; empty for none."""
 _ADAPTED = ["to_q", "to_k", "to_v", "to_out.0"]
-"""Linear maps of the attention to which lora adds a product of low rank."""
+"""Linear layers of the attention to which lora adds a low-rank product."""
 _ADAPTER = "default"
 _UNET = "unet."
 _OWN = ("condition.", "captions.", "embedding_table.")
-"""What the names of weights begin with that a U-Net of diffusers does not have."""
+"""Prefixes of the names of weights that a diffusers U-Net does not have."""
 _LOAD_ERRORS = (OSError, ValueError, KeyError, TypeError, RuntimeError)
 _SAFE = "nothing was trained and all tables are safe"
 
 
 def check_peft(settings: DecoderSettings) -> None:
-    """Check that the package that lora needs is there.
+    """Check that the package that lora needs is installed.
 
     Raises:
         SettingsError: it is not.
@@ -45,7 +45,7 @@ def check_peft(settings: DecoderSettings) -> None:
 
 
 def read_init(place: Place) -> tuple[dict[str, Tensor], UNetConfig | None]:
-    """Return trained weights by the names of a decoder's network, and the config of a U-Net of diffusers; nothing for no init.
+    """Return trained weights keyed by the names of a decoder's network, and the config of its diffusers U-Net, if any; no weights if `place` is empty.
 
     Raises:
         InputError: a tensor of the U-Net is missing, unknown or of another shape, or a file cannot be read.
@@ -60,7 +60,7 @@ def read_init(place: Place) -> tuple[dict[str, Tensor], UNetConfig | None]:
 
 
 def started_prior(network: nn.Module, place: Place, variant: str) -> nn.Module:
-    """Return a prior with the verified weights of another run's, except (mu, Sigma); as it is for no place.
+    """Load the verified weights of another run's prior, except (mu, Sigma), and return the network; unchanged if `place` is empty.
 
     Raises:
         InputError: that run has no prior of the variant, or its weights do not fit.
@@ -72,18 +72,18 @@ def started_prior(network: nn.Module, place: Place, variant: str) -> nn.Module:
     made = store.read_shard(place["made"])
     table = f"prior_{variant}"
     if not any(entry.table == table for entry in made.files):
-        there = ", ".join(entry.table for entry in made.files if entry.table.startswith("prior_"))
+        available = ", ".join(entry.table for entry in made.files if entry.table.startswith("prior_"))
         raise InputError(
-            f"prior.init_from: {made.path} has no {table}, it has {there}; {_SAFE}; ask for the variants that were trained there"
+            f"prior.init_from: {made.path} has no {table}, it has {available}; {_SAFE}; ask for the variants that were trained there"
         )
     load_start(network, load_file(store.path(made, table)), "prior.init_from", ("table.",))
     return network
 
 
 def start(network: nn.Module, state: Mapping[str, Tensor], settings: DecoderSettings) -> None:
-    """Give a network trained weights, and let those learn that the settings name; random weights stay where `state` is empty.
+    """Load trained weights into a network and freeze those that the settings do not train; with an empty `state` it keeps its random weights.
 
-    A U-Net of diffusers has no maps of the image embedding: these stay random.
+    A diffusers U-Net has no layers for the image embedding: these stay random.
 
     Raises:
         InputError: a tensor is missing, unknown or of another shape.
@@ -99,7 +99,7 @@ def start(network: nn.Module, state: Mapping[str, Tensor], settings: DecoderSett
 def load_start(
     network: nn.Module, state: Mapping[str, Tensor], setting: str, left: tuple[str, ...] = ()
 ) -> None:
-    """Load trained weights into a network, except those whose names begin with one of `left`: they stay as they are.
+    """Load trained weights into a network, except those whose names begin with one of `left`: these keep their values.
 
     Raises:
         InputError: a tensor is missing, unknown or of another shape.
@@ -127,8 +127,8 @@ def load_start(
 
 
 def merged(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return weights with the products that lora learned added to what they adapt: W + B A, by the names without adapters."""
-    found: dict[str, Tensor] = {}
+    """Return weights with the products that lora learned added to the weights they adapt, W + B A, under the names without adapters."""
+    weights: dict[str, Tensor] = {}
     for name, value in state.items():
         if ".lora_" in name:
             continue
@@ -136,8 +136,8 @@ def merged(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if path != name:
             first, second = (state[f"{path}.lora_{part}.{_ADAPTER}.weight"] for part in ("A", "B"))
             value = value + second @ first
-        found[name.replace(".base_layer.", ".")] = value.contiguous()
-    return found
+        weights[name.replace(".base_layer.", ".")] = value.contiguous()
+    return weights
 
 
 def _read_unet(folder: str) -> tuple[dict[str, Tensor], UNetConfig]:

@@ -1,4 +1,4 @@
-"""Trained weights that a prior or decoder starts from: another run's, or a U-Net of diffusers. Light: no torch is imported."""
+"""Trained weights that a prior or decoder starts from: another run's, or a diffusers U-Net. Does not import torch."""
 
 import json
 from dataclasses import dataclass
@@ -15,27 +15,27 @@ from corgi.tables.run import Run
 from corgi.tables.store import Store
 
 UNET_CONFIG = "unet"
-"""Table of a decoder's shard: config.json of the U-Net of diffusers that it started from, where it did."""
+"""Table of a decoder's shard: config.json of the diffusers U-Net that it started from, if it started from one."""
 INIT_FACT = "init_from"
-"""Fact of a prior or decoder: the run, manifest and digest, or the folder and hashes of the U-Net, it started from."""
+"""Fact of a prior or decoder: what it started from, as run, manifest and digest, or as folder and hashes of the U-Net."""
 _SAFE = "nothing was trained"
 
 
 @dataclass(frozen=True)
 class InitFolder:
-    """A folder that save_pretrained of a diffusers model wrote."""
+    """A folder written by a diffusers model's save_pretrained."""
 
     path: Path
 
     @property
     def files(self) -> dict[str, str]:
-        """Return the sha256 of config and weights by name."""
-        found = [self.path / "config.json", *sorted(self.path.glob("*.safetensors"))]
-        return {path.name: sha256_of_file(path) for path in found if path.is_file()}
+        """Return the sha256 of the config and weight files by file name."""
+        paths = [self.path / "config.json", *sorted(self.path.glob("*.safetensors"))]
+        return {path.name: sha256_of_file(path) for path in paths if path.is_file()}
 
     @property
     def config(self) -> UNetConfig:
-        """Return what config.json holds.
+        """Return the content of config.json.
 
         Raises:
             InputError: it cannot be read.
@@ -50,7 +50,7 @@ class InitFolder:
         return cast("UNetConfig", read) if isinstance(read, dict) else {}
 
     def facts(self) -> dict[str, object]:
-        """Return what the decoder's manifest says of it."""
+        """Return what the decoder's manifest records about it."""
         return {"folder": str(self.path), "files": self.files}
 
 
@@ -63,11 +63,11 @@ class InitRun:
 
     @property
     def config(self) -> UNetConfig | None:
-        """Return the config of the U-Net of diffusers that the decoder was itself, if it was one."""
+        """Return the config of the diffusers U-Net if that decoder is one, else None."""
         return unet_config(self.run.store, self.made)
 
     def facts(self) -> dict[str, object]:
-        """Return what the decoder's manifest says of it."""
+        """Return what the decoder's manifest records about it."""
         return {"run": self.run.name, "manifest": self.made.path, "digest": self.made.digest}
 
 
@@ -75,7 +75,7 @@ Init = InitFolder | InitRun
 
 
 def decoder_init(recipe: Recipe) -> Init | None:
-    """Return what `decoder.init_from` names; None where it is empty.
+    """Return what `decoder.init_from` names; None if it is empty.
 
     Raises:
         InputError: there is neither such a folder nor such a run, or the run has no decoder yet.
@@ -88,7 +88,7 @@ def decoder_init(recipe: Recipe) -> Init | None:
 
 
 def prior_init(recipe: Recipe) -> InitRun | None:
-    """Return the prior that `prior.init_from` names; None where it is empty.
+    """Return the prior that `prior.init_from` names; None if it is empty.
 
     Raises:
         InputError: there is no such run, or it has no prior yet.
@@ -97,31 +97,31 @@ def prior_init(recipe: Recipe) -> InitRun | None:
     return _run_of(recipe.prior.init_from, recipe.root, "prior")
 
 
-def fingerprint(found: Init | None) -> dict[str, str] | None:
-    """Return what settings cannot tell of the weights that a training starts from: their hashes."""
-    if found is None:
+def fingerprint(init: Init | None) -> dict[str, str] | None:
+    """Return what the settings do not record about the weights that a training starts from: their hashes."""
+    if init is None:
         return None
-    if isinstance(found, InitFolder):
-        return found.files
-    return {f"run {found.run.name}, {found.made.path}": found.made.digest}
+    if isinstance(init, InitFolder):
+        return init.files
+    return {f"run {init.run.name}, {init.made.path}": init.made.digest}
 
 
-def place_of(found: Init | None) -> dict[str, str]:
-    """Return where workers find the weights; empty for a training that starts at random."""
-    if found is None:
+def place_of(init: Init | None) -> dict[str, str]:
+    """Return where workers find the weights; empty for a training that starts from random weights."""
+    if init is None:
         return {}
-    if isinstance(found, InitFolder):
-        return {"folder": str(found.path)}
-    return {"root": found.run.store.location, "made": found.made.path}
+    if isinstance(init, InitFolder):
+        return {"folder": str(init.path)}
+    return {"root": init.run.store.location, "made": init.made.path}
 
 
-def facts_of(found: Init | None) -> dict[str, object]:
-    """Return what a manifest says of the weights that its training started from."""
-    return {} if found is None else {INIT_FACT: found.facts()}
+def facts_of(init: Init | None) -> dict[str, object]:
+    """Return what a manifest records about the weights that its training started from."""
+    return {} if init is None else {INIT_FACT: init.facts()}
 
 
 def unet_config(store: Store, decoder: ShardManifest) -> UNetConfig | None:
-    """Return the config of the U-Net of diffusers that a committed decoder is; None for a network of our own."""
+    """Return the config of the diffusers U-Net that a committed decoder started from; None for one of corgi's own networks."""
     if not any(entry.table == UNET_CONFIG for entry in decoder.files):
         return None
     return json.loads(store.path(decoder, UNET_CONFIG).read_bytes())
@@ -131,9 +131,9 @@ def _run_of(named: str, root: str, stage: str) -> InitRun | None:
     if not named:
         return None
     folder = named.removesuffix(f"/{stage}").rstrip("/")
-    for place in (folder, f"{root.rstrip('/')}/{folder}"):
-        if is_object_store(place) or (Path(place) / "run.json").is_file():
-            run = Run.open(place)
+    for location in (folder, f"{root.rstrip('/')}/{folder}"):
+        if is_object_store(location) or (Path(location) / "run.json").is_file():
+            run = Run.open(location)
             return InitRun(run, run.shards(stage)[0])
     what = "the folder of a run" if stage == "prior" else "a folder with config.json, nor that of a run"
     raise InputError(

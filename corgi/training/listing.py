@@ -1,4 +1,4 @@
-"""The list of a checkpoint's files with size and sha256, and what is wrong with a checkpoint."""
+"""The list of a checkpoint's files with size and sha256, and checks of a checkpoint against it."""
 
 import json
 from dataclasses import dataclass
@@ -20,9 +20,9 @@ class Entry(TypedDict):
 
 
 class Content(TypedDict):
-    """What COMMITTED.json says: the files, what decides the weights, and the state of the training or facts of its end.
+    """The content of COMMITTED.json: the files, a digest of what determines the weights, and a training's state or final facts.
 
-    What a listing does not say is empty.
+    A field that a listing does not have is empty.
     """
 
     files: list[Entry]
@@ -37,7 +37,7 @@ _NOTHING: Content = {"files": [], "meaning": "", "step": 0, "state": {}, "facts"
 
 @dataclass(frozen=True)
 class Listing:
-    """What COMMITTED.json says, or why it cannot be trusted."""
+    """The content of COMMITTED.json, and what is wrong with it, if anything."""
 
     folder: Path
     content: Content
@@ -49,26 +49,26 @@ class Listing:
         return self.content["files"]
 
     def damaged(self, share: slice = slice(None)) -> str | None:
-        """Return what is wrong with the first file, among a share of the listed ones, that is not as listed."""
+        """Check a share of the listed files and return what is wrong with the first that is not as listed; None if all are."""
         for entry in self.files[share]:
             path = self.folder / entry["name"]
             if not path.is_file():
                 return f"{path} is missing"
             if path.stat().st_size != entry["size"]:
-                return f"{path} has {path.stat().st_size} bytes, {entry['size']} were written"
+                return f"{path} has {path.stat().st_size} bytes, but {entry['size']} were written"
             if sha256_of_file(path) != entry["sha256"]:
                 return f"{path} does not match its sha256"
         return None
 
     def unlisted(self) -> str | None:
-        """Return a line that names a file which is not listed, if there is one: loading could run it."""
+        """Return a line that names a file that is not listed, if there is one: loading the checkpoint could execute it."""
         listed = {entry["name"] for entry in self.files}
-        strange = [path for path in files(self.folder) if str(path.relative_to(self.folder)) not in listed]
-        return f"{strange[0]} is not listed" if strange else None
+        unlisted = [path for path in files(self.folder) if str(path.relative_to(self.folder)) not in listed]
+        return f"{unlisted[0]} is not listed" if unlisted else None
 
 
 def read_listing(folder: Path) -> Listing:
-    """Read a folder's listing and compare it with its own digest."""
+    """Read a folder's listing and check it against the digest that it contains."""
     path = folder / COMMITTED
     try:
         content = json.loads(path.read_bytes())
@@ -76,12 +76,12 @@ def read_listing(folder: Path) -> Listing:
     except (OSError, ValueError, KeyError, AttributeError):
         return Listing(folder, _NOTHING, f"{path} cannot be read")
     problem = None if digest(content) == claimed else f"{path} was changed"
-    whole: Any = {**_NOTHING, **content}
-    return Listing(folder, whole, problem)
+    complete: Any = {**_NOTHING, **content}
+    return Listing(folder, complete, problem)
 
 
 def files(folder: Path) -> list[Path]:
-    """Return every file below a folder except the listing itself, by name."""
+    """Return every file below a folder except the listing itself, sorted by path."""
     return sorted(path for path in folder.rglob("*") if path.is_file() and path.name != COMMITTED)
 
 
@@ -96,6 +96,6 @@ def entry(folder: Path, path: Path) -> Entry:
 
 
 def sync_folders(folder: Path, root: Path) -> None:
-    """Make the names in a folder, below it and in the two above durable."""
+    """Make the directory entries in a folder, below it and in the two folders above it durable."""
     for path in [*(inner for inner in folder.rglob("*") if inner.is_dir()), folder, root, root.parent]:
         sync(path)

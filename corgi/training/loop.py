@@ -1,4 +1,4 @@
-"""One loop for every model: what a worker does from the first step, or the last checkpoint, to the final weights."""
+"""The training loop of every model: what a worker does from the first step, or the newest checkpoint, to the final weights."""
 
 import time
 from collections.abc import Callable
@@ -45,22 +45,22 @@ from corgi.training.versions import check_versions
 Report = Callable[[dict[str, Any]], None]
 _EMA_FILE, _SECOND_FILE = "ema.safetensors", "ema2.safetensors"
 NOTICE_EVERY_S = 5.0
-"""How often rank 0 looks for a notice that this node is about to be lost."""
+"""Interval at which rank 0 asks for a check whether a node is about to be preempted."""
 _UPLOAD_BEFORE_LEAVING_S = 100.0
 
 
 def train_loop(
     training: Training, report: Report = lambda _: None, notice: Callable[[], bool] = lambda: False
 ) -> None:
-    """Train to the end, from the newest complete checkpoint; a collective of an initialised process group.
+    """Train to the end, from the newest complete checkpoint if there is one; a collective of an initialised process group.
 
-    `report` is called on every rank at each checkpoint. `notice`, called on every rank at the same steps and giving the
-    same answer on each, says that a node is about to be preempted: a checkpoint is then made at once.
+    `report` is called on every rank at each checkpoint. `notice` returns whether a node is about to be preempted, and a checkpoint
+    is then saved at once. It is called on every rank at the same steps and must return the same on each.
 
     Raises:
         InputError: the loss stayed non-finite for `max_nonfinite_steps` steps.
         StorageError: the workers do not share the training's folder.
-        ClusterError: they do not have the same torch.
+        ClusterError: the workers do not have the same torch.
 
     """
     if from_first(is_finished(training) if rank() == 0 else None):
@@ -77,7 +77,7 @@ def train_loop(
 
 
 class _Taken(NamedTuple):
-    """A step that was taken: its number from 0, its metrics and their weights by micro-batch, and a call that returns whether it was skipped."""
+    """A step that was taken: its number from 0, the metrics and weight of each micro-batch, and a function that returns whether it was skipped."""
 
     step: int
     metrics: list[dict[str, torch.Tensor]]
@@ -121,23 +121,23 @@ class _Loop:
         self._resume(model)
 
     def _resume(self, model: nn.Module) -> None:
-        """Build the engine, restore the newest complete checkpoint if there is one, and open the metric files after its step."""
-        found = self.checkpoints.newest()
-        universal = found is not None and needs_conversion(found, self.settings)
+        """Build the engine, restore the newest complete checkpoint if there is one, and open the metric files to continue after its step."""
+        checkpoint = self.checkpoints.newest()
+        universal = checkpoint is not None and needs_conversion(checkpoint, self.settings)
         self._frozen = frozen(model)
         self.engine = build_engine(model, self.settings, universal)
-        if found is not None:
-            with converted(found, self.settings) as folder:
+        if checkpoint is not None:
+            with converted(checkpoint, self.settings) as folder:
                 load_engine(self.engine, folder, universal)
-        held, learning = masters(self.engine), shapes(model)
-        self.ema = Ema(held, learning, self.settings.ema_decay, self.device)
-        asked = self.objective.second_average() if isinstance(self.objective, AveragesTwice) else None
+        stretches, all_shapes = masters(self.engine), shapes(model)
+        self.ema = Ema(stretches, all_shapes, self.settings.ema_decay, self.device)
+        second = self.objective.second_average() if isinstance(self.objective, AveragesTwice) else None
         self.averages = {_EMA_FILE: self.ema}
-        if asked is not None:
-            self.averages[_SECOND_FILE] = EarlierEma(held, learning, asked, self.device)
-        if found is not None:
-            self._restore(found)
-            self.probe.compare(self.engine, found, self.settings.precision)
+        if second is not None:
+            self.averages[_SECOND_FILE] = EarlierEma(stretches, all_shapes, second, self.device)
+        if checkpoint is not None:
+            self._restore(checkpoint)
+            self.probe.compare(self.engine, checkpoint, self.settings.precision)
         if rank() == 0:
             self.tracker = tracking.Tracker(self.training.tracked, self.step)
             how = " after conversion" if universal else ""
@@ -145,7 +145,7 @@ class _Loop:
         self.figures = from_first(val_figures(self.training.metrics_file) if rank() == 0 else {})
 
     def run(self) -> None:
-        """Run the remaining steps, after the evaluation that an attempt which died owed."""
+        """Run the remaining steps, after the evaluation that is still due if an earlier attempt died before it."""
         if self.step and self._owes_evaluation():
             self._evaluate()
         clock = Clock()
@@ -163,7 +163,7 @@ class _Loop:
             batches.close()
 
     def finish(self) -> None:
-        """Commit the final weights; the last step evaluated them, and its checkpoint is committed first."""
+        """Commit the final weights, which the last step evaluated, after its checkpoint has been committed."""
         self.checkpoints.wait()
         wholes = [{**self._frozen, **average.whole()} for average in self.averages.values()]
         if rank() == 0:
@@ -185,7 +185,7 @@ class _Loop:
     def _take(self, batch: Batch) -> None:
         """Take one optimiser step, or skip it on all ranks if loss or gradients are not finite.
 
-        How the step before came out is asked once this one's backward pass is queued, so that the device never waits for the host.
+        Whether the previous step was skipped is read only after this step's backward pass is queued, so that the device never waits for the host.
         """
         set_lr(self.engine, learning_rate(self.settings, batch.step))
         taken, weights = [], []
@@ -244,10 +244,10 @@ class _Loop:
             self._noticed = True
             self.checkpoints.wait()
             if rank() == 0:
-                self._say(f"a node is about to go: checkpoint at step {self.step}")
+                self._say(f"a node is about to be preempted: checkpoint at step {self.step}")
             if self.checkpoints.uploader is not None:
                 self.checkpoints.uploader.wait(_UPLOAD_BEFORE_LEAVING_S)
-        if self._owes_evaluation():  # after the checkpoint: a training that dies here goes on from it
+        if self._owes_evaluation():  # after the checkpoint, so that a training that dies here resumes from it
             self._evaluate()
 
     def _owes_evaluation(self) -> bool:
@@ -304,18 +304,18 @@ class _Loop:
             tracker.show(self.step, self.objective.show(self._averaged))
 
     def _save(self) -> None:
-        """Copy the state of this step; a thread writes it while the training goes on."""
+        """Copy the state of this step; a thread writes it while the training continues."""
         self._settle()
         self.means.fold()
         if self.tracker is not None:
             self.tracker.commit()
-        self.checkpoints.wait()  # the one before is copied over
+        self.checkpoints.wait()  # its buffers are reused
         self._memory.reclaim()
-        held = snapshot(self.engine, self.checkpoints.folder_of(self.step), self._memory)
+        copied = snapshot(self.engine, self.checkpoints.folder_of(self.step), self._memory)
         copies = {name: average.copied(self._memory) for name, average in self.averages.items()}
 
         def write(folder: Path) -> None:
-            held.write()
+            copied.write()
             for name, averages in copies.items():
                 if whole := averages.whole(torch.device("cpu"), self.checkpoints.group):
                     save_file(whole, folder / name)
@@ -332,17 +332,17 @@ class _Loop:
             "probe": self.probe.loss(self.engine),
         }
 
-    def _restore(self, found: Checkpoint) -> None:
-        self.step = self._saved_step = found.step
-        self.num_skipped = found.state["skipped_steps"]
-        self.means = Means(*found.state["means"])
+    def _restore(self, checkpoint: Checkpoint) -> None:
+        self.step = self._saved_step = checkpoint.step
+        self.num_skipped = checkpoint.state["skipped_steps"]
+        self.means = Means(*checkpoint.state["means"])
         for name, average in self.averages.items():
-            average.load(found.folder / name)
+            average.load(checkpoint.folder / name)
 
     def _say(self, text: str) -> None:
         print(f"{self.training.name}: {text}", flush=True)
 
 
 def _step_seed(seed: int, position: int) -> int:
-    """Return torch's own seed for the rows from `position` on: dropout repeats after a restart."""
+    """Return the seed of torch's generator for the rows from `position` on, so that dropout is the same after a restart."""
     return (seed * 0x9E3779B97F4A7C15 + position) % 2**63

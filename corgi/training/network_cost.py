@@ -1,4 +1,4 @@
-"""Parameters and FLOPs of the networks of decoder and upsamplers, counted from the settings alone: neither torch nor diffusers is imported."""
+"""Parameters and FLOPs of the networks of decoder and upsamplers, computed from the settings alone: neither torch nor diffusers is imported."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -13,40 +13,40 @@ from corgi.settings.models import AutoencoderSettings
 KANDINSKY_TOKENS = 32
 """Tokens of diffusers' `ImageProjection`."""
 IMAGE_FEATURES, TEXT_FEATURES = 1280, 384
-"""Widths of an own tower's frozen trunks."""
+"""Feature dimensions of a trained tower's frozen trunks."""
 _MLP_RATIO = 2
 """`hidden_ratio` of `corgi.models.denoiser.DenoiserConfig`."""
 
 
 @dataclass(frozen=True)
 class Count:
-    """Parameters, and multiply-adds of one sample."""
+    """Number of parameters, and of multiply-adds per sample."""
 
     parameters: int = 0
     products: int = 0
 
     def __add__(self, other: "Count") -> "Count":
-        """Return both together."""
+        """Return the sum of both."""
         return Count(self.parameters + other.parameters, self.products + other.products)
 
     def __mul__(self, times: int) -> "Count":
-        """Return so many of them."""
+        """Return the count of `times` such parts."""
         return Count(self.parameters * times, self.products * times)
 
 
 def linear(width_in: int, width_out: int, rows: int = 1, bias: bool = True) -> Count:
-    """Count a linear map of so many rows."""
+    """Count a linear layer applied to `rows` rows."""
     return Count(width_in * width_out + bias * width_out, width_in * width_out * rows)
 
 
 def convolution(width_in: int, width_out: int, side: int, size: int = 3) -> Count:
-    """Count a convolution by the side of its output."""
+    """Count a convolution; `side` is that of its output, `size` that of its kernel."""
     weights = size * size * width_in * width_out
     return Count(weights + width_out, weights * side * side)
 
 
 def attended(queries: int, keys: int, width: int) -> Count:
-    """Count the scores of attention, and the sums they weigh."""
+    """Count the attention scores and the weighted sums of values."""
     return Count(0, 2 * queries * keys * width)
 
 
@@ -56,7 +56,7 @@ def scales(width: int) -> Count:
 
 
 def latent_shape(settings: AutoencoderSettings) -> tuple[int, ...] | None:
-    """Return the shape of a recipe's latents; None for a pretrained autoencoder, which is not read here."""
+    """Return the shape of a recipe's latents; None for a pretrained autoencoder, whose files are not read here."""
     if settings.kind == "pretrained":
         return None
     if settings.kind == "linear":
@@ -68,11 +68,11 @@ def latent_shape(settings: AutoencoderSettings) -> tuple[int, ...] | None:
 
 
 def heads_count(embed_dim: int) -> Count:
-    """Count `corgi.clip.projection_heads.Heads`: two layers each, from the features of the frozen trunks to the joint space."""
+    """Count `corgi.clip.projection_heads.Heads`: two layers per modality, from the features of the frozen trunks to the joint space."""
     image, text = IMAGE_FEATURES, TEXT_FEATURES
     hidden = (text + embed_dim) // 2
-    found = linear(image, 2 * embed_dim) + linear(2 * embed_dim, embed_dim, bias=False)
-    return found + linear(text, hidden, bias=False) + linear(hidden, embed_dim, bias=False) + Count(1)
+    layers = linear(image, 2 * embed_dim) + linear(2 * embed_dim, embed_dim, bias=False)
+    return layers + linear(text, hidden, bias=False) + linear(hidden, embed_dim, bias=False) + Count(1)
 
 
 def network_count(settings: DenoiserSettings, shape: tuple[int, ...], embedding_dim: int) -> Count:
@@ -81,20 +81,20 @@ def network_count(settings: DenoiserSettings, shape: tuple[int, ...], embedding_
 
 
 def _planes(settings: DenoiserSettings, channels: int) -> int:
-    """Return the planes that a network reads: the latent's, those of neighbours, the predicted ones, those of a smaller picture."""
+    """Return how many planes a network reads: those of the latent, of the neighbours, of the regression's prediction, and of a smaller picture."""
     if isinstance(settings, DecoderSettings):
         return channels * (1 + settings.neighbours + settings.regression)
     return channels * (1 + isinstance(settings, UpsamplerSettings))
 
 
 def _regression(settings: DenoiserSettings, shape: tuple[int, ...], dim: int) -> Count:
-    """Count `corgi.models.condition.Regression`: its numbers are fitted, not trained."""
-    reads = isinstance(settings, DecoderSettings) and settings.regression
-    return Count(products=dim * math.prod(shape)) if reads else Count()
+    """Count `corgi.models.condition.Regression`: its weights are fitted, not trained, so only multiply-adds count."""
+    has_regression = isinstance(settings, DecoderSettings) and settings.regression
+    return Count(products=dim * math.prod(shape)) if has_regression else Count()
 
 
 def _kandinsky(dim: int, width: int, token_width: int) -> Count:
-    """Count both maps of the embedding of `corgi.models.kandinsky_unet`, and the null."""
+    """Count the two projections of the embedding in `corgi.models.kandinsky_unet`, and the null embedding."""
     vector, tokens = linear(dim, width), linear(dim, KANDINSKY_TOKENS * token_width)
     return vector + tokens + scales(width) + scales(token_width) + Count(dim)
 
@@ -102,11 +102,11 @@ def _kandinsky(dim: int, width: int, token_width: int) -> Count:
 def _condition(settings: DenoiserSettings, dim: int, width: int, tokens: tuple[int, int] = (0, 0)) -> Count:
     """Count `corgi.models.condition.ImageCondition`."""
     levels = settings.noise_level_known + isinstance(settings, UpsamplerSettings)
-    found = linear(dim, width) + Count(width) + linear(width, width) * levels
+    layers = linear(dim, width) + Count(width) + linear(width, width) * levels
     number, token_width = tokens
     if number:
-        found += linear(dim, number * token_width) + Count(number * token_width)
-    return found
+        layers += linear(dim, number * token_width) + Count(number * token_width)
+    return layers
 
 
 def _words(settings: DenoiserSettings) -> tuple[int, int]:
@@ -140,9 +140,9 @@ def _dit(settings: DenoiserSettings, shape: tuple[int, ...], dim: int) -> Count:
     )
     values = shape[0] * patch**2
     ends = linear(_planes(settings, shape[0]) * patch**2, width, length) + linear(width, values, length)
-    beside = _time(width, width) + _condition(settings, dim, width) + scales(width)
-    beside += _regression(settings, shape, dim)
-    return ends + beside + block * settings.depth
+    others = _time(width, width) + _condition(settings, dim, width) + scales(width)
+    others += _regression(settings, shape, dim)
+    return ends + others + block * settings.depth
 
 
 def _unet(settings: DenoiserSettings, shape: tuple[int, ...], dim: int) -> Count:
@@ -154,23 +154,23 @@ def _unet(settings: DenoiserSettings, shape: tuple[int, ...], dim: int) -> Count
         _Level(unet, width, shape[1] // 2**level, level, tokens) for level, width in enumerate(unet.widths)
     ]
     ends = convolution(_planes(settings, shape[0]), first, shape[1]) + convolution(first, shape[0], shape[1])
-    found = ends + scales(first) + _time(first, 4 * first) + _regression(settings, shape, dim)
+    count = ends + scales(first) + _time(first, 4 * first) + _regression(settings, shape, dim)
     own = unet.tokens if unet.middle_attention or unet.attention else 0
     if unet.kandinsky:
-        found += _kandinsky(dim, 4 * first, last)
+        count += _kandinsky(dim, 4 * first, last)
     else:
-        found += _condition(settings, dim, 4 * first, (own, last))
+        count += _condition(settings, dim, 4 * first, (own, last))
     if words:
-        found += linear(encoding_dim, last, words) + Count(words * last)
-    found += levels[-1].middle()
+        count += linear(encoding_dim, last, words) + Count(words * last)
+    count += levels[-1].middle()
     for before, level in pairwise([levels[0], *levels]):
-        found += level.down(before.width)
+        count += level.down(before.width)
     for level, (after, below) in zip(levels, _around(levels), strict=True):
-        found += level.up(after, below)
+        count += level.up(after, below)
     for level, lower in pairwise(levels):
-        found += convolution(level.width, level.width, lower.side)
-        found += convolution(lower.width, lower.width, level.side)
-    return found
+        count += convolution(level.width, level.width, lower.side)
+        count += convolution(lower.width, lower.width, level.side)
+    return count
 
 
 @dataclass(frozen=True)
@@ -182,16 +182,16 @@ class _Level:
     tokens: int
 
     def down(self, width_in: int) -> Count:
-        """Count the blocks on the way down, the first of which comes from another width."""
-        found = self._residual(width_in) + self._residual(self.width) * (self.unet.layers - 1)
-        return found + self._attention() * self.unet.layers * (self.number in self.unet.attention)
+        """Count the blocks on the way down; the first one's input has another width."""
+        count = self._residual(width_in) + self._residual(self.width) * (self.unet.layers - 1)
+        return count + self._attention() * self.unet.layers * (self.number in self.unet.attention)
 
     def up(self, skipped: int, below: int) -> Count:
-        """Count the blocks on the way up: each also reads what one on the way down left, the last that of the level above."""
+        """Count the blocks on the way up: each also reads the skip connection of a block on the way down, the last one that of the level above."""
         layers = self.unet.layers
         widths = [below + self.width, *[2 * self.width] * (layers - 1), self.width + skipped]
-        found = sum((self._residual(width) for width in widths), Count())
-        return found + self._attention() * (layers + 1) * (self.number in self.unet.attention)
+        count = sum((self._residual(width) for width in widths), Count())
+        return count + self._attention() * (layers + 1) * (self.number in self.unet.attention)
 
     def middle(self) -> Count:
         """Count the middle: two blocks around attention, or one."""
@@ -201,23 +201,23 @@ class _Level:
 
     def _residual(self, width_in: int) -> Count:
         width, time = self.width, 4 * self.unet.widths[0]
-        found = scales(width_in) + convolution(width_in, width, self.side) + linear(time, 2 * width)
-        found += scales(width) + convolution(width, width, self.side)
-        return found + (convolution(width_in, width, self.side, 1) if width_in != width else Count())
+        count = scales(width_in) + convolution(width_in, width, self.side) + linear(time, 2 * width)
+        count += scales(width) + convolution(width, width, self.side)
+        return count + (convolution(width_in, width, self.side, 1) if width_in != width else Count())
 
     def _attention(self) -> Count:
-        """Count a transformer block over the plane: attention to itself and to the tokens, a GEGLU of four widths."""
+        """Count a transformer block over the plane: self-attention, cross-attention to the tokens, and a GEGLU with a hidden size of four widths."""
         width, length = self.width, self.side**2
         token_width, tokens = self.unet.widths[-1], self.tokens
         square, output = linear(width, width, length, bias=False), linear(width, width, length)
-        found = scales(width) * 4 + output * 2 + square * 3 + attended(length, length, width) + output
-        found += square + linear(token_width, width, tokens, bias=False) * 2
-        found += attended(length, tokens, width) + output
-        return found + linear(width, 8 * width, length) + linear(4 * width, width, length)
+        count = scales(width) * 4 + output * 2 + square * 3 + attended(length, length, width) + output
+        count += square + linear(token_width, width, tokens, bias=False) * 2
+        count += attended(length, tokens, width) + output
+        return count + linear(width, 8 * width, length) + linear(4 * width, width, length)
 
 
 def _around(levels: list[_Level]) -> list[tuple[int, int]]:
-    """Return for each level the width whose plane its last block up also reads, and that of what comes from below."""
+    """Return for each level the width of the skip connection that its last block on the way up reads, and the width of its input from below."""
     above = [levels[0], *levels[:-1]]
     below = [*levels[1:], levels[-1]]
     return [(over.width, under.width) for over, under in zip(above, below, strict=True)]

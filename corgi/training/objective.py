@@ -1,4 +1,4 @@
-"""What a training defines about its model; the loop does the rest."""
+"""The part of a training that depends on its model; the loop does the rest."""
 
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -15,11 +15,11 @@ class Objective(Protocol):
     """Model, rows and loss of one training; built in each worker."""
 
     def model(self) -> nn.Module:
-        """Return a model with initial weights; the loop seeds torch before."""
+        """Return a model with initial weights; the loop seeds torch before the call."""
         ...
 
     def place(self, device: torch.device) -> None:
-        """Move what loss and evaluation read, apart from the model and the batch, to a device."""
+        """Move to a device whatever loss and evaluation read besides the model and the batch."""
         ...
 
     def rows(self) -> Rows:
@@ -35,17 +35,17 @@ class Objective(Protocol):
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         """Return figures on val; a collective that every rank calls with the averaged weights in fp32.
 
-        Rank 0's figures count. Each rank measures its share of the rows (`own_rows`, `rows_of_all`) where they are many.
+        Only rank 0's figures are used. If the rows are many, each rank measures its share of them (`own_rows`, `rows_of_all`).
         """
         ...
 
 
 class SecondAverage(NamedTuple):
-    """A second average of the weights, kept beside the one that is used."""
+    """A second average of the weights, kept in addition to the one that is used."""
 
     decay: float
     until: int
-    """Updates after which it stands still."""
+    """Number of updates after which it no longer changes."""
 
 
 @runtime_checkable
@@ -53,7 +53,7 @@ class AveragesTwice(Protocol):
     """An objective that may want a second average of the weights."""
 
     def second_average(self) -> SecondAverage | None:
-        """Return which one; None: none."""
+        """Return its specification; None for no second average."""
         ...
 
 

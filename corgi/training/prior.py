@@ -1,4 +1,4 @@
-"""The prior stage: trains caption -> CLIP image embedding, one network per choice of (mu, Sigma)."""
+"""The prior stage: trains the model from a caption to a CLIP image embedding, one network per choice of (mu, Sigma)."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,8 +33,8 @@ def run(context: Context) -> list[ShardTask]:
     """Train every variant in one worker group and commit their averaged weights and metric lines.
 
     Raises:
-        InputError: no selected train picture has a caption to learn from, or no val picture has one to rank checkpoints by.
-        SettingsError: the recipe asks for word encodings that were not made.
+        InputError: no selected train picture has a caption to learn from, or no val picture has a caption to rank checkpoints by.
+        SettingsError: the recipe asks for word encodings that were not stored.
 
     """
     task = context.task("all")
@@ -69,7 +69,7 @@ def run(context: Context) -> list[ShardTask]:
 
 
 def choice_of(settings: PriorSettings, variant: str, c: float) -> ClusterChoice:
-    """Return how a variant's captions choose their cluster; only the run's own has several."""
+    """Return how a variant's captions choose their cluster; only the run's own variant has several clusters."""
     if not BASELINES[variant].is_of_the_run:
         return ClusterChoice()
     return ClusterChoice(settings.cluster_choice, settings.choice_draws, settings.choice_temperature, scale=c)
@@ -97,14 +97,17 @@ class PriorObjective(PriorLoss):
         settings: Mapping[str, object],
         init: Mapping[str, str] | None = None,
     ) -> None:
-        """Open the stages `pack` and `shift`, and `embed` for a prior with words, by their manifests' paths; `init` as `place_of`; JSON."""
-        wanted = PriorSettings.model_validate(settings)
+        """Open the stages `pack` and `shift`, and `embed` for a prior with words, by their manifests' paths.
+
+        `init` locates the weights to start from, as `place_of` returns it. All arguments are JSON.
+        """
+        parsed = PriorSettings.model_validate(settings)
         store = Store(root)
         shift = store.read_shard(store.read_stage(stages["shift"]).shards[0].path)
         self.packed = PackedSet.open(root, stages["pack"])
-        self.states = stored_words(self.packed, stages.get("embed"), wanted)
-        table, choice = shift_table(store, shift, variant), choice_of(wanted, variant, shift_scale(shift))
-        super().__init__(PriorParts(wanted, table, choice, variant, self.states is not None, init or {}))
+        self.states = stored_words(self.packed, stages.get("embed"), parsed)
+        table, choice = shift_table(store, shift, variant), choice_of(parsed, variant, shift_scale(shift))
+        super().__init__(PriorParts(parsed, table, choice, variant, self.states is not None, init or {}))
 
     def split(self, split: Split) -> CaptionedRows:
         """Return the kept pictures of a split that have a full caption."""

@@ -1,4 +1,4 @@
-"""The loss of priors (eq. 14), and what they are measured by, whatever their rows come from."""
+"""The loss of priors (eq. 14) and their metrics on val, independent of where their rows come from."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -31,14 +31,14 @@ from corgi.training.similarity import similarities
 from corgi.training.words import cut_or_pad
 
 CAPTION_KIND, CAPTION_INDEX, TIMESTEP, EPS, DROP, CHOICE, SHIFT_EPS = range(7)
-"""Draws of one training sample, each its own stream of the noise."""
+"""Noise streams of a training sample, one per random quantity."""
 LEVEL_STRIDE = 16
-"""Noise level j of a caption takes the draws above plus j times this."""
+"""Noise level j of a caption uses the streams above plus j times this."""
 
 MAX_VAL_ROWS = 512
 MAX_SHOWN_ROWS = 256
 VAL_BATCH = 128
-"""Val rows that are sampled at once."""
+"""Number of val rows that are sampled at once."""
 
 
 def network_of(settings: PriorSettings, table: ShiftTable, variant: str) -> Prior:
@@ -58,7 +58,7 @@ class Drawn(NamedTuple):
 
 @dataclass(frozen=True)
 class PriorParts:
-    """What a prior is trained with beside its rows."""
+    """What a prior is trained with, besides its rows."""
 
     settings: PriorSettings
     table: ShiftTable
@@ -67,14 +67,14 @@ class PriorParts:
     has_words: bool = False
     """Whether the rows have word encodings."""
     init: Mapping[str, str] = field(default_factory=dict)
-    """Where the weights are that the network starts from, as `place_of` gives it."""
+    """Where to read the weights that the network starts from, as `place_of` returns it."""
 
 
 class PriorLoss(ABC):
-    """The weighted x0 error of shifted diffusion (eq. 14) on captioned pictures; a subclass gives the rows."""
+    """The weighted x0 error of shifted diffusion (eq. 14) on captioned pictures; a subclass provides the rows."""
 
     def __init__(self, parts: PriorParts) -> None:
-        """Take what is trained; nothing is read."""
+        """Take the parts; no rows are read."""
         self.settings, self.table, self.choice = parts.settings, parts.table, parts.choice
         self.variant, self.has_words, self.init = parts.variant, parts.has_words, parts.init
         schedule = Schedule.named(self.settings.schedule, self.settings.num_timesteps)
@@ -85,7 +85,7 @@ class PriorLoss(ABC):
         self.process = self.process.to(device)
 
     def model(self) -> nn.Module:
-        """Build the network as its training starts; it reads (mu, Sigma) of its own run."""
+        """Build the network with its initial weights; its (mu, Sigma) are always those of its own run."""
         return started_prior(network_of(self.settings, self.table, self.variant), self.init, self.variant)
 
     def rows(self) -> Rows:
@@ -99,9 +99,9 @@ class PriorLoss(ABC):
     def loss(
         self, model: nn.Module, batch: dict[str, Tensor], noise: Noise
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the weighted squared distance, d times eq. 14: unit vectors then give numbers of order one.
+        """Return the weighted squared distance, d times eq. 14, which is of order one for unit vectors.
 
-        With a learned cluster choice the head's cross entropy is added, with a learned shift its two losses.
+        A learned cluster choice adds its head's cross entropy; a learned shift adds its two losses.
         """
         network = cast("Prior", getattr(model, "module", model))
         process = self._process(network)
@@ -109,14 +109,14 @@ class PriorLoss(ABC):
         z_0, z_t, t, cluster = drawn.sample
         levels = self.settings.noise_levels_per_caption
         shape = (len(drawn.text), levels) if levels > 1 else (len(drawn.text),)
-        answer = model(
+        output = model(
             z_t.view(*shape, -1), t.view(shape), drawn.text, drawn.own, self.words(batch, noise), drawn.drop
         ).view_as(z_t)
         kind, settings = self.settings.prediction, self.settings
-        error = prediction_error(process, answer, drawn.sample, kind, settings.loss_metric) * z_0.shape[1]
+        error = prediction_error(process, output, drawn.sample, kind, settings.loss_metric) * z_0.shape[1]
         weight = loss_weight(process.schedule, t, settings.loss_weight)
         with torch.no_grad():
-            estimate = to_x0(process, answer.float(), z_t, t, cluster, kind)
+            estimate = to_x0(process, output.float(), z_t, t, cluster, kind)
             metrics = {"x0_cosine": F.cosine_similarity(z_0, estimate).mean()}
         extra, more = self._extra_losses(network, drawn, noise, weight)
         return weighted_loss(error, weight) + extra, {**metrics, **more}
@@ -134,14 +134,14 @@ class PriorLoss(ABC):
         return Drawn(text, drop, cluster, Noised(spread[0], z_t, t.flatten(), spread[1]))
 
     def _timesteps(self, noise: Noise) -> Int[Tensor, "batch levels"]:
-        """Draw timesteps in 1..T, each uniform; several of one caption are spread evenly around a circle."""
+        """Draw timesteps in 1..T, each uniform; those of one caption are evenly spaced, modulo T."""
         num_steps, levels = self.process.schedule.num_steps, self.settings.noise_levels_per_caption
         first = noise.integers(1, num_steps + 1, TIMESTEP)
         offset = torch.arange(levels, device=first.device) * num_steps // levels
         return (first[:, None] - 1 + offset) % num_steps + 1
 
     def _cluster(self, process: ShiftedDiffusion, z_0: Tensor, text: Tensor, noise: Noise) -> Tensor:
-        """Choose a cluster as sampling does; with a head, by the picture itself, since the head learns that choice."""
+        """Choose a cluster as sampling does; with a learned choice, by the picture itself, since that is what the head learns."""
         if process.table.num_clusters == 1:
             return torch.zeros(len(text), dtype=torch.int64, device=text.device)
         if self.choice.is_learned:
@@ -152,7 +152,7 @@ class PriorLoss(ABC):
     def _extra_losses(
         self, network: Prior, drawn: Drawn, noise: Noise, weight: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the losses of a learned choice and a learned shift (eq. 19, 20, 23), and what to log of them."""
+        """Return the sum of the losses of a learned choice and a learned shift (eq. 19, 20, 23), and the metrics to log."""
         extra, metrics = torch.zeros((), device=drawn.text.device), {}
         if getattr(network, "choice", None) is not None:
             logits = network.choice_logits(drawn.text)
@@ -189,7 +189,7 @@ class PriorLoss(ABC):
         return self._drawn(batch, noise, coarse, full)
 
     def _drawn(self, batch: dict[str, Tensor], noise: Noise, coarse: Tensor, full: Tensor) -> Tensor:
-        """Return the entry of each row's drawn caption, out of [batch, slots, ...] of both kinds."""
+        """Return each row's entry for its drawn caption, out of `coarse` and `full`, both [batch, slots, ...]."""
         is_coarse = (noise.uniform(CAPTION_KIND) < self.settings.coarse_caption_share) & (
             batch["num_coarse"] > 0
         )
@@ -220,7 +220,7 @@ class PriorLoss(ABC):
         return {f"{name} [steps={self.settings.sample_steps}]": value for name, value in figures.items()}
 
     def show(self, model: nn.Module) -> Shown:
-        """Return how the cosines of sampled to true embeddings are spread on val; nothing without val rows."""
+        """Return a histogram of the cosines of sampled to true embeddings on val; nothing without val rows."""
         if not (val := self._val(MAX_SHOWN_ROWS)):
             return Shown()
         everything = range(len(val["image"]))
@@ -234,25 +234,25 @@ class PriorLoss(ABC):
     def _val(self, max_rows: int) -> dict[str, Tensor]:
         """Return `image`, the first full caption as `text`, and its word encodings for a prior with words; empty without val rows."""
         rows = self.split(Split.VAL)
-        found = rows_between(rows, range(min(max_rows, sum(rows.counts))))
-        if not found:
+        columns = rows_between(rows, range(min(max_rows, sum(rows.counts))))
+        if not columns:
             return {}
         device = self.table.mean.device
-        loaded = {name: torch.from_numpy(dense(values)).to(device) for name, values in found.items()}
-        held = {"image": loaded["image"].float(), "text": loaded["full"][:, 0].float()}
+        loaded = {name: torch.from_numpy(dense(values)).to(device) for name, values in columns.items()}
+        val = {"image": loaded["image"].float(), "text": loaded["full"][:, 0].float()}
         if self.has_words:
             words = loaded["full_words"][:, :1].float()
-            held["encodings"] = cut_or_pad(words, self.settings.num_text_tokens)[:, 0]
-        return held
+            val["encodings"] = cut_or_pad(words, self.settings.num_text_tokens)[:, 0]
+        return val
 
     def _sampled(self, prior: TextPrior, val: dict[str, Tensor], rows: range) -> Float[Tensor, "n dim"]:
-        """Sample one embedding for each of some rows, a few at once; row i has seed i, so that a share gives the rows of the whole."""
+        """Sample one embedding for each row, in batches; row i has seed i, so that its sample does not depend on the share it is in."""
         sampling = Sampling(self.settings.sample_steps, self.settings.sampler)
-        made = [val["image"][:0]]
+        sampled = [val["image"][:0]]
         for first in range(rows.start, rows.stop, VAL_BATCH):
             part = range(first, min(first + VAL_BATCH, rows.stop))
             text, *encodings = (
                 val[name][part.start : part.stop] for name in ("text", "encodings") if name in val
             )
-            made.append(prior.sample(text, part, sampling, *encodings))
-        return torch.cat(made)
+            sampled.append(prior.sample(text, part, sampling, *encodings))
+        return torch.cat(sampled)

@@ -1,4 +1,4 @@
-"""A prior's sizes by its settings: those of the network, and those that --plan counts. Needs no torch."""
+"""A prior's sizes as its settings determine them, for the network and for --plan. Does not import torch."""
 
 from corgi.baselines import BASELINES
 from corgi.models.prior_config import PriorConfig
@@ -6,7 +6,7 @@ from corgi.settings.models import PriorSettings
 
 
 def config_of(settings: PriorSettings, dim: int, num_clusters: int, variant: str) -> PriorConfig:
-    """Return a variant's sizes for `dim` dimensions. Only the run's own variant may see, choose or learn clusters."""
+    """Return a variant's sizes for embeddings of `dim` dimensions. Only the run's own variant may read, choose or learn clusters."""
     baseline = BASELINES[variant]
     shifted = baseline.is_of_the_run
     learned = shifted and settings.cluster_choice.startswith("learned") and num_clusters > 1

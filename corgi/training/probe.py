@@ -1,4 +1,4 @@
-"""The loss on a fixed batch, which must be the same before a checkpoint is saved and after it is loaded, and the FLOPs per sample."""
+"""The loss on a fixed batch, which must be the same when a checkpoint is saved and after it is loaded; also the FLOPs per sample."""
 
 import math
 
@@ -16,7 +16,7 @@ _TOLERANCE = {"fp32": 1e-4, "bf16": 2e-2}
 
 
 class Probe:
-    """A few rows of the first unit with fixed noise, evaluated without dropout; every rank computes the same."""
+    """A few rows of the first unit that has rows, with fixed noise, evaluated without dropout; every rank computes the same."""
 
     def __init__(self, objective: Objective, rows: Rows, seed: int, device: torch.device) -> None:
         """Read the rows."""
@@ -59,6 +59,6 @@ class Probe:
         after = self.loss(model)
         if not abs(after - before) <= _TOLERANCE[precision] * max(1.0, abs(before)):
             raise StorageError(
-                f"{checkpoint.folder} gives loss {after:.6g} on the fixed batch, {before:.6g} when it was saved; nothing is lost; "
-                f"set num_workers={checkpoint.state['world_size']} and zero_stage={checkpoint.zero_stage} as it was written"
+                f"{checkpoint.folder} gives loss {after:.6g} on the fixed batch, but gave {before:.6g} when it was saved; nothing is lost; "
+                f"set num_workers={checkpoint.state['world_size']} and zero_stage={checkpoint.zero_stage}, with which it was saved"
             )

@@ -1,4 +1,4 @@
-"""A trace of some steps by torch's profiler, on request."""
+"""A trace of a few steps by torch's profiler, if the settings ask for one."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,7 +11,7 @@ _FIRST = 2
 
 @contextmanager
 def profiled(training: Training, num_steps: int, step: int) -> Iterator[Callable[[], None]]:
-    """Yield a function to call after each step; `profile/step-N.json` (for chrome://tracing or Perfetto) contains the traced ones."""
+    """Yield a function to call after each step; `profile/step-N.json` (for chrome://tracing or Perfetto) contains the traced steps."""
     if not num_steps or rank() != 0:
         yield lambda: None
         return

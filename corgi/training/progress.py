@@ -1,4 +1,4 @@
-"""What a training measures about itself: means of its metrics, seconds of its steps, and its use of the hardware."""
+"""What a training measures about itself: means of its metrics, step times, and its use of the hardware."""
 
 import math
 import resource
@@ -23,7 +23,7 @@ class Means:
         self._pending: dict[str, Tensor] = {}
 
     def add(self, parts: list[dict[str, Tensor]], weights: list[float]) -> None:
-        """Add one step's metrics, those of its micro-batches by their weight; weights of all ranks average to one."""
+        """Add one step's metrics: the mean over its micro-batches of value times weight; the weights of all ranks average to one."""
         self.count += 1
         for name in parts[0]:
             values = [part[name].detach().double() * w for part, w in zip(parts, weights, strict=True)]
@@ -31,7 +31,7 @@ class Means:
             self._pending[name] = self._pending[name] + value if name in self._pending else value
 
     def fold(self) -> None:
-        """Sum over all ranks; a collective."""
+        """Average what was added over all ranks and add it to the totals; a collective."""
         if not self._pending:
             return
         everyone = gathered({name: value.item() for name, value in self._pending.items()})
@@ -41,7 +41,7 @@ class Means:
         self._pending = {}
 
     def take(self) -> dict[str, float]:
-        """Return the means since the last call; empty when no step counted."""
+        """Return the means since the last call; empty if no step was counted."""
         self.fold()
         means = {name: total / self.count for name, total in self.totals.items()} if self.count else {}
         self.totals, self.count = {}, 0
@@ -56,7 +56,7 @@ _Batch = TypeVar("_Batch")
 
 
 class Clock:
-    """Seconds of the steps since the last lap, and how many of them went into waiting for data and for checkpoints."""
+    """Measures the steps since the last lap: seconds in total, waiting for data, and for checkpoints."""
 
     def __init__(self) -> None:
         """Start the first lap."""
@@ -78,11 +78,11 @@ class Clock:
         self._steps.append(time.perf_counter() - self._taken)
 
     def stalled(self, seconds: float) -> None:
-        """Count seconds that went into a checkpoint."""
+        """Count seconds spent on a checkpoint."""
         self._stalled += seconds
 
     def lap(self, global_batch: int) -> dict[str, float]:
-        """Return the figures of the lap, which ends now."""
+        """End the lap and return its figures."""
         seconds = max(time.perf_counter() - self._start, 1e-9)
         steps = max(1, len(self._steps))
         times = sorted(self._steps) or [seconds]
@@ -103,7 +103,7 @@ class Clock:
 
 
 def peak_tflops(configured: float, device: torch.device) -> float:
-    """Return the peak of a worker's device in TFLOP/s: as configured, else by the GPU's name; 0 if unknown."""
+    """Return the peak of a worker's device in TFLOP/s: the configured value, else the one for the GPU's name; 0 if unknown."""
     if configured or device.type != "cuda":
         return configured
     name = torch.cuda.get_device_name(device)
@@ -111,7 +111,7 @@ def peak_tflops(configured: float, device: torch.device) -> float:
 
 
 def memory_gib(device: torch.device) -> float:
-    """Return the largest memory this worker has used so far: the GPU's, or its own resident size."""
+    """Return the peak memory of this worker so far, in GiB: allocated on the GPU, or its resident set size on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

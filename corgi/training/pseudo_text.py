@@ -1,7 +1,7 @@
-"""A decoder trained on pseudo text: a text feature made of each picture's embedding, at which captions' own embeddings are then understood.
+"""Pseudo text for training a decoder: a text-like feature computed from each picture's embedding, so that captions' embeddings work as conditions.
 
-`decoder.pseudo_text` names how it is made. What two of the ways learn or read from the training table is prepared once, before
-the training, in one file.
+`decoder.pseudo_text` names the method. Two of the methods learn from the training table or read from it; what they need is
+prepared once, before the training, in one file.
 """
 
 # pyright: reportUnknownArgumentType=false, reportUnknownMemberType=false, reportUnknownVariableType=false
@@ -35,21 +35,21 @@ from corgi.settings.errors import InputError
 from corgi.tables.schema import Split
 
 PSEUDO_TEXT = 5
-"""Draw of one training sample, beside those of the decoder's objective."""
+"""Noise stream of a training sample, in addition to those of the decoder's objective."""
 MAX_PAIRS = 16_384
-"""Captioned train pictures that are read at most, whole row groups in order: pairs to learn from, and the pool of texts."""
+"""Most captioned train pictures that are read, as whole row groups in order: pairs to learn from, and the pool of texts."""
 STEPS, BATCH, RATE, TEMPERATURE = 500, 256, 1e-3, 0.05
-"""The training of Lafite's networks, and the temperature of every contrast."""
+"""Hyperparameters of the training of Lafite's networks, and the temperature of every contrastive loss."""
 NEAREST, MAX_OTHERS = 10, 1024
-"""Texts that a picture retrieves, and pictures that its feature is told apart from."""
+"""Number of texts that a picture retrieves, and most other pictures that its feature must be distinguished from."""
 MAX_MEASURED = 4096
-"""Pictures that the moments of a prepared condition are measured on, at most."""
+"""Most pictures on which the moments of a prepared condition are measured."""
 
 Vectors = Float[np.ndarray, "dim"]
 
 
 class PseudoText(nn.Module):
-    """The condition of a decoder in training: z itself, or Lafite's fixed perturbation of it where xi is above 0."""
+    """The condition of a decoder in training: z itself, or Lafite's fixed perturbation of it if xi > 0."""
 
     def __init__(self, xi: float = 0.0) -> None:
         """Take xi."""
@@ -58,7 +58,7 @@ class PseudoText(nn.Module):
 
     @torch.no_grad()
     def forward(self, image: Float[Tensor, "batch dim"], noise: Noise) -> Float[Tensor, "batch dim"]:
-        """Return what the decoder is conditioned on; row i depends on its picture and its noise alone."""
+        """Return the decoder's condition; row i depends only on its own picture and noise."""
         if self.xi == 0:
             return image
         return fixed_perturbation(image, noise.normal((image.shape[1],), PSEUDO_TEXT), self.xi)
@@ -74,13 +74,13 @@ class PseudoText(nn.Module):
 
 
 class PreparedPseudoText(PseudoText):
-    """A condition that reads what was prepared; its moments were measured then."""
+    """A condition that reads the prepared file; its moments were measured when that file was written."""
 
     mean: Float[Tensor, "dim"]
     std: Float[Tensor, "dim"]
 
     def __init__(self, dim: int) -> None:
-        """Build what `load_state_dict` fills."""
+        """Create the buffers that `load_state_dict` fills."""
         super().__init__()
         for name in ("mean", "std"):
             self.register_buffer(name, torch.zeros(dim))
@@ -91,7 +91,7 @@ class PreparedPseudoText(PseudoText):
 
     @torch.no_grad()
     def measure(self, image: Float[Tensor, "rows dim"], seed: int) -> None:
-        """Set the moments to those of the condition of some pictures."""
+        """Set the moments to those of the condition, measured on some pictures."""
         h = self(image, Noise(seed, torch.arange(len(image))))
         self.mean.copy_(h.mean(0))
         self.std.copy_(h.std(0).clamp(min=1e-6))
@@ -107,16 +107,16 @@ class TrainedPseudoText(PreparedPseudoText):
 
     @torch.no_grad()
     def forward(self, image: Float[Tensor, "batch dim"], noise: Noise) -> Float[Tensor, "batch dim"]:
-        """Return h of each picture."""
+        """Return h for each picture."""
         return self.perturbation(image, noise.normal((image.shape[1],), PSEUDO_TEXT))
 
     def learn(self, image: Float[Tensor, "rows dim"], text: Float[Tensor, "rows dim"], seed: int) -> None:
-        """Train the networks so that h of a picture finds its own caption among those of the batch."""
-        draws = torch.Generator().manual_seed(seed)
+        """Train the networks so that h of a picture is closest to its own caption among those of the batch."""
+        generator = torch.Generator().manual_seed(seed)
         optimiser = torch.optim.AdamW(self.perturbation.parameters(), RATE)
         for _ in range(STEPS):
-            rows = torch.randint(len(image), (min(BATCH, len(image)),), generator=draws)
-            eps = torch.randn(len(rows), image.shape[1], generator=draws)
+            rows = torch.randint(len(image), (min(BATCH, len(image)),), generator=generator)
+            eps = torch.randn(len(rows), image.shape[1], generator=generator)
             loss = contrastive(self.perturbation(image[rows], eps), text[rows], TEMPERATURE)
             optimiser.zero_grad()
             loss.backward()
@@ -125,26 +125,26 @@ class TrainedPseudoText(PreparedPseudoText):
 
 
 class RetrievedPseudoText(PreparedPseudoText):
-    """Texts near to each picture, averaged and then moved until they tell it from other pictures (Lafite2's idea)."""
+    """The mean of the texts nearest to each picture, optimised to distinguish it from other pictures (Lafite2's idea)."""
 
     pool: Float[Tensor, "texts dim"]
     others: Float[Tensor, "others dim"]
 
     def __init__(self, dim: int, num_texts: int, num_others: int) -> None:
-        """Build what `load_state_dict` fills."""
+        """Create the buffers that `load_state_dict` fills."""
         super().__init__(dim)
         self.register_buffer("pool", torch.zeros(num_texts, dim))
         self.register_buffer("others", torch.zeros(num_others, dim))
 
     @torch.no_grad()
     def forward(self, image: Float[Tensor, "batch dim"], noise: Noise) -> Float[Tensor, "batch dim"]:
-        """Return h of each picture; it draws nothing."""
-        found = retrieved(image, self.pool, NEAREST, TEMPERATURE)
-        return optimised(found, image, self.others, temperature=TEMPERATURE)
+        """Return h for each picture; it uses no noise."""
+        feature = retrieved(image, self.pool, NEAREST, TEMPERATURE)
+        return optimised(feature, image, self.others, temperature=TEMPERATURE)
 
 
 def arguments(settings: DecoderSettings, root: str, pack: str, work: Path) -> dict[str, str]:
-    """Return the objective's argument `prepared`, none where nothing is prepared; a worker writes the file where it is not there yet.
+    """Have a worker write the prepared file, unless it exists, and return the objective's argument `prepared`; empty if nothing needs preparing.
 
     Raises:
         InputError: no train picture has a caption that may be learned from.
@@ -158,7 +158,7 @@ def arguments(settings: DecoderSettings, root: str, pack: str, work: Path) -> di
 
 
 def prepare(root: str, pack: str, values: Mapping[str, object], path: str) -> None:
-    """Write what a way of `decoder.pseudo_text` learns or reads of the training table at a manifest's path; done work stays.
+    """Write the file that a method of `decoder.pseudo_text` needs; do nothing if it exists. `pack` is the path of the training table's manifest.
 
     Raises:
         InputError: no train picture has a caption that may be learned from.
@@ -170,45 +170,45 @@ def prepare(root: str, pack: str, values: Mapping[str, object], path: str) -> No
     rows = CaptionedRows(PackedSet.open(root, pack), Split.TRAIN)
     if sum(rows.counts) == 0:
         raise InputError(
-            f"decoder.pseudo_text={settings.pseudo_text} needs captions and no selected train picture has one; tables are safe; take fixed with decoder.pseudo_text_xi, or raise curate.caption_share"
+            f"decoder.pseudo_text={settings.pseudo_text} needs captions, but no selected train picture has one; tables are safe; set fixed with decoder.pseudo_text_xi, or raise curate.caption_share"
         )
     pairs = first_rows(rows, MAX_PAIRS)
     image = torch.from_numpy(pairs["image"][:MAX_PAIRS]).float()
     texts = [torch.from_numpy(np.array(captions[:1], np.float32)) for captions in pairs["full"][:MAX_PAIRS]]
-    made = prepared(settings.pseudo_text, F.normalize(image, dim=-1), torch.cat(texts), settings.seed)
+    condition = prepared(settings.pseudo_text, F.normalize(image, dim=-1), torch.cat(texts), settings.seed)
     target.parent.mkdir(parents=True, exist_ok=True)
-    written = target.with_suffix(".part")
-    written.write_bytes(save(made.state_dict()))
-    written.replace(target)
+    partial = target.with_suffix(".part")
+    partial.write_bytes(save(condition.state_dict()))
+    partial.replace(target)
 
 
 def prepared(
     name: PseudoTextName, image: Float[Tensor, "rows dim"], text: Float[Tensor, "rows dim"], seed: int
 ) -> PreparedPseudoText:
-    """Return a condition made ready on pictures and their captions; retrieval takes no heed of which belong together."""
+    """Return a condition prepared from pictures and their captions; retrieval ignores which caption belongs to which picture."""
     if name == "retrieved":
         others = image[:MAX_OTHERS]
-        made: PreparedPseudoText = RetrievedPseudoText(image.shape[1], len(text), len(others))
-        made.pool.copy_(text)
-        made.others.copy_(others)
+        condition: PreparedPseudoText = RetrievedPseudoText(image.shape[1], len(text), len(others))
+        condition.pool.copy_(text)
+        condition.others.copy_(others)
     else:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            made = TrainedPseudoText(image.shape[1])
-        made.learn(image, text, seed)
-    made.measure(image[:MAX_MEASURED], seed)
-    return made
+            condition = TrainedPseudoText(image.shape[1])
+        condition.learn(image, text, seed)
+    condition.measure(image[:MAX_MEASURED], seed)
+    return condition
 
 
 def load(settings: DecoderSettings, path: str) -> PseudoText:
-    """Return the condition that the settings name; `path` is the file that `prepare` wrote, unused where nothing is prepared."""
+    """Return the condition that the settings name; `path` is the file that `prepare` wrote, unused if nothing was prepared."""
     if settings.pseudo_text == "fixed":
         return PseudoText(settings.pseudo_text_xi)
     state = load_file(path)
     dim = len(state["mean"])
     if settings.pseudo_text == "retrieved":
-        made: PreparedPseudoText = RetrievedPseudoText(dim, len(state["pool"]), len(state["others"]))
+        condition: PreparedPseudoText = RetrievedPseudoText(dim, len(state["pool"]), len(state["others"]))
     else:
-        made = TrainedPseudoText(dim)
-    made.load_state_dict(state)
-    return made.requires_grad_(False)
+        condition = TrainedPseudoText(dim)
+    condition.load_state_dict(state)
+    return condition.requires_grad_(False)

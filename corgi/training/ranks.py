@@ -1,6 +1,6 @@
-"""What the workers of one training exchange. Without a process group a process is rank 0 of 1.
+"""Communication between the workers of one training. Without a process group a process is rank 0 of 1.
 
-`group` is a group of all workers; the default is the training's own. Threads of one process need a group each.
+`group` is a process group of all workers; the default is the training's own. Each thread of a process needs its own group.
 """
 
 from typing import TypeVar, cast
@@ -23,12 +23,12 @@ def world_size() -> int:
 
 
 def own_group() -> dist.ProcessGroup | None:
-    """Return a further group of all workers, for exchanges on the host by another thread; None for one worker. A collective."""
+    """Create another process group of all workers, for communication on the host by another thread; None for one worker. A collective."""
     return cast("dist.ProcessGroup", dist.new_group(backend="gloo")) if world_size() > 1 else None
 
 
 def barrier(group: dist.ProcessGroup | None = None) -> None:
-    """Wait until every worker is here."""
+    """Wait until every worker has called this."""
     if world_size() > 1:
         dist.barrier(group)
 
@@ -37,22 +37,22 @@ def from_first(value: _Value) -> _Value:
     """Return rank 0's value on every worker."""
     if world_size() == 1:
         return value
-    held = [value]
-    dist.broadcast_object_list(held, src=0)
-    return held[0]
+    values = [value]
+    dist.broadcast_object_list(values, src=0)
+    return values[0]
 
 
 def gathered(value: _Value, group: dist.ProcessGroup | None = None) -> list[_Value]:
     """Return every worker's value, in order of rank, on every worker."""
     if world_size() == 1:
         return [value]
-    held: list[_Value] = [value] * world_size()
-    dist.all_gather_object(held, value, group)
-    return held
+    values: list[_Value] = [value] * world_size()
+    dist.all_gather_object(values, value, group)
+    return values
 
 
 def own_rows(num_rows: int) -> range:
-    """Return this worker's share of so many rows: those of all workers follow each other by rank, one row apart at most."""
+    """Return this worker's share of `num_rows` rows: shares are contiguous, in order of rank, and differ by one row at most."""
     return range(num_rows * rank() // world_size(), num_rows * (rank() + 1) // world_size())
 
 
@@ -70,7 +70,7 @@ def summed(value: Tensor) -> Tensor:
 
 
 def copy_from_first(module: nn.Module) -> None:
-    """Give every worker the parameters and buffers that rank 0's module has."""
+    """Copy the parameters and buffers of rank 0's module to every worker."""
     if world_size() > 1:
         for value in module.state_dict().values():
             dist.broadcast(value, src=0)

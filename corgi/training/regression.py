@@ -9,19 +9,19 @@ from corgi.settings.decoder import DecoderSettings
 from corgi.statistics.ridge import ridge
 
 MAX_ROWS = 4096
-"""Train rows that are read for the fit at most, whole row groups in order: a start of any training reads at most tens of megabytes."""
+"""Most train rows that the fit uses, as whole row groups in order: starting any training reads at most tens of megabytes."""
 SHRINKAGE = 0.01
-"""Penalty beside the noise that training puts on embeddings, per standardised number."""
+"""Ridge penalty per standardised dimension, in addition to the variance of the noise that training adds to embeddings."""
 
 
 def fitted_regression(rows: Rows, table: ShiftTable, settings: DecoderSettings) -> dict[str, Tensor]:
-    """Return what `corgi.models.condition.Regression` loads: the latents of train rows regressed on their standardised embeddings.
+    """Return the weights of `corgi.models.condition.Regression`: the latents of train rows regressed on their standardised embeddings.
 
-    Every worker fits the same map from the same rows; a run that goes on has it in its checkpoint.
+    Every worker fits the same weights from the same rows; a training that resumes has them in its checkpoint.
     """
-    read = tensors(rows, first_rows(rows, MAX_ROWS))
-    image = read["image"].float()
+    columns = tensors(rows, first_rows(rows, MAX_ROWS))
+    image = columns["image"].float()
     standardised = table.whiten(image, torch.zeros(len(image), dtype=torch.int64))
     penalty = settings.conditioning_noise**2 + SHRINKAGE
-    weight, bias = ridge(standardised, read["latent"].float(), penalty)
+    weight, bias = ridge(standardised, columns["latent"].float(), penalty)
     return {"weight": weight, "bias": bias}

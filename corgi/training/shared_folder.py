@@ -8,12 +8,12 @@ from corgi.training.ranks import barrier, from_first, gathered, rank, world_size
 
 
 def check_shared(folder: Path) -> None:
-    """Have rank 0 write a token that every worker must find; a collective.
+    """Check that every worker sees a file that rank 0 writes; a collective.
 
-    With separate folders each node would have a part of every checkpoint, and no restart could use one.
+    With separate folders each node would have only a part of every checkpoint, and no restart could use it.
 
     Raises:
-        StorageError: a worker does not find it.
+        StorageError: a worker does not see it.
 
     """
     if world_size() == 1:

@@ -1,4 +1,4 @@
-"""The (mu, Sigma) of a prior: each baseline is one choice of them out of the committed shift parameters."""
+"""The (mu, Sigma) of a prior: each baseline derives its own from the committed shift parameters."""
 
 from collections.abc import Mapping
 
@@ -13,7 +13,7 @@ from corgi.tables.store import Store
 
 
 def moments_of(shift: Mapping[str, Tensor]) -> SpaceMoments:
-    """Return the moments that a shift file holds, in float32."""
+    """Return the moments in a shift file, in float32."""
     roots = {name: shift[name].float() for name in ("factor", "cholesky") if name in shift}
     return SpaceMoments(
         Moments(shift["global_mean"].float()[None], shift["global_scale"].float()[None]),
@@ -22,17 +22,17 @@ def moments_of(shift: Mapping[str, Tensor]) -> SpaceMoments:
 
 
 def table_of(variant: str, shift: Mapping[str, Tensor], c: float) -> ShiftTable:
-    """Return (mu, Sigma) of a variant: one choice in the same code, nothing else differs."""
+    """Return (mu, Sigma) of a variant; nothing else differs between variants."""
     baseline = BASELINES[variant]
     return TABLES[baseline.table](moments_of(shift), c if baseline.is_of_the_run else 1.0)
 
 
 def shift_scale(shift: ShardManifest) -> float:
-    """Return c of the committed shift parameters: the setting, or the value matched to the data."""
-    chosen = shift.settings["shift"]["scale"]
-    return float(shift.facts["scale"] if chosen == "matched" else chosen)
+    """Return the scale c of the committed shift parameters: the setting, or the value matched to the data."""
+    scale = shift.settings["shift"]["scale"]
+    return float(shift.facts["scale"] if scale == "matched" else scale)
 
 
 def shift_table(store: Store, shift: ShardManifest, variant: str) -> ShiftTable:
-    """Return a variant's (mu, Sigma) out of the committed shift parameters."""
+    """Return a variant's (mu, Sigma) from the committed shift parameters."""
     return table_of(variant, load_file(store.path(shift, "shift")), shift_scale(shift))

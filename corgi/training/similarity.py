@@ -9,8 +9,8 @@ def similarities(
 ) -> dict[str, float]:
     """Return what DALLE2-pytorch's prior training reports, for unit vectors.
 
-    "difference from baseline similarity" is the sampled minus the true cosine to the caption; an unrelated caption
-    is that of the next row.
+    "difference from baseline similarity" is the sampled embedding's cosine to the caption minus the true embedding's; the
+    unrelated caption is that of the row before.
     """
     baseline, own = (image * text).sum(-1), (sampled * text).sum(-1)
     return {

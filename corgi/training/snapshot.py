@@ -1,4 +1,4 @@
-"""A worker's part of a checkpoint copied into the node's memory, so that it can be written while the training goes on."""
+"""A worker's part of a checkpoint copied into the node's memory, so that it can be written while the training continues."""
 
 import copy
 from collections.abc import Callable, Generator
@@ -21,12 +21,12 @@ _Kind = tuple[torch.Size, tuple[int, ...], torch.dtype, bool]
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What DeepSpeed would have written, by path; nothing in it changes when the training goes on."""
+    """What DeepSpeed would have written, by path; it does not change while the training continues."""
 
     states: tuple[tuple[Path, object], ...]
 
     def write(self) -> None:
-        """Write every file; another thread may run meanwhile, since the bytes pass through Python's own file."""
+        """Write every file. Other threads can run meanwhile, since torch writes through a Python file object."""
         for path, state in self.states:
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("wb") as sink:
@@ -34,43 +34,43 @@ class Snapshot:
 
 
 class HostBuffers:
-    """The host's memory into which one checkpoint after another is copied.
+    """Host memory into which each checkpoint is copied; the next one reuses it.
 
-    It is made for the first checkpoint: fresh memory costs several times what copying into it costs, the more if it is pinned,
-    as it is for what comes from a GPU.
+    It is allocated for the first checkpoint: allocation takes several times as long as the copy, and longer still for pinned memory,
+    which copies from a GPU need.
     """
 
     def __init__(self) -> None:
-        """Hold nothing."""
+        """Start without any memory."""
         self._free: dict[_Kind, list[Tensor]] = {}
         self._lent: list[tuple[_Kind, Tensor]] = []
 
     def copied(self, value: Tensor) -> Tensor:
-        """Return a copy of a tensor in this memory, valid until `reclaim`; from a GPU it is complete once the device is synchronised."""
+        """Return a copy of a tensor in this memory, valid until `reclaim`; a copy from a GPU is complete once the device is synchronised."""
         kind = (value.shape, value.stride(), value.dtype, value.is_cuda)
         free = self._free.get(kind)
-        made = free.pop() if free else torch.empty_like(value, device="cpu", pin_memory=value.is_cuda)
-        self._lent.append((kind, made))
-        return made.copy_(value, non_blocking=True)
+        buffer = free.pop() if free else torch.empty_like(value, device="cpu", pin_memory=value.is_cuda)
+        self._lent.append((kind, buffer))
+        return buffer.copy_(value, non_blocking=True)
 
     def reclaim(self) -> None:
-        """Take back what was lent since the last time, for the next copies; what they have not used is let go."""
+        """Make the buffers lent since the last call available for the next copies; free those that were not used since."""
         self._free = {}
-        for kind, made in self._lent:
-            self._free.setdefault(kind, []).append(made)
+        for kind, buffer in self._lent:
+            self._free.setdefault(kind, []).append(buffer)
         self._lent = []
 
 
 def snapshot(engine: "DeepSpeedEngine", folder: Path, buffers: HostBuffers) -> Snapshot:
     """Return a copy of this rank's shard of the engine's state, to be written below `folder`; a collective.
 
-    The snapshot is valid until the buffers are reclaimed. DeepSpeed hands each file's state to its checkpoint engine, which here
-    copies it. The scripts that it leaves beside its files are not written: a checkpoint holds data only.
+    The snapshot is valid until the buffers are reclaimed. DeepSpeed passes each file's state to its checkpoint engine, which here
+    copies it. The scripts that DeepSpeed saves with its files are not written: a checkpoint contains data only.
     """
-    held: list[tuple[Path, object]] = []
+    copied: list[tuple[Path, object]] = []
 
     def keep(state_dict: object, path: str) -> None:
-        held.append((Path(path), _Copies(buffers)(state_dict)))
+        copied.append((Path(path), _Copies(buffers)(state_dict)))
 
     with (
         _replaced(engine.checkpoint_engine, "save", keep),
@@ -78,7 +78,7 @@ def snapshot(engine: "DeepSpeedEngine", folder: Path, buffers: HostBuffers) -> S
     ):
         engine.save_checkpoint(str(folder), tag=TAG, save_latest=False)
     synchronise()
-    return Snapshot(tuple(held))
+    return Snapshot(tuple(copied))
 
 
 def synchronise() -> None:
@@ -89,7 +89,7 @@ def synchronise() -> None:
 
 @contextmanager
 def _replaced(owner: object, name: str, value: Callable[..., object]) -> Generator[None]:
-    """Give an object an attribute of its own as long as the block runs."""
+    """Replace an object's attribute while the block runs."""
     before = {key: kept for key, kept in vars(owner).items() if key == name}
     setattr(owner, name, value)
     try:
@@ -100,7 +100,7 @@ def _replaced(owner: object, name: str, value: Callable[..., object]) -> Generat
 
 
 class _Copies:
-    """Copies of the nested states of one file on the host; tensors that were one are one again."""
+    """Copies the nested states of one file to the host; tensors that share memory and shape are copied once."""
 
     def __init__(self, buffers: HostBuffers) -> None:
         self._memory = buffers
@@ -110,7 +110,7 @@ class _Copies:
         if isinstance(value, Tensor):
             return self._tensor(value.detach())
         if isinstance(value, dict):
-            made = copy.copy(value)  # of its own class, with its attributes
+            made = copy.copy(value)  # keeps its class and attributes
             for key, item in value.items():
                 made[key] = self(item)
             return made

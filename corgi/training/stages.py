@@ -17,7 +17,7 @@ class Prior(Stage):
     settings = ("prior",)
 
     def __init__(self, reads_words: bool = False) -> None:
-        """Read the embed stage's word encodings too where the network reads words."""
+        """Add the embed stage to the inputs if the network reads word encodings."""
         super().__init__()
         self.inputs = ("pack", "shift", "embed") if reads_words else ("pack", "shift")
 
@@ -39,22 +39,22 @@ class Prior(Stage):
         return lines(recipe)
 
     def fingerprint(self, recipe: Recipe) -> dict[str, str] | None:
-        """Return the digest of the prior that this one starts from."""
+        """Return the digest of the prior that this one starts from; None for none."""
         from corgi.training.init_from import fingerprint, prior_init
 
         return fingerprint(prior_init(recipe))
 
     def side_by_side(self, recipe: Recipe) -> dict[str, str] | None:
-        """Return the environment of the process that trains the prior beside autoencoder, decoder and upsamplers, which follow each other.
+        """Return the environment of a process that trains the prior concurrently with the autoencoder, decoder and upsamplers, which run one after another.
 
-        Ray starts a worker group completely or not at all, so neither stage can hold half of what the other waits for.
+        Ray starts a worker group completely or not at all, so neither stage can hold half of the workers that the other waits for.
         Data is read inside the workers.
         """
-        beside = [recipe.decoder.training, *(step.training for step in recipe.upsamplers.values())]
+        others = [recipe.decoder.training, *(step.training for step in recipe.upsamplers.values())]
         if recipe.autoencoder.kind in TRAINED_SPACES:
-            beside.append(recipe.autoencoder.training)
-        cpus = _cpus(recipe.prior.training) + max(map(_cpus, beside))
-        gpus = _gpus(recipe.prior.training) + max(map(_gpus, beside))
+            others.append(recipe.autoencoder.training)
+        cpus = _cpus(recipe.prior.training) + max(map(_cpus, others))
+        gpus = _gpus(recipe.prior.training) + max(map(_gpus, others))
         return environment_beside(recipe, cpus, gpus)
 
 
@@ -65,7 +65,7 @@ class Decoder(Stage):
     settings, version = ("decoder",), 2
 
     def __init__(self, reads_words: bool = False) -> None:
-        """Read the embed stage's word encodings too where the network reads words."""
+        """Add the embed stage to the inputs if the network reads word encodings."""
         super().__init__()
         self.inputs = ("pack", "shift", "autoencoder", *(("embed",) if reads_words else ()))
 
@@ -87,7 +87,7 @@ class Decoder(Stage):
         return network_lines(recipe.decoder, decoder_cost(recipe))
 
     def fingerprint(self, recipe: Recipe) -> dict[str, str] | None:
-        """Return the hashes of the trained weights that the decoder starts from."""
+        """Return the hashes of the trained weights that the decoder starts from; None for none."""
         from corgi.training.init_from import decoder_init, fingerprint
 
         return fingerprint(decoder_init(recipe))
@@ -100,7 +100,7 @@ class Upsampler(Stage):
     inputs = ("download", "pack", "shift")
 
     def __init__(self, name: str) -> None:
-        """Make the stage of the recipe's section of a name."""
+        """Create the stage of the upsampler whose section in the recipe is `name`."""
         super().__init__()
         self.name, self.settings = name, (name,)
         self.title = name.replace("_", " ").capitalize()

@@ -36,10 +36,10 @@ __all__ = ["final_facts", "final_weights", "train", "train_worker"]
 
 _START_TIMEOUT_S = 600
 _ELASTIC_START_TIMEOUT_S = 60
-"""A lost node may still be counted when the workers are requested. After this time, those that have started go on."""
+"""A lost node may still be counted when the workers are requested. After this time, training continues with those that have started."""
 _CONTROLLER_FAILURES = 3
 ALL_ENDED_S = 10.0
-"""How long a worker with a user's error waits for the others to meet one too; less than a restart of the group takes."""
+"""How long a worker that met a user's error waits for the others to meet one too, s; a restart of the group takes longer."""
 _SET: dict[str, str] = {}
 """What `set_unless_given` has set in this process, by name."""
 
@@ -53,13 +53,13 @@ class Job:
 
 
 def train(trainings: Sequence[Training], recipe: Recipe) -> None:
-    """Bring every training to its final weights; finished ones are skipped, and Ray is not started for them.
+    """Run every training to its final weights; finished ones are skipped, and if all are finished Ray is not started.
 
-    Trainings that follow each other and ask for the same workers share one worker group. Where work is done in this
-    process (`executor.in_process`), this process is the only worker.
+    Consecutive trainings with the same worker settings share one worker group. If work is done in this process
+    (`executor.in_process`), this process is the only worker.
 
     Raises:
-        CorgiError: what a worker found wrong, as it found it.
+        CorgiError: a worker raised it.
         ClusterError: the workers could not be started, or died more often than `max_failures`.
 
     """
@@ -83,10 +83,10 @@ def train(trainings: Sequence[Training], recipe: Recipe) -> None:
 def train_worker(config: "dict[str, Job]") -> None:
     """Run a job's trainings in one Ray Train worker.
 
-    An error that a user can cause is written down, so that a restart does not repeat it. If every worker has met one, as with a
-    loss that diverged, each returns and nothing is restarted. Otherwise others may wait for this worker in a collective: it
-    raises, and the restarted group ends at once. An error that may pass is not written down: the restart goes on from the
-    last checkpoint.
+    An error that a user can cause is written to a file, so that a restart does not repeat it. If every worker has met one, as with
+    a loss that diverged, each returns and nothing is restarted. Otherwise the others may be waiting for this worker in a
+    collective: it raises, and the restarted group ends at once. An error that may pass is not written: the restart continues
+    from the last checkpoint.
     """
     job: Job = config["job"]
     failure = Path(job.failure)
@@ -103,26 +103,26 @@ def train_worker(config: "dict[str, Job]") -> None:
         write_file(failure, json.dumps({"kind": type(error).__name__, "message": str(error)}).encode())
         if _all_ended(failure):
             return
-        logging.getLogger("ray.train").setLevel(logging.CRITICAL)  # one line tells it, the driver's
+        logging.getLogger("ray.train").setLevel(logging.CRITICAL)  # the driver reports it in one line
         raise
 
 
 def _all_ended(failure: Path) -> bool:
-    """Note beside the failure that this worker ended with an error of a user; return whether all workers soon have."""
+    """Write a file next to `failure`, since this worker ended with a user's error; return whether all workers did within `ALL_ENDED_S`."""
     from corgi.training.ranks import rank, world_size
 
     ended = [failure.with_name(f"ended-{number}") for number in range(world_size())]
     write_file(ended[rank()], b"")
-    until = time.monotonic() + ALL_ENDED_S
+    deadline = time.monotonic() + ALL_ENDED_S
     while not all(path.exists() for path in ended):
-        if time.monotonic() > until:
+        if time.monotonic() > deadline:
             return False
         time.sleep(0.1)
     return True
 
 
 def _report(metrics: dict[str, str | int]) -> None:
-    """Report metrics to Ray Train; checkpoints are ours alone. Ray's own line about it is left out."""
+    """Report metrics, but no checkpoint, to Ray Train, and suppress the line that Ray logs for each report."""
     import ray.train
     from ray.train.v2._internal.execution import context
 
@@ -131,7 +131,7 @@ def _report(metrics: dict[str, str | int]) -> None:
 
 
 def _notice() -> bool:
-    """Return whether a node of this worker group is about to be preempted. Ray waits until all workers have asked and answers them alike."""
+    """Return whether a node of this worker group is about to be preempted. Ray waits until all workers have called this and returns the same to all."""
     import ray.train
 
     return ray.train.get_preemption_info() is not None
@@ -150,15 +150,15 @@ def _run(trainings: tuple[Training, ...]) -> None:
     try:
         with watched(trainings):
             _trainer(job, attempt, scratch).fit()
-    except SystemExit as stop:  # Ray Train answers Ctrl-C by leaving with code 0, as if all were done
+    except SystemExit as stop:  # on Ctrl-C Ray Train exits with code 0, as if it had succeeded
         raise KeyboardInterrupt from stop
     except TrainingFailedError as error:
         raise _explained(error, Path(job.failure), first) from error
-    finally:  # Ray Train's own handler would stay, and end later stages with code 0
+    finally:  # otherwise Ray Train's handler would stay, and Ctrl-C would end later stages with code 0
         signal.signal(signal.SIGINT, interrupted)
-    found = _noted(Path(job.failure))
-    if found is not None:
-        raise found
+    noted = _noted(Path(job.failure))
+    if noted is not None:
+        raise noted
     shutil.rmtree(scratch, ignore_errors=True)
 
 
@@ -167,18 +167,20 @@ def _trainer(job: Job, attempt: str, scratch: Path) -> "TorchTrainer":
     start_s = _ELASTIC_START_TIMEOUT_S if settings.min_workers else _START_TIMEOUT_S
     set_unless_given("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", start_s)
     set_unless_given("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", 0.5)
-    set_unless_given("RAY_TRAIN_ENABLE_PRINT_PATCH", 0)  # it shows every line twice
+    set_unless_given("RAY_TRAIN_ENABLE_PRINT_PATCH", 0)  # the patch prints every line twice
     set_unless_given("RAY_TRAIN_COLLECTIVE_TIMEOUT_S", settings.collective_timeout_s)
     from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
     class LocalTrainer(TorchTrainer):
-        """Does without the placement group cleaner: it asks the dashboard, which a local Ray has not, and warns each second."""
+        """Omits the placement group cleaner, which queries the dashboard and warns every second if, as in a local Ray, there is none."""
 
         def _create_default_callbacks(self) -> "list[RayTrainCallback]":
-            made = super()._create_default_callbacks()
+            callbacks = super()._create_default_callbacks()
             return [
-                callback for callback in made if type(callback).__name__ != "PlacementGroupCleanerCallback"
+                callback
+                for callback in callbacks
+                if type(callback).__name__ != "PlacementGroupCleanerCallback"
             ]
 
     trainer = LocalTrainer if is_of_this_command() else TorchTrainer
@@ -210,9 +212,9 @@ def _trainer(job: Job, attempt: str, scratch: Path) -> "TorchTrainer":
 
 
 def set_unless_given(name: str, value: float, earlier: dict[str, str] = _SET) -> None:
-    """Set a variable that Ray Train reads from the environment. A value that the user set is kept; one that an earlier call set is not.
+    """Set a variable that Ray Train reads from the environment. A value that the user set is kept; one that an earlier call set is replaced.
 
-    `earlier` holds what earlier calls set, and is updated.
+    `earlier` maps names to the values that earlier calls set, and is updated.
     """
     if os.environ.get(name) in (None, earlier.get(name)):
         os.environ[name] = earlier[name] = str(value)
@@ -230,35 +232,35 @@ def _workers(settings: TrainingSettings) -> tuple[float, ...]:
 
 
 def _check_room(settings: TrainingSettings) -> None:
-    """Raise if this machine's own Ray can never provide the workers; a cluster may still grow."""
+    """Raise if this machine's own Ray can never provide the workers; a cluster may still add nodes."""
     import ray
 
     if not is_of_this_command():
         return
-    have = ray.cluster_resources()
+    available = ray.cluster_resources()
     workers = settings.min_workers or settings.num_workers
-    wanted = {"CPU": workers * settings.cpus_per_worker, "GPU": workers if settings.use_gpu else 0}
+    needed = {"CPU": workers * settings.cpus_per_worker, "GPU": workers if settings.use_gpu else 0}
     change = {
         "CPU": "lower training.num_workers or cpus_per_worker",
         "GPU": "lower training.num_workers or set training.use_gpu=false",
     }
-    for kind, amount in wanted.items():
-        if amount > have.get(kind, 0):
+    for kind, amount in needed.items():
+        if amount > available.get(kind, 0):
             raise ClusterError(
-                f"training wants {amount:g} {kind}s for {workers} workers, Ray has {have.get(kind, 0):g}; "
+                f"training needs {amount:g} {kind}s for {workers} workers, but Ray has {available.get(kind, 0):g}; "
                 f"committed work is safe; {change[kind]}"
             )
 
 
 def _explained(error: BaseException, failure: Path, training: Training) -> CorgiError:
-    found = _noted(failure) or cause(error)
-    if found is not None:
-        return found
+    known = _noted(failure) or cause(error)
+    if known is not None:
+        return known
     print(str(error), file=sys.stderr)
-    said = [line.strip() for line in str(error).splitlines() if line.strip()]
+    error_lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return ClusterError(
-        f"{training.name}: the workers failed more than {training.settings.max_failures} times, last with {said[-1][:200] if said else type(error).__name__}; "
-        f"checkpoints in {training.path} are safe; run the same command to go on"
+        f"{training.name}: the workers failed more than {training.settings.max_failures} times, last with {error_lines[-1][:200] if error_lines else type(error).__name__}; "
+        f"checkpoints in {training.path} are safe; run the same command to continue"
     )
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class Training:
     """What to train, where its checkpoints are stored, and how it is tracked.
 
-    `name` names the tracker's run; `folder` is absolute and shared by all workers; `objective` is
+    `name` is the name of the tracker's run; `folder` is absolute and shared by all workers; `objective` is
     built in each worker with `arguments` (JSON); `group` is the pipeline run's name.
     """
 
@@ -31,7 +31,7 @@ class Training:
 
     def __post_init__(self) -> None:
         if not Path(self.folder).is_absolute():
-            raise ValueError(f"folder {self.folder!r} is relative: workers run elsewhere")
+            raise ValueError(f"folder {self.folder!r} is relative, but workers run in other folders")
 
     @property
     def path(self) -> Path:
@@ -55,22 +55,22 @@ class Training:
 
     @property
     def meaning(self) -> str:
-        """Return a digest of what determines the weights. A folder's checkpoints are used by no training of another meaning."""
+        """Return a digest of what determines the weights. A training uses a folder's checkpoints only if their meaning is its own."""
         return self.meaning_at(self.settings.zero_stage)
 
     def meaning_at(self, zero_stage: int) -> str:
-        """Return the meaning the same training has at another ZeRO stage."""
+        """Return the meaning that the same training would have at a ZeRO stage."""
         settings = {**self.settings.meaning(), "zero_stage": zero_stage}
         named = f"{self.objective.__module__}:{self.objective.__qualname__}"
         return digest({"objective": named, "seed": self.seed, "settings": settings})
 
     @property
     def remote_name(self) -> str:
-        """Return the training's name in object storage: its path below the store if it is in one, else group, name and meaning."""
+        """Return the training's name in object storage: its path below the folder `store` if it is in one, else group, name and meaning."""
         parts = self.path.parts
         if "store" in parts:
-            last = len(parts) - 1 - parts[::-1].index("store")
-            return "/".join(parts[last + 1 :])
+            index = len(parts) - 1 - parts[::-1].index("store")
+            return "/".join(parts[index + 1 :])
         return f"{self.group}/{self.name}-{self.meaning}"
 
     def build(self) -> "Objective":

@@ -1,4 +1,4 @@
-"""A verified checkpoint in DeepSpeed's universal form, for another number of workers or for stage 1 after stage 2."""
+"""Converts a verified checkpoint to DeepSpeed's universal format, for another number of workers or for stage 1 after stage 2."""
 
 import argparse
 import contextlib
@@ -18,21 +18,22 @@ from corgi.training.ranks import barrier, from_first, rank, world_size
 from corgi.training.snapshot import TAG
 
 BYTES_PER_WORKER = 256 * 2**20
-"""A process of the conversion starts in seconds, in which one converts about as much (7.5 CPU-seconds per GB)."""
+"""Bytes that justify another process of the conversion: a process takes seconds to start, in which one converts about this much
+(7.5 CPU-seconds per GB)."""
 
 
 def needs_conversion(checkpoint: Checkpoint, settings: TrainingSettings) -> bool:
     """Return whether a checkpoint must be converted before this run can load it.
 
     Raises:
-        ClusterError: another ZeRO stage wrote it; DeepSpeed turns only stage 2 into stage 1.
+        ClusterError: it was written at another ZeRO stage; DeepSpeed converts only from stage 2 to stage 1.
 
     """
     wrote, stage = checkpoint.zero_stage, settings.zero_stage
     if wrote != stage and (wrote, stage) != (2, 1):
         raise ClusterError(
             f"{checkpoint.folder} was written at ZeRO stage {wrote} and cannot be resumed at stage {stage}; nothing is lost; "
-            f"set zero_stage={wrote}, or start anew from the averaged weights in its ema.safetensors"
+            f"set zero_stage={wrote}, or start again from the averaged weights in its ema.safetensors"
         )
     return wrote != stage or (stage > 0 and checkpoint.state["world_size"] != world_size())
 
@@ -58,12 +59,13 @@ def converted(checkpoint: Checkpoint, settings: TrainingSettings) -> Iterator[Pa
 
 
 def _convert(source: Path, target: Path, stage: int) -> None:
-    """Run DeepSpeed's own conversion, by as many processes as the checkpoint is worth and this node has cores for.
+    """Run DeepSpeed's own conversion, with as many processes as the checkpoint's size justifies, up to this node's cores.
 
-    One does it here. Several are children of a process of their own: a fork of this one would inherit the locks of its threads.
+    A single one runs in this process. Several are forked from a new process: a fork of this one would inherit the locks of its
+    threads.
 
     Raises:
-        RuntimeError: DeepSpeed could not convert a checkpoint whose hashes are right.
+        RuntimeError: DeepSpeed could not convert the checkpoint, although its hashes are correct.
 
     """
     target.mkdir(parents=True)
@@ -87,7 +89,7 @@ def _convert(source: Path, target: Path, stage: int) -> None:
 
 
 def _convert_beside(source: Path, target: Path, stage: int, num_workers: int) -> None:
-    """Run the conversion as a command of its own, one thread per process."""
+    """Run the conversion in a new Python process with `num_workers` children, one thread per process."""
     command = [sys.executable, "-m", "deepspeed.checkpoint.ds_to_universal"]
     command += ["--input_folder", str(source), "--output_folder", str(target)]
     command += ["--num_extract_workers", str(num_workers), "--num_merge_workers", str(num_workers)]

@@ -1,4 +1,4 @@
-"""Copies of committed checkpoints in object storage, made in the background, and fetched back if the folder has lost them.
+"""Copies of committed checkpoints in object storage, uploaded in the background, and fetched back if the folder has lost them.
 
 A checkpoint's files are uploaded first and its COMMITTED.json last, so that a checkpoint that has one is complete.
 """
@@ -50,24 +50,24 @@ class ObjectStore:
         """Open a URL.
 
         Raises:
-            StorageError: it is no URL of an object store.
+            StorageError: it is not the URL of an object store.
 
         """
         try:
             self._store: Any = opened(url)
         except (ValueError, OSError) as error:
             raise StorageError(
-                f"training.upload={url} cannot be opened ({' '.join(str(error).split())[:200]}); nothing was started; give s3://, gs://, az:// or file://"
+                f"training.upload={url} cannot be opened ({' '.join(str(error).split())[:200]}); nothing was started; set it to s3://, gs://, az:// or file://"
             ) from error
 
     def put(self, name: str, path: Path) -> None:
-        """Store a file under a name, in parts when it is large."""
+        """Store a file under a name, as a multipart upload if it is large."""
         import obstore
 
         obstore.put(self._store, name, path)
 
     def get(self, name: str, path: Path) -> None:
-        """Write an object into a file, streamed."""
+        """Stream an object into a file."""
         import obstore
 
         with path.open("wb") as sink:
@@ -80,7 +80,7 @@ class ObjectStore:
         import obstore
 
         for part in obstore.list(self._store):
-            yield from (str(found["path"]) for found in part)
+            yield from (str(entry["path"]) for entry in part)
 
     def delete(self, name: str) -> None:
         """Remove an object."""
@@ -90,7 +90,7 @@ class ObjectStore:
 
 
 class Uploader:
-    """Copies committed checkpoints in a thread. A failure is a warning and never stops the training."""
+    """Copies committed checkpoints in a thread. A failure is logged as a warning and never stops the training."""
 
     def __init__(self, remote: Remote, keep: int, timeout_s: float = 600.0) -> None:
         """Copy to `remote`, where `keep` checkpoints are kept; `close` waits at most `timeout_s`."""
@@ -106,28 +106,29 @@ class Uploader:
         self._waiting.put(folder)
 
     def wait(self, timeout_s: float) -> bool:
-        """Wait until nothing is left to copy; return whether that was reached in time."""
+        """Wait until nothing is left to copy; return whether that happened within `timeout_s`."""
         done = threading.Event()
         threading.Thread(target=lambda: (self._waiting.join(), done.set()), daemon=True).start()
         return done.wait(timeout_s)
 
     def close(self) -> None:
-        """Copy what is left and end the thread."""
+        """Copy the queued checkpoints and end the thread."""
         self._waiting.put(None)
         self._thread.join(self.timeout_s)
         if self._thread.is_alive():
             _log.warning(
-                "checkpoints were still being uploaded after %.0f s; those on disk are whole", self.timeout_s
+                "checkpoints were still being uploaded after %.0f s; those on disk are complete",
+                self.timeout_s,
             )
 
     def fetch_newer(self, folder: Path, step: int) -> None:
-        """Fetch the newest copied checkpoint after a step into a folder, its listing last. Whoever loads it verifies it."""
+        """Fetch the newest copied checkpoint after a step, if any, into a folder, its listing last. It is verified when it is loaded."""
         copied = [name for name in self._copied() if _step(name) > step]
         for name in sorted(copied, key=_step, reverse=True)[:1]:
             target = folder / name
             shutil.rmtree(target, ignore_errors=True)
-            wanted = [path for path in self.remote.names() if path.startswith(f"{name}/")]
-            for path in sorted(wanted, key=lambda path: path.endswith(COMMITTED)):
+            paths = [path for path in self.remote.names() if path.startswith(f"{name}/")]
+            for path in sorted(paths, key=lambda path: path.endswith(COMMITTED)):
                 (folder / path).parent.mkdir(parents=True, exist_ok=True)
                 self.remote.get(path, folder / path)
             sync(target)
@@ -148,19 +149,17 @@ class Uploader:
             try:
                 self._copy(folder)
                 self._prune()
-            except (
-                Exception
-            ) as error:  # whatever the network does, the training and its own checkpoints go on
+            except Exception as error:  # no failure of the network may stop the training
                 if attempt == _ATTEMPTS:
-                    told = " ".join(str(error).split())[:200]
+                    text = " ".join(str(error).split())[:200]
                     _log.warning(
-                        "checkpoint %s was not uploaded: %s; the one on disk is whole", folder.name, told
+                        "checkpoint %s was not uploaded: %s; the one on disk is complete", folder.name, text
                     )
             else:
                 return
 
     def _copy(self, folder: Path) -> None:
-        if read_listing(folder).problem is not None:  # pruned while it waited: a newer one is in line
+        if read_listing(folder).problem is not None:  # pruned while it waited: a newer one is queued
             return
         for path in files(folder):
             self.remote.put(f"{folder.name}/{path.relative_to(folder)}", path)
@@ -170,18 +169,18 @@ class Uploader:
         """Delete the oldest copies beyond `keep`, the listing of each first."""
         old = sorted(self._copied(), key=_step, reverse=True)[self.keep :]
         for name in old:
-            held = [path for path in self.remote.names() if path.startswith(f"{name}/")]
-            for path in sorted(held, key=lambda path: not path.endswith(COMMITTED)):
+            paths = [path for path in self.remote.names() if path.startswith(f"{name}/")]
+            for path in sorted(paths, key=lambda path: not path.endswith(COMMITTED)):
                 self.remote.delete(path)
 
     def _copied(self) -> list[str]:
         """Return the checkpoints whose listing was uploaded."""
-        found = (name.rpartition("/") for name in self.remote.names())
-        return [folder for folder, _, name in found if name == COMMITTED and _NAME.fullmatch(folder)]
+        names = (name.rpartition("/") for name in self.remote.names())
+        return [folder for folder, _, name in names if name == COMMITTED and _NAME.fullmatch(folder)]
 
 
 def uploader(training: Training) -> Uploader | None:
-    """Return what copies a training's checkpoints; None unless its settings name a destination."""
+    """Return the uploader of a training's checkpoints; None unless its settings name a destination."""
     url = training.settings.upload.rstrip("/")
     if not url:
         return None

@@ -1,4 +1,4 @@
-"""The upsampler stages: train a smaller picture and its image embedding -> a larger picture, by diffusion on pixels."""
+"""The upsampler stages: each trains a model from a smaller picture and its image embedding to a larger picture, by diffusion on pixels."""
 
 from collections.abc import Mapping, Sequence
 
@@ -40,21 +40,21 @@ from corgi.training.trainer import final_weights, train
 from corgi.training.training import Training
 
 ROW, COLUMN, LOW_LEVEL, LOW_NOISE = range(16, 20)
-"""Draws of one training sample beside those of `corgi.training.denoising`, which are below 16."""
+"""Noise streams of a training sample, in addition to those of `corgi.training.denoising`, which are below 16."""
 SHOWN_PICTURES = 4
 MAX_VAL_PICTURES = 512
-"""Val pictures that an evaluation measures at most: each has the larger side."""
+"""Most val pictures that an evaluation measures; fewer than the decoder's, since each has the larger side."""
 SHARDS_PER_CALL = 64
-"""Shards whose pictures' sizes one call reads."""
+"""Number of shards whose picture sizes one call reads."""
 ENLARGED_FACT = "enlarged"
-"""Fact of an upsampler: train pictures whose stored shorter side is less than that of the larger picture."""
+"""Fact of an upsampler: number of train pictures whose stored shorter side is less than the upsampler's side."""
 
 
 def run(context: Context) -> list[ShardTask]:
-    """Train one step of the cascade and commit its averaged weights and metric lines.
+    """Train one upsampler of the cascade and commit its averaged weights and metric lines.
 
     Raises:
-        InputError: no train picture is selected or as large as what is painted, or no val picture ranks checkpoints.
+        InputError: no train picture is selected or as large as what is painted, or there is no val picture to rank checkpoints by.
         SettingsError: the network does not fit the pictures.
 
     """
@@ -87,7 +87,7 @@ def run(context: Context) -> list[ShardTask]:
 
 
 def _num_smaller(context: Context, side: int) -> int:
-    """Return how many train pictures are stored smaller than a side; workers read the sizes."""
+    """Return how many train pictures are stored with a shorter side below `side`; workers read the sizes."""
     packed, images = context.listed("pack"), {shard.shard: shard for shard in context.listed("download")}
     calls, refs = Tasks(), []
     for first in range(0, len(packed), SHARDS_PER_CALL):
@@ -106,17 +106,17 @@ def check_sizes(name: str, side: int, num_smaller: int, num_rows: int) -> None:
     """Check that some train pictures are as large as what is painted.
 
     Raises:
-        InputError: all of them are smaller: the network would learn the blur of enlarged pictures.
+        InputError: all of them are smaller, so that the network would learn the blur of enlarged pictures.
 
     """
     if num_smaller == num_rows:
         raise InputError(
-            f"{name}.side={side} and all {num_rows} train pictures are stored smaller; tables are safe; raise download.image_size, or lower the side"
+            f"{name}.side={side}, but all {num_rows} train pictures are stored smaller; tables are safe; raise download.image_size, or lower the side"
         )
 
 
 def load_upsampler(store: Store, made: ShardManifest) -> Upsampler:
-    """Return a trained step of the cascade, ready on the given device, from committed and verified weights."""
+    """Return a trained upsampler on this process's device, from committed and verified weights."""
     settings = UpsamplerSettings.recorded(made.settings[made.stage])
     shape, device = (3, settings.side, settings.side), given_device()
     state = load_file(store.path(made, made.stage))
@@ -126,7 +126,7 @@ def load_upsampler(store: Store, made: ShardManifest) -> Upsampler:
 
 
 def upsampler_of(settings: UpsamplerSettings, network: nn.Module, process: ShiftedDiffusion) -> Upsampler:
-    """Return a network for pictures of the larger side that paints as the settings say; both are on one device."""
+    """Return a painter of pictures of the larger side that follows the settings; network and process must be on one device."""
     space = pixel_space(settings.side).to(process.table.mean.device)
     painter = painter_of(settings, network, process, space)
     level = settings.painted_low_noise**2
@@ -134,27 +134,27 @@ def upsampler_of(settings: UpsamplerSettings, network: nn.Module, process: Shift
 
 
 class UpsamplerObjective(DenoisingObjective[UpsamplerSettings]):
-    """The error of diffusion on squares of larger pictures, given the same squares of smaller ones and the embedding."""
+    """The diffusion loss on square crops of larger pictures, given the same crops of the smaller ones and the embedding."""
 
     def __init__(self, root: str, stages: Mapping[str, str], settings: Mapping[str, object]) -> None:
         """Open the stages `download`, `pack` and `shift` by their manifests' paths; arguments are JSON."""
-        asked = UpsamplerSettings.model_validate(settings)
+        parsed = UpsamplerSettings.model_validate(settings)
         store = Store(root)
         self.packed = PackedSet.open(root, stages["pack"])
         self.images = store.listed(store.read_stage(stages["download"]))
-        self.space = pixel_space(asked.trained_side)
-        self.painted = process_of(asked, (3, asked.side, asked.side))
-        pseudo_text = PseudoText(asked.pseudo_text_xi)
+        self.space = pixel_space(parsed.trained_side)
+        self.painted = process_of(parsed, (3, parsed.side, parsed.side))
+        pseudo_text = PseudoText(parsed.pseudo_text_xi)
         table = condition_table(store, stages["shift"], pseudo_text)
-        super().__init__(asked, pseudo_text, table, process_of(asked, self.space.latent_shape))
+        super().__init__(parsed, pseudo_text, table, process_of(parsed, self.space.latent_shape))
 
     def place(self, device: torch.device) -> None:
-        """Move the embeddings' mean and scale, both processes and the pixels' space to a device."""
+        """Move the embeddings' mean and scale, both processes and the pixel space to a device."""
         super().place(device)
         self.space, self.painted = self.space.to(device), self.painted.to(device)
 
     def model(self) -> nn.Module:
-        """Build the untrained network, for the squares of training."""
+        """Build the untrained network, for the crops of training."""
         return network_of(self.settings, self.space.latent_shape, self.table)
 
     def rows(self, split: Split = Split.TRAIN) -> EncodedPictureRows:
@@ -164,7 +164,7 @@ class UpsamplerObjective(DenoisingObjective[UpsamplerSettings]):
     def sample(
         self, batch: dict[str, Tensor], noise: Noise, augment: bool
     ) -> tuple[Float[Tensor, "batch latent"], dict[str, Tensor]]:
-        """Return a square of each larger picture, and the same square of the smaller one, enlarged and noisy."""
+        """Return a square crop of each larger picture, and the same crop of the smaller one, enlarged and with noise."""
         large, settings = unit_range(batch["picture"]), self.settings
         small = enlarged(shrunk(large, settings.low_side), settings.side)
         last = settings.side - settings.trained_side
@@ -181,7 +181,7 @@ class UpsamplerObjective(DenoisingObjective[UpsamplerSettings]):
         return MAX_VAL_PICTURES
 
     def show(self, model: nn.Module) -> Shown:
-        """Return a grid: val pictures at the smaller side, what is painted of them, and the pictures themselves."""
+        """Return a grid: val pictures at the smaller side, the pictures painted from them, and the true larger pictures."""
         batch = self.first_val(SHOWN_PICTURES)
         if not batch:
             return Shown()

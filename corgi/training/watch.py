@@ -10,9 +10,9 @@ from corgi.flow import screen
 from corgi.training.training import Training
 
 WATCH_EVERY_S = 2.0
-"""How often the metric files are looked at for the screen's line."""
+"""Interval at which the metric files are read for the line on the screen."""
 _TAIL_BYTES = 16 * 1024
-"""Of a metric file's end: several of its longest lines."""
+"""Bytes read at the end of a metric file: several of its longest lines."""
 
 
 @contextmanager
@@ -37,20 +37,20 @@ def _follow(trainings: Sequence[Training], bar: screen.Bar, ended: threading.Eve
 
 
 def reached(trainings: Sequence[Training]) -> tuple[int, str]:
-    """Return the steps of all trainings so far, and the name (if there are several) and the loss of the present one."""
-    steps, told = 0, list[str]()
+    """Return the steps of all trainings so far, and the name (if there are several) and the loss of the current one."""
+    steps, parts = 0, list[str]()
     for training in trainings:
         line = _last_line(training.metrics_file)
         steps += int(line.get("step", 0))
         if line:
             loss = line.get("loss")
-            told = [training.name] if len(trainings) > 1 else []
-            told += [f"loss {loss:.4f}"] if loss is not None else []
-    return steps, ", ".join(told)
+            parts = [training.name] if len(trainings) > 1 else []
+            parts += [f"loss {loss:.4f}"] if loss is not None else []
+    return steps, ", ".join(parts)
 
 
 def _last_line(path: Path) -> dict[str, float]:
-    """Return the last complete metric line; nothing if there is none yet or the file cannot be read from here."""
+    """Return the last complete metric line; an empty dict if there is none yet or this process cannot read the file."""
     try:
         with path.open("rb") as handle:
             handle.seek(max(0, path.stat().st_size - _TAIL_BYTES))

@@ -1,4 +1,4 @@
-"""The word encodings that a prior or a decoder reads: which text encoder's, of what width, and how many per caption."""
+"""The word encodings that a prior or a decoder reads: from which text encoder, of what width, and how many per caption."""
 
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -18,7 +18,7 @@ Reader = PriorSettings | DecoderSettings
 
 
 def check_words(context: Context, settings: Reader, section: str = "prior") -> None:
-    """Check that the embed stage stored the word encodings that a network reads, in the width it reads.
+    """Check that the embed stage stored the word encodings that a network reads, in the width that it reads.
 
     Raises:
         SettingsError: there are no such encodings.
@@ -28,18 +28,18 @@ def check_words(context: Context, settings: Reader, section: str = "prior") -> N
         return
     embedded = context.store.read_shard(context.entries("embed")[0].path)
     column = f"{words_of(embedded, settings)}/tokens"
-    has = any(entry.table == "caption_tokens" for entry in embedded.files)
-    schema = context.store.schema(embedded, "caption_tokens") if has else None
+    is_stored = any(entry.table == "caption_tokens" for entry in embedded.files)
+    schema = context.store.schema(embedded, "caption_tokens") if is_stored else None
     width = schema.field(column).type.value_type.list_size if schema and column in schema.names else 0
     if width != settings.encoding_dim:
         raise SettingsError(
-            f"{section}.num_text_tokens={settings.num_text_tokens} reads {settings.encoding_dim} numbers per word, and the embeddings hold {width} in {column}; "
+            f"{section}.num_text_tokens={settings.num_text_tokens} reads {settings.encoding_dim} numbers per word, but {column} of the embed stage has {width}; "
             f"committed work is safe; set {section}.encoding_dim, name an encoder in embed.tokens, or set {section}.num_text_tokens=0"
         )
 
 
 def words_of(embedded: ShardManifest, settings: Reader) -> str | None:
-    """Return the name of the text encoder whose states a network reads; None for one without words."""
+    """Return the name of the text encoder whose word encodings a network reads; None for a network without words."""
     if not settings.num_text_tokens:
         return None
     stored = EmbedSettings.recorded(embedded.settings.get("embed", {})).tokens
@@ -47,7 +47,7 @@ def words_of(embedded: ShardManifest, settings: Reader) -> str | None:
 
 
 def stored_words(packed: PackedSet, embed: str | None, settings: Reader) -> WordStates | None:
-    """Return where a network's words are read, by the manifest of the embed stage; None for one without words."""
+    """Return the reader of a network's word encodings; `embed` is the path of the embed stage's manifest. None for a network without words."""
     if embed is None or not settings.num_text_tokens:
         return None
     store = packed.store
@@ -59,5 +59,5 @@ def stored_words(packed: PackedSet, embed: str | None, settings: Reader) -> Word
 def cut_or_pad(
     words: Float[Tensor, "batch slots length width"], number: int
 ) -> Float[Tensor, "batch slots number width"]:
-    """Return the first `number` words of each caption; shorter captions are followed by zeros, which the network takes as padding."""
+    """Return the first `number` words of each caption; shorter captions are padded with zeros."""
     return F.pad(words[:, :, :number], (0, 0, 0, max(0, number - words.shape[2])))

@@ -162,7 +162,7 @@ def test_a_damaged_one_does_not_count_as_kept_and_goes_when_its_step_is_done_aga
 
 def test_a_commit_is_never_replaced(tmp_path: Path) -> None:
     checkpoints = committed(tmp_path, 4)
-    with pytest.raises(StorageError, match="committed already"):
+    with pytest.raises(StorageError, match="already committed"):
         checkpoints.save(4, {"other": 1}, put)
     found = again(tmp_path).newest()
     assert found is not None

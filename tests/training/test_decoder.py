@@ -326,7 +326,7 @@ def test_a_decoder_with_neighbours_sees_others_latents_in_training_and_painting(
 
 def test_more_neighbours_than_other_train_pictures_are_one_line():
     check_neighbours(DecoderSettings(neighbours=3), 4)
-    with pytest.raises(SettingsError, match=r"decoder\.neighbours=4 and there are 4 train pictures"):
+    with pytest.raises(SettingsError, match=r"decoder\.neighbours=4 needs more than 4 train pictures"):
         check_neighbours(DecoderSettings(neighbours=4), 4)
 
 

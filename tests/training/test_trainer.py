@@ -18,9 +18,9 @@ RECIPE = Recipe(name="tests")
 
 
 def test_too_many_workers_for_this_machine_are_refused_at_once(ray_local: None, tmp_path: Path) -> None:
-    with pytest.raises(ClusterError, match=r"wants 64 CPUs for 64 workers.*lower .*cpus_per_worker"):
+    with pytest.raises(ClusterError, match=r"needs 64 CPUs for 64 workers.*lower .*cpus_per_worker"):
         train([tiny_training(tmp_path, num_workers=64, global_batch=64)], RECIPE)
-    with pytest.raises(ClusterError, match=r"wants 1 GPUs for 1 workers, Ray has 0.*use_gpu=false"):
+    with pytest.raises(ClusterError, match=r"needs 1 GPUs for 1 workers, but Ray has 0.*use_gpu=false"):
         train([tiny_training(tmp_path, num_workers=1, use_gpu=True)], RECIPE)
 
 

@@ -40,5 +40,5 @@ def test_a_worker_gets_the_objective_by_name(tmp_path):
 
 
 def test_a_relative_folder_is_refused():
-    with pytest.raises(ValueError, match="workers run elsewhere"):
+    with pytest.raises(ValueError, match="workers run in other folders"):
         tiny_training(Path("here"))

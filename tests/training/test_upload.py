@@ -107,5 +107,5 @@ def test_an_upload_that_fails_is_one_warning_and_stops_nothing(
         checkpoints.save(4, {}, put)
         checkpoints.close()
     assert len(caplog.records) == 1
-    assert "was not uploaded: unplugged; the one on disk is whole" in caplog.text
+    assert "was not uploaded: unplugged; the one on disk is complete" in caplog.text
     assert Checkpoints(tiny_training(tmp_path)).newest() is not None
