@@ -1,7 +1,7 @@
-"""The adversarial loss of an autoencoder: a discriminator of patches that learns beside it (VQGAN, Esser et al. 2021).
+"""The adversarial loss of an autoencoder: a patch discriminator that is trained together with it (VQGAN, Esser et al. 2021).
 
-Both learn in one backward pass. The generator's term sees the discriminator's weights as constants, and the discriminator's
-term sees pictures without their history, so the gradient of each is that of its own loss alone.
+Both learn in one backward pass. The generator's term treats the discriminator's weights as constants, and the discriminator's
+term sees detached pictures, so each gets the gradient of its own loss alone.
 """
 
 from typing import NamedTuple
@@ -17,18 +17,18 @@ _GROUPS = 8
 
 
 class Verdicts(NamedTuple):
-    """Scores of patches, large for a picture that is taken for real."""
+    """Scores of patches, large where the discriminator takes a patch for real."""
 
     made: Float[Tensor, "batch 1 h w"]
-    """Of what the codec gives back, for the codec to learn from."""
+    """Scores of reconstructions, for the codec to learn from."""
     real: Float[Tensor, "batch 1 h w"]
-    """Of pictures, for the discriminator to learn from."""
+    """Scores of pictures, for the discriminator to learn from."""
     fake: Float[Tensor, "batch 1 h w"]
-    """Of what the codec gives back, for the discriminator to learn from."""
+    """Scores of reconstructions, for the discriminator to learn from."""
 
 
 class PatchDiscriminator(nn.Module):
-    """Stride-2 convolutions: one score per patch (Isola et al. 2017), with group in place of batch normalisation."""
+    """Stride-2 convolutions: one score per patch (Isola et al. 2017), with group normalisation instead of batch normalisation."""
 
     def __init__(self, widths: tuple[int, ...]) -> None:
         """Build a level for each width, a multiple of 8; each halves the side."""
@@ -48,10 +48,10 @@ class PatchDiscriminator(nn.Module):
 
 
 class AdversarialCodec(nn.Module):
-    """A convolutional autoencoder and the discriminator that learns beside it."""
+    """A convolutional autoencoder and the discriminator that is trained together with it."""
 
     def __init__(self, codec: ConvCodec, discriminator: PatchDiscriminator) -> None:
-        """Hold both."""
+        """Store both."""
         super().__init__()
         self.codec, self.discriminator = codec, discriminator
 
@@ -61,7 +61,7 @@ class AdversarialCodec(nn.Module):
         noise: Float[Tensor, "batch channels h h"],
         is_judged: bool,
     ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor, Tensor] | None]:
-        """Return what the codec returns, and the scores of `Verdicts` if the discriminator is asked."""
+        """Return what the codec returns, and the scores of `Verdicts` if `is_judged`, else None."""
         made, latents = self.codec(pictures, noise)
         if not is_judged:
             return (made, latents), None
@@ -72,7 +72,7 @@ class AdversarialCodec(nn.Module):
 
 
 def generator_loss(verdicts: Verdicts) -> Float[Tensor, ""]:
-    """Return - mean D(y): what is given back is to be taken for real."""
+    """Return - mean D(y), small if reconstructions y are taken for real."""
     return -verdicts.made.mean()
 
 
@@ -82,7 +82,7 @@ def discriminator_loss(verdicts: Verdicts) -> Float[Tensor, ""]:
 
 
 def codec_state(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the weights of the codec alone, without a discriminator and what a codebook followed in training."""
+    """Return the weights of the codec alone, without those of a discriminator and without a codebook's training state."""
     prefix = "codec."
     if any(name.startswith(prefix) for name in state):
         state = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}

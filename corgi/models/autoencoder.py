@@ -1,4 +1,4 @@
-"""The space the decoder paints in: pictures <-> standardised latents; and the linear one, principal components."""
+"""The latent space of the decoder: pictures <-> standardised latents; and the linear one, by principal components."""
 
 # pyright: reportMissingTypeStubs=false, reportUnknownArgumentType=false, reportUnknownMemberType=false
 # torch, numpy and scikit-learn have functions without types
@@ -15,20 +15,20 @@ SMALLEST_SCALE = 1e-4
 
 
 class Autoencoder(nn.Module, ABC):
-    """What the decoder needs of a latent space. Latents are flat everywhere; `latent_shape` is what they are flattened from."""
+    """What the decoder needs from a latent space. Latents are always flat; `latent_shape` is their shape before flattening."""
 
     image_size: int
     latent_shape: tuple[int, ...]
-    """(channels, side, side) where the space is spatial, else (dimension,)."""
+    """(channels, side, side) if the space is spatial, else (dimension,)."""
 
     @property
     def latent_dim(self) -> int:
-        """Return the values of a latent."""
+        """Return the number of values of a latent."""
         return math.prod(self.latent_shape)
 
     @abstractmethod
     def encode(self, pictures: Float[Tensor, "batch 3 side side"]) -> Float[Tensor, "batch latent"]:
-        """Return latents of about zero mean and unit variance; pictures hold 0..1."""
+        """Return latents of about zero mean and unit variance; pictures are in 0..1."""
 
     @abstractmethod
     def decode(self, latents: Float[Tensor, "batch latent"]) -> Float[Tensor, "batch 3 side side"]:
@@ -48,11 +48,11 @@ class LinearAutoencoder(Autoencoder):
         components: Float[Tensor, "latent pixels"],
         scale: Float[Tensor, "latent"],
     ) -> None:
-        """Hold fitted components; ValueError when the pixels are not those of a square RGB picture."""
+        """Store fitted components; ValueError if the number of pixels is not that of a square RGB picture."""
         super().__init__()
         side = round((mean.numel() / 3) ** 0.5)
         if 3 * side * side != mean.numel():
-            raise ValueError(f"{mean.numel()} pixels are no square RGB picture")
+            raise ValueError(f"{mean.numel()} pixels are not those of a square RGB picture")
         self.image_size, self.latent_shape = side, (len(scale),)
         for name, value in (("mean", mean), ("components", components), ("scale", scale)):
             self.register_buffer(name, value.float())
@@ -72,8 +72,8 @@ def fit_linear(pictures: Float[Tensor, "batch 3 side side"], latent_dim: int, se
     from sklearn.decomposition import PCA
 
     flat = pictures.flatten(1).numpy()
-    kept = min(latent_dim, *flat.shape)
-    fitted = PCA(kept, svd_solver="randomized", random_state=seed).fit(flat)
+    num_components = min(latent_dim, *flat.shape)
+    fitted = PCA(num_components, svd_solver="randomized", random_state=seed).fit(flat)
     deviation = torch.from_numpy(fitted.explained_variance_.clip(min=1e-12)).sqrt()
     mean, components = torch.from_numpy(fitted.mean_), torch.from_numpy(fitted.components_)
     return LinearAutoencoder(mean, components, floored(deviation))
@@ -82,7 +82,7 @@ def fit_linear(pictures: Float[Tensor, "batch 3 side side"], latent_dim: int, se
 def floored(deviation: Float[Tensor, "latent"]) -> Float[Tensor, "latent"]:
     """Return scales that standardise latents of these standard deviations.
 
-    A latent that is constant on the train pictures may vary on others: divided by almost nothing it would leave the range
+    A latent that is constant on the train pictures may vary on others: divided by a scale near zero it would leave the range
     of half floats, in which latents are stored.
     """
     return deviation.clamp(min=SMALLEST_SCALE * float(deviation.max()))

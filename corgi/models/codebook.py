@@ -1,7 +1,7 @@
-"""A learned codebook (van den Oord et al. 2017, arXiv:1711.00937): each position of a plane takes its nearest code.
+"""A learned codebook (van den Oord et al. 2017, arXiv:1711.00937): each position of a plane is replaced by its nearest code.
 
-Codes have no gradient. They follow a running mean of the latents given to them, start at the centres of k-means, and one that
-is hardly used is put where some latent is.
+Codes have no gradient. They start at k-means centres and follow a running mean of the latents assigned to them. A code that is
+hardly used is moved to some latent.
 """
 
 # pyright: reportUnknownArgumentType=false, reportUnknownMemberType=false, reportUnknownVariableType=false
@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 COMPARED_AT_ONCE = 8192
-"""Latents whose distances to all codes are held at once."""
+"""Number of latents whose distances to all codes are in memory at once."""
 _ROUNDS = 10
 
 
@@ -23,7 +23,7 @@ class LearnedCodebook(nn.Module):
     learner: "CodebookLearner | None"
 
     def __init__(self, num_codes: int, channels: int) -> None:
-        """Draw codes, which are replaced when a training starts or weights are loaded."""
+        """Draw random codes, which are replaced when a training starts or weights are loaded."""
         super().__init__()
         self.register_buffer("codebook", torch.randn(num_codes, channels))
         self.learner = None
@@ -34,11 +34,11 @@ class LearnedCodebook(nn.Module):
         return len(self.codebook)
 
     def rounded(self, latents: Float[Tensor, "batch channels h w"]) -> Float[Tensor, "batch channels h w"]:
-        """Return the nearest codes; the gradient passes as if nothing were replaced."""
+        """Return the nearest codes; the gradient passes straight through to the latents."""
         return latents + (self.codebook[self.codes(latents)].movedim(-1, 1) - latents).detach()
 
     def codes(self, latents: Float[Tensor, "batch channels h w"]) -> Int[Tensor, "batch h w"]:
-        """Return the number of each position's code."""
+        """Return the index of each position's code."""
         batch, _, height, width = latents.shape
         return nearest(vectors_of(latents.detach()), self.codebook).view(batch, height, width)
 
@@ -47,14 +47,14 @@ class LearnedCodebook(nn.Module):
         return (latents - self.rounded(latents).detach()).square().mean()
 
     def learn(self, num_candidates: int) -> None:
-        """Make ready for a training in whose steps so many latents are candidates for codes that are not used."""
+        """Prepare for training; in each step `num_candidates` latents are candidates to replace codes that are hardly used."""
         self.learner = CodebookLearner(self.num_codes, self.codebook.shape[1], num_candidates)
 
 
 class CodebookLearner(nn.Module):
-    """Running counts and sums of the latents given to each code, and those of the step that is being taken.
+    """Running counts and sums of the latents assigned to each code, and those of the current step.
 
-    A step's own are added when the next one begins, so that a checkpoint between them holds both.
+    A step's counts and sums are added when the next step begins, so that a checkpoint between them contains both.
     """
 
     count: Float[Tensor, "codes"]
@@ -71,7 +71,7 @@ class CodebookLearner(nn.Module):
 
     @torch.no_grad()
     def start(self, codes: LearnedCodebook, vectors: Float[Tensor, "number channels"]) -> None:
-        """Put the codes at the centres of k-means over some latents."""
+        """Set the codes to k-means centres of some latents."""
         codes.codebook.copy_(k_means(vectors, codes.num_codes))
         self.sums.copy_(codes.codebook)
 
@@ -83,33 +83,33 @@ class CodebookLearner(nn.Module):
         slots: Int[Tensor, "rows"],
         candidates: Float[Tensor, "rows channels"],
     ) -> Float[Tensor, "values"]:
-        """Return what some latents add to a step: count and sum per code, and each row's candidate in its slot.
+        """Return what some latents contribute to a step: count and sum per code, and each row's candidate in its slot.
 
-        Such values of all workers are summed. Those with a value that is not finite add nothing.
+        These values are summed over all workers. They are zeros if any of them is not finite.
         """
         count, sums = totals(code, vectors, len(self.count))
-        held = vectors.new_zeros(self.sizes[2] // vectors.shape[1], vectors.shape[1])
-        held = held.index_copy(0, slots, candidates)
-        found = torch.cat([count, sums.flatten(), held.flatten()])
-        return torch.where(found.isfinite().all(), found, torch.zeros_like(found))
+        slotted = vectors.new_zeros(self.sizes[2] // vectors.shape[1], vectors.shape[1])
+        slotted = slotted.index_copy(0, slots, candidates)
+        contribution = torch.cat([count, sums.flatten(), slotted.flatten()])
+        return torch.where(contribution.isfinite().all(), contribution, torch.zeros_like(contribution))
 
     @torch.no_grad()
     def advance(self, codes: LearnedCodebook, decay: float, revive_below: float) -> None:
-        """N = decay N + (1 - decay) n, S likewise, code = S / N; then codes of less than a share of the mean N are moved to candidates."""
+        """N = decay N + (1 - decay) n, S likewise, code = S / N; then codes with N below a share of the mean N are moved to candidates."""
         count, sums, candidates = self.pending.split(self.sizes)
         sums, candidates = sums.view_as(self.sums), candidates.view(-1, self.sums.shape[1])
-        is_told = count.sum() > 0
+        has_latents = count.sum() > 0
         count, sums = (
             decay * old + (1 - decay) * new for old, new in ((self.count, count), (self.sums, sums))
         )
         is_dead = count < revive_below * count.mean()
-        place = is_dead.cumsum(0) - 1
-        is_moved = is_dead & (place < len(candidates))
-        moved = candidates[place.clamp(0, len(candidates) - 1)]
+        slot = is_dead.cumsum(0) - 1
+        is_moved = is_dead & (slot < len(candidates))
+        moved = candidates[slot.clamp(0, len(candidates) - 1)]
         sums = torch.where(is_moved[:, None], moved * count.mean(), sums)
         count = torch.where(is_moved, count.mean(), count)
-        self.count.copy_(torch.where(is_told, count, self.count))
-        self.sums.copy_(torch.where(is_told, sums, self.sums))
+        self.count.copy_(torch.where(has_latents, count, self.count))
+        self.sums.copy_(torch.where(has_latents, sums, self.sums))
         codes.codebook.copy_(self.sums / self.count.clamp(min=1e-8)[:, None])
         self.pending.zero_()
 
@@ -122,7 +122,7 @@ def vectors_of(latents: Float[Tensor, "batch channels h w"]) -> Float[Tensor, "n
 def nearest(
     vectors: Float[Tensor, "number channels"], codebook: Float[Tensor, "codes channels"]
 ) -> Int[Tensor, "number"]:
-    """Return the row of the nearest code of each vector, the first on ties."""
+    """Return the index of each vector's nearest code, the first on ties."""
     parts = vectors.float().split(COMPARED_AT_ONCE)
     return torch.cat([torch.cdist(part, codebook.float()).argmin(1) for part in parts])
 
@@ -136,7 +136,7 @@ def totals(
 
 
 def k_means(vectors: Float[Tensor, "number channels"], num_codes: int) -> Float[Tensor, "codes channels"]:
-    """Return centres by Lloyd's rounds from vectors at equal distances in the given order; an empty cluster keeps its centre."""
+    """Return centres after ten of Lloyd's iterations, which start from evenly spaced rows; an empty cluster keeps its centre."""
     centres = vectors[torch.arange(num_codes, device=vectors.device) * len(vectors) // num_codes]
     for _ in range(_ROUNDS):
         count, sums = totals(nearest(vectors, centres), vectors, num_codes)

@@ -1,4 +1,4 @@
-"""How an image embedding enters a spatial network: as a vector beside the time, as tokens to attend to, as a predicted latent, or as the learned null."""
+"""How an image embedding enters a spatial network: as a vector added to the time embedding, as tokens to attend to, as a predicted latent, or as the learned null."""
 
 import torch
 from jaxtyping import Bool, Float
@@ -7,11 +7,11 @@ from torch import Tensor, nn
 from corgi.models.embedding import sinusoidal_embedding
 
 LEVEL_POSITIONS = 1000.0
-"""The share of noise 0..1 is told as the sinusoid of a position 0..1000."""
+"""A share of noise in 0..1 is embedded as the sinusoid of a position in 0..1000."""
 
 
 class ImageCondition(nn.Module):
-    """Linear maps of a standardised image embedding to a vector and to tokens; a dropped embedding gives learned ones instead.
+    """Linear layers from a standardised image embedding to a vector and to tokens; learned nulls replace them if it is dropped.
 
     The null is learned because zeros would be the mean embedding, not the absence of one.
     """
@@ -24,9 +24,10 @@ class ImageCondition(nn.Module):
         knows_level: bool = False,
         knows_low: bool = False,
     ) -> None:
-        """Build the maps; `tokens` is (number, width).
+        """Build the layers; `tokens` is (number, width).
 
-        `knows_level` adds the level of noise on the embedding to the vector, `knows_low` that on a smaller picture.
+        `knows_level` adds an embedding of the noise level of the image embedding to the vector, `knows_low` one of the noise
+        level of a smaller picture.
         """
         super().__init__()
         self.width, self.num_tokens = width, tokens[0]
@@ -45,7 +46,7 @@ class ImageCondition(nn.Module):
         level: Float[Tensor, "batch"] | None = None,
         low_level: Float[Tensor, "batch"] | None = None,
     ) -> tuple[Float[Tensor, "batch width"], Float[Tensor, "batch tokens token_width"] | None]:
-        """Return the vector and the tokens; without levels the embedding, and the smaller picture, are taken to be free of noise."""
+        """Return the vector and the tokens; a level that is None means no noise."""
         image = standardised.to(self.vector.weight.dtype)
         vector = self.vector(image)
         if self.level is not None:
@@ -60,17 +61,18 @@ class ImageCondition(nn.Module):
 
 
 class Regression(nn.Module):
-    """The latent that a linear map predicts from a standardised image embedding; the map is fitted before training and stays.
+    """The latent that a linear map predicts from a standardised image embedding; the map is fitted before training and then fixed.
 
-    The vector beside the time is the same at every place, so a small network learns late where in the picture things are: a
-    regression tells it from the first step (`docs/decisions/0015-regression.md`). A dropped embedding gives zeros.
+    The vector added to the time embedding is the same at every position of the plane, so a small network learns late where in the
+    picture things are. A regression provides that from the first step (`docs/decisions/0015-regression.md`). A dropped embedding
+    gives zeros.
     """
 
     weight: Float[Tensor, "latent_dim embedding_dim"]
     bias: Float[Tensor, "latent_dim"]
 
     def __init__(self, embedding_dim: int, latent_dim: int) -> None:
-        """Build what `load_state_dict` fills; not a number before, so that a network without its fit shows at once."""
+        """Create the buffers that `load_state_dict` fills; they are NaN until then, so that a network without its fit is noticed at once."""
         super().__init__()
         self.register_buffer("weight", torch.full((latent_dim, embedding_dim), torch.nan))
         self.register_buffer("bias", torch.full((latent_dim,), torch.nan))
@@ -84,13 +86,13 @@ class Regression(nn.Module):
 
 
 class CaptionTokens(nn.Module):
-    """A linear map of a caption's word encodings to tokens; padding and dropped captions give learned ones, one per position.
+    """A linear layer from a caption's word encodings to tokens; padding and dropped captions give learned tokens, one per position.
 
-    An all-zero word is padding, so a picture without a caption has learned tokens alone.
+    An all-zero word is padding, so a picture without a caption has learned tokens only.
     """
 
     def __init__(self, number: int, width_in: int, width: int) -> None:
-        """Build the map of so many words."""
+        """Build the layer for `number` words per caption."""
         super().__init__()
         self.words = nn.Linear(width_in, width)
         self.null_words = nn.Parameter(torch.zeros(number, width))
@@ -100,18 +102,18 @@ class CaptionTokens(nn.Module):
         words: Float[Tensor, "batch number width_in"] | None,
         drop_mask: Bool[Tensor, "batch"],
     ) -> Float[Tensor, "batch number width"]:
-        """Return the tokens; None: nobody has a caption."""
-        nothing = self.null_words.to(self.words.weight.dtype)
+        """Return the tokens; `words` is None if no row has a caption."""
+        null = self.null_words.to(self.words.weight.dtype)
         if words is None:
-            return nothing.expand(len(drop_mask), -1, -1)
+            return null.expand(len(drop_mask), -1, -1)
         absent = (words == 0).all(dim=-1) | drop_mask[:, None]
-        return torch.where(absent[..., None], nothing, self.words(words.to(self.words.weight.dtype)))
+        return torch.where(absent[..., None], null, self.words(words.to(self.words.weight.dtype)))
 
 
 def level_embedding(
     level: Float[Tensor, "batch"] | None, like: Float[Tensor, "batch width"]
 ) -> Float[Tensor, "batch width"]:
-    """Return the sinusoid of each row's share of noise, in the dtype of `like`; None: no noise."""
+    """Return the sinusoid of each row's share of noise, with the shape and dtype of `like`; None means no noise."""
     share = like.new_zeros(len(like)) if level is None else level
     return sinusoidal_embedding(LEVEL_POSITIONS * share, like.shape[1]).to(like.dtype)
 
@@ -121,6 +123,6 @@ def beside_neighbours(
     neighbours: Float[Tensor, "batch number latent_dim"],
     drop_mask: Bool[Tensor, "batch"],
 ) -> Float[Tensor, "batch all"]:
-    """Return the noisy latent followed by those of its neighbours, which are zeros where the embedding is dropped."""
+    """Return the noisy latent followed by the latents of its neighbours, which are zeros where the embedding is dropped."""
     kept = neighbours.to(latent.dtype) * ~drop_mask[:, None, None]
     return torch.cat([latent, kept.flatten(1)], dim=1)

@@ -21,15 +21,15 @@ class ConvConfig:
     """Describe the network; the defaults are the demo's, with 2.1 M parameters."""
 
     widths: tuple[int, ...] = (32, 96, 192)
-    """Channels of each level, from half the picture's side on; each further level halves the side."""
+    """Channels of each level; the first has half the picture's side, and each further level halves the side."""
     blocks: int = 1
     """Residual blocks per level, in the encoder and in the decoder."""
     channels: int = 8
-    """Latent channels; without effect where there are levels."""
+    """Latent channels; unused if `levels` is set."""
     levels: tuple[int, ...] = ()
-    """Values per latent channel of a finite scalar quantiser; empty: none."""
+    """Values per latent channel of a finite scalar quantiser; empty for none."""
     num_codes: int = 0
-    """Codes of a learned codebook; 0: none."""
+    """Codes of a learned codebook; 0 for none."""
 
     def latent_shape(self, image_size: int) -> tuple[int, int, int]:
         """Return (channels, side, side) of the latents of a picture of that side; each level halves it."""
@@ -55,10 +55,11 @@ class ResidualBlock(nn.Module):
 
 
 class ConvCodec(Codec):
-    """Pixel-unshuffle, residual blocks, stride-2 convolutions down; pixel-shuffles up; all of it channels-last.
+    """Pixel-unshuffle, residual blocks and stride-2 convolutions down, pixel-shuffles up; all channels-last.
 
-    But with a finite scalar quantiser the latents of each picture have a mean square of 1, so that noise of a fixed standard deviation is
-    the KL of a VAE with a fixed posterior variance: its only other term, the mean square, is constant.
+    Except with a finite scalar quantiser, the latents of each picture have a mean square of 1. Adding noise of a fixed standard
+    deviation is then equivalent to the KL term of a VAE with a fixed posterior variance, whose only other part, the mean square, is
+    constant.
     """
 
     def __init__(self, config: ConvConfig) -> None:
@@ -80,7 +81,7 @@ class ConvCodec(Codec):
         )
 
     def latent_shape(self, image_size: int) -> tuple[int, int, int]:
-        """Return the shape of the config."""
+        """Return the shape that the config determines."""
         return self.config.latent_shape(image_size)
 
     def encode(self, pictures: Float[Tensor, "batch 3 side side"]) -> Float[Tensor, "batch channels h h"]:
@@ -111,7 +112,7 @@ def _quantiser(config: ConvConfig) -> FiniteScalarQuantiser | LearnedCodebook | 
 
 
 def _through(layers: nn.ModuleList, plane: Tensor) -> Tensor:
-    """Apply layers one after the other, channels last; as a module list their blocks can be recomputed in backward."""
+    """Apply layers one after the other, channels last; in a module list, the blocks can be recomputed in the backward pass."""
     plane = plane.contiguous(memory_format=torch.channels_last)
     for layer in layers:
         plane = layer(plane)

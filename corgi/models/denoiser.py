@@ -24,14 +24,14 @@ class DenoiserConfig:
     depth: int = 4
     """Number of residual blocks."""
     hidden_ratio: int = 2
-    """Hidden width of a block over `width`."""
+    """Hidden width of a block, as a multiple of `width`."""
     knows_level: bool = False
-    """Whether the network is told the level of noise on the embedding."""
+    """Whether the network reads the noise level of the embedding."""
     neighbours: int = 0
-    """Train pictures whose latents it reads."""
+    """Number of train pictures whose latents it reads."""
 
     def __post_init__(self) -> None:
-        """Refuse sizes that no network has."""
+        """Validate the sizes."""
         if min(self.latent_dim, self.embedding_dim, self.width, self.depth, self.hidden_ratio) < 1:
             raise ValueError("every size of the denoiser must be positive")
         if self.width % 2:
@@ -67,7 +67,7 @@ class LatentDenoiser(nn.Module):
     """
 
     def __init__(self, config: DenoiserConfig, embedding_table: ShiftTable | None = None) -> None:
-        """Build the network; without a table the embedding is taken as it is."""
+        """Build the network; without a table the embedding is not standardised."""
         super().__init__()
         table = ShiftTable.ddpm(config.embedding_dim) if embedding_table is None else embedding_table
         if table.dim != config.embedding_dim or table.num_clusters != 1:
@@ -95,21 +95,21 @@ class LatentDenoiser(nn.Module):
         level: Float[Tensor, "batch"] | None = None,
         neighbours: Float[Tensor, "batch number latent_dim"] | None = None,
     ) -> Float[Tensor, "batch latent_dim"]:
-        """Predict what the objective asks for, in float32 at least.
+        """Predict the parameterisation it is trained for, in float32 at least.
 
         Args:
             latent: noisy standardised latent.
             t: timestep 1..T of the full schedule.
             embedding: image embedding, standardised inside.
             drop_mask: True where the embedding is replaced by the learned null.
-            level: share of noise on the embedding; None: none.
-            neighbours: standardised latents of train pictures, unseen where the embedding is dropped.
+            level: share of noise in the embedding; None for no noise.
+            neighbours: standardised latents of train pictures; zeros replace them where the embedding is dropped.
 
         """
         dtype = self.output.weight.dtype
         condition = self._condition(t, embedding, drop_mask, level)
-        nobody = torch.zeros_like(t, dtype=torch.bool)
-        dropped = nobody if drop_mask is None else drop_mask
+        none_dropped = torch.zeros_like(t, dtype=torch.bool)
+        dropped = none_dropped if drop_mask is None else drop_mask
         seen = latent if neighbours is None else beside_neighbours(latent, neighbours, dropped)
         hidden = self.input(seen.to(dtype))
         for block in self.blocks:
@@ -136,7 +136,7 @@ def perturb_embedding(
     level: Float[Tensor, "batch"],
     table: ShiftTable,
 ) -> Float[Tensor, "batch dim"]:
-    """Mu + sqrt(1-s)(z - mu) + sqrt(s) L noise: an embedding with a share s of noise of the data's own law (eq. 17).
+    """Mu + sqrt(1-s)(z - mu) + sqrt(s) L noise: an embedding with a share s of noise that has the data's own covariance (eq. 17).
 
     Makes a decoder tolerant of generated embeddings; `table` has one cluster.
     """

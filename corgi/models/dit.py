@@ -23,9 +23,9 @@ class DiTSizes:
     width: int
     """Width of the token stream; a multiple of 4 for positions in two dimensions, and of `heads`."""
     depth: int
-    """Blocks."""
+    """Number of blocks."""
     heads: int = 8
-    """Attention heads."""
+    """Number of attention heads."""
     patch: int = 2
     """Side of a patch of the latent that is one token."""
 
@@ -58,7 +58,7 @@ class ConditionedBlock(nn.Module):
 
 
 class DiT(SpatialDenoiser):
-    """A plane as a sequence of patches; the embedding is added to the time. The last layer starts at zero."""
+    """Reads a plane as a sequence of patches; the embedding is added to the time embedding. The last layer starts at zero."""
 
     positions: Float[Tensor, "length width"]
 
@@ -72,7 +72,7 @@ class DiT(SpatialDenoiser):
         low_channels: int = 0,
         regression: bool = False,
     ) -> None:
-        """Build the network; ValueError when patches do not tile the latent or the heads do not divide the width.
+        """Build the network; ValueError if patches do not tile the latent or the heads do not divide the width.
 
         It reads the latents of `neighbours` train pictures, `low_channels` planes of a smaller picture, and with
         `regression` the latent predicted from the embedding.
@@ -126,13 +126,13 @@ def positions(width: int, side: int) -> Float[Tensor, "length width"]:
 def to_patches(
     pictures: Float[Tensor, "batch channels side side"], patch: int
 ) -> Float[Tensor, "batch length values"]:
-    """Cut pictures into patch x patch squares, row by row; a square's values are its channels, each row by row."""
+    """Cut pictures into patch x patch squares, row by row; a square's values are those of its channels in turn, each row by row."""
     return nn.functional.pixel_unshuffle(pictures, patch).flatten(2).mT
 
 
 def from_patches(
     patches: Float[Tensor, "batch length values"], shape: tuple[int, ...], patch: int
 ) -> Float[Tensor, "batch channels side side"]:
-    """Put the squares of `to_patches` together again."""
+    """Reassemble pictures from the squares of `to_patches`."""
     rows, columns = shape[1] // patch, shape[2] // patch
     return nn.functional.pixel_shuffle(patches.mT.unflatten(2, (rows, columns)), patch)

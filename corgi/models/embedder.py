@@ -1,4 +1,4 @@
-"""What turns captions into image embeddings: a prior, or a baseline that stands in its place."""
+"""Models that turn captions into image embeddings: a prior, or a baseline in its place."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ Encodings = Float[Tensor, "batch words encoding_dim"]
 
 @dataclass(frozen=True)
 class Sampling:
-    """How to sample: the sampler, its steps, guidance scale and candidates per caption."""
+    """How to sample: the sampler, its number of steps, the guidance scale and the candidates per caption."""
 
     steps: int = 8
     sampler: SamplerName = "ancestral"
@@ -24,17 +24,17 @@ class Sampling:
 
 
 class Embedder(ABC):
-    """A source of image embeddings of captions."""
+    """Turns captions' embeddings into image embeddings."""
 
     @abstractmethod
     def sample(
         self, text: Embeddings, seeds: Sequence[int], sampling: Sampling, encodings: Encodings | None = None
     ) -> Embeddings:
-        """Return one unit-norm image embedding per caption; row i depends on its caption and seeds[i] alone."""
+        """Return one unit-norm image embedding per caption; row i depends only on its caption and seeds[i]."""
 
 
 class CaptionEmbedder(Embedder):
-    """A source without a draw: a function of the captions' embeddings."""
+    """An embedder that draws no noise: a function of the captions' embeddings."""
 
     def sample(
         self, text: Embeddings, seeds: Sequence[int], sampling: Sampling, encodings: Encodings | None = None

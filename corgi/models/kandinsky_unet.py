@@ -1,4 +1,4 @@
-"""A decoder network that is wholly diffusers' own class, conditioned as Kandinsky 2.2's is: it is exported without code."""
+"""A decoder network that is entirely diffusers' own class, conditioned like Kandinsky 2.2's, so that it is exported without code."""
 
 # pyright: reportUnknownArgumentType=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 # diffusers has functions without types
@@ -14,14 +14,14 @@ from corgi.models.unet import NORM_GROUPS, UNetSizes
 
 
 class KandinskyUNet(nn.Module):
-    """UNet2DConditionModel with image tokens (`image_proj`) and the image beside the time (`addition_embed_type` image).
+    """UNet2DConditionModel with image tokens (`image_proj`) and the image embedding added to the time embedding (`addition_embed_type` image).
 
-    A dropped embedding is replaced by a learned one, so that diffusers' pipeline is given it as its negative embedding. The
+    A dropped embedding is replaced by a learned one, which diffusers' pipeline takes as its negative embedding. The
     embedding is standardised by a one-cluster table, which travels with the state dict. The last layer starts at zero.
     """
 
     def __init__(self, latent_shape: tuple[int, ...], sizes: UNetSizes, embedding_table: ShiftTable) -> None:
-        """Build the network; ValueError when the latent is not spatial or its side cannot be halved often enough."""
+        """Build the network; ValueError if the latent is not spatial or its side cannot be halved often enough."""
         if len(latent_shape) != 3 or latent_shape[1] % sizes.reduction or latent_shape[2] % sizes.reduction:
             raise ValueError(
                 f"a U-Net of {len(sizes.widths)} levels cannot divide a latent of shape {latent_shape}"
@@ -41,15 +41,15 @@ class KandinskyUNet(nn.Module):
         embedding: Float[Tensor, "batch embedding_dim"],
         drop_mask: Bool[Tensor, "batch"],
     ) -> Float[Tensor, "batch latent_dim"]:
-        """Predict what the objective asks for, in float32 at least; t is 1..T, which diffusers counts from 0."""
+        """Predict the parameterisation it is trained for, in float32 at least; t is 1..T, and diffusers counts from 0."""
         dtype = self.null_embedding.dtype
-        seen = self.embedding_table.whiten(embedding, torch.zeros_like(t)).to(dtype)
-        seen = torch.where(drop_mask[:, None], self.null_embedding, seen)
+        condition = self.embedding_table.whiten(embedding, torch.zeros_like(t)).to(dtype)
+        condition = torch.where(drop_mask[:, None], self.null_embedding, condition)
         planes = latent.to(dtype).view(-1, *self.latent_shape).contiguous(memory_format=torch.channels_last)
-        answer = self.unet(planes, t - 1, None, added_cond_kwargs={"image_embeds": seen}, return_dict=False)[
-            0
-        ]
-        return answer.flatten(1).to(torch.promote_types(latent.dtype, torch.float32))
+        output = self.unet(
+            planes, t - 1, None, added_cond_kwargs={"image_embeds": condition}, return_dict=False
+        )[0]
+        return output.flatten(1).to(torch.promote_types(latent.dtype, torch.float32))
 
 
 def _build(latent_shape: tuple[int, ...], sizes: UNetSizes, dim: int) -> nn.Module:

@@ -1,9 +1,9 @@
-"""Text features without text, and image embeddings without a trained prior: what a prior is compared with.
+"""Text features without text, and image embeddings without a trained prior: the baselines that a prior is compared with.
 
-Two places of a text-to-image model can do without captions of its own pictures. A decoder may be trained on a pseudo text
-feature h of each picture instead of its embedding z, and is then given a caption's embedding as it is (Lafite; Zhou et al. 2022,
-arXiv 2111.13792; Lafite2, arXiv 2210.14124). Or a caption's embedding is turned into an image embedding by rows that are
-there already, with the interface of a prior: `CaptionEmbedder`.
+A text-to-image model can do without captions of its own pictures in two ways. A decoder may be trained on a pseudo text
+feature h of each picture instead of its embedding z, and then takes a caption's embedding directly (Lafite; Zhou et al. 2022,
+arXiv 2111.13792; Lafite2, arXiv 2210.14124). Or a caption's embedding is turned into an image embedding by means of existing
+rows, with the interface of a prior: `CaptionEmbedder`.
 """
 
 # pyright: reportUnknownArgumentType=false, reportUnknownMemberType=false, reportUnknownVariableType=false
@@ -21,12 +21,12 @@ from corgi.models.embedder import CaptionEmbedder, Embeddings
 WIDTH = 1024
 """Hidden width of Lafite's two networks."""
 SAME_PICTURE = 1 - 1e-5
-"""Embeddings of a larger cosine are of one picture."""
+"""Embeddings with a larger cosine belong to the same picture."""
 
 
 @dataclass(frozen=True)
 class RawText(CaptionEmbedder):
-    """z = y / |y|: the caption's embedding as it is. A lower bound, and what decoders trained on pseudo text are given."""
+    """z = y / |y|: the caption's embedding itself. A lower bound, and the input of decoders trained on pseudo text."""
 
     def of_text(self, text: Embeddings) -> Embeddings:
         """Return the text embeddings at unit norm."""
@@ -35,7 +35,7 @@ class RawText(CaptionEmbedder):
 
 @dataclass(frozen=True)
 class SoftmaxAverage(CaptionEmbedder):
-    """z = unit( sum_i softmax_i(cos(y, y_i) / tau) z_i ) over captioned pictures (y_i, z_i): no training at all."""
+    """z = unit( sum_i softmax_i(cos(y, y_i) / tau) z_i ) over captioned pictures (y_i, z_i); needs no training."""
 
     text: Float[Tensor, "rows dim"]
     image: Float[Tensor, "rows dim"]
@@ -65,9 +65,9 @@ class TrueEmbedding(CaptionEmbedder):
     image: Float[Tensor, "rows dim"]
 
     def of_text(self, text: Embeddings) -> Embeddings:
-        """Return the rows that were given; ValueError for another number of captions."""
+        """Return the stored rows at unit norm; ValueError for another number of captions."""
         if len(text) != len(self.image):
-            raise ValueError(f"{len(text)} captions and {len(self.image)} true embeddings")
+            raise ValueError(f"{len(text)} captions, but {len(self.image)} true embeddings")
         return F.normalize(self.image.to(text), dim=-1)
 
 
@@ -76,7 +76,8 @@ def fixed_perturbation(
 ) -> Float[Tensor, "batch dim"]:
     """Return Lafite's pseudo text h = unit( z + xi |z| eps / |eps| ).
 
-    In many dimensions eps is orthogonal to z, so cos(h, z) concentrates at 1 / sqrt(1 + xi^2) whatever their number; xi = 0 is z.
+    In many dimensions eps is nearly orthogonal to z, so cos(h, z) concentrates at 1 / sqrt(1 + xi^2) whatever the dimension; xi = 0
+    gives unit(z).
     """
     step = xi * z.norm(dim=-1, keepdim=True) * F.normalize(eps, dim=-1)
     return F.normalize(z + step, dim=-1)
@@ -85,7 +86,7 @@ def fixed_perturbation(
 def xi_of(cosine: float) -> float:
     """Return xi = sqrt(1 / c^2 - 1), at which h is as far from z as captions are: c is their measured cosine.
 
-    ValueError unless it is in (0, 1].
+    ValueError unless c is in (0, 1].
     """
     if not 0 < cosine <= 1:
         raise ValueError(f"the cosine of captions and pictures must be in (0, 1], got {cosine}")
@@ -95,7 +96,7 @@ def xi_of(cosine: float) -> float:
 class TrainablePerturbation(nn.Module):
     """Lafite's pseudo text h = unit( z + r1(z) + exp(r2(z)) eps ), r1 and r2 networks of four layers with leaky ReLU.
 
-    It is trained on pictures and captions of another domain by `contrastive`: h of a picture is to find its own caption.
+    It is trained by `contrastive` on pictures and captions of another domain, so that h of a picture is closest to its own caption.
     """
 
     def __init__(self, dim: int, width: int = WIDTH) -> None:
@@ -113,7 +114,7 @@ class TrainablePerturbation(nn.Module):
 def contrastive(
     h: Float[Tensor, "batch dim"], target: Float[Tensor, "batch dim"], temperature: float
 ) -> Float[Tensor, ""]:
-    """Return - mean_i log softmax_j( cos(h_i, target_j) / tau ) at j = i: each row is to find its own among the batch's."""
+    """Return - mean_i log softmax_j( cos(h_i, target_j) / tau ) at j = i: small if each row is closest to its own target in the batch."""
     cosine = F.normalize(h, dim=-1) @ F.normalize(target, dim=-1).mT
     return F.cross_entropy(cosine / temperature, torch.arange(len(h), device=h.device))
 
@@ -133,9 +134,9 @@ def told_apart(
     others: Float[Tensor, "others dim"],
     temperature: float,
 ) -> Float[Tensor, "batch"]:
-    """Return - log softmax( cos(h_i, z_i) / tau ) of each row among its own picture and the others that are not z_i itself.
+    """Return each row's - log softmax( cos(h_i, z_i) / tau ) over its own picture and those of `others` that are not z_i itself.
 
-    It is `contrastive` with a fixed set of others: a row's value does not depend on the batch it came in.
+    It is `contrastive` with a fixed set of others: a row's value does not depend on the rest of its batch.
     """
     unit_z, unit_others = F.normalize(z, dim=-1), F.normalize(others, dim=-1)
     own = (F.normalize(h, dim=-1) * unit_z).sum(-1, keepdim=True) / temperature
@@ -154,16 +155,16 @@ def optimised(
 ) -> Float[Tensor, "batch dim"]:
     """Return text features after gradient steps on `told_apart`, at unit norm after each (Lafite2's idea).
 
-    Each then tells its own picture from the others better than what was retrieved.
+    They distinguish their own picture from the others better than the retrieved features do.
     """
-    found = F.normalize(h, dim=-1).detach()
+    feature = F.normalize(h, dim=-1).detach()
     with torch.enable_grad():
         for _ in range(steps):
-            found.requires_grad_(True)
-            loss = told_apart(found, z.detach(), others, temperature).sum()
-            [slope] = torch.autograd.grad(loss, found)
-            found = F.normalize(found.detach() - rate * temperature * slope, dim=-1)
-    return found
+            feature.requires_grad_(True)
+            loss = told_apart(feature, z.detach(), others, temperature).sum()
+            [slope] = torch.autograd.grad(loss, feature)
+            feature = F.normalize(feature.detach() - rate * temperature * slope, dim=-1)
+    return feature
 
 
 def attended(

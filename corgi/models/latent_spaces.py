@@ -1,4 +1,4 @@
-"""The latent spaces by their names in the settings: what rebuilds each from its committed config and state."""
+"""The latent spaces by their names in the settings: how each is rebuilt from its committed config and state."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -11,7 +11,7 @@ from corgi.models.spatial_autoencoder import Codec, PixelCodec, SpatialAutoencod
 from corgi.names import AutoencoderConfig, LatentSpaceName
 
 Config = Mapping[str, Any]
-"""What is committed beside the weights: image_size, and the codec's own config; empty for the linear space."""
+"""The config committed with the weights: image_size and the codec's own config; empty for the linear space."""
 
 
 def conv_codec(config: Config) -> Codec:
@@ -33,7 +33,7 @@ CODECS: Mapping[LatentSpaceName, Callable[[Any], Codec]] = {
     "pretrained": pretrained_codec,
     "pixels": lambda config: PixelCodec(),
 }
-"""What builds the codec of each spatial space from its own config."""
+"""For each spatial space, the function that builds its codec from the codec's config."""
 
 
 def linear(config: Config, state: Mapping[str, Tensor]) -> Autoencoder:
@@ -42,7 +42,7 @@ def linear(config: Config, state: Mapping[str, Tensor]) -> Autoencoder:
 
 
 def spatial(kind: LatentSpaceName) -> Callable[[Config, Mapping[str, Tensor]], Autoencoder]:
-    """Return what rebuilds a spatial space of a kind."""
+    """Return the function that rebuilds a spatial space of a kind."""
 
     def rebuilt(config: Config, state: Mapping[str, Tensor]) -> Autoencoder:
         autoencoder = SpatialAutoencoder(CODECS[kind](config["codec"]), config["image_size"])
@@ -56,4 +56,4 @@ LATENT_SPACES: Mapping[LatentSpaceName, Callable[[Config, Mapping[str, Tensor]],
     "linear": linear,
     **{kind: spatial(kind) for kind in CODECS},
 }
-"""Every latent space that a recipe can name, by what rebuilds its autoencoder."""
+"""For each latent space that a recipe can name, the function that rebuilds its autoencoder."""

@@ -1,4 +1,4 @@
-"""The decoder's networks by their names in the settings: each denoises a standardised latent, given an image embedding."""
+"""The decoder's networks by their names in the settings: each denoises a standardised latent, conditioned on an image embedding."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -17,37 +17,37 @@ from corgi.names import NetworkName, UNetConfig
 
 @dataclass(frozen=True)
 class NetworkSizes:
-    """What every network is built from; each reads its own part."""
+    """Sizes from which every network is built; each network uses those that concern it."""
 
     latent_shape: tuple[int, ...]
-    """What the flat, standardised latent is flattened from: (channels, side, side) where its space is spatial, else (dimension,)."""
+    """Shape of the standardised latent before flattening: (channels, side, side) if its space is spatial, else (dimension,)."""
     width: int
     depth: int
     unet: UNetSizes = field(default_factory=UNetSizes)
     heads: int = 8
-    """Attention heads of the transformer."""
+    """Number of attention heads of the transformer."""
     patch: int = 2
-    """Side of its patches."""
+    """Side of the transformer's patches."""
     knows_level: bool = False
-    """Whether the network is told the level of noise on the embedding."""
+    """Whether the network reads the noise level of the embedding."""
     neighbours: int = 0
-    """Train pictures whose latents the network reads."""
+    """Number of train pictures whose latents the network reads."""
     pretrained: UNetConfig | None = None
-    """config.json of a U-Net of Stable Diffusion's class in place of these sizes; None: none."""
+    """config.json of a U-Net like Stable Diffusion's, which replaces these sizes; None for none."""
     words: tuple[int, int] = (0, 0)
     """Number and width of a caption's word encodings that a U-Net reads."""
     low_channels: int = 0
-    """Planes of a smaller picture that it reads beside the latent."""
+    """Number of planes of a smaller picture that the network reads in addition to the latent."""
     regression: bool = False
-    """Whether it reads the latent that a linear map predicts from the image embedding beside the noisy one."""
+    """Whether the network reads, in addition to the noisy latent, the one that a linear map predicts from the image embedding."""
 
 
 def mlp(sizes: NetworkSizes, table: ShiftTable) -> LatentDenoiser:
     """Build the residual MLP; ValueError for a smaller picture or a predicted latent, which it does not read."""
     if sizes.low_channels:
-        raise ValueError("the residual MLP reads no smaller picture")
+        raise ValueError("the residual MLP does not read a smaller picture")
     if sizes.regression:
-        raise ValueError("the residual MLP reads no predicted latent: regression is for unet and dit")
+        raise ValueError("the residual MLP does not read a predicted latent: regression is for unet and dit")
     config = DenoiserConfig(
         math.prod(sizes.latent_shape),
         table.dim,
@@ -60,7 +60,7 @@ def mlp(sizes: NetworkSizes, table: ShiftTable) -> LatentDenoiser:
 
 
 def unet(sizes: NetworkSizes, table: ShiftTable) -> UNet | PretrainedUNet | KandinskyUNet:
-    """Build the U-Net; ValueError for a latent that it cannot divide, or for what one of another kind does not read."""
+    """Build the U-Net; ValueError for a latent that it cannot divide, or for inputs that this kind of U-Net does not read."""
     if sizes.pretrained is not None:
         if sizes.neighbours or sizes.low_channels or sizes.regression:
             raise ValueError(
@@ -73,7 +73,7 @@ def unet(sizes: NetworkSizes, table: ShiftTable) -> UNet | PretrainedUNet | Kand
     if sizes.unet.kandinsky:
         if any((sizes.knows_level, sizes.neighbours, sizes.words[0], sizes.low_channels, sizes.regression)):
             raise ValueError(
-                "with unet.kandinsky it reads no level of noise, neighbours, words or predicted latent, and no smaller picture"
+                "with unet.kandinsky it does not read a noise level, neighbours, words, a predicted latent or a smaller picture"
             )
         return KandinskyUNet(sizes.latent_shape, sizes.unet, table)
     seen = sizes.neighbours, sizes.words, sizes.low_channels, sizes.regression
@@ -92,8 +92,8 @@ NETWORKS: Mapping[NetworkName, Callable[[NetworkSizes, ShiftTable], nn.Module]] 
     "unet": unet,
     "dit": dit,
 }
-"""Every network that a recipe can name, by what builds it untrained.
+"""For each network that a recipe can name, the function that builds it untrained.
 
-Each is called as `corgi.models.picture_decoder.Denoiser` says and keeps the table that standardises its embedding as
-`embedding_table`, so that its state dict is all that loading needs.
+Each network has the interface of `corgi.models.picture_decoder.Denoiser`. It stores the table that standardises its embedding as
+`embedding_table`, so that loading needs only its state dict.
 """

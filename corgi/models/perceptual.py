@@ -23,7 +23,7 @@ class Features(nn.Module):
         num_maps: int,
         side: int | None,
     ) -> None:
-        """Freeze a tower; `side` is the only side it takes, None where it takes any."""
+        """Freeze a tower; `side` is the only side it accepts, None if it accepts any."""
         super().__init__()
         self.visual = visual.eval().requires_grad_(False)
         self.num_maps, self.side = num_maps, side
@@ -33,22 +33,22 @@ class Features(nn.Module):
     def forward(
         self, pictures: Float[Tensor, "batch 3 side side"]
     ) -> Sequence[Float[Tensor, "batch width h w"]]:
-        """Return the maps of pictures in 0..1."""
+        """Return the feature maps of pictures in 0..1."""
         if self.side is not None and pictures.shape[-1] != self.side:
             pictures = F.interpolate(pictures, self.side, mode="bilinear", antialias=True)
         visual: Any = self.visual
-        found = visual.forward_intermediates(
+        outputs = visual.forward_intermediates(
             (pictures - self.mean) / self.std,
             indices=list(range(self.num_maps)),
             stop_early=True,
             intermediates_only=True,
         )
-        return found["image_intermediates"]
+        return outputs["image_intermediates"]
 
     @torch.no_grad()
     def pooled(self, pictures: Float[Tensor, "batch 3 side side"]) -> Float[Tensor, "batch dim"]:
-        """Return the mean of every map over its plane, side by side."""
-        return torch.cat([found.float().mean((2, 3)) for found in self(pictures)], dim=1)
+        """Return the means of all feature maps over their planes, concatenated."""
+        return torch.cat([features.float().mean((2, 3)) for features in self(pictures)], dim=1)
 
 
 def feature_distance(
@@ -58,9 +58,9 @@ def feature_distance(
 ) -> Float[Tensor, "batch"]:
     """Return the mean over maps of |f(picture) - f(target)|^2 / |f(target)|^2; 0 for equal pictures."""
     with torch.no_grad():
-        wanted = features(targets)
+        target_maps = features(targets)
     ratios = [
         (a - b).square().flatten(1).mean(1) / b.square().flatten(1).mean(1).clamp(min=1e-8)
-        for a, b in zip(features(pictures), wanted, strict=True)
+        for a, b in zip(features(pictures), target_maps, strict=True)
     ]
     return torch.stack(ratios).mean(0)

@@ -18,18 +18,18 @@ from corgi.models.neighbours import Neighbours
 from corgi.names import SamplerName
 
 PAINTED_AT_ONCE = 64
-"""Pictures in one call of the network: more only take memory."""
+"""Pictures per call of the network: more only take more memory."""
 DECODER_SEED_OFFSET = 500_009
-"""Keeps the decoder's noise apart from the prior's of the same seed."""
+"""Added to seeds so that the decoder's noise differs from the prior's for the same seed."""
 Watch = Callable[[Tensor], None]
 """Called with the estimates of z_0 [batch, latent] after each step of a chain."""
 
 
 @runtime_checkable
 class Denoiser(Protocol):
-    """A network that answers v, or another parameterisation, for a noisy latent and an image embedding.
+    """A network that predicts v, or another parameterisation, from a noisy latent and an image embedding.
 
-    Rows with `drop_mask` see the null embedding.
+    Rows with `drop_mask` get the null embedding.
     """
 
     def __call__(
@@ -53,23 +53,23 @@ class PictureDecoder:
     process: ShiftedDiffusion
     autoencoder: Autoencoder
     prediction: Parameterisation = "v"
-    """What the network answers."""
+    """What the network predicts."""
     sampler: SamplerName = "ddim"
     guidance_interval: tuple[float, float] = (0.0, 1.0)
-    """Shares of T between which guidance is used."""
+    """Shares of T between which guidance is applied."""
     neighbours: Neighbours | None = None
-    """Train pictures whose latents the network reads; None: none."""
+    """Train pictures whose latents the network reads; None for a network that reads none."""
     weak: Denoiser | None = None
-    """A weaker network that guidance leads away from (autoguidance, Karras et al. 2024); None: from the null embedding."""
+    """A weaker network that guidance guides away from (autoguidance, Karras et al. 2024); None: away from the null embedding."""
 
     @property
     def device(self) -> torch.device:
-        """Return where it paints."""
+        """Return the device on which it paints."""
         return self.process.table.mean.device
 
     @property
     def manner(self) -> dict[str, object]:
-        """Return its sampler and what guides it, as JSON."""
+        """Return its sampler and its kind of guidance, as JSON."""
         weak = {} if self.weak is None else {"autoguidance": True}
         return {"sampler": self.sampler, "guidance_interval": list(self.guidance_interval), **weak}
 
@@ -84,15 +84,15 @@ class PictureDecoder:
         words: Float[Tensor, "batch words encoding_dim"] | None = None,
         given: Mapping[str, Tensor] | None = None,
     ) -> UInt8[Tensor, "batch side side 3"]:
-        """Paint one picture per embedding, on the decoder's device; row i depends on its embedding, its words and seeds[i] alone.
+        """Paint one picture per embedding, on the decoder's device; row i depends only on its own inputs and seeds[i].
 
-        `steps` are how many timesteps the sampler visits, or which ones, ascending up to T.
-        `watch` sees each step's estimate of the latents, of at most PAINTED_AT_ONCE pictures at a time. `words` are encodings of
-        captions for a network that reads them; None: it paints as from pictures without captions. `given` is
-        what else the network is told, by name and row by row.
+        `steps` is how many timesteps the sampler visits, or the timesteps themselves, ascending up to T.
+        `watch` is called with each step's estimate of the latents, for at most PAINTED_AT_ONCE pictures at a time. `words` are word
+        encodings of captions for a network that reads them; None: it paints as for pictures without captions. `given` are further
+        inputs of the network, by name, with one row per picture.
         """
         embedding = embedding.to(self.device)
-        told = {**(given or {}), **({} if words is None else {"words": words.to(embedding)})}
+        inputs = {**(given or {}), **({} if words is None else {"words": words.to(embedding)})}
         parts = [
             self._paint(
                 embedding[first : first + PAINTED_AT_ONCE],
@@ -100,7 +100,7 @@ class PictureDecoder:
                 steps,
                 guidance,
                 watch,
-                {name: value[first : first + PAINTED_AT_ONCE] for name, value in told.items()},
+                {name: value[first : first + PAINTED_AT_ONCE] for name, value in inputs.items()},
             )
             for first in range(0, max(1, len(embedding)), PAINTED_AT_ONCE)
         ]
@@ -119,10 +119,10 @@ class PictureDecoder:
         noise = philox_noise(seeds, self.process.table.dim, embedding.device)
         low, high = (share * self.process.schedule.num_steps for share in self.guidance_interval)
         interval = None if self.guidance_interval == (0, 1) else (low, high)
-        seen = {**self._seen(embedding), **given}
-        strong = self._denoiser(self.network, embedding, seen, dropped=False)
+        inputs = {**self._seen(embedding), **given}
+        strong = self._denoiser(self.network, embedding, inputs, dropped=False)
         weaker = self.network if self.weak is None else self.weak
-        other = self._denoiser(weaker, embedding, seen, dropped=self.weak is None)
+        other = self._denoiser(weaker, embedding, inputs, dropped=self.weak is None)
         denoise = guided(strong, other, guidance, interval)
         if watch is not None:
             denoise = watched(denoise, watch)
@@ -130,33 +130,33 @@ class PictureDecoder:
         return to_bytes(self.autoencoder.decode(latents))
 
     def neighbours_of(self, embedding: Float[Tensor, "batch dim"]) -> list[list[str]]:
-        """Return the uids of the train pictures that `sample` looks at for each embedding; empty lists without neighbours."""
+        """Return the uids of the train pictures whose latents `sample` uses for each embedding; empty lists without neighbours."""
         if self.neighbours is None:
             return [[] for _ in embedding]
         return self.neighbours.names(self.neighbours.nearest(embedding.cpu().numpy()))
 
     def _seen(self, embedding: Tensor) -> dict[str, Tensor]:
-        """Return the latents of the neighbours as the network takes them."""
+        """Return the network's input `neighbours`: their latents; an empty dict without neighbours."""
         if self.neighbours is None:
             return {}
-        found = self.neighbours.latents(self.neighbours.nearest(embedding.cpu().numpy()))
-        return {"neighbours": torch.tensor(found, device=embedding.device, dtype=embedding.dtype)}
+        latents = self.neighbours.latents(self.neighbours.nearest(embedding.cpu().numpy()))
+        return {"neighbours": torch.tensor(latents, device=embedding.device, dtype=embedding.dtype)}
 
     def _denoiser(
         self, network: Denoiser, embedding: Tensor, seen: dict[str, Tensor], dropped: bool
     ) -> Denoise:
         def denoise(z_t: Tensor, t: Tensor, cluster: Tensor, /) -> Tensor:
             mask = torch.full_like(t, dropped, dtype=torch.bool)
-            told = {**seen, "drop_words": mask} if "words" in seen else seen
+            inputs = {**seen, "drop_words": mask} if "words" in seen else seen
             return to_x0(
-                self.process, network(z_t, t, embedding, mask, **told), z_t, t, cluster, self.prediction
+                self.process, network(z_t, t, embedding, mask, **inputs), z_t, t, cluster, self.prediction
             )
 
         return denoise
 
 
 def watched(denoise: Denoise, watch: Watch) -> Denoise:
-    """Return a denoiser that also hands each of its estimates on."""
+    """Return a denoiser that also calls `watch` with each of its estimates."""
 
     def seen(z_t: Tensor, t: Tensor, cluster: Tensor, /) -> Tensor:
         z_0 = denoise(z_t, t, cluster)
@@ -167,10 +167,10 @@ def watched(denoise: Denoise, watch: Watch) -> Denoise:
 
 
 def to_bytes(pictures: Float[Tensor, "batch 3 side side"]) -> UInt8[Tensor, "batch side side 3"]:
-    """Return 0..1 pictures as bytes, channels last."""
+    """Convert pictures in 0..1 to bytes, channels last."""
     return (pictures * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
 
 def unit_range(pictures: UInt8[Tensor, "batch 3 side side"]) -> Float[Tensor, "batch 3 side side"]:
-    """Return bytes as 0..1."""
+    """Convert bytes to pictures in 0..1."""
     return pictures.float().div(255)

@@ -1,4 +1,4 @@
-"""Autoencoders of diffusers as codecs: their latents shifted and scaled as their own pipelines do."""
+"""diffusers' autoencoders as codecs; their latents are shifted and scaled as in their own pipelines."""
 
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 # diffusers has no types
@@ -20,18 +20,18 @@ from corgi.names import AutoencoderConfig
 CLASSES: Mapping[str, Any] = {
     kind.__name__: kind for kind in (AutoencoderKL, VQModel, AutoencoderTiny, AutoencoderDC)
 }
-"""The classes that are read, by the name that their config.json holds."""
+"""The supported classes, by their name in config.json."""
 _RAW: Mapping[str, Callable[[Any, Tensor], Tensor]] = {
     "AutoencoderKL": lambda model, pictures: model.encode(pictures).latent_dist.mode(),
     "VQModel": lambda model, pictures: model.encode(pictures).latents,
     "AutoencoderTiny": lambda model, pictures: model.encode(pictures).latents,
     "AutoencoderDC": lambda model, pictures: model.encode(pictures).latent,
 }
-"""Latents of pictures in -1..1: the mode of a posterior, and what VQModel has before it is quantised."""
+"""Functions that return the latents of pictures in -1..1: for AutoencoderKL the posterior's mode, for VQModel those before quantisation."""
 
 
 class PretrainedCodec(Codec):
-    """One of diffusers' autoencoders: latent = (raw - shift_factor) * scaling_factor; VQModel quantises as it decodes, unless told not to."""
+    """One of diffusers' autoencoders: latent = (raw - shift_factor) * scaling_factor; VQModel quantises when it decodes, unless its config has `quantise` false."""
 
     def __init__(self, model: nn.Module, config: AutoencoderConfig) -> None:
         """Wrap a model and the config it was built from, which names its class."""
@@ -44,17 +44,17 @@ class PretrainedCodec(Codec):
 
     @torch.no_grad()
     def latent_shape(self, image_size: int) -> tuple[int, int, int]:
-        """Return the shape that a picture's latents have.
+        """Return the shape of a picture's latents.
 
         Raises:
-            ValueError: the model does not take such a picture, or does not give one back.
+            ValueError: the model does not reconstruct a picture of that shape, or its latents are not square.
 
         """
         device = next(self.model.parameters()).device
         grey = torch.full((1, 3, image_size, image_size), 0.5, device=device)
         latents = self.encode(grey)
         if self.decode(latents).shape != grey.shape:
-            raise ValueError(f"it does not give pictures of 3 x {image_size} x {image_size} back")
+            raise ValueError(f"it does not return pictures of 3 x {image_size} x {image_size}")
         _, channels, height, width = latents.shape
         if height != width:
             raise ValueError("its latents of a square picture are not square")
@@ -68,8 +68,8 @@ class PretrainedCodec(Codec):
     def decode(self, latents: Float[Tensor, "batch channels h h"]) -> Float[Tensor, "batch 3 side side"]:
         """Return pictures in about 0..1."""
         model: Any = self.model
-        asked = {"force_not_quantize": not self.quantises} if self.kind == "VQModel" else {}
-        return (model.decode(latents / self.scaling_factor + self.shift_factor, **asked).sample + 1) / 2
+        options = {"force_not_quantize": not self.quantises} if self.kind == "VQModel" else {}
+        return (model.decode(latents / self.scaling_factor + self.shift_factor, **options).sample + 1) / 2
 
 
 def untrained(config: AutoencoderConfig) -> PretrainedCodec:

@@ -1,4 +1,4 @@
-"""A U-Net of Stable Diffusion's class as a decoder network: its words are replaced by tokens of the image embedding."""
+"""A U-Net like Stable Diffusion's as a decoder network: it reads tokens of the image embedding in place of words."""
 
 # pyright: reportUnknownArgumentType=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 # diffusers has functions without types
@@ -14,16 +14,16 @@ from corgi.models.spatial_denoiser import SpatialDenoiser
 from corgi.names import UNetConfig
 
 CLASS = "UNet2DConditionModel"
-"""Class of diffusers that is read."""
+"""The class of diffusers that is supported."""
 _FURTHER_INPUTS = ("class_embed_type", "addition_embed_type", "encoder_hid_dim_type", "num_class_embeds")
-"""Keys of a config that ask for inputs which only the pipelines of other models have."""
+"""Keys of a config that require inputs which only the pipelines of other models have."""
 
 
 class PretrainedUNet(SpatialDenoiser):
     """The U-Net of a config that `check_config` accepts, with random weights until some are loaded.
 
-    A linear map makes the tokens (Zhou et al. 2022 made four in their released code). The vector is added to the time
-    embedding as in `corgi.models.unet.UNet`; its map starts at zero, so that the U-Net starts as it was trained.
+    A linear layer produces the tokens (four in the released code of Zhou et al. 2022). The vector is added to the time
+    embedding as in `corgi.models.unet.UNet`; its layer starts at zero, so that the U-Net starts as it was trained.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class PretrainedUNet(SpatialDenoiser):
         knows_level: bool = False,
         words: tuple[int, int] = (0, 0),
     ) -> None:
-        """Build the network, which reads (number, width) of a caption's words; ValueError when it does not take the latent."""
+        """Build the network, which reads (number, width) of a caption's words; ValueError if it does not fit the latent."""
         from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
         token_width = check_config(config, latent_shape)
@@ -64,25 +64,25 @@ class PretrainedUNet(SpatialDenoiser):
 
 
 def check_config(config: UNetConfig, latent_shape: tuple[int, ...]) -> int:
-    """Compare the config of a diffusers model with what is read here and with the latents, and return the width of a token.
+    """Check that the config of a diffusers model is supported and fits the latents, and return the width of a token.
 
-    ValueError says what is wrong.
+    ValueError if it does not; the message says why.
     """
     if config.get("_class_name") != CLASS:
         raise ValueError(f"it is a {config.get('_class_name')}, not a {CLASS}")
-    asked = [name for name in _FURTHER_INPUTS if config.get(name) is not None]
-    if asked:
+    unsupported = [name for name in _FURTHER_INPUTS if config.get(name) is not None]
+    if unsupported:
         raise ValueError(
-            f"its {asked[0]}={config.get(asked[0])} asks for more than Stable Diffusion's U-Net does"
+            f"its {unsupported[0]}={config.get(unsupported[0])} requires inputs that Stable Diffusion's U-Net does not have"
         )
     width = config.get("cross_attention_dim")
     if not isinstance(width, int):
-        raise ValueError(f"its cross_attention_dim={width} is not one width")
+        raise ValueError(f"its cross_attention_dim={width} is not a single width")
     if len(latent_shape) != 3:
-        raise ValueError(f"it reads latents with sides, and these have the shape {latent_shape}")
+        raise ValueError(f"it reads spatial latents, but these have the shape {latent_shape}")
     channels = {int(config.get(name, 4)) for name in ("in_channels", "out_channels")}
     if channels != {latent_shape[0]}:
-        raise ValueError(f"it has {max(channels)} channels and the latents have {latent_shape[0]}")
+        raise ValueError(f"it has {max(channels)} channels, but the latents have {latent_shape[0]}")
     reduction = 2 ** (len(config.get("block_out_channels", ())) - 1)
     if latent_shape[1] % reduction or latent_shape[2] % reduction:
         raise ValueError(

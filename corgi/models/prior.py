@@ -1,8 +1,8 @@
 """The prior: a transformer from a caption's embedding and a noisy z_t to an estimate of z_0.
 
-Words and text embedding come first and depend on neither time nor noise. Under the causal mask their keys and values
-are therefore the same in every step, candidate and noise level: sampling computes them once (`prefix`), and training
-draws several noise levels over one caption (z_t of shape [batch, levels, dim]).
+Words and text embedding come first in the sequence and depend on neither time nor noise. Under the causal mask their keys and
+values are therefore the same for every step, candidate and noise level: sampling computes them once (`prefix`), and training
+uses several noise levels per caption (z_t of shape [batch, levels, dim]).
 """
 
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
@@ -25,11 +25,11 @@ __all__ = ["PRESETS", "Prefix", "Prior", "PriorConfig"]
 
 
 class Prefix(NamedTuple):
-    """A caption as the network has read it; made by `Prior.prefix`, read by `Prior.denoise`."""
+    """A caption's tokens with their keys and values; computed by `Prior.prefix`, used by `Prior.denoise`."""
 
     tokens: Float[Tensor, "batch length width"]
     memory: tuple[Memory, ...]
-    """Keys and values of every block; empty without a causal mask, where the caption sees the noise."""
+    """Keys and values of every block; empty without a causal mask, since the caption's tokens then attend to the noise."""
 
     def expand(self, batch: int) -> "Prefix":
         """Repeat a prefix of one caption for a whole batch."""
@@ -49,21 +49,21 @@ def _project_sinusoid(width: int) -> nn.Sequential:
 
 
 class Prior(nn.Module):
-    """Estimate z_0 from [text encodings | text | time | cluster | z_t | learned query]; read at the query.
+    """Estimate z_0 from [text encodings | text | time | cluster | z_t | learned query]; the output is read at the query.
 
-    With `standardise` the network sees L^-1 (z_t - mu) and answers mu + L (its output), both in float32, so half
-    precision inside never holds z_t near mu. A table with one cluster standardises globally, one with k centres
-    each sample on its own cluster. It is a buffer of the network and travels with its state dict.
-    The last block computes the query token alone.
+    With `standardise` the network reads L^-1 (z_t - mu) and returns mu + L (its output), both in float32, so that half
+    precision inside never represents z_t near mu. A table with one cluster standardises globally; one with k centres
+    each sample on its own cluster. It is a buffer of the network and is saved in its state dict.
+    The last block computes only the query token.
     """
 
     def __init__(self, config: PriorConfig, table: ShiftTable | None = None) -> None:
-        """Build the network; ValueError when `standardise` or `learned_shift` has no table of dimension `dim`."""
+        """Build the network; ValueError if `standardise` or `learned_shift` is set without a table of dimension `dim`."""
         super().__init__()
         if table is None and (config.standardise or config.learned_shift):
             raise ValueError("a standardised prior, or one that learns its shift, needs a shift table")
         if table is not None and table.dim != config.dim:
-            raise ValueError(f"the shift table has dimension {table.dim}, the prior {config.dim}")
+            raise ValueError(f"the shift table has dimension {table.dim}, but the prior has {config.dim}")
         self.config = config
         self.table = ShiftTable.from_state(table.state_dict()) if config.standardise and table else None
         self.shift = LearnedShift(table) if config.learned_shift and table else None
@@ -82,7 +82,7 @@ class Prior(nn.Module):
             self.null_encodings = nn.Parameter(torch.randn(config.num_text_tokens, width) * width**-0.5)
         self.blocks = nn.ModuleList(Block(width, config.heads) for _ in range(config.depth))
         last = nn.Linear(config.dim, config.dim)
-        # A zero last layer makes the untrained network answer mu, the best constant, instead of noise.
+        # With a zero last layer the untrained network returns mu, the best constant, instead of noise.
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
         self.head = nn.Sequential(nn.Linear(width, config.dim), nn.SiLU(), last)
@@ -104,15 +104,15 @@ class Prior(nn.Module):
         encodings: Float[Tensor, "batch words encoding_dim"] | None = None,
         drop_mask: Bool[Tensor, "batch"] | None = None,
     ) -> Float[Tensor, "batch *levels dim"]:
-        """Answer what `prediction` says, in float32 at least.
+        """Predict the parameterisation `prediction`, in float32 at least.
 
         Args:
-            z_t: noisy embedding; with a middle axis, several noise levels of one caption, which do not see each
-                other.
+            z_t: noisy embedding; with a middle axis, several noise levels of one caption, which do not attend to
+                each other.
             t: timestep 1..T of the full schedule.
             text: CLIP text embedding of the caption.
-            cluster: cluster index; read when the network has a cluster token or a table of several clusters.
-            encodings: word encodings when the network takes them; all-zero words are padding.
+            cluster: cluster index; used if the network has a cluster token or a table of several clusters.
+            encodings: word encodings, if the network reads them; all-zero words are padding.
             drop_mask: True where the caption is replaced by the learned null (classifier-free guidance).
 
         """
@@ -125,15 +125,15 @@ class Prior(nn.Module):
         encodings: Float[Tensor, "batch words encoding_dim"] | None = None,
         drop_mask: Bool[Tensor, "batch"] | None = None,
     ) -> Prefix:
-        """Read captions once for any number of steps, candidates and noise levels."""
+        """Process captions once for any number of steps, candidates and noise levels."""
         caption = self._caption(text, encodings, drop_mask)
         if not self.config.causal:
             return Prefix(caption, ())
         view = View(causal=True, angles=self._angles(torch.arange(caption.shape[1], device=caption.device)))
         tokens, memory = caption, []
         for block in self.blocks[:-1]:
-            tokens, found = block(tokens, view)
-            memory.append(found)
+            tokens, keys_and_values = block(tokens, view)
+            memory.append(keys_and_values)
         last = self.blocks[-1]
         assert isinstance(last, Block)
         return Prefix(caption, (*memory, last.memory(tokens, view)))
@@ -145,30 +145,29 @@ class Prior(nn.Module):
         t: Int[Tensor, "batch *levels"],
         cluster: Int[Tensor, "batch"] | Int[Tensor, "batch levels"],
     ) -> Float[Tensor, "batch *levels dim"]:
-        """Answer as `forward` does, for captions already read; `cluster` may differ between levels."""
+        """Predict as `forward` does, for captions already processed; `cluster` may differ between levels."""
         return self._answer(z_t, t, cluster, prefix)
 
     def choice_logits(self, text: Float[Tensor, "batch text_dim"]) -> Float[Tensor, "batch k"]:
-        """Score the clusters of a caption with the text -> cluster head; ValueError without one."""
+        """Return scores of the clusters for each caption by the text -> cluster head; ValueError without one."""
         if self.choice is None:
             raise ValueError("this prior has no text -> cluster head")
         return self.choice(text.to(self.query.dtype)).to(torch.promote_types(text.dtype, torch.float32))
 
     def _answer(self, z_t: Tensor, t: Tensor, cluster: Tensor, prefix: Prefix) -> Tensor:
-        """Run the noise levels after a caption, which is read here when it has not been."""
+        """Run the network on the noise levels; a prefix without memory is processed together with them."""
         levels = z_t.unsqueeze(1) if z_t.ndim == 2 else z_t
         batch, count, _ = levels.shape
         time = t.reshape(batch, count)
-        chosen = (cluster.unsqueeze(1) if cluster.ndim == 1 else cluster).expand(batch, count)
-        if (
-            not self.config.causal and count > 1
-        ):  # the caption sees the noise: each level is a sequence of its own
+        clusters = (cluster.unsqueeze(1) if cluster.ndim == 1 else cluster).expand(batch, count)
+        if not self.config.causal and count > 1:
+            # The caption's tokens attend to the noise, so each level needs a sequence of its own.
             prefix = Prefix(prefix.tokens.repeat_interleave(count, 0), ())
-            levels, time, chosen = (x.flatten(0, 1).unsqueeze(1) for x in (levels, time, chosen))
-        output = self.head(self._queries(self._suffix(levels, time, chosen), prefix))
+            levels, time, clusters = (x.flatten(0, 1).unsqueeze(1) for x in (levels, time, clusters))
+        output = self.head(self._queries(self._suffix(levels, time, clusters), prefix))
         output = output.to(torch.promote_types(z_t.dtype, torch.float32))
         if self.table is not None and self.config.prediction == "x0":
-            flat = self.table.unwhiten(output.flatten(0, 1), self._table_row(chosen.flatten()))
+            flat = self.table.unwhiten(output.flatten(0, 1), self._table_row(clusters.flatten()))
             output = flat.view_as(output)
         return output.reshape(z_t.shape)
 
@@ -188,19 +187,19 @@ class Prior(nn.Module):
         return tokens
 
     def _views(self, start: int, count: int, read: bool, device: torch.device) -> tuple[View, View]:
-        """Return what every block but the last sees, and what the last does: only the queries are wanted there."""
+        """Return the view of every block but the last, and that of the last, which computes only the queries."""
         size = self.config.suffix_length
         position = torch.arange(start + count * size, device=device)
-        wanted = start + size * torch.arange(1, count + 1, device=device) - 1
-        turned = torch.where(position < start, position, start + (position - start) % size)
+        queries = start + size * torch.arange(1, count + 1, device=device) - 1
+        rotary_position = torch.where(position < start, position, start + (position - start) % size)
         if not self.config.causal or (count == 1 and not read):
-            angles = self._angles(turned)
-            return View(None, self.config.causal, angles), View(None, False, angles, wanted)
+            angles = self._angles(rotary_position)
+            return View(None, self.config.causal, angles), View(None, False, angles, queries)
         allowed, skipped = packed_mask(start, size, count, device), start if read else 0
-        angles = self._angles(turned[skipped:])
+        angles = self._angles(rotary_position[skipped:])
         return (
             View(allowed[skipped:], False, angles),
-            View(allowed[wanted], False, angles, wanted - skipped),
+            View(allowed[queries], False, angles, queries - skipped),
         )
 
     def _angles(self, position: Tensor) -> Tensor | None:
@@ -238,11 +237,11 @@ class Prior(nn.Module):
         return torch.where(absent[..., None], self.null_encodings, words)
 
     def _table_row(self, cluster: Tensor) -> Tensor:
-        """Row of the table for each sample: its cluster, or the only row."""
+        """Return the row of the table for each sample: its cluster, or the only row."""
         several = self.table is not None and self.table.num_clusters > 1
         return cluster if several else torch.zeros_like(cluster)
 
 
 def _output(block: nn.Module, tokens: Tensor, view: View, past: Memory | None) -> Tensor:
-    """Apply a block and forget its keys and values, which training does not reuse."""
+    """Apply a block and discard its keys and values, which are not reused."""
     return block(tokens, view, past)[0]

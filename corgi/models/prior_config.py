@@ -1,16 +1,16 @@
-"""The sizes of a prior, and its number of parameters, without building it: this module imports no torch."""
+"""The sizes of a prior and its number of parameters, computed without building it: this module does not import torch."""
 
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 FEED_FORWARD_RATIO = 4
 SUFFIX_TOKENS = ("time", "noisy embedding", "query")
-"""Tokens of one noise level, after the caption's; the cluster's own token comes between the first two."""
+"""Tokens of one noise level, which follow the caption's; an optional cluster token comes between the first two."""
 
 
 @dataclass(frozen=True)
 class PriorConfig:
-    """Describe the transformer; `preset` gives the sizes in use."""
+    """Describe the transformer; `preset` returns the sizes in use."""
 
     dim: int = 512
     """Dimension of the image embedding z."""
@@ -23,28 +23,28 @@ class PriorConfig:
     heads: int = 4
     """Attention heads per block."""
     num_text_tokens: int = 0
-    """Length of the word-level text encodings; 0: the network takes none."""
+    """Number of word encodings per caption; 0: the network reads none."""
     encoding_dim: int = 1024
-    """Dimension of one word-level encoding; unused when `num_text_tokens` is 0."""
+    """Dimension of one word encoding; unused if `num_text_tokens` is 0."""
     cluster_token: bool = False
     """Whether the cluster index is a token of its own."""
     causal: bool = True
-    """Whether each token sees only those before it; False: every token sees all."""
+    """Whether each token attends only to itself and those before it; False: every token attends to all."""
     rotary: bool = False
     """Whether queries and keys are rotated by their position (Su et al. 2021); the paper's code has no positions."""
     standardise: bool = True
-    """Whether input is whitened and output unwhitened by the table given to the network."""
+    """Whether the network's table whitens its input and unwhitens its output."""
     prediction: Literal["x0", "eps", "v"] = "x0"
-    """What the network answers; only an x0 answer is unwhitened, eps and v are whitened by their definition."""
+    """What the network predicts; only x0 is unwhitened, since eps and v are whitened by definition."""
     choice_clusters: int = 0
-    """Clusters the text -> cluster head chooses among; 0: there is no head."""
+    """Number of clusters among which the text -> cluster head chooses; 0: there is no head."""
     learned_shift: bool = False
-    """Whether (mu, Sigma) of the table given to the network are learned with it."""
+    """Whether (mu, Sigma) of the network's table are learned with it."""
     activation_checkpointing: bool = False
     """Whether blocks are recomputed in the backward pass instead of stored."""
 
     def __post_init__(self) -> None:
-        """Refuse sizes that no transformer has."""
+        """Validate the sizes."""
         sizes = (self.dim, self.text_dim, self.width, self.depth, self.heads, self.encoding_dim)
         if min(sizes) < 1 or min(self.num_text_tokens, self.choice_clusters) < 0:
             raise ValueError("every size of the prior must be positive")
@@ -72,7 +72,7 @@ class PriorConfig:
 
     @property
     def prefix_length(self) -> int:
-        """Number of tokens that depend on the caption alone: its words and its text embedding."""
+        """Number of tokens that depend only on the caption: its words and its text embedding."""
         return self.num_text_tokens + 1
 
     @property

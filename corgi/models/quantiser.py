@@ -21,7 +21,7 @@ class FiniteScalarQuantiser(nn.Module):
     places: Int[Tensor, "channels 1 1"]
 
     def __init__(self, levels: tuple[int, ...]) -> None:
-        """Take the number of values of each channel, at least 2."""
+        """Build the grid; `levels` are the numbers of values of the channels, at least 2 each."""
         super().__init__()
         counts = torch.tensor(levels, dtype=torch.float32)[:, None, None]
         even = (counts % 2 == 0).float()
@@ -43,14 +43,14 @@ class FiniteScalarQuantiser(nn.Module):
         return (torch.tanh(raw + shift) * self.reach - self.offset) / self.steps
 
     def rounded(self, latents: Float[Tensor, "batch channels h w"]) -> Float[Tensor, "batch channels h w"]:
-        """Return the nearest values; the gradient passes as if nothing were rounded."""
+        """Return the nearest values; the gradient passes straight through to the latents."""
         return latents + (self._steps(latents) / self.steps - latents).detach()
 
     def codes(self, latents: Float[Tensor, "batch channels h w"]) -> Int[Tensor, "batch h w"]:
-        """Return the number of each position's code in the codebook."""
+        """Return the index of each position's code in the codebook."""
         return ((self._steps(latents) + self.steps).long() * self.places).sum(1)
 
     def _steps(self, latents: Tensor) -> Tensor:
-        """Return whole steps, clamped to the grid: what a sampler made may be outside of it."""
+        """Return latents in whole steps, clamped to the grid: a sampler's latents may be outside of it."""
         steps = (latents * self.steps).round()
         return steps.clamp(min=-self.steps).minimum(self.steps - 2 * self.offset)

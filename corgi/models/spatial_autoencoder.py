@@ -11,7 +11,7 @@ from corgi.models.autoencoder import Autoencoder, floored
 
 
 class Codec(nn.Module, ABC):
-    """Pictures <-> latents of any scale on a smaller or equal plane."""
+    """Pictures <-> latents of any scale, on a plane that is smaller or of the same size."""
 
     @abstractmethod
     def latent_shape(self, image_size: int) -> tuple[int, int, int]:
@@ -19,11 +19,11 @@ class Codec(nn.Module, ABC):
 
     @abstractmethod
     def encode(self, pictures: Float[Tensor, "batch 3 side side"]) -> Float[Tensor, "batch channels h h"]:
-        """Return latents; pictures hold 0..1."""
+        """Return latents; pictures are in 0..1."""
 
     @abstractmethod
     def decode(self, latents: Float[Tensor, "batch channels h h"]) -> Float[Tensor, "batch 3 side side"]:
-        """Return pictures, which may leave 0..1 a little."""
+        """Return pictures, whose values may be slightly outside 0..1."""
 
 
 class PixelCodec(Codec):
@@ -69,7 +69,7 @@ class SpatialAutoencoder(Autoencoder):
 
     @torch.no_grad()
     def measure(self, batches: Iterable[Tensor]) -> None:
-        """Set mean and scale to the moments of the codec's latents of batches [n, 3, side, side], float64 sums."""
+        """Set mean and scale to the moments of the codec's latents over batches [n, 3, side, side], summed in float64."""
         count, total, squares = 0, 0.0, 0.0
         for pictures in batches:
             latents = self.codec.encode(pictures).double()
@@ -85,7 +85,7 @@ class SpatialAutoencoder(Autoencoder):
 
 
 def pixel_space(image_size: int) -> SpatialAutoencoder:
-    """Return the space of pictures themselves, in -1..1."""
+    """Return the latent space of the pictures' own pixels, scaled to -1..1."""
     space = SpatialAutoencoder(PixelCodec(), image_size)
     space.mean.fill_(0.5)
     space.scale.fill_(0.5)

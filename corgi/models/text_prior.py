@@ -19,15 +19,15 @@ from corgi.models.embedder import Embedder, Embeddings, Encodings, Sampling
 from corgi.models.prior import Prefix, Prior
 
 CANDIDATE_STRIDE = 1_000_003
-"""Distance between the seeds of one caption's candidates: large enough that they meet no other caption's seeds."""
+"""Distance between the seeds of one caption's candidates: large enough not to collide with another caption's seeds."""
 
 
 @dataclass(frozen=True)
 class TextPrior(Embedder):
-    """p(z | y): one cluster index per sample, chosen once and used by start, every step and both guidance branches.
+    """p(z | y): one cluster index per sample, chosen once and used for the initial noise, every step and both guidance branches.
 
-    The network reads each caption once (and the null caption once for all of them): every step, candidate and
-    guidance branch reuses its keys and values.
+    The network processes each caption once, and the null caption once for all captions: every step, candidate and
+    guidance branch reuses the keys and values.
     """
 
     network: Prior
@@ -35,31 +35,31 @@ class TextPrior(Embedder):
     choice: ClusterChoice = field(default_factory=ClusterChoice)
 
     def __post_init__(self) -> None:
-        """Let a prior that learned its shift sample with what it learned."""
+        """Use the learned (mu, Sigma) for sampling, if the prior has them."""
         if self.network_shift is not None:
             object.__setattr__(self, "process", replace(self.process, table=self.network_shift.table()))
 
     @property
     def device(self) -> torch.device:
-        """Return where it samples."""
+        """Return the device on which it samples."""
         return self.process.table.mean.device
 
     def to(self, device: torch.device | str) -> "TextPrior":
-        """Return the prior on that device; network and table themselves are moved."""
+        """Return the prior on another device; the network itself is moved, not copied."""
         return replace(self, network=self.network.to(device), process=self.process.to(device))
 
     @property
     def network_shift(self) -> LearnedShift | None:
-        """Return the learned (mu, Sigma), None when they are fixed."""
+        """Return the learned (mu, Sigma); None if they are fixed."""
         return getattr(self.network, "shift", None)
 
     @torch.no_grad()
     def cluster(
         self, text: Float[Tensor, "batch dim"], seeds: Sequence[int] | None = None
     ) -> Int[Tensor, "batch"]:
-        """Return kappa(y) by the rule in force (eq. 11, 21, 22); zero where there is one cluster.
+        """Return kappa(y) by the prior's cluster choice (eq. 11, 21, 22); zeros if there is only one cluster.
 
-        A rule that draws needs one seed per caption. ValueError when a caption's embedding is not finite.
+        A rule that draws needs one seed per caption. ValueError if a caption's embedding is not finite.
         """
         table = self.process.table
         if table.num_clusters == 1:
@@ -67,14 +67,14 @@ class TextPrior(Embedder):
         check_finite(text)
         learned = self.choice.is_learned
         scores = self.network.choice_logits(text) if learned else self.choice.scores(text, table)
-        place = None if seeds is None else choice_places(seeds, text.device)
-        return self.choice.choose(scores, place)
+        u = None if seeds is None else choice_places(seeds, text.device)
+        return self.choice.choose(scores, u)
 
     @torch.no_grad()
     def sample(
         self, text: Embeddings, seeds: Sequence[int], sampling: Sampling, encodings: Encodings | None = None
     ) -> Embeddings:
-        """Draw one unit-norm image embedding per caption, on the prior's device; row i depends on its text and seeds[i] alone."""
+        """Draw one unit-norm image embedding per caption, on the prior's device; row i depends only on its text and seeds[i]."""
         text = text.to(self.device)
         encodings = None if encodings is None else encodings.to(self.device)
         count = sampling.num_candidates
@@ -90,19 +90,19 @@ class TextPrior(Embedder):
         return best_of(candidates, text) if count > 1 else candidates[0]
 
     def denoiser(self, prefix: Prefix, count: int = 1) -> Denoise:
-        """Return the network as samplers see it, for `count` chains per caption, stored one after the other."""
+        """Return the network as a denoiser for samplers, for `count` chains per caption, in consecutive rows."""
 
         def denoise(z_t: Tensor, t: Tensor, cluster: Tensor, /) -> Tensor:
             shape = (len(z_t) // count, count)
-            answer = self.network.denoise(
+            output = self.network.denoise(
                 prefix, z_t.view(*shape, -1), t.view(shape), cluster.view(shape)
             ).view_as(z_t)
-            return to_x0(self.process, answer, z_t, t, cluster, self.network.config.prediction)
+            return to_x0(self.process, output, z_t, t, cluster, self.network.config.prediction)
 
         return denoise
 
     def _nothing(self, text: Tensor, encodings: Tensor | None) -> Prefix:
-        """Read the null caption once for the whole batch."""
+        """Process the null caption once for the whole batch."""
         words = None if encodings is None else encodings[:1]
         dropped = torch.ones(1, dtype=torch.bool, device=text.device)
         return self.network.prefix(text[:1], words, dropped).expand(len(text))

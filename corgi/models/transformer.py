@@ -1,4 +1,4 @@
-"""Transformer blocks whose keys and values can be kept: pre-norm RMSNorm, SDPA, GEGLU, positions only if asked for."""
+"""Transformer blocks whose keys and values can be reused: pre-norm RMSNorm, SDPA, GEGLU, and optional rotary positions."""
 
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
 # torch, numpy and scikit-learn have functions without types
@@ -16,13 +16,13 @@ ROTARY_PERIOD = 10_000.0
 
 
 class Memory(NamedTuple):
-    """Keys and values of tokens that later ones may see."""
+    """Keys and values of tokens to which later tokens may attend."""
 
     key: Float[Tensor, "batch heads length head_dim"]
     value: Float[Tensor, "batch heads length head_dim"]
 
     def joined(self, other: "Memory") -> "Memory":
-        """Return both, these first."""
+        """Concatenate both, this one first."""
         return type(self)(torch.cat([self.key, other.key], 2), torch.cat([self.value, other.value], 2))
 
     def expand(self, batch: int) -> "Memory":
@@ -31,15 +31,15 @@ class Memory(NamedTuple):
 
 
 class View(NamedTuple):
-    """Where the new tokens of a pass stand, what they see, and which of them are wanted."""
+    """The positions of the new tokens of a pass, what they attend to, and for which of them outputs are computed."""
 
     allowed: Bool[Tensor, "queries keys"] | None = None
-    """Which keys each wanted token sees; None: all, or with `causal` those up to itself."""
+    """To which keys each token of `wanted` attends; None: to all, or with `causal` to those up to itself."""
     causal: bool = False
     angles: Float[Tensor, "length half"] | None = None
-    """Rotary angles of the new tokens; None: no positions."""
+    """Rotary angles of the new tokens; None: no rotation."""
     wanted: Int[Tensor, "queries"] | None = None
-    """The tokens whose output is computed; None: all."""
+    """Indices of the tokens whose output is computed; None: all."""
 
 
 class Attention(nn.Module):
@@ -63,7 +63,7 @@ class Attention(nn.Module):
     def forward(
         self, tokens: Float[Tensor, "batch queries width"], seen: Memory, view: View
     ) -> Float[Tensor, "batch queries width"]:
-        """Attend from tokens, those wanted by the view, to a memory."""
+        """Attend from the view's `wanted` tokens to a memory."""
         angles = view.angles if view.angles is None or view.wanted is None else view.angles[view.wanted]
         query = rotate(self._split(self.query(tokens)), angles)
         attended = F.scaled_dot_product_attention(
@@ -91,7 +91,7 @@ class FeedForward(nn.Module):
 
 
 class Block(nn.Module):
-    """Pre-norm attention and feed-forward, each added to the stream."""
+    """Pre-norm attention and feed-forward, each added to the residual stream."""
 
     def __init__(self, width: int, heads: int) -> None:
         """Build both halves."""
@@ -104,20 +104,20 @@ class Block(nn.Module):
     def forward(
         self, tokens: Float[Tensor, "batch length width"], view: View, past: Memory | None = None
     ) -> tuple[Float[Tensor, "batch queries width"], Memory]:
-        """Return the wanted tokens after the block, and the keys and values of all new ones.
+        """Return the view's `wanted` tokens after the block, and the keys and values of all new tokens.
 
-        `past` is what the new tokens see before themselves.
+        `past` are the keys and values of earlier tokens to which the new ones attend.
         """
         normed = self.attention_norm(tokens)
-        found = self.attention.memory(normed, view.angles)
-        seen = found if past is None else past.joined(found)
+        own = self.attention.memory(normed, view.angles)
+        seen = own if past is None else past.joined(own)
         if view.wanted is not None:
             tokens, normed = tokens[:, view.wanted], normed[:, view.wanted]
         tokens = tokens + self.attention(normed, seen, view)
-        return tokens + self.feed_forward(self.feed_forward_norm(tokens)), found
+        return tokens + self.feed_forward(self.feed_forward_norm(tokens)), own
 
     def memory(self, tokens: Float[Tensor, "batch length width"], view: View) -> Memory:
-        """Return the keys and values of tokens alone, for a last block whose outputs nobody reads."""
+        """Return only the keys and values of tokens, for a last block whose outputs are not needed."""
         return self.attention.memory(self.attention_norm(tokens), view.angles)
 
 
@@ -130,7 +130,7 @@ def rotary_angles(position: Int[Tensor, "length"], head_dim: int) -> Float[Tenso
 def rotate(
     heads: Float[Tensor, "batch heads length head_dim"], angles: Float[Tensor, "length half"] | None
 ) -> Float[Tensor, "batch heads length head_dim"]:
-    """Rotate each pair of coordinates by its angle, so that scores depend on distances alone; None: unchanged."""
+    """Rotate each pair of coordinates by its angle, so that scores depend only on distances; None: unchanged."""
     if angles is None:
         return heads
     cos, sin = angles.cos().to(heads.dtype), angles.sin().to(heads.dtype)
@@ -139,8 +139,8 @@ def rotate(
 
 
 def packed_mask(prefix: int, suffix: int, levels: int, device: torch.device) -> Bool[Tensor, "length length"]:
-    """Block mask of [prefix | suffix 1 | ... | suffix K]: causal, and no suffix sees another."""
-    place = torch.arange(prefix + levels * suffix, device=device)
-    level = torch.where(place < prefix, -1, (place - prefix) // suffix)
+    """Block mask of [prefix | suffix 1 | ... | suffix K]: causal, and no suffix attends to another."""
+    index = torch.arange(prefix + levels * suffix, device=device)
+    level = torch.where(index < prefix, -1, (index - prefix) // suffix)
     same = (level[None, :] == -1) | (level[None, :] == level[:, None])
-    return same & (place[None, :] <= place[:, None])
+    return same & (index[None, :] <= index[:, None])

@@ -24,17 +24,17 @@ class UNetSizes:
     """Describe the U-Net; the defaults are the CPU demo on latents of 8 x 8."""
 
     widths: tuple[int, ...] = (96, 192)
-    """Channels of each level; the first has the side of the latent, each further one half of the side before."""
+    """Channels of each level; the first has the side of the latent, and each further level halves the side."""
     layers: int = 1
-    """Residual blocks of a level on the way down; one more on the way up."""
+    """Number of residual blocks per level on the way down; there is one more on the way up."""
     attention: tuple[int, ...] = (1,)
     """Levels with attention, counted from 0."""
     middle_attention: bool = True
-    """Whether the middle has attention too; without any, the network takes planes of any side."""
+    """Whether the middle block also has attention; without any attention, the network accepts planes of any side."""
     heads: int = 4
-    """Attention heads."""
+    """Number of attention heads."""
     tokens: int = 4
-    """Tokens that attention reads of the image embedding."""
+    """Number of tokens into which the image embedding is projected for attention."""
     dropout: float = 0.0
     """Share of activations dropped in the residual blocks in training."""
     kandinsky: bool = False
@@ -47,7 +47,7 @@ class UNetSizes:
 
     @property
     def reduction(self) -> int:
-        """By how much the deepest level's side is smaller than the latent's."""
+        """Return the ratio of the latent's side to the deepest level's."""
         return 2 ** (len(self.widths) - 1)
 
 
@@ -74,7 +74,7 @@ class UNet(SpatialDenoiser):
         smaller picture, and with `regression` the latent predicted from the embedding.
 
         Raises:
-            ValueError: the latent is not spatial, its side cannot be halved often enough, or words have no attention.
+            ValueError: the latent is not spatial, its side cannot be halved often enough, or it is to read words without attention.
 
         """
         if len(latent_shape) != 3 or latent_shape[1] % sizes.reduction or latent_shape[2] % sizes.reduction:
@@ -83,7 +83,7 @@ class UNet(SpatialDenoiser):
             )
         super().__init__(latent_shape, embedding_table)
         if words[0] and not sizes.attends:
-            raise ValueError("a U-Net without attention reads no words")
+            raise ValueError("a U-Net without attention cannot read words")
         planes = latent_shape[0] * (1 + neighbours + regression) + low_channels
         self.unet: Any = _diffusers_unet(latent_shape, sizes, planes)
         width, token_width = 4 * sizes.widths[0], sizes.widths[-1]
@@ -103,13 +103,13 @@ class UNet(SpatialDenoiser):
         vector: Float[Tensor, "batch width"],
         tokens: Float[Tensor, "batch tokens token_width"] | None,
     ) -> Float[Tensor, "batch channels side side"]:
-        """Apply the U-Net, with the channels last: convolutions of this size are 5 to 15 % faster so."""
+        """Apply the U-Net in channels-last format, in which convolutions of this size are 5 to 15 % faster."""
         planes = planes.contiguous(memory_format=torch.channels_last)
         return self.unet(planes, t, tokens, class_labels=vector, return_dict=False)[0]
 
 
 def _diffusers_unet(latent_shape: tuple[int, ...], sizes: UNetSizes, in_channels: int) -> nn.Module:
-    # 3 s of processor time, which a training of another network need not pay
+    # imported here: it takes 3 s of processor time, which a training of another network need not spend
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
     attends = [level in sizes.attention for level in range(len(sizes.widths))]

@@ -1,7 +1,7 @@
-"""A step of the cascade: a smaller picture and its image embedding in, a larger picture out, by diffusion on pixels.
+"""An upsampler of the cascade: from a smaller picture and its image embedding to a larger picture, by diffusion on pixels.
 
-The smaller picture, brought to the larger side, is the network's condition, with a little noise whose level it is told: that
-makes it tolerant of what a decoder gets wrong (cascaded diffusion, Ho et al. 2022). A network without attention is trained on
+The network is conditioned on the smaller picture, enlarged to the larger side, with a little noise whose level it reads: that
+makes it tolerant of a decoder's errors (cascaded diffusion, Ho et al. 2022). A network without attention is trained on
 crops and paints whole pictures (unCLIP, Ramesh et al. 2022).
 """
 
@@ -18,13 +18,13 @@ from corgi.diffusion.samplers import philox_noise
 from corgi.models.picture_decoder import PictureDecoder, Watch, unit_range
 
 LOW_NOISE = MAX_DRAWS - 1
-"""Number of the draw of noise on the smaller picture; the sampler's are counted from 0."""
+"""Index of the draw that is the smaller picture's noise; the sampler's draws are counted from 0."""
 STEP_SEED_OFFSET = 600_011
-"""Keeps the noise of a cascade's steps apart from each other's and from the decoder's of the same seed."""
+"""Added to seeds so that the noise of each upsampler differs from the others' and the decoder's for the same seed."""
 PIXELS_AT_ONCE = 64 * 64 * 64
-"""Pixels of the larger pictures in one call of the network."""
+"""Pixels of the larger pictures per call of the network."""
 Watching = Callable[[PictureDecoder], Watch]
-"""Returns what is called with a network's estimates after each of its steps."""
+"""Returns the function to call with a network's estimates after each of its steps."""
 
 
 @dataclass(frozen=True)
@@ -35,18 +35,18 @@ class Upsampler:
     """Paints pixels of the larger side."""
     low_side: int
     level: float
-    """Share of noise that the smaller picture is given."""
+    """Share of noise that is added to the smaller picture."""
     steps: int
     guidance: float
 
     @property
     def side(self) -> int:
-        """Return the side of what it paints, px."""
+        """Return the side of the pictures that it paints, px."""
         return self.painter.autoencoder.image_size
 
     @property
     def manner(self) -> dict[str, object]:
-        """Return how it paints, as JSON."""
+        """Return its settings for painting, as JSON."""
         return {
             "side": self.side,
             "low_noise": self.level**0.5,
@@ -63,9 +63,9 @@ class Upsampler:
         seeds: Sequence[int],
         watch: Watch | None = None,
     ) -> UInt8[Tensor, "batch side side 3"]:
-        """Paint pictures larger, on the upsampler's device; row i depends on its picture, its embedding and seeds[i] alone.
+        """Paint larger versions of pictures, on the upsampler's device; row i depends only on its picture, its embedding and seeds[i].
 
-        `watch` sees each step's estimate of the larger pictures' pixels, of few pictures at a time.
+        `watch` is called with each step's estimate of the larger pictures' pixels, for a few pictures at a time.
         """
         at_once = max(1, PIXELS_AT_ONCE // self.side**2)
         parts = [
@@ -98,7 +98,7 @@ def upsampled(
     seeds: Sequence[int],
     watching: Watching | None = None,
 ) -> UInt8[Tensor, "batch larger larger 3"]:
-    """Return pictures after every step of a cascade, as they are where it has none."""
+    """Return pictures after all upsamplers of a cascade, unchanged if there are none."""
     for number, upsampler in enumerate(upsamplers, start=1):
         own = [seed + number * STEP_SEED_OFFSET for seed in seeds]
         watch = None if watching is None else watching(upsampler.painter)
@@ -107,22 +107,22 @@ def upsampled(
 
 
 def shrunk(pictures: Float[Tensor, "batch 3 side side"], side: int) -> Float[Tensor, "batch 3 low low"]:
-    """Return 0..1 pictures at a smaller side, bicubic with antialiasing."""
+    """Return pictures in 0..1 at a smaller side, by bicubic interpolation with antialiasing."""
     return F.interpolate(pictures, (side, side), mode="bicubic", antialias=True).clamp(0, 1)
 
 
 def enlarged(pictures: Float[Tensor, "batch 3 low low"], side: int) -> Float[Tensor, "batch 3 side side"]:
-    """Return 0..1 pictures at a larger side, bicubic."""
+    """Return pictures in 0..1 at a larger side, by bicubic interpolation."""
     return F.interpolate(pictures, (side, side), mode="bicubic").clamp(0, 1)
 
 
 def cropped(
     pictures: Float[Tensor, "batch 3 side side"], corner: Int[Tensor, "batch 2"], side: int
 ) -> Float[Tensor, "batch 3 crop crop"]:
-    """Return of each picture the square of a side whose first row and column are given."""
-    along = torch.arange(side, device=pictures.device)
+    """Return a square crop of each picture; `corner` is its first row and column."""
+    offset = torch.arange(side, device=pictures.device)
     picture = torch.arange(len(pictures), device=pictures.device)[:, None, None]
-    rows, columns = corner[:, :1] + along, corner[:, 1:] + along
+    rows, columns = corner[:, :1] + offset, corner[:, 1:] + offset
     return pictures[picture, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 

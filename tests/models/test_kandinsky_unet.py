@@ -61,7 +61,7 @@ def test_law_it_predicts_zero_at_first_and_every_weight_learns() -> None:
 
 @pytest.mark.parametrize("told", [{"knows_level": True}, {"neighbours": 2}, {"words": (3, 5)}])
 def test_what_it_does_not_read_is_refused(told: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="no level of noise, neighbours, words or"):
+    with pytest.raises(ValueError, match="does not read a noise level, neighbours, words"):
         NETWORKS["unet"](NetworkSizes(SHAPE, 16, 1, SIZES, **told), ShiftTable.ddpm(DIM))
 
 

@@ -166,5 +166,5 @@ def test_law_each_is_a_prior_by_its_interface_and_gives_unit_rows(embedder: Embe
 
 
 def test_true_embeddings_of_other_captions_are_refused() -> None:
-    with pytest.raises(ValueError, match="2 captions and 6 true"):
+    with pytest.raises(ValueError, match="2 captions, but 6 true"):
         TrueEmbedding(units(6)).sample(units(2), range(2), Sampling())

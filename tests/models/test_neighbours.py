@@ -54,5 +54,5 @@ def test_names_and_latents_are_of_the_same_pictures() -> None:
 
 
 def test_more_neighbours_than_pictures_are_refused() -> None:
-    with pytest.raises(ValueError, match="4 neighbours are asked for and there are 3"):
+    with pytest.raises(ValueError, match="4 neighbours were requested, but there are 3"):
         table(rows=3, number=4)

@@ -168,7 +168,10 @@ def test_a_smaller_picture_and_its_noise_are_always_seen(name: NetworkName) -> N
 
 
 def test_the_flat_network_reads_no_planes() -> None:
-    for asked, words in (({"low_channels": 2}, "no smaller picture"), ({"regression": True}, "no predicted")):
+    for asked, words in (
+        ({"low_channels": 2}, "not read a smaller picture"),
+        ({"regression": True}, "not read a predicted"),
+    ):
         with pytest.raises(ValueError, match=words):
             NETWORKS["mlp"](replace(SIZES, **asked), ShiftTable.ddpm(4))
 

@@ -46,12 +46,12 @@ def test_a_dropped_embedding_is_the_learned_null(original: Any) -> None:
 
 REFUSED: list[tuple[UNetConfig, tuple[int, ...], str]] = [
     ({"_class_name": "UNet2DModel"}, SHAPE, "it is a UNet2DModel, not a UNet2DConditionModel"),
-    ({"addition_embed_type": "text_time"}, SHAPE, "addition_embed_type=text_time asks for more"),
-    ({"encoder_hid_dim_type": "image_proj"}, SHAPE, "encoder_hid_dim_type=image_proj asks for more"),
-    ({"cross_attention_dim": [8, 16]}, SHAPE, "is not one width"),
-    ({}, (48,), "reads latents with sides"),
-    ({}, (4, 4, 4), "it has 3 channels and the latents have 4"),
-    ({"in_channels": 9}, SHAPE, "it has 9 channels and the latents have 3"),
+    ({"addition_embed_type": "text_time"}, SHAPE, "addition_embed_type=text_time requires inputs"),
+    ({"encoder_hid_dim_type": "image_proj"}, SHAPE, "encoder_hid_dim_type=image_proj requires inputs"),
+    ({"cross_attention_dim": [8, 16]}, SHAPE, "is not a single width"),
+    ({}, (48,), "reads spatial latents"),
+    ({}, (4, 4, 4), "it has 3 channels, but the latents have 4"),
+    ({"in_channels": 9}, SHAPE, "it has 9 channels, but the latents have 3"),
     ({}, (3, 5, 5), "it halves a side to 1/2, which latents of 5 do not allow"),
 ]
 
