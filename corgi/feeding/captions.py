@@ -1,4 +1,4 @@
-"""The captions of an image in a training: how many take part, how they are laid side by side, and which one is drawn."""
+"""The captions of an image in a training: how many are used, how they are arranged in an array, and which one is drawn."""
 
 import numpy as np
 import torch
@@ -6,7 +6,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 MAX_CAPTIONS = 8
-"""Captions of one kind with which an image takes part. Further ones stay in the embeddings table."""
+"""Maximum number of captions of one kind that are used per image. Further ones stay in the embeddings table."""
 
 
 def side_by_side(
@@ -15,10 +15,10 @@ def side_by_side(
     num_rows: int,
     num_slots: int | None = None,
 ) -> tuple[Float[np.ndarray, "rows slots dim"], Int[np.ndarray, "rows"]]:
-    """Return the first captions of each row, padded with zeros, and how many there are of each.
+    """Return the first captions of each row, padded with zeros, and the number of captions of each row.
 
-    `owner` is the row of each caption. There are as many slots as the fullest row needs, unless `num_slots` says how
-    many; never more than MAX_CAPTIONS.
+    `owner` is the row of each caption. The number of slots is `num_slots`, or by default the largest number of captions of a
+    row; it is at most MAX_CAPTIONS.
     """
     if num_slots is None:
         num_slots = int(np.bincount(owner).max(initial=1)) if len(owner) else 1
@@ -35,6 +35,6 @@ def side_by_side(
 def drawn_caption(
     captions: Float[Tensor, "batch slots *dims"], count: Int[Tensor, "batch"], u: Float[Tensor, "batch"]
 ) -> Float[Tensor, "batch *dims"]:
-    """Return one of the first `count` captions of each row: the one at a uniform draw u in [0, 1)."""
+    """Return one of the first `count` captions of each row, chosen by a uniform draw u in [0, 1)."""
     index = (u * count).long().clamp(max=captions.shape[1] - 1)
     return captions[torch.arange(len(captions), device=captions.device), index]

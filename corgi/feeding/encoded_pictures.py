@@ -1,4 +1,4 @@
-"""Training rows of large pictures: image vector and the stored encoding, which is decoded when a batch is made of it."""
+"""Training rows of large pictures: image vector and the stored encoding, which is decoded when a batch is made."""
 
 # pyright: reportMissingTypeStubs=false, reportUnknownArgumentType=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyarrow has no types
@@ -23,17 +23,17 @@ from corgi.tables.stage_index import ListedShard
 
 IMAGES_TABLE = "images"
 _DECODERS = 8
-"""Threads that decode the pictures of a batch."""
+"""Number of threads that decode the pictures of a batch."""
 
 
 class EncodedPictureRows:
     """Kept pictures of a split, in the order of the training table.
 
-    A unit in memory is as large as its stored pictures are. Decoded, 1,000 pictures of 1024 px would take 3 GB.
+    A unit in memory takes only the bytes of its encoded pictures: decoded, 1,000 pictures of 1024 px would take 3 GB.
     """
 
     def __init__(self, packed: PackedSet, images: Iterable[ListedShard], split: Split, side: int) -> None:
-        """Take the row groups of a split and the shards of `download`, matched by name; pictures become squares of `side` px."""
+        """Take the row groups of a split and the shards of `download`, matched by name; pictures are decoded to squares of `side` px."""
         by_name = {shard.shard: shard for shard in images}
         self._images = [by_name[name] for name in packed.names]
         self._packed, self._units, self._side = packed, packed.units(split), side
@@ -41,10 +41,10 @@ class EncodedPictureRows:
         self._decoders = ThreadPoolExecutor(_DECODERS, thread_name_prefix="picture-decoder")
 
     def load(self, unit: int) -> dict[str, np.ndarray]:
-        """Return `image` [n, d], half floats, and `picture` [n], the stored bytes.
+        """Return `image` [n, d], half floats, and `picture` [n], the encoded bytes as stored.
 
         Raises:
-            StorageError: a kept picture is not among the stored ones.
+            StorageError: a kept picture is not stored.
 
         """
         rows = self._packed.read(self._units.at(unit), ["uid", "image"])
@@ -53,12 +53,12 @@ class EncodedPictureRows:
         return {"image": half_matrix(rows["image"]), "picture": encoded}
 
     def decoded(self, columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Return columns of some rows with `picture` as [n, 3, side, side], bytes."""
+        """Return the columns with `picture` decoded to [n, 3, side, side], uint8."""
         squares = list(self._decoders.map(self._square, columns["picture"]))
         return {**columns, "picture": np.stack(squares)}
 
     def num_smaller(self) -> int:
-        """Return how many of the pictures are stored with a shorter side below that of the squares; every unit is read."""
+        """Return how many of the pictures are stored with a shorter side below the squares' side; reads every unit."""
         smaller = 0
         for unit in range(len(self.counts)):
             uids = self._packed.read(self._units.at(unit), ["uid"])["uid"].to_pylist()
@@ -72,12 +72,12 @@ class EncodedPictureRows:
         shard = self._images[self._units.at(unit).shard]
         store = self._packed.store
         stored = store.read(shard, IMAGES_TABLE, ["uid"])
-        places = rows_of(uids, stored["uid"].to_pylist())
-        if (places < 0).any():
+        row_numbers = rows_of(uids, stored["uid"].to_pylist())
+        if (row_numbers < 0).any():
             raise StorageError(
                 f"{shard.path}: a picture of the training table is not stored here; both are safe; rerun with --only pack --force"
             )
-        return store.read_rows(shard, IMAGES_TABLE, places.tolist(), columns)
+        return store.read_rows(shard, IMAGES_TABLE, row_numbers.tolist(), columns)
 
     def _square(self, encoded: bytes) -> UInt8[np.ndarray, "3 side side"]:
         return (square(decode_stored(encoded), self._side) * 255).round().to(torch.uint8).numpy()

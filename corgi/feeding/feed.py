@@ -1,4 +1,4 @@
-"""Each worker's batches: the rows of its share of every global batch, read ahead by threads."""
+"""Each worker's batches: the rows of its share of every global batch, prefetched by threads."""
 
 import queue
 import threading
@@ -17,11 +17,11 @@ from corgi.settings.errors import InputError, SettingsError
 
 _LOADERS = 4
 _AHEAD = 2
-"""Batches made before they are asked for."""
+"""Number of batches that are prefetched."""
 
 
 class Rows(Protocol):
-    """The training rows, cut into units that are read whole: row groups or shards."""
+    """The training rows, divided into units that are read whole: row groups or shards."""
 
     @property
     def counts(self) -> Sequence[int]:
@@ -38,15 +38,15 @@ class Rows(Protocol):
 
 @runtime_checkable
 class Decoding(Protocol):
-    """Rows that are held as they are stored, and decoded when a batch is made of them."""
+    """Rows that are kept in memory as stored, and decoded when a batch is made."""
 
     def decoded(self, columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Return columns of some rows as a batch has them."""
+        """Return columns of some rows, decoded for a batch."""
         ...
 
 
 def tensors(rows: Rows, columns: dict[str, np.ndarray]) -> dict[str, Tensor]:
-    """Return columns of some of the rows as a batch has them: decoded, lists padded."""
+    """Return columns of some of the rows as tensors for a batch: decoded, with lists padded."""
     ready = rows.decoded(columns) if isinstance(rows, Decoding) else columns
     return {name: torch.from_numpy(dense(values)) for name, values in ready.items()}
 
@@ -60,7 +60,7 @@ class Batch:
     columns: dict[str, Tensor]
 
     def split(self, num_parts: int) -> list["Batch"]:
-        """Return the micro-batches in order, their sizes one row apart at most."""
+        """Return the micro-batches in order; their sizes differ by one row at most."""
         rows = len(self.positions)
         cuts = [slice(i * rows // num_parts, (i + 1) * rows // num_parts) for i in range(num_parts)]
         return [Batch(self.step, self.positions[c], {k: v[c] for k, v in self.columns.items()}) for c in cuts]
@@ -73,7 +73,7 @@ class Batch:
 
 
 def dense(values: np.ndarray) -> np.ndarray:
-    """Return a column as one array; lists are padded with zeros to the longest of these rows.
+    """Return a column as one array; lists are padded with zeros to the longest list.
 
     [rows] of lists become [rows, longest, width], and [rows, slots] of lists [rows, slots in use, longest, width].
     """
@@ -91,38 +91,38 @@ def dense(values: np.ndarray) -> np.ndarray:
 
 
 def first_rows(rows: Rows, limit: int) -> dict[str, np.ndarray]:
-    """Return the rows of the first units that hold `limit` rows, or of all; empty without rows."""
-    units, found = [], 0
+    """Return all rows of the first units that together have at least `limit` rows, or of all units; empty without rows."""
+    units, num_rows = [], 0
     for unit, count in enumerate(rows.counts):
-        if count and found < limit:
+        if count and num_rows < limit:
             units.append(rows.load(unit))
-            found += count
+            num_rows += count
     return {name: joined([unit[name] for unit in units]) for name in units[0]} if units else {}
 
 
 def rows_between(rows: Rows, wanted: range) -> dict[str, np.ndarray]:
-    """Return some of the rows of all units laid end to end; units without any of them are not read. Empty without rows."""
+    """Return the rows `wanted`, numbered over all units in order; units without any of them are not read. Empty without rows."""
     counts = np.asarray(rows.counts, np.int64)
     ends = np.cumsum(counts)
     begins = ends - counts
-    reached = np.flatnonzero((counts > 0) & (ends > wanted.start) & (begins < wanted.stop)) if wanted else ()
-    found = []
-    for unit in map(int, reached):
+    units = np.flatnonzero((counts > 0) & (ends > wanted.start) & (begins < wanted.stop)) if wanted else ()
+    parts = []
+    for unit in map(int, units):
         part = slice(max(wanted.start - int(begins[unit]), 0), wanted.stop - int(begins[unit]))
-        found.append({name: values[part] for name, values in rows.load(unit).items()})
-    return {name: joined([part[name] for part in found]) for name in found[0]} if found else {}
+        parts.append({name: values[part] for name, values in rows.load(unit).items()})
+    return {name: joined([part[name] for part in parts]) for name in parts[0]} if parts else {}
 
 
 class Feed:
-    """Yields one worker's batches from a step on.
+    """Yields one worker's batches from a given step on.
 
-    A unit is held while a lane of this worker reads in it or will in its next window: two windows per lane at most.
+    A unit stays in memory while a lane of this worker needs it for its current or its next window.
     """
 
     def __init__(
         self, rows: Rows, order: Order, global_batch: int, worker: tuple[int, int], pin: bool = False
     ) -> None:
-        """Take the rows, their order and this worker, (rank, world size); `pin` makes batches that a GPU copies while it computes.
+        """Take the rows, their order and this worker, (rank, world size); `pin` puts batches in pinned memory, from which a GPU copies while it computes.
 
         Raises:
             SettingsError: there are more workers than rows in a global batch.
@@ -142,7 +142,7 @@ class Feed:
         self._stop = threading.Event()
 
     def batch(self, step: int) -> Batch:
-        """Return this worker's rows of global batch `step`, counted from 0, by lane; shares are one row apart at most."""
+        """Return this worker's rows of global batch `step`, counted from 0, by lane; shares differ by one row at most."""
         positions = self.order.share(step, self.global_batch, self.rank, self.world_size)
         units, rows = self.order.rows_at(positions)
         self._look_ahead(self.order.units_ahead(positions))
@@ -152,7 +152,7 @@ class Feed:
         return Batch(step, torch.from_numpy(positions), columns)
 
     def batches(self, first_step: int, last_step: int) -> Generator[Batch]:
-        """Yield the batches of steps [first_step, last_step); what the reader raised is raised here."""
+        """Yield the batches of steps [first_step, last_step); an error of the reading thread is raised here."""
         ahead: queue.Queue[Batch | BaseException] = queue.Queue(_AHEAD)
         thread = threading.Thread(
             target=self._read, args=(ahead, first_step, last_step), name="feed", daemon=True
@@ -170,7 +170,7 @@ class Feed:
             self._stop.clear()
 
     def close(self) -> None:
-        """Let go of the rows held and end the loaders."""
+        """Release the rows in memory and end the loader threads."""
         self._loaders.shutdown(wait=True, cancel_futures=True)
         self._units.clear()
 
@@ -179,7 +179,7 @@ class Feed:
             for step in range(first_step, last_step):
                 if not self._put(ahead, self.batch(step)):
                     return
-        except BaseException as error:  # the consumer raises it: a thread's own traceback would reach nobody
+        except BaseException as error:  # the consumer raises it: raised in this thread, nobody would see it
             self._put(ahead, error)
 
     def _put(self, ahead: "queue.Queue[Batch | BaseException]", item: Batch | BaseException) -> bool:
@@ -192,7 +192,7 @@ class Feed:
         return False
 
     def _look_ahead(self, wanted: Sequence[int]) -> None:
-        """Let go of the units no window here or next needs, and begin to load the others, those needed first."""
+        """Release the units that neither the current nor the next windows need, and start to load the others, most urgent first."""
         for unit in self._units.keys() - set(wanted):
             self._units.pop(unit).cancel()
         for unit in wanted:
@@ -200,22 +200,22 @@ class Feed:
                 self._units[unit] = self._loaders.submit(self._load, unit)
 
     def _load(self, unit: int) -> dict[str, np.ndarray]:
-        loaded, announced = self.rows.load(unit), int(self.order.counts[unit])
-        sizes = {name: len(values) for name, values in loaded.items() if len(values) != announced}
+        loaded, expected = self.rows.load(unit), int(self.order.counts[unit])
+        sizes = {name: len(values) for name, values in loaded.items() if len(values) != expected}
         if sizes:
             raise InputError(
-                f"unit {unit} holds {sizes} rows, {announced} were announced; committed work is safe; run the same command again"
+                f"unit {unit} has {sizes} rows, but {expected} were expected; committed work is safe; run the same command again"
             )
         return loaded
 
     def _gathered(
         self, units: Int[np.ndarray, "rows"], rows: Int[np.ndarray, "rows"]
     ) -> dict[str, np.ndarray]:
-        """Return the rows of each column in the order asked for."""
-        wanted = np.unique(units)
-        loaded = [self._units[int(unit)].result() for unit in wanted]
+        """Return the rows of each column in the order of `units` and `rows`."""
+        distinct = np.unique(units)
+        loaded = [self._units[int(unit)].result() for unit in distinct]
         at = np.argsort(units, kind="stable")
-        parts = [rows[units == unit] for unit in wanted]
+        parts = [rows[units == unit] for unit in distinct]
         back = np.empty_like(at)
         back[at] = np.arange(len(at))
         return {
@@ -225,7 +225,7 @@ class Feed:
 
 
 def joined(parts: Sequence[np.ndarray]) -> np.ndarray:
-    """Return rows of several units one after another; slots that a unit lacks are padded with zeros, or empty lists."""
+    """Return rows of several units one after another; missing slots are padded with zeros or empty lists."""
     slots = [part.shape[1:2] for part in parts]
     if len(set(slots)) == 1:
         return np.concatenate(parts)
@@ -236,8 +236,8 @@ def joined(parts: Sequence[np.ndarray]) -> np.ndarray:
 def _widened(part: np.ndarray, slots: int) -> np.ndarray:
     wide = np.zeros((len(part), slots, *part.shape[2:]), part.dtype)
     if part.dtype == object:
-        nothing = part[0, 0][:0]
+        empty = part[0, 0][:0]
         for cell in np.ndindex(wide.shape):
-            wide[cell] = nothing
+            wide[cell] = empty
     wide[:, : part.shape[1]] = part
     return wide

@@ -1,7 +1,7 @@
 """The random draws of a training: a pure function of (seed, draw, position in the whole run).
 
-A row's noise does not depend on the batch it came in, the worker that got it, or what was drawn before,
-so a run is the same at any number of workers and after any restart.
+A row's noise does not depend on its batch, its worker or earlier draws, so a run is the same with any number of workers and
+after any restart.
 """
 
 import torch

@@ -1,10 +1,10 @@
-"""The order of the training rows: a function of (seed, epoch, lanes) alone, dealt to any number of workers.
+"""The order of the training rows: a function of only (seed, epoch, lanes), divided among any number of workers.
 
-An epoch permutes the units and lays their rows end to end. Lane l of L is rows [l N / L, (l + 1) N / L) of that line; the
+An epoch permutes the units and concatenates their rows. Lane l of L is rows [l N / L, (l + 1) N / L) of that sequence; the
 lanes' lengths differ by one row at most. A lane is cut into windows of consecutive rows, and each window is permuted.
 Position q of an epoch is row q // L of lane q % L, longer lanes first, so that [0, N) is a bijection. Global batch b is
-positions [bB, (b + 1)B) of the concatenated epochs. Sorted by lane it is cut into one share per worker: a worker reads the
-units of its own lanes, the run is the same at any number of workers, and going on at step n needs nothing but n.
+positions [bB, (b + 1)B) of the concatenated epochs. Sorted by lane, it is cut into one share per worker: a worker reads the
+units of its own lanes, the run is the same with any number of workers, and resuming at step n needs only n.
 """
 
 from collections.abc import Sequence
@@ -17,20 +17,20 @@ from jaxtyping import Int
 from corgi.settings.errors import InputError
 
 _UNITS, _ROWS = 0, 1
-_ORDER = 3  # the word of the counter that keeps the order's bits apart from other draws of the seed
+_ORDER = 3  # counter word that separates the order's bits from other draws of the same seed
 MAX_LANES = 64
-"""Lanes where the recipe names no number."""
+"""Maximum number of lanes if the recipe does not set their number."""
 
 
 def lanes_for(global_batch: int, lanes: int | None) -> int:
-    """Return the number of lanes: as set, else the largest divisor of the batch up to `MAX_LANES`."""
+    """Return the number of lanes: the setting, else the largest divisor of the global batch up to `MAX_LANES`."""
     if lanes is not None:
         return lanes
     return max(number for number in range(1, MAX_LANES + 1) if global_batch % number == 0)
 
 
 class WindowKey(NamedTuple):
-    """Names a window of a lane."""
+    """Identifies a window of a lane."""
 
     epoch: int
     lane: int
@@ -42,7 +42,7 @@ class Window(NamedTuple):
 
     units: Int[np.ndarray, "rows"]
     rows: Int[np.ndarray, "rows"]
-    """Each row's number in its unit."""
+    """Each row's index in its unit."""
 
 
 class _Epoch(NamedTuple):
@@ -59,12 +59,12 @@ class _Epoch(NamedTuple):
 
 
 class Order:
-    """The canonical order of rows held in units of known sizes."""
+    """The canonical order of rows in units of known sizes."""
 
     def __init__(self, counts: Sequence[int], seed: int, lanes: int, shuffle_window: int) -> None:
-        """Take the rows of each unit; empty units are passed over.
+        """Take the number of rows of each unit; empty units are skipped.
 
-        The windows of all lanes together hold the rows of `shuffle_window` units of mean size.
+        The windows of all lanes together have as many rows as `shuffle_window` units of mean size.
 
         Raises:
             InputError: there is no row.
@@ -85,7 +85,7 @@ class Order:
         self._units = lru_cache(maxsize=4 * lanes)(self._make_units)
 
     def share(self, step: int, global_batch: int, rank: int, world_size: int) -> Int[np.ndarray, "rows"]:
-        """Return the positions of a worker's rows of a global batch, by lane; shares are one row apart at most."""
+        """Return the positions of a worker's rows of a global batch, by lane; shares differ by one row at most."""
         batch = np.arange(step * global_batch, (step + 1) * global_batch)
         by_lane = batch[np.lexsort((batch, batch % self.num_rows % self.lanes))]
         return by_lane[rank * global_batch // world_size : (rank + 1) * global_batch // world_size]
@@ -93,7 +93,7 @@ class Order:
     def rows_at(
         self, positions: Int[np.ndarray, "rows"]
     ) -> tuple[Int[np.ndarray, "rows"], Int[np.ndarray, "rows"]]:
-        """Return the unit of each position of the run, and the row in that unit."""
+        """Return the unit of each position of the run, and the row's index in that unit."""
         units, rows = np.empty_like(positions), np.empty_like(positions)
         for key, where, offset in self._windows_at(positions):
             window = self.window(key)
@@ -101,7 +101,7 @@ class Order:
         return units, rows
 
     def units_ahead(self, positions: Int[np.ndarray, "rows"]) -> list[int]:
-        """Return the units of the windows that hold the positions, then those of the windows after them, each once."""
+        """Return the units of the windows that contain the positions, then those of the next windows, each unit once."""
         codes, _ = self._codes(positions)
         keys = [self._key(code) for code in np.unique(codes).tolist()]
         following = [self._next(key) for key in keys]
@@ -110,13 +110,13 @@ class Order:
     def _windows_at(
         self, positions: Int[np.ndarray, "rows"]
     ) -> list[tuple[WindowKey, Int[np.ndarray, "some"], Int[np.ndarray, "some"]]]:
-        """Return each window that holds some of the positions: which ones, and their offsets in it."""
+        """Return each window that contains some of the positions, with the indices of these positions and their offsets in the window."""
         codes, offset = self._codes(positions)
-        found, which = np.unique(codes, return_inverse=True)
-        members = [np.flatnonzero(which == number) for number in range(len(found))]
+        distinct, which = np.unique(codes, return_inverse=True)
+        members = [np.flatnonzero(which == number) for number in range(len(distinct))]
         return [
             (self._key(code), where, offset[where])
-            for code, where in zip(found.tolist(), members, strict=True)
+            for code, where in zip(distinct.tolist(), members, strict=True)
         ]
 
     def _codes(
@@ -133,20 +133,20 @@ class Order:
         return WindowKey(*divmod(lane, self.lanes), index)
 
     def _next(self, key: WindowKey) -> WindowKey:
-        """Return the window a lane reads after another: the next of the epoch, or the first of the next epoch."""
+        """Return the window that a lane reads after `key`: the next one of the epoch, or the first of the next epoch."""
         later = key._replace(number=key.number + 1)
-        is_there = later.number * self.window_rows < self._epoch(key.epoch).lengths[key.lane]
-        return later if is_there else WindowKey(key.epoch + 1, key.lane, 0)
+        exists = later.number * self.window_rows < self._epoch(key.epoch).lengths[key.lane]
+        return later if exists else WindowKey(key.epoch + 1, key.lane, 0)
 
     def _make_units(self, key: WindowKey) -> list[int]:
-        """Return the units in which a window's rows are."""
+        """Return the units that contain a window's rows."""
         first, last = self._span(key)
         epoch = self._epoch(key.epoch)
-        reached = np.searchsorted(epoch.ends, [first, max(first, last - 1)], side="right")
-        return epoch.units[reached[0] : reached[1] + 1].tolist() if last > first else []
+        bounds = np.searchsorted(epoch.ends, [first, max(first, last - 1)], side="right")
+        return epoch.units[bounds[0] : bounds[1] + 1].tolist() if last > first else []
 
     def _span(self, key: WindowKey) -> tuple[int, int]:
-        """Return the first and last + 1 row of a window on the epoch's line."""
+        """Return the first and last + 1 row of a window in the epoch's sequence of rows."""
         epoch = self._epoch(key.epoch)
         start, length = int(epoch.starts[key.lane]), int(epoch.lengths[key.lane])
         first, last = (min(index * self.window_rows, length) for index in (key.number, key.number + 1))
@@ -164,9 +164,9 @@ class Order:
     def _make_window(self, key: WindowKey) -> Window:
         first, last = self._span(key)
         epoch = self._epoch(key.epoch)
-        line = first + self._permutation(last - first, _ROWS, (key.lane, key.epoch, key.number))
-        which = np.searchsorted(epoch.ends, line, side="right")
-        return Window(epoch.units[which], line - epoch.begins[which])
+        row = first + self._permutation(last - first, _ROWS, (key.lane, key.epoch, key.number))
+        which = np.searchsorted(epoch.ends, row, side="right")
+        return Window(epoch.units[which], row - epoch.begins[which])
 
     def _permutation(self, size: int, kind: int, words: tuple[int, int, int]) -> Int[np.ndarray, "size"]:
         bits = np.random.Philox(

@@ -1,4 +1,4 @@
-"""The pack stage: the vectors that trainings read, gathered from embeddings and selection once, shard by shard on Ray."""
+"""The pack stage: gathers the vectors that trainings read from embeddings and selection, once, shard by shard on Ray."""
 
 # pyright: reportMissingTypeStubs=false
 # pyarrow has no types
@@ -22,9 +22,9 @@ from corgi.tables.store import ShardTask, Store
 
 ROWS_TABLE = "rows"
 GROUPS_FACT, WITHHELD_FACT = "groups", "withheld"
-"""Facts of a shard: its row groups as [split, rows, rows with a caption]; train pictures whose captions are withheld."""
+"""Facts of a shard: its row groups as [split, rows, rows with a caption]; the number of train pictures whose captions are withheld."""
 SPLITS = (Split.TRAIN, Split.VAL, Split.TEST)
-"""The order of a shard's rows; within a split they are by uid, as in every table."""
+"""The order of a shard's rows; within a split they are sorted by uid, as in every table."""
 
 
 def run(context: Context) -> list[ShardTask]:
@@ -39,7 +39,7 @@ class PackShards:
     """Ray Data actor: gathers the rows of one shard per call."""
 
     def make(self, task: ShardTask) -> ShardManifest:
-        """Commit the `rows` table: each row group holds rows of one split."""
+        """Commit the `rows` table: each row group contains rows of one split."""
         (embed,), (curate,) = task.inputs["embed"], task.inputs["curate"]
         shard = EmbeddedShard(task.root, task.shard, embed, curate)
         table, groups = packed_rows(shard)
@@ -55,7 +55,7 @@ class Group(NamedTuple):
     split: str
     rows: int
     captioned: int
-    """Rows with a full caption that may be learned from."""
+    """Number of rows with a full caption that may be used for training."""
 
 
 def packed_rows(shard: EmbeddedShard) -> tuple[pa.Table, list[Group]]:
@@ -80,29 +80,29 @@ def packed_rows(shard: EmbeddedShard) -> tuple[pa.Table, list[Group]]:
 
 
 def in_order(split: list[str]) -> Int[np.ndarray, "rows"]:
-    """Return the rows, which are by uid, in the order of the training table: by split, then by uid."""
+    """Return the indices of rows, which are sorted by uid, in the order of the training table: by split, then by uid."""
     rank = {name.value: number for number, name in enumerate(SPLITS)}
     return np.argsort(np.array([rank[name] for name in split], np.int64), kind="stable")
 
 
 def sizes_of(split: list[str]) -> list[int]:
-    """Return the rows of each row group of a table whose rows are in the order of the training table."""
+    """Return the number of rows of each row group of a table in the order of the training table."""
     count = Counter(split)
     return [size for name in SPLITS for size in cut(count[name.value])]
 
 
 def _groups(split: list[str], captioned: np.ndarray) -> list[Group]:
-    found, first = list[Group](), 0
+    groups, first = list[Group](), 0
     for size in sizes_of(split):
-        found.append(Group(split[first], size, int(captioned[first : first + size].sum())))
+        groups.append(Group(split[first], size, int(captioned[first : first + size].sum())))
         first += size
-    return found
+    return groups
 
 
 def _first_of_each(
     owner: Int[np.ndarray, "captions"], wanted: np.ndarray, num_rows: int
 ) -> tuple[Int[np.ndarray, "chosen"], Int[np.ndarray, "offsets"]]:
-    """Return the first `MAX_CAPTIONS` wanted captions of each row, row by row, and the offset at which each row's begin."""
+    """Return the indices of the first `MAX_CAPTIONS` wanted captions of each row, row by row, and where each row's begin among these."""
     mine = np.flatnonzero(wanted & (owner >= 0))
     mine = mine[np.argsort(owner[mine], kind="stable")]
     counts = np.bincount(owner[mine], minlength=num_rows)
@@ -120,7 +120,7 @@ def _vectors(values: Float[np.ndarray, "rows dim"]) -> pa.Array:
 
 
 def _withheld(shard: EmbeddedShard) -> int:
-    """Return the kept train pictures whose captions may not be learned from."""
+    """Return the number of kept train pictures whose captions may not be used for training."""
     withheld = shard.withheld()
     return (
         sum(uid in withheld for uid in shard.images(Split.TRAIN, ["uid"])["uid"].to_pylist())

@@ -1,4 +1,4 @@
-"""Training rows out of the training table: a unit is a row group, vectors stay half floats, captions are as many as they are."""
+"""Training rows from the training table: a unit is a row group, vectors stay half floats, and captions are not padded."""
 
 # pyright: reportMissingTypeStubs=false, reportUnknownArgumentType=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyarrow has no types
@@ -22,12 +22,12 @@ LATENTS_TABLE = "latents"
 
 
 class CaptionedRows:
-    """Kept pictures of a split that have a full caption which may be learned from: image vector, caption vectors, words."""
+    """Kept pictures of a split that have a full caption for training: image vector, caption vectors, words."""
 
     def __init__(self, packed: PackedSet, split: Split, words: WordStates | None = None) -> None:
-        """Take the row groups with such a row; they, and the words of their captions, are read when a unit is loaded.
+        """Take the row groups that have such rows; they, and the words of their captions, are read when a unit is loaded.
 
-        Where words can only be read by shard, a unit is all row groups of one.
+        If words can only be read shard by shard, a unit is all row groups of a shard.
         """
         self._packed, self._words = packed, words
         whole = words is not None and not words.are_grouped
@@ -58,7 +58,7 @@ class CaptionedRows:
         return {**loaded, **words_of(self._words, shard, table, ("full", "coarse"))}
 
     def _parts(self, unit: int) -> range:
-        """Return the row groups of a unit, by their number among the chosen."""
+        """Return the row groups of a unit, as indices into `_chosen`."""
         return range(self._cuts[unit], self._cuts[unit + 1])
 
 
@@ -72,7 +72,7 @@ class LatentRows:
         split: Split,
         words: WordStates | None = None,
     ) -> None:
-        """Take the row groups of a split and the shards of latents, which are matched by name."""
+        """Take the row groups of a split, and the shards of latents, which are matched to the table's shards by name."""
         self._words = words
         by_name = {shard.shard: shard for shard in latents}
         self._latents = [by_name[name] for name in packed.names]
@@ -107,7 +107,7 @@ class LatentRows:
         return self._packed.read(self._units.at(unit), ["uid"])["uid"].to_pylist()
 
     def _read(self, unit: Unit, uids: pa.ChunkedArray) -> pa.Table:
-        """Return the latents of a row group. A shard of 0.1 has other row groups: it is read whole."""
+        """Return the latents of a row group. A shard written by version 0.1 has other row groups and is read whole."""
         file = GroupedFile.of(self._latents[unit.shard], LATENTS_TABLE)
         if file is not None:
             return self._packed.store.read_row_group(file, LATENTS_TABLE, file.groups, unit.group)
@@ -117,22 +117,22 @@ class LatentRows:
 
 
 def words_of(words: WordStates, shard: int, table: pa.Table, kinds: Sequence[str]) -> dict[str, np.ndarray]:
-    """Return the token states of the captions of a table's rows, by `<kind>_words`, all kinds in one read of the shard."""
+    """Return the token states of the captions of a table's rows as columns `<kind>_words`; all kinds are read from the shard at once."""
     counts = {kind: np.asarray(pc.list_value_length(table[f"{kind}_row"])).astype(np.int64) for kind in kinds}
     rows = [np.asarray(table[f"{kind}_row"].combine_chunks().flatten()) for kind in kinds]
     uid = np.array(table["uid"].to_pylist(), dtype=object)
     uids = np.concatenate([np.repeat(uid, count) for count in counts.values()]).tolist()
     states = words.of(shard, np.concatenate(rows).astype(np.int64), uids)
-    found, first = dict[str, np.ndarray](), 0
+    columns, first = dict[str, np.ndarray](), 0
     for kind, count in counts.items():
         end = first + int(count.sum())
-        found[f"{kind}_words"] = side_by_side(states[first:end], count, words.width)
+        columns[f"{kind}_words"] = side_by_side(states[first:end], count, words.width)
         first = end
-    return found
+    return columns
 
 
 def half_matrix(column: pa.ChunkedArray) -> Float[np.ndarray, "rows dim"]:
-    """Return a column of vectors as half floats, a copy of its own."""
+    """Return a column of vectors as half floats, copied."""
     return np.array(column.combine_chunks().flatten()).reshape(len(column), column.type.list_size)
 
 
@@ -141,10 +141,10 @@ def ragged(column: pa.ChunkedArray) -> np.ndarray:
     lists = column.combine_chunks()
     dim = lists.type.value_type.list_size
     values = np.asarray(lists.flatten().flatten()).reshape(-1, dim)
-    found = np.empty(len(lists), dtype=object)
+    arrays = np.empty(len(lists), dtype=object)
     for row, (first, last) in enumerate(pairwise(_offsets(lists))):
-        found[row] = values[first:last]
-    return found
+        arrays[row] = values[first:last]
+    return arrays
 
 
 def _offsets(lists: pa.ListArray) -> Int[np.ndarray, "rows_and_one"]:

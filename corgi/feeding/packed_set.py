@@ -1,4 +1,4 @@
-"""The training table of a run, opened by the index of its stage: which row groups there are, and how one is read."""
+"""The training table of a run, opened by the index of its stage: its row groups, and how one is read."""
 
 # pyright: reportMissingTypeStubs=false
 # pyarrow has no types
@@ -22,7 +22,7 @@ from corgi.tables.store import Store
 
 @dataclass(frozen=True, slots=True)
 class GroupedFile:
-    """A shard's table that is read by row group: what names its file, and where the row groups are."""
+    """A shard's table that is read by row group: its file, and where the row groups are in it."""
 
     stage: str
     path: str
@@ -31,7 +31,7 @@ class GroupedFile:
 
     @classmethod
     def of(cls, shard: ListedShard, table: str) -> Self | None:
-        """Return that of a shard; None where its table is read whole."""
+        """Return the file of a shard's table; None if the table can only be read whole."""
         groups = row_groups(shard, table)
         if groups is None:
             return None
@@ -40,7 +40,7 @@ class GroupedFile:
 
 
 class Unit(NamedTuple):
-    """A row group, by the number of its shard and its own."""
+    """A row group, as the index of its shard and its index in the shard."""
 
     shard: int
     group: int
@@ -55,15 +55,15 @@ class Units(NamedTuple):
     captioned: Int[np.ndarray, "units"]
 
     def at(self, number: int) -> Unit:
-        """Return one by its number."""
+        """Return one row group by its index."""
         return Unit(int(self.shard[number]), int(self.group[number]))
 
 
 class PackedSet:
-    """The shards of a training table. Per shard some kilobytes of text are held, and no manifest of a shard is opened."""
+    """The shards of a training table. Each takes a few kilobytes of memory, and no shard's manifest is opened."""
 
     def __init__(self, store: Store, shards: Iterable[ListedShard]) -> None:
-        """Take the shards as their stage's index lists them."""
+        """Take the shards as listed in their stage's index."""
         self.store = store
         self._shards = list(shards)
         self.names = [shard.shard for shard in self._shards]
@@ -90,16 +90,16 @@ class PackedSet:
         return self._units[split]
 
     def num_rows(self, split: Split) -> int:
-        """Return the kept pictures of a split."""
+        """Return the number of kept pictures of a split."""
         return int(self.units(split).rows.sum())
 
     def file(self, shard: int) -> GroupedFile:
-        """Return where the rows of a shard are."""
-        found = GroupedFile.of(self._shards[shard], ROWS_TABLE)
-        assert found is not None, f"shard {self.names[shard]} was not packed"
-        return found
+        """Return the file that contains the rows of a shard."""
+        file = GroupedFile.of(self._shards[shard], ROWS_TABLE)
+        assert file is not None, f"shard {self.names[shard]} was not packed"
+        return file
 
     def read(self, unit: Unit, columns: Sequence[str]) -> pa.Table:
-        """Return columns of a row group, compared with its hash."""
+        """Return columns of a row group after checking its hash."""
         file = self.file(unit.shard)
         return self.store.read_row_group(file, ROWS_TABLE, file.groups, unit.group, columns)

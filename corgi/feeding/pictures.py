@@ -1,4 +1,4 @@
-"""Training rows of pixels: kept pictures of one split, decoded from the committed `images` to squares."""
+"""Training rows of pixels: kept pictures of a split, decoded to squares from the committed table `images`."""
 
 # pyright: reportMissingTypeStubs=false, reportUnknownArgumentType=false, reportUnknownMemberType=false, reportUnknownParameterType=false, reportUnknownVariableType=false
 # pyarrow has no types
@@ -22,16 +22,16 @@ from corgi.tables.stage_index import ListedShard
 from corgi.tables.store import Store
 
 UNIT_PICTURES = 1024
-"""Pictures per unit: part of a shard, since a whole one of 10,000 pictures of 256 px would hold 2 GB once decoded."""
+"""Pictures per unit: part of a shard, since a whole shard of 10,000 pictures of 256 px would take 2 GB once decoded."""
 
 
 class PictureSet:
-    """The kept pictures of a run, opened by the indexes of download and curate; no manifest of a shard is opened."""
+    """The kept pictures of a run, opened by the indexes of download and curate; no shard's manifest is opened."""
 
     def __init__(
         self, store: Store, images: Iterable[ListedShard], selections: Iterable[ListedShard]
     ) -> None:
-        """Take the shards as their stages' indexes list them; pictures and selections are matched by name."""
+        """Take the shards as listed in their stages' indexes; pictures and selections are matched by name."""
         self.store = store
         by_name = {shard.shard: shard for shard in selections}
         pairs = [(shard, by_name[shard.shard]) for shard in images]
@@ -52,26 +52,26 @@ class PictureSet:
         return len(self._shards)
 
     def num_kept(self, split: Split) -> list[int]:
-        """Return the kept pictures of each shard by the facts of its selection; those of 0.1, which has none, are counted."""
+        """Return the number of kept pictures of each shard, from the facts of its selection; for version 0.1, which has no such facts, count them."""
         return [
-            self.kept(shard, split, []).num_rows if told is None else told[split].images
-            for shard, told in enumerate(self._counts)
+            self.kept(shard, split, []).num_rows if counts is None else counts[split].images
+            for shard, counts in enumerate(self._counts)
         ]
 
     def kept(self, shard: int, split: Split, columns: Sequence[str]) -> pa.Table:
-        """Return uid, split and further columns of the kept pictures of a shard that are of a split."""
+        """Return uid, split and further columns of the kept pictures of a shard that belong to a split."""
         kept = kept_pictures(self.store, *self._shards[shard], columns)
         return kept.filter(pc.field("split") == split.value)
 
     def places(self, shard: int, split: Split) -> Int64[np.ndarray, "kept"]:
-        """Return where the kept pictures of a split are among those of a shard."""
+        """Return the row numbers, in a shard's `images`, of the kept pictures of a split."""
         images, selection = self._shards[shard]
         stored = self.store.read(images, "images", ["uid", "split"])
         chosen = pc.and_(_is_kept(self.store, stored, selection), pc.equal(stored["split"], split.value))
         return np.flatnonzero(chosen.to_numpy())
 
     def encoded(self, shard: int, places: Int64[np.ndarray, "n"]) -> pa.ChunkedArray:
-        """Return the stored encodings at these places of a shard; its other row groups are not read."""
+        """Return the encoded pictures of these rows of a shard; row groups without any of them are not read."""
         return self.store.read_rows(self._shards[shard][0], "images", places.tolist(), ["image"])["image"]
 
 
@@ -79,7 +79,7 @@ class PictureRows:
     """Kept pictures of a split, in the order of their tables."""
 
     def __init__(self, pictures: PictureSet, split: Split, side: int) -> None:
-        """Cut each shard's pictures into units; they are read and decoded when a unit is loaded."""
+        """Divide each shard's pictures into units; they are read and decoded when a unit is loaded."""
         self._pictures, self._split, self._side = pictures, split, side
         self._units: list[tuple[int, int]] = []
         self.counts: list[int] = []
@@ -89,7 +89,7 @@ class PictureRows:
                 self.counts.append(min(UNIT_PICTURES, num_rows - first))
 
     def load(self, unit: int) -> dict[str, np.ndarray]:
-        """Return `picture` [n, 3, side, side], bytes."""
+        """Return `picture` [n, 3, side, side], uint8."""
         shard, first = self._units[unit]
         places = self._pictures.places(shard, self._split)[first : first + UNIT_PICTURES]
         encoded = self._pictures.encoded(shard, places)
@@ -108,12 +108,12 @@ def _is_kept(store: Store, images: pa.Table, selection: Listing) -> pa.ChunkedAr
 
 
 def square_pictures(encoded: pa.ChunkedArray, side: int) -> Float[Tensor, "batch 3 side side"]:
-    """Decode stored pictures to 0..1: shorter side to `side`, centre crop, bicubic with antialiasing as CLIP does."""
+    """Decode stored pictures to 0..1: shorter side resized to `side`, centre crop, bicubic with antialiasing, as in CLIP."""
     return torch.stack([square(decode_stored(data), side) for data in encoded.to_pylist()])
 
 
 def square(picture: Image.Image, side: int) -> Float[Tensor, "3 side side"]:
-    """Return a picture as a decoder is shown it: values 0..1."""
+    """Return a picture as decoders are trained on it, in 0..1."""
     return torch.from_numpy(np.asarray(at_side(picture, side), dtype=np.float32) / 255).permute(2, 0, 1)
 
 

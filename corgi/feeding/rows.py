@@ -1,4 +1,4 @@
-"""Rows read shard by shard from the tables of embed: those of the comparison, and of decoders older than the training table."""
+"""Rows read shard by shard from the tables of embed: for the comparison, and for decoders older than the training table."""
 
 from collections.abc import Mapping, Sequence
 from typing import Protocol
@@ -23,7 +23,7 @@ def embedded_shards(root: str, inputs: Mapping[str, Sequence[str]]) -> list[Embe
 
 
 def listed_shards(root: str, stages: Mapping[str, str]) -> list[EmbeddedShard]:
-    """Return the shards of the stages `embed` and `curate`, given by their manifests' paths, from the stages' indexes."""
+    """Return the shards of the stages `embed` and `curate` from the stages' indexes; `stages` are the paths of their manifests."""
     store = Store(root)
     listed = [store.each_listed(store.read_stage(stages[name])) for name in ("embed", "curate")]
     return [
@@ -36,12 +36,12 @@ class PriorRows:
     """Kept pictures of a split that have a full caption: image vector and padded caption vectors."""
 
     def __init__(self, shards: Sequence[EmbeddedShard], split: Split) -> None:
-        """Take each shard's count; vectors are read when a unit is loaded."""
+        """Read each shard's number of rows; vectors are read when a unit is loaded."""
         self._shards, self._split = shards, split
         self.counts: Sequence[int] = [shard.counts()[split].captioned for shard in shards]
 
     def load(self, unit: int) -> dict[str, np.ndarray]:
-        """Return `image` [n, d], `full` and `coarse` [n, captions, d] padded with zeros to the fullest row, and their counts."""
+        """Return `image` [n, d], `full` and `coarse` [n, captions, d] padded with zeros to the largest number of captions, and their counts."""
         shard = self._shards[unit]
         images, captions = shard.captioned_images(self._split), shard.captions()
         loaded, num_rows = {"image": vectors_of(images, "image")}, images.num_rows
@@ -54,10 +54,10 @@ class PriorRows:
 
 
 class DecoderRows:
-    """Kept pictures of a split: image vector and latent, as a decoder read them before there was a training table."""
+    """Kept pictures of a split: image vector and latent, as decoders read them before the training table existed."""
 
     def __init__(self, shards: Sequence[EmbeddedShard], latents: Sequence[str], split: Split) -> None:
-        """Take each shard's count; vectors and latents are read when a unit is loaded."""
+        """Read each shard's number of rows; vectors and latents are read when a unit is loaded."""
         self._shards, self._latents, self._split = shards, latents, split
         self.counts: Sequence[int] = [shard.counts()[split].images for shard in shards]
 
@@ -78,7 +78,7 @@ class DecoderRows:
 
 
 class PictureVectors(Rows, Protocol):
-    """Rows with `image` and `latent` whose pictures have names."""
+    """Rows with `image` and `latent` whose pictures have uids."""
 
     def uids(self, unit: int) -> list[str]:
         """Return the uids of a unit's rows."""
@@ -86,10 +86,10 @@ class PictureVectors(Rows, Protocol):
 
 
 class NeighbourRows:
-    """The rows of a decoder with the latents of each one's neighbours among the train pictures."""
+    """The rows of a decoder with the latents of each row's neighbours among the train pictures."""
 
     def __init__(self, rows: PictureVectors, neighbours: Neighbours) -> None:
-        """Search for the neighbours of a unit when it is first loaded."""
+        """Take rows and index; the neighbours of a unit are searched when it is first loaded."""
         self._rows, self._neighbours = rows, neighbours
         self._nearest: dict[int, Int[np.ndarray, "n number"]] = {}
         self.counts = rows.counts
@@ -103,7 +103,7 @@ class NeighbourRows:
 
 
 def neighbours_among(rows: PictureVectors, number: int, max_cosine: float) -> Neighbours:
-    """Return the table of a decoder's train rows; ValueError when they are fewer than `number`."""
+    """Return the search index of a decoder's train rows; ValueError if there are fewer than `number`."""
     units = [unit for unit, count in enumerate(rows.counts) if count]
     loaded = [rows.load(unit) for unit in units]
     image, latent = (

@@ -8,10 +8,10 @@ from corgi.tables.store import ShardTask
 
 
 class Pack(Stage):
-    """The training table: what prior and decoder read of the kept pictures, in the order and in the pieces they read it."""
+    """The training table: what prior and decoder read about the kept pictures, in the order and the row groups in which they read it."""
 
     name, title = "pack", "Training table"
-    intro = "Vectors of the kept pictures and of the captions learned from, written so that a training reads each row once."
+    intro = "Vectors of the kept pictures and of the captions used for training, written so that a training reads each row once."
     inputs, settings, partition = ("embed", "curate"), ("pack",), "embed"
 
     def run(self, context: Context) -> list[ShardTask]:
@@ -21,7 +21,7 @@ class Pack(Stage):
         return run(context)
 
     def cost(self, recipe: Recipe, num_rows: int | None = None) -> list[str]:
-        """Return the bytes that the table takes, those of the vectors of pictures with one caption and a tenth more at most."""
+        """Return a line with the size of the table: at most a tenth more than the vectors of pictures with one caption each."""
         dim = towers_width(recipe)
         if dim is None:
             return []

@@ -23,7 +23,7 @@ from corgi.training.ranks import own_rows, rows_of_all
 TIMESTEP, EPS, DROP, PERTURBATION, LEVEL = range(5)
 """Noise streams of a training sample, one per random quantity; the next is `pseudo_text.PSEUDO_TEXT`."""
 MAX_VAL_PICTURES = 4096
-"""Most val pictures that an evaluation measures."""
+"""Maximum number of val pictures that an evaluation measures."""
 VAL_BATCH = 64
 """Val pictures per call of the network."""
 

@@ -37,13 +37,13 @@ from corgi.tables.schema import Split
 PSEUDO_TEXT = 5
 """Noise stream of a training sample, in addition to those of the decoder's objective."""
 MAX_PAIRS = 16_384
-"""Most captioned train pictures that are read, as whole row groups in order: pairs to learn from, and the pool of texts."""
+"""Maximum number of captioned train pictures that are read, as whole row groups in order: pairs to learn from, and the pool of texts."""
 STEPS, BATCH, RATE, TEMPERATURE = 500, 256, 1e-3, 0.05
 """Hyperparameters of the training of Lafite's networks, and the temperature of every contrastive loss."""
 NEAREST, MAX_OTHERS = 10, 1024
-"""Number of texts that a picture retrieves, and most other pictures that its feature must be distinguished from."""
+"""Number of texts that a picture retrieves, and maximum number of other pictures that its feature must be distinguished from."""
 MAX_MEASURED = 4096
-"""Most pictures on which the moments of a prepared condition are measured."""
+"""Maximum number of pictures on which the moments of a prepared condition are measured."""
 
 Vectors = Float[np.ndarray, "dim"]
 

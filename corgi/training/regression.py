@@ -9,7 +9,7 @@ from corgi.settings.decoder import DecoderSettings
 from corgi.statistics.ridge import ridge
 
 MAX_ROWS = 4096
-"""Most train rows that the fit uses, as whole row groups in order: starting any training reads at most tens of megabytes."""
+"""Maximum number of train rows that the fit uses, as whole row groups in order: starting any training reads at most tens of megabytes."""
 SHRINKAGE = 0.01
 """Ridge penalty per standardised dimension, in addition to the variance of the noise that training adds to embeddings."""
 

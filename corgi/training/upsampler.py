@@ -43,7 +43,7 @@ ROW, COLUMN, LOW_LEVEL, LOW_NOISE = range(16, 20)
 """Noise streams of a training sample, in addition to those of `corgi.training.denoising`, which are below 16."""
 SHOWN_PICTURES = 4
 MAX_VAL_PICTURES = 512
-"""Most val pictures that an evaluation measures; fewer than the decoder's, since each has the larger side."""
+"""Maximum number of val pictures that an evaluation measures; fewer than the decoder's, since each has the larger side."""
 SHARDS_PER_CALL = 64
 """Number of shards whose picture sizes one call reads."""
 ENLARGED_FACT = "enlarged"

@@ -109,7 +109,7 @@ def test_wrong_sizes_are_said() -> None:
     with pytest.raises(SettingsError, match="global_batch=3 is less than the 4 workers"):
         feeds((10,), 3, 4)
     rows = TinyRows((10,), dim=1)
-    with pytest.raises(InputError, match="11 were announced"):
+    with pytest.raises(InputError, match="11 were expected"):
         Feed(rows, Order([11], 1, 1, 2), 1, (0, 1)).batch(0)
 
 

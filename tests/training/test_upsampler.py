@@ -99,7 +99,9 @@ def test_it_is_evaluated_and_shown_whole(objective: UpsamplerObjective) -> None:
 
 def test_pictures_that_are_all_smaller_are_one_line() -> None:
     check_sizes("upsampler", 256, 9, 10)
-    with pytest.raises(InputError, match=r"upsampler\.side=256, but all 10 train pictures are stored smaller"):
+    with pytest.raises(
+        InputError, match=r"upsampler\.side=256, but all 10 train pictures are stored smaller"
+    ):
         check_sizes("upsampler", 256, 10, 10)
 
 
