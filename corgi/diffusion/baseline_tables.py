@@ -1,4 +1,4 @@
-"""(mu, Sigma) of every baseline prior, out of the statistics of an embedding space."""
+"""(mu, Sigma) of every baseline prior, computed from the statistics of an embedding space."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from corgi.diffusion.shifted import ShiftTable
 
 @dataclass(frozen=True)
 class Moments:
-    """Mean and standard deviation of k clusters, as found; where a root is given, `scale` is what it leaves to the diagonal."""
+    """Mean and standard deviation of k clusters, as measured; with a `factor`, `scale` is only the remaining diagonal part."""
 
     mean: Float[Tensor, "k dim"]
     scale: Float[Tensor, "k dim"]
@@ -47,6 +47,6 @@ TABLES: Mapping[TableName, Callable[[SpaceMoments, float], ShiftTable]] = {
     "dalle2": lambda space, _: ShiftTable.dalle2(space.whole.dim),
     "global": lambda space, c: with_factor(space.whole, c),
     "clusters": lambda space, c: with_factor(space.clusters, c),
-    "low_rank": lambda space, c: with_factor(space.clusters, c),  # its moments bring the root
+    "low_rank": lambda space, c: with_factor(space.clusters, c),  # its moments include the root
 }
-"""What makes a baseline's (mu, Sigma) out of a space's moments and c."""
+"""Functions that compute a baseline's (mu, Sigma) from a space's moments and c."""

@@ -1,4 +1,4 @@
-"""How a caption chooses its cluster: plug-in, Monte-Carlo, drawn softly, or scored by a learned head (eq. 11, 21, 22)."""
+"""How a caption chooses its cluster: plug-in, Monte-Carlo, drawn from a softmax, or scored by a learned head (eq. 11, 21, 22)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,12 +14,12 @@ from corgi.diffusion.shifted import ShiftTable, first_largest
 from corgi.names import ChoiceRule
 
 CHOICE_DRAW = MAX_DRAWS - 1
-"""Number of the draw that chooses; no chain has as many steps."""
+"""Index of the draw that chooses the cluster; no chain has that many steps."""
 
 
 @dataclass(frozen=True)
 class ClusterChoice:
-    """Which rule chooses, and its parameters.
+    """The rule by which a cluster is chosen, and its parameters.
 
     text: argmax_i cos(mu_i, y). monte_carlo: argmax_i of the mean cosine of y and draws of N(mu_i, Sigma_i / c^2).
     soft: a draw from softmax(cos(mu_i, y) / temperature). learned: argmax of a head's logits; learned_soft: a draw
@@ -28,14 +28,14 @@ class ClusterChoice:
 
     rule: ChoiceRule = "text"
     num_draws: int = 1024
-    """Draws a cluster of the Monte-Carlo rule."""
+    """Number of draws per cluster in the Monte-Carlo rule."""
     temperature: float = 0.05
     """Temperature of the soft rule."""
     scale: float = 1.0
     """c of the table: the Monte-Carlo rule draws with the unscaled standard deviation."""
 
     def __post_init__(self) -> None:
-        """Refuse what chooses nothing."""
+        """Validate the parameters."""
         if self.rule not in get_args(ChoiceRule):
             raise ValueError(f"cluster choice {self.rule!r} is not one of {', '.join(get_args(ChoiceRule))}")
         if self.num_draws < 1 or self.temperature <= 0 or self.scale <= 0:
@@ -52,7 +52,7 @@ class ClusterChoice:
         return self.rule in ("soft", "learned_soft")
 
     def scores(self, text: Float[Tensor, "batch dim"], table: ShiftTable) -> Float[Tensor, "batch k"]:
-        """Score the clusters without a head, float64; logits of the soft rule.
+        """Return scores of the clusters for a rule without a head, float64; for the soft rule they are logits.
 
         Raises:
             ValueError: the rule needs a head.
@@ -72,7 +72,7 @@ class ClusterChoice:
     def choose(
         self, scores: Float[Tensor, "batch k"], u: Float[Tensor, "batch"] | None = None
     ) -> Int[Tensor, "batch"]:
-        """Choose by scores: the largest, the lowest index on ties, or a draw at `u` in [0, 1)."""
+        """Choose a cluster by its score: the largest, with the lowest index on ties, or a draw at `u` in [0, 1)."""
         if not self.is_drawn:
             return first_largest(scores.double())
         if u is None:
@@ -83,14 +83,14 @@ class ClusterChoice:
 def mean_direction(table: ShiftTable, num_draws: int, scale: float = 1.0) -> Float[Tensor, "k dim"]:
     """Mean of z/|z| over draws z ~ N(mu_i, Sigma_i / scale^2), float64, so that its dot product with a unit y is the mean cosine.
 
-    Cluster i's draws depend on i and its own parameters alone, in antithetic pairs around mu_i. A table keeps what was
-    found for it until it is moved or loaded again: drawing takes seconds where clusters are many.
+    Cluster i's draws depend only on i and its own parameters, and are antithetic pairs around mu_i. The table caches the
+    result until it is moved or loaded again, since drawing takes seconds for many clusters.
     """
-    asked = (num_draws, scale)
-    if asked not in table.directions:
+    key = (num_draws, scale)
+    if key not in table.directions:
         rows = [_mean_direction(table, k, num_draws, scale) for k in range(table.num_clusters)]
-        table.directions[asked] = torch.stack(rows)
-    return table.directions[asked]
+        table.directions[key] = torch.stack(rows)
+    return table.directions[key]
 
 
 def _mean_direction(table: ShiftTable, k: int, num_draws: int, scale: float) -> Float[Tensor, "dim"]:

@@ -27,8 +27,8 @@ def guided(
 ) -> Denoise:
     """Combine two denoisers into one; both get the same z_t, t and cluster. Scale 1 or 0 calls only one.
 
-    Outside an interval of timesteps the scale is 1 (Kynkaanniemi et al. 2024). Both are called there too: to look at t
-    would make the host wait for the device in each step.
+    Outside an interval of timesteps the scale is 1 (Kynkaanniemi et al. 2024). Both denoisers are called there too:
+    reading t on the host would make it wait for the device in each step.
     """
     if scale == 1:
         return conditional

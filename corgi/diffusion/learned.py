@@ -10,18 +10,18 @@ from corgi.diffusion.shifted import ShiftTable
 LR_SCALE = 0.01
 """Values are stored divided by this, so that one optimiser step moves them by this share of its usual size."""
 NUM_DRAWS = 16
-"""Draws of the chosen Gaussian in the similarity loss."""
+"""Number of draws from the chosen Gaussian in the similarity loss."""
 
 
 class LearnedShift(nn.Module):
     """Mean and log standard deviation of each cluster as weights (diagonal Sigma), started from a table.
 
-    The forward process takes `table()`, a snapshot without gradient: a gradient of the x0 loss through z_t would
+    The forward process uses `table()`, a snapshot without gradient: a gradient of the x0 loss through z_t would
     shrink Sigma to make z_0 easy to guess. Only the two losses move mu and Sigma.
     """
 
     def __init__(self, table: ShiftTable, floor: float = 1e-3) -> None:
-        """Start from a table's mean and scale; no scale falls below `floor` times its first median."""
+        """Start from a table's mean and scale; no scale falls below `floor` times the initial median scale."""
         super().__init__()
         self.stored_mean = nn.Parameter(table.mean.detach().clone() / LR_SCALE)
         self.stored_log_scale = nn.Parameter(table.scale.detach().log() / LR_SCALE)
@@ -41,7 +41,7 @@ class LearnedShift(nn.Module):
         return torch.maximum(self.stored_log_scale * LR_SCALE, floor).exp()
 
     def table(self) -> ShiftTable:
-        """Return the present (mu, Sigma) without gradient."""
+        """Return the current (mu, Sigma) without gradient."""
         return ShiftTable.snapshot(self.mean.detach(), self.scale.detach(), self.get_buffer("count"))
 
 

@@ -22,7 +22,7 @@ def loss_weight(schedule: Schedule, t: Int[Tensor, "*batch"], name: WeightName) 
     """Weight of the x0 loss at t >= 1, float64 (eq. 13).
 
     uniform: 1. one_minus_abar: 1-abar_t, the reference's (1 + SNR)^-1. snr: SNR_t, the plain eps loss.
-    min_snr: min(SNR_t, 5). p2: abar_t = SNR/(1+SNR), P2 weighting of the eps loss seen from x0.
+    min_snr: min(SNR_t, 5). p2: abar_t = SNR/(1+SNR), P2 weighting of the eps loss, expressed for x0.
     """
     if name not in get_args(WeightName):
         raise ValueError(f"loss weight {name!r} is not one of {', '.join(get_args(WeightName))}")
@@ -55,7 +55,7 @@ def squared_error(
 
 
 class Noised(NamedTuple):
-    """Training samples on their chains."""
+    """Training samples, clean and noisy, with their timesteps and clusters."""
 
     z_0: Float[Tensor, "batch dim"]
     z_t: Float[Tensor, "batch dim"]
@@ -70,7 +70,7 @@ def prediction_error(
     kind: Parameterisation,
     metric: Metric = "euclidean",
 ) -> Float[Tensor, "batch"]:
-    """Mean over dimensions of the squared distance between z_0 and the estimate a prediction stands for.
+    """Mean over dimensions of the squared distance between z_0 and the estimate of it that a prediction implies.
 
     Never divides by sqrt(abar): with u = L (prediction - target), |z_0 - zhat|^2 is `error_factor` times |u|^2. Where
     SNR_t = 0 an eps error is infinite, unless the prediction is exact.

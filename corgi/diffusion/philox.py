@@ -1,8 +1,8 @@
-"""Randomness by counter: Philox4x32-10 (Salmon et al. 2011) in integer tensor operations, the same numbers on every device.
+"""Counter-based random numbers: Philox4x32-10 (Salmon et al. 2011) in integer tensor operations, the same numbers on every device.
 
-A value is a function of (seed, position, draw, kind) and its own place in the draw: nothing depends on the batch it came in
-or on what was drawn before. The integers are equal everywhere. Normals are made of them by Box-Muller, whose logarithm and
-sine may differ between devices in the last bits, and are bit-equal on one kind of device.
+A value is a function of (seed, position, draw, kind) and its index in the draw: it depends neither on its batch nor on earlier
+draws. The integers are equal everywhere. Normals are computed from them by Box-Muller, whose logarithm and sine may differ in the
+last bits between kinds of devices; on one kind of device they are bit-equal.
 """
 
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
@@ -21,14 +21,14 @@ from torch import Tensor
 
 MASK = 0xFFFFFFFF
 NORMAL, UNIFORM, INTEGERS, CHAIN = range(4)
-"""Kinds of draw, kept apart by the top bits of the counter; CHAIN is what samplers draw, whose position is 0."""
+"""Kinds of draw, separated by the top bits of the counter; CHAIN is for samplers, whose position is 0."""
 MAX_DRAWS = 2**30
-"""Draws of one kind; a draw is a number below."""
+"""Number of draws of one kind; a draw is an index below it."""
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _KEY_STEPS = (0x9E3779B9, 0xBB67AE85)
 _ROUNDS = 10
 CPU_BLOCKS = 32768
-"""Blocks worked on at once on a CPU, so that every operation finds its operands in the cache."""
+"""Blocks processed at once on a CPU, so that every operation finds its operands in the cache."""
 
 _HALF, _LOW = np.uint64(32), np.uint64(MASK)
 _MULTIPLIER = np.array(_MULTIPLIERS, np.uint64)[:, None, None]
@@ -43,7 +43,7 @@ Words = tuple[Int[Tensor, "*shape"], Int[Tensor, "*shape"], Int[Tensor, "*shape"
 
 
 class Stream(NamedTuple):
-    """Which numbers are meant: the seed and position of each row, and the draw."""
+    """Identifies random numbers: the seed and position of each row, the kind and the draw."""
 
     seed: Int[Tensor, "rows"]
     position: Int[Tensor, "rows"]
@@ -83,17 +83,17 @@ def normals(stream: Stream, count: int) -> Float[Tensor, "rows count"]:
     if stream.seed.device.type != "cpu":
         bits = torch.stack(_words(stream, 0, blocks)) >> 8
         return _box_muller(bits[0::2], bits[1::2]).flatten(1)[:, :count]
-    found = torch.empty(len(stream.seed), blocks, 4)
+    values = torch.empty(len(stream.seed), blocks, 4)
     rows = max(1, CPU_BLOCKS // max(1, blocks))
-    for row, block in product(range(0, len(found), rows), range(0, blocks, CPU_BLOCKS)):
+    for row, block in product(range(0, len(values), rows), range(0, blocks, CPU_BLOCKS)):
         part = _rows(stream, slice(row, row + rows))
         last = min(block + CPU_BLOCKS, blocks)
-        found[row : row + rows, block:last] = _box_muller(*map(_top_bits, _halves(part, block, last)))
-    return found.flatten(1)[:, :count]
+        values[row : row + rows, block:last] = _box_muller(*map(_top_bits, _halves(part, block, last)))
+    return values.flatten(1)[:, :count]
 
 
 def uniforms(stream: Stream) -> Float[Tensor, "rows"]:
-    """Return values in [0, 1), fp32, of the first word's top 24 bits."""
+    """Return values in [0, 1), fp32, from the first word's top 24 bits."""
     return (_words(stream, 0, 1)[0][:, 0] >> 8).float() * 2.0**-24
 
 
@@ -134,8 +134,8 @@ def _halves(
 ) -> tuple[UInt32[np.ndarray, "2 rows blocks"], UInt32[np.ndarray, "2 rows blocks"]]:
     """Return words 0 and 2, and words 1 and 3, of blocks first..last - 1 of each row.
 
-    Both halves of a product are read where it is stored, so that no pass over it shifts or masks. Two products take turns, since
-    one round's low halves are still read in the next.
+    Both halves of a product are read through views of its memory, which saves the passes that would shift and mask. Two arrays of
+    products alternate, since one round's low halves are still read in the next round.
     """
     seed, position = (value.numpy().view(np.uint64)[:, None] for value in (stream.seed, stream.position))
     shape = (2, len(seed), last - first)

@@ -1,7 +1,7 @@
-"""Samplers: ancestral and DDIM, native and free of Sigma^-1, in at least float32 whatever autocast says; DPM-Solver++ of diffusers.
+"""Samplers: ancestral and DDIM, native and without Sigma^-1, in at least float32 also under autocast; and diffusers' DPM-Solver++.
 
-`SAMPLERS` names them for the settings. One signature for all: (denoise, process, cluster, noise, steps). `noise(draw)` returns the standard normal
-[batch, dim] of that draw: draw 0 is the start, draw i the i-th step. Its dtype is the dtype of the chain.
+`SAMPLERS` lists them by their names in the settings. All have one signature: (denoise, process, cluster, noise, steps). `noise(draw)` returns the standard normal
+[batch, dim] of that draw: draw 0 is for the start, draw i for the i-th step. Its dtype is the dtype of the chain.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -19,11 +19,11 @@ from corgi.diffusion.steps import Denoise, Noise, ancestral_step, ddim_step
 from corgi.names import SamplerName
 
 Step = Callable[[Tensor, Tensor, Tensor, Tensor], Gaussian]
-"""(z_0 estimate, z_t, t, s) -> law of z_s."""
+"""(z_0 estimate, z_t, t, s) -> distribution of z_s."""
 
 
 def philox_noise(seeds: Sequence[int], dim: int, device: torch.device | str = "cpu") -> Noise:
-    """Make a float32 noise source whose row i depends on (seeds[i], draw) alone, never on its batch."""
+    """Make a float32 noise source whose row i depends only on (seeds[i], draw), not on its batch."""
     seed = seeds_of(seeds, device)
     start = torch.zeros_like(seed)
 
@@ -90,7 +90,7 @@ def dpm_solver(
     """
     if not isinstance(steps, int):
         raise ValueError("dpm++ chooses its own timesteps; give their number")
-    # 3 s of processor time, which every training worker would pay for a sampler it may never use
+    # imported here: it takes 3 s of processor time, which every training worker would spend on a sampler it may never use
     from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
 
     from corgi.diffusion.scheduler import WhitenedScheduler, trained_betas
@@ -124,7 +124,7 @@ class Sample(Protocol):
 
 @dataclass(frozen=True)
 class Sampler:
-    """A sampler by its name in the settings, and the step of `ShiftedDiffusionScheduler` that stands for it in an exported prior."""
+    """A sampler, and the step of `ShiftedDiffusionScheduler` that replaces it in an exported prior."""
 
     sample: Sample
     exported_step: Literal["ancestral", "ddim"] = "ancestral"
@@ -135,9 +135,9 @@ SAMPLERS: Mapping[SamplerName, Sampler] = {
     "ancestral": Sampler(ancestral),
     "ancestral_small": Sampler(partial(ancestral, variance="small"), exported_variance="small"),
     "ddim": Sampler(ddim, "ddim"),
-    "dpm++": Sampler(dpm_solver, "ddim"),  # of the same order of steps
+    "dpm++": Sampler(dpm_solver, "ddim"),  # needs a number of steps of the same order
 }
-"""Every sampler that a setting can name."""
+"""The samplers that a setting can name."""
 
 
 def _pairs(process: ShiftedDiffusion, steps: int | Sequence[int]) -> list[tuple[int, int]]:
@@ -161,9 +161,9 @@ def _run(
     step: Step,
     is_noisy: bool,
 ) -> Tensor:
-    """Walk the chain; the network alone runs under the caller's autocast.
+    """Run the chain; only the network runs under the caller's autocast.
 
-    `is_noisy`: whether every step but the last adds noise. To look at the variances would make the host wait in each.
+    `is_noisy`: whether every step but the last adds noise. Reading the variances instead would make the host wait in each step.
     """
     first = noise(0)
     dtype = torch.promote_types(first.dtype, torch.float32)

@@ -45,7 +45,7 @@ class Jump(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Schedule:
-    """Hold the betas of a chain; every other table follows from them.
+    """The betas of a chain; every other table is computed from them.
 
     Tables have T + 1 entries, so that index t means timestep t and entry 0 is the data. They are built in
     float64 from log(abar), which keeps 1 - abar_t and 1 - sqrt(abar_t) exact for small t.
@@ -57,7 +57,7 @@ class Schedule:
     """Timestep of the original chain behind each entry; differs from the index after `respace`."""
 
     def __post_init__(self) -> None:
-        """Refuse tables that do not describe a chain."""
+        """Validate the tables."""
         steps = self.betas[1:]
         if self.betas.dtype != torch.float64 or self.betas.ndim != 1 or len(steps) == 0:
             raise ValueError("betas must be a float64 vector of at least two entries")
@@ -109,13 +109,13 @@ class Schedule:
         """Build the schedule of that name, one of `SCHEDULE_NAMES`; ValueError for another name."""
         if name not in SCHEDULE_NAMES:
             raise ValueError(f"schedule {name!r} is not one of {', '.join(SCHEDULE_NAMES)}")
-        made = {
+        builders = {
             "linear": cls.linear,
             "cosine": cls.cosine,
             "scaled_linear": cls.scaled_linear,
             "flow": cls.flow,
         }
-        base = made[name.removesuffix("_zero_snr")](num_steps)
+        base = builders[name.removesuffix("_zero_snr")](num_steps)
         return base.zero_terminal_snr() if name.endswith("zero_snr") else base
 
     def zero_terminal_snr(self) -> "Schedule":
@@ -166,7 +166,7 @@ class Schedule:
         return self.alpha_bar / self.one_minus_alpha_bar
 
     def to(self, device: torch.device | str) -> "Schedule":
-        """Return the schedule with its tables on that device, moved as they are: computed again they would differ in the last bits."""
+        """Return the schedule with its tables copied to a device: computed there they would differ in the last bits."""
         moved = copy.copy(self)
         moved.__dict__.update({name: getattr(self, name).to(device) for name in _TABLES})
         return moved
@@ -185,7 +185,7 @@ class Schedule:
         return Jump(c1, c2, beta, beta * variance_s / variance_t)
 
     def kept_timesteps(self, num_steps: int) -> list[int]:
-        """Choose num_steps of 1..T, evenly spaced and ascending; T always, 1 too when num_steps > 1."""
+        """Choose num_steps of 1..T, evenly spaced and ascending; T is always included, and 1 if num_steps > 1."""
         if not 1 <= num_steps <= self.num_steps:
             raise ValueError(f"num_steps must lie in 1..{self.num_steps}, got {num_steps}")
         if num_steps == 1:

@@ -22,7 +22,7 @@ from corgi.diffusion.shifted import Gaussian, ShiftedDiffusion, ShiftTable
 from corgi.diffusion.steps import Denoise, Noise, ancestral_step, ddim_step
 
 PREDICTIONS: dict[str, Parameterisation] = {"sample": "x0", "epsilon": "eps", "v_prediction": "v"}
-"""diffusers' name of a parameterisation -> ours."""
+"""diffusers' name of a parameterisation -> Corgi's."""
 
 
 def trained_betas(schedule: Schedule) -> list[float]:
@@ -68,7 +68,7 @@ class WhitenedScheduler:
         timesteps: Int[Tensor, "batch"],
         cluster: Int[Tensor, "batch"],
     ) -> Float[Tensor, "batch dim"]:
-        """Noise z_0 to the diffusers timesteps (eq. 3)."""
+        """Add noise to z_0 as at the diffusers timesteps (eq. 3)."""
         whitened = self.scheduler.add_noise(self.table.whiten(z_0, cluster), noise, timesteps)
         return self.table.unwhiten(whitened, cluster)
 
@@ -123,8 +123,8 @@ class ShiftedSchedulerOutput(SchedulerOutput):
 class ShiftedDiffusionScheduler(SchedulerMixin, ConfigMixin):
     """The native samplers as a diffusers scheduler.
 
-    `save_pretrained` and `from_pretrained` carry the configuration; the shift table is tensors and is given by
-    `set_table` (default: none, and every use is refused). `cluster` may be left out when the table has one.
+    `save_pretrained` and `from_pretrained` save and load only the configuration. The shift table consists of tensors and is set by
+    `set_table`; before that every use raises ValueError. `cluster` may be left out if the table has only one cluster.
     """
 
     order = 1
@@ -186,7 +186,7 @@ class ShiftedDiffusionScheduler(SchedulerMixin, ConfigMixin):
         timesteps: Int[Tensor, "batch"],
         cluster: Int[Tensor, "batch"] | None = None,
     ) -> Float[Tensor, "batch dim"]:
-        """Noise the samples to the diffusers timesteps (eq. 3)."""
+        """Add noise to the samples as at the diffusers timesteps (eq. 3)."""
         chosen = self._cluster(original_samples, cluster)
         return self.process.q_sample(original_samples, timesteps + 1, noise, chosen)
 

@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from corgi.diffusion.schedule import Schedule
 
 COSINE_TIE = 1e-12
-"""Cosines closer than this count as equal, so that rounding inside a matrix product decides nothing."""
+"""Cosines closer than this count as equal, so that rounding in a matrix product does not decide between them."""
 
 
 class ShiftTable(nn.Module):
-    """Hold (mu, Sigma) of k clusters, Sigma = L L^T in one of three forms.
+    """(mu, Sigma) of k clusters, with Sigma = L L^T in one of three forms.
 
     diagonal: L = diag(scale). low rank: Sigma = diag(scale^2) + F F^T with factor F [k, d, r].
     full: L = cholesky [k, d, d], lower triangular. The buffers keep their dtype when the network around them
@@ -35,7 +35,7 @@ class ShiftTable(nn.Module):
     factor: Float[Tensor, "k dim rank"] | None
     cholesky: Float[Tensor, "k dim dim"] | None
     directions: dict[tuple[int, float], Float[Tensor, "k dim"]]
-    """Mean directions of the clusters found so far, by draws and scale; see `corgi.diffusion.choice.mean_direction`."""
+    """Cache of the clusters' mean directions, by number of draws and scale; see `corgi.diffusion.choice.mean_direction`."""
     _relative: Float[Tensor, "k dim rank"]
     _forward: Float[Tensor, "k dim rank"]
     _inverse: Float[Tensor, "k dim rank"]
@@ -65,7 +65,7 @@ class ShiftTable(nn.Module):
     def snapshot(
         cls, mean: Float[Tensor, "k dim"], scale: Float[Tensor, "k dim"], count: Int[Tensor, "k"]
     ) -> "ShiftTable":
-        """Hold a diagonal table unchecked and uncopied, for values known to be finite: a check in every step makes the host wait for the GPU."""
+        """Build a diagonal table without checks or copies, from values known to be finite: a check in every step would make the host wait for the GPU."""
         table = cls.__new__(cls)
         nn.Module.__init__(table)
         table.directions = {}
@@ -88,7 +88,7 @@ class ShiftTable(nn.Module):
     def standardised(
         cls, mean: Float[Tensor, "dim"], std: Float[Tensor, "dim"], floor: float = 1e-3
     ) -> "ShiftTable":
-        """Global standardisation: (mu_g, diag sigma_g^2), the minimal shift and the honest control."""
+        """Global standardisation: (mu_g, diag sigma_g^2), the minimal shift, which serves as the control."""
         return cls.clusters(mean[None], std[None], floor=floor)
 
     @classmethod
@@ -100,7 +100,7 @@ class ShiftTable(nn.Module):
         floor: float = 1e-3,
         count: Int[Tensor, "k"] | None = None,
     ) -> "ShiftTable":
-        """Corgi: one (mu_k, diag (c std_k)^2) per cluster; `floor` (of the median std) lifts dead dimensions."""
+        """Corgi: one (mu_k, diag (c std_k)^2) per cluster; `floor` times the median std is the smallest std, for dead dimensions."""
         return cls(mean, c * scale.clamp(min=floor * float(scale.median())), count=count)
 
     @classmethod
@@ -169,7 +169,7 @@ class ShiftTable(nn.Module):
         return self.centre(cluster, x) + self.apply_L(x, cluster)
 
     def refresh(self) -> None:
-        """Check the buffers and derive the low-rank root again, after they were set other than by load_state_dict."""
+        """Check the buffers and derive the low-rank root again, after they were set by other means than load_state_dict."""
         _check_table(self.mean, self.scale, self.factor, self.cholesky)
         self._prepare_low_rank()
         self.directions.clear()
@@ -209,7 +209,7 @@ def _after_load(table: ShiftTable, _: object) -> None:
 
 
 def _check_table(mean: Tensor, scale: Tensor, factor: Tensor | None, cholesky: Tensor | None) -> None:
-    """Refuse a table that would sample without spread or with NaN."""
+    """Raise ValueError for a table whose samples would have no spread or be NaN."""
     if mean.ndim != 2 or scale.shape != mean.shape:
         raise ValueError(
             f"mean and scale must both be [k, d], got {list(mean.shape)} and {list(scale.shape)}"
@@ -327,13 +327,13 @@ class ShiftedDiffusion:
 def choose_cluster(text: Float[Tensor, "batch dim"], mean: Float[Tensor, "k dim"]) -> Int[Tensor, "batch"]:
     """kappa(y) = argmax_i cos(mu_i, y), the lowest index on ties (eq. 11).
 
-    A row with NaN gets the last cluster: `check_finite` refuses it, and makes the host wait for a GPU.
+    A row with NaN gets the last cluster: `check_finite` rejects such rows, but makes the host wait for a GPU.
     """
     return first_largest(F.normalize(text.double(), dim=-1) @ F.normalize(mean.double(), dim=-1).mT)
 
 
 def check_finite(text: Float[Tensor, "batch dim"]) -> None:
-    """Refuse text embeddings that no cluster can be chosen for: ValueError on NaN or infinite values."""
+    """Raise ValueError if text embeddings have NaN or infinite values, for which no cluster can be chosen."""
     if not bool(text.isfinite().all()):
         raise ValueError("text embeddings hold NaN or infinite values")
 

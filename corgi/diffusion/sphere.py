@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 SMALLEST_ANGLE = 1e-4
-"""Radians below which the arc is its chord: the weights would be quotients of two numbers near zero."""
+"""Angle in radians below which the chord replaces the arc, whose weights would be quotients of two numbers near zero."""
 
 
 def slerp(
@@ -23,7 +23,7 @@ def slerp(
     shortest.
     """
     a, b = F.normalize(a, dim=-1), F.normalize(b, dim=-1)
-    # by both chords: the arc cosine loses half of the digits of a small angle
+    # computed from both chords: the arc cosine loses half of the digits of a small angle
     angle = 2 * torch.atan2((a - b).norm(dim=-1, keepdim=True), (a + b).norm(dim=-1, keepdim=True))
     if bool((angle > torch.pi - SMALLEST_ANGLE).any()):
         raise ValueError("opposite embeddings have no shortest arc between them")
@@ -35,9 +35,9 @@ def slerp(
 
 
 def mixed(parts: Float[Tensor, "parts dim"], weights: Sequence[float]) -> Float[Tensor, "dim"]:
-    """Return unit vectors mixed one after the other: each moves the mixture so far by its share of the weights so far.
+    """Mix unit vectors one after the other: each moves the mixture towards itself by its share of the weights so far.
 
-    Of two it is `slerp` at w_2 / (w_1 + w_2). ValueError unless there are as many weights as vectors, none negative, the first
+    For two vectors it is `slerp` at w_2 / (w_1 + w_2). ValueError unless there are as many weights as vectors, none negative, the first
     positive.
     """
     if len(weights) != len(parts) or min(weights) < 0 or weights[0] <= 0:

@@ -1,4 +1,4 @@
-"""One step of each native sampler as the law of z_s, and what every sampler is given: a network and its noise."""
+"""One step of each native sampler, as the distribution of z_s, and the types of what every sampler takes: a network and noise."""
 
 from collections.abc import Callable
 from typing import Literal, Protocol, runtime_checkable
@@ -9,7 +9,7 @@ from torch import Tensor
 from corgi.diffusion.shifted import Gaussian, ShiftedDiffusion
 
 Noise = Callable[[int], Tensor]
-"""Standard normal noise [batch, dim] by the number of the draw."""
+"""Returns standard normal noise [batch, dim] for the index of a draw."""
 
 
 @runtime_checkable
@@ -31,7 +31,7 @@ def ancestral_step(
     cluster: Int[Tensor, "batch"],
     variance: Literal["large", "small"],
 ) -> Gaussian:
-    """Law of z_s in one ancestral jump t -> s (eq. 8)."""
+    """Return the distribution of z_s in one ancestral jump t -> s (eq. 8)."""
     if variance not in ("large", "small"):
         raise ValueError(f"variance must be large or small, got {variance!r}")
     law = process.posterior(z_0, z_t, *t_s, cluster)
@@ -48,7 +48,7 @@ def ddim_step(
     cluster: Int[Tensor, "batch"],
     eta: float,
 ) -> Gaussian:
-    """Law of z_s in one DDIM jump t -> s (eq. 9)."""
+    """Return the distribution of z_s in one DDIM jump t -> s (eq. 9)."""
     t, s = t_s
     mean, variance_s = process.marginal(z_0, s, cluster)
     added = eta**2 * process.schedule.jump(t, s).posterior_variance.to(z_t.dtype)
