@@ -1,1 +1,1 @@
-"""Statistics in numpy: moments, spherical k-means, the shift parameters. No file, no cluster."""
+"""Statistics in numpy: moments, spherical k-means, the shift parameters. It uses neither files nor a Ray cluster."""

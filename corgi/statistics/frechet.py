@@ -1,4 +1,4 @@
-"""The Frechet distance between two sets of vectors, each taken for a normal distribution."""
+"""The Frechet distance between two sets of vectors, each treated as a normal distribution."""
 
 # pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false, reportUnknownVariableType=false
 # numpy has functions without types
@@ -16,12 +16,12 @@ def frechet_distance(a: Vectors, b: Vectors) -> float:
     """
     a, b = a.astype(np.float64), b.astype(np.float64)
     root_a, root_b = _root(a), _root(b)
-    # With S = R^T R the last trace is the sum of the singular values of R_a R_b^T, a matrix no larger than the rows are many.
+    # With S = R^T R the last trace is the sum of the singular values of R_a R_b^T, a matrix with no more rows and columns than there are vectors.
     cross = np.linalg.svd(root_a @ root_b.T, compute_uv=False).sum()
     own = np.square(root_a).sum() + np.square(root_b).sum()
     return float(((a.mean(0) - b.mean(0)) ** 2).sum() + own - 2 * cross)
 
 
 def _root(rows: Vectors) -> Float[np.ndarray, "_ dim"]:
-    """Return R with R^T R the covariance of the rows; it has as many rows as `rows`, or as there are dimensions if those are fewer."""
+    """Return R with R^T R the covariance of the rows; R has as many rows as there are rows or dimensions, whichever are fewer."""
     return np.linalg.qr(rows - rows.mean(0), mode="r") / np.sqrt(len(rows) - 1)

@@ -1,8 +1,8 @@
 """Low rank plus diagonal covariances, from sketches that merge as exactly as moments do.
 
 A set's sketch is its centred second moment times one fixed basis, S = sum (x - mean)(x - mean)^T B with B [dim, width]
-orthonormal. It is linear in the second moment, so shards merge by Chan's formula and k sets cost k * dim * width numbers
-where k full matrices would cost k * dim^2. The leading eigenpairs come back by Nystroem's formula (Tropp et al. 2017).
+orthonormal. It is linear in the second moment, so shards merge by Chan's formula, and k sets need k * dim * width numbers
+where k full matrices would need k * dim^2. The leading eigenpairs are recovered by Nystroem's formula (Tropp et al. 2017).
 """
 
 from dataclasses import dataclass
@@ -13,13 +13,13 @@ from jaxtyping import Float, Int
 from corgi.statistics.moments import Moments
 
 _LEAST_SHARE = 0.1
-"""Directions of the sketched matrix below this share of the last wanted one are noise, and would be amplified."""
+"""Eigenvalues below this share of the rank-th largest are dropped: they are noise, which would be amplified."""
 _ROUNDS = 4
 
 
 @dataclass(frozen=True)
 class Sketches:
-    """Sketches of k sets side by side, float64; a set without rows is zero."""
+    """Stacked sketches of k sets, float64; those of a set without rows are zeros."""
 
     count: Int[np.ndarray, "k"]
     mean: Float[np.ndarray, "k dim"]
@@ -35,15 +35,15 @@ class Sketches:
     ) -> "Sketches":
         """Return the sketches of the rows of some clusters, one per cluster of the range."""
         dim, width = basis.shape
-        found = cls.empty(len(clusters), dim, width)
+        sketches = cls.empty(len(clusters), dim, width)
         for row, k in enumerate(clusters):
             members = rows[cluster == k].astype(np.float64)
             if len(members):
                 mean = members.mean(axis=0)
                 centred = members - mean
-                found.count[row], found.mean[row] = len(members), mean
-                found.sketch[row] = centred.T @ (centred @ basis)
-        return found
+                sketches.count[row], sketches.mean[row] = len(members), mean
+                sketches.sketch[row] = centred.T @ (centred @ basis)
+        return sketches
 
     @classmethod
     def empty(cls, num_sets: int, dim: int, width: int) -> "Sketches":
@@ -61,17 +61,17 @@ class Sketches:
 
 
 def sketch_width(dim: int, rank: int) -> int:
-    """Return how many columns a basis needs for a rank: a quarter more than the rank and at least 8, `dim` at most."""
+    """Return how many columns a basis needs for a rank: the rank and a quarter of it, or 8, whichever is more; at most `dim`."""
     return min(dim, rank + max(8, rank // 4))
 
 
 def sketch_basis(dim: int, width: int, seed: int) -> Float[np.ndarray, "dim width"]:
-    """Return a random orthonormal basis, the same for the same seed; the identity when it spans everything."""
+    """Return a random orthonormal basis, the same for the same seed; the identity if it spans the whole space."""
     if width >= dim:
         return np.eye(dim)
     drawn = np.random.Generator(np.random.Philox(seed)).normal(size=(dim, width))
-    found, triangle = np.linalg.qr(drawn)
-    return found * np.sign(np.diagonal(triangle))
+    q, r = np.linalg.qr(drawn)
+    return q * np.sign(np.diagonal(r))
 
 
 def low_rank_factor(
@@ -83,15 +83,14 @@ def low_rank_factor(
 ) -> tuple[Float[np.ndarray, "dim rank"], Float[np.ndarray, "dim"]]:
     """Return (F, scale) with F F^T + diag(scale^2) close to a covariance whose sketch is Sigma B.
 
-    As in probabilistic PCA, F holds the leading eigenvectors times sqrt(lambda - sigma^2), sigma^2 being the mean of the
+    As in probabilistic PCA, F contains the leading eigenvectors times sqrt(lambda - sigma^2), sigma^2 being the mean of the
     other eigenvalues; the diagonal makes up the rest, so that the diagonal of the sum is `variance` wherever the floor
-    (a variance) does not lift it.
+    (a variance) does not raise it.
     """
     rest, above = 0.0, np.zeros(rank)
     vectors = np.zeros((len(variance), rank))
-    for _ in range(
-        _ROUNDS
-    ):  # what is left without the isotropic part is nearly of low rank, and so is its sketch exact
+    for _ in range(_ROUNDS):
+        # Without its isotropic part the covariance is nearly of low rank, and then its sketch is nearly exact.
         above, vectors = _leading(sketch - rest * basis, basis, rank)
         values = above + rest
         rest = max(0.0, float(variance.sum() - values.sum())) / max(1, len(variance) - rank)
@@ -104,7 +103,7 @@ def low_rank_factor(
 def shrunk_sketches(
     clusters: Sketches, whole: Sketches, shrinkage_count: float
 ) -> Float[np.ndarray, "k dim width"]:
-    """Return each cluster's Sigma B shrunk towards the global one, as its variance is; an empty cluster takes the global."""
+    """Return each cluster's Sigma B shrunk towards the global one, as its variance is; an empty cluster gets the global one."""
     general = whole.sketch[0] / max(1, int(whole.count[0]))
     weight = shrinkage_weight(clusters.count, shrinkage_count)[:, None, None]
     own = clusters.sketch / np.maximum(clusters.count, 1)[:, None, None]
@@ -122,7 +121,7 @@ def full_root(
 ) -> tuple[Float[np.ndarray, "dim dim"], Float[np.ndarray, "dim"]]:
     """Return (L, scale) of one set's full covariance, L L^T = Sigma and scale^2 its diagonal.
 
-    Products of different dimensions are shrunk by n / (n + n_0); eigenvalues are at least `floor_share` of the median variance.
+    Off-diagonal entries are shrunk by n / (n + n_0); eigenvalues are at least `floor_share` of the median variance.
     """
     covariance = moments.variance * float(shrinkage_weight(moments.count[None], shrinkage_count)[0])
     variance = np.diagonal(moments.variance)
@@ -136,7 +135,7 @@ def full_root(
 def _leading(
     sketch: Float[np.ndarray, "dim width"], basis: Float[np.ndarray, "dim width"], rank: int
 ) -> tuple[Float[np.ndarray, "rank"], Float[np.ndarray, "dim rank"]]:
-    """Return the largest eigenvalues, in falling order, and their eigenvectors of the matrix that was sketched."""
+    """Return the largest eigenvalues of the sketched matrix, in descending order, and their eigenvectors."""
     dim, width = basis.shape
     if width >= dim:
         values, vectors = np.linalg.eigh((sketch + sketch.T) / 2)

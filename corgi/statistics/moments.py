@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 
 @dataclass(frozen=True)
 class Moments:
-    """Moments of one set of rows or of k sets side by side; all arrays float64 but the counts.
+    """Moments of one set of rows, or stacked moments of k sets; all arrays but the counts are float64.
 
     `second` sums the squared deviations from the mean: [..., dim] diagonal, or [dim, dim] for one set in full.
     """
@@ -29,7 +29,7 @@ class Moments:
 
     @property
     def is_full(self) -> bool:
-        """Return whether `second` holds products of different dimensions."""
+        """Return whether `second` is the full [dim, dim] matrix."""
         return self.second.ndim == self.mean.ndim + 1
 
     @property
@@ -72,7 +72,7 @@ def empty_moments(sets: tuple[int, ...], dim: int, full: bool = False) -> Moment
 
 
 def merged(parts: Iterable[Moments]) -> Moments:
-    """Merge in the order given: the same order gives the same bits, another one agrees to rounding."""
+    """Merge in the order given: the same order gives the same bits; another order agrees up to rounding."""
     return reduce(Moments.merge, parts)
 
 

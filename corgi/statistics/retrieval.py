@@ -14,7 +14,7 @@ def recall(
 ) -> dict[int, float]:
     """Return R@k for each k: the share of queries whose own row is among the k nearest targets by cosine.
 
-    Both hold unit vectors, matched row by row. Ties count against the query, and so does a cosine that is NaN.
+    Both are unit vectors, matched row by row. Ties count against the query, and so does a cosine that is NaN.
     """
     similarity = queries @ targets.T
     own = np.diagonal(similarity)[:, None]

@@ -13,8 +13,8 @@ def ridge(
 ) -> tuple[Float[Tensor, "dim_out dim_in"], Float[Tensor, "dim_out"]]:
     """Return W, b that minimise the mean over rows of |y - W x - b|^2, plus penalty |W|^2 (Hoerl and Kennard 1970), fp32.
 
-    W = Y'X (X'X + n penalty I)^-1 with both centred, and b = mean(y) - W mean(x); computed in double precision. Noise of
-    variance s on every number of x adds s to the penalty, in expectation.
+    W = Y'X (X'X + n penalty I)^-1 with both centred, and b = mean(y) - W mean(x); computed in double precision. In
+    expectation, noise of variance s added to every value of x has the same effect as adding s to the penalty.
     """
     x, y = x.double(), y.double()
     mean_x, mean_y = x.mean(0), y.mean(0)

@@ -1,4 +1,4 @@
-"""The shift parameters (mu_k, Sigma_k) from moments, and the references they are judged by."""
+"""The shift parameters (mu_k, Sigma_k) from moments, and the measures by which they are judged."""
 
 # pyright: reportUnknownArgumentType=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 # numpy and scipy have functions without types
@@ -16,15 +16,15 @@ from corgi.statistics.moments import Moments, cluster_moments, pooled
 from corgi.unit_vectors import unit_rows
 
 RIDGE_SHARE = 1e-3
-"""Ridge of the regression on captions, as a share of the mean variance of a caption's dimension."""
+"""Ridge of the regression on captions, as a share of the captions' mean variance per dimension."""
 
 
 @dataclass(frozen=True)
 class ShiftParameters:
     """Mean and covariance of each cluster, mean and standard deviation of all rows; without the factor c.
 
-    Sigma_k is diag(scale_k^2), plus F_k F_k^T where there is a `factor`; or L L^T where there is a `cholesky`
-    (k = 1), whose diagonal scale^2 then repeats.
+    Sigma_k is diag(scale_k^2), plus F_k F_k^T if there is a `factor`. If there is a `cholesky` (k = 1), Sigma is L L^T,
+    and scale^2 is its diagonal.
     """
 
     mean: Float[np.ndarray, "k dim"]
@@ -60,15 +60,15 @@ def shift_parameters(clusters: Moments, shrinkage_count: float, floor_share: flo
     weight = shrinkage_weight(count, shrinkage_count)
     variance = np.maximum(weight * clusters.variance + (1 - weight) * whole.variance, floor)
     mean = np.where(count > 0, clusters.mean, whole.mean)
-    found = ShiftParameters(
+    parameters = ShiftParameters(
         mean, np.sqrt(variance), clusters.count, whole.mean, np.sqrt(np.maximum(whole.variance, floor))
     )
-    for values in (found.mean, found.scale, found.global_mean, found.global_scale):
+    for values in (parameters.mean, parameters.scale, parameters.global_mean, parameters.global_scale):
         if not np.isfinite(values).all():
             raise ValueError("the shift parameters hold NaN or infinite values")
-    if not (found.scale > 0).all():
+    if not (parameters.scale > 0).all():
         raise ValueError("all rows are equal: no scale can be taken from them")
-    return found
+    return parameters
 
 
 def choice_accuracy(
@@ -88,11 +88,11 @@ def expected_directions(
 ) -> Float[np.ndarray, "k dim"]:
     """Return E[z / |z|] under N(mu_k, Sigma_k) by antithetic draws: the expected cosine to y is its product with y / |y|.
 
-    Its length is below 1, the shorter the wider the cluster, which is what the cosine to mu_k does not see.
+    Its length is below 1 and smaller for wider clusters; the cosine to mu_k does not take this width into account.
     """
     generator = np.random.Generator(np.random.Philox(seed))
     k, dim = shift.mean.shape
-    found = np.empty((k, dim))
+    directions = np.empty((k, dim))
     for cluster in range(k):
         noise = generator.normal(size=(num_draws // 2, dim))
         moved = noise * shift.scale[cluster] if shift.cholesky is None else noise @ shift.cholesky[cluster].T
@@ -100,8 +100,8 @@ def expected_directions(
             rank = shift.factor.shape[2]
             moved = moved + generator.normal(size=(len(moved), rank)) @ shift.factor[cluster].T
         drawn = np.concatenate([shift.mean[cluster] + moved, shift.mean[cluster] - moved])
-        found[cluster] = unit_rows(drawn).mean(axis=0)
-    return found
+        directions[cluster] = unit_rows(drawn).mean(axis=0)
+    return directions
 
 
 def expected_choice_accuracy(
@@ -125,7 +125,7 @@ def choice_by_clusters(
 ) -> dict[str, float | None]:
     """Return how often a caption chooses its picture's cluster, with these centroids and the means of these rows.
 
-    `pairs` are (picture, caption) vectors that took no part in the fit; `chance` is what the best constant choice scores.
+    `pairs` are (picture, caption) vectors that were not used in the fit; `chance` is the score of the best constant choice.
     """
     pictures, text = pairs
     moments = cluster_moments(rows, nearest(rows, centroids)[0], len(centroids))
@@ -141,10 +141,10 @@ def choice_by_clusters(
 def matched_scale(
     rows: Float[np.ndarray, "n dim"], caption: Int[np.ndarray, "n"], cluster_scale: Float[np.ndarray, "n dim"]
 ) -> float | None:
-    """Return the c that matches the start distribution to the data: spread given the caption over cluster spread.
+    """Return the c that matches the start distribution to the data: the spread given the caption divided by the cluster spread.
 
     `caption` labels rows that share a caption, `cluster_scale` is each row's sigma_k. Variances are unbiased and
-    pooled over captions with at least two rows; None where there is none.
+    pooled over captions with at least two rows; None if there is no such caption.
     """
     within = freedom = expected = 0.0
     for value in np.flatnonzero(np.bincount(caption) > 1) if len(caption) else ():
@@ -161,10 +161,11 @@ def regression_scale(
     held_out: tuple[Float[np.ndarray, "m dim"], Float[np.ndarray, "m text"]],
     cluster_scale: Float[np.ndarray, "m dim"],
 ) -> float | None:
-    """Return an upper bound of the matched c where no caption is shared: what a linear map from the caption leaves over.
+    """Return an upper bound of the matched c where no caption is shared, from the residual of a linear map of the caption.
 
-    A ridge regression picture ~ caption is fitted on `train` (pictures, captions); its error on `held_out` over the
-    cluster variance is c^2 at most, as a better predictor leaves less. None with fewer rows than a caption has dimensions.
+    A ridge regression picture ~ caption is fitted on `train` (pictures, captions); its squared error on `held_out`,
+    divided by the cluster variance, is an upper bound of c^2, since a better predictor would leave less. None without held-out rows, or
+    unless there are more train rows than a caption has dimensions.
     """
     pictures, text = (np.asarray(values, np.float64) for values in train)
     if len(text) <= text.shape[1] or not len(held_out[0]):
@@ -174,8 +175,8 @@ def regression_scale(
     gram = centred.T @ centred
     ridge = RIDGE_SHARE * float(np.trace(gram)) / len(gram)
     weights = np.linalg.solve(gram + ridge * np.eye(len(gram)), centred.T @ (pictures - picture_mean))
-    left = held_out[0] - picture_mean - (held_out[1] - text_mean) @ weights
-    return float(np.sqrt((left**2).sum() / (cluster_scale.astype(np.float64) ** 2).sum()))
+    residual = held_out[0] - picture_mean - (held_out[1] - text_mean) @ weights
+    return float(np.sqrt((residual**2).sum() / (cluster_scale.astype(np.float64) ** 2).sum()))
 
 
 def spectrum(rows: Float[np.ndarray, "n dim"]) -> Float[np.ndarray, "dim"]:

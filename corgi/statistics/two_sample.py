@@ -1,4 +1,4 @@
-"""The cosine of two samples of one condition: 1 is collapse, and the truth's own value is what samples should reach."""
+"""The cosine of two samples of one condition: 1 means collapse, and samples should reach the value of the true data."""
 
 from collections.abc import Iterable, Iterator
 from typing import Literal
@@ -10,13 +10,13 @@ Each = Literal["group", "pair"]
 
 
 def two_sample_cosine(groups: Iterable[Float[np.ndarray, "_ dim"]], each: Each) -> float | None:
-    """Return the mean cosine of two different unit rows of one group; None if no group has two rows.
+    """Return the mean cosine of two different unit rows of the same group; None if no group has two rows.
 
     Args:
         groups: unit rows of each condition.
-        each: what has the same weight in the mean. `group` is for measures over a list of conditions, large and
-            small alike. `pair` estimates the c of two honest samples from all pairs there are: the mean of samples
-            then scores sqrt(c) (docs/method.md, trap 6).
+        each: what has equal weight in the mean. `group` is for measures over a list of conditions, whatever their
+            sizes. `pair` estimates, from all pairs, the cosine c of two samples of the true distribution; the mean of such
+            samples would score sqrt(c) (docs/method.md, trap 6).
 
     """
     sums = [_pair_sum(group.astype(np.float64)) for group in groups if len(group) > 1]
@@ -30,7 +30,7 @@ def two_sample_cosine(groups: Iterable[Float[np.ndarray, "_ dim"]], each: Each) 
 def groups_of(
     rows: Float[np.ndarray, "n dim"], label: Int[np.ndarray, "n"]
 ) -> Iterator[Float[np.ndarray, "_ dim"]]:
-    """Yield the rows of each label that has at least two, by label."""
+    """Yield the rows of each label that has at least two rows, in order of label."""
     for value in np.flatnonzero(np.bincount(label) > 1) if len(label) else ():
         yield rows[label == value]
 
