@@ -1,6 +1,6 @@
-"""FID of COCO as others quote it: one caption per image of a fixed list, and one rule of resizing for painted and real images.
+"""FID on COCO as usually reported: one caption per image of a fixed list, and one resizing rule for painted and real images.
 
-Which captions are painted matters to the figure, so their ids are written down and their digest is told with it.
+The figure depends on which captions are painted, so their ids are stored and their digest is reported with it.
 """
 
 import hashlib
@@ -28,9 +28,10 @@ from corgi.tables.run import Run
 
 NUMBER = 30_000
 SIDE = 256
-"""Side of both sets before the network, px: shorter side to it (Pillow, bicubic, antialias), then the centre square."""
+"""Side of the images of both sets before the network, px: the shorter side is resized to it (Pillow, bicubic, antialias), then the
+centre is cropped."""
 AT_ONCE = 64
-"""Images in memory at once."""
+"""Number of images in memory at once."""
 IDS = "caption_ids.txt"
 
 
@@ -45,7 +46,7 @@ class Caption:
 
 
 def chosen(captions: Iterable[Caption], number: int) -> list[Caption]:
-    """Return the caption of smallest id of each image, for `number` images in the order of a hash of their ids."""
+    """Return one caption per image, that of the smallest id, for `number` images in the order of a hash of their ids."""
     first: dict[int, Caption] = {}
     for caption in sorted(captions, key=lambda caption: caption.id):
         first.setdefault(caption.image_id, caption)
@@ -56,14 +57,14 @@ def named(captions: Iterable[Caption], ids: Sequence[int]) -> list[Caption]:
     """Return the captions of a list of ids, in its order.
 
     Raises:
-        InputError: the annotations lack one.
+        InputError: the annotations lack an id.
 
     """
     by_id = {caption.id: caption for caption in captions}
     missing = [one for one in ids if one not in by_id]
     if missing:
         raise InputError(
-            f"the annotations have no caption {missing[0]}, nor {len(missing) - 1} others of the list; nothing was painted; name the list's own annotations"
+            f"the annotations do not have caption {missing[0]}, nor {len(missing) - 1} others of the list; nothing was painted; name the list's own annotations"
         )
     return [by_id[one] for one in ids]
 
@@ -72,20 +73,20 @@ def read_annotations(path: str | Path) -> list[Caption]:
     """Return the captions of a file such as captions_val2014.json.
 
     Raises:
-        InputError: it cannot be read as one.
+        InputError: it cannot be read as such a file.
 
     """
     try:
-        told: Any = json.loads(Path(path).read_bytes())
-        files = {image["id"]: image["file_name"] for image in told["images"]}
+        annotations: Any = json.loads(Path(path).read_bytes())
+        files = {image["id"]: image["file_name"] for image in annotations["images"]}
         return [
             Caption(one["id"], one["image_id"], one["caption"].strip(), files[one["image_id"]])
-            for one in told["annotations"]
+            for one in annotations["annotations"]
         ]
     except (OSError, ValueError, KeyError, TypeError) as error:
         cause = " ".join(f"{type(error).__name__}: {error}".split())
         raise InputError(
-            f"{path} is no file of COCO captions: {cause}; nothing was painted; name captions_val2014.json"
+            f"{path} is not a file of COCO captions: {cause}; nothing was painted; name captions_val2014.json"
         ) from error
 
 
@@ -93,19 +94,19 @@ def read_ids(path: str | Path) -> list[int]:
     """Return the caption ids of a file with one per line.
 
     Raises:
-        InputError: it cannot be read as one.
+        InputError: it cannot be read as such a file.
 
     """
     try:
         return [int(line) for line in Path(path).read_text().split()]
     except (OSError, ValueError) as error:
         raise InputError(
-            f"{path} is no list of caption ids: {error}; nothing was painted; write one per line"
+            f"{path} is not a list of caption ids: {error}; nothing was painted; write one per line"
         ) from error
 
 
 def write_captions(captions: Sequence[Caption], folder: Path) -> Path:
-    """Write the captions as a table to paint, and their ids beside it; return the table's path."""
+    """Write the captions as a table to paint, and a file of their ids in the same folder; return the table's path."""
     folder.mkdir(parents=True, exist_ok=True)
     columns = {
         "caption": [caption.text for caption in captions],
@@ -123,14 +124,14 @@ def scores(
     captions: Sequence[Caption],
     inception: Inception,
 ) -> dict[str, object]:
-    """Return FID and KID of painted against real images, with all that the figures depend on."""
-    seen, true = (features_of(images, inception) for images in (painted, real))
-    mean, deviation = kernel_inception_distance(seen, true)
+    """Return FID and KID of painted against real images, with everything that the figures depend on."""
+    features, true = (features_of(images, inception) for images in (painted, real))
+    mean, deviation = kernel_inception_distance(features, true)
     return {
-        "FID": frechet_distance(seen, true),
+        "FID": frechet_distance(features, true),
         "KID": mean,
         "KID, standard deviation": deviation,
-        "painted": len(seen),
+        "painted": len(features),
         "real": len(true),
         "captions": len(captions),
         "sha256 of the caption ids": hashlib.sha256(_lines(captions).encode()).hexdigest(),
@@ -141,15 +142,15 @@ def scores(
 
 
 def features_of(images: Iterable[Image.Image], inception: Inception) -> Float[np.ndarray, "n dim"]:
-    """Return the features of images, AT_ONCE in memory.
+    """Return the features of images, of which AT_ONCE are in memory at a time.
 
     Raises:
         InputError: there are fewer than two.
 
     """
-    left = iter(images)
+    remaining = iter(images)
     parts = []
-    while part := list(islice(left, AT_ONCE)):
+    while part := list(islice(remaining, AT_ONCE)):
         parts.append(inception.features([at_side(image, SIDE) for image in part]))
     if sum(map(len, parts)) < 2:
         raise InputError("fewer than two images; nothing was scored; name a folder of images")
@@ -164,10 +165,10 @@ def painted_images(run: Run) -> Iterator[Image.Image]:
 
 
 def real_images(folder: str | Path, names: Iterable[str]) -> Iterator[Image.Image]:
-    """Yield the images of COCO's folder by name.
+    """Yield images of COCO's folder by their names.
 
     Raises:
-        InputError: one is missing or cannot be read.
+        InputError: an image is missing or cannot be read.
 
     """
     for name in names:

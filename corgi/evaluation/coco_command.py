@@ -17,35 +17,43 @@ if TYPE_CHECKING:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Paint what is not painted yet and print the scores as JSON; return the exit code."""
-    told, painting = _parser().parse_known_args(argv)
+    """Paint the captions that are not painted yet and print the scores as JSON; return the exit code."""
+    options, painting = _parser().parse_known_args(argv)
     try:
         from corgi.evaluation.coco import chosen, named, read_annotations, read_ids, write_captions
 
-        captions = read_annotations(told.annotations)
-        asked = chosen(captions, told.number) if told.ids is None else named(captions, read_ids(told.ids))
-        if len(asked) < 2:
-            raise InputError(f"{len(asked)} captions; nothing was painted; name at least two")
-        table = write_captions(asked, Path(told.out))
-        code = bulk_command.main([told.run, str(table), "--out", str(told.out), *painting])
+        captions = read_annotations(options.annotations)
+        selected = (
+            chosen(captions, options.number)
+            if options.ids is None
+            else named(captions, read_ids(options.ids))
+        )
+        if len(selected) < 2:
+            raise InputError(f"{len(selected)} captions; nothing was painted; name at least two")
+        table = write_captions(selected, Path(options.out))
+        code = bulk_command.main([options.run, str(table), "--out", str(options.out), *painting])
         if code == 0:
-            print(json.dumps(_scored(told, asked, sorted({one.file_name for one in captions})), indent=1))
+            print(
+                json.dumps(_scored(options, selected, sorted({one.file_name for one in captions})), indent=1)
+            )
     except CorgiError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return error.exit_code
     return code
 
 
-def _scored(told: argparse.Namespace, asked: "Sequence[Caption]", names: Sequence[str]) -> dict[str, object]:
-    """Return the scores, which are also written beside the tables."""
+def _scored(
+    options: argparse.Namespace, selected: "Sequence[Caption]", names: Sequence[str]
+) -> dict[str, object]:
+    """Return the scores, and write them to coco.json next to the tables."""
     from corgi.evaluation.coco import painted_images, real_images, scores
     from corgi.evaluation.inception import load_inception
 
-    inception = load_inception(told.inception, told.inception_sha256)
-    painted = Run.open(f"{told.out}/{bulk_command.RESULT}")
-    found = scores(painted_images(painted), real_images(told.images, names), asked, inception)
-    (Path(told.out) / "coco.json").write_text(json.dumps(found, indent=1) + "\n")
-    return found
+    inception = load_inception(options.inception, options.inception_sha256)
+    painted = Run.open(f"{options.out}/{bulk_command.RESULT}")
+    figures = scores(painted_images(painted), real_images(options.images, names), selected, inception)
+    (Path(options.out) / "coco.json").write_text(json.dumps(figures, indent=1) + "\n")
+    return figures
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,4 +1,4 @@
-"""The search for copies of training pictures among what a run painted, in the latents of the run's autoencoder."""
+"""The search for copies of training pictures among a run's painted pictures, in the latents of the run's autoencoder."""
 
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
 # pyarrow has no types
@@ -29,7 +29,7 @@ from corgi.tables.vectors import matrix
 
 COLUMNS = ("painted", "nearest training\npicture: latents", "nearest training\npicture: own CLIP")
 SHOWN = 4
-"""Pictures of each set on the plate: those of the smallest relative distance."""
+"""Number of pictures of each set on the plate: those with the smallest relative distance."""
 COPY_NOTES = [
     "Memorisation: latents of the run's autoencoder are compared. A picture is called a copy where its distance to the nearest training "
     "picture, divided by that one's distance to its tenth nearest other one, is less than that of all but 2 % of the held-out pictures.",
@@ -40,7 +40,7 @@ COPY_NOTES = [
 
 @dataclass(frozen=True)
 class PaintedSet:
-    """Pictures painted for some captions, by way of painting, with the run's own unit vectors of each."""
+    """Pictures painted for some captions, by way of painting, with each picture's unit vector in the run's own CLIP."""
 
     captions: Sequence[str]
     ways: Mapping[str, Sequence[Image.Image]]
@@ -49,7 +49,7 @@ class PaintedSet:
 
 @dataclass(frozen=True)
 class Latents:
-    """Pictures as the run's autoencoder sees them; `stored` are the shards of latents that its stage made of all kept pictures."""
+    """Encodes pictures with the run's autoencoder; `stored` are the shards with the latents of all kept pictures."""
 
     autoencoder: Autoencoder
     device: torch.device
@@ -60,15 +60,15 @@ class Latents:
         return np.concatenate(list(self._parts(pictures)))
 
     def of_stored(self, store: Store, uids: Mapping[str, Sequence[str]]) -> Rows:
-        """Return one flat latent per stored picture, as the autoencoder stage committed them; `uids` are those of each shard, by its name."""
+        """Return one flat latent per stored picture, as the autoencoder stage committed them; `uids` are the uids to read, by name of their shard."""
         by_name = {shard.shard: shard for shard in self.stored}
         tables = store.each_of([by_name[name] for name in uids], partial(_latents_of, store))
-        found = [np.zeros((0, self.autoencoder.latent_dim), np.float16)]
-        for table, wanted in zip(tables, uids.values(), strict=True):
-            rows = rows_of(wanted, table["uid"].to_pylist())
+        parts = [np.zeros((0, self.autoencoder.latent_dim), np.float16)]
+        for table, shard_uids in zip(tables, uids.values(), strict=True):
+            rows = rows_of(shard_uids, table["uid"].to_pylist())
             assert (rows >= 0).all(), f"{(rows < 0).sum()} kept pictures have no latent"
-            found.append(matrix(table["latent"])[rows])
-        return np.concatenate(found)
+            parts.append(matrix(table["latent"])[rows])
+        return np.concatenate(parts)
 
     @torch.no_grad()
     def _parts(self, pictures: Sequence[Image.Image]) -> Iterator[Rows]:
@@ -81,13 +81,13 @@ class Latents:
 
 @dataclass(frozen=True)
 class CopySearch:
-    """Training pictures as latents and in the run's own CLIP, and the latents of held-out ones, which set the threshold."""
+    """Training pictures as latents and as vectors of the run's own CLIP, and the latents of held-out pictures, which set the threshold."""
 
     store: Store
     shards: ListedSet
     latents: Latents
     uid: list[str]
-    """Of the training pictures, in the order of their rows."""
+    """The uids of the training pictures, in the order of the rows."""
     training: Rows
     own: Vectors
     held_out: Rows
@@ -96,60 +96,60 @@ class CopySearch:
     def of_run(
         cls, store: Store, shards: ListedSet, latents: Latents, held_out: Sequence[Image.Image], limit: int
     ) -> "CopySearch":
-        """Read the committed latents of whole shards in order until `limit` training pictures are there.
+        """Read the committed latents of whole shards in order until there are at least `limit` training pictures.
 
-        The held-out pictures are encoded as the training pictures were: both are seen at the decoder's side, as painted ones are.
+        The held-out pictures are encoded as the training pictures were: at the decoder's side, which is also that of painted ones.
         """
         uids, own = dict[str, list[str]](), list[Vectors]()
-        for shard, found, vectors in train_shards(store, shards, limit):
-            uids[shard.name] = found
+        for shard, shard_uids, vectors in train_shards(store, shards, limit):
+            uids[shard.name] = shard_uids
             own.append(vectors)
         training = latents.of_stored(store, uids)
-        uid = [one for found in uids.values() for one in found]
+        uid = [one for shard_uids in uids.values() for one in shard_uids]
         return cls(store, shards, latents, uid, training, np.concatenate(own), latents.of(held_out))
 
     def copies(self, painted: Sequence[PaintedSet]) -> list[dict[str, Copies]]:
-        """Return the copies among the pictures of each set, by way of painting."""
+        """Return for each set, by way of painting, the nearest training pictures and which pictures are copies."""
         each = [pictures for of in painted for pictures in of.ways.values()]
-        seen = np.concatenate([self.latents.of(pictures) for pictures in each])
-        whole = find_copies(Space(seen, self.training, self.held_out))
+        latents = np.concatenate([self.latents.of(pictures) for pictures in each])
+        whole = find_copies(Space(latents, self.training, self.held_out))
         ends = np.cumsum([len(pictures) for pictures in each]).tolist()
         parts = iter([whole.part(slice(first, end)) for first, end in zip([0, *ends], ends, strict=False)])
         return [{way: next(parts) for way in of.ways} for of in painted]
 
     def report(self, painted: Mapping[str, PaintedSet]) -> tuple[dict[str, object], Image.Image]:
-        """Return the shares of copies by set and way as JSON, and a plate of the pictures that are nearest to training pictures."""
-        found = dict(zip(painted, self.copies(list(painted.values())), strict=True))
-        return facts(found), paint_grid(self._plate_rows(painted, found), COLUMNS)
+        """Return the shares of copies by set and way as JSON, and a plate (an image) of the painted pictures that are nearest to training pictures."""
+        copies = dict(zip(painted, self.copies(list(painted.values())), strict=True))
+        return facts(copies), paint_grid(self._plate_rows(painted, copies), COLUMNS)
 
     def _plate_rows(
         self, painted: Mapping[str, PaintedSet], found: Mapping[str, Mapping[str, Copies]]
     ) -> list[GridRow]:
-        """Return the rows of the plate; the training pictures of all of them are read at once."""
-        shown, beside = list[tuple[str, str, Image.Image]](), list[int]()
+        """Return the rows of the plate; the training pictures for all rows are read at once."""
+        shown, training_rows = list[tuple[str, str, Image.Image]](), list[int]()
         for label, of in painted.items():
             copies = found[label][FROM_PRIOR]
             rows: list[int] = np.argsort(copies.distance, kind="stable")[:SHOWN].tolist()
             by_clip = nearest(of.own[FROM_PRIOR][rows], self.own, cosine)[0]
-            beside += np.stack([copies.nearest[rows], by_clip], axis=1).flatten().tolist()
+            training_rows += np.stack([copies.nearest[rows], by_clip], axis=1).flatten().tolist()
             for row in rows:
                 verdict = "copy" if copies.is_copy[row] else "no copy"
                 shown.append((f"{label}: {verdict}", of.captions[row], of.ways[FROM_PRIOR][row]))
-        pictures = self.pictures(beside)
+        pictures = self.pictures(training_rows)
         return [
             GridRow(label, caption, [picture, *pictures[2 * n : 2 * n + 2]])
             for n, (label, caption, picture) in enumerate(shown)
         ]
 
     def pictures(self, rows: Sequence[int]) -> list[Image.Image]:
-        """Return some of the training pictures as they are stored."""
+        """Return the stored training pictures of some rows."""
         return own_pictures(self.store, self.shards, [self.uid[row] for row in rows])
 
 
 def facts(by_set: Mapping[str, Mapping[str, Copies]]) -> dict[str, object]:
     """Return the shares of copies by set and way, and what the threshold means among real pictures, as JSON."""
     shares = {
-        label: {way: {"images": len(found.is_copy), **found.share} for way, found in ways.items()}
+        label: {way: {"images": len(copies.is_copy), **copies.share} for way, copies in ways.items()}
         for label, ways in by_set.items()
     }
     some = next(iter(next(iter(by_set.values())).values()))
@@ -157,7 +157,7 @@ def facts(by_set: Mapping[str, Mapping[str, Copies]]) -> dict[str, object]:
 
 
 def _latents_of(store: Store, shard: ListedShard) -> pa.Table:
-    """Return uid and latent of a shard's pictures, row group by row group; one of 0.1, whose facts name none, is read whole."""
+    """Return uid and latent of a shard's pictures, read by row group; a shard of version 0.1, whose facts list no row groups, is read whole."""
     columns, file = ["uid", "latent"], GroupedFile.of(shard, LATENTS_TABLE)
     if file is None:
         return store.read(shard, LATENTS_TABLE, columns)

@@ -5,15 +5,15 @@ from jaxtyping import Float
 
 Rows = Float[np.ndarray, "rows dim"]
 NEAREST = 5
-"""Neighbours that make a row's ball."""
+"""The k whose k-th neighbour sets the radius of a row's ball."""
 
 
 def prdc(real: Rows, painted: Rows, nearest: int = NEAREST) -> dict[str, float]:
-    """Return the four measures by balls that reach to each row's k-th neighbour of its own set.
+    """Return the four measures, based on balls that reach to each row's k-th neighbour in its own set.
 
     precision: painted rows inside some real ball; recall: real rows inside some painted ball (Kynkaanniemi et al. 2019).
-    density: real balls that a painted row is in, over k; coverage: real balls with a painted row in them (Naeem et al. 2020).
-    ValueError when a set has no more than k rows.
+    density: mean number of real balls that contain a painted row, divided by k; coverage: share of real balls that contain a painted row
+    (Naeem et al. 2020). ValueError if a set has no more than k rows.
     """
     if min(len(real), len(painted)) <= nearest:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Scores of a folder of painted pictures against real ones, in the spaces that are given; each figure beside what made it."""
+"""Scores of a folder of painted pictures against real ones, in the spaces of the given networks; each figure comes with the facts of its network."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,33 +23,33 @@ from corgi.inference.generate import Generator
 Vectors = Float[np.ndarray, "rows dim"]
 PIXELS, HASH = "pixels", "perceptual hash"
 PIXELS_SIDE_PX = 16
-"""Side at which pixels are compared: a copy that JPEG or an autoencoder changed differs in its details."""
+"""Side at which pixels are compared: a copy that went through JPEG or an autoencoder differs only in its details."""
 HASH_SIDE_PX = 32
-"""The side at which the perceptual hash looks at a picture."""
+"""Side of a picture for the perceptual hash."""
 
 
 @dataclass(frozen=True)
 class Networks:
-    """What sees the pictures; each is left out where it is None."""
+    """The networks that embed the pictures; None for those that are not used."""
 
     judge: Judge | None = None
     inception: Inception | None = None
     generator: Generator | None = None
-    """A run whose CLIP towers see pictures and captions."""
+    """A run whose CLIP towers embed pictures and captions."""
 
 
 def scores(painted: Folder, real: Folder, networks: Networks) -> dict[str, object]:
     """Return the measures by space, each with the facts of its network."""
-    found: dict[str, object] = {"pictures": {"painted": len(painted.pictures), "real": len(real.pictures)}}
+    measures: dict[str, object] = {"pictures": {"painted": len(painted.pictures), "real": len(real.pictures)}}
     if networks.inception is not None:
         features = [networks.inception.features(folder.pictures) for folder in (painted, real)]
-        found["Inception"] = {**inception_scores(*features), **networks.inception.facts}
+        measures["Inception"] = {**inception_scores(*features), **networks.inception.facts}
     if networks.judge is not None:
         features = [networks.judge.features(folder.pictures) for folder in (painted, real)]
-        found[networks.judge.name] = {**space_scores(*features), **networks.judge.facts}
+        measures[networks.judge.name] = {**space_scores(*features), **networks.judge.facts}
     if networks.generator is not None:
-        found["CLIP"] = _clip_scores(painted, real, networks.generator)
-    return found
+        measures["CLIP"] = _clip_scores(painted, real, networks.generator)
+    return measures
 
 
 def inception_scores(painted: Vectors, real: Vectors) -> dict[str, object]:
@@ -66,7 +66,7 @@ def inception_scores(painted: Vectors, real: Vectors) -> dict[str, object]:
 
 
 def space_scores(painted: Vectors, real: Vectors) -> dict[str, object]:
-    """Return Frechet distance, both kernel distances and PRDC of features as they are."""
+    """Return Frechet distance, both kernel distances and PRDC of the features, which are used unchanged."""
     return {
         "Frechet distance": frechet_distance(painted, real),
         "squared MMD": squared_mmd(painted, real),
@@ -81,17 +81,21 @@ def _prdc(painted: Vectors, real: Vectors) -> dict[str, float]:
 
 
 def _clip_scores(painted: Folder, real: Folder, generator: Generator) -> dict[str, object]:
-    """Return the measures among unit vectors of the run's towers, and how captions fit where all pictures have one."""
+    """Return the measures on unit vectors of the run's towers and, if all pictures have captions, how well these fit."""
     towers = ", ".join(tower.name for tower in generator.towers)
     vectors, truth = (vectors_of(generator, folder.pictures) for folder in (painted, real))
-    told: dict[str, object] = {**space_scores(vectors, truth), "towers": towers, "vectors": "unit norm"}
+    measures: dict[str, object] = {**space_scores(vectors, truth), "towers": towers, "vectors": "unit norm"}
     if painted.captions is not None:
         text = generator.text_embedding(painted.captions).numpy()
         fit = (vectors * text).sum(1)
         low, high = interval(fit)
-        told |= {"CLIP score": float(fit.mean()), "CLIP score, low 95%": low, "CLIP score, high 95%": high}
-        told |= {f"caption to picture {name}": share for name, share in retrieval(text, vectors).items()}
-    return told
+        measures |= {
+            "CLIP score": float(fit.mean()),
+            "CLIP score, low 95%": low,
+            "CLIP score, high 95%": high,
+        }
+        measures |= {f"caption to picture {name}": share for name, share in retrieval(text, vectors).items()}
+    return measures
 
 
 def vectors_of(generator: Generator, pictures: Sequence[Image.Image]) -> Vectors:
@@ -105,12 +109,14 @@ def copies(
 ) -> tuple[Copies, dict[str, object]]:
     """Return the painted pictures that are copies of training pictures, by their pixels, and the shares as JSON.
 
-    The shares of painted and real pictures that are near by the perceptual hash and by each network given are told beside.
+    The JSON also has the shares of painted and real pictures that are near by the perceptual hash and by each given network.
     """
     folders = (painted, training, held_out)
-    found = {name: find_copies(Space.of(rows)) for name, rows in _views(folders, networks).items()}
-    spaces = {name: {"near": float(one.is_copy.mean()), **one.threshold.facts} for name, one in found.items()}
-    return found[PIXELS], {**found[PIXELS].share, "spaces": spaces}
+    copies_in = {name: find_copies(Space.of(rows)) for name, rows in _views(folders, networks).items()}
+    spaces = {
+        name: {"near": float(one.is_copy.mean()), **one.threshold.facts} for name, one in copies_in.items()
+    }
+    return copies_in[PIXELS], {**copies_in[PIXELS].share, "spaces": spaces}
 
 
 def _views(folders: Sequence[Folder], networks: Networks) -> dict[str, list[Rows]]:
@@ -126,16 +132,16 @@ def _views(folders: Sequence[Folder], networks: Networks) -> dict[str, list[Rows
 
 
 def hash_rows(pictures: Sequence[Image.Image]) -> Rows:
-    """Return the 64 bits of the perceptual hash of each picture's middle square, as -1 and 1."""
+    """Return the 64 bits of the perceptual hash of each picture's centre crop, as -1 and 1."""
     codes = [int(phash_of(at_side(picture.convert("RGB"), HASH_SIDE_PX)), 16) for picture in pictures]
     octets = np.frombuffer(b"".join(code.to_bytes(8, "big") for code in codes), np.uint8)
     return np.unpackbits(octets.reshape(len(codes), 8), axis=1).astype(np.float64) * 2 - 1
 
 
 def _features(folders: Sequence[Folder], networks: Networks) -> Mapping[str, list[Vectors]]:
-    found: dict[str, list[Vectors]] = {}
+    features: dict[str, list[Vectors]] = {}
     if networks.judge is not None:
-        found[networks.judge.name] = [networks.judge.features(folder.pictures) for folder in folders]
+        features[networks.judge.name] = [networks.judge.features(folder.pictures) for folder in folders]
     if networks.generator is not None:
-        found["CLIP"] = [vectors_of(networks.generator, folder.pictures) for folder in folders]
-    return found
+        features["CLIP"] = [vectors_of(networks.generator, folder.pictures) for folder in folders]
+    return features

@@ -11,7 +11,7 @@ CELL = 144
 CAPTION_WIDTH = 260
 HEADER = 34
 BAND = 30
-"""Height of the line above a group, px."""
+"""Height of the line of text above a group, px."""
 COLUMNS = ("true picture", "from true embedding", "from prior")
 NEIGHBOUR = "training picture\nnearest to it"
 COLUMNS_WITH_NEIGHBOURS = ("true picture", "from true\nembedding", NEIGHBOUR, "from prior", NEIGHBOUR)
@@ -25,7 +25,7 @@ MEANINGS = {
 
 
 class RowFacts(TypedDict):
-    """A row of the grid as JSON: what it says, and its top, px."""
+    """A row of the grid as JSON: its texts, and its top edge, px."""
 
     label: str
     meaning: str
@@ -50,24 +50,24 @@ _Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
 
 @dataclass(frozen=True)
 class GridRow:
-    """One row: its label (TRAIN or HELD-OUT), caption, pictures by column, and whose picture the true one is."""
+    """One row: its label (TRAIN, HELD-OUT, ...), caption, pictures by column, and the credit of the true picture."""
 
     label: str
     caption: str
     pictures: Sequence[Image.Image]
     credit: str = ""
     seed: int | None = None
-    """Seed that both paintings were made with."""
+    """Seed with which both pictures were painted."""
     nearest: Sequence[str] = ()
-    """Uids of the training pictures shown, in the order of their columns."""
+    """Uids of the training pictures in the row, in the order of their columns."""
 
 
 def paint_grid(
     rows: Sequence[GridRow], columns: Sequence[str] = COLUMNS, grouped: bool = False, num_seen: int = 0
 ) -> Image.Image:
-    """Return the grid as one picture; `grouped` sets a line above each label's rows that says what the label means.
+    """Return the grid as one picture; with `grouped` a line above each label's rows says what the label means.
 
-    `num_seen` is how many training pictures the decoder looks at for each of its own; the header says so.
+    `num_seen` is how many training pictures the decoder reads for each picture that it paints; the header says so.
     """
     font = ImageFont.load_default(15)
     first = _first_title(num_seen)
@@ -83,8 +83,8 @@ def paint_grid(
     top = header
     for label, members in groups:
         if grouped:
-            told = f"{label}: {MEANINGS.get(label, '')}"
-            draw.text((10, top + 4), told, fill=_colour(label), font=font)
+            heading = f"{label}: {MEANINGS.get(label, '')}"
+            draw.text((10, top + 4), heading, fill=_colour(label), font=font)
             top += band
         for row in members:
             _paint_row(sheet, draw, row, top, font)
@@ -95,12 +95,12 @@ def paint_grid(
 def grid_facts(
     rows: Sequence[GridRow], columns: Sequence[str] = COLUMNS, grouped: bool = False, num_seen: int = 0
 ) -> GridFacts:
-    """Return what `paint_grid` draws for these arguments as JSON: the texts of each row, and where its pictures are, px."""
-    top, told = _header_height(columns, num_seen), list[RowFacts]()
+    """Return as JSON what `paint_grid` draws for these arguments: the texts of each row, and the positions of its pictures, px."""
+    top, row_facts = _header_height(columns, num_seen), list[RowFacts]()
     for label, members in groupby(rows, lambda row: row.label):
         top += BAND if grouped else 0
         for row in members:
-            told.append(
+            row_facts.append(
                 {
                     "label": label,
                     "meaning": MEANINGS.get(label, ""),
@@ -114,7 +114,7 @@ def grid_facts(
             top += CELL + 8
     titles = [title.replace("\n", " ") for title in columns]
     lefts = [CAPTION_WIDTH + column * (CELL + 8) for column in range(len(columns))]
-    return {"cell": CELL, "columns": titles, "lefts": lefts, "rows": told}
+    return {"cell": CELL, "columns": titles, "lefts": lefts, "rows": row_facts}
 
 
 def _first_title(num_seen: int) -> str:
@@ -146,7 +146,7 @@ def _colour(label: str) -> str:
 
 
 def _wrapped(text: str, font: _Font) -> Iterator[str]:
-    """Yield a caption broken into at most three lines that fit their column."""
+    """Yield the first three lines of a caption, wrapped to the width of its column."""
     lines = [""]
     for word in text.split():
         longer = f"{lines[-1]} {word}".strip()

@@ -1,4 +1,4 @@
-"""The network of FID and KID, Inception of 2015-12-05 as torch-fidelity ships it, with weights from a given file only."""
+"""The network of FID and KID: Inception of 2015-12-05 as in torch-fidelity, with weights only from a given file."""
 
 import pickle
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ RESIZE = "299 px by TensorFlow 1's bilinear filter as torch-fidelity has it, ant
 
 @dataclass(frozen=True)
 class Inception:
-    """The network with a file's weights; `facts` are printed beside every figure made with it."""
+    """The network with a file's weights; `facts` are reported with every figure computed with it."""
 
     network: Any
     facts: dict[str, str]
@@ -32,8 +32,8 @@ class Inception:
     @torch.no_grad()
     def features(self, pictures: Sequence[Image.Image]) -> Float[np.ndarray, "n dim"]:
         """Return the pooled features of RGB pictures, resized by the network itself."""
-        found = [self._batch(pictures[first : first + BATCH]) for first in range(0, len(pictures), BATCH)]
-        return torch.cat(found).double().cpu().numpy()
+        batches = [self._batch(pictures[first : first + BATCH]) for first in range(0, len(pictures), BATCH)]
+        return torch.cat(batches).double().cpu().numpy()
 
     def _batch(self, pictures: Sequence[Image.Image]) -> Float[Tensor, "n dim"]:
         device = next(self.network.parameters()).device
@@ -49,26 +49,26 @@ def bytes_of(pictures: Sequence[Image.Image]) -> Tensor:
 
 
 def load_inception(path: str | Path, sha256: str | None = None) -> Inception:
-    """Return the network with the weights of a file, on the GPU this process was given, else on the CPU.
+    """Load the network with the weights of a file, on this process's GPU, else on the CPU. Nothing is downloaded.
 
     Raises:
-        InputError: torch-fidelity is not installed, or the file is absent, has another sha256 than expected, or holds no
-            weights of this network. Nothing is downloaded.
+        InputError: torch-fidelity is not installed, or the file is missing, has another sha256 than expected, or does not
+            contain weights of this network.
 
     """
     if not Path(path).is_file():
         raise InputError(
-            f"{path} is no file of Inception weights; nothing was scored; name one, nothing is downloaded"
+            f"{path} is not a file of Inception weights; nothing was scored; name one, since nothing is downloaded"
         )
-    found = sha256_of_file(Path(path))
-    if sha256 is not None and found != sha256.lower():
+    digest = sha256_of_file(Path(path))
+    if sha256 is not None and digest != sha256.lower():
         raise InputError(
-            f"{path} has sha256 {found}, expected {sha256.lower()}; nothing was scored; name the file that is expected"
+            f"{path} has sha256 {digest}, but {sha256.lower()} is expected; nothing was scored; name the expected file"
         )
     try:
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-        torch.load(path, weights_only=True)  # torch-fidelity itself would run code that a file holds
+        torch.load(path, weights_only=True)  # torch-fidelity itself would execute code from the file
         network: Any = FeatureExtractorInceptionV3(
             "inception-v3-compat", [FEATURES], feature_extractor_weights_path=str(path)
         )
@@ -79,7 +79,7 @@ def load_inception(path: str | Path, sha256: str | None = None) -> Inception:
     except (RuntimeError, KeyError, OSError, EOFError, pickle.UnpicklingError, ValueError) as error:
         cause = " ".join(str(error).split())[:200]
         raise InputError(
-            f"{path} holds no weights of this Inception: {cause}; nothing was scored; name torch-fidelity's file"
+            f"{path} does not contain weights of this Inception: {cause}; nothing was scored; name torch-fidelity's file"
         ) from error
-    facts = {"network": "inception-v3-compat of torch-fidelity", "sha256": found, "resize": RESIZE}
+    facts = {"network": "inception-v3-compat of torch-fidelity", "sha256": digest, "resize": RESIZE}
     return Inception(network.eval().to(given_device()), facts)

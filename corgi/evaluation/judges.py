@@ -1,4 +1,4 @@
-"""Networks that judge pictures from outside a run: nothing of it learned from them or with them. `JUDGES` names them."""
+"""Networks independent of a run that judge its pictures: no part of the run was trained with them. `JUDGES` lists them by name."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from corgi.settings.errors import InputError
 
 @dataclass(frozen=True)
 class Judge:
-    """A frozen network of timm without its classifier; `architecture` is timm's name of it."""
+    """A frozen timm network without its classifier; `architecture` is timm's name for it."""
 
     name: str
     architecture: str
@@ -34,8 +34,8 @@ class Judge:
     def features(self, pictures: Sequence[Image.Image]) -> Float[np.ndarray, "n dim"]:
         """Return the pooled features of pictures, resized by their shorter side and cropped to the centre."""
         size = images_at_once(next(self.network.parameters()).device)
-        found = [self._batch(pictures[first : first + size]) for first in range(0, len(pictures), size)]
-        return torch.cat(found).cpu().numpy()
+        batches = [self._batch(pictures[first : first + size]) for first in range(0, len(pictures), size)]
+        return torch.cat(batches).cpu().numpy()
 
     def _batch(self, pictures: Sequence[Image.Image]) -> Float[Tensor, "n dim"]:
         device = next(self.network.parameters()).device
@@ -44,7 +44,7 @@ class Judge:
 
 
 def load_judge(name: JudgeName, towers: Sequence[Tower]) -> Judge:
-    """Return a judge, on the GPU this process was given, else on the CPU.
+    """Load a judge, on this process's GPU, else on the CPU.
 
     Raises:
         InputError: its package is not installed, or a tower of the run has its architecture.
@@ -70,4 +70,4 @@ def _efficientnet_lite1() -> Judge:
 
 
 JUDGES: Mapping[JudgeName, Callable[[], Judge]] = {"efficientnet_lite1": _efficientnet_lite1}
-"""Every judge that a recipe can name."""
+"""The judges that a recipe can name."""

@@ -1,4 +1,4 @@
-"""Distances of two sets by kernels, as others define them: KID and CMMD."""
+"""Kernel distances between two sets, as defined in the literature: KID and CMMD."""
 
 import numpy as np
 from jaxtyping import Float
@@ -6,14 +6,14 @@ from jaxtyping import Float
 Rows = Float[np.ndarray, "rows dim"]
 CMMD_SIGMA, CMMD_SCALE = 10.0, 1000.0
 KID_SUBSETS, KID_SUBSET_ROWS, KID_SEED = 100, 1000, 2020
-"""Torch-fidelity's defaults: subsets, rows of each, and the seed they are drawn with."""
+"""torch-fidelity's defaults: number of subsets, rows per subset, and the seed with which they are drawn."""
 
 
 def cmmd(a: Rows, b: Rows, sigma: float = CMMD_SIGMA) -> float:
     """Return 1000 (mean k(a, a) + mean k(b, b) - 2 mean k(a, b)), k = exp(-|x - y|^2 / (2 sigma^2)) (Jayasumana et al. 2024).
 
-    The means are over all pairs, a row with itself too, so it is biased upward for few rows. It depends on the scale of the
-    features: name their network and sigma beside it.
+    The means are over all pairs, including a row with itself, so it is biased upward for few rows. It depends on the scale of the
+    features: report their network and sigma with it.
     """
     a, b = a.astype(np.float64), b.astype(np.float64)
 
@@ -38,14 +38,14 @@ def kernel_inception_distance(
 ) -> tuple[float, float]:
     """Return mean and standard deviation of `polynomial_mmd` over random subsets, drawn as torch-fidelity draws them.
 
-    Sets smaller than `subset_rows` make smaller subsets: name their number beside the figure.
+    Sets smaller than `subset_rows` make smaller subsets: report the rows per subset with the figure.
     """
     rows = min(subset_rows, len(a), len(b))
     draws = np.random.RandomState(KID_SEED)
-    found = [
+    distances = [
         polynomial_mmd(
             a[draws.choice(len(a), rows, replace=False)], b[draws.choice(len(b), rows, replace=False)]
         )
         for _ in range(subsets)
     ]
-    return float(np.mean(found)), float(np.std(found))
+    return float(np.mean(distances)), float(np.std(distances))

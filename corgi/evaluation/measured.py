@@ -1,4 +1,4 @@
-"""The kept images of a run as evaluation sees them: vectors, full and coarse captions, groups, by split."""
+"""The kept images of a run as evaluation uses them: vectors, full and coarse captions, groups and splits."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -18,16 +18,16 @@ from corgi.tables.stage_index import ListedShard
 from corgi.tables.store import Store
 
 HAVE_MODELS = ("embed", "shift", "prior", "autoencoder", "decoder")
-"""Stages whose first shard is asked for its model or its settings."""
+"""Stages whose first shard is read for its model or its settings."""
 
 
 @dataclass(frozen=True)
 class Pictures:
     """Kept pictures that have a full caption, sorted by uid within each shard.
 
-    `learnable` says whose captions may be learned from: all but those that curate.caption_share denies to training. `text`
-    embeds the first full caption; `coarse` is the first coarse caption, and `coarse_text` its embedding, where there is one.
-    `saved` holds the further columns of the list that the plan kept, by name.
+    `learnable` is whether a picture's caption may be used for training: all but those withheld by curate.caption_share. `text` is the
+    embedding of the first full caption. `coarse` is the first coarse caption, if any, and `coarse_text` its embedding, else that of
+    the full caption. `saved` are the further columns of the list that the plan kept, by name.
     """
 
     uid: list[str]
@@ -43,7 +43,7 @@ class Pictures:
 
     @property
     def train(self) -> Int[np.ndarray, "chosen"]:
-        """Return the rows of the train pictures whose captions may be learned from."""
+        """Return the rows of the train pictures whose captions may be used for training."""
         return np.flatnonzero(self.learnable & (np.array(self.split) == Split.TRAIN.value))
 
     def one_a_group(self, split: Split, limit: int) -> Int[np.ndarray, "chosen"]:
@@ -62,12 +62,12 @@ class Pictures:
 
 
 def load_pictures(store: Store, shards: ListedSet, limit: int) -> Pictures:
-    """Read whole shards of download, embed and curate in order until `limit` pictures are there."""
+    """Read whole shards of download, embed and curate in order until there are at least `limit` pictures."""
     return read_pictures(embedded_set(store, shards), limit)
 
 
 def read_pictures(shards: Iterable[EmbeddedShard], limit: int) -> Pictures:
-    """Read whole shards in order until `limit` pictures are there."""
+    """Read whole shards in order until there are at least `limit` pictures."""
     parts: list[Pictures] = []
     for shard in shards:
         parts.append(_shard(shard))
@@ -114,7 +114,7 @@ def _shard(shard: EmbeddedShard) -> Pictures:
 
 
 def saved_columns(facts: pa.Table) -> dict[str, dict[str, str | None]]:
-    """Return the further columns of the list by uid; `facts` has the columns uid and additional."""
+    """Return the further columns of the list by uid; `facts` must have the columns uid and additional."""
     pairs = zip(facts["uid"].to_pylist(), facts["additional"].to_pylist(), strict=True)
     return {uid: dict(columns or ()) for uid, columns in pairs}
 
@@ -122,30 +122,30 @@ def saved_columns(facts: pa.Table) -> dict[str, dict[str, str | None]]:
 def trained_concepts(store: Store, shards: ListedSet, column: str) -> frozenset[str]:
     """Return the values of a saved column over all stored train pictures, captioned or not.
 
-    Those that curate drops count: a tower is trained before curate, on every captioned train picture.
+    Pictures that curate drops are included: a tower is trained before curate, on every captioned train picture.
     """
-    found: set[str] = set()
+    concepts: set[str] = set()
     for shard in embedded_set(store, shards):
         facts = shard.facts(["uid", "split", "additional"])
         train = saved_columns(facts.filter(pc.equal(facts["split"], Split.TRAIN.value)))
-        found |= {concept for saved in train.values() if (concept := saved.get(column)) is not None}
-    return frozenset(found)
+        concepts |= {concept for saved in train.values() if (concept := saved.get(column)) is not None}
+    return frozenset(concepts)
 
 
 def models_in(store: Store, stages: Mapping[str, StageManifest]) -> dict[str, list[ShardManifest]]:
-    """Return, by stage, the shard that holds its model or, of embed, its settings; no other shard is opened."""
-    found = {
+    """Return, by stage, the shard that contains its model or, for embed, its settings; no other shard is opened."""
+    models = {
         name: [store.read_shard(stage.shards[0].path)]
         for name, stage in stages.items()
         if name in HAVE_MODELS
     }
     if "tower" in stages:
         shard = model_shard(store.each_listed(stages["tower"]))
-        found["tower"] = [] if shard is None else [store.read_shard(shard.path)]
-    return found
+        models["tower"] = [] if shard is None else [store.read_shard(shard.path)]
+    return models
 
 
 def tables_in(store: Store, stages: Mapping[str, StageManifest]) -> dict[str, list[ListedShard]]:
     """Return the shards of the embedded and curated set and of its latents, from the stages' indexes."""
-    found = {name: store.listed(stages[name]) for name in ("download", "embed", "curate", "autoencoder")}
-    return {**found, "autoencoder": found["autoencoder"][1:]}  # the first is the model
+    tables = {name: store.listed(stages[name]) for name in ("download", "embed", "curate", "autoencoder")}
+    return {**tables, "autoencoder": tables["autoencoder"][1:]}  # the first is the model

@@ -1,7 +1,7 @@
 """Whether painted pictures are copies of training pictures, by a threshold that held-out pictures set.
 
-A painted picture always has a nearest training picture. It is called a copy where it is far nearer to that one than that one's own
-neighbours are, and nearer in this sense than almost any held-out picture of the same data.
+A painted picture always has a nearest training picture. It is called a copy if it is much nearer to that training picture than the
+training picture's own neighbours are, and by this measure nearer than almost all held-out pictures of the same data.
 """
 
 from collections.abc import Iterable
@@ -14,19 +14,19 @@ from scipy import stats
 from corgi.evaluation.copying import CHUNK, Rows, nearest, square_closeness
 
 EXPECTED_SHARE = 0.02
-"""Share of held-out pictures that are nearer than the threshold."""
+"""Share of held-out pictures that are below the threshold."""
 NEIGHBOUR = 10
-"""The neighbour of a training picture that says how far apart pictures of its kind are. The data may hold fewer near duplicates of a
-picture than that: to the very nearest neighbour they would be as near as a copy is."""
+"""Which neighbour of a training picture measures how far apart pictures of its kind are. It is beyond a picture's near duplicates in the
+data, if these are fewer: the very nearest neighbour may be one, as near as a copy."""
 MAX_WITHIN = 2000
-"""Training pictures that are compared with the other training pictures, at most: it takes time by its square."""
+"""Maximum number of training pictures that are compared with the others; the time grows with this number times that of all training pictures."""
 
 
 @dataclass(frozen=True)
 class Space:
     """Rows of painted, training and held-out pictures. They are compared by their root mean squared difference.
 
-    Of unit vectors it is sqrt((2 - 2 cosine) / dim), and of bits that are -1 and 1 twice the root of the share that differs.
+    For unit vectors that is sqrt((2 - 2 cosine) / dim), and for bits as -1 and 1 it is twice the root of the share that differs.
     """
 
     painted: Rows
@@ -41,17 +41,17 @@ class Space:
 
 @dataclass(frozen=True)
 class Threshold:
-    """The relative distance below which a picture is called a copy, and what it means among real pictures."""
+    """The relative distance below which a picture is called a copy, and the shares of real pictures below it."""
 
     value: float
     held_out_share: float
-    """Held-out pictures that are nearer to a training picture: what painting without copying would give."""
+    """Share of held-out pictures below the threshold: what painting without copying would give."""
     training_share: float
-    """Training pictures that are nearer to another training picture: near duplicates within the data."""
+    """Share of training pictures that are this near to another training picture: near duplicates within the data."""
 
     @property
     def facts(self) -> dict[str, float]:
-        """Return the threshold and the shares of real pictures that are nearer, as JSON."""
+        """Return the threshold and the shares of real pictures below it, as JSON."""
         return {
             "near among held-out pictures": self.held_out_share,
             "near among training pictures": self.training_share,
@@ -61,7 +61,7 @@ class Threshold:
 
 @dataclass(frozen=True)
 class Copies:
-    """The nearest training picture of each painted one, by row, and its relative distance: what is below the threshold is a copy."""
+    """The nearest training picture of each painted one, as a row, and its relative distance; below the threshold it is a copy."""
 
     nearest: Int[np.ndarray, "rows"]
     distance: Float[np.ndarray, "rows"]
@@ -79,23 +79,23 @@ class Copies:
         return {"copies": float(self.is_copy.mean()), "copies, low 95%": low, "copies, high 95%": high}
 
     def part(self, rows: slice) -> "Copies":
-        """Return what is known of some of the painted pictures."""
+        """Return the same for some of the painted pictures."""
         return Copies(self.nearest[rows], self.distance[rows], self.threshold)
 
 
 def find_copies(space: Space, expected_share: float = EXPECTED_SHARE) -> Copies:
-    """Return the painted pictures that are copies.
+    """Find the painted pictures that are copies.
 
-    ValueError when no picture is held out, or there are fewer than two training pictures.
+    ValueError if no picture is held out, or there are fewer than two training pictures.
     """
     threshold = calibrated(space, expected_share)
     return Copies(*relative_distance(space.painted, space.training), threshold)
 
 
 def calibrated(space: Space, expected_share: float = EXPECTED_SHARE) -> Threshold:
-    """Return the relative distance below which at most a share of the held-out pictures are."""
+    """Return the threshold: the relative distance below which at most `expected_share` of the held-out pictures are."""
     if len(space.held_out) == 0 or len(space.training) < 2:
-        raise ValueError("copies are told by held-out pictures and at least two training pictures")
+        raise ValueError("finding copies needs held-out pictures and at least two training pictures")
     held_out = relative_distance(space.held_out, space.training)[1]
     value = float(np.quantile(held_out, expected_share, method="lower"))
     to_others = distances_to_others(space.training, np.arange(min(len(space.training), MAX_WITHIN)))
@@ -108,36 +108,36 @@ def relative_distance(
 ) -> tuple[Int[np.ndarray, "rows"], Float[np.ndarray, "rows"]]:
     """Return the nearest training row t of each row p, and r(p) = d(p, t) / d(t, the NEIGHBOUR-th nearest other training row of t).
 
-    Where pictures are alike anyway (flags, faces, plain backgrounds) d is small for every p, and so is the distance below it.
+    Where all pictures are alike (flags, faces, plain backgrounds), d(p, t) is small for every p, and so is the denominator.
     """
     at, closeness = nearest(rows, training, square_closeness)
-    found, place = np.unique(at, return_inverse=True)
-    apart = distances_to_others(training, found)[:, -1]
-    return at, _ratio(np.sqrt(np.maximum(-closeness, 0)), apart[place])
+    distinct, index = np.unique(at, return_inverse=True)
+    apart = distances_to_others(training, distinct)[:, -1]
+    return at, _ratio(np.sqrt(np.maximum(-closeness, 0)), apart[index])
 
 
 def distances_to_others(
     training: Rows, asked: Int[np.ndarray, "asked"], number: int = NEIGHBOUR
 ) -> Float[np.ndarray, "asked neighbours"]:
-    """Return how far some training rows are from the `number` nearest other ones, or from all where there are fewer, the nearest first."""
+    """Return the distances of some training rows to their `number` nearest other ones, or to all if there are fewer, nearest first."""
     best = np.empty((len(asked), 0))
     for first in range(0, len(training), CHUNK):
-        found = -square_closeness(training[asked], training[first : first + CHUNK])
+        square = -square_closeness(training[asked], training[first : first + CHUNK])
         own = np.flatnonzero((asked >= first) & (asked < first + CHUNK))
-        found[own, asked[own] - first] = np.inf
-        best = np.sort(np.concatenate([best, found], axis=1), axis=1)[:, :number]
+        square[own, asked[own] - first] = np.inf
+        best = np.sort(np.concatenate([best, square], axis=1), axis=1)[:, :number]
     return np.sqrt(np.maximum(best[:, : len(training) - 1], 0))
 
 
 def _ratio(
     distance: Float[np.ndarray, "rows"], apart: Float[np.ndarray, "rows"]
 ) -> Float[np.ndarray, "rows"]:
-    """Return distance / apart. Where all neighbours are the same picture only that picture is near: 0 of 0 is 0."""
+    """Return distance / apart. If all neighbours are the same picture, only that picture itself is near: 0 / 0 is 0, and other quotients are infinite."""
     far = np.where(distance > 0, np.inf, 0.0)
     return np.divide(distance, apart, out=far, where=apart > 0)
 
 
 def share_interval(number: int, total: int) -> tuple[float, float]:
     """Return the 95 % interval of a share (Wilson 1927)."""
-    found = stats.binomtest(number, total).proportion_ci(0.95, "wilson")
-    return float(found.low), float(found.high)
+    bounds = stats.binomtest(number, total).proportion_ci(0.95, "wilson")
+    return float(bounds.low), float(bounds.high)

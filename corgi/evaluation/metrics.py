@@ -1,4 +1,4 @@
-"""Measures of a prior and a decoder in CLIP space; none is quoted alone (method trap 6: cosine rewards collapse)."""
+"""Measures of a prior and a decoder in CLIP space; none should be quoted alone (docs/method.md, trap 6: cosine rewards collapse)."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal, TypedDict, get_args
@@ -14,7 +14,7 @@ from corgi.unit_vectors import unit_rows
 Vectors = Float[np.ndarray, "rows dim"]
 Measure = Literal["frechet", "mmd", "two_sample_cosine", "cosine", "R@1", "R@10"]
 MEASURES: tuple[Measure, ...] = get_args(Measure)
-"""What an arm of the comparison is measured by."""
+"""The measures of an arm of the comparison."""
 Scores = TypedDict(
     "Scores",
     {
@@ -48,8 +48,8 @@ def paired_cosine(a: Vectors, b: Vectors) -> float:
 def squared_mmd(a: Vectors, b: Vectors) -> float:
     """Return the unbiased squared maximum mean discrepancy of two sets, Gaussian kernel, float64 (Gretton et al. 2012, eq. 3).
 
-    The kernel's width is the root mean squared distance of two rows of `b`: hand the truth over as `b`, so that all
-    methods are judged by one kernel. About 0 for equal distributions, and below it by chance.
+    The kernel's width is the root mean squared distance of two rows of `b`: pass the true data as `b`, so that all methods are
+    judged by the same kernel. It is about 0 for equal distributions, and may be negative by chance.
     """
     a, b = a.astype(np.float64), b.astype(np.float64)
     width = 2 * b.var(axis=0).sum()
@@ -68,8 +68,8 @@ def student_interval(values: Float[np.ndarray, "seeds"]) -> tuple[float, float]:
     mean = float(np.mean(values))
     if len(values) < 2:
         return -np.inf, np.inf
-    reach = float(stats.t.ppf(0.975, len(values) - 1)) * float(np.std(values, ddof=1)) / np.sqrt(len(values))
-    return mean - reach, mean + reach
+    half = float(stats.t.ppf(0.975, len(values) - 1)) * float(np.std(values, ddof=1)) / np.sqrt(len(values))
+    return mean - half, mean + half
 
 
 def retrieval(queries: Vectors, targets: Vectors, ranks: Sequence[int] = (1, 5, 10)) -> dict[str, float]:
@@ -86,7 +86,7 @@ def interval(values: Float[np.ndarray, "rows"], seed: int = 0, num_draws: int = 
 
 
 def softmax_average(text: Vectors, train_text: Vectors, train_image: Vectors, temperature: float) -> Vectors:
-    """Return unit averages of train images weighted by softmax(cos(text, train text) / temperature): no training at all."""
+    """Return unit averages of train images weighted by softmax(cos(text, train text) / temperature); needs no training."""
     logits = text @ train_text.T / temperature
     weights = np.exp(logits - logits.max(1, keepdims=True))
     return unit_rows((weights / weights.sum(1, keepdims=True)) @ train_image)
@@ -100,15 +100,15 @@ def own_similarity(seen: Vectors, true: Vectors) -> dict[str, object]:
         "shuffled control": other,
         "difference": own - other,
     }
-    found: dict[str, object] = {
+    intervals: dict[str, object] = {
         name: {"mean": float(value.mean()), "low 95%": interval(value)[0], "high 95%": interval(value)[1]}
         for name, value in values.items()
     }
-    return {**found, "retrieval": retrieval(seen, true)}
+    return {**intervals, "retrieval": retrieval(seen, true)}
 
 
 def figures(values: Mapping[str, object], path: str = "") -> Iterator[tuple[str, float]]:
-    """Yield every number of nested measures under its path: "copying/HELD-OUT/pixels/from prior/...": plain names."""
+    """Yield every number of nested measures with its path, such as "copying/HELD-OUT/pixels/from prior/..."."""
     for name, value in values.items():
         if isinstance(value, Mapping):
             yield from figures(value, f"{path}{name}/")

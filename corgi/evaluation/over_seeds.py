@@ -1,4 +1,4 @@
-"""The measures of several trainings of one recipe, by seed: their means with intervals, in the shape that the measures have."""
+"""The measures of trainings of one recipe with several seeds: means with intervals, nested as the measures are."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,28 +7,28 @@ import numpy as np
 from corgi.evaluation.metrics import student_interval
 
 DIGITS = 4
-"""Significant digits of a mean and of its interval's ends."""
+"""Significant digits of a mean and of its interval's bounds."""
 _OWN_INTERVAL = ("low 95%", "high 95%")
-"""Ends of the names of measures that are one training's own interval over pictures."""
+"""Suffixes of the names of a single training's interval over pictures."""
 
 
 def over_seeds(measures: Sequence[Mapping[str, object]]) -> dict[str, object]:
     """Return every measure that all trainings have as "mean (low to high)", the 95 % interval over trainings (Student).
 
-    What is text or a note is left out, and so is each training's own interval over pictures. A measure that is equal in all
-    is told without an interval.
+    Texts and notes are left out, and so are each training's intervals over pictures. A measure that is equal in all trainings has no
+    interval.
     """
-    found: dict[str, object] = {}
+    means: dict[str, object] = {}
     for name, first in measures[0].items():
         values = [each.get(name) for each in measures]
         if isinstance(first, Mapping):
             groups = [value for value in values if isinstance(value, Mapping)]
             inner = over_seeds(groups) if len(groups) == len(values) else {}
-            found |= {name: inner} if inner else {}
+            means |= {name: inner} if inner else {}
         elif not name.endswith(_OWN_INTERVAL):
             numbers = [float(v) for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
-            found |= {name: told(numbers)} if len(numbers) == len(values) else {}
-    return found
+            means |= {name: told(numbers)} if len(numbers) == len(values) else {}
+    return means
 
 
 def told(values: Sequence[float]) -> str:

@@ -21,7 +21,7 @@ FROM_TRUE, FROM_PRIOR, CEILING = "from true embedding", "from prior", "autoencod
 
 @dataclass(frozen=True)
 class Painted:
-    """The pictures of some rows, each list in their order; `ways` are FROM_TRUE, FROM_PRIOR and CEILING."""
+    """The pictures of some rows, every list in the order of the rows; the keys of `ways` are FROM_TRUE, FROM_PRIOR and CEILING."""
 
     true: list[Image.Image]
     ways: dict[str, list[Image.Image]]
@@ -36,7 +36,7 @@ def paint(
     stored: Sequence[Image.Image],
     seed: int,
 ) -> Painted:
-    """Paint the chosen rows; row i has seed + i. `stored` are their own pictures."""
+    """Paint the chosen rows; the i-th has seed + i. `stored` are their true pictures."""
     seeds = [seed + n for n in range(len(chosen))]
     true_z, text = tensor(pictures.image[chosen]), tensor(pictures.text[chosen])
     captions = [pictures.caption[row] for row in chosen]
@@ -51,13 +51,13 @@ def paint(
 
 
 def own_pictures(store: Store, shards: ListedSet, uids: Sequence[str]) -> list[Image.Image]:
-    """Return stored pictures by uid, in their order."""
+    """Return the stored pictures of `uids`, in the same order."""
     encoded = stored_pictures(embedded_set(store, shards), set(uids))
     return [decode_stored(encoded[uid]) for uid in uids]
 
 
 def round_trip(generator: Generator, pictures: Sequence[Image.Image]) -> list[Image.Image]:
-    """Return pictures as the autoencoder gives them back: what no decoder in its space can pass."""
+    """Return pictures as reconstructed by the autoencoder: a ceiling for every decoder in its latent space."""
     autoencoder = generator.decoder.autoencoder
     returned: list[Image.Image] = []
     for first in range(0, len(pictures), PAINTED_AT_ONCE):

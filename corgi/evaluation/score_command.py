@@ -15,12 +15,12 @@ from corgi.storage.errors import storage_full
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the scores as JSON; return the exit code."""
-    told = _parser().parse_args(argv)
+    options = _parser().parse_args(argv)
     try:
-        text = json.dumps(_scored(told), indent=1)
+        text = json.dumps(_scored(options), indent=1)
         print(text)
-        if told.out is not None:
-            _write(told.out, text + "\n")
+        if options.out is not None:
+            _write(options.out, text + "\n")
     except CorgiError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return error.exit_code
@@ -58,35 +58,37 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _scored(told: argparse.Namespace) -> dict[str, object]:
-    """Return the scores that are asked for.
+def _scored(options: argparse.Namespace) -> dict[str, object]:
+    """Return the requested scores.
 
     Raises:
         InputError: a folder, file or run cannot be used.
 
     """
-    if (told.training is None) != (told.held_out is None):
+    if (options.training is None) != (options.held_out is None):
         raise InputError("--training and --held-out belong together; nothing was scored; name both or none")
-    if told.side is not None and told.side < 8:
-        raise InputError(f"--side={told.side} is too small; nothing was scored; name at least 8 px")
+    if options.side is not None and options.side < 8:
+        raise InputError(f"--side={options.side} is too small; nothing was scored; name at least 8 px")
     from corgi.evaluation.folder_scores import Networks, copies, scores
     from corgi.evaluation.folders import read_folder
     from corgi.evaluation.inception import load_inception
     from corgi.evaluation.judges import load_judge
     from corgi.inference.loading import load
 
-    inception = load_inception(told.inception, told.inception_sha256) if told.inception else None
-    generator = load(told.run) if told.run else None
+    inception = load_inception(options.inception, options.inception_sha256) if options.inception else None
+    generator = load(options.run) if options.run else None
     towers = () if generator is None else generator.towers
-    judge = load_judge(told.judge, towers) if told.judge else None
+    judge = load_judge(options.judge, towers) if options.judge else None
     networks = Networks(judge, inception, generator)
-    painted, real = (read_folder(path, told.side) for path in (told.painted, told.real))
-    resize = "none" if told.side is None else f"{told.side} px, Pillow bicubic, antialias, centre crop"
-    found = {"resize before the networks": resize, **scores(painted, real, networks)}
-    if told.training is not None:
-        training, held_out = (read_folder(path, told.side) for path in (told.training, told.held_out))
-        found["memorisation"] = copies(painted, training, held_out, networks)[1]
-    return found
+    painted, real = (read_folder(path, options.side) for path in (options.painted, options.real))
+    resize = "none" if options.side is None else f"{options.side} px, Pillow bicubic, antialias, centre crop"
+    figures = {"resize before the networks": resize, **scores(painted, real, networks)}
+    if options.training is not None:
+        training, held_out = (
+            read_folder(path, options.side) for path in (options.training, options.held_out)
+        )
+        figures["memorisation"] = copies(painted, training, held_out, networks)[1]
+    return figures
 
 
 def _write(path: Path, text: str) -> None:

@@ -1,4 +1,4 @@
-"""The evaluate stage: measures the tower, the priors and the decoder on held-out concepts, and paints the grid."""
+"""The evaluate stage: measures the tower, the priors and the decoder on held-out concepts, and paints the sample grid."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -65,8 +65,8 @@ def run(context: Context) -> list[ShardTask]:
     """Commit metrics.json and grid.png of this run."""
     task = context.task("all")
     pool = Pool(cpus=2.0, gpus=context.recipe.evaluate.gpus)
-    given = {"stages": {name: stage.path for name, stage in context.inputs.items()}}
-    if make_pending(context, EvaluateShards, [task], pool, "evaluate", given):
+    arguments = {"stages": {name: stage.path for name, stage in context.inputs.items()}}
+    if make_pending(context, EvaluateShards, [task], pool, "evaluate", arguments):
         _track(context, task)
     return [task]
 
@@ -94,7 +94,7 @@ class EvaluateShards:
         self._stages = stages
 
     def make(self, task: ShardTask) -> ShardManifest:
-        """Commit `metrics`, `grid`, and `grid_rows`: what the grid shows as text."""
+        """Commit `metrics`, `grid`, and `grid_rows`, which are the grid's texts and positions."""
         store = Store(task.root)
         stages = {name: store.read_stage(path) for name, path in self._stages.items()}
         settings = EvaluateSettings.model_validate(task.settings["evaluate"])
@@ -134,19 +134,19 @@ class EvaluateShards:
 
 
 def _judged_metrics(picture_judge: PictureJudge, decoded: Mapping[str, "Decoded"]) -> dict[str, object]:
-    """Return what the judge says of each group, and who it is."""
-    judged = {label: found.judged for label, found in decoded.items() if found.judged is not None}
+    """Return the judge's measures of each group, and the facts of the judge."""
+    judged = {label: group.judged for label, group in decoded.items() if group.judged is not None}
     network = picture_judge.network
     return {
-        "pictures": {label: found.pictures for label, found in judged.items()},
-        "copying": {label: found.copying for label, found in judged.items() if found.copying},
+        "pictures": {label: group.pictures for label, group in judged.items()},
+        "copying": {label: group.copying for label, group in judged.items() if group.copying},
         "judge": {"network": network.name, **network.facts},
     }
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """What the decoder painted for one group: its measures, its grid rows, what the judge says where there is one, the pictures."""
+    """The result for one group: the decoder's measures, the grid rows, the judge's measures if there is a judge, and the painted pictures."""
 
     metrics: Mapping[str, object]
     rows: list[GridRow]
@@ -155,7 +155,7 @@ class Decoded:
 
 
 class Measured:
-    """A run, loaded once, with each measure as a method."""
+    """A run, loaded once; its methods compute the measures."""
 
     def __init__(
         self,
@@ -164,7 +164,7 @@ class Measured:
         shards: Mapping[str, Sequence[ListedShard]],
         settings: EvaluateSettings,
     ) -> None:
-        """Load pictures and models; InputError when nothing is held out or nothing is left to learn from."""
+        """Load pictures and models; InputError if fewer than two captioned pictures are held out or in training."""
         self.store, self.models, self.shards, self.settings = store, models, shards, settings
         self.generator: Generator = assemble(store, models)
         self.pictures: Pictures = load_pictures(store, shards, settings.max_pictures)
@@ -177,7 +177,7 @@ class Measured:
             )
 
     def tower(self) -> dict[str, object]:
-        """Return text -> image retrieval of the CLIP itself among held-out concepts."""
+        """Return retrieval by the CLIP itself among held-out concepts, from text to image and from image to text."""
         text, image = self.pictures.text[self.held_out], self.pictures.image[self.held_out]
         return {
             "held-out concepts": len(self.held_out),
@@ -186,7 +186,7 @@ class Measured:
         }
 
     def priors(self) -> dict[str, object]:
-        """Return every variant's measures by sampler steps."""
+        """Return every variant's measures by number of sampler steps."""
         settings = PriorSettings.recorded(self.models["prior"][0].settings["prior"])
         return {
             variant: self._prior(
@@ -196,7 +196,7 @@ class Measured:
         }
 
     def references(self) -> dict[str, object]:
-        """Return what no training gives: the text embedding itself, and the softmax average of train pictures."""
+        """Return the measures of references that need no training: the text embedding itself, and the softmax average of train pictures."""
         text, image = self.pictures.text[self.held_out], self.pictures.image[self.held_out]
         average = softmax_average(
             text,
@@ -210,7 +210,7 @@ class Measured:
         }
 
     def coarse_truth(self) -> dict[str, float | None]:
-        """Return what perfect samples of the coarse captions would score; the floor compares true images with other true images."""
+        """Return the scores of perfect samples for the coarse captions; the floor compares true images with other true images."""
         if len(self.coarse) < 2:
             return {"words": len(self.coarse)}
         groups = [self.pictures.image[rows] for rows in self.coarse.values()]
@@ -224,8 +224,8 @@ class Measured:
     def groups(self) -> dict[str, Int[np.ndarray, "rows"]]:
         """Return the rows that are painted, by label: one picture per group of the list, and at most `max_painted`.
 
-        Held-out pictures whose concept was trained on stand apart from the others where the recipe names a column of
-        concepts. A label with fewer than two pictures is left out.
+        If the recipe names a column of concepts, held-out pictures whose concept was trained on have a label of their own, and labels
+        with fewer than two pictures are left out.
         """
         train = self.pictures.one_a_group(Split.TRAIN, len(self.held_out))
         column, most = self.settings.concept_col, self.settings.max_painted
@@ -233,11 +233,11 @@ class Measured:
             return {TRAIN: train[:most], HELD_OUT: self.held_out[:most]}
         trained = trained_concepts(self.store, self.shards, column)
         is_seen = np.array([self.pictures.saved[row].get(column) in trained for row in self.held_out])
-        found = {TRAIN: train, PAIR: self.held_out[is_seen], CONCEPT: self.held_out[~is_seen]}
-        return {label: rows[:most] for label, rows in found.items() if len(rows) > 1}
+        rows_of = {TRAIN: train, PAIR: self.held_out[is_seen], CONCEPT: self.held_out[~is_seen]}
+        return {label: rows[:most] for label, rows in rows_of.items() if len(rows) > 1}
 
     def picture_judge(self) -> PictureJudge | None:
-        """Return the judge with the training pictures it compares with; None where the recipe names no judge."""
+        """Return the judge with the training pictures for its comparisons; None if the recipe names no judge."""
         if self.settings.judge is None:
             return None
         judge = load_judge(self.settings.judge, self.generator.towers)
@@ -247,7 +247,7 @@ class Measured:
         return PictureJudge(judge, training, side)
 
     def copy_search(self) -> CopySearch:
-        """Return the search for copies of training pictures; its threshold comes from all held-out pictures that are measured."""
+        """Return the search for copies of training pictures; its threshold is set by all held-out pictures that are measured."""
         decoder, held_out = self.generator.decoder, self.held_out
         true = own_pictures(self.store, self.shards, [self.pictures.uid[row] for row in held_out])
         latents = Latents(decoder.autoencoder, decoder.device, self.shards["autoencoder"])
@@ -286,7 +286,7 @@ class Measured:
         columns: list[list[Image.Image]],
         nearest: Sequence[Sequence[str]] = (),
     ) -> list[GridRow]:
-        """Return the rows of the grid; `nearest` are the training pictures beside the painted ones, with whose credit they stand."""
+        """Return the rows of the grid; `nearest` are the uids of the training pictures next to the painted ones; credits are shown only with them."""
         saved = self.pictures.saved
         return [
             GridRow(
@@ -316,7 +316,7 @@ class Measured:
         return measures
 
     def _coarse_fit(self, prior: TextPrior, sampling: Sampling) -> dict[str, float | None]:
-        """Return two-sample cosine and Frechet distance of samples of the coarse captions; empty with fewer than two."""
+        """Return two-sample cosine and Frechet distance of samples for the coarse captions; empty with fewer than two captions."""
         if len(self.coarse) < 2:
             return {}
         each = self.settings.samples_per_caption
@@ -338,7 +338,7 @@ class Measured:
         }
 
     def _coarse_images(self, part: int) -> Float[np.ndarray, "rows dim"]:
-        """Return as many true images per coarse caption as samples are drawn, with replacement; each part has a draw of its own."""
+        """Draw with replacement as many true images per coarse caption as there are samples; each `part` is a different draw."""
         generator = np.random.default_rng([self.settings.seed, part])
         return np.concatenate(
             [

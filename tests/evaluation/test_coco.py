@@ -75,7 +75,7 @@ def test_law_the_choice_is_one_caption_per_image_whatever_the_order_of_the_file(
 
 def test_a_given_list_is_kept_in_its_order_and_an_unknown_id_is_one_line() -> None:
     assert [one.id for one in named(captions(4), [7, 3, 11])] == [7, 3, 11]
-    with pytest.raises(InputError, match="no caption 99"):
+    with pytest.raises(InputError, match="not have caption 99"):
         named(captions(4), [7, 99])
 
 
@@ -127,5 +127,5 @@ def test_a_file_that_is_no_annotations_is_one_line(tmp_path: Path, text: str) ->
     path.write_text(text)
     with pytest.raises(InputError) as caught:
         read_annotations(path)
-    assert "is no file of COCO captions" in str(caught.value)
+    assert "is not a file of COCO captions" in str(caught.value)
     assert "\n" not in str(caught.value)

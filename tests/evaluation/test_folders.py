@@ -53,10 +53,10 @@ def test_law_resizing_is_pillows_bicubic_and_a_centre_crop(size: tuple[int, int]
 
 
 def test_a_folder_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="is no folder"):
+    with pytest.raises(InputError, match="is not a folder"):
         read_folder(str(tmp_path / "absent"))
     picture(0).save(tmp_path / "a.png")
-    with pytest.raises(InputError, match="holds 1 pictures"):
+    with pytest.raises(InputError, match="has 1 pictures"):
         read_folder(str(tmp_path))
     (tmp_path / "b.png").write_bytes(b"no picture")
     with pytest.raises(InputError, match="cannot be read as a picture") as caught:

@@ -58,11 +58,11 @@ def test_a_file_that_is_absent_another_or_no_weights_is_one_line(weights: Path, 
     (tmp_path / "text.pth").write_text("no weights")
     torch.save(Planted(str(tmp_path / "ran")), tmp_path / "code.pth")
     for path, sha256, words in (
-        (tmp_path / "absent.pth", None, "is no file of Inception weights"),
-        (weights, "0" * 64, f"expected {'0' * 64}"),
-        (tmp_path / "foreign.pth", None, "holds no weights of this Inception"),
-        (tmp_path / "text.pth", None, "holds no weights of this Inception"),
-        (tmp_path / "code.pth", None, "holds no weights of this Inception"),
+        (tmp_path / "absent.pth", None, "is not a file of Inception weights"),
+        (weights, "0" * 64, f"{'0' * 64} is expected"),
+        (tmp_path / "foreign.pth", None, "does not contain weights of this Inception"),
+        (tmp_path / "text.pth", None, "does not contain weights of this Inception"),
+        (tmp_path / "code.pth", None, "does not contain weights of this Inception"),
     ):
         with pytest.raises(InputError) as caught:
             load_inception(path, sha256)

@@ -41,7 +41,7 @@ def test_scores_are_printed_and_written(
     [
         (["--training", "."], "belong together"),
         (["--side", "2"], "--side=2"),
-        (["--inception", "absent.pth"], "absent.pth is no file of Inception weights"),
+        (["--inception", "absent.pth"], "absent.pth is not a file of Inception weights"),
         (["--run", "absent"], "absent holds no run"),
     ],
 )
