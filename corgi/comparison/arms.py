@@ -1,4 +1,4 @@
-"""The arms of the comparison: one network, data, steps and loss; each arm is one choice of (mu, Sigma) and of what goes with it."""
+"""The arms of the comparison: all have the same network, data, steps and loss; each is one choice of (mu, Sigma) and of the settings that go with it."""
 
 from collections.abc import Mapping
 
@@ -15,19 +15,19 @@ from corgi.settings.models import PriorSettings
 
 
 def cluster_counts(settings: CompareSettings) -> list[int]:
-    """Return every k an arm of the settings needs, 1 among them."""
+    """Return every number of clusters k that the settings' arms need; 1 is always included."""
     return sorted({1, *(_num_clusters(BASELINES[name]) for name in settings.arms)})
 
 
 def low_rank_counts(settings: CompareSettings) -> list[int]:
-    """Return every k for which an arm of the settings needs a low-rank Sigma."""
+    """Return every k for which the settings' arms need a low-rank Sigma."""
     return sorted(
         {_num_clusters(BASELINES[name]) for name in settings.arms if BASELINES[name].table == "low_rank"}
     )
 
 
 def scale_of(arm: Baseline, statistics: Mapping[str, Tensor]) -> float:
-    """Return c: the arm's own, or the one matched in the space for the way it chooses its clusters."""
+    """Return c: the arm's own, or the one matched in the space for the arm's cluster choice."""
     if arm.c != "matched":
         return float(arm.c)
     rule = "own" if arm.choice.startswith("learned") else "text"
@@ -35,7 +35,7 @@ def scale_of(arm: Baseline, statistics: Mapping[str, Tensor]) -> float:
 
 
 def moments_of(arm: Baseline, statistics: Mapping[str, Tensor]) -> SpaceMoments:
-    """Return the moments of a space that an arm may need: of all rows, and of as many clusters as it has."""
+    """Return the moments of a space that an arm needs: of all rows, and of as many clusters as the arm has."""
     key = f"k{_num_clusters(arm)}"
     mean, count = statistics[f"{key}.mean"], statistics[f"{key}.count"]
     if arm.table == "low_rank":
@@ -48,17 +48,17 @@ def moments_of(arm: Baseline, statistics: Mapping[str, Tensor]) -> SpaceMoments:
 
 
 def table_of(arm: Baseline, statistics: Mapping[str, Tensor]) -> ShiftTable:
-    """Return an arm's (mu, Sigma) out of the statistics of a space."""
+    """Return an arm's (mu, Sigma) from the statistics of a space."""
     return TABLES[arm.table](moments_of(arm, statistics), scale_of(arm, statistics))
 
 
 def _num_clusters(arm: Baseline) -> int:
-    assert arm.k is not None  # the run's own is no arm
+    assert arm.k is not None  # the run's own baseline, which has no k, is not an arm
     return arm.k
 
 
 def prior_settings(arm: Baseline, settings: CompareSettings) -> PriorSettings:
-    """Return the arm as settings of the prior stage, which trains it."""
+    """Return the arm as settings of the prior, with which it is trained."""
     shared = (
         "width",
         "depth",
@@ -82,7 +82,7 @@ def prior_settings(arm: Baseline, settings: CompareSettings) -> PriorSettings:
 def info_nce(
     answer: Float[Tensor, "batch dim"], text: Float[Tensor, "batch dim"], temperature: float
 ) -> Float[Tensor, ""]:
-    """Return ECLIPSE's contrastive term: the cross entropy of each answer's own caption among those of the batch.
+    """Return ECLIPSE's contrastive term: the cross entropy of each prediction's own caption among those of the batch.
 
     Equal captions of a batch count as different, as they do in CLIP's training.
     """

@@ -38,15 +38,15 @@ def run(context: Context) -> list[ShardTask]:
     for number, space, arm in product(range(settings.num_seeds), settings.spaces, settings.arms):
         seed = settings.seed + number
         payload = {"space": space, "arm": arm, "seed": seed}
-        made = context.task(f"{space}.{arm}.{seed}", payload, {**tables, "spaces": [spaces[space]]})
-        tasks.setdefault(seed, []).append(made)
+        task = context.task(f"{space}.{arm}.{seed}", payload, {**tables, "spaces": [spaces[space]]})
+        tasks.setdefault(seed, []).append(task)
     for of_seed in tasks.values():
         _train(context, context.pending(of_seed))
     return [task for of_seed in tasks.values() for task in of_seed]
 
 
 def _train(context: Context, pending: Sequence[ShardTask]) -> None:
-    """Bring the arms of one seed to their final weights in one worker group, then commit them."""
+    """Train the arms of one seed to their final weights in one worker group, then commit them."""
     if not pending:
         return
     connect(context.recipe)
@@ -91,7 +91,7 @@ class Contestant(TypedDict):
 
 
 class ArmObjective(PriorLoss):
-    """The prior's objective for one arm in one space: rows moved into the space, (mu, Sigma) by the arm."""
+    """The prior's objective for one arm in one space: rows are moved into the space, and the arm determines (mu, Sigma)."""
 
     def __init__(
         self,
@@ -101,7 +101,7 @@ class ArmObjective(PriorLoss):
         contestant: Contestant,
         settings: Mapping[str, object],
     ) -> None:
-        """Open a space by its shard's path; the stages `embed` and `curate` are opened by theirs when rows are asked for.
+        """Open a space by its shard's path; the stages `embed` and `curate` are opened by their manifests' paths when rows are needed.
 
         Arguments are JSON.
         """
@@ -126,16 +126,16 @@ class ArmObjective(PriorLoss):
         return SpaceRows(PriorRows(self.shards, split), self.space)
 
     def prior(self, weights: dict[str, Tensor]) -> TextPrior:
-        """Return the trained arm, ready to sample on the given device."""
+        """Return the trained arm as a prior, on this process's device."""
         network = network_of(self.settings, self.table, self.variant)
         network.load_state_dict(weights)
         return TextPrior(network.eval(), self.process, self.choice).to(given_device())
 
 
 class OnePassObjective(ArmObjective):
-    """A regression on caption and noise: the diffusion prior at t = T alone, where z_T says nothing about z_0.
+    """A regression on caption and noise: the diffusion prior at t = T only, where z_T contains no information about z_0.
 
-    With a contrastive arm ECLIPSE's second term is added (method.md 6.3).
+    A contrastive arm adds ECLIPSE's second term (method.md 6.3).
     """
 
     def loss(
@@ -146,12 +146,12 @@ class OnePassObjective(ArmObjective):
         cluster = torch.zeros(len(text), dtype=torch.int64, device=text.device)
         last = torch.full_like(cluster, self.process.schedule.num_steps)
         start = self.process.start(noise.normal((z_0.shape[1],), EPS), cluster)
-        answer = model(start, last, text, cluster).to(torch.float32)
-        error = (answer - z_0).square().sum(dim=-1).mean()
-        cosine = torch.nn.functional.cosine_similarity(z_0, answer.detach()).mean()
+        prediction = model(start, last, text, cluster).to(torch.float32)
+        error = (prediction - z_0).square().sum(dim=-1).mean()
+        cosine = torch.nn.functional.cosine_similarity(z_0, prediction.detach()).mean()
         if not self.arm.contrastive:
             return error, {"x0_cosine": cosine}
-        contrastive = info_nce(answer, text, self.compare.contrastive_temperature)
+        contrastive = info_nce(prediction, text, self.compare.contrastive_temperature)
         return error + self.compare.contrastive_weight * contrastive, {
             "x0_cosine": cosine,
             "contrastive": contrastive,

@@ -1,4 +1,4 @@
-"""The comparison as a picture: Frechet distance and spread by sampler steps, one line per arm."""
+"""The comparison as plots: Frechet distance, two-sample cosine and R@10 by sampler steps, one line per arm."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ Lines = Mapping[str, Sequence[tuple[int, Mapping[str, np.ndarray]]]]
 
 
 def plot_space(space: str, lines: Lines, truth: Mapping[str, float]) -> bytes:
-    """Return PNG bytes: each arm at its best sampler, bars are 95 % intervals over seeds, dashed is what the truth scores."""
+    """Return PNG bytes: each arm at its best sampler, with 95 % intervals over seeds as bars and the score of the true data as a dashed line."""
     figure = Figure(figsize=(15, 5.4), dpi=DPI, layout="constrained")
     figure.suptitle(f"Priors in the space {space}: each at its best sampler for these steps")
     colours = mpl.colormaps["tab20"](np.linspace(0, 1, max(20, len(lines))))
@@ -37,10 +37,10 @@ def _panel(axes: Axes, measure: str, lines: Lines, colours: np.ndarray) -> None:
         steps = [step for step, _ in points]
         values = [measures[measure] for _, measures in points]
         mean = np.array([v.mean() for v in values])
-        reach = [0.0 if len(v) < 2 else v.mean() - student_interval(v)[0] for v in values]
+        half = [0.0 if len(v) < 2 else v.mean() - student_interval(v)[0] for v in values]
         marker = "s" if len(points) == 1 else "o"
         axes.errorbar(
-            steps, mean, reach, label=label, color=colours[number], marker=marker, markersize=3, linewidth=1.1
+            steps, mean, half, label=label, color=colours[number], marker=marker, markersize=3, linewidth=1.1
         )
     ticks = sorted({step for points in lines.values() for step, _ in points})
     axes.set_xscale("log", base=2)

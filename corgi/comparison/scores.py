@@ -55,10 +55,10 @@ def run(context: Context) -> list[ShardTask]:
 
 
 class ScoreShards:
-    """Measure one arm per call; what depends on the space alone is computed once per actor."""
+    """Measure one arm per call; what depends only on the space is computed once per actor."""
 
     def __init__(self) -> None:
-        """Start without pictures."""
+        """Start without any space loaded."""
         self._judges: dict[str, Judge] = {}
 
     def make(self, task: ShardTask) -> ShardManifest:
@@ -73,9 +73,7 @@ class ScoreShards:
         if space not in self._judges:
             self._judges[space] = judge(store, task.inputs, Space(space, compare.offset), settings)
         statistics, values = task.inputs["spaces"][0], compare.model_dump(mode="json")
-        objective = ArmObjective(
-            task.root, {}, statistics, contestant, values
-        )  # whose rows are not asked for
+        objective = ArmObjective(task.root, {}, statistics, contestant, values)  # its rows are not read
         prior = objective.prior(load_tensors(store.path(trained, "prior").read_bytes()))
         rows: list[ScoreRow] = [
             {**contestant, **self._judges[space].score(prior, sampling)}
@@ -87,7 +85,7 @@ class ScoreShards:
 
 
 def samplings(objective: ArmObjective, settings: ScoreSettings) -> list[Sampling]:
-    """Return every way an arm is sampled: one pass in one step, diffusion by sampler, steps and candidates."""
+    """Return every way in which an arm is sampled: a one-pass arm in one step, others by candidates, sampler and steps."""
     arm = objective.arm
     if arm.one_pass:
         return [Sampling(1, settings.samplers[0])]
@@ -109,7 +107,7 @@ class Judge:
 
     @cached_property
     def held_out(self) -> tuple[Vectors, Vectors]:
-        """Return captions and pictures, one a held-out concept, in this space."""
+        """Return captions and pictures, one per held-out concept, in this space."""
         rows = self.pictures.one_a_group(Split.TEST, self.settings.max_captions)
         if len(rows) < 2:
             raise InputError(
@@ -119,50 +117,50 @@ class Judge:
 
     @cached_property
     def coarse(self) -> list[tuple[Float[np.ndarray, "dim"], Vectors]]:
-        """Return each coarse caption's embedding and its true images; InputError with fewer than two captions."""
-        found = self.pictures.by_coarse(self.settings.min_word_pictures)
-        if len(found) < 2:
+        """Return each coarse caption's embedding and its true images; InputError for fewer than two captions."""
+        rows_by_caption = self.pictures.by_coarse(self.settings.min_word_pictures)
+        if len(rows_by_caption) < 2:
             raise InputError(
                 "compare: fewer than two coarse captions are shared by enough pictures; tables are safe; lower score.min_word_pictures or mark coarse captions (plan.caption_kind_col)"
             )
         return [
             (self.space.text(self.pictures.coarse_text[rows[0]]), self.space.image(self.pictures.image[rows]))
-            for rows in found.values()
+            for rows in rows_by_caption.values()
         ]
 
     def coarse_images(self, part: int) -> Vectors:
-        """Return as many true images per coarse caption as samples are drawn, with replacement; each part draws others."""
+        """Draw with replacement as many true images per coarse caption as there are samples; each `part` is a different draw."""
         generator = np.random.default_rng([0, part])
         each = self.settings.samples_per_caption
         return np.concatenate([images[generator.choice(len(images), each)] for _, images in self.coarse])
 
     def score(self, prior: TextPrior, sampling: Sampling) -> Scores:
-        """Return how it was sampled and every measure: held-out captions by pair, coarse captions by distribution."""
+        """Return how the prior was sampled and every measure: held-out captions are compared by pair, coarse captions by distribution."""
         text, image = self.held_out
         sampled = prior.sample(_tensor(text), range(len(text)), sampling).cpu().numpy()
         each = self.settings.samples_per_caption
         texts = np.repeat(np.stack([text for text, _ in self.coarse]), each, axis=0)
         drawn = prior.sample(_tensor(texts), range(len(texts)), sampling).cpu().numpy()
-        found = retrieval(sampled, image, RANKS)
+        retrieved = retrieval(sampled, image, RANKS)
         spread = two_sample_cosine(drawn.reshape(len(self.coarse), each, -1), each="group")
-        assert spread is not None  # a caption has two samples at least
+        assert spread is not None  # every caption has at least two samples
         return {
             "sampler": sampling.sampler,
             "steps": sampling.steps,
             "candidates": sampling.num_candidates,
             "cosine": paired_cosine(sampled, image),
-            "R@1": found["R@1"],
-            "R@10": found["R@10"],
+            "R@1": retrieved["R@1"],
+            "R@10": retrieved["R@10"],
             "two_sample_cosine": spread,
             "frechet": frechet_distance(drawn, self.coarse_images(0)),
             "mmd": squared_mmd(drawn, self.coarse_images(0)),
         }
 
     def truth(self) -> dict[str, float]:
-        """Return what perfect samples of the coarse captions would score."""
+        """Return the scores of perfect samples for the coarse captions."""
         first, second = self.coarse_images(0), self.coarse_images(1)
         cosine = two_sample_cosine([images for _, images in self.coarse], each="group")
-        assert cosine is not None  # a coarse caption is shared by several images
+        assert cosine is not None  # every coarse caption is shared by several images
         return {
             "words": len(self.coarse),
             "held-out concepts": len(self.held_out[0]),
@@ -172,22 +170,26 @@ class Judge:
         }
 
     def references(self) -> dict[str, dict[str, float]]:
-        """Return what takes no training: the text itself, the nearest train caption's picture, the softmax average."""
+        """Return the measures of references without training: the text itself, the nearest train caption's picture, the softmax average."""
         text, image = self.held_out
         train = self.pictures.train
         train_text = self.space.text(self.pictures.text[train])
         train_image = self.space.image(self.pictures.image[train])
         nearest = train_image[(text @ train_text.T).argmax(1)]
         average = softmax_average(text, train_text, train_image, self.settings.softmax_temperature)
-        found = {"text embedding": text, "nearest caption's picture": nearest, "softmax average": average}
+        references = {
+            "text embedding": text,
+            "nearest caption's picture": nearest,
+            "softmax average": average,
+        }
         return {
             name: {"cosine": paired_cosine(rows, image), **retrieval(rows, image, RANKS)}
-            for name, rows in found.items()
+            for name, rows in references.items()
         }
 
 
 def judge(store: Store, inputs: dict[str, tuple[str, ...]], space: Space, settings: ScoreSettings) -> Judge:
-    """Return the judge of a space over a task's tables."""
+    """Return the judge of a space, with the pictures of a task's tables."""
     torch.set_num_threads(1)
     paths = zip(inputs["embed"], inputs["curate"], inputs["download"], strict=True)
     shards = (EmbeddedShard(store.location, embed, embed, curate, images) for embed, curate, images in paths)

@@ -1,4 +1,4 @@
-"""The spaces stage: the embeddings as they are or off centre, and the statistics each arm takes its (mu, Sigma) from."""
+"""The spaces stage: the embeddings unchanged or off centre, and the statistics from which each arm derives its (mu, Sigma)."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -33,14 +33,14 @@ from corgi.unit_vectors import unit_rows
 
 FLOOR_SHARE = 1e-3
 _IMAGE, _TEXT = 0, 1
-"""Whose fixed direction is drawn."""
+"""Whether the fixed direction of pictures or of captions is drawn."""
 
 Vectors = Float[np.ndarray, "*rows dim"]
 
 
 @dataclass(frozen=True)
 class Space:
-    """A map of unit embeddings to unit embeddings: the identity, or towards a fixed direction, another for text than for pictures."""
+    """A map from unit embeddings to unit embeddings: the identity, or a shift towards a fixed direction, which differs for text and pictures."""
 
     name: SpaceName
     offset: float
@@ -72,7 +72,7 @@ class SpaceRows:
         self.counts: Sequence[int] = rows.counts
 
     def load(self, unit: int) -> dict[str, np.ndarray]:
-        """Return what the rows hold, images and captions moved."""
+        """Return the unit's columns, with image and caption embeddings moved."""
         loaded = self._rows.load(unit)
         moved = {name: self._space.text(loaded[name]) for name in ("full", "coarse")}
         return {**loaded, "image": self._space.image(loaded["image"]), **moved}
@@ -112,7 +112,7 @@ class SpaceShards:
 def statistics(
     train: dict[str, np.ndarray], held_out: dict[str, np.ndarray], settings: CompareSettings
 ) -> tuple[dict[str, np.ndarray], dict[str, float | dict[str, float | None]]]:
-    """Return for each k mean, scale, count and matched c, the low-rank roots asked for, and what is worth telling."""
+    """Return as arrays, for each k, mean, scale, count, matched c and the low-rank factors that arms need; and facts for the report."""
     image, text, caption = _coarse(train)
     check_spread(image)
     arrays: dict[str, np.ndarray] = {}
@@ -122,70 +122,70 @@ def statistics(
     for k in cluster_counts(settings):
         if k > len(image):
             raise InputError(
-                f"compare: an arm has {k} clusters and there are {len(image)} captioned train pictures; tables are safe; leave it out of compare.arms"
+                f"compare: an arm has {k} clusters, but there are {len(image)} captioned train pictures; tables are safe; leave it out of compare.arms"
             )
         own, _ = nearest(image, spherical_kmeans(image, k, seed=settings.seed))
-        found = shift_parameters(cluster_moments(image, own, k), settings.shrinkage_count, FLOOR_SHARE)
-        arrays |= {f"k{k}.mean": _single(found.mean), f"k{k}.scale": _single(found.scale)}
-        arrays[f"k{k}.count"] = found.count.astype(np.int64)
+        parameters = shift_parameters(cluster_moments(image, own, k), settings.shrinkage_count, FLOOR_SHARE)
+        arrays |= {f"k{k}.mean": _single(parameters.mean), f"k{k}.scale": _single(parameters.scale)}
+        arrays[f"k{k}.count"] = parameters.count.astype(np.int64)
         if k in low_rank_counts(settings):
-            arrays |= _low_rank(image, own, found, settings)
-        facts[f"k = {k}"] = told = _matched(image, text, caption, found)
+            arrays |= _low_rank(image, own, parameters, settings)
+        facts[f"k = {k}"] = k_facts = _matched(image, text, caption, parameters)
         for rule in ("text", "own"):
-            arrays[f"k{k}.matched_{rule}"] = np.array(told[f"matched c, cluster by {rule}"], np.float32)
-        pictures = nearest(held_out["image"], found.mean)[0]
-        told["held-out captions that pick their picture's cluster"] = choice_accuracy(
-            held_out["full"][:, 0], pictures, found.mean
+            arrays[f"k{k}.matched_{rule}"] = np.array(k_facts[f"matched c, cluster by {rule}"], np.float32)
+        pictures = nearest(held_out["image"], parameters.mean)[0]
+        k_facts["held-out captions that pick their picture's cluster"] = choice_accuracy(
+            held_out["full"][:, 0], pictures, parameters.mean
         )
-        told["variance left within clusters"] = float(
-            (found.variance.sum(1) * found.count).sum() / len(image)
+        k_facts["variance left within clusters"] = float(
+            (parameters.variance.sum(1) * parameters.count).sum() / len(image)
         )
     return arrays, facts
 
 
 def _whole(rows: Rows, limit: int) -> dict[str, np.ndarray]:
-    """Return the rows of whole units in order until there are enough; InputError when there is none."""
-    found = first_rows(rows, limit)
-    if not found:
+    """Return the rows of whole units in order until there are at least `limit`; InputError if there are none."""
+    columns = first_rows(rows, limit)
+    if not columns:
         raise InputError(
             "compare: no captioned picture is held out or trained on; tables are safe; name a longer list or raise plan.test_share"
         )
-    return found
+    return columns
 
 
 def _coarse(rows: dict[str, np.ndarray]) -> tuple[Vectors, Vectors, Int[np.ndarray, "rows"]]:
-    """Return pictures, their first coarse caption (full where there is none) and a number for each different one."""
-    has = rows["num_coarse"] > 0
-    text = np.where(has[:, None], rows["coarse"][:, 0], rows["full"][:, 0])
+    """Return pictures, their first coarse caption (or full one if they have none), and a number for each distinct caption."""
+    has_coarse = rows["num_coarse"] > 0
+    text = np.where(has_coarse[:, None], rows["coarse"][:, 0], rows["full"][:, 0])
     caption = np.unique(text, axis=0, return_inverse=True)[1].reshape(-1)
     return rows["image"], text, caption
 
 
 def _matched(
-    image: Vectors, text: Vectors, caption: Int[np.ndarray, "rows"], found: ShiftParameters
+    image: Vectors, text: Vectors, caption: Int[np.ndarray, "rows"], parameters: ShiftParameters
 ) -> dict[str, float | None]:
-    """Return c by both ways to a cluster: the text's, shared by all pictures of a caption, and the picture's own."""
-    by_text, _ = nearest(text, found.mean)
-    own, _ = nearest(image, found.mean)
-    k = len(found.mean)
+    """Return c for both ways of choosing a cluster: by the text, the same for all pictures of a caption, and by the picture itself."""
+    by_text, _ = nearest(text, parameters.mean)
+    own, _ = nearest(image, parameters.mean)
+    k = len(parameters.mean)
     return {
-        "matched c, cluster by text": matched_scale(image, caption, found.scale[by_text]) or 1.0,
-        "matched c, cluster by own": matched_scale(image, caption * k + own, found.scale[own]) or 1.0,
+        "matched c, cluster by text": matched_scale(image, caption, parameters.scale[by_text]) or 1.0,
+        "matched c, cluster by own": matched_scale(image, caption * k + own, parameters.scale[own]) or 1.0,
     }
 
 
 def _low_rank(
-    image: Vectors, own: Int[np.ndarray, "rows"], found: ShiftParameters, settings: CompareSettings
+    image: Vectors, own: Int[np.ndarray, "rows"], parameters: ShiftParameters, settings: CompareSettings
 ) -> dict[str, np.ndarray]:
-    """Return factor and the rest's scale of each cluster, shrunk as the diagonal is."""
-    k, dim = found.mean.shape
+    """Return each cluster's factor and the scale of the remaining diagonal, shrunk as the diagonal variances are."""
+    k, dim = parameters.mean.shape
     rank = min(settings.rank, dim)
     basis = sketch_basis(dim, sketch_width(dim, rank), settings.seed)
     clusters = Sketches.of(image, own, range(k), basis)
     whole = Sketches.of(image, np.zeros(len(image), np.int64), range(1), basis)
     shrunk = shrunk_sketches(clusters, whole, settings.shrinkage_count)
-    floor = FLOOR_SHARE * float(np.median(found.global_scale**2))
-    roots = [low_rank_factor(shrunk[i], found.scale[i] ** 2, basis, rank, floor) for i in range(k)]
+    floor = FLOOR_SHARE * float(np.median(parameters.global_scale**2))
+    roots = [low_rank_factor(shrunk[i], parameters.scale[i] ** 2, basis, rank, floor) for i in range(k)]
     factor, rest = (np.stack(parts) for parts in zip(*roots, strict=True))
     return {f"k{k}.factor": _single(factor), f"k{k}.rest": _single(rest)}
 

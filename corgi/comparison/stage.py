@@ -1,4 +1,4 @@
-"""The comparison stage: all scores together, means and intervals over seeds, paired differences, the pre-registered questions."""
+"""The comparison stage: all scores, means and intervals over seeds, paired differences, and answers to the pre-registered questions."""
 
 import json
 from collections import defaultdict
@@ -41,7 +41,7 @@ class Way(NamedTuple):
 
     @property
     def label(self) -> str:
-        """Name the arm, and how many candidates were drawn where there were several."""
+        """Return the arm's name, with the number of candidates if there were several."""
         return self.arm if self.candidates == 1 else f"{self.arm}, best of {self.candidates}"
 
 
@@ -77,7 +77,7 @@ def _track(context: Context, task: ShardTask) -> None:
 
 
 class ComparisonShards:
-    """Put one run's scores together."""
+    """Combine one run's scores."""
 
     def make(self, task: ShardTask) -> ShardManifest:
         """Commit the comparison."""
@@ -97,12 +97,12 @@ class ComparisonShards:
             name: judge(store, task.inputs, Space(name, settings.offset), scoring) for name in settings.spaces
         }
         truth = {name: judges[name].truth() for name in settings.spaces}
-        found = gathered(rows)
+        by_way = gathered(rows)
         metrics = {
             "truth": truth,
             "no training": {name: judges[name].references() for name in settings.spaces},
             "spaces": spaces,
-            **report(found, truth, scoring.samplers[0]),
+            **report(by_way, truth, scoring.samplers[0]),
             "notes": NOTES,
         }
         with store.attempt(task) as attempt:
@@ -110,7 +110,7 @@ class ComparisonShards:
             attempt.write_bytes("scores", ".json", json.dumps(rows).encode())
             for name in settings.spaces:
                 attempt.write_bytes(
-                    f"plot_{name}", ".png", plot_space(name, _lines(found, name), truth[name])
+                    f"plot_{name}", ".png", plot_space(name, _lines(by_way, name), truth[name])
                 )
             return attempt.commit(RowCounts(rows_in=len(rows), kept=len(rows)))
 
@@ -129,7 +129,7 @@ def gathered(rows: Iterable[ScoreRow]) -> Found:
 
 
 def report(found: Found, truth: Mapping[str, Mapping[str, float]], sampler: str) -> dict[str, object]:
-    """Return the tables of the report: means by arm and steps, and the questions asked before the run."""
+    """Return the tables of the report: means by arm and steps, and the answers to the pre-registered questions."""
     tables: dict[str, object] = {}
     for space in truth:
         means: dict[str, dict[str, dict[str, float]]] = defaultdict(dict)
@@ -145,17 +145,17 @@ def report(found: Found, truth: Mapping[str, Mapping[str, float]], sampler: str)
 
 
 def best(found: Found, ways: Sequence[Way]) -> Way | None:
-    """Return the way of smallest mean Frechet distance; None where there is none."""
+    """Return the way with the smallest mean Frechet distance; None if there are no ways."""
     return min(ways, key=lambda way: float(found[way]["frechet"].mean()), default=None)
 
 
 def against_baseline(found: Found, space: str, true_spread: float) -> dict[str, dict[str, object]]:
-    """Return for every arm, at its best sampler with few steps, the paired differences to the baseline's best with many.
+    """Return for every arm, at its best sampler with few steps, the paired differences to the baseline's best with many steps.
 
-    The baseline's best is over its samplers and numbers of candidates.
+    The baseline's best is chosen over its samplers and numbers of candidates.
 
-    An arm `wins` where the intervals of Frechet distance and of the distance to the truth's spread are below 0, and the
-    mean R@10 is not lower.
+    An arm `wins` if the intervals of the differences in Frechet distance and in distance to the true spread are below 0, and its mean
+    R@10 is not lower.
     """
     here = [way for way in found if way.space == space]
     many = best(found, [way for way in here if (way.arm, way.steps) == (BASELINE, MANY_STEPS)])
@@ -185,7 +185,7 @@ def against_baseline(found: Found, space: str, true_spread: float) -> dict[str, 
 
 
 def against_control(found: Found, space: str) -> dict[str, dict[str, float]]:
-    """Return for every arm how often it is better and worse than the control at the same sampler and steps, by Frechet."""
+    """Return for every arm how often its Frechet distance is better and worse than the control's at the same sampler and steps."""
     table: dict[str, dict[str, float]] = {}
     for way, measures in found.items():
         control = found.get(way._replace(arm=CONTROL, candidates=1))
@@ -211,7 +211,7 @@ def _told(name: str, found: tuple[float, float, float]) -> dict[str, str]:
 
 
 def _lines(found: Found, space: str) -> dict[str, Sequence[tuple[int, Mapping[str, np.ndarray]]]]:
-    """Return each arm's measures by steps, at its best sampler for each; candidates apart."""
+    """Return each arm's measures by number of steps, at its best sampler for each; different numbers of candidates are separate lines."""
     lines: dict[str, dict[int, Way]] = defaultdict(dict)
     for way, measures in found.items():
         if way.space != space:

@@ -23,7 +23,7 @@ class Spaces(Stage):
 
 
 class Contest(Stage):
-    """Every arm trained in every space with every seed."""
+    """Trainings of every arm in every space with every seed."""
 
     name, title, inputs, settings = "contest", "Contest", ("embed", "curate", "spaces"), ("compare",)
     version = 2
@@ -53,7 +53,7 @@ class Scores(Stage):
 
 
 class Comparison(Stage):
-    """All scores together, and the questions asked before the run."""
+    """All scores together, and the answers to the pre-registered questions."""
 
     name, title, inputs = "comparison", "Comparison", (*_TABLES, "spaces", "scores")
     intro = "Shifted diffusion against its baselines, over seeds; differences are paired by seed, intervals are 95 % (Student)."
@@ -66,5 +66,5 @@ class Comparison(Stage):
         return run(context)
 
     def parts(self, recipe: Recipe) -> dict[str, int]:
-        """Return the version of the references where some captions are withheld from training."""
+        """Return the version of the references if some captions are withheld from training."""
         return parts_of_references(recipe)
