@@ -1,4 +1,4 @@
-"""Measures of a prior and a decoder in CLIP space; none should be quoted alone (docs/method.md, trap 6: cosine rewards collapse)."""
+"""Measures of a prior and a decoder in CLIP space; none should be quoted alone, since cosine rewards collapse."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal, TypedDict, get_args

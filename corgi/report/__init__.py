@@ -1,1 +1,1 @@
-"""report.html: what a run's committed tables say, as one offline page."""
+"""report.html: one offline page about a run, made from its committed tables."""

@@ -1,4 +1,4 @@
-"""Figures of the report as coordinates, and numbers as text: the page only draws what is computed here.
+"""The report's figures as coordinates and its numbers as text: the page only draws what is computed here.
 
 A chart's coordinates are inside a box of WIDTH x HEIGHT; y grows downwards, as in SVG.
 """
@@ -35,7 +35,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Chart:
-    """A chart ready to draw; `is_filled` series are closed at the bottom."""
+    """A chart ready to draw; with `is_filled` its series are filled down to the axis."""
 
     title: str
     series: tuple[Series, ...]
@@ -47,7 +47,7 @@ class Chart:
 
 @dataclass(frozen=True)
 class Bar:
-    """A horizontal bar: its share of the longest, in percent."""
+    """A horizontal bar; `percent` is its length as a share of the longest bar."""
 
     label: str
     value: str
@@ -55,7 +55,7 @@ class Bar:
 
 
 def number(value: float) -> str:
-    """Write a number: thousands separated, fractions with three significant digits."""
+    """Format a number: thousands separated, fractions with three significant digits."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if not math.isfinite(value):
@@ -73,7 +73,7 @@ def number(value: float) -> str:
 
 
 def byte_size(num_bytes: float) -> str:
-    """Write a size in the decimal unit that leaves one to three digits before the point."""
+    """Format a size in the decimal unit that leaves one to three digits before the decimal point."""
     for unit in ("B", "kB", "MB", "GB"):
         if num_bytes < 999.5:
             return f"{number(num_bytes)} {unit}"
@@ -82,7 +82,7 @@ def byte_size(num_bytes: float) -> str:
 
 
 def bars(counts: Mapping[str, int]) -> list[Bar]:
-    """Return one bar an entry, in the order given, the largest filling the width."""
+    """Return one bar per entry, in the given order; the largest fills the width."""
     largest = max(counts.values(), default=0) or 1
     return [Bar(label, number(count), 100 * count / largest) for label, count in counts.items()]
 
@@ -90,13 +90,13 @@ def bars(counts: Mapping[str, int]) -> list[Bar]:
 def steps_chart(
     title: str, lines: Mapping[str, Sequence[tuple[int, float, float]]], x_label: str
 ) -> Chart | None:
-    """Return the chart of named lines over few whole numbers, evenly spaced, each point with its interval.
+    """Return a chart of named lines over a few whole numbers, which are evenly spaced on the axis; each point has an interval.
 
-    A point is (x, value, half the width of its interval). None when there is nothing finite to draw.
+    A point is (x, value, half the width of its interval). None if there is nothing finite to draw.
     """
     names = sorted({x for line in lines.values() for x, _, _ in line})
     drawn = {
-        name: np.array([(names.index(x), y, reach) for x, y, reach in sorted(line)], float).reshape(-1, 3)
+        name: np.array([(names.index(x), y, half) for x, y, half in sorted(line)], float).reshape(-1, 3)
         for name, line in lines.items()
     }
     drawn = {name: rows[np.isfinite(rows).all(1)] for name, rows in drawn.items()}
@@ -125,9 +125,9 @@ def steps_chart(
 def line_chart(
     title: str, lines: Mapping[str, tuple[Sequence[float], Sequence[float]]], x_label: str
 ) -> Chart | None:
-    """Return the chart of named (x, y) lines, or None when no line has two finite points or nothing ever changes.
+    """Return a chart of named (x, y) lines; None if no line has two finite points, or if all values are equal.
 
-    A long line is drawn through the means of equal stretches; y is logarithmic when it spans more than a factor 50.
+    A long line is drawn through the means of equal stretches; y is logarithmic if it spans more than a factor of 50.
     """
     cleaned = {name: _thinned(*_finite(x, y)) for name, (x, y) in lines.items()}
     cleaned = {name: (x, y) for name, (x, y) in cleaned.items() if len(x) > 1}
@@ -154,7 +154,7 @@ def line_chart(
 
 
 def histogram(title: str, series: Mapping[str, Sequence[float]], x_label: str) -> Chart | None:
-    """Return the histograms of named samples over common bins, each as a share of its own sample, in percent."""
+    """Return the histograms of named samples over common bins, in percent of each sample; None if there is nothing finite to draw."""
     finite = {
         name: array[np.isfinite(array)]
         for name, values in series.items()
@@ -182,12 +182,12 @@ def histogram(title: str, series: Mapping[str, Sequence[float]], x_label: str) -
 
 
 def _finite(x: Sequence[float], y: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
-    """Sort by x and drop what cannot be drawn; a step logged twice (a resumed run) counts as it was last logged."""
+    """Sort by x and drop values that are not finite; of a step logged twice (in a resumed run) the last entry counts."""
     last = dict(zip(x, y, strict=True))
     order = sorted(last)
     xs, ys = np.array(order, float), np.array([last[key] for key in order], float)
-    whole = np.isfinite(xs) & np.isfinite(ys)
-    return xs[whole], ys[whole]
+    finite = np.isfinite(xs) & np.isfinite(ys)
+    return xs[finite], ys[finite]
 
 
 def _thinned(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -198,7 +198,7 @@ def _thinned(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def ticks(low: float, high: float, count: int) -> list[float]:
-    """Return about `count` round numbers within [low, high], widened to a round number at each end when flat."""
+    """Return about `count` round numbers within [low, high], which is widened first if it is a single value."""
     if high <= low:
         low, high = low - abs(low) / 2 - 0.5, high + abs(high) / 2 + 0.5
     step = _round_step((high - low) / count)
@@ -212,7 +212,7 @@ def _round_step(step: float) -> float:
 
 
 def _log_ticks(low: float, high: float) -> list[float]:
-    """Return the powers of ten around [low, high], every second or third when there are many."""
+    """Return the powers of ten around [low, high]; every second or third one if there are many."""
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     step = -(-(last - first) // 4)
     return [10.0**power for power in range(first, last + step, step)]
@@ -226,14 +226,14 @@ def _bin_edges(low: float, high: float) -> np.ndarray:
 
 
 def x_positions(values: np.ndarray, span: tuple[float, float]) -> np.ndarray:
-    """Return where values are drawn on an axis that covers a span."""
+    """Return the positions of values on an x axis that covers a span."""
     return LEFT + (values - span[0]) / ((span[1] - span[0]) or 1) * (RIGHT - LEFT)
 
 
 def _y(values: np.ndarray, span: tuple[float, float], is_log: bool) -> np.ndarray:
     low, high = (math.log(span[0]), math.log(span[1])) if is_log else span
-    placed = np.log(values) if is_log else values
-    return BOTTOM - (placed - low) / ((high - low) or 1) * (BOTTOM - TOP)
+    scaled = np.log(values) if is_log else values
+    return BOTTOM - (scaled - low) / ((high - low) or 1) * (BOTTOM - TOP)
 
 
 def _points(x: np.ndarray, y: np.ndarray) -> str:
@@ -241,13 +241,13 @@ def _points(x: np.ndarray, y: np.ndarray) -> str:
 
 
 def _whiskers(x: np.ndarray, y: np.ndarray, reach: np.ndarray, span: tuple[float, float]) -> str:
-    """Return an upright line per point that reaches as far up and down as its interval."""
+    """Return an SVG path with a vertical line per point, as long as the point's interval."""
     upper, lower = _y(y + reach, span, False), _y(y - reach, span, False)
     return " ".join(f"M{a:.1f},{b:.1f}V{c:.1f}" for a, b, c in zip(x, upper, lower, strict=True))
 
 
 def marks(values: Sequence[float], span: tuple[float, float]) -> tuple[Tick, ...]:
-    """Return marks at values of an axis that covers a span."""
+    """Return marks at the given values of an x axis that covers a span."""
     return _marks(values, x_positions(np.array(values), span))
 
 

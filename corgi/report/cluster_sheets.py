@@ -1,4 +1,4 @@
-"""A contact sheet per cluster of the shift: the used train images nearest to its mean, over the sampled shards."""
+"""A contact sheet per cluster of the shift stage: the used train images nearest to its mean, from the sampled shards."""
 
 import heapq
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ _Nearest = dict[int, list[tuple[float, str]]]
 
 @dataclass(frozen=True)
 class ClusterSheet:
-    """A cluster: how many train images it has, and those nearest to its mean."""
+    """A cluster: its number of train images, and thumbnails of those nearest to its mean."""
 
     cluster: int
     count: int
@@ -30,12 +30,12 @@ class ClusterSheet:
 
     @property
     def credits(self) -> list[str]:
-        """Return whose images they are, once each."""
+        """Return the credits of the images, each once."""
         return list(dict.fromkeys(one.credit for one in self.thumbnails if one.credit))
 
 
 def cluster_sheets(run: Committed) -> list[ClusterSheet]:
-    """Return the sheets of the largest clusters, largest first; none before shift is complete or where no image is stored."""
+    """Return the sheets of the largest clusters, largest first; none before shift, download, embed and curate are complete, or if no image is stored."""
     shards = run.shards("shift")
     if not shards or not {"download", "embed", "curate"} <= set(run.stages):
         return []
@@ -68,8 +68,8 @@ def _nearest(run: Committed, means: Float[np.ndarray, "k dim"], chosen: Int[np.n
         uids = table["uid"].to_pylist()
         for column, cluster in enumerate(best):
             rows = np.argsort(-cosines[:, column], kind="stable")[:NUM_PICTURES]
-            found = [(float(cosines[row, column]), uids[row]) for row in rows]
-            best[cluster] = heapq.nlargest(NUM_PICTURES, [*best[cluster], *found])
+            pairs = [(float(cosines[row, column]), uids[row]) for row in rows]
+            best[cluster] = heapq.nlargest(NUM_PICTURES, [*best[cluster], *pairs])
     return best
 
 

@@ -1,7 +1,7 @@
-"""What a report reads of a run: sums over the indexes of its stages, tables up to a bound, small files by kind.
+"""What a report reads of a run: sums over the indexes of its stages, tables up to a size limit, small files by kind.
 
-Rows, bytes and facts are those of all shards, which are passed over one at a time. A table is read from the first shards only when all of them would be slow; since a shard is a range of hashed
-identities, that is a fair sample, and `is_sampled` is set.
+Rows, bytes and facts are those of all shards, whose entries are read one at a time. If reading a table from all shards would be
+slow, only the first shards are read, and `is_sampled` is true; since a shard is a range of hashed identities, that is a fair sample.
 """
 
 import json
@@ -20,7 +20,7 @@ from corgi.tables.split_counts import SplitCount, of_facts
 from corgi.tables.stage_index import ListedShard
 
 MAX_SHARDS = 4_096
-"""Shards whose files may be opened."""
+"""Maximum number of shards whose files may be opened."""
 MAX_PICTURE_BYTES = 256 * 2**20
 
 
@@ -33,7 +33,7 @@ class Totals:
     numbers: Counter[str] = field(default_factory=Counter[str])
     counts: dict[str, Counter[str]] = field(default_factory=dict[str, Counter[str]])
     splits: Counter[str] | None = field(default_factory=Counter[str])
-    """Kept images by split; None if a shard does not tell."""
+    """Number of kept images by split; None if a shard does not record it."""
 
     def add(self, shard: ListedShard) -> None:
         """Add a shard."""
@@ -48,15 +48,15 @@ class Totals:
                 self.counts.setdefault(name, Counter()).update(value)
         self._add_splits(of_facts(facts))
 
-    def _add_splits(self, told: dict[str, SplitCount] | None) -> None:
-        if told is None or self.splits is None:
+    def _add_splits(self, counts: dict[str, SplitCount] | None) -> None:
+        if counts is None or self.splits is None:
             self.splits = None
         else:
-            self.splits.update({split: count.images for split, count in told.items()})
+            self.splits.update({split: count.images for split, count in counts.items()})
 
 
 class Committed:
-    """A run's committed stages, read once; a stage that is not there has no shards, tables or files."""
+    """A run's committed stages, read once; a stage that the run does not have has no shards, tables or files."""
 
     def __init__(self, run: Run) -> None:
         """Read the run's own facts and stage manifests."""
@@ -67,22 +67,21 @@ class Committed:
         self._stages_read: dict[str, tuple[Totals, list[ListedShard]]] = {}
         self._tables: dict[tuple[str, ...], pa.Table | None] = {}
         if is_object_store(self.store.location):
-            list(
-                self.store.each_of(self.stages, self._passed_over)
-            )  # a round of waiting instead of one per stage
+            # All indexes are requested together, so that the report waits once instead of once per stage.
+            list(self.store.each_of(self.stages, self._passed_over))
 
     def in_order(self) -> list[str]:
-        """Return the stages in the order of the pipeline that ran last, then those of others."""
+        """Return the stages in the order of the pipeline that ran last, followed by stages of other pipelines."""
         order = self.facts.get("order", [])
         return sorted(self.stages, key=lambda stage: order.index(stage) if stage in order else len(order))
 
     def heading(self, stage: str) -> tuple[str, str]:
-        """Return the title and the intro of a stage's section, as the stage had them when its pipeline ran."""
+        """Return the title and the intro of a stage's section, as recorded when its pipeline ran."""
         title, intro = self.facts.get("headings", {}).get(stage, ("", ""))
         return title or stage.capitalize(), intro
 
     def shards(self, stage: str) -> list[ListedShard]:
-        """Return a stage's shards, the first 4,096 of them at most."""
+        """Return a stage's shards, at most the first 4,096."""
         return self._passed_over(stage)[1]
 
     def totals(self, stage: str) -> Totals:
@@ -104,33 +103,33 @@ class Committed:
         return self._stages_read[stage]
 
     def listed(self, stage: str) -> list[ListedShard]:
-        """Return what all shard manifests of a stage say, from its index."""
+        """Return the entries of all shards of a stage, from its index."""
         manifest = self.stages.get(stage)
         return [] if manifest is None else self.store.listed(manifest)
 
     def entries(self, stage: str, table: str) -> list[FileEntry]:
-        """Return the committed files of one table, of the first shards."""
+        """Return the committed files of one table in the first shards."""
         return [entry for shard in self.shards(stage) for entry in shard.files if entry.table == table]
 
     def num_rows(self, stage: str, table: str) -> int:
-        """Return a table's rows; no data file is opened."""
+        """Return a table's number of rows; no data file is opened."""
         return self.totals(stage).rows[table]
 
     def num_bytes(self, stage: str, table: str) -> int:
-        """Return a table's bytes; no data file is opened."""
+        """Return a table's size in bytes; no data file is opened."""
         return self.totals(stage).num_bytes[table]
 
     def total(self, stage: str, fact: str) -> int:
-        """Return the sum over shards of one number among their facts."""
+        """Return the sum of a numeric fact over all shards."""
         return self.totals(stage).numbers[fact]
 
     def counts(self, stage: str, fact: str) -> Counter[str]:
-        """Return the sums over shards of counts among their facts; empty where they hold none."""
+        """Return the sums of a fact that consists of counts over all shards; empty if no shard has it."""
         return self.totals(stage).counts.get(fact, Counter())
 
     @cached_property
     def sample(self) -> tuple[str, ...]:
-        """Return the ids of the shards whose tables are read: the first, up to 256 MiB of pictures, one at least."""
+        """Return the ids of the shards whose tables are read: the first ones, up to 256 MiB of pictures, but at least one."""
         chosen, total = [], 0
         for shard in self.shards("download") or self.shards("plan")[:1]:
             total += sum(entry.size for entry in shard.files)
@@ -141,38 +140,38 @@ class Committed:
 
     @property
     def is_sampled(self) -> bool:
-        """Return whether tables are read in part."""
+        """Return whether tables are read only in part."""
         return "download" in self.stages and len(self.sample) < len(self.stages["download"].shards)
 
     def sampled(self, stage: str, table: str) -> list[ListedShard]:
-        """Return the sampled shards that hold a table."""
+        """Return the sampled shards that have a table."""
         chosen = [shard for shard in self.shards(stage) if shard.shard in self.sample]
         return [shard for shard in chosen if any(entry.table == table for entry in shard.files)]
 
     def table(self, stage: str, table: str, columns: list[str]) -> pa.Table | None:
-        """Return columns of a table over the sampled shards; None where no shard has it.
+        """Return columns of a table over the sampled shards; None if no shard has it.
 
         Raises:
             StorageError: a file is missing or changed.
 
         """
-        asked = (stage, table, *columns)
-        if asked not in self._tables:
+        key = (stage, table, *columns)
+        if key not in self._tables:
             read = partial(self.store.read, table=table, columns=columns)
             parts = list(self.store.each_of(self.sampled(stage, table), read))
-            self._tables[asked] = pa.concat_tables(parts) if parts else None
-        return self._tables[asked]
+            self._tables[key] = pa.concat_tables(parts) if parts else None
+        return self._tables[key]
 
     def files(self, stage: str, suffix: str) -> dict[str, Path]:
         """Return a stage's files of one kind by table name, each checked against its sha256."""
-        found = [
+        files = [
             (shard, entry)
             for shard in self.shards(stage)
             for entry in shard.files
             if entry.name.endswith(suffix)
         ]
-        paths = self.store.each_of(found, lambda of: self.store.verified(*of))
-        return {entry.table: path for (_, entry), path in zip(found, paths, strict=True)}
+        paths = self.store.each_of(files, lambda of: self.store.verified(*of))
+        return {entry.table: path for (_, entry), path in zip(files, paths, strict=True)}
 
     def json(self, stage: str) -> dict[str, Any]:
         """Return a stage's JSON files by table name."""
@@ -180,10 +179,10 @@ class Committed:
 
     def json_lines(self, stage: str) -> dict[str, list[dict[str, object]]]:
         """Return the objects of a stage's JSON-lines files by table name."""
-        found = {}
+        by_table = {}
         for table, path in self.files(stage, ".jsonl").items():
-            found[table] = [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
-        return found
+            by_table[table] = [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
+        return by_table
 
     def pictures(self, stage: str) -> dict[str, bytes]:
         """Return a stage's PNG files by table name."""

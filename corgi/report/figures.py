@@ -1,4 +1,4 @@
-"""Nested numbers as tables: any metrics, statistics or facts of a stage, without knowing what they mean."""
+"""Nested numbers as tables: shows any metrics, statistics or facts of a stage without knowledge of their meaning."""
 
 import json
 import re
@@ -11,16 +11,16 @@ from corgi.report import charts
 
 _MAX_LISTED = 4
 _UNITS = {"s": "s", "ms": "ms", "px": "px", "mib": "MiB", "gib": "GiB", "gb": "GB", "bytes": "bytes"}
-"""Last words of keys that are units, and how they are written."""
+"""Units that may end a key, and how they are written."""
 _DIGEST = re.compile(r"[0-9a-f]{32}|[0-9a-f]{64}")
 _NOTHING = "\N{EN DASH}"
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table: `keys` name its leading columns, `columns` the others; each row is (key cells, cells).
+    """A table: `keys` are the titles of its leading columns, `columns` those of the others; each row is (key cells, cells).
 
-    A key cell repeated from the row above is None. `depth` is 0 for a stage's own table, 1 for a part of it, and so on.
+    A key cell that repeats the one above is None. `depth` is 0 for a stage's own table, 1 for a part of it, and so on.
     """
 
     heading: str
@@ -31,10 +31,10 @@ class Table:
 
 
 def tables(values: Mapping[str, object], digits: str = "", heading: str = "", depth: int = 0) -> list[Table]:
-    """Return the tables that show nested numbers; entries named `notes` are left to `notes`.
+    """Return the tables that show nested numbers; entries named `notes` are left to the function `notes`.
 
-    Plain entries make a table of two columns; groups with common columns share one table, up to two levels deep;
-    any other group gets a sub-heading. `digits` names the column of keys that are whole numbers, such as sampler steps.
+    Plain entries form a table of two columns; groups with common columns share one table, up to two levels deep;
+    any other group gets a sub-heading. `digits` is the title of a column of keys that are whole numbers, such as sampler steps.
     """
     shown = {
         name: value for name, value in values.items() if not _is_notes(name, value) and not is_internal(value)
@@ -43,51 +43,51 @@ def tables(values: Mapping[str, object], digits: str = "", heading: str = "", de
     groups = {name: _sorted(value) for name, value in shown.items() if isinstance(value, Mapping) and value}
     flat = {name: group for name, group in groups.items() if _level(group) == 1}
     deep = {name: group for name, group in groups.items() if _level(group) == 2}
-    found = [_pairs(plain, heading, depth)] if plain else []
+    result = [_pairs(plain, heading, depth)] if plain else []
     for rows in _alike({(name,): group for name, group in flat.items()}):
         if len(rows) > 1:
-            found.append(_gathered(rows, digits, "" if found else heading, depth))
+            result.append(_gathered(rows, digits, "" if result else heading, depth))
             groups = {name: group for name, group in groups.items() if (name,) not in rows}
     if depth and len(deep) > 1:
         groups = {name: group for name, group in groups.items() if name not in deep}
         for rows in _alike(
             {(a, b): row for a, group in deep.items() for b, row in group.items() if isinstance(row, Mapping)}
         ):
-            found.append(_gathered(rows, digits, "" if found else heading, depth))
-    if heading and not found:
-        found.append(Table(heading, depth, (), (), ()))
+            result.append(_gathered(rows, digits, "" if result else heading, depth))
+    if heading and not result:
+        result.append(Table(heading, depth, (), (), ()))
     for name, group in groups.items():
-        found += tables(group, digits, _title(name), depth + 1)
-    return found
+        result += tables(group, digits, _title(name), depth + 1)
+    return result
 
 
 def notes(values: object) -> list[str]:
     """Return every note among nested values, in order, once each."""
     if not isinstance(values, Mapping):
         return []
-    found: dict[str, None] = {}
+    texts: dict[str, None] = {}
     for name, value in values.items():
         own = ([value] if isinstance(value, str) else value) if _is_notes(name, value) else notes(value)
-        found.update(dict.fromkeys(map(str, own)))
-    return list(found)
+        texts.update(dict.fromkeys(map(str, own)))
+    return list(texts)
 
 
 def is_internal(value: object) -> bool:
-    """Return whether a value is a digest or a list of digests: names for programs."""
+    """Return whether a value is a digest or a list of digests, which are meant for programs only."""
     if isinstance(value, str):
         return _DIGEST.fullmatch(value) is not None
     return isinstance(value, (list, tuple)) and bool(value) and all(map(is_internal, value))
 
 
 def label(name: str) -> str:
-    """Write a key as words; a unit at its end stands after a comma."""
+    """Return a key as words; a unit at its end follows after a comma."""
     words = " ".join(str(name).replace("_", " ").replace("/", " ").split())
     text, _, unit = words.rpartition(" ")
     return f"{text}, {_UNITS[unit]}" if text and unit in _UNITS else words
 
 
 def cell(value: object) -> str:
-    """Write one value: a number, a text, a short list in full, a long list of numbers by its range."""
+    """Format a value: a number, a text, a short list in full, a long list of numbers by its length and range."""
     if value is None:
         return _NOTHING
     if isinstance(value, Real):
@@ -128,14 +128,14 @@ def _level(group: Mapping[str, object]) -> int:
 def _alike(
     rows: Mapping[tuple[str, ...], Mapping[str, object]],
 ) -> list[dict[tuple[str, ...], Mapping[str, object]]]:
-    """Return the rows parted so that each has a column in common with the first of its part."""
+    """Divide the rows into parts, so that each row has a column in common with the first of its part."""
     parts: list[dict[tuple[str, ...], Mapping[str, Any]]] = []
     for names, row in rows.items():
-        home = next((part for part in parts if set(next(iter(part.values()))) & set(row)), None)
-        if home is None:
+        match = next((part for part in parts if set(next(iter(part.values()))) & set(row)), None)
+        if match is None:
             parts.append({names: row})
         else:
-            home[names] = row
+            match[names] = row
     return parts
 
 

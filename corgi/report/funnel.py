@@ -1,4 +1,4 @@
-"""What a report shows of the pictures: the funnel, sizes, the contact sheet, examples of what was rejected."""
+"""What a report shows of the pictures: the funnel, sizes, the contact sheet, and examples of rejected rows."""
 
 import base64
 import io
@@ -24,7 +24,7 @@ _BATCH_ROWS = 32
 
 @dataclass(frozen=True)
 class Passage:
-    """A stage's accounts: rows in = kept + rejected."""
+    """A stage's row counts: rows in = kept + rejected."""
 
     stage: str
     unit: str
@@ -36,7 +36,7 @@ class Passage:
 
 @dataclass(frozen=True)
 class Funnel:
-    """From the list to what is used; `splits` gives the counts of each split by column."""
+    """From the list to the used pictures; `splits` has the counts of each split by column."""
 
     steps: list[charts.Bar]
     passages: list[Passage]
@@ -47,13 +47,13 @@ class Funnel:
 
 @dataclass(frozen=True)
 class Sizes:
-    """How large the pictures were and are."""
+    """Sizes and formats of the pictures as received and as stored."""
 
     original: charts.Chart | None
     received_as: list[charts.Bar]
-    """Formats in which kept pictures came, by the download's own facts; none where it did not fetch."""
+    """Formats in which kept pictures were received, from the facts of download; empty if it did not fetch."""
     kept_as: list[charts.Bar]
-    """Types in which they are stored."""
+    """MIME types in which they are stored."""
     received: str
     stored: str
     stored_each: str
@@ -61,7 +61,7 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Thumbnail:
-    """A kept picture as a data URI, with its first full caption, and its credit where the list has one."""
+    """A kept picture as a data URI, with its first full caption, and its credit if the list has one."""
 
     uri: str
     caption: str
@@ -71,7 +71,7 @@ class Thumbnail:
 
 @dataclass(frozen=True)
 class Example:
-    """A rejected row, with what the ledger adds to the reason."""
+    """A rejected row, with the detail that the ledger adds to the reason."""
 
     reason: str
     url: str
@@ -79,7 +79,7 @@ class Example:
 
 
 def funnel(run: Committed) -> Funnel:
-    """Return the accounts of every stage that lets rows through, and the splits."""
+    """Return the row counts of every stage that keeps and rejects rows, and the splits."""
     passages = [
         _passage(run, stage) for stage in ("plan", "download", "embed", "curate") if stage in run.stages
     ]
@@ -97,13 +97,13 @@ def funnel(run: Committed) -> Funnel:
 
 
 def reasons(rejected: dict[Reason, int]) -> list[charts.Bar]:
-    """Return the bars of rejected rows, in plain words, most frequent first."""
+    """Return the bars of rejected rows by reason, in plain words, most frequent first."""
     ordered = sorted(rejected.items(), key=lambda item: (-item[1], item[0]))
     return charts.bars({reason.text: count for reason, count in ordered if count})
 
 
 def sizes(run: Committed) -> Sizes | None:
-    """Return what is known of the pictures' sizes; None before any is kept, and of vectors made elsewhere."""
+    """Return what is known of the pictures' sizes; None before any is kept, and for precomputed vectors, which have no sizes."""
     table = _images(run)
     if table is None:
         return None
@@ -128,7 +128,7 @@ def _most_frequent_first(counts: Counter[str]) -> list[charts.Bar]:
 
 
 def contact_sheet(run: Committed) -> list[Thumbnail]:
-    """Return thumbnails of the used pictures of lowest uid: a uid is a hash, so they are drawn at random, once and for all."""
+    """Return thumbnails of the used pictures of lowest uid: a uid is a hash, so this is a random choice that never changes."""
     chosen: list[_UsedPicture] = []
     for row in _used_pictures(run):
         chosen.append(row)
@@ -143,19 +143,19 @@ def contact_sheet(run: Committed) -> list[Thumbnail]:
 def thumbnails(run: Committed, uids: Collection[str]) -> dict[str, Thumbnail]:
     """Return thumbnails of some images of the sampled shards by uid."""
     captions, wanted = _first_captions(run, sorted(uids)), set(uids)
-    found: dict[str, Thumbnail] = {}
+    by_uid: dict[str, Thumbnail] = {}
     for row in _used_pictures(run) if wanted else ():
         if row.uid in wanted:
-            found[row.uid] = Thumbnail(
+            by_uid[row.uid] = Thumbnail(
                 _thumbnail(row.encoded), captions.get(row.uid, ""), row.split, row.credit
             )
-        if len(found) == len(wanted):
+        if len(by_uid) == len(wanted):
             break
-    return found
+    return by_uid
 
 
 def examples(run: Committed) -> list[Example]:
-    """Return a few rejected rows of each reason, by lowest uid, from the ledger and the selection."""
+    """Return a few rejected rows of each reason, those with the lowest uids, from the ledger and the selection."""
     chosen: list[tuple[str, str, str]] = []
     seen: Counter[str] = Counter()
     for row in sorted({*_ledger_rejects(run), *_selection_rejects(run)}):
@@ -167,7 +167,7 @@ def examples(run: Committed) -> list[Example]:
 
 
 def similarities(run: Committed) -> charts.Chart | None:
-    """Return the histogram of caption-picture cosines, full and coarse captions apart."""
+    """Return the histogram of caption-picture cosines, separately for full and coarse captions."""
     table = run.table("embed", "caption_embeddings", ["kind", "similarity"])
     if table is None:
         return None
@@ -176,7 +176,9 @@ def similarities(run: Committed) -> charts.Chart | None:
         for kind in ("full", "coarse")
     }
     return charts.histogram(
-        "Cosine of caption and picture", {f"{kind} captions": found for kind, found in by_kind.items()}, ""
+        "Cosine of caption and picture",
+        {f"{kind} captions": cosines for kind, cosines in by_kind.items()},
+        "",
     )
 
 
@@ -216,7 +218,7 @@ def _captions(run: Committed) -> tuple[dict[str, int], int]:
 
 
 def _splits(run: Committed) -> dict[str, dict[str, int]]:
-    """Return, by split, the URLs planned, the pictures downloaded and those used, as far as known."""
+    """Return the numbers of URLs planned, pictures downloaded and pictures used, by split, as far as they are known."""
     columns: dict[str, Counter[str]] = {}
     if "plan" in run.stages:
         columns["URLs"] = Counter({split: run.total("plan", split) for split in Split})
@@ -224,9 +226,9 @@ def _splits(run: Committed) -> dict[str, dict[str, int]]:
     if images is not None:
         if not run.is_sampled:
             columns["downloaded"] = Counter(images["split"].to_pylist())
-        told, used = run.totals("curate").splits, used_uids(run)
-        if told is not None and used is not None:
-            columns["used"] = told
+        used_by_split, used = run.totals("curate").splits, used_uids(run)
+        if used_by_split is not None and used is not None:
+            columns["used"] = used_by_split
         elif used is not None:
             pairs = zip(images["uid"].to_pylist(), images["split"].to_pylist(), strict=True)
             columns["used"] = Counter(split for uid, split in pairs if uid in used)
@@ -238,7 +240,7 @@ def _splits(run: Committed) -> dict[str, dict[str, int]]:
 
 
 def used_uids(run: Committed) -> set[str] | None:
-    """Return the images of the sampled shards that curate kept; None before it is complete."""
+    """Return the uids of the images of the sampled shards that curate kept; None before it is complete."""
     selection = _selection(run)
     return None if selection is None else set(selection.filter(selection["keep"])["uid"].to_pylist())
 
@@ -251,7 +253,7 @@ class _UsedPicture(NamedTuple):
 
 
 def _used_pictures(run: Committed) -> Iterator[_UsedPicture]:
-    """Yield the used pictures by uid, reading only as far as consumed."""
+    """Yield the used pictures by uid; tables are read only as far as the caller iterates."""
     used = used_uids(run)
     for shard in run.sampled("download", "images"):
         with pq.ParquetFile(run.store.path(shard, "images"), page_checksum_verification=True) as file:
@@ -274,7 +276,7 @@ def _first_captions(run: Committed, uids: list[str]) -> dict[str, str]:
 
 
 class _Rejected(TypedDict):
-    """A rejected row of the ledger or of the selection, which has no detail and no status."""
+    """A rejected row of the ledger, or of the selection, which has neither detail nor HTTP status."""
 
     reason: str
     uid: str | None
@@ -305,12 +307,12 @@ def _rejected(table: pa.Table) -> "list[_Rejected]":
 
 
 def _urls(run: Committed, uids: set[str]) -> dict[str, str]:
-    found: dict[str, str] = {}
+    url_of: dict[str, str] = {}
     for table in (run.table("plan", "plan", ["uid", "url"]), _images(run)):
         if table is not None:
             rows = table.filter(pc.field("uid").isin(pa.array(sorted(uids), pa.string())))
-            found.update(zip(rows["uid"].to_pylist(), rows["url"].to_pylist(), strict=True))
-    return found
+            url_of.update(zip(rows["uid"].to_pylist(), rows["url"].to_pylist(), strict=True))
+    return url_of
 
 
 def _thumbnail(data: bytes) -> str:

@@ -1,4 +1,4 @@
-"""The sample grid as a table: captions, seeds and training images as text beside the pictures, cut out of the committed grid."""
+"""The sample grid as a table: captions, seeds and training images as text next to the pictures, which are cropped from the committed grid."""
 
 import io
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from corgi.report import funnel
 
 @dataclass(frozen=True)
 class Cell:
-    """A picture of the grid: its column, its data URI, and the uid of the training image it is, if it is one."""
+    """A picture of the grid: its column, its data URI, and its uid if it is a training image."""
 
     column: str
     uri: str
@@ -22,7 +22,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class GridRow:
-    """A row of the grid: what was asked for, with which seed, whose image the true one is, and the pictures."""
+    """A row of the grid: the caption, the seed, the credit of the true image, and the pictures."""
 
     caption: str
     seed: str
@@ -40,7 +40,7 @@ class GridGroup:
 
 
 def grid_groups(facts: GridFacts, grid: bytes) -> list[GridGroup]:
-    """Return the grid by label; `facts` are those that evaluation commits beside it."""
+    """Return the grid's rows by label; `facts` are those that evaluation commits with the grid."""
     with Image.open(io.BytesIO(grid)) as opened:
         sheet = opened.convert("RGB")
     return [

@@ -1,4 +1,4 @@
-"""Measures with their 95 % intervals, found in nested metrics, as dots with whiskers."""
+"""Charts of the measures with 95 % intervals among nested metrics, as dots with whiskers."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Row:
-    """A drawn measure: its name, its value as text, the positions of the dot and of the interval's ends, and its height."""
+    """A drawn measure: its name, its value as text, the x positions of the dot and of the interval's bounds, and the y position."""
 
     name: str
     text: str
@@ -35,7 +35,7 @@ class Row:
 
 @dataclass(frozen=True)
 class IntervalChart:
-    """A chart of measures on one axis; `zero` is where 0 is, None outside the chart."""
+    """A chart of measures on one axis; `zero` is the position of 0, None if 0 is outside the chart."""
 
     title: str
     rows: tuple[Row, ...]
@@ -56,9 +56,9 @@ def interval_charts(values: Mapping[str, object]) -> list[IntervalChart]:
 def measured(
     values: Mapping[str, object], path: tuple[str, ...] = ()
 ) -> Iterator[tuple[tuple[str, ...], Measured]]:
-    """Yield every measure with an interval under its path; the last part of the path names the measure.
+    """Yield every measure that has an interval, with its path; the last part of the path is the measure's name.
 
-    Both spellings are read: `{"mean", "low 95%", "high 95%"}` and `{"X", "X, low 95%", "X, high 95%"}`.
+    Both forms are read: `{"mean", "low 95%", "high 95%"}` and `{"X", "X, low 95%", "X, high 95%"}`.
     """
     if len(path) > 1 and {"mean", _LOW, _HIGH} <= set(values):
         yield from _one(path, values["mean"], values[_LOW], values[_HIGH])

@@ -1,4 +1,4 @@
-"""Where the images come from, and the languages of their captions, over the sampled shards."""
+"""The hosts that the images come from, and the languages of their captions, in the sampled shards."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -12,15 +12,15 @@ from corgi.report.committed import Committed
 
 NUM_SHOWN = 12
 NUM_GUESSED = 1000
-"""Captions whose language is guessed."""
+"""Number of captions whose language is guessed."""
 MIN_WORDS, MIN_SCORE = 4, 0.9
-"""Below them a guess is worth little: names of things are spelt alike in many languages."""
+"""With fewer words or a lower score a guess is unreliable: many names are spelt alike in several languages."""
 _OTHERS, _UNCLEAR = "all others", "too short or not clear"
 
 
 @dataclass(frozen=True)
 class Host:
-    """A registered domain: its URLs in the plan, and the images that were kept of them."""
+    """A registered domain: its number of URLs in the plan, and of images kept from them."""
 
     domain: str
     urls: int
@@ -28,13 +28,13 @@ class Host:
 
     @property
     def kept_percent(self) -> str:
-        """Return the share of its URLs that gave an image."""
+        """Return the share of its URLs of which an image was kept."""
         return f"{charts.number(round(100 * self.kept / self.urls, 1))} %" if self.urls else ""
 
 
 @dataclass(frozen=True)
 class Origins:
-    """The largest domains and the most frequent languages, each with the rest in one entry."""
+    """The largest domains and the most frequent languages; all others are combined in one entry each."""
 
     hosts: list[Host]
     num_domains: int
@@ -43,7 +43,7 @@ class Origins:
 
 
 def origins(run: Committed) -> Origins | None:
-    """Return what is known of hosts and languages; None where neither is."""
+    """Return what is known of hosts and languages; None if neither is known."""
     hosts, num_domains = _hosts(run)
     languages, num_guessed = _languages(run)
     return Origins(hosts, num_domains, languages, num_guessed) if hosts or languages else None
@@ -69,7 +69,7 @@ def _hosts(run: Committed) -> tuple[list[Host], int]:
 
 
 def _languages(run: Committed) -> tuple[list[charts.Bar], int]:
-    """Return the languages of the first captions by uid, which is a hash: a fair sample."""
+    """Return the languages of the captions of the lowest uids; since a uid is a hash, that is a fair sample."""
     table = run.table("download", "captions", ["uid", "caption", "kind"])
     if table is None:
         return [], 0
@@ -83,7 +83,7 @@ def _languages(run: Committed) -> tuple[list[charts.Bar], int]:
 
 
 def _language(text: str) -> str:
-    """Return the language of a caption that is long enough to tell."""
+    """Return the language of a caption, if it is long enough and the guess is reliable."""
     if len(text.split()) < MIN_WORDS:
         return _UNCLEAR
     language, score = language_of(text)

@@ -1,4 +1,4 @@
-"""report.html: one page about a run that needs nothing beside it and grows with every stage."""
+"""report.html: one page about a run that needs no other files and grows with every stage."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
@@ -24,17 +24,17 @@ from corgi.tables.run import Run
 _TABLE_STAGES = ("plan", "download", "embed", "curate")
 _SHOWN_JSON = ("metrics", "statistics")
 _DRAWN_JSON = ("curves", "scores", "grid_rows")
-"""Documents that are drawn, or that stand behind what is drawn."""
+"""Documents that are drawn as charts, or from which charts are drawn; their JSON is not shown."""
 _NOT_CURVES = ("step", "epoch", "time", "seconds", "elapsed")
 _LAST_CURVES = ("lr", "learning_rate", "grad_norm")
 _MAX_CURVES = 8
 
 
 def write(run: Run) -> None:
-    """Write report.html into the run's folder, of the stages that are complete.
+    """Write report.html, about the stages that are complete, into the run's folder.
 
     Raises:
-        StorageError: a committed file it shows is missing or changed.
+        StorageError: a committed file that the report shows is missing or changed.
 
     """
     run.publish("report.html", render(run).encode())
@@ -70,20 +70,20 @@ def _template() -> Template:
 
 
 def _headline(run: Committed) -> dict[str, str]:
-    """Return the few numbers that head the page."""
-    found = {}
+    """Return the numbers at the top of the page."""
+    counts = {}
     if "plan" in run.stages:
-        found["rows listed"] = run.stages["plan"].rows.rows_in
+        counts["rows listed"] = run.stages["plan"].rows.rows_in
     if "download" in run.stages:
-        found["pictures"] = run.num_rows("download", "images")
-        found["captions"] = run.num_rows("download", "captions")
+        counts["pictures"] = run.num_rows("download", "images")
+        counts["captions"] = run.num_rows("download", "captions")
     if "curate" in run.stages:
-        found["pictures used"] = run.stages["curate"].rows.kept
-    return {name: charts.number(count) for name, count in found.items()}
+        counts["pictures used"] = run.stages["curate"].rows.kept
+    return {name: charts.number(count) for name, count in counts.items()}
 
 
 def _sections(run: Committed) -> Iterable[Section]:
-    """Yield the sections of what is there, those of stages in the order of the flow."""
+    """Yield the sections for which there is data, those of stages in the order of the flow."""
     yield from filter(None, (of(run) for of in BEFORE_THE_STAGES))
     for stage in run.in_order():
         if stage == "embed":
@@ -110,7 +110,7 @@ def _embed(run: Committed) -> EmbedSection:
 
 
 def _model(run: Committed, stage: str) -> StageSection:
-    """Return the section of a stage that leaves models or measurements: notes, pictures, numbers, curves."""
+    """Return the section of a stage that commits models or measurements: notes, pictures, numbers, curves."""
     title, intro = run.heading(stage)
     documents = run.json(stage)
     shown = {
@@ -150,7 +150,7 @@ def _model(run: Committed, stage: str) -> StageSection:
 
 
 def _drawn(stage: str, documents: Mapping[str, Any]) -> list[charts.Chart]:
-    """Return the charts of what a stage commits to be drawn; they replace its own plots."""
+    """Return the charts of data that a stage commits for drawing; they replace the plots that it commits itself."""
     if "curves" in documents:
         return stage_charts.shift_charts(documents["curves"])
     if stage == "comparison" and isinstance(documents.get("scores"), list):
@@ -165,7 +165,7 @@ def _grid(documents: Mapping[str, Any], pictures: Mapping[str, bytes]) -> list[g
 
 
 def _of_pictures(metrics: Mapping[str, object]) -> Mapping[str, object]:
-    """Return the part of an evaluation's metrics that is judged picture by picture; all of them where there is none."""
+    """Return the part of an evaluation's metrics that is judged picture by picture, or all metrics if there is no such part."""
     part = metrics.get("pictures")
     return part if isinstance(part, Mapping) else metrics
 
@@ -175,7 +175,7 @@ def _facts(run: Committed, stage: str) -> dict[str, object]:
     shards = run.shards(stage)
     chosen = [shard for shard in shards if len(shards) == 1 or shard.shard == "model"]
     facts = [run.store.read_shard(shard.path).facts for shard in chosen]
-    return {name: value for told in facts for name, value in told.items() if name != "credit"}
+    return {name: value for shard_facts in facts for name, value in shard_facts.items() if name != "credit"}
 
 
 def _grid_first(found: Mapping[str, bytes]) -> list[tuple[str, bytes]]:
@@ -187,7 +187,7 @@ def _figure_name(name: str) -> str:
 
 
 def _variant(stage: str, table: str) -> str:
-    """Name the training a metrics file is of: `metrics_shifted` is that of shifted."""
+    """Return the name of the training whose metrics a file has: `metrics_shifted` is that of shifted."""
     return figures.label(table.removeprefix("metrics").strip("_")) or stage
 
 

@@ -1,4 +1,4 @@
-"""The kinds of section of the report: what each shows, and the macro of sections.html.j2 that draws it."""
+"""The kinds of sections of the report: what each shows, and the macro of sections.html.j2 that draws it."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +13,7 @@ from corgi.tables.manifest import StageManifest
 
 @dataclass(frozen=True)
 class Section:
-    """A section of the page; each kind adds what it shows."""
+    """A section of the page; each kind adds the data that it shows."""
 
     macro: ClassVar[str]
     """Name of the macro that draws it."""
@@ -21,7 +21,7 @@ class Section:
     title: str
     intro: str = ""
     is_sampled: ClassVar[bool] = False
-    """Whether it reads rows: of a large run only the first shards are read, and the page states it."""
+    """Whether it reads rows: for a large run only the first shards are read, and the page says so."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class StageSection(Section):
-    """A stage that leaves models or measurements: notes, pictures, curves, numbers, documents."""
+    """A stage that commits models or measurements: notes, pictures, curves, numbers, documents."""
 
     macro = "stage"
     notes: Sequence[str] = ()
@@ -56,7 +56,7 @@ class EmbedSection(StageSection):
 
 @dataclass(frozen=True)
 class FlowSection(Section):
-    """The stages as a graph, and what each took."""
+    """The stages as a graph, and the cost of each."""
 
     macro = "flow"
     graph: stage_graph.Graph = field(kw_only=True)
@@ -64,7 +64,7 @@ class FlowSection(Section):
     total_time: str = ""
     total_stored: str = ""
     total_dollars: str = ""
-    """Empty where no stage has a price."""
+    """Empty if no stage has a price."""
     received: str = ""
     is_timed: bool = False
     """Whether every stage has a time."""
@@ -153,7 +153,7 @@ class SeedsSection(StageSection):
 
 @dataclass(frozen=True)
 class CreditsSection(Section):
-    """Whose pictures they are."""
+    """The credits of the pictures."""
 
     macro = "credits"
     lines: Sequence[str] = ()
@@ -197,7 +197,7 @@ def clusters_section(run: Committed) -> ClustersSection | None:
 
 
 def funnel_section(run: Committed) -> FunnelSection | None:
-    """Return the accounts once there is a list."""
+    """Return the row counts once there is a list."""
     if not {"plan", "download"} & set(run.stages):
         return None
     intro = "Every row of the list is kept or rejected for one reason: rows in = kept + rejected."
@@ -230,7 +230,7 @@ def dropped_section(run: Committed) -> DroppedSection:
 
 
 def seeds_section(run: Committed) -> SeedsSection | None:
-    """Return the measures over seeds where `corgi seeds` noted them for the evaluation that the run has now."""
+    """Return the measures over seeds if `corgi seeds` noted them for the run's current evaluation."""
     noted, evaluated = run.facts.get("seeds"), run.stages.get("evaluate")
     if not noted or evaluated is None or noted["evaluate"] != evaluated.path:
         return None
@@ -295,9 +295,9 @@ def pretty(value: object) -> str:
 
 
 def _sources(run: Committed) -> list[dict[str, str]]:
-    """Return the lists of URLs by sha256, which every shard of the plan names."""
-    found: dict[str, dict[str, str]] = {}
+    """Return the lists of URLs, each sha256 once, as recorded in every shard of the plan."""
+    by_sha256: dict[str, dict[str, str]] = {}
     for shard in run.shards("plan")[:1]:
         for source in shard.facts.get("sources", []):
-            found[source["sha256"]] = source
-    return list(found.values())
+            by_sha256[source["sha256"]] = source
+    return list(by_sha256.values())

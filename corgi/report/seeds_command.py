@@ -1,4 +1,4 @@
-"""The command line that runs a recipe once per seed and tells the measures of all runs together in the first one's report."""
+"""The command line that runs a recipe once per seed and shows the measures over all runs in the first run's report."""
 
 import argparse
 import json
@@ -26,15 +26,15 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("recipe", help="YAML file or name of a recipe with `seeds: [0, 1, 2]`")
     parser.add_argument("overrides", nargs="*", metavar="key.path=value")
-    told = parser.parse_args(argv)
+    options = parser.parse_args(argv)
     try:
-        recipe = load(told.recipe, told.overrides)
+        recipe = load(options.recipe, options.overrides)
         if len(recipe.seeds) < 2:
             raise SettingsError(
                 f"seeds={list(recipe.seeds)} are fewer than two; nothing was started; write for example seeds: [0, 1, 2]"
             )
         for seed in recipe.seeds:
-            words = [told.recipe, *told.overrides, *overrides_of(recipe, seed)]
+            words = [options.recipe, *options.overrides, *overrides_of(recipe, seed)]
             code = subprocess.run([sys.executable, str(FLOW), *words], check=False).returncode
             if code:
                 return code
@@ -46,20 +46,20 @@ def main(argv: Sequence[str]) -> int:
 
 
 def overrides_of(recipe: Recipe, seed: int) -> list[str]:
-    """Return how the run of a seed differs from the recipe."""
+    """Return the overrides that turn the recipe into the run of a seed."""
     return [f"name={name_of(recipe, seed)}", *(f"{section}.seed={seed}" for section in SEEDED)]
 
 
 def name_of(recipe: Recipe, seed: int) -> str:
-    """Return the name of a seed's run: the recipe's own for the first."""
+    """Return the name of a seed's run; for the first seed it is the recipe's own."""
     return recipe.name if seed == recipe.seeds[0] else f"{recipe.name}-seed-{seed}"
 
 
 def publish(recipe: Recipe) -> str:
-    """Note the measures over seeds in the first run, write its report again, and return where that is.
+    """Note the measures over seeds in the first run, write its report again, and return the report's location.
 
     Raises:
-        InputError, StorageError: a run is not there.
+        InputError, StorageError: a run is missing.
 
     """
     runs = [Run.open(f"{recipe.root}/{name_of(recipe, seed)}") for seed in recipe.seeds]

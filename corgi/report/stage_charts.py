@@ -1,4 +1,4 @@
-"""Charts of what stages commit as JSON: the shift's figures, and the comparison's arms over sampler steps."""
+"""Charts of data that stages commit as JSON: the shift's figures, and the comparison's arms by sampler steps."""
 
 import math
 from collections import defaultdict
@@ -54,7 +54,7 @@ def _line(values: Mapping[str, float]) -> dict[str, tuple[list[float], list[floa
 
 
 def _cosines(groups: "Mapping[str, CosineCounts]") -> charts.Chart | None:
-    """Return the histograms of cosines: every bin's middle stands for the values in it."""
+    """Return the histograms of cosines; the middle of each bin represents the values in it."""
     samples: dict[str, Sequence[float]] = {}
     for name, group in groups.items():
         edges = np.linspace(-1, 1, len(group["counts"]) + 1)
@@ -66,15 +66,15 @@ def _cosines(groups: "Mapping[str, CosineCounts]") -> charts.Chart | None:
 
 
 def _best_samplers(rows: "Sequence[ScoreRow]") -> "dict[str, dict[int, list[ScoreRow]]]":
-    """Return each arm's rows by steps, of the sampler with the smallest mean Frechet distance; candidates apart."""
+    """Return each arm's rows by steps, of the sampler with the smallest mean Frechet distance; different numbers of candidates are separate arms."""
     ways: dict[tuple[str, int], dict[str, list[ScoreRow]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
         arm = row["arm"] if row["candidates"] == 1 else f"{row['arm']}, best of {row['candidates']}"
         ways[arm, row["steps"]][row["sampler"]].append(row)
-    found: dict[str, dict[int, list[ScoreRow]]] = defaultdict(dict)
+    best: dict[str, dict[int, list[ScoreRow]]] = defaultdict(dict)
     for (arm, steps), samplers in ways.items():
-        found[arm][steps] = min(samplers.values(), key=lambda rows: _mean_and_reach(rows, "frechet")[0])
-    return found
+        best[arm][steps] = min(samplers.values(), key=lambda rows: _mean_and_reach(rows, "frechet")[0])
+    return best
 
 
 def _mean_and_reach(rows: "Sequence[ScoreRow]", measure: "Measure") -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""What each stage of a run took: rows, shards, wall time, bytes and dollars."""
+"""The cost of each stage of a run: rows, shards, wall time, bytes and dollars."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from corgi.report.committed import Committed
 
 @dataclass(frozen=True)
 class StageCost:
-    """What a stage took: its inputs, rows, shards, wall time, the bytes it stored and, where prices were known, dollars."""
+    """The cost of a stage: its inputs, rows, shards, wall time, the bytes it stored and, if prices were known, dollars."""
 
     stage: str
     inputs: Sequence[str]
@@ -22,12 +22,12 @@ class StageCost:
 
 
 def stored_bytes(run: Committed, stage: str) -> int:
-    """Return the bytes of the files that a stage's shards name."""
+    """Return the size in bytes of the files of a stage's shards."""
     return sum(entry.size for shard in run.listed(stage) for entry in shard.files)
 
 
 def cost(run: Committed, stage: str, num_bytes: int) -> StageCost:
-    """Return what a stage took; `num_bytes` is what it stored."""
+    """Return the cost of a stage; `num_bytes` is the size of its stored files."""
     manifest = run.stages[stage]
     return StageCost(
         stage,
@@ -42,7 +42,7 @@ def cost(run: Committed, stage: str, num_bytes: int) -> StageCost:
 
 
 def dollars(run: Committed, stage: str) -> tuple[float, float] | None:
-    """Return what was noted of a stage's cost; None where it was made again since, or has no price."""
+    """Return the lowest and highest cost noted for a stage, in dollars; None if it was made again since, or has no price."""
     noted = (run.facts.get("dollars") or {}).get(stage)
     if noted is None or noted["manifest"] != run.stages[stage].path:
         return None
@@ -51,7 +51,7 @@ def dollars(run: Committed, stage: str) -> tuple[float, float] | None:
 
 
 def between(bounds: Sequence[tuple[float, float]]) -> str:
-    """Write the sum of intervals of dollars, to the cent; nothing where there is none."""
+    """Format the sum of intervals of dollars, to the cent; empty if there are none."""
     if not bounds:
         return ""
     cents = [round(sum(values), 2) for values in zip(*bounds, strict=True)]

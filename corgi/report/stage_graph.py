@@ -1,4 +1,4 @@
-"""The stages of a run as a drawing: boxes with rows and times, and lines from what each stage was made from."""
+"""The stages of a run as a drawing: boxes with rows and times, and lines from each stage's inputs."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ class Graph:
 
 
 def graph(run: Committed) -> Graph:
-    """Return the drawing of the stages that are complete, inputs above what is made from them."""
+    """Return the drawing of the stages that are complete; inputs are above the stages that read them."""
     inputs = {
         stage: [name for name in manifest.inputs if name in run.stages]
         for stage, manifest in run.stages.items()
@@ -52,7 +52,7 @@ def graph(run: Committed) -> Graph:
 
 
 def duration(seconds: float | None) -> str:
-    """Write a time in the units that a reader would use; a dash where it is not known."""
+    """Format a time in units that suit its length; a dash if it is not known."""
     if seconds is None:
         return "\N{EN DASH}"
     if seconds < 60:
@@ -62,7 +62,7 @@ def duration(seconds: float | None) -> str:
 
 
 def reduced(inputs: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
-    """Return the inputs of each stage without those that another of its inputs is made from."""
+    """Return the inputs of each stage without those from which another of its inputs is made."""
     behind: dict[str, set[str]] = {}
     kept: dict[str, list[str]] = {}
     for stage in _by_depth(inputs):
@@ -73,7 +73,7 @@ def reduced(inputs: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
 
 
 def _rows(inputs: Mapping[str, Sequence[str]]) -> list[list[str]]:
-    """Return the stages by how many stages are above them at most."""
+    """Return the stages in rows, by the length of the longest path above them."""
     depth = _depths(inputs)
     rows: list[list[str]] = [[] for _ in range(max(depth.values(), default=-1) + 1)]
     for stage in inputs:
