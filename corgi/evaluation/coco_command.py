@@ -67,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     option("--annotations", required=True, metavar="FILE", help="captions_val2014.json")
     option("--images", required=True, metavar="FOLDER", help="val2014, the images themselves")
     option("--inception", required=True, metavar="FILE", help="torch-fidelity's Inception weights")
-    option("--inception-sha256", metavar="HEX", help="what that file must have")
+    option("--inception-sha256", metavar="HEX", help="sha256 that this file must have")
     option(
         "--number",
         type=int,

@@ -123,12 +123,12 @@ class CopySearch:
         return facts(copies), paint_grid(self._plate_rows(painted, copies), COLUMNS)
 
     def _plate_rows(
-        self, painted: Mapping[str, PaintedSet], found: Mapping[str, Mapping[str, Copies]]
+        self, painted: Mapping[str, PaintedSet], copies_of: Mapping[str, Mapping[str, Copies]]
     ) -> list[GridRow]:
         """Return the rows of the plate; the training pictures for all rows are read at once."""
         shown, training_rows = list[tuple[str, str, Image.Image]](), list[int]()
         for label, of in painted.items():
-            copies = found[label][FROM_PRIOR]
+            copies = copies_of[label][FROM_PRIOR]
             rows: list[int] = np.argsort(copies.distance, kind="stable")[:SHOWN].tolist()
             by_clip = nearest(of.own[FROM_PRIOR][rows], self.own, cosine)[0]
             training_rows += np.stack([copies.nearest[rows], by_clip], axis=1).flatten().tolist()

@@ -58,7 +58,7 @@ class Pictures:
         for row, caption in enumerate(self.coarse):
             if caption is not None:
                 rows[caption].append(row)
-        return {caption: np.array(found) for caption, found in sorted(rows.items()) if len(found) >= least}
+        return {caption: np.array(own) for caption, own in sorted(rows.items()) if len(own) >= least}
 
 
 def load_pictures(store: Store, shards: ListedSet, limit: int) -> Pictures:

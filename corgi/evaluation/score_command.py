@@ -36,7 +36,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("real", help="folder of real pictures")
     parser.add_argument("--inception", metavar="FILE", help="torch-fidelity's Inception weights: FID and KID")
-    parser.add_argument("--inception-sha256", metavar="HEX", help="what that file must have")
+    parser.add_argument("--inception-sha256", metavar="HEX", help="sha256 that this file must have")
     parser.add_argument(
         "--judge", choices=get_args(JudgeName), help="a frozen network from an installed package"
     )
@@ -44,17 +44,17 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--side",
         type=int,
-        help="shorter side of all pictures, px, then centre crop; as they are if not given",
+        help="shorter side of all pictures, px, then centre crop; unchanged if not given",
     )
     parser.add_argument(
         "--training",
         metavar="FOLDER",
-        help="what the painter learned from: the share of copies; needs --held-out",
+        help="pictures that the painter was trained on, to print the share of copies; needs --held-out",
     )
     parser.add_argument(
-        "--held-out", metavar="FOLDER", help="pictures of the same kind that it did not learn from"
+        "--held-out", metavar="FOLDER", help="pictures of the same kind that it was not trained on"
     )
-    parser.add_argument("--out", type=Path, metavar="FILE", help="file of the scores, beside the screen")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="also write the scores to this file")
     return parser
 
 

@@ -109,9 +109,9 @@ class EvaluateShards:
         decoded = {
             label: measured.decoded(label, rows, picture_judge) for label, rows in measured.groups().items()
         }
-        metrics["decoder"] = {label: found.metrics for label, found in decoded.items()}
+        metrics["decoder"] = {label: group.metrics for label, group in decoded.items()}
         notes = list(NOTES)
-        rows = [row for found in decoded.values() for row in found.rows]
+        rows = [row for group in decoded.values() for row in group.rows]
         num_seen = measured.generator.decoder_settings.neighbours
         is_judged = picture_judge is not None
         if picture_judge is not None:
@@ -120,7 +120,7 @@ class EvaluateShards:
         drawn = (rows, COLUMNS_WITH_NEIGHBOURS if is_judged else COLUMNS, is_judged, num_seen)
         plates = {"grid": paint_grid(*drawn)}
         if settings.memorisation:
-            sets = {label: found.painted for label, found in decoded.items()}
+            sets = {label: group.painted for label, group in decoded.items()}
             metrics["memorisation"], plates["memorisation"] = measured.copy_search().report(sets)
             notes += COPY_NOTES
         metrics["notes"] = notes
@@ -205,8 +205,8 @@ class Measured:
             self.settings.softmax_temperature,
         )
         return {
-            name: {"cosine": paired_cosine(found, image), **retrieval(found, image)}
-            for name, found in (("text embedding", text), ("softmax average", average))
+            name: {"cosine": paired_cosine(vectors, image), **retrieval(vectors, image)}
+            for name, vectors in (("text embedding", text), ("softmax average", average))
         }
 
     def coarse_truth(self) -> dict[str, float | None]:
@@ -259,13 +259,13 @@ class Measured:
         """Paint from true and from sampled embeddings, and compare with the true pictures against a shuffled control."""
         true = own_pictures(self.store, self.shards, [self.pictures.uid[row] for row in chosen])
         painted = paint(self.generator, self.pictures, chosen, true, self.settings.seed)
-        own = {way: self.generator.image_embedding(found).numpy() for way, found in painted.ways.items()}
+        own = {way: self.generator.image_embedding(images).numpy() for way, images in painted.ways.items()}
         metrics = {way: own_similarity(vectors, painted.true_z.numpy()) for way, vectors in own.items()}
         shown = chosen[: self.settings.grid_rows]
-        found = PaintedSet([self.pictures.caption[row] for row in chosen], painted.ways, own)
+        painted_set = PaintedSet([self.pictures.caption[row] for row in chosen], painted.ways, own)
         if picture_judge is None:
             columns = [painted.true, painted.ways[FROM_TRUE], painted.ways[FROM_PRIOR]]
-            return Decoded(metrics, self._grid_rows(label, shown, columns), None, found)
+            return Decoded(metrics, self._grid_rows(label, shown, columns), None, painted_set)
         judged = picture_judge.judge(painted, own, held_out=label != TRAIN)
         beside = {
             way: picture_judge.training.pictures(rows[: len(shown)]) for way, rows in judged.nearest.items()
@@ -277,7 +277,7 @@ class Measured:
             [picture_judge.training.uid[judged.nearest[way][n]] for way in (FROM_TRUE, FROM_PRIOR)]
             for n in range(len(shown))
         ]
-        return Decoded(metrics, self._grid_rows(label, shown, columns, uids), judged, found)
+        return Decoded(metrics, self._grid_rows(label, shown, columns, uids), judged, painted_set)
 
     def _grid_rows(
         self,

@@ -43,7 +43,7 @@ def cluster_sheets(run: Committed) -> list[ClusterSheet]:
     counts = np.asarray(shift["count"])
     chosen = np.argsort(-counts, kind="stable")[:NUM_CLUSTERS]
     nearest = _nearest(run, unit_rows(np.asarray(shift["mean"], np.float32)), chosen)
-    thumbnails = funnel.thumbnails(run, {uid for found in nearest.values() for _, uid in found})
+    thumbnails = funnel.thumbnails(run, {uid for pairs in nearest.values() for _, uid in pairs})
     sheets = [
         ClusterSheet(
             int(cluster),
@@ -75,5 +75,5 @@ def _nearest(run: Committed, means: Float[np.ndarray, "k dim"], chosen: Int[np.n
 
 def _train_images(run: Committed, shard: Listing, used: set[str]) -> pa.Table:
     table = run.store.read(shard, "image_embeddings")
-    wanted = pa.array(sorted(used), pa.string())
-    return table.filter((pc.field("split") == Split.TRAIN.value) & pc.field("uid").isin(wanted))
+    used_uids = pa.array(sorted(used), pa.string())
+    return table.filter((pc.field("split") == Split.TRAIN.value) & pc.field("uid").isin(used_uids))

@@ -178,8 +178,8 @@ def _facts(run: Committed, stage: str) -> dict[str, object]:
     return {name: value for shard_facts in facts for name, value in shard_facts.items() if name != "credit"}
 
 
-def _grid_first(found: Mapping[str, bytes]) -> list[tuple[str, bytes]]:
-    return sorted(found.items(), key=lambda item: (not item[0].startswith("grid"), item[0]))
+def _grid_first(pictures: Mapping[str, bytes]) -> list[tuple[str, bytes]]:
+    return sorted(pictures.items(), key=lambda item: (not item[0].startswith("grid"), item[0]))
 
 
 def _figure_name(name: str) -> str:

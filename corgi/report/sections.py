@@ -209,7 +209,7 @@ def sizes_section(run: Committed) -> SizesSection | None:
     sizes = funnel.sizes(run)
     if sizes is None:
         return None
-    intro = "The pictures as they were found, and what is stored of them."
+    intro = "The pictures as they were received, and what is stored of them."
     return SizesSection("sizes", "Sizes", intro, sizes=sizes)
 
 
