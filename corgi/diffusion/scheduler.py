@@ -124,7 +124,7 @@ class ShiftedDiffusionScheduler(SchedulerMixin, ConfigMixin):
     """The native samplers as a diffusers scheduler.
 
     `save_pretrained` and `from_pretrained` save and load only the configuration. The shift table consists of tensors and is set by
-    `set_table`; before that every use raises ValueError. `cluster` may be left out if the table has only one cluster.
+    `set_table`; before that every use of it raises ValueError. `cluster` may be left out if the table has only one cluster.
     """
 
     order = 1

@@ -45,7 +45,7 @@ class TextPrior(Embedder):
         return self.process.table.mean.device
 
     def to(self, device: torch.device | str) -> "TextPrior":
-        """Return the prior on another device; the network itself is moved, not copied."""
+        """Return the prior on another device; network and table themselves are moved, not copied."""
         return replace(self, network=self.network.to(device), process=self.process.to(device))
 
     @property
