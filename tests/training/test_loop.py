@@ -253,7 +253,7 @@ def another_torch(root: Path) -> None:
         if rank() == 1:
             patch.setattr(versions, "installed", lambda: "torch 1.0.0 for CUDA 9.0")
         with pytest.raises(
-            ClusterError, match=r"worker 1 on .* has torch 1\.0\.0 for CUDA 9\.0, worker 0 on .* has"
+            ClusterError, match=r"worker 1 on .* has torch 1\.0\.0 for CUDA 9\.0, but worker 0 on .* has"
         ) as found:
             check_versions()
     (root / f"told.{rank()}").write_text(str(mine in str(found.value)))
