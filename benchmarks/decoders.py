@@ -24,7 +24,8 @@ from corgi.tables.run import Run
 SEEDS = (0, 1, 2)
 RELEASE_0_1 = (
     *("autoencoder.kind=linear", "autoencoder.latent_dim=384", "decoder.network=mlp"),
-    *("decoder.width=640", "decoder.depth=4", "decoder.guidance=1.5"),
+    *("decoder.regression=false", "decoder.width=640", "decoder.depth=4"),
+    *("decoder.guidance=1.5", "decoder.sampler=ddim", "decoder.sample_steps=20"),
     *(
         "decoder.training.num_steps=1600",
         "decoder.training.global_batch=256",
@@ -58,6 +59,12 @@ class Arm:
         """Return the name of the training, of its run and of its file."""
         return f"{self.decoder}-{self.seed}"
 
+    @property
+    def overrides(self) -> tuple[str, ...]:
+        """Return the settings in which it differs from the demo's recipe."""
+        own = f"name={self.name}", f"decoder.seed={self.seed}", "prior.variants=[shifted]"
+        return *own, *ARMS[self.decoder]
+
 
 class Decoders(Experiment[Arm]):
     """Both decoders over the demo's tables."""
@@ -66,13 +73,7 @@ class Decoders(Experiment[Arm]):
 
     def run_arm(self, arm: Arm) -> File:
         """Train and evaluate one decoder over the demo's tables."""
-        overrides = (
-            f"name={arm.name}",
-            f"decoder.seed={arm.seed}",
-            "prior.variants=[shifted]",
-            *ARMS[arm.decoder],
-        )
-        subprocess.run([sys.executable, "pipelines/demo.py", *overrides], cwd=HOME, check=True)
+        subprocess.run([sys.executable, "pipelines/demo.py", *arm.overrides], cwd=HOME, check=True)
         run = Run.open(HOME / "runs" / arm.name)
         metrics = json.loads((run.folder / "metrics.json").read_text())
         found = {
@@ -80,7 +81,7 @@ class Decoders(Experiment[Arm]):
             for group in GROUPS
             if group in metrics["pictures"]
         }
-        return {"arm": arm.decoder, "seed": arm.seed, "overrides": overrides, "figures": found}
+        return {"arm": arm.decoder, "seed": arm.seed, "overrides": arm.overrides, "figures": found}
 
     def parts(self, files: Sequence[File]) -> Iterable[str]:
         """Yield the table of each group, and for held-out pictures the ratio of the two decoders."""
