@@ -35,16 +35,38 @@ def guided(
     if scale == 0 and interval is None:
         return unconditional
 
-    def denoise(
-        z_t: Float[Tensor, "batch dim"], t: Int[Tensor, "batch"], cluster: Int[Tensor, "batch"]
-    ) -> Float[Tensor, "batch dim"]:
-        c, u = conditional(z_t, t, cluster), unconditional(z_t, t, cluster)
-        if interval is None:
-            return guide(c, u, scale)
-        inside = (t >= interval[0]) & (t <= interval[1])
-        return torch.where(inside[:, None], guide(c, u, scale), c)
+    def denoise(z_t: Tensor, t: Tensor, cluster: Tensor, /) -> Tensor:
+        return _guide_inside(conditional(z_t, t, cluster), unconditional(z_t, t, cluster), t, scale, interval)
 
     return denoise
+
+
+def guided_in_one_batch(both: Denoise, scale: float, interval: tuple[float, float] | None = None) -> Denoise:
+    """Combine as `guided` does, with one call per step: `both` gets each row twice and denoises the second half without the condition.
+
+    One call of a network costs less than two calls of half the rows: on 2 CPU cores 31 % less processor time for one picture
+    of the demo's decoder, 2 % less for 64 (`python -m benchmarks.decoder` has the rates).
+    """
+
+    def denoise(z_t: Tensor, t: Tensor, cluster: Tensor, /) -> Tensor:
+        z_0 = both(*(torch.cat([rows, rows]) for rows in (z_t, t, cluster)))
+        c, u = z_0.chunk(2)
+        return _guide_inside(c, u, t, scale, interval)
+
+    return denoise
+
+
+def _guide_inside(
+    c: Float[Tensor, "batch dim"],
+    u: Float[Tensor, "batch dim"],
+    t: Int[Tensor, "batch"],
+    scale: float,
+    interval: tuple[float, float] | None,
+) -> Float[Tensor, "batch dim"]:
+    if interval is None:
+        return guide(c, u, scale)
+    inside = (t >= interval[0]) & (t <= interval[1])
+    return torch.where(inside[:, None], guide(c, u, scale), c)
 
 
 def best_of(

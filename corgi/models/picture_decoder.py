@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
-from corgi.diffusion.guidance import guided
+from corgi.diffusion.guidance import guided, guided_in_one_batch
 from corgi.diffusion.loss import Parameterisation, to_x0
 from corgi.diffusion.samplers import SAMPLERS, philox_noise
 from corgi.diffusion.shifted import ShiftedDiffusion
@@ -117,13 +117,7 @@ class PictureDecoder:
     ) -> Tensor:
         cluster = torch.zeros(len(embedding), dtype=torch.int64, device=embedding.device)
         noise = philox_noise(seeds, self.process.table.dim, embedding.device)
-        low, high = (share * self.process.schedule.num_steps for share in self.guidance_interval)
-        interval = None if self.guidance_interval == (0, 1) else (low, high)
-        inputs = {**self._seen(embedding), **given}
-        strong = self._denoiser(self.network, embedding, inputs, dropped=False)
-        weaker = self.network if self.weak is None else self.weak
-        other = self._denoiser(weaker, embedding, inputs, dropped=self.weak is None)
-        denoise = guided(strong, other, guidance, interval)
+        denoise = self._guided(embedding, {**self._seen(embedding), **given}, guidance)
         if watch is not None:
             denoise = watched(denoise, watch)
         latents = SAMPLERS[self.sampler].sample(denoise, self.process, cluster, noise, steps)
@@ -142,15 +136,28 @@ class PictureDecoder:
         latents = self.neighbours.latents(self.neighbours.nearest(embedding.cpu().numpy()))
         return {"neighbours": torch.tensor(latents, device=embedding.device, dtype=embedding.dtype)}
 
+    def _guided(self, embedding: Tensor, inputs: Mapping[str, Tensor], scale: float) -> Denoise:
+        low, high = (share * self.process.schedule.num_steps for share in self.guidance_interval)
+        interval = None if self.guidance_interval == (0, 1) else (low, high)
+        kept = torch.zeros(len(embedding), dtype=torch.bool, device=embedding.device)
+        strong = self._denoiser(self.network, embedding, inputs, kept)
+        if self.weak is not None:
+            return guided(strong, self._denoiser(self.weak, embedding, inputs, kept), scale, interval)
+        if scale in (0, 1):
+            dropped = self._denoiser(self.network, embedding, inputs, ~kept)
+            return guided(strong, dropped, scale, interval)
+        twice = {name: torch.cat([rows, rows]) for name, rows in inputs.items()}
+        mask, rows = torch.cat([kept, ~kept]), torch.cat([embedding, embedding])
+        return guided_in_one_batch(self._denoiser(self.network, rows, twice, mask), scale, interval)
+
     def _denoiser(
-        self, network: Denoiser, embedding: Tensor, seen: dict[str, Tensor], dropped: bool
+        self, network: Denoiser, embedding: Tensor, seen: Mapping[str, Tensor], drop_mask: Tensor
     ) -> Denoise:
+        inputs = {**seen, "drop_words": drop_mask} if "words" in seen else seen
+
         def denoise(z_t: Tensor, t: Tensor, cluster: Tensor, /) -> Tensor:
-            mask = torch.full_like(t, dropped, dtype=torch.bool)
-            inputs = {**seen, "drop_words": mask} if "words" in seen else seen
-            return to_x0(
-                self.process, network(z_t, t, embedding, mask, **inputs), z_t, t, cluster, self.prediction
-            )
+            output = network(z_t, t, embedding, drop_mask, **inputs)
+            return to_x0(self.process, output, z_t, t, cluster, self.prediction)
 
         return denoise
 

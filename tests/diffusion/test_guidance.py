@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from corgi.diffusion.guidance import best_of, guide, guided
+from corgi.diffusion.guidance import best_of, guide, guided, guided_in_one_batch
 from corgi.diffusion.loss import Parameterisation, from_x0, to_x0
 from corgi.diffusion.samplers import ddim
 from corgi.diffusion.schedule import Schedule
@@ -87,6 +87,21 @@ def test_outside_its_interval_guidance_has_scale_1(scale: float) -> None:
     expected = guide(c, unconditional(z, t, CLUSTER), scale)
     inside = torch.tensor([False, True, True, False, False])
     assert torch.equal(found, torch.where(inside[:, None], expected, c))
+
+
+@pytest.mark.parametrize("interval", [None, (10.0, 400.0)])
+def test_guidance_in_one_batch_is_the_same_with_one_call(interval: tuple[float, float] | None) -> None:
+    """The first half of the rows of that call is conditional, the second half is not."""
+    z, t, rows = normal(5, 4), torch.tensor([1, 10, 400, 401, 1000]), []
+
+    def both(z_t: Tensor, t: Tensor, cluster: Tensor, /) -> Tensor:
+        rows.append(len(z_t))
+        c, u = conditional(z_t, t, cluster), unconditional(z_t, t, cluster)
+        return torch.cat([c[:5], u[5:]])
+
+    found = guided_in_one_batch(both, 2.5, interval)(z, t, CLUSTER)
+    assert torch.equal(found, guided(conditional, unconditional, 2.5, interval)(z, t, CLUSTER))
+    assert rows == [10]
 
 
 def test_best_of_keeps_the_closest_candidate_and_the_first_on_ties() -> None:
