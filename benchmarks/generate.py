@@ -74,7 +74,7 @@ def watched(generator: Generator, clock: Clock) -> Generator:
 
 @torch.no_grad()
 def bare(generator: Generator, captions: list[str], seeds: list[int]) -> list[Image.Image]:
-    """Paint with diffusers' DDIM scheduler around the same networks; the prior's few steps are the run's own."""
+    """Paint with diffusers' DDIM scheduler around the same networks, both halves of guidance in one batch; the prior is the run's own."""
     from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 
     settings, decoder = generator.decoder_settings, generator.decoder
@@ -93,12 +93,13 @@ def bare(generator: Generator, captions: list[str], seeds: list[int]) -> list[Im
     embedding = generator.prior.sample(text, seeds, generator.prior_sampling, words)
     noise = philox_noise([seed + DECODER_SEED_OFFSET for seed in seeds], decoder.process.table.dim)
     z, network = noise(0), decoder.network
-    kept, dropped = (torch.full((len(seeds),), value) for value in (False, True))
+    halves = 1 if settings.guidance == 1 else 2
+    embeddings, dropped = embedding.repeat(halves, 1), torch.arange(halves * len(seeds)) >= len(seeds)
     for tau in scheduler.timesteps:
-        t = torch.full((len(seeds),), int(tau) + 1)
-        answer = network(z, t, embedding, kept)
-        if settings.guidance != 1:
-            answer = guide(answer, network(z, t, embedding, dropped), settings.guidance)
+        t = torch.full((len(embeddings),), int(tau) + 1)
+        answer = network(z.repeat(halves, 1), t, embeddings, dropped)
+        if halves == 2:
+            answer = guide(*answer.chunk(2), settings.guidance)
         z = scheduler.step(answer, tau, z).prev_sample
     return [Image.fromarray(np.asarray(one)) for one in to_bytes(decoder.autoencoder.decode(z))]
 
