@@ -1,1 +1,1 @@
-"""CLIP: towers, own towers, embeddings, and the clusters of the shift."""
+"""CLIP: towers, trained towers and embeddings."""

@@ -1,4 +1,4 @@
-"""Frozen trunks whose weights are in Python packages, assembled into an ordinary open_clip model."""
+"""Frozen trunks whose weights come from Python packages, assembled into an ordinary open_clip model."""
 
 import importlib.util
 from dataclasses import asdict, dataclass
@@ -14,7 +14,7 @@ from corgi.settings.errors import InputError
 from corgi.storage.files import sha256_of_file
 
 PACKAGE_PREFIX = "package:"
-"""A config's `package:<module>/<folder>` names a folder inside an installed package, wherever that is."""
+"""In a config `package:<module>/<folder>` names a folder inside an installed package, wherever it is installed."""
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,10 @@ class PackagedWeights:
     license: str
 
     def path(self) -> Path:
-        """Return the file's path once its sha256 was checked.
+        """Return the file's path after checking its sha256.
 
         Raises:
-            InputError: the package is not installed, or its file is another one.
+            InputError: the package is not installed, or its file has a different hash.
 
         """
         path = package_path(f"{self.module}/{self.file}", self.package)
@@ -44,7 +44,7 @@ class PackagedWeights:
         return path
 
     def facts(self) -> dict[str, str]:
-        """Return what a report must say about the weights."""
+        """Return what a report states about the weights."""
         return {**asdict(self), "version": version(self.package)}
 
 
@@ -72,7 +72,7 @@ MINILM = PackagedWeights(
 
 
 def package_path(reference: str, package: str | None = None) -> Path:
-    """Return the path of `<module>/<path inside it>` in the installed package, without importing it.
+    """Return the path of `<module>/<path inside it>` in the installed package, without importing the package.
 
     Raises:
         InputError: the package is not installed or lacks the path.
@@ -91,7 +91,7 @@ def package_path(reference: str, package: str | None = None) -> Path:
 
 
 def portable_config(settings: TowerSettings) -> dict[str, object]:
-    """Return the open_clip config of an own tower; the text model's folder is named by its package."""
+    """Return the open_clip config of an own tower; the text model's folder is given as a `package:` name."""
     folder = f"{PACKAGE_PREFIX}{MINILM.module}/model"
     return {
         "embed_dim": settings.embed_dim,
@@ -116,7 +116,7 @@ def efficientnet_state(trunk: nn.Module, weights: PackagedWeights = EFFICIENTNET
     """Return packaged weights under the names of timm's `tf_efficientnet_lite0` (or `_lite1`), matched by position.
 
     The 296 tensors of lite0 have timm's order and shapes; a trunk without classifier takes the first 294. timm's
-    `efficientnet_lite0` (without `tf_`) takes them too, but pads otherwise and is wrong.
+    `efficientnet_lite0` (without `tf_`) accepts them too, but pads differently and gives wrong features.
     """
     packaged = torch.load(weights.path(), map_location="cpu", weights_only=True)
     names = list(trunk.state_dict())
@@ -129,7 +129,7 @@ def efficientnet_state(trunk: nn.Module, weights: PackagedWeights = EFFICIENTNET
 
 
 def load_trunks(model: nn.Module) -> None:
-    """Put the packaged weights into both trunks of an open_clip model built from `portable_config`."""
+    """Load the packaged weights into both trunks of an open_clip model built from `portable_config`."""
     trunk, text = model.get_submodule("visual.trunk"), model.get_submodule("text.transformer")
     trunk.load_state_dict(efficientnet_state(trunk))
     packaged = {name: value for name, value in load_file(MINILM.path()).items() if not _is_unused(name)}

@@ -1,4 +1,4 @@
-"""The batch size of the embed stage if a recipe names none: measured once per kind of device and kept in the store."""
+"""The batch size of the embed stage if the recipe sets none: measured once per kind of device and kept in the store."""
 
 import os
 import platform
@@ -16,13 +16,13 @@ from corgi.tables.store import ShardTask, Store
 
 SIZES = (16, 32, 64, 128, 256, 512, 1024)
 GOOD_ENOUGH = 1.03
-"""The smallest size is taken whose time per picture is within this factor of the best one."""
+"""The smallest size whose time per picture is within this factor of the best is chosen."""
 _MAX_BATCH_S = 2.0
 _STAGE = "embed_batch_size"
 
 
 def measured_batch_size(root: str, towers: Sequence[Mapping[str, object]], precision: str) -> int:
-    """Return the batch size for this process's device; it is measured if the store has none for this kind of device."""
+    """Return the batch size for this process's device; it is measured unless the store has one for this kind of device."""
     store = Store(root)
     kind = {"device": device_kind(), "towers": list(towers), "precision": precision}
     task = ShardTask(root, _STAGE, "size", digest(kind), 1, code_digest(), {"measured": kind})
@@ -52,21 +52,21 @@ def best_size(seconds: Callable[[int], float | None], sizes: Sequence[int] = SIZ
 
 
 def device_kind() -> str:
-    """Return the GPU's name, or the kind of CPU and how many threads torch uses."""
+    """Return the GPU's name, or the kind and number of CPUs and the number of torch's threads."""
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     return f"{platform.machine()} {os.cpu_count()} CPUs, {torch.get_num_threads()} threads"
 
 
 def _seconds(towers: Sequence[Tower], size: int) -> float | None:
-    """Return the time of one batch through every tower, the best of two after a first that is not counted."""
-    taken = []
+    """Return the time of one batch through every tower, the best of two after a first run that is not counted; None if memory runs out."""
+    times = []
     try:
         for _ in range(3):
             start = time.perf_counter()
             for tower in towers:
                 tower.pixels(torch.zeros(size, 3, tower.image_size, tower.image_size, dtype=torch.uint8))
-            taken.append(time.perf_counter() - start)
+            times.append(time.perf_counter() - start)
     except torch.OutOfMemoryError:
         return None
-    return min(taken[1:])
+    return min(times[1:])

@@ -1,6 +1,6 @@
-"""open_clip's tokenizer, the same ids in time n log n.
+"""open_clip's tokenizer with the same ids, in time n log n.
 
-Its own merging takes time quadratic in the length of a word, and keeps every word it ever met.
+The original merging takes time quadratic in the length of a word, and caches every word it has ever seen.
 """
 
 import heapq
@@ -18,37 +18,37 @@ _CACHED_LETTERS = 64
 
 
 class BoundedTokenizer(SimpleTokenizer):
-    """The same ids as open_clip's SimpleTokenizer; nothing is merged after the last token that is kept."""
+    """The same ids as open_clip's SimpleTokenizer; merging stops after the last token that is kept."""
 
     def __init__(self, whole: SimpleTokenizer) -> None:
-        """Take over the vocabulary and the settings of a tokenizer."""
+        """Copy the vocabulary and the settings of a tokenizer."""
         vars(self).update(vars(whole))
         self._special = {self.decoder[token] for token in self.all_special_ids}
         self._known: dict[str, list[str]] = {}
         entries = [entry.removesuffix(WORD_END) for entry in self.encoder]
-        self._neighbours = {entry[at : at + 2] for entry in entries for at in range(len(entry) - 1)}
+        self._neighbours = {entry[index : index + 2] for entry in entries for index in range(len(entry) - 1)}
 
     def __call__(self, texts: str | Sequence[str], context_length: int | None = None) -> torch.LongTensor:
-        """Return token ids [n, length], zero after the end-of-text token; texts that are too long are cut."""
+        """Return token ids [n, length], zero after the end-of-text token; texts that are too long are truncated."""
         texts = [texts] if isinstance(texts, str) else list(texts)
-        if self.reduction_fn is not None:  # chooses among all tokens
+        if self.reduction_fn is not None:  # it chooses among all tokens
             return super().__call__(texts, context_length)
         length = context_length or self.context_length
         assert length, "a context length is needed"
         ids = torch.zeros(len(texts), length, dtype=torch.long)
         for row, text in enumerate(texts):
-            found = [self.sot_token_id, *islice(self._tokens(text), length - 1)]
-            found = [*found[: length - 1], self.eot_token_id]
-            ids[row, : len(found)] = torch.tensor(found)
+            tokens = [self.sot_token_id, *islice(self._tokens(text), length - 1)]
+            tokens = [*tokens[: length - 1], self.eot_token_id]
+            ids[row, : len(tokens)] = torch.tensor(tokens)
         return cast("torch.LongTensor", ids)
 
     def encode(self, text: str) -> list[int]:
-        """Return every token of a text, without the special ones around them."""
+        """Return all tokens of a text, without the start-of-text and end-of-text tokens."""
         return list(self._tokens(text))
 
     def _tokens(self, text: str) -> Iterator[int]:
-        for found in self.pat.finditer(self.clean_fn(text)):
-            word = "".join(self.byte_encoder[byte] for byte in found[0].encode("utf-8"))
+        for match in self.pat.finditer(self.clean_fn(text)):
+            word = "".join(self.byte_encoder[byte] for byte in match[0].encode("utf-8"))
             for token in self._short(word) if len(word) <= _CACHED_LETTERS else self._long(word):
                 yield self.encoder[token]
 
@@ -61,12 +61,12 @@ class BoundedTokenizer(SimpleTokenizer):
         return self._known[word]
 
     def _long(self, word: str) -> Iterator[str]:
-        """Yield a word's tokens; letters that no entry of the vocabulary holds side by side are never merged."""
+        """Yield a word's tokens; two letters that are adjacent in no vocabulary entry are never merged, so the word is split there."""
         symbols, start = _symbols(word), 0
-        for at in range(1, len(word)):
-            if word[at - 1 : at + 1] not in self._neighbours:
-                yield from merged(symbols[start:at], self.bpe_ranks)
-                start = at
+        for index in range(1, len(word)):
+            if word[index - 1 : index + 1] not in self._neighbours:
+                yield from merged(symbols[start:index], self.bpe_ranks)
+                start = index
         yield from merged(symbols[start:], self.bpe_ranks)
 
 
@@ -75,9 +75,9 @@ def _symbols(word: str) -> list[str]:
 
 
 def merged(symbols: Sequence[str], ranks: Mapping[Pair, int]) -> list[str]:
-    """Return a word's symbols after byte-pair merging: all pairs of the lowest rank, left to right, until none is left.
+    """Return a word's symbols after byte-pair merging: all pairs of the lowest rank are merged, left to right, until no pair has a rank.
 
-    A heap holds the indices of pairs by rank, and symbols are a linked list, so that each merge looks at its neighbours only.
+    A heap holds the indices of pairs by rank, and the symbols form a linked list, so that each merge looks only at its neighbours.
     """
     found, end = list(symbols), len(symbols)
     after, before = list(range(1, end + 1)), list(range(-1, end - 1))
@@ -94,7 +94,7 @@ def merged(symbols: Sequence[str], ranks: Mapping[Pair, int]) -> list[str]:
             same.append(heapq.heappop(indices)[1])
         for index in same:
             if not found[index] or rank_at(index) != lowest:
-                continue  # a neighbour took one of the two
+                continue  # one of the two was already merged with a neighbour
             right = after[index]
             found[index], found[right], after[index] = found[index] + found[right], "", after[right]
             if after[index] < end:

@@ -1,4 +1,4 @@
-"""Vectors that earlier commits have of the same content: the embed stage of a longer list computes only those of new rows."""
+"""Vectors that earlier commits have for the same content: after a list has grown, the embed stage computes only the vectors of new rows."""
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -20,13 +20,13 @@ TOKENS = "caption_tokens"
 
 
 def stages_of(context: Context) -> list[StageManifest]:
-    """Return the closed embed stages whose vectors hold here too: same towers, and images stored under the same settings."""
+    """Return the closed embed stages whose vectors are valid here too: same towers, and images stored under the same settings."""
     now = context.inputs["download"]
 
     def stores_the_same(stage: StageManifest) -> bool:
         try:
             was = context.store.read_stage(stage.inputs["download"])
-        except (KeyError, StorageError):  # what cannot be read is not known to be the same
+        except (KeyError, StorageError):  # if it cannot be read, it is not known to be the same
             return False
         kind = type(context.recipe)
         same = kind.recorded_meaning(was.settings) == kind.recorded_meaning(now.settings)
@@ -37,7 +37,7 @@ def stages_of(context: Context) -> list[StageManifest]:
 
 @dataclass(frozen=True)
 class KnownVectors:
-    """Rows of embeddings tables: images by `uid`; captions and their token states by `caption`. Each key occurs once."""
+    """Rows of embeddings tables: images have a column `uid`, captions and their token states a column `caption`. Each key occurs once."""
 
     images: pa.Table | None = None
     captions: pa.Table | None = None
@@ -45,25 +45,25 @@ class KnownVectors:
 
     @property
     def facts(self) -> dict[str, int]:
-        """Return a shard's facts about what was taken over; none where nothing was."""
+        """Return a shard's facts about what was taken over; empty if nothing was."""
         if self.images is None or not self.images.num_rows:
             return {}
         return {CARRIED: self.images.num_rows}
 
 
 class EarlierVectors:
-    """Closed embed stages whose vectors are taken over wherever the same image or caption occurs."""
+    """Closed embed stages whose vectors are reused wherever the same image or caption occurs."""
 
     def __init__(self, store: Store, paths: Sequence[str], encoders: Sequence[str] = ()) -> None:
-        """Open the stages; `encoders` name the token states to take over too."""
+        """Open the stages; `encoders` names the token states to reuse too."""
         self._store, self._encoders = store, list(encoders)
         self._stages = [store.read_stage(path) for path in paths]
 
     def of(self, images: pa.Table, captions: pa.Table) -> KnownVectors:
-        """Return what is known of some images (uid, url, sha256) and captions (caption).
+        """Return the known vectors of some images (uid, url, sha256) and captions (caption).
 
-        An image is the same if uid and sha256 are: the stages stored it under the same settings. The captions looked through
-        are those of the shards that may hold the images.
+        An image is the same if uid and sha256 are: the stages stored it under the same settings.
+        Captions are looked up in the shards that may contain the images.
         """
         known, texts = KnownVectors(), set(_texts(captions["caption"]))
         images = images.select(["uid", "url", "sha256"])
@@ -80,7 +80,7 @@ class EarlierVectors:
     def _with_shard(
         self, known: KnownVectors, shard: ShardManifest, images: pa.Table, texts: set[str]
     ) -> KnownVectors:
-        """Return what is known with what a shard has; nothing of a shard whose tables are damaged or gone."""
+        """Add a shard's vectors to the known ones; a shard whose tables are damaged or missing adds nothing."""
         download = readable(self._store, shard.inputs["download"][0])
         if download is None:
             return known
@@ -108,7 +108,7 @@ class EarlierVectors:
     def _captions(
         self, shard: ShardManifest, download: ShardManifest, wanted: Collection[str]
     ) -> tuple[pa.Table, pa.Table | None]:
-        """Return the vectors and token states that a shard has of some captions, the first row of each."""
+        """Return the vectors and token states that a shard has of some captions, from the first row of each caption."""
         vectors = self._store.read(shard, "caption_embeddings")
         texts = self._store.read(download, "captions", ["uid", "ordinal", "caption"])
         row_of = {key: row for row, key in enumerate(_keys(vectors))}
@@ -130,32 +130,32 @@ def completed(
     names: tuple[str, str],
     compute: Callable[[list[int]], Vectors],
 ) -> Vectors:
-    """Return the vectors of all rows: those that are known under their key, and those computed for the other rows.
+    """Return the vectors of all rows: the known ones by key, and computed ones for the other rows.
 
     Args:
-        keys: of the rows.
-        tables: rows of embeddings tables; the first that knows a key counts.
-        names: their column of keys, and `image` or `text`.
-        compute: returns the vectors of the rows at some positions.
+        keys: one per row.
+        tables: rows of embeddings tables; for each key the first table that has it is used.
+        names: the column of keys in the tables, and `image` or `text`.
+        compute: returns the vectors of the rows at the given indices.
 
     """
     key, kind = names
     known, *others = tables or [None]
     if known is None:
         return completed(keys, others, names, compute) if others else compute(list(range(len(keys))))
-    at = rows_of(keys, known[key].to_pylist())
-    is_known = at >= 0
-    left: list[int] = np.flatnonzero(~is_known).tolist()
+    indices = rows_of(keys, known[key].to_pylist())
+    is_known = indices >= 0
+    missing: list[int] = np.flatnonzero(~is_known).tolist()
     new = completed(
-        [keys[row] for row in left], others, names, lambda rows: compute([left[row] for row in rows])
+        [keys[row] for row in missing], others, names, lambda rows: compute([missing[row] for row in rows])
     )
     unit, norm = {}, {}
     for tower, vectors in new.unit.items():
         unit[tower] = np.empty((len(keys), vectors.shape[1]), np.float32)
         norm[tower] = np.empty(len(keys), np.float32)
         unit[tower][~is_known], norm[tower][~is_known] = vectors, new.norm[tower]
-        unit[tower][is_known] = matrix(known[f"{tower}/{kind}"])[at[is_known]]
-        norm[tower][is_known] = known[f"{tower}/{kind}_norm"].to_numpy()[at[is_known]]
+        unit[tower][is_known] = matrix(known[f"{tower}/{kind}"])[indices[is_known]]
+        norm[tower][is_known] = known[f"{tower}/{kind}_norm"].to_numpy()[indices[is_known]]
     return Vectors(unit, norm)
 
 
@@ -165,19 +165,19 @@ def with_known_tokens(
     name: str,
     compute: Callable[[list[str]], tuple[pa.ListArray, int]],
 ) -> tuple[pa.ListArray, int]:
-    """Return the token states of all texts and their width: those that are known, and those computed for the other texts.
+    """Return the token states of all texts and their width: the known states, and computed ones for the other texts.
 
     Args:
-        texts: in any order, repeated or not.
-        known: has a column `caption` and one called `name`.
+        texts: in any order; repeats are allowed.
+        known: has a column `caption` and a column called `name`.
         name: the encoder's column.
         compute: returns the states of some texts and their width.
 
     """
-    there = [] if known is None else _texts(known["caption"])
-    row_of = {text: row for row, text in enumerate(there)}
+    known_texts = [] if known is None else _texts(known["caption"])
+    row_of = {text: row for row, text in enumerate(known_texts)}
     missing = [text for text in dict.fromkeys(texts) if text not in row_of]
-    row_of |= {text: len(there) + row for row, text in enumerate(missing)}
+    row_of |= {text: len(known_texts) + row for row, text in enumerate(missing)}
     states, width = compute(missing)
     if known is not None:
         states = pa.concat_arrays([_whole(known[name]).cast(states.type), states])

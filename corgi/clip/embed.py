@@ -1,4 +1,4 @@
-"""The embed stage: one vector per CLIP tower for every stored picture and every caption, their cosine, and further scores."""
+"""The embed stage: one vector per CLIP tower for every stored picture and every caption, their cosine, and other scores."""
 
 import dataclasses
 import math
@@ -47,7 +47,7 @@ def run(context: Context) -> list[ShardTask]:
 
 
 def follow(context: Context, arriving: Arriving) -> None:
-    """Embed shards as they are downloaded, until no more may come."""
+    """Embed shards as they are downloaded, until no more can arrive."""
     arguments, pool, sized = _prepared(context)
 
     def ready() -> tuple[list[ShardTask], bool]:
@@ -60,7 +60,7 @@ def follow(context: Context, arriving: Arriving) -> None:
 def _prepared(
     context: Context,
 ) -> tuple[dict[str, object], Pool, Callable[[list[ShardTask]], list[ShardTask]]]:
-    """Return the arguments of every embedder, their pool, and a function that puts the resolved batch size into tasks."""
+    """Return the arguments of the embedding actors, their pool, and a function that sets the resolved batch size in tasks."""
     settings: EmbedSettings = context.recipe.embed
     trained = model_shard(context.listed("tower")) if "tower" in context.inputs else None
     refs = [ref.model_dump() for ref in tower_refs(context.store, settings, trained)]
@@ -85,7 +85,7 @@ def _prepared(
 
 
 def with_batch_size(tasks: Sequence[ShardTask], batch_size: int) -> list[ShardTask]:
-    """Return the tasks with the measured size among their resolved settings; keys stay those of the recipe."""
+    """Return the tasks with the measured batch size in their resolved settings; their keys are still computed from the recipe."""
     return [
         dataclasses.replace(
             task, settings={**task.settings, "embed": {**task.settings["embed"], "batch_size": batch_size}}
@@ -95,14 +95,14 @@ def with_batch_size(tasks: Sequence[ShardTask], batch_size: int) -> list[ShardTa
 
 
 def _measured(root: str, towers: Sequence[Mapping[str, object]], settings: EmbedSettings, pool: Pool) -> int:
-    """Return the batch size of a worker's device, which may be of another kind than the driver's."""
+    """Return the batch size for a worker's device, which may be of a different kind than the driver's."""
     return call(measured_batch_size, pool.cpus, pool.gpus, root, towers, settings.precision)
 
 
 class EmbedShards:
-    """Ray Data actor: its towers are loaded once, each call embeds and commits one shard.
+    """Ray Data actor: its towers are loaded once; each call embeds and commits one shard.
 
-    Batches start at the shard's first row, so that a shard made again has the same bits.
+    Batches start at the shard's first row, so that recomputing a shard gives the same bits.
     """
 
     def __init__(
@@ -115,13 +115,13 @@ class EmbedShards:
         """Load towers, heads and text encoders.
 
         Args:
-            towers: references of the recipe's towers.
-            settings: the embed section's.
-            earlier: paths of the closed stages whose vectors are taken over.
-            features: arguments of `FrozenFeatures`; None where the tower stage has none that fit.
+            towers: references to the recipe's towers.
+            settings: those of the embed section.
+            earlier: paths of the closed stages whose vectors are reused.
+            features: arguments of `FrozenFeatures`; None if the tower stage has no usable features.
 
         Raises:
-            InputError: one of them cannot be loaded, or a head does not fit its tower.
+            InputError: a tower, head or text encoder cannot be loaded, or a head does not fit its tower.
 
         """
         chosen = EmbedSettings.model_validate(settings or {})
@@ -141,7 +141,7 @@ class EmbedShards:
     def make(self, task: ShardTask) -> ShardManifest:
         """Embed one shard's pictures and captions; rows with a NaN or zero vector are dropped and counted.
 
-        Another thread may read or write its shard while this one's is on the device.
+        Another thread may read or write its shard while this thread's shard is on the device.
         """
         store = Store(task.root)
         settings = EmbedSettings.model_validate(task.settings["embed"])
@@ -171,7 +171,7 @@ class EmbedShards:
             return attempt.commit(rows, facts | written(attempt, tables), seconds)
 
     def told(self) -> str:
-        """Return how long the GPU waits and what to change; empty on a CPU, and where it hardly waits."""
+        """Return what share of the time the GPU waits and what to change; empty on a CPU, or if the GPU hardly waits."""
         return self.waits.told(self.cpus) if self.towers[0].device.type == "cuda" else ""
 
     def _known(self, store: Store, images: pa.Table, captions: pa.Table) -> KnownVectors:
@@ -185,7 +185,7 @@ class EmbedShards:
     def _vectors(
         self, images: pa.Table, captions: pa.Table, known: Sequence[KnownVectors], settings: EmbedSettings
     ) -> tuple[Vectors, Vectors, dict[str, float]]:
-        """Return the vectors of all images and captions and the seconds taken; known ones are not computed, the first known count."""
+        """Return the vectors of all images and captions and the seconds taken; known vectors are not computed; of several, the first is used."""
         encoded, texts = images["image"].to_pylist(), captions["caption"].to_pylist()
 
         def pictures(rows: list[int]) -> Vectors:
@@ -224,9 +224,9 @@ class EmbedShards:
 
 
 def written(attempt: Attempt, tables: Mapping[str, pa.Table]) -> dict[str, object]:
-    """Write the tables of a shard; return the facts that say how they are read.
+    """Write the tables of a shard; return the facts that readers of the tables need.
 
-    Word encodings have a hundred times the bytes of vectors: a training reads them by row group.
+    Token states have a hundred times the bytes of vectors, so a training reads them by row group.
     """
     facts: dict[str, object] = {}
     for name, table in tables.items():
@@ -238,9 +238,9 @@ def written(attempt: Attempt, tables: Mapping[str, pa.Table]) -> dict[str, objec
 
 
 def stored_rows(store: Store, task: ShardTask) -> tuple[pa.Table, pa.Table]:
-    """Return (uid, url, sha256, split, image) and (uid, ordinal, caption, kind) of the shard a task embeds, both sorted by uid.
+    """Return (uid, url, sha256, split, image) and (uid, ordinal, caption, kind) of the shard that a task embeds, both sorted by uid.
 
-    Any stage that commits `images` and `captions` under the name download will do: a folder, tars, an images table.
+    The stage called download may be any that commits `images` and `captions`: of a folder, of tars, or of an images table.
     """
     download = store.read_shard(task.inputs["download"][0])
     images = store.read(download, "images", ["uid", "url", "sha256", "split", "image"])
@@ -250,7 +250,7 @@ def stored_rows(store: Store, task: ShardTask) -> tuple[pa.Table, pa.Table]:
 def embed_pictures(
     towers: Sequence[Tower], encoded: Sequence[bytes], settings: EmbedSettings, waits: Waits | None = None
 ) -> Vectors:
-    """Return the vectors of stored pictures, which are decoded by threads while the device computes.
+    """Return the vectors of stored pictures, which threads decode while the device computes.
 
     Towers with equal preprocessing share one crop.
     """
@@ -270,7 +270,7 @@ def embed_pictures(
 
 
 def num_threads(settings: EmbedSettings) -> int:
-    """Return the threads that decode: as set, else one for each reserved CPU, two at least."""
+    """Return the number of decoding threads: the setting, else one per reserved CPU, at least two."""
     return settings.decode_threads or max(2, math.ceil(settings.cpus_per_actor))
 
 
@@ -297,7 +297,7 @@ def _batched(
 def _vectors(towers: Sequence[Tower], batches: dict[str, list[tuple[Tensor, Tensor]]]) -> Vectors:
     unit, norm = {}, {}
     for tower in towers:
-        made = batches[tower.name] or [(torch.empty(0, tower.dim), torch.empty(0))]
-        unit[tower.name] = np.concatenate([part.numpy() for part, _ in made])
-        norm[tower.name] = np.concatenate([part.numpy() for _, part in made])
+        parts = batches[tower.name] or [(torch.empty(0, tower.dim), torch.empty(0))]
+        unit[tower.name] = np.concatenate([vectors.numpy() for vectors, _ in parts])
+        norm[tower.name] = np.concatenate([norms.numpy() for _, norms in parts])
     return Vectors(unit, norm)

@@ -1,4 +1,4 @@
-"""The tables of embeddings: vectors without bad ones, the cosine of each image and its captions, and further scores."""
+"""The embeddings tables: vectors without bad ones, the cosine of each image with its captions, and other scores."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ from corgi.tables.schema import caption_embeddings, image_embeddings
 
 
 def scored(images: pa.Table, heads: Sequence[Head]) -> pa.Table:
-    """Return the image table with one score per head, computed from the vectors as they are stored."""
+    """Return the image table with one score per head, computed from the vectors as stored."""
     for head in heads:
         values = head.scores(matrix(images[f"{head.ref.tower}/image"]))
         images = images.append_column(f"{head.ref.name}_score", pa.array(values, pa.float32()))
@@ -22,7 +22,7 @@ def scored(images: pa.Table, heads: Sequence[Head]) -> pa.Table:
 def similarities(
     images: pa.Table, captions: pa.Table, towers: Sequence[str]
 ) -> tuple[list[float | None], Float[np.ndarray, "captions"]]:
-    """Return each picture's cosine to its best full caption (None without one) and each caption's to its picture.
+    """Return each picture's cosine with its best full caption (None without one) and each caption's cosine with its picture.
 
     With several towers it is the cosine of the concatenated vectors, the mean of the towers' cosines.
     """
@@ -41,7 +41,7 @@ def similarities(
 def embedded_tables(
     images: pa.Table, captions: pa.Table, pictures: Vectors, texts: Vectors
 ) -> dict[str, pa.Table]:
-    """Return both tables without the rows of bad vectors; a caption is dropped with its picture."""
+    """Return both tables without the rows of bad vectors; the captions of a dropped picture are dropped too."""
     good = np.flatnonzero(pictures.is_good())
     image_table = _table(images.select(["uid", "split"]).take(good), pictures.columns("image", good))
     known = set(image_table["uid"].to_pylist())

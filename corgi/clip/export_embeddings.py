@@ -1,4 +1,4 @@
-"""The embeddings in clip-retrieval's layout: row-aligned .npy files of half floats, with Parquet metadata."""
+"""Export of the embeddings in clip-retrieval's layout: row-aligned .npy files of half floats, with Parquet metadata."""
 
 from pathlib import Path
 
@@ -17,9 +17,9 @@ from corgi.tables.vectors import concatenated, tower_names
 def clip_retrieval(run: Run, folder: Path, tower: str | None = None) -> int:
     """Write `img_emb/img_emb_N.npy`, `text_emb/text_emb_N.npy` and `metadata/metadata_N.parquet`, one N per shard.
 
-    A row is a kept picture with its first full caption. Pictures without one are left out, as there, and so are those whose
-    captions may not be learned from. Vectors are those of one tower, or of all of them concatenated; unit norm. Returns the
-    number of rows.
+    A row is a kept picture with its first full caption. Pictures without one are left out, as in clip-retrieval, and so are
+    those whose captions may not be used for training. Vectors have unit norm; they are those of one tower, or of all towers
+    concatenated. Returns the number of rows.
 
     Raises:
         InputError: the folder is not empty, or the run has no such tower.

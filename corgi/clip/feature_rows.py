@@ -1,4 +1,4 @@
-"""The rows from which an own tower's heads learn: a training is told their counts and moments, and opens no shard to count them."""
+"""The rows on which a tower's heads are trained: a training gets their counts and moments as arguments, and opens no shard to count them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,11 +20,11 @@ from corgi.tables.store import Store
 from corgi.training.network_cost import IMAGE_FEATURES
 
 MOMENT_SHARDS = 256
-"""Shards whose moments are read at most, 20 kB each: those of a million pictures standardise a channel to a thousandth of its deviation."""
+"""Largest number of shards whose moments are read, 20 kB each: those of a million pictures give a channel's mean within a thousandth of its standard deviation."""
 
 
 class CountedShard(NamedTuple):
-    """A feature shard by its manifest's path: pictures of two splits, and captions of the picture that has most."""
+    """A feature shard by its manifest's path, with its number of pictures in two splits and the largest number of captions of one picture."""
 
     path: str
     train: int
@@ -32,12 +32,12 @@ class CountedShard(NamedTuple):
     most_captions: int
 
     def rows(self, split: Split) -> int:
-        """Return the number of pictures of a split; there are none of test."""
+        """Return the number of pictures of a split; a feature shard has none of test."""
         return {Split.TRAIN: self.train, Split.VAL: self.val}.get(split, 0)
 
 
 class Told(TypedDict):
-    """What the objective of a training takes of its features: one tuple as `CountedShard` per shard, and values per channel."""
+    """The arguments about features that a training's objective takes: one `CountedShard` per shard as a tuple, and one mean and std per channel."""
 
     features: Sequence[tuple[str, int, int, int]]
     mean: list[float]
@@ -53,10 +53,10 @@ class FeatureSet:
 
     @classmethod
     def read(cls, store: Store, paths: Sequence[str]) -> Self:
-        """Read the counts of the shards at these manifest paths, and the moments of `MOMENT_SHARDS` of them, many at a time.
+        """Read the counts of the shards at these manifest paths, and the moments of at most `MOMENT_SHARDS` of them, many at a time.
 
-        Moments are merged in the order given. Where there are more shards with train pictures, those read are evenly spaced.
-        The pictures of a shard made before moments were stored are read.
+        Moments are merged in the given order. If more shards have train pictures, evenly spaced ones are read. A shard
+        that was made before moments were stored has its pictures read instead.
         """
         shards = tuple(store.each_of(paths, partial(_counted, store)))
         total = empty_moments((), IMAGE_FEATURES)
@@ -65,7 +65,7 @@ class FeatureSet:
         return cls(shards, total)
 
     def as_arguments(self) -> Told:
-        """Return what workers are told, as JSON."""
+        """Return the arguments of the workers' objective, as JSON."""
         return {
             "features": list(self.shards),
             "mean": self.images.mean.tolist(),
@@ -74,7 +74,7 @@ class FeatureSet:
 
 
 class FeatureRows:
-    """Pictures of a split with their captions' features: the rows the heads learn from or are measured on."""
+    """Pictures of a split with their captions' features: the rows on which the heads are trained or evaluated."""
 
     def __init__(self, root: str, shards: Sequence[CountedShard], split: Split) -> None:
         """Take the shards' counts; a shard is opened when its rows are loaded."""
@@ -103,10 +103,10 @@ class FeatureRows:
 
 
 def measured(shards: Sequence[CountedShard]) -> list[CountedShard]:
-    """Return the shards whose moments are read: all that have train pictures, or as many of them as is allowed, evenly spaced."""
-    found = [shard for shard in shards if shard.train]
-    picked = np.linspace(0, len(found) - 1, min(len(found), MOMENT_SHARDS)).astype(int)
-    return [found[at] for at in picked]
+    """Return the shards whose moments are read: all that have train pictures, or `MOMENT_SHARDS` of them, evenly spaced."""
+    with_train = [shard for shard in shards if shard.train]
+    picked = np.linspace(0, len(with_train) - 1, min(len(with_train), MOMENT_SHARDS)).astype(int)
+    return [with_train[index] for index in picked]
 
 
 def _counted(store: Store, path: str) -> CountedShard:

@@ -1,4 +1,4 @@
-"""Frozen features of pictures and full captions, computed once per shard: the training rows of an own tower's heads."""
+"""Frozen features of pictures and full captions, computed once per shard: the rows on which a tower's heads are trained."""
 
 import dataclasses
 import json
@@ -30,11 +30,11 @@ from corgi.tables.store import ShardTask, Store
 
 _COUNTS_FACT = "counts"
 MOMENTS = "moments"
-"""Table of a shard: of each channel of its train pictures' features the mean and the squared deviations' sum, float64."""
+"""Table of a shard: for each channel of its train pictures' features, the mean and the sum of squared deviations, float64."""
 
 
 def frozen_model(settings: TowerSettings) -> tuple[nn.Module, Transform, Tokenizer]:
-    """Return the open_clip model of an own tower, trunks pretrained and heads untrained, with transform and tokenizer."""
+    """Return the open_clip model of a tower to train, with pretrained trunks and untrained heads, and its transform and tokenizer."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "config.json"
         path.write_text(json.dumps(portable_config(settings)))
@@ -44,14 +44,14 @@ def frozen_model(settings: TowerSettings) -> tuple[nn.Module, Transform, Tokeniz
 
 
 def tower_settings(context: Context) -> TowerSettings:
-    """Return the section of the tower; without one the pipeline has no tower stage."""
+    """Return the recipe's tower section; a pipeline without that section has no tower stage."""
     settings = context.recipe.tower
     assert settings is not None
     return settings
 
 
 def feature_task(context: Context, download: ShardEntry) -> ShardTask:
-    """Return the task of one download shard's features; its key leaves out what only the heads depend on."""
+    """Return the task of one download shard's features; its key does not depend on settings that only affect the heads."""
     settings = tower_settings(context)
     task = context.task(feature_shard(download), inputs={"download": [download]})
     return dataclasses.replace(task, key=feature_key(settings, task.version, download))
@@ -61,7 +61,7 @@ class FeatureShards:
     """Ray Data actor: the frozen trunks, loaded once; each call commits one shard's features."""
 
     def __init__(self, settings: Mapping[str, object]) -> None:
-        """Load both trunks; the heads are taken out."""
+        """Load both trunks; the heads are replaced by identities."""
         self.settings = TowerSettings.model_validate(settings)
         model, preprocess, tokenizer = frozen_model(self.settings)
         model.get_submodule("visual").add_module("head", nn.Identity())
@@ -104,24 +104,24 @@ def learnable(store: Store, download: ShardManifest) -> tuple[pa.Table, pa.Table
 
 @dataclass(frozen=True)
 class FeatureCounts:
-    """What a training asks of a shard before it reads a row: pictures by split, and captions of the picture that has most."""
+    """What a training needs to know of a shard before it reads a row: pictures by split, and the largest number of captions of one picture."""
 
     pictures: Mapping[str, int]
     most_captions: int
 
     @classmethod
     def of(cls, pictures: pa.Table, captions: pa.Table) -> Self:
-        """Count a shard's tables; of the pictures `split` is read, of the captions `uid`."""
+        """Count the rows of a shard's tables, from `split` of the pictures and `uid` of the captions."""
         by_split = Counter(pictures["split"].to_pylist())
         most = max(Counter(captions["uid"].to_pylist()).values(), default=0)
         return cls({split.value: by_split[split.value] for split in Split}, most)
 
     @classmethod
     def read(cls, store: Store, shard: ShardManifest) -> Self:
-        """Return the counts that a shard's facts hold; the tables of one of 0.1, which has none, are counted."""
-        told = shard.facts.get(_COUNTS_FACT)
-        if told is not None:
-            return cls(**told)
+        """Return the counts in a shard's facts; a shard made by version 0.1 has none, and its tables are counted."""
+        counts = shard.facts.get(_COUNTS_FACT)
+        if counts is not None:
+            return cls(**counts)
         return cls.of(store.read(shard, "pictures", ["split"]), store.read(shard, "captions", ["uid"]))
 
     def as_facts(self) -> dict[str, object]:
@@ -130,17 +130,17 @@ class FeatureCounts:
 
 
 def train_moments(pictures: pa.Table) -> Moments:
-    """Return the moments of the train pictures' features; of the table `split` and `feature` are read."""
+    """Return the moments of the train pictures' features, from the columns `split` and `feature`."""
     return Moments.of(matrix(pictures.filter(pc.field("split") == Split.TRAIN.value)["feature"]))
 
 
 def moments_table(moments: Moments) -> pa.Table:
-    """Return `mean` and `second` as a table of one row per channel; their count is among the shard's counts."""
+    """Return `mean` and `second` as a table of one row per channel; the number of pictures is in the shard's counts."""
     return pa.table({"mean": moments.mean, "second": moments.second})
 
 
 def stored_moments(store: Store, shard: ShardManifest, count: int) -> Moments | None:
-    """Return the moments that a shard holds of its train pictures, `count` in number; None for one made before they were stored."""
+    """Return the stored moments of a shard's `count` train pictures; None if the shard was made before moments were stored."""
     if not any(entry.table == MOMENTS for entry in shard.files):
         return None
     table = store.read(shard, MOMENTS)

@@ -1,4 +1,4 @@
-"""The tower stage's frozen features where embed needs them: of a picture that has some, only the trained heads are computed."""
+"""The tower stage's frozen features, reused by embed: for a picture that has them, only the trained heads are computed."""
 
 from collections.abc import Mapping
 from typing import Self
@@ -23,12 +23,12 @@ _FEATURE_SETTINGS = ("image_backbone", "text_backbone", "image_size", "context_l
 
 
 def feature_shard(download: ShardManifest | ShardEntry) -> str:
-    """Name the shard of a download shard's features."""
+    """Return the name of the shard with a download shard's features."""
     return f"features-{download.shard}"
 
 
 def feature_key(settings: TowerSettings, version: int, download: ShardManifest | ShardEntry) -> str:
-    """Return the key of a download shard's features; it leaves out what only the heads depend on."""
+    """Return the key of a download shard's features; it does not depend on settings that only affect the heads."""
     chosen = {name: getattr(settings, name) for name in _FEATURE_SETTINGS}
     return digest(
         {
@@ -41,7 +41,7 @@ def feature_key(settings: TowerSettings, version: int, download: ShardManifest |
 
 
 def features_of(context: Context) -> dict[str, object] | None:
-    """Return what finds the features that embed can use, as JSON; None unless its one tower is the trained one, in fp32."""
+    """Return as JSON what is needed to find the features that embed can use; None unless its only tower is the trained one, in fp32."""
     settings, tower = context.recipe.embed, context.recipe.tower
     kinds = [ref.pretrained for ref in settings.towers] or [TRAINED]
     if tower is None or "tower" not in context.inputs or kinds != [TRAINED] or settings.precision != "fp32":
@@ -50,27 +50,27 @@ def features_of(context: Context) -> dict[str, object] | None:
 
 
 class FrozenFeatures:
-    """Vectors of pictures and captions out of their committed features, by the heads of a tower.
+    """Vectors of pictures and captions, computed from their committed features by the heads of a tower.
 
-    Features are stored as half floats, as vectors are: a vector differs from that of the whole tower in the last bit of some numbers.
+    Features are stored as half floats, as vectors are: some components differ in the last bit from those that the whole tower computes.
     """
 
     def __init__(self, tower: Tower, settings: TowerSettings, version: int) -> None:
-        """Take a tower of the run's own architecture, and what the keys of its features are made of."""
+        """Take a tower of the run's trained architecture, and the settings and version that its features' keys are made of."""
         self._tower, self._settings, self._version = tower, settings, version
 
     @classmethod
     def of_tower(cls, tower: Tower, found: Mapping[str, object]) -> Self:
-        """Return those that `features_of` describes."""
+        """Return the features that `features_of` describes."""
         return cls(tower, TowerSettings.model_validate(found["settings"]), int(str(found["version"])))
 
     def known(self, store: Store, download: str, captions: pa.Table) -> KnownVectors:
-        """Return the vectors of the pictures and full captions of a download shard, by its manifest's path, that have features.
+        """Return the vectors of those pictures and full captions of a download shard that have features; `download` is its manifest's path.
 
-        `captions` are the shard's (uid, ordinal, caption). Features that are damaged or gone give none.
+        `captions` are the shard's (uid, ordinal, caption). Damaged or missing features give no vectors.
 
         Raises:
-            StorageError: the storage does not answer.
+            StorageError: the storage does not respond.
 
         """
         key = feature_key(self._settings, self._version, store.read_shard(download))
@@ -93,7 +93,7 @@ class FrozenFeatures:
 
     @torch.no_grad()
     def _through(self, head: nn.Module, features: pa.Table, key: str, kind: str) -> pa.Table:
-        """Return a head's vectors of features as rows of an embeddings table."""
+        """Return the vectors that a head computes from features, as rows of an embeddings table."""
         frozen: Float[Tensor, "n dim"] = torch.from_numpy(matrix(features["feature"]).astype(np.float32))
         unit, norm = unit_and_norm(head(frozen.to(self._tower.device)))
         name = self._tower.name
@@ -102,11 +102,11 @@ class FrozenFeatures:
 
 
 def _first_of_each(spoken: pa.Table, captions: pa.Table) -> pa.Table:
-    """Return the features of each caption once, under its text."""
+    """Return the features of each distinct caption once, with its text in the column `caption`."""
     texts = dict(zip(_places(captions), captions["caption"].to_pylist(), strict=True))
     first: dict[str, int] = {}
-    for row, place in enumerate(_places(spoken)):
-        first.setdefault(texts[place], row)
+    for row, key in enumerate(_places(spoken)):
+        first.setdefault(texts[key], row)
     rows = spoken.take(pa.array(first.values(), pa.int64()))
     return rows.append_column("caption", pa.array(first, pa.string()))
 

@@ -1,4 +1,4 @@
-"""Stored pictures to preprocessed pixels, decoded by threads some batches ahead of the device."""
+"""Preprocessed pixels of stored pictures, decoded by threads some batches ahead of the device."""
 
 import time
 from collections import deque
@@ -23,18 +23,18 @@ def pixel_batches(
     num_ahead: int = 1,
     spent: Callable[[float], None] = lambda cpu_s: None,
 ) -> Iterator[list[Shaped[Tensor, "n 3 height width"]]]:
-    """Yield, for each batch from the first picture on, one stack of pixels per transform.
+    """Yield one stack of pixels per transform for each batch, in the order of the pictures.
 
-    Each picture is decoded once, however many transforms there are. While one batch is used, `num_ahead` are made. Stacks
-    are in pinned memory if there is a GPU to copy them to. `spent` is called in each thread with the CPU-seconds of a picture.
+    Each picture is decoded once, however many transforms there are. While one batch is in use, `num_ahead` are being decoded.
+    Stacks are in pinned memory if there is a GPU. `spent` is called in each thread with the CPU-seconds spent on a picture.
     """
 
     def prepared(data: bytes) -> list[Tensor]:
         begun = time.thread_time()
         picture = decode_stored(data)
-        found = [transform(picture) for transform in transforms]
+        pixels = [transform(picture) for transform in transforms]
         spent(time.thread_time() - begun)
-        return found
+        return pixels
 
     pinned = torch.cuda.is_available()
     starts = iter(range(0, len(encoded), batch_size))

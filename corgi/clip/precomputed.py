@@ -1,4 +1,4 @@
-"""The embed stage over precomputed vectors: each planned row's vectors are found by the row's position in its list."""
+"""The embed stage over precomputed vectors: each planned row's vectors are found by the row's index in its list."""
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -35,14 +35,14 @@ class VectorsToldAt(TypedDict):
 
 
 VectorsByList = dict[str, VectorsToldAt]
-"""The vectors beside a list, by the sha256 that names the list in the plan."""
+"""The vectors that belong to a list, by the sha256 that identifies the list in the plan."""
 
 
 def run(context: Context) -> list[ShardTask]:
     """Commit `image_embeddings` and `caption_embeddings` of every planned shard.
 
     Raises:
-        InputError: a file cannot be read, or its vectors are not of the recipe's towers or of several widths.
+        InputError: a file cannot be read, or its vectors are not those of the recipe's towers, or differ in width.
 
     """
     tasks = context.partitioned()
@@ -81,7 +81,7 @@ def check_lists(plan: Sequence[ListedShard], by_list: Mapping[str, object]) -> N
 
 
 class GivenShards:
-    """Make shards of the embeddings tables out of arrays on disk; as Ray Data actors, several at once."""
+    """Make shards of the embeddings tables from arrays on disk; run by several Ray Data actors at once."""
 
     def __init__(
         self,
@@ -90,7 +90,7 @@ class GivenShards:
         caption_col: str | None,
         settings: Mapping[str, object],
     ) -> None:
-        """Open no array yet."""
+        """Load the heads; arrays are opened when they are first needed."""
         self._files = {sha256: _file(told) for sha256, told in vectors.items()}
         self._dims, self._caption_col = dims, caption_col
         chosen = EmbedSettings.model_validate(settings)
@@ -98,7 +98,7 @@ class GivenShards:
         self._models = {ref.name: ref.model for ref in chosen.towers}
 
     def make(self, task: ShardTask) -> ShardManifest:
-        """Commit one shard; a row whose every vector is NaN, infinite or zero is dropped and counted."""
+        """Commit one shard; a picture or caption is dropped and counted if each of its rows has a NaN, infinite or zero vector."""
         store = Store(task.root)
         download, planned = (store.read_shard(task.inputs[name][0]) for name in ("download", "plan"))
         images = store.read(download, "images", ["uid", "split"])
@@ -122,7 +122,7 @@ class GivenShards:
             return attempt.commit(RowCounts(rows_in=images.num_rows, kept=kept, rejected=rejected), facts)
 
     def _vectors(self, rows: "_Rows", captions: pa.Table) -> tuple[Vectors, Vectors]:
-        """Return each picture's and each caption's vectors: those of the first of its rows whose vectors are good."""
+        """Return each picture's and each caption's vectors: those of its first row whose vectors are all good."""
         towers = list(self._dims)
         pictures = {name: self._taken(rows, f"{name}/image") for name in towers}
         texts = {name: self._taken(rows, f"{name}/text") for name in towers}
@@ -140,7 +140,7 @@ class GivenShards:
         )
 
     def _taken(self, rows: "_Rows", column: str) -> tuple[np.ndarray, np.ndarray]:
-        """Return unit vectors and norms of the rows; zero where a file has no such column."""
+        """Return unit vectors and norms of the rows; both are zero where a file has no such column."""
         found = np.zeros((len(rows.uid), self._dims[column.rpartition("/")[0]]), np.float32)
         for source, at in rows.by_source.items():
             array = _arrays(self._files[source]).get(column)
@@ -158,7 +158,7 @@ class GivenShards:
 
 
 class _Rows:
-    """Where the lists have the rows of some pictures: one entry per row of a list, in the plan's order."""
+    """The rows that the lists have for some pictures: one entry per row of a list, in the plan's order."""
 
     def __init__(self, wanted: list[str], uid: list[str], source: list[str], row: list[int]) -> None:
         self.wanted, self.uid, self.row = wanted, uid, np.array(row, np.int64)
@@ -184,7 +184,7 @@ def _all_good(found: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
 
 
 def _picked(found: Mapping[str, tuple[np.ndarray, np.ndarray]], at: list[int]) -> Vectors:
-    """Return the vectors at some rows; at -1, a vector of norm zero, which no table takes."""
+    """Return the vectors at some rows; at -1, a vector of norm zero, which is not stored in any table."""
     rows = np.array(at, np.int64)
     is_there = (rows >= 0).astype(np.float32)
     unit, norm = {}, {}

@@ -1,4 +1,4 @@
-"""The trained part of an own tower: two MLP heads on frozen features, by the CLIP loss over the whole batch."""
+"""The trained part of a tower: two MLP heads on frozen features, trained with the CLIP loss over the whole batch."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -22,14 +22,14 @@ from corgi.training.ranks import own_rows, rank, rows_of_all, world_size
 
 MAX_VAL_PAIRS = 5000
 SCALE_FLOOR = 0.05
-"""Added to each channel's standard deviation; chosen, some channels of a frozen trunk hardly move."""
+"""Added to each channel's standard deviation, because some channels of a frozen trunk hardly vary; the value is a choice."""
 MAX_LOGIT_SCALE = math.log(100)
 CAPTION, IMAGE_DROPOUT, TEXT_DROPOUT = range(3)
-"""Draws of one training row, each its own stream of the noise."""
+"""Indices of the random draws of one training row; each has its own noise stream."""
 
 
 class Heads(nn.Module):
-    """The heads open_clip builds for `timm_proj: mlp` and `hf_proj_type: mlp`, layer for layer."""
+    """The same heads, layer for layer, as open_clip builds for `timm_proj: mlp` and `hf_proj_type: mlp`."""
 
     def __init__(self, embed_dim: int) -> None:
         """Build untrained heads into a joint space."""
@@ -44,7 +44,7 @@ class Heads(nn.Module):
     def forward(
         self, image: Float[Tensor, "batch 1280"], text: Float[Tensor, "batch 384"]
     ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, "batch dim"], Float[Tensor, ""]]:
-        """Return unit vectors of both and the temperature's inverse."""
+        """Return unit vectors of both and the inverse temperature."""
         scale = self.logit_scale.clamp(max=MAX_LOGIT_SCALE).exp()[0]
         return (
             F.normalize(self.image(image).float(), dim=-1),
@@ -53,7 +53,7 @@ class Heads(nn.Module):
         )
 
     def put_into(self, model: nn.Module, mean: Float[Tensor, "1280"], scale: Float[Tensor, "1280"]) -> None:
-        """Copy the heads into an open_clip model of the same config, the standardisation folded into the first layer.
+        """Copy the heads into an open_clip model of the same config, with the standardisation folded into the first layer.
 
         W ((x - mean) / scale) + b = (W / scale) x + (b - (W / scale) mean).
         """
@@ -68,7 +68,7 @@ class Heads(nn.Module):
 
 
 class HeadsObjective:
-    """open_clip's CLIP loss on feature rows of the train split; retrieval among val pictures."""
+    """open_clip's CLIP loss on feature rows of the train split; evaluated by retrieval among val pictures."""
 
     def __init__(
         self,
@@ -78,7 +78,7 @@ class HeadsObjective:
         std: Sequence[float],
         settings: Mapping[str, object],
     ) -> None:
-        """Take the shards and the train pictures' moments as `FeatureSet.as_arguments` gives them; arguments are JSON. Nothing is read."""
+        """Take the shards and the train pictures' moments as `FeatureSet.as_arguments` returns them; arguments are JSON. No file is read."""
         self.settings = TowerSettings.model_validate(settings)
         self.root, self.features = root, [CountedShard(*shard) for shard in features]
         self.mean = torch.tensor(mean, dtype=torch.float64).float()
@@ -86,7 +86,7 @@ class HeadsObjective:
         self._val: tuple[np.ndarray, np.ndarray] | None = None
 
     def standardised(self, image: Tensor) -> Float[Tensor, "batch 1280"]:
-        """Return image features in units of their spread on train, so that no few channels decide."""
+        """Return image features standardised with the moments of the train split, so that a few channels do not dominate."""
         return (image.float() - self.mean) / self.scale
 
     def place(self, device: torch.device) -> None:
@@ -119,12 +119,12 @@ class HeadsObjective:
 
     @torch.no_grad()
     def evaluate(self, model: nn.Module) -> dict[str, float]:
-        """Return retrieval among the val pictures, one per group; empty if there are none. Each rank embeds its share of them."""
+        """Return retrieval among the val pictures, one per group; empty if there are none. Each rank embeds its share of the pictures."""
         if self._val is None:
             self._val = one_a_group(FeatureRows(self.root, self.features, Split.VAL))
         own = own_rows(len(self._val[0]))
         image, text = (
-            torch.from_numpy(values[own.start : own.stop]).to(self.mean.device) for values in self._val
+            torch.from_numpy(features[own.start : own.stop]).to(self.mean.device) for features in self._val
         )
         image, text, _ = model(self.standardised(image), text.float())
         image, text = rows_of_all(image), rows_of_all(text)
@@ -135,7 +135,7 @@ class HeadsObjective:
 def dropped(
     features: Float[Tensor, "batch dim"], share: float, noise: Noise, draw: int
 ) -> Float[Tensor, "batch dim"]:
-    """Zero a share of the features and scale up the rest; which ones is fixed by (seed, position)."""
+    """Zero a share of the features and scale up the rest; which ones are zeroed is fixed by (seed, position)."""
     if share == 0:
         return features
     threshold = math.sqrt(2) * float(torch.erfinv(torch.tensor(2 * share - 1, dtype=torch.float64)))
@@ -144,9 +144,9 @@ def dropped(
 
 
 def one_a_group(rows: FeatureRows) -> tuple[Float[np.ndarray, "n d"], Float[np.ndarray, "n e"]]:
-    """Return image and first caption features of the first picture of each group, in shard order, `MAX_VAL_PAIRS` at most.
+    """Return image and first caption features of the first picture of each group, in shard order, at most `MAX_VAL_PAIRS`.
 
-    No further unit is read once there are as many.
+    Once there are that many, no further unit is read.
     """
     seen: set[str] = set()
     images, texts = [np.empty((0, IMAGE_FEATURES), np.float16)], [np.empty((0, TEXT_FEATURES), np.float16)]
@@ -165,7 +165,7 @@ def one_a_group(rows: FeatureRows) -> tuple[Float[np.ndarray, "n d"], Float[np.n
 
 
 def retrieval_figures(image: Float[Tensor, "n dim"], text: Float[Tensor, "n dim"]) -> dict[str, float]:
-    """Return `recall` of matched unit rows both ways, under the names that trackers show, and the number of pairs."""
+    """Return `recall` of matched unit rows in both directions, under the names that trackers show, and the number of pairs."""
     images, texts = (rows.double().cpu().numpy() for rows in (image, text))
     ways = {"text_to_image": (texts, images), "image_to_text": (images, texts)}
     return {

@@ -1,4 +1,4 @@
-"""The CLIP models that a recipe names. This module is light, so that finished work is recognised without torch."""
+"""The CLIP models that a recipe names. This module does not import torch, so that finished work is recognised without it."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,9 +18,9 @@ _Listing = TypeVar("_Listing", bound=Listing)
 def tower_refs(
     store: Store, embed_settings: EmbedSettings, tower_manifest: Listing | None
 ) -> tuple[TowerRef, ...]:
-    """Return the recipe's towers; where there are none, the trained one (name "own") whose files the tower stage committed.
+    """Return the recipe's towers; if it names none, the trained one (name "own") whose files the tower stage committed.
 
-    Paths of local files come back absolute, since a Ray worker's folder is another one.
+    Paths of local files are made absolute, since a Ray worker has a different working folder.
     """
     named = embed_settings.towers or (TowerRef(name=OWN_TOWER, model=OWN_TOWER, pretrained=TRAINED),)
     return tuple(
@@ -31,7 +31,7 @@ def tower_refs(
 def _trained(store: Store, ref: TowerRef, manifest: Listing | None) -> TowerRef:
     if manifest is None:
         raise InputError(
-            f"tower {ref.name} is the one the tower stage trains, and no tower stage is there; nothing was embedded; "
+            f"tower {ref.name} is the one that the tower stage trains, but there is no tower stage; nothing was embedded; "
             "add a tower section or name a pretrained model"
         )
     config, checkpoint = (str(store.path(manifest, table)) for table in ("config", "checkpoint"))
@@ -39,28 +39,28 @@ def _trained(store: Store, ref: TowerRef, manifest: Listing | None) -> TowerRef:
 
 
 def model_shard(manifests: Iterable[_Listing]) -> _Listing | None:
-    """Return the tower stage's shard that holds the model; its other shards hold frozen features."""
+    """Return the tower stage's shard that contains the model; its other shards contain frozen features."""
     return next((m for m in manifests if any(entry.table == "checkpoint" for entry in m.files)), None)
 
 
 def given_files(settings: EmbedSettings) -> list[VectorFile]:
-    """Return the files of vectors that embed.input names; clip-retrieval's, which name no tower, are of the only one named.
+    """Return the files of vectors in embed.input; files of clip-retrieval, which name no tower, get the recipe's tower if it has only one, else "clip".
 
     Raises:
-        InputError: an input holds no vectors.
+        InputError: an input contains no vectors.
 
     """
     wrong = [folder for folder in settings.input if not holds_vectors(folder)]
     if wrong:
         raise InputError(
-            f"embed.input: {wrong[0]} holds no vectors and others do; nothing was started; give pictures and vectors to runs of their own"
+            f"embed.input: {wrong[0]} contains no vectors, but other inputs do; nothing was started; use separate runs for pictures and for vectors"
         )
     tower = settings.towers[0].name if len(settings.towers) == 1 else GIVEN_TOWER
     return [file for folder in settings.input for file in vector_files(Path(folder).absolute(), tower)]
 
 
 def shift_of(folder: str) -> tuple[Store, ShardManifest]:
-    """Return the store and the shift statistics of a run's folder."""
+    """Return the store and the shard of shift statistics of the run in a folder."""
     run = Run.open(folder)
     return run.store, run.shards("shift")[0]
 

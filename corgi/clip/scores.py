@@ -14,7 +14,7 @@ from corgi.settings.errors import InputError
 
 
 def sigmoid(logits: Float[np.ndarray, "n"]) -> Float[np.ndarray, "n"]:
-    """Return 1 / (1 + e^-x), which no x overflows in this form."""
+    """Return 1 / (1 + e^-x), in a form that overflows for no x."""
     return 0.5 * (1 + np.tanh(0.5 * logits))
 
 
@@ -22,7 +22,7 @@ ACTIVATIONS: Mapping[ActivationName, Callable[[Float[np.ndarray, "n"]], Float[np
     "none": lambda logits: logits,
     "sigmoid": sigmoid,
 }
-"""What may follow a head's linear layer."""
+"""The activations that may follow a head's linear layer."""
 
 
 class Head:
@@ -32,7 +32,7 @@ class Head:
         """Load the layer.
 
         Raises:
-            InputError: the file is missing, is not safetensors, or holds no finite linear layer of one output.
+            InputError: the file is missing, is not safetensors, or has no finite linear layer with one output.
 
         """
         self.ref = ref
@@ -47,33 +47,33 @@ class Head:
             ) from error
         if not (np.isfinite(self._weight).all() and np.isfinite(self._bias)):
             raise InputError(
-                f"head {ref.name}: {Path(ref.file).name} holds NaN or infinite weights; nothing was embedded; give another file"
+                f"head {ref.name}: {Path(ref.file).name} has NaN or infinite weights; nothing was embedded; give another file"
             )
 
     def check(self, dim: int) -> None:
-        """Check the width of a tower.
+        """Compare the head's input width with a tower's width.
 
         Raises:
-            InputError: the head was not trained on vectors of this width.
+            InputError: the widths differ.
 
         """
         if len(self._weight) != dim:
             raise InputError(
-                f"head {self.ref.name} takes {len(self._weight)} dimensions, tower {self.ref.tower} gives {dim}; "
+                f"head {self.ref.name} takes {len(self._weight)} dimensions, but vectors of tower {self.ref.tower} have {dim}; "
                 "nothing was embedded; use the head of this tower"
             )
 
     def scores(self, vectors: Float[np.ndarray, "n dim"]) -> Float[np.ndarray, "n"]:
         """Return one score per unit vector."""
-        found = np.asarray(vectors, np.float32) @ self._weight + self._bias
-        return ACTIVATIONS[self.ref.activation](found).astype(np.float32)
+        logits = np.asarray(vectors, np.float32) @ self._weight + self._bias
+        return ACTIVATIONS[self.ref.activation](logits).astype(np.float32)
 
 
 def checked_heads(refs: Iterable[HeadRef], dims: Mapping[str, int]) -> list[Head]:
-    """Return the heads after comparing each with the width of its tower.
+    """Load the heads and check each against the width of its tower.
 
     Raises:
-        InputError: one cannot be loaded or does not fit.
+        InputError: a head cannot be loaded or does not fit its tower.
 
     """
     heads = [Head(ref) for ref in refs]

@@ -1,4 +1,4 @@
-"""The tower and embed stages, and plan and embed over vectors made elsewhere."""
+"""The tower and embed stages, and the plan and embed stages over precomputed vectors."""
 
 from pathlib import Path
 
@@ -14,33 +14,33 @@ from corgi.storage.paths import sha256_of
 from corgi.tables.store import ShardTask
 
 PART_VERSIONS = {"own tower": 0, "named towers": 0, "heads": 0, "tokens": 0, "npy": 0, "npz": 0}
-"""Raised when what touches that part comes out otherwise: all other vectors stay (docs/decisions/0007)."""
+"""A part's version is raised when that part's output changes; all other vectors stay valid (docs/decisions/0007)."""
 _TITLE = "Embeddings"
 _INTRO = "One unit vector for each picture and caption. Full captions describe the picture, coarse ones only name its kind."
 
 
 class Tower(Stage):
-    """An own CLIP tower, trained on the train split."""
+    """The run's own CLIP tower, trained on the train split."""
 
     name, title = "tower", "CLIP tower"
     intro = "An own CLIP model, trained on the captioned pictures of the train split."
     inputs, settings = ("download",), ("tower",)
 
     def run(self, context: Context) -> list[ShardTask]:
-        """Commit the model, and the frozen features it learns from shard by shard."""
+        """Commit the model, and shard by shard the frozen features on which it is trained."""
         from corgi.clip.train import run
 
         return run(context)
 
 
 class Embed(FollowingStage):
-    """Pictures and captions to unit vectors, one per CLIP tower."""
+    """Unit vectors of pictures and captions, one per CLIP tower."""
 
     name, title, intro, settings = "embed", _TITLE, _INTRO, ("embed",)
     partition, version = "download", 2
 
     def __init__(self, has_tower: bool = False) -> None:
-        """Read the tower stage's model too where there is one."""
+        """Read the tower stage's model too if the pipeline has that stage."""
         super().__init__()
         self.inputs = ("download", "tower") if has_tower else ("download",)
 
@@ -57,16 +57,16 @@ class Embed(FollowingStage):
         follow(context, arriving)
 
     def side_by_side(self, recipe: Recipe) -> dict[str, str] | None:
-        """Return the environment of the process that embeds; None where the cluster cannot hold the pools of both."""
+        """Return the environment of the process that embeds; None if the cluster has no room for the pools of both stages."""
         cpus = sum(pool.num_actors * pool.cpus_per_actor for pool in (recipe.download, recipe.embed))
         return environment_beside(recipe, cpus, recipe.embed.num_actors * recipe.embed.gpus_per_actor)
 
     def fingerprint(self, recipe: Recipe) -> dict[str, str]:
-        """Return the sha256 of every local checkpoint, config and head the recipe names: what a path cannot say."""
+        """Return the sha256 of every local checkpoint, config and head that the recipe names, since a path does not determine the content."""
         return _named_files(recipe)
 
     def parts(self, recipe: Recipe) -> dict[str, int]:
-        """Return the versions of the parts of embed that a recipe touches."""
+        """Return the versions of the parts of embed that a recipe uses."""
         settings = recipe.embed
         touched = {
             "own tower": not settings.towers or any(ref.pretrained == TRAINED for ref in settings.towers),
@@ -78,13 +78,13 @@ class Embed(FollowingStage):
 
 
 class PrecomputedPlan(Plan):
-    """The plan over vectors made elsewhere, which are checked first."""
+    """The plan over precomputed vectors, which are checked first."""
 
     def fingerprint(self, recipe: Recipe) -> list[str]:
         """Return the contents of the sources and blocklists.
 
         Raises:
-            InputError: files are missing, or vectors do not fit each other or the recipe's towers.
+            InputError: files are missing, or the widths of the vectors do not fit each other or the recipe's towers.
 
         """
         from corgi.clip.vector_inputs import check_vectors
@@ -94,7 +94,7 @@ class PrecomputedPlan(Plan):
 
 
 class PrecomputedEmbed(Stage):
-    """The same tables from vectors made elsewhere: no tower runs."""
+    """The same tables from precomputed vectors: no tower runs."""
 
     name, title, intro, settings = "embed", _TITLE, _INTRO, ("embed",)
     inputs, partition = ("plan", "download"), "download"
@@ -106,13 +106,13 @@ class PrecomputedEmbed(Stage):
         return run(context)
 
     def fingerprint(self, recipe: Recipe) -> dict[str, str]:
-        """Return the sha256 of every array of vectors, and of what the towers name."""
+        """Return the sha256 of every array of vectors, and of every local file that a tower or head names."""
         paths = {path for file in given_files(recipe.embed) for path, _ in file.arrays.values()}
         hashes = sorted(sha256_of(str(path)) for path in paths)
         return {f"array {number}": text for number, text in enumerate(hashes)} | _named_files(recipe)
 
     def parts(self, recipe: Recipe) -> dict[str, int]:
-        """Return the versions of the formats of the vectors, and of their scores."""
+        """Return the versions of the vectors' file formats, and of heads if there are any."""
         paths = [path for file in given_files(recipe.embed) for path, _ in file.arrays.values()]
         touched = [*sorted({path.suffix[1:] for path in paths}), *(["heads"] if recipe.embed.heads else [])]
         return {name: PART_VERSIONS[name] for name in touched}

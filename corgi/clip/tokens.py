@@ -1,4 +1,4 @@
-"""Token states of captions, from a CLIP tower's text trunk or any Hugging Face encoder, as a ragged column."""
+"""Token states of captions, from a CLIP tower's text model or any Hugging Face encoder, as a column of variable-length lists."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -21,7 +21,7 @@ from corgi.tables.schema import vector
 
 
 class TokenEncoder(Protocol):
-    """States of captions: one row per token, and how many tokens of each caption count."""
+    """Encodes captions as one state per token, and returns how many tokens of each caption are not padding."""
 
     def text_states(
         self, captions: Sequence[str]
@@ -31,13 +31,13 @@ class TokenEncoder(Protocol):
 
 
 class HuggingFaceEncoder:
-    """An encoder of transformers (BERT and T5 kinds) with its own tokenizer."""
+    """A text encoder of transformers (BERT-like or T5-like) with its own tokenizer."""
 
     def __init__(self, ref: TokenRef) -> None:
         """Load tokenizer and weights.
 
         Raises:
-            InputError: they cannot be loaded; the line names the model, the cache folder and the way out.
+            InputError: they cannot be loaded; the message names the model, the cache folder and a remedy.
 
         """
         source = str(package_path(ref.model)) if ref.model.startswith(PACKAGE_PREFIX) else ref.model
@@ -51,7 +51,7 @@ class HuggingFaceEncoder:
         except (OSError, ValueError, KeyError, ImportError) as error:
             raise InputError(
                 f"text encoder {ref.name} ({ref.model}) cannot be loaded: {' '.join(str(error).split())[:200]}; nothing was embedded; "
-                f"downloads are kept in {hub.HF_HUB_CACHE}; without network set its model to a local folder"
+                f"downloads are kept in {hub.HF_HUB_CACHE}; without a network connection set its model to a local folder"
             ) from error
         self.model.to(given_device())
         self._max_tokens = ref.max_tokens
@@ -70,7 +70,7 @@ class HuggingFaceEncoder:
 
 
 def token_encoder(ref: TokenRef, towers: Iterable[Tower]) -> TokenEncoder:
-    """Return the encoder a reference names: a tower already loaded, or a Hugging Face model."""
+    """Return the encoder that a reference names: a tower that is already loaded, or a Hugging Face model."""
     if not ref.model.startswith(TOWER_PREFIX):
         return HuggingFaceEncoder(ref)
     wanted = ref.model.removeprefix(TOWER_PREFIX)
@@ -80,9 +80,9 @@ def token_encoder(ref: TokenRef, towers: Iterable[Tower]) -> TokenEncoder:
 def token_column(
     encoder: TokenEncoder, captions: Sequence[str], max_tokens: int, batch_size: int
 ) -> tuple[pa.ListArray, int]:
-    """Return one list of states per caption, half floats without padding, and their width.
+    """Return one list of token states per caption, as half floats without padding, and their width.
 
-    A caption that occurs often is encoded once. Batches hold captions of about equal length, so that few tokens are padding.
+    A repeated caption is encoded once. Batches consist of captions of about equal length, so that few tokens are padding.
     """
     distinct = sorted(dict.fromkeys(captions), key=len) or [""]
     states: dict[str, Float[np.ndarray, "tokens width"]] = {}

@@ -1,4 +1,4 @@
-"""CLIP towers: any open_clip model, loaded and run through open_clip's own code, whatever its weights' source."""
+"""CLIP towers: any open_clip model, loaded and run through open_clip's own code, wherever its weights come from."""
 
 import json
 import logging
@@ -50,7 +50,7 @@ _LOAD_ERRORS = (
 
 
 class Tower:
-    """One CLIP model on one device: pictures and captions in, unit vectors and raw norms out."""
+    """One CLIP model on one device: pictures and captions in, unit vectors and their original norms out."""
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class Tower:
         self.model = model.eval().requires_grad_(False)
         self._crop, self._mean, self._std = split_transform(preprocess)
         self.crop = crop_name(preprocess)
-        """Towers whose crop has the same name make the same pixels of a picture."""
+        """Towers whose crop has the same name compute the same pixels from a picture."""
         self.tokenizer = tokenizer
         visual = model.get_submodule("visual")
         self._memory_format = torch.channels_last if _is_convolutional(visual) else torch.contiguous_format
@@ -81,14 +81,14 @@ class Tower:
     def preprocess(
         self, picture: Image.Image
     ) -> UInt8[Tensor, "3 height width"] | Float[Tensor, "3 height width"]:
-        """Resize and crop one RGB picture as open_clip does for this model; safe in threads.
+        """Resize and crop one RGB picture as open_clip does for this model; thread-safe.
 
-        The pixels stay bytes, a quarter of what a device would be sent otherwise; `pixels` scales and normalises them there.
+        The pixels stay bytes, so a quarter of the data is copied to the device; `pixels` scales and normalises them there.
         """
         return self._crop(picture)
 
     def tokens(self, captions: Sequence[str]) -> Int[Tensor, "n length"]:
-        """Return token ids; a Hugging Face text model gets no more padding than its longest caption needs."""
+        """Return token ids; for a Hugging Face text model they are padded only to the longest caption."""
         ids = self.tokenizer(list(captions))
         text = getattr(self.model, "text", None)
         if isinstance(text, HFTextEncoder):
@@ -97,7 +97,7 @@ class Tower:
         return ids
 
     def images(self, pictures: Sequence[Image.Image]) -> tuple[Float[Tensor, "n dim"], Float[Tensor, "n"]]:
-        """Return the pictures' unit vectors, fp32, and the norms they had."""
+        """Return the pictures' unit vectors, fp32, and their original norms."""
         size = images_at_once(self.device)
         parts = [
             self.pixels(torch.stack([self.preprocess(one) for one in pictures[first : first + size]]))
@@ -117,7 +117,7 @@ class Tower:
         return unit_and_norm(raw)
 
     def normalised(self, pixels: Tensor) -> Float[Tensor, "n 3 height width"]:
-        """Return bytes as open_clip's transform leaves them, the same to the last bit; floats are left as they are."""
+        """Scale and normalise bytes as open_clip's transform does, equal to the last bit; floats are returned unchanged."""
         if pixels.dtype == torch.uint8:
             mean, std = (values[:, None, None] for values in (self._mean, self._std))
             pixels = pixels.float().div_(255).sub_(mean).div_(std)
@@ -125,7 +125,7 @@ class Tower:
 
     @torch.no_grad()
     def texts(self, captions: Sequence[str]) -> tuple[Float[Tensor, "n dim"], Float[Tensor, "n"]]:
-        """Return the captions' unit vectors, fp32, and the norms they had."""
+        """Return the captions' unit vectors, fp32, and their original norms."""
         ids = self.tokens(captions).to(self.device)
         with self._autocast():
             raw = self.model.encode_text(ids)  # pyright: ignore[reportCallIssue]
@@ -135,7 +135,7 @@ class Tower:
     def text_states(
         self, captions: Sequence[str]
     ) -> tuple[Float[Tensor, "n length width"], Int[Tensor, "n"]]:
-        """Return the text trunk's last hidden states and how many tokens of each caption count."""
+        """Return the text model's last hidden states and how many tokens of each caption are not padding."""
         ids = self.tokens(captions)
         text: Any = getattr(self.model, "text", self.model)
         trunk: nn.Module = text.transformer if isinstance(text, HFTextEncoder) else text.ln_final
@@ -155,7 +155,7 @@ class Tower:
         return seen[-1].float().cpu(), self._lengths(ids)
 
     def _lengths(self, ids: Int[Tensor, "n length"]) -> Int[Tensor, "n"]:
-        """Return how many tokens are not padding: up to the end-of-text token where the tokenizer has one."""
+        """Return how many tokens of each caption are not padding: up to the end-of-text token if the tokenizer has one."""
         text = getattr(self.model, "text", None)
         if isinstance(text, HFTextEncoder):
             return (ids != _padding(text)).sum(dim=1)
@@ -170,13 +170,13 @@ class Tower:
 
 
 def load_tower(ref: TowerRef, precision: str = "fp32") -> Tower:
-    """Load a CLIP model on the GPU this process was given, else on the CPU.
+    """Load a CLIP model on this process's GPU, or on the CPU if it has none.
 
-    Architectures of open_clip, `hf-hub:` and `local-dir:` names and own config files, with a pretrained tag, a
-    checkpoint file or `random` weights, all take one path: open_clip.create_model_and_transforms.
+    Architectures of open_clip, `hf-hub:` and `local-dir:` names and a user's config files, with a pretrained tag, a
+    checkpoint file or `random` weights, are all loaded by open_clip.create_model_and_transforms.
 
     Raises:
-        InputError: it cannot be loaded; the line names model, weights, cache folder and the way out.
+        InputError: it cannot be loaded; the message names the model, the weights, the cache folder and a remedy.
 
     """
     model, preprocess, tokenizer = build_model(ref)
@@ -202,10 +202,10 @@ def build_model(ref: TowerRef) -> tuple[nn.Module, Transform, Tokenizer]:
 
 
 def _architecture(ref: TowerRef) -> tuple[str, dict[str, Any], bool]:
-    """Return the name open_clip knows the model by, its preprocessing, and whether packages hold all it needs.
+    """Return open_clip's name of the model, its preprocessing, and whether its config names packages, so that it loads offline.
 
-    An own config is resolved (packages to folders) into a temporary file, since a folder written into the
-    committed config would be right on one machine only. It may be open_clip's `open_clip_config.json` too.
+    In a config file `package:` names are replaced by folders, in a temporary copy: a folder in the committed config
+    would be right on one machine only. The file may also be open_clip's `open_clip_config.json`.
     """
     if ref.config is None:
         return ref.model, {}, False
@@ -221,7 +221,7 @@ def _architecture(ref: TowerRef) -> tuple[str, dict[str, Any], bool]:
             open_clip.factory._MODEL_CONFIG_PATHS.remove(path)
         if name not in open_clip.list_models():
             raise ValueError(
-                f"{ref.config} is no open_clip config: it needs embed_dim, vision_cfg and text_cfg"
+                f"{ref.config} is not an open_clip config: it needs embed_dim, vision_cfg and text_cfg"
             )
     keys = {
         "mean": "image_mean",
@@ -245,13 +245,13 @@ def _refusal(ref: TowerRef, error: BaseException) -> str:
     cause = " ".join(str(error).split())[:300] or type(error).__name__
     return (
         f"tower {ref.name} (model {ref.model}, pretrained {ref.pretrained}) cannot be loaded: {cause}; nothing was embedded; "
-        f"downloads are kept in {hub.HF_HUB_CACHE}; without network set pretrained to a local .safetensors or .pt file"
+        f"downloads are kept in {hub.HF_HUB_CACHE}; without a network connection set pretrained to a local .safetensors or .pt file"
     )
 
 
 @contextmanager
 def _offline(wanted: bool) -> Iterator[None]:
-    """Keep the Hugging Face hub offline while packaged files are read."""
+    """Keep the Hugging Face hub offline within the block if `wanted`, while packaged files are read."""
     before = hub.HF_HUB_OFFLINE
     hub.HF_HUB_OFFLINE = before or wanted
     try:
@@ -262,7 +262,7 @@ def _offline(wanted: bool) -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence open_clip's remarks on weights that are put in later; failures raise."""
+    """Silence open_clip's warnings about weights that are loaded later; failures still raise."""
     before = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:
@@ -272,9 +272,9 @@ def _quiet() -> Iterator[None]:
 
 
 def split_transform(transform: Transform) -> tuple[Transform, Tensor, Tensor]:
-    """Return what open_clip's evaluation transform does to a picture before it makes floats, then its mean and std.
+    """Return the part of open_clip's evaluation transform before the conversion to floats, then its mean and std.
 
-    A transform of another shape is kept whole and gives floats.
+    A transform with other steps is returned whole, with mean 0 and std 1; it returns floats.
     """
     steps = _steps(transform)
     if not steps:
@@ -290,12 +290,12 @@ def split_transform(transform: Transform) -> tuple[Transform, Tensor, Tensor]:
 
 
 def crop_name(transform: Transform) -> str:
-    """Return a name of what a transform does before it makes floats, the same for equal ones of this process."""
+    """Return a name for the part of a transform before the conversion to floats; equal parts have the same name within a process."""
     return repr(_steps(transform)[:-2] or id(transform))
 
 
 def _steps(transform: Transform) -> list[Any]:
-    """Return the steps of open_clip's evaluation transform; empty for one of another shape."""
+    """Return the steps of open_clip's evaluation transform; empty for a transform with other steps."""
     steps = list(getattr(transform, "transforms", ()))
     is_known = len(steps) > 2 and isinstance(steps[-2], ToTensor) and isinstance(steps[-1], Normalize)
     return steps if is_known else []
@@ -307,12 +307,12 @@ def _padding(text: HFTextEncoder) -> int:
 
 
 def _is_convolutional(visual: nn.Module) -> bool:
-    """Return whether channels_last is faster. It is not for a transformer, whose only convolution cuts the patches."""
+    """Return whether channels_last is faster. It is not faster for a transformer, whose only convolution embeds the patches."""
     return sum(isinstance(module, nn.Conv2d) for module in visual.modules()) > 1
 
 
 def unit_and_norm(raw: Float[Tensor, "n dim"]) -> tuple[Float[Tensor, "n dim"], Float[Tensor, "n"]]:
-    """Return the unit vectors of raw ones, fp32 on the CPU, and the norms they had."""
+    """Return raw vectors scaled to unit norm, fp32 on the CPU, and their original norms."""
     vectors = raw.float().cpu()
     norm = vectors.norm(dim=1)
     return vectors / norm.clamp(min=torch.finfo(torch.float32).tiny)[:, None], norm

@@ -1,4 +1,4 @@
-"""The tower stage: an own open_clip model from packaged frozen trunks and heads trained on the train split."""
+"""The tower stage: an open_clip model with frozen trunks from packages and heads trained on the train split."""
 
 import json
 
@@ -29,14 +29,14 @@ def run(context: Context) -> list[ShardTask]:
     since the last checkpoint.
 
     Raises:
-        InputError: fewer than two train pictures have a caption, or no val picture to rank checkpoints by.
-        SettingsError: micro-batches are asked for, which would change the contrastive loss.
+        InputError: fewer than two train pictures have a caption, or checkpoints are ranked and no val picture has one.
+        SettingsError: micro-batches are set, which would change the contrastive loss.
 
     """
     settings = tower_settings(context)
     if settings.training.micro_batch:
         raise SettingsError(
-            f"tower.training.micro_batch={settings.training.micro_batch}: the CLIP loss compares the whole batch at once; nothing was started; leave it 0"
+            f"tower.training.micro_batch={settings.training.micro_batch}: the CLIP loss compares the whole batch at once; nothing was started; leave it at 0"
         )
     features = [feature_task(context, download) for download in context.entries("download")]
     model = context.task("model")
@@ -44,15 +44,15 @@ def run(context: Context) -> list[ShardTask]:
     make_pending(context, FeatureShards, features, Pool(settings.num_actors), "tower", arguments)
     if context.pending([model]):
         paths = context.store.committed(model.stage, [task.key for task in features])
-        held = FeatureSet.read(context.store, [paths[task.key] for task in features])
-        check_rows(held, settings.training)
+        feature_set = FeatureSet.read(context.store, [paths[task.key] for task in features])
+        check_rows(feature_set, settings.training)
         connect(context.recipe)
-        _commit_model(context, model, _training(context, model, held))
+        _commit_model(context, model, _training(context, model, feature_set))
     return [model, *features]
 
 
 def check_rows(features: FeatureSet, settings: TrainingSettings) -> None:
-    """Check that there are pictures to learn from and, if checkpoints are ranked, to measure on.
+    """Check that there are pictures to train on and, if checkpoints are ranked, to evaluate on.
 
     Raises:
         InputError: there are too few.
@@ -61,8 +61,8 @@ def check_rows(features: FeatureSet, settings: TrainingSettings) -> None:
     num_train = sum(shard.train for shard in features.shards)
     if num_train < 2:
         raise InputError(
-            f"{num_train} train pictures have a full caption, and a CLIP tower learns from at least two; committed work is safe; "
-            "name plan.caption_col, or a pretrained model in embed.towers"
+            f"{num_train} train pictures have a full caption, but a CLIP tower needs at least two; committed work is safe; "
+            "set plan.caption_col, or name a pretrained model in embed.towers"
         )
     check_val(sum(shard.val for shard in features.shards), settings)
 
@@ -86,7 +86,7 @@ def _training(context: Context, model: ShardTask, features: FeatureSet) -> Train
 
 
 def _commit_model(context: Context, task: ShardTask, training: Training) -> None:
-    """Train the heads, put them into the open_clip model and commit it as config and checkpoint."""
+    """Train the heads, copy them into the open_clip model and commit it as config and checkpoint."""
     settings = tower_settings(context)
     train([training], context.recipe)
     objective = HeadsObjective(**training.arguments)

@@ -1,4 +1,4 @@
-"""Vectors of several towers: into table columns, and out of them as one unit vector."""
+"""Vectors of several towers: written to table columns, and read from them as one unit vector."""
 
 from dataclasses import dataclass
 
@@ -26,7 +26,7 @@ def is_good(vectors: Float[np.ndarray, "n dim"], norm: Float[np.ndarray, "n"]) -
 
 @dataclass(frozen=True)
 class Vectors:
-    """The unit vectors of some rows, by tower, with the norms they had."""
+    """The unit vectors of some rows, by tower, with their original norms."""
 
     unit: dict[str, Float[np.ndarray, "n dim"]]
     norm: dict[str, Float[np.ndarray, "n"]]

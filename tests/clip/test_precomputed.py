@@ -131,7 +131,7 @@ def test_datacomp_keeps_uids_and_takes_the_towers_named(tmp_path: Path) -> None:
     assert captions.num_rows == ROWS
     l14 = {"name": "l14", "model": "ViT-L-14", "pretrained": "random"}
     told = refused(opened(tmp_path / "other", folder, [l14], uid_col="uid", caption_col="text"))
-    assert "are 512 numbers wide, those of ViT-L-14 768" in told
+    assert "have 512 dimensions, those of ViT-L-14 768" in told
     g14 = {"name": "g14", "model": "ViT-g-14", "pretrained": "random"}
     told = refused(opened(tmp_path / "other", folder, [g14], uid_col="uid", caption_col="text"))
     assert "no image vectors of tower 'g14'" in told
@@ -168,7 +168,7 @@ def test_vectors_of_several_widths_are_one_line(tmp_path: Path) -> None:
     clip_retrieval(tmp_path / "laion")
     np.save(tmp_path / "laion/img_emb/img_emb_1.npy", np.ones((ROWS, DIM + 1), np.float16))
     told = refused(opened(tmp_path / "runs", tmp_path / "laion"))
-    assert "clip/image is 7 numbers wide" in told
+    assert "clip/image has 7 dimensions" in told
     assert "is 6" in told
 
 
@@ -182,7 +182,7 @@ def test_pictures_and_vectors_together_are_one_line(tmp_path: Path) -> None:
             "embed": {"input": [str(tmp_path / "laion"), str(tmp_path / "pictures")]},
         }
     )
-    with pytest.raises(InputError, match="holds no vectors and others do"):
+    with pytest.raises(InputError, match="contains no vectors, but other inputs do"):
         precomputed.given_files(recipe.embed)
 
 

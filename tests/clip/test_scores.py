@@ -37,7 +37,7 @@ def test_scores_are_those_of_the_linear_layer(tmp_path, activation) -> None:
 def test_what_does_not_fit_is_one_line(tmp_path) -> None:
     good = head(tmp_path / "g.safetensors", np.ones((1, 4), np.float32))
     good.check(4)
-    with pytest.raises(InputError, match="takes 4 dimensions, tower b32 gives 8"):
+    with pytest.raises(InputError, match="takes 4 dimensions, but vectors of tower b32 have 8"):
         good.check(8)
     (tmp_path / "no.safetensors").write_bytes(b"no")
     save_file({"other": np.ones(3)}, tmp_path / "other.safetensors")

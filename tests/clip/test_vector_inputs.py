@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
     [
         ("img_emb/img_emb_1.npy", "metadata_1.parquet has no img_emb_1.npy"),
         ("metadata/metadata_1.parquet", "img_emb_1.npy has no metadata_1.parquet"),
-        ("", "are 6 numbers wide, those of ViT-B-32 512"),
+        ("", "have 6 dimensions, those of ViT-B-32 512"),
     ],
 )
 def test_a_misfit_is_found_before_the_plan(tmp_path: Path, only: str, harm: str, told: str) -> None:
