@@ -1,1 +1,1 @@
-"""The autoencoder stage: latent spaces fitted, trained or read, and the latents of every kept picture."""
+"""The autoencoder stage: latent spaces that are fitted, trained or loaded, and the latents of every kept picture."""

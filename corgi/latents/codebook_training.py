@@ -1,4 +1,4 @@
-"""How a learned codebook is trained beside the network: started by k-means, and moved between the steps, alike on every worker."""
+"""Training of a learned codebook with the network: initialised by k-means and updated between steps, identically on every worker."""
 
 from collections.abc import Callable
 
@@ -11,21 +11,21 @@ from corgi.settings.models import AutoencoderSettings
 from corgi.training.ranks import summed
 
 CANDIDATE = 1
-"""Draw of one training sample, beside that of the noise on its latents: the position whose latent is a candidate for a code."""
+"""Index of the random draw of one training sample that picks the position whose latent is a candidate for a code; the noise on its latents is another draw."""
 START_PICTURES = 64
-"""Train pictures over whose latents k-means starts a codebook, at most."""
+"""Largest number of train pictures from whose latents k-means initialises a codebook."""
 
 
 class CodebookTraining:
-    """Follows the steps of one training. A step's latents move the codes before the next step, whatever the micro-batches."""
+    """Updates the codes during one training: a step's latents change the codes before the next step, whatever the micro-batches."""
 
     def __init__(self, settings: AutoencoderSettings) -> None:
-        """Take the settings of the codebook and the size of a step."""
+        """Take the settings of the codebook and the global batch size."""
         self._settings, self._global_batch = settings.quantiser, settings.training.global_batch
         self._step: int | None = None
 
     def before(self, codes: LearnedCodebook, noise: Noise, latents: Callable[[], Tensor]) -> None:
-        """Move the codes if a step begins; at the first step start them from `latents`, the same on every worker."""
+        """Update the codes if a step begins; at the first step initialise them from `latents`, which are the same on every worker."""
         step, learner = noise.first // self._global_batch, codes.learner
         if learner is None or not codes.training or step == self._step:
             return
@@ -36,7 +36,7 @@ class CodebookTraining:
             learner.advance(codes, self._settings.decay, self._settings.revive_below)
 
     def after(self, codes: LearnedCodebook, latents: Tensor, noise: Noise) -> None:
-        """Add the latents of a micro-batch to the step; a collective."""
+        """Add the latents of a micro-batch to the step; a collective operation of all workers."""
         learner = codes.learner
         if learner is None or not codes.training:
             return

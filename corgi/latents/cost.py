@@ -1,4 +1,4 @@
-"""What a latent space costs, counted from the settings alone, without torch: training its autoencoder, making the latents."""
+"""The cost of a latent space, computed from the settings only, without torch: training its autoencoder and encoding the latents."""
 
 import math
 from itertools import pairwise
@@ -10,26 +10,26 @@ from corgi.training.cost import PLANNED_GPUS, UTILISATION, TrainingCost, describ
 from corgi.training.network_cost import latent_shape
 
 Convolution = tuple[int, int, int, int]
-"""Kernel size, channels in and out, and side of the output."""
+"""Kernel size, input channels, output channels, and side of the output."""
 LATENT_BYTES = 2.0
 """Latents are stored as half floats."""
 
 
 def lines(recipe: Recipe) -> list[str]:
-    """Return what a plan prints of training on GPUs, and of latents that are made on GPUs; nothing for CPUs."""
+    """Return the lines that a plan prints about training on GPUs and about latents encoded on GPUs; none for CPUs."""
     settings = recipe.autoencoder
-    found: list[str] = []
+    printed: list[str] = []
     if settings.kind in TRAINED_SPACES and settings.training.use_gpu:
         samples = settings.training.num_steps * settings.training.global_batch
-        found += described(autoencoder_cost(settings), samples)
-        found.append(
+        printed += described(autoencoder_cost(settings), samples)
+        printed.append(
             "the perceptual loss, whose tower computes features of both pictures, and a discriminator are not counted"
         )
-    return found + _latent_lines(settings)
+    return printed + _latent_lines(settings)
 
 
 def _latent_lines(settings: AutoencoderSettings) -> list[str]:
-    """Return the room of a million latents, and the hours of one GPU for them where the encoder's FLOPs are known."""
+    """Return the storage of a million latents, and one GPU's hours for encoding them if the encoder's FLOPs are known."""
     shape = latent_shape(settings)
     if not settings.gpus_per_actor or shape is None:
         return []
@@ -46,19 +46,19 @@ def _latent_lines(settings: AutoencoderSettings) -> list[str]:
 
 
 def autoencoder_cost(settings: AutoencoderSettings) -> TrainingCost:
-    """Return the parameters, and the FLOPs of one picture through encoder and decoder, two per multiply-add."""
+    """Return the number of parameters, and the FLOPs of one picture through encoder and decoder, two per multiply-add."""
     convolutions = [*_encoder(settings), *_decoder(settings)]
-    parameters = sum(size * size * wide * out + out for size, wide, out, _ in convolutions)
+    parameters = sum(size * size * channels * out + out for size, channels, out, _ in convolutions)
     return TrainingCost(parameters, _flops(convolutions), settings.training.activation_checkpointing)
 
 
 def encoder_flops(settings: AutoencoderSettings) -> float:
-    """Return the FLOPs of one picture through the encoder alone."""
+    """Return the FLOPs of one picture through the encoder only."""
     return _flops(_encoder(settings))
 
 
 def _flops(convolutions: list[Convolution]) -> float:
-    return 2.0 * sum(size * size * wide * out * side * side for size, wide, out, side in convolutions)
+    return 2.0 * sum(size**2 * channels * out * side**2 for size, channels, out, side in convolutions)
 
 
 def _encoder(settings: AutoencoderSettings) -> list[Convolution]:

@@ -1,4 +1,4 @@
-"""Stored pictures to latents, one actor call per shard."""
+"""Encoding of stored pictures as latents, one actor call per shard."""
 
 # pyright: reportMissingTypeStubs=false
 # pyarrow has no types
@@ -25,14 +25,14 @@ from corgi.tables.store import ShardTask, Store
 from corgi.training.autoencoder import AUTOENCODER_FACT, load_autoencoder
 
 ENLARGED_FACT = "enlarged"
-"""Fact of latents: pictures whose stored shorter side is less than that of the decoded picture."""
+"""Fact of a shard of latents: the number of pictures whose stored shorter side is less than the side of the decoded picture."""
 
 
 class EncodeShards:
     """Ray Data actor: the autoencoder, loaded once, encodes the kept pictures of one shard per call."""
 
     def __init__(self, root: str, model: str, settings: Mapping[str, object]) -> None:
-        """Load the autoencoder whose manifest is stored at a path; `settings` are the autoencoder section's."""
+        """Load the autoencoder whose manifest is at the path `model`; `settings` are those of the autoencoder section."""
         store = Store(root)
         self.model = store.read_shard(model)
         self.settings = AutoencoderSettings.model_validate(settings)
@@ -40,7 +40,7 @@ class EncodeShards:
         self.autoencoder = load_autoencoder(store, self.model).to(given_device())
 
     def make(self, task: ShardTask) -> ShardManifest:
-        """Commit a `latents` table, its rows and row groups those of the training table."""
+        """Commit a `latents` table with the same rows and row groups as the training table."""
         store = Store(task.root)
         images, selection = (store.read_shard(task.inputs[name][0]) for name in ("download", "curate"))
         kept = kept_pictures(store, images, selection, ["image", "width", "height"])
@@ -65,7 +65,7 @@ class EncodeShards:
 def encoded(
     autoencoder: Autoencoder, pictures: list[bytes], settings: AutoencoderSettings
 ) -> Float[np.ndarray, "rows latent"]:
-    """Return the latents of stored pictures, half floats."""
+    """Return the latents of stored pictures as half floats."""
     device = next(autoencoder.buffers()).device
     transform = functools.partial(square, side=autoencoder.image_size)
     parts = [np.zeros((0, autoencoder.latent_dim), np.float16)]

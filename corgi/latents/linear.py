@@ -22,7 +22,7 @@ from corgi.training.data_checks import check_pictures_differ
 
 _MEASURED_PICTURES = 512
 _PROCESS_BYTES = 2**30
-"""A worker with torch and scikit-learn before it holds a picture, and one shard of pictures as they are stored."""
+"""Memory of a worker with torch, scikit-learn and one shard of stored pictures, before any picture is decoded."""
 
 
 def commit_linear(context: Context, task: ShardTask) -> None:
@@ -30,7 +30,7 @@ def commit_linear(context: Context, task: ShardTask) -> None:
 
     Raises:
         InputError: no two train pictures differ.
-        ClusterError: no node of this command's Ray holds as many as `max_fit_rows`.
+        ClusterError: no node of this command's Ray has the memory for `max_fit_rows` pictures.
 
     """
     settings: AutoencoderSettings = context.recipe.autoencoder
@@ -46,13 +46,13 @@ def commit_linear(context: Context, task: ShardTask) -> None:
 
 
 def fit_bytes(settings: AutoencoderSettings, num_pictures: int) -> int:
-    """Return the memory that the fit needs at most: every value as a byte, as a float, and as a centred float."""
+    """Return the most memory that the fit needs, bytes: every value as a byte, as a float, and as a centred float."""
     rows = min(num_pictures, settings.max_fit_rows)
     return _PROCESS_BYTES + rows * 3 * settings.image_size**2 * (1 + 4 + 4)
 
 
 def fit_and_commit(task: ShardTask, stages: Mapping[str, str], values: Mapping[str, object]) -> None:
-    """Fit the components on the train pictures of the stages at these manifests, and commit the shard `model`."""
+    """Fit the components on the train pictures of the stages with these manifests, and commit the shard `model`."""
     settings = AutoencoderSettings.model_validate(values)
     store = Store(task.root)
     torch.set_num_threads(max(1, int(settings.cpus_per_actor)))
@@ -74,7 +74,7 @@ def fit_and_commit(task: ShardTask, stages: Mapping[str, str], values: Mapping[s
 
 
 def _train_pictures(pictures: PictureSet, settings: AutoencoderSettings) -> list[Tensor]:
-    """Return pictures as bytes, shard by shard, until there are enough."""
+    """Return pictures as bytes, shard by shard, until there are at least `max_fit_rows`."""
     loaded: list[Tensor] = []
     for shard in range(len(pictures)):
         train = pictures.kept(shard, Split.TRAIN, ["image"])
@@ -88,6 +88,6 @@ def _train_pictures(pictures: PictureSet, settings: AutoencoderSettings) -> list
 
 
 def _explained(autoencoder: Autoencoder, pictures: Tensor) -> float:
-    """Return the share of the pictures' variance that a round trip keeps."""
+    """Return the share of the pictures' variance that is kept by encoding and decoding."""
     error = (autoencoder.decode(autoencoder.encode(pictures)) - pictures).square().mean()
     return round(float(1 - error / (pictures - pictures.mean(0)).square().mean()), 4)

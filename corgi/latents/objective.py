@@ -1,4 +1,4 @@
-"""The training of the latent spaces kl and vq: L1 and perceptual loss of pictures that an autoencoder gives back."""
+"""The training objective of the latent spaces kl and vq: L1 and perceptual loss between pictures and their reconstructions."""
 
 import math
 from abc import ABC, abstractmethod
@@ -34,20 +34,20 @@ from corgi.tracking.tracked_run import Shown
 from corgi.training.ranks import own_rows, rows_of_all
 
 LATENT = 0
-"""Draw of a training sample: the noise on its latents."""
+"""Index of the random draw of a training sample's noise on its latents."""
 MAX_VAL_PICTURES = 512
 VAL_BATCH = 64
 SHOWN_PICTURES = 8
 
 
 class CodecLoss(ABC):
-    """mean |x - y| + weight * feature distance, over pictures x and y = decode(encode(x) + noise); from a step on also adversarial.
+    """mean |x - y| + weight * feature distance, over pictures x and y = decode(encode(x) + noise); from a certain step on also an adversarial loss.
 
-    A subclass gives the pictures.
+    A subclass provides the pictures.
     """
 
     def __init__(self, settings: AutoencoderSettings, features: Features | None = None) -> None:
-        """Take the section and the tower of the perceptual loss, None without one; nothing is read."""
+        """Take the autoencoder section, and the tower of the perceptual loss or None; no file is read."""
         self.settings, self.features = settings, features
         self.device = torch.device("cpu")
         self._codebook = CodebookTraining(settings)
@@ -63,19 +63,21 @@ class CodecLoss(ABC):
             self.features = self.features.to(device)
 
     def model(self) -> ConvCodec | AdversarialCodec:
-        """Build the untrained autoencoder, with a discriminator where the loss is adversarial."""
-        codec, asked = ConvCodec(conv_config(self.settings)), self.settings.adversarial
+        """Build the untrained autoencoder, with a discriminator if the loss is adversarial."""
+        codec, adversarial = ConvCodec(conv_config(self.settings)), self.settings.adversarial
         if isinstance(codec.quantiser, LearnedCodebook):
             codec.quantiser.learn(self.settings.training.global_batch)
-        return AdversarialCodec(codec, PatchDiscriminator(asked.widths)) if asked.weight else codec
+        return (
+            AdversarialCodec(codec, PatchDiscriminator(adversarial.widths)) if adversarial.weight else codec
+        )
 
     def loss(
         self, model: nn.Module, batch: dict[str, Tensor], noise: Noise
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the mean loss and its terms."""
-        pictures, asked = unit_range(batch["picture"]), self.settings.adversarial
+        pictures, adversarial = unit_range(batch["picture"]), self.settings.adversarial
         codes = self._learned_codes(model, noise)
-        if asked.weight:
+        if adversarial.weight:
             (made, latents), scores = model(pictures, self._noise(noise), self._is_judged(noise))
         else:
             (made, latents), scores = model(pictures, self._noise(noise)), None
@@ -85,7 +87,7 @@ class CodecLoss(ABC):
         if scores is not None:
             verdicts = Verdicts(*scores)
             terms |= {"generator": generator_loss(verdicts), "discriminator": discriminator_loss(verdicts)}
-            loss = loss + asked.weight * terms["generator"] + terms["discriminator"]
+            loss = loss + adversarial.weight * terms["generator"] + terms["discriminator"]
         if codes is not None:
             terms["commitment"] = codes.distance(latents)
             loss = loss + self.settings.quantiser.commitment * terms["commitment"]
@@ -94,10 +96,10 @@ class CodecLoss(ABC):
 
     @torch.no_grad()
     def evaluate(self, model: nn.Module) -> dict[str, float]:
-        """Return figures on val without noise: loss, PSNR (dB), distance of features, rFID and the codebook's use; empty without val rows.
+        """Return measures on val without noise: loss, PSNR (dB), feature distance, rFID and the codebook's use; empty without val rows.
 
         Each rank measures its share of the pictures. rFID is the Frechet distance between the tower's pooled features of pictures
-        and of what comes back.
+        and those of their reconstructions.
         """
         codec, num_rows = codec_of(model).eval(), sum(self.rows(Split.VAL).counts)
         own = own_rows(min(MAX_VAL_PICTURES, num_rows))
@@ -116,7 +118,7 @@ class CodecLoss(ABC):
 
     @torch.no_grad()
     def show(self, model: nn.Module) -> Shown:
-        """Return a grid: val pictures, and below them what the autoencoder gives back."""
+        """Return a grid of val pictures, with their reconstructions below them."""
         shown = next(self._val(range(SHOWN_PICTURES)), None)
         if shown is None:
             return Shown()
@@ -125,7 +127,7 @@ class CodecLoss(ABC):
         return Shown(pictures={"reconstructions": pairs(shown, made)})
 
     def _learned_codes(self, model: nn.Module, noise: Noise) -> LearnedCodebook | None:
-        """Return the learned codebook, moved if a step begins; None where there is none."""
+        """Return the learned codebook, updated if a step begins; None if the settings have no learned codebook."""
         if not self.settings.has_learned_codebook:
             return None
         module = getattr(model, "module", model)
@@ -142,7 +144,7 @@ class CodecLoss(ABC):
         return codec.encode(pictures.to(next(codec.parameters()).dtype))
 
     def _is_judged(self, noise: Noise) -> bool:
-        """Return whether a step is among those with an adversarial loss."""
+        """Return whether the adversarial loss is used in this step."""
         training = self.settings.training
         step = noise.first // training.global_batch
         return step >= self.settings.adversarial.start * training.num_steps
@@ -161,26 +163,26 @@ class CodecLoss(ABC):
         return self.settings.conv.latent_noise * noise.normal(shape, LATENT)
 
     def _measures(self, codec: ConvCodec) -> list[str]:
-        """Return the names of what is measured of each picture."""
+        """Return the names of the measures of each picture."""
         pooled = ["real", "back"] if self.features is not None else []
         return ["l1", "perceptual", "psnr", *pooled, *(["codes"] if codec.quantiser is not None else [])]
 
     def _measured(self, codec: ConvCodec, pictures: Tensor) -> dict[str, Tensor]:
-        """Return what is measured of each picture, a row each."""
+        """Return the measures of each picture, one row per picture."""
         latents = codec.encode(pictures)
         made = codec.decode(latents)
         l1, shown = (made - pictures).abs().flatten(1).mean(1), made.clamp(0, 1)
-        found = {"l1": l1, "perceptual": torch.zeros_like(l1), "psnr": psnr(shown, pictures)}
+        measures = {"l1": l1, "perceptual": torch.zeros_like(l1), "psnr": psnr(shown, pictures)}
         if self.features is not None:
-            found["perceptual"] = feature_distance(self.features, made, pictures)
-            found |= {"real": self.features.pooled(pictures), "back": self.features.pooled(shown)}
+            measures["perceptual"] = feature_distance(self.features, made, pictures)
+            measures |= {"real": self.features.pooled(pictures), "back": self.features.pooled(shown)}
         if codec.quantiser is not None:
-            found["codes"] = codec.quantiser.codes(latents).flatten(1)
-        return found
+            measures["codes"] = codec.quantiser.codes(latents).flatten(1)
+        return measures
 
-    def _val(self, wanted: range) -> Iterator[Tensor]:
-        """Yield some of the val pictures, a batch at a time."""
-        loaded = rows_between(self.rows(Split.VAL), wanted).get("picture", ())
+    def _val(self, indices: range) -> Iterator[Tensor]:
+        """Yield the val pictures in a range of indices, a batch at a time."""
+        loaded = rows_between(self.rows(Split.VAL), indices).get("picture", ())
         for first in range(0, len(loaded), VAL_BATCH):
             yield unit_range(torch.from_numpy(loaded[first : first + VAL_BATCH]).to(self.device))
 
@@ -197,14 +199,14 @@ class AutoencoderObjective(CodecLoss):
     ) -> None:
         """Open the stages `download` and `curate` by their manifests' paths, and load the tower of the perceptual loss.
 
-        `tower` is None without one; arguments are JSON.
+        `tower` is None if the loss uses no tower; arguments are JSON.
         """
-        asked, features = AutoencoderSettings.model_validate(settings), None
+        section, features = AutoencoderSettings.model_validate(settings), None
         self._pictures = PictureSet.open(root, stages)
         if tower is not None:
-            num_maps = asked.conv.perceptual_stages
-            features = tower_features(TowerRef.model_validate(tower), num_maps, asked.image_size)
-        super().__init__(asked, features)
+            num_maps = section.conv.perceptual_stages
+            features = tower_features(TowerRef.model_validate(tower), num_maps, section.image_size)
+        super().__init__(section, features)
 
     def rows(self, split: Split = Split.TRAIN) -> PictureRows:
         """Return the kept pictures of a split."""
@@ -212,35 +214,35 @@ class AutoencoderObjective(CodecLoss):
 
 
 def _joined(parts: list[dict[str, Tensor]], name: str) -> Tensor:
-    """Return the rows of all batches; none where there is no batch."""
+    """Return the rows of all batches; empty without a batch."""
     kind = torch.int64 if name == "codes" else torch.float32
     return torch.cat([part[name] for part in parts]) if parts else torch.zeros(0, dtype=kind)
 
 
 def codec_of(model: nn.Module) -> ConvCodec:
-    """Return the autoencoder, without the discriminator that may learn beside it."""
+    """Return the autoencoder, without the discriminator that may be trained with it."""
     codec = model.codec if isinstance(model, AdversarialCodec) else model
     assert isinstance(codec, ConvCodec)
     return codec
 
 
 def check_code_use(val: Mapping[str, float], settings: QuantiserSettings) -> None:
-    """Check by the figures on val at the end of a training that enough of the codebook is used; without val rows there are none.
+    """Check, by the measures on val at the end of a training, that enough of the codebook is used; without val rows nothing is checked.
 
     Raises:
-        InputError: they use less than `quantiser.min_code_use`.
+        InputError: the val pictures use a smaller share than `quantiser.min_code_use`.
 
     """
     use = val.get("code_use")
     if use is not None and use < settings.min_code_use:
         raise InputError(
             f"the codebook collapsed: val pictures use {use:.1%} of its {settings.size} codes, less than {settings.min_code_use:.1%}; "
-            f"tables and checkpoints are safe; lower autoencoder.training.lr or take fewer codes (autoencoder.quantiser.{'num_codes' if settings.codebook == 'ema' else 'levels'})"
+            f"tables and checkpoints are safe; lower autoencoder.training.lr or use fewer codes (autoencoder.quantiser.{'num_codes' if settings.codebook == 'ema' else 'levels'})"
         )
 
 
 def conv_config(settings: AutoencoderSettings) -> ConvConfig:
-    """Return the sizes of the network that the settings ask for."""
+    """Return the network's sizes as the settings determine them."""
     conv = settings.conv
     is_learned = settings.has_learned_codebook
     levels = settings.quantiser.levels if settings.kind == "vq" and not is_learned else ()
@@ -256,13 +258,13 @@ def psnr(
 
 
 def code_use(codes: Tensor, num_codes: int) -> float:
-    """Return the share of a codebook that some tokens use; of fewer tokens than codes, the share they could use."""
+    """Return the share of a codebook that some tokens use; with fewer tokens than codes, relative to the number of tokens."""
     return len(codes.unique()) / min(num_codes, len(codes))
 
 
 def pairs(
     pictures: Float[Tensor, "batch 3 side side"], made: Float[Tensor, "batch 3 side side"]
 ) -> UInt8[np.ndarray, "height width 3"]:
-    """Return pictures side by side, above what was made of them."""
+    """Return pictures side by side, with their reconstructions below them."""
     rows = [torch.cat(list(to_bytes(part.clamp(0, 1))), dim=1) for part in (pictures, made)]
     return torch.cat(rows, dim=0).cpu().numpy()

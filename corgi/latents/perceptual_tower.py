@@ -1,4 +1,4 @@
-"""Which tower the perceptual loss uses; light, so that finished work is recognised without torch."""
+"""Which tower the perceptual loss uses. This module does not import torch, so that finished work is recognised without it."""
 
 from corgi.names import TRAINED_SPACES
 from corgi.settings.clip import TRAINED, TowerRef
@@ -6,7 +6,7 @@ from corgi.settings.recipe import Recipe
 
 
 def perceptual_tower(recipe: Recipe) -> TowerRef | str | None:
-    """Return the tower of the perceptual loss: one that the recipe names, `trained` for its own; None where no loss needs one."""
+    """Return the tower of the perceptual loss: one that the recipe names, or `trained` for the run's own; None if no loss needs a tower."""
     settings = recipe.autoencoder
     if settings.kind not in TRAINED_SPACES or not settings.conv.perceptual_weight:
         return None

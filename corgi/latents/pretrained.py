@@ -1,4 +1,4 @@
-"""An autoencoder of diffusers, read from a local folder or from the hub, and refused with one line where it does not fit."""
+"""An autoencoder of diffusers, loaded from a local folder or from the hub; one that cannot be used raises a one-line InputError."""
 
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 # diffusers has no types
@@ -20,7 +20,7 @@ def read_pretrained(
     """Return the codec and its config.
 
     Raises:
-        InputError: it cannot be read, is of another class, has no scaling factor, or does not take pictures of that side.
+        InputError: it cannot be read, is of an unsupported class, has no scaling factor, or does not accept pictures of that side.
 
     """
     config = _config(settings)
@@ -31,7 +31,7 @@ def read_pretrained(
             subfolder=settings.subfolder or None,
             revision=settings.revision,
             output_loading_info=True,
-            low_cpu_mem_usage=False,  # with accelerate installed the default is another way of loading
+            low_cpu_mem_usage=False,  # with accelerate installed the default would load in a different way
         )
     except _LOAD_ERRORS as error:
         raise InputError(
@@ -46,18 +46,18 @@ def read_pretrained(
         codec.latent_shape(image_size)
     except (ValueError, RuntimeError) as error:
         raise InputError(
-            f"{settings.path}: {config['_class_name']} does not take pictures of autoencoder.image_size={image_size}: {_one_line(error)}; tables are safe; name another autoencoder.pretrained.path or another image_size"
+            f"{settings.path}: {config['_class_name']} does not accept pictures of autoencoder.image_size={image_size}: {_one_line(error)}; tables are safe; name another autoencoder.pretrained.path or another image_size"
         ) from error
     return codec, config
 
 
 def _told(config: AutoencoderConfig, settings: PretrainedSettings) -> AutoencoderConfig:
-    """Return a config with what the settings change of it."""
+    """Return the config with the changes that the settings make to it."""
     return config if settings.quantise else {**config, "quantise": False}
 
 
 def _config(settings: PretrainedSettings) -> AutoencoderConfig:
-    """Return what config.json holds, checked."""
+    """Return the contents of config.json after checking them."""
     folder = f"{settings.path}/{settings.subfolder}".rstrip("/")
     try:
         config: AutoencoderConfig = CLASSES["AutoencoderKL"].load_config(
@@ -69,16 +69,16 @@ def _config(settings: PretrainedSettings) -> AutoencoderConfig:
         ) from error
     if config.get("_class_name") not in CLASSES:
         raise InputError(
-            f"{folder} holds a {config.get('_class_name')}, not one of {', '.join(CLASSES)}; tables are safe; name another folder, or the subfolder of a pipeline's autoencoder (vae, movq) in autoencoder.pretrained.subfolder"
+            f"{folder} contains a {config.get('_class_name')}, which is none of {', '.join(CLASSES)}; tables are safe; name another folder, or the subfolder of a pipeline's autoencoder (vae, movq) in autoencoder.pretrained.subfolder"
         )
     if not config.get("scaling_factor"):
         raise InputError(
-            f"{folder}: config.json has no scaling_factor, so the scale of its latents is not known; tables are safe; add the one it was trained with"
+            f"{folder}: config.json has no scaling_factor, so the scale of its latents is not known; tables are safe; add the scaling_factor that it was trained with"
         )
     channels = {config.get("in_channels", 3), config.get("out_channels", 3)}
     if channels != {3}:
         raise InputError(
-            f"{folder}: it is an autoencoder of {next(n for n in channels if n != 3)} channels, pictures have 3; {_SAFE}"
+            f"{folder}: the autoencoder has {next(n for n in channels if n != 3)} channels, but pictures have 3; {_SAFE}"
         )
     return _told(config, settings)
 

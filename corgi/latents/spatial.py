@@ -1,4 +1,4 @@
-"""The spatial spaces: a codec that was trained, read or needs neither, standardised per channel and committed."""
+"""The spatial spaces: a codec that was trained, loaded or needs neither, standardised per channel and committed."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping
@@ -27,12 +27,12 @@ from corgi.tables.store import ShardTask, Store
 from corgi.training.autoencoder import write_autoencoder
 
 MOMENT_PICTURES = 2048
-"""Train pictures over which mean and scale of each channel are measured, at most; every position of a latent counts."""
+"""Largest number of train pictures over which mean and scale of each channel are measured, over all positions of their latents."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-    """What a training left: files on a disk that every node reaches, and what was measured at its end."""
+    """The results of a training: files on a disk that every node can read, and the measures at its end."""
 
     weights: str
     metrics: str
@@ -45,14 +45,14 @@ class SpatialModel:
     def __init__(
         self, stages: Mapping[str, str], settings: Mapping[str, object], trained: Trained | None
     ) -> None:
-        """Take the paths of the manifests of `download` and `curate`, the autoencoder section as JSON, and what a training left."""
+        """Take the paths of the manifests of `download` and `curate`, the autoencoder section as JSON, and the results of a training or None."""
         self.stages = stages
         self.settings = AutoencoderSettings.model_validate(settings)
         self.trained = trained
         torch.set_num_threads(max(1, int(self.settings.cpus_per_actor)))
 
     def make(self, task: ShardTask) -> ShardManifest:
-        """Commit `autoencoder`, `config`, `reconstructions`, and `metrics` of a training.
+        """Commit `autoencoder`, `config`, `reconstructions` if there are val pictures, and `metrics` if there was a training.
 
         Raises:
             InputError: a pretrained autoencoder cannot be used.
@@ -85,7 +85,7 @@ class SpatialModel:
             return attempt.commit(RowCounts(rows_in=num_rows, kept=num_rows), facts=facts)
 
     def _codec(self) -> tuple[Codec, Mapping[str, object]]:
-        """Return the codec with its weights, and what rebuilds it without them."""
+        """Return the codec with its weights, and the config from which it can be rebuilt without them."""
         if self.settings.kind == "pixels":
             return PixelCodec(), {}
         if self.settings.kind == "pretrained":
@@ -94,9 +94,9 @@ class SpatialModel:
         config = conv_config(self.settings)
         codec = ConvCodec(config)
         codec.load_state_dict(codec_state(load_file(self.trained.weights)))
-        told = dataclasses.asdict(config)
+        values = dataclasses.asdict(config)
         return codec.requires_grad_(False), {
-            name: told[name] for name in told if name != "num_codes" or told[name]
+            name: values[name] for name in values if name != "num_codes" or values[name]
         }
 
     def _facts(self, autoencoder: SpatialAutoencoder, num_train: int) -> dict[str, object]:
@@ -120,7 +120,7 @@ class SpatialModel:
 
 @torch.no_grad()
 def round_trip(autoencoder: SpatialAutoencoder, pictures: Tensor) -> Tensor:
-    """Return what an autoencoder gives back of pictures."""
+    """Return the reconstructions of pictures."""
     return autoencoder.decode(autoencoder.encode(pictures))
 
 

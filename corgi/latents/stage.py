@@ -1,4 +1,4 @@
-"""The autoencoder stage: makes the decoder's space from train pictures and writes every kept picture's latent."""
+"""The autoencoder stage: builds the decoder's latent space from train pictures and writes every kept picture's latent."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from corgi.training.training import Training
 
 
 def run(context: Context) -> list[ShardTask]:
-    """Commit the shard `model` (autoencoder.safetensors), then one `latents` table per shard."""
+    """Commit the shard `model` (autoencoder.safetensors), then one `latents` table per shard of pictures."""
     settings = context.recipe.autoencoder
     model = context.task("model")
     if context.pending([model]):
@@ -46,11 +46,11 @@ def run(context: Context) -> list[ShardTask]:
 
 
 def _commit_spatial(context: Context, model: ShardTask) -> None:
-    """Train the codec where its kind is trained, then commit the shard `model`.
+    """Train the codec if its kind is trained, then commit the shard `model`.
 
     Raises:
-        InputError: no train picture is selected, no val picture ranks checkpoints, the codebook collapsed, or a pretrained
-            autoencoder cannot be used.
+        InputError: no train picture is selected, there is no val picture to rank checkpoints by, the codebook collapsed, or a
+            pretrained autoencoder cannot be used.
 
     """
     settings, stages = context.recipe.autoencoder, _stages(context)
@@ -65,7 +65,7 @@ def _commit_spatial(context: Context, model: ShardTask) -> None:
 
 
 def _trained(context: Context, model: ShardTask) -> Trained:
-    """Train the codec and return what `SpatialModel` needs of the training."""
+    """Train the codec and return what `SpatialModel` needs from the training."""
     settings, training = context.recipe.autoencoder, _training(context, model)
     train([training], context.recipe)
     facts = final_facts(training)
@@ -98,9 +98,8 @@ def _stages(context: Context) -> dict[str, str]:
 
 
 def _tower(context: Context) -> dict[str, object] | None:
-    """Return the tower of the perceptual loss with paths of its files, None where the loss needs none."""
-    wanted = perceptual_tower(context.recipe)
-    if wanted is None:
+    """Return the tower of the perceptual loss with the paths of its files; None if the loss needs no tower."""
+    if perceptual_tower(context.recipe) is None:
         return None
     own = model_shard(context.listed("tower")) if "tower" in context.inputs else None
     refs = tower_refs(context.store, context.recipe.embed, own)
@@ -109,7 +108,7 @@ def _tower(context: Context) -> dict[str, object] | None:
 
 
 def _say_enlarged(context: Context, tasks: list[ShardTask]) -> None:
-    """Report the pictures that are smaller than what the decoder is to give."""
+    """Report how many pictures are smaller than those that the decoder will paint."""
     store = context.store
     paths = store.committed(context.stage.name, [task.key for task in tasks]).values()
     enlarged = total = 0
@@ -127,7 +126,7 @@ def _pool(settings: AutoencoderSettings) -> Pool:
 
 
 def _json(settings: AutoencoderSettings) -> dict[str, object]:
-    """Return the section as JSON, a local folder as an absolute path: a Ray worker's folder is another one."""
+    """Return the section as JSON, with a local folder as an absolute path: a Ray worker has a different working folder."""
     values = settings.model_dump(mode="json")
     path = Path(settings.pretrained.path)
     if settings.pretrained.path and path.exists():

@@ -12,13 +12,13 @@ from corgi.tables.store import ShardTask
 
 
 class Autoencoder(Stage):
-    """The space the decoder paints in, and every kept picture's latent."""
+    """The latent space in which the decoder paints, and every kept picture's latent."""
 
     name, title, intro = "autoencoder", "Autoencoder", "The space the decoder paints in."
     settings = ("autoencoder",)
 
     def __init__(self, reads_tower: bool = False) -> None:
-        """Read the tower stage's model too where a perceptual loss needs it."""
+        """Read the tower stage's model too if the perceptual loss needs it."""
         super().__init__()
         self.inputs = ("download", "curate", "tower") if reads_tower else ("download", "curate")
 
@@ -34,13 +34,13 @@ class Autoencoder(Stage):
         return run(context)
 
     def cost(self, recipe: Recipe, num_rows: int | None = None) -> list[str]:
-        """Return FLOPs, memory and hours of a training on GPUs."""
+        """Return lines with FLOPs, memory and hours of a training on GPUs, and the cost of the latents."""
         from corgi.latents.cost import lines
 
         return lines(recipe)
 
     def fingerprint(self, recipe: Recipe) -> dict[str, str] | None:
-        """Return what settings and inputs cannot tell: the files of a pretrained autoencoder, the tower of a perceptual loss."""
+        """Return what settings and inputs do not determine: hashes of the files of a pretrained autoencoder or of a perceptual loss's tower."""
         if recipe.autoencoder.kind == "pretrained":
             settings = recipe.autoencoder.pretrained
             return _files_of(Path(settings.path) / settings.subfolder) or None

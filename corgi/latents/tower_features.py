@@ -1,4 +1,4 @@
-"""The frozen network of the perceptual loss: the first feature maps of a CLIP tower that the run has anyway."""
+"""The frozen network of the perceptual loss: the first feature maps of a CLIP tower that the run already has."""
 
 import torch
 from torch import nn
@@ -12,13 +12,13 @@ _REFUSALS = (AttributeError, AssertionError, RuntimeError, TypeError, ValueError
 
 
 def tower_features(ref: TowerRef, num_maps: int, image_size: int) -> Features:
-    """Return the first maps of a tower's image side, on the CPU, for pictures of a side.
+    """Return the first feature maps of a tower's image model, on the CPU, for pictures of side `image_size`.
 
-    Supported are the towers that have open_clip's `forward_intermediates`: timm's trunks, its ResNets and its transformers.
-    A convolutional tower takes pictures of any side; a transformer gets them resized to its own side.
+    Supported are towers with open_clip's `forward_intermediates`: timm's trunks, open_clip's ResNets and its transformers.
+    A convolutional tower accepts pictures of any side; for a transformer they are resized to its own side.
 
     Raises:
-        InputError: the tower cannot be loaded, or gives no maps.
+        InputError: the tower cannot be loaded, or has fewer feature maps.
 
     """
     model, preprocess, _ = build_model(ref)
@@ -33,7 +33,7 @@ def tower_features(ref: TowerRef, num_maps: int, image_size: int) -> Features:
             features(torch.full((1, 3, image_size, image_size), 0.5))
     except _REFUSALS as error:
         raise InputError(
-            f"tower {ref.name} ({type(visual).__name__}) gives no {num_maps} feature maps for the perceptual loss: {' '.join(str(error).split())[:200]}; "
+            f"tower {ref.name} ({type(visual).__name__}) does not give {num_maps} feature maps for the perceptual loss: {' '.join(str(error).split())[:200]}; "
             "nothing was trained; lower autoencoder.conv.perceptual_stages, name another autoencoder.conv.perceptual_tower, or set autoencoder.conv.perceptual_weight to 0"
         ) from error
     return features

@@ -126,8 +126,8 @@ def test_a_missing_scaling_factor_is_refused(tmp_path: Path, name: str) -> None:
     [
         ({"_class_name": "UNet2DModel"}, "UNet2DModel, not one of"),
         ({"_class_name": None}, "not one of"),
-        ({"in_channels": 4}, "4 channels, pictures have 3"),
-        ({"out_channels": 1}, "1 channels, pictures have 3"),
+        ({"in_channels": 4}, "4 channels, but pictures have 3"),
+        ({"out_channels": 1}, "1 channels, but pictures have 3"),
         ({"latent_channels": 3}, "weights of AutoencoderKL"),
     ],
 )
