@@ -1,1 +1,1 @@
-"""A finished run in use: generation and export."""
+"""Use of a finished run: generation and export."""

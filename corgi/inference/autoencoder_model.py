@@ -1,4 +1,4 @@
-"""The autoencoder as a diffusers component; nothing here knows where weights came from."""
+"""The autoencoder as a diffusers component; this module does not depend on where the weights came from."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ class AutoencoderModel(ModelMixin, ConfigMixin):
 
     @register_to_config
     def __init__(self, kind: str, space: dict[str, Any], shapes: dict[str, list[int]]) -> None:
-        """Build an empty autoencoder; `space` is what is committed beside its weights, `shapes` are theirs."""
+        """Build an empty autoencoder; `space` is the config that is committed with its weights, `shapes` are the shapes of the weights."""
         super().__init__()
         self.autoencoder: Autoencoder = blank(kind, space, shapes)
 
@@ -31,7 +31,7 @@ class AutoencoderModel(ModelMixin, ConfigMixin):
 
 
 def blank(kind: str, space: dict[str, Any], shapes: dict[str, list[int]]) -> Autoencoder:
-    """Return an autoencoder of a kind, to be filled by loading."""
+    """Return an autoencoder of a kind with empty weights, which are loaded later."""
     if kind == "linear":
         return LinearAutoencoder(**{name: torch.zeros(shape) for name, shape in shapes.items()})
     codecs: Any = CODECS

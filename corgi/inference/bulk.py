@@ -1,4 +1,4 @@
-"""Pictures of many captions as tables: a file of prompts in, shards of pictures out, committed one by one and resumed by key."""
+"""Pictures of many captions as tables: a file of prompts in, shards of pictures out, which are committed one by one and resumed by key."""
 
 import hashlib
 import json
@@ -25,15 +25,15 @@ from corgi.tables.stage_index import ListedShard
 from corgi.tables.store import ShardTask, Store
 
 READ, PAINTED = "prompts", "pictures"
-"""The stages of a bulk generation, and the tables of their shards."""
+"""The two stages of a bulk generation, and the names of their shards' tables."""
 INDEX = "tables.json"
-"""File of the result's folder that lists the tables of pictures and ledgers."""
+"""File in the result's folder that lists the tables of pictures and the ledgers."""
 PROMPTS_VERSION, PICTURES_VERSION = 1, 1
 
 
 @dataclass(frozen=True)
 class Bulk:
-    """What is painted, of what, and how."""
+    """The parameters of a bulk generation: the run, the file of prompts, and how they are painted."""
 
     run: str
     prompts: str
@@ -44,26 +44,26 @@ class Bulk:
     asked: PaintSettings
     finish: FinishSettings
     rows_per_shard: int
-    """Rows of the file per shard; part of the result, since batches start at a shard's first row."""
+    """Rows of the file per shard; it affects the result, since batches start at a shard's first row."""
     pool: Pool
 
 
 def paint_tables(bulk: Bulk, out: Run) -> StageManifest:
-    """Paint the captions that are not committed yet and return the closed stage; `out` points at it.
+    """Paint the captions that are not committed yet and return the closed stage, which `out` points to.
 
-    Picture i of row r has seed + r n + i, so that neither shards nor workers change it.
+    Picture i of row r has the seed `seed` + r n + i, which does not depend on shards or workers.
 
     Raises:
         InputError: the run or the file cannot be used, or the seeds are outside 0..2^63-1.
-        ClusterError, StorageError: as a pipeline's.
+        ClusterError, StorageError: as for a pipeline.
 
     """
     check_seeds(bulk.n, bulk.seed)
     run = Run.open(bulk.run)
     models = models_digest(shards_of(run))
-    read = list(_committed_prompts(bulk, out.store))
-    _check_last_seed(bulk, sum(manifest.rows.rows_in for manifest in read))
-    tasks = [_task(bulk, out.store, models, manifest) for manifest in read]
+    prompts = list(_committed_prompts(bulk, out.store))
+    _check_last_seed(bulk, sum(manifest.rows.rows_in for manifest in prompts))
+    tasks = [_task(bulk, out.store, models, manifest) for manifest in prompts]
     done = out.store.committed(PAINTED, [task.key for task in tasks])
     pending = [task for task in tasks if task.key not in done]
     if pending:
@@ -80,7 +80,7 @@ def _manner(bulk: Bulk) -> dict[str, object]:
 
 
 def _committed_prompts(bulk: Bulk, store: Store) -> Iterator[ShardManifest]:
-    """Yield the shards of the file's rows in order; each is committed unless the same rows were before."""
+    """Yield the shards of the file's rows in order; each is committed unless the same rows were committed before."""
     rows = read_prompts(bulk.prompts, bulk.column)
     number = 0
     while block := list(islice(rows, bulk.rows_per_shard)):
@@ -88,8 +88,8 @@ def _committed_prompts(bulk: Bulk, store: Store) -> Iterator[ShardManifest]:
         key = digest(
             {"stage": READ, "version": PROMPTS_VERSION, "shard": number, "rows": _rows_digest(table)}
         )
-        found = store.shard(READ, key)
-        yield found or _commit_prompts(store, f"{number:05d}", key, table)
+        committed = store.shard(READ, key)
+        yield committed or _commit_prompts(store, f"{number:05d}", key, table)
         number += 1
     if number == 0:
         raise InputError(
@@ -111,10 +111,10 @@ def _prompt_table(block: Sequence[Prompt]) -> pa.Table:
 
 
 def _rows_digest(table: pa.Table) -> str:
-    found = hashlib.blake2b(digest_size=16)
+    hasher = hashlib.blake2b(digest_size=16)
     for row in table.to_pylist():
-        found.update(json.dumps(row).encode())
-    return found.hexdigest()
+        hasher.update(json.dumps(row).encode())
+    return hasher.hexdigest()
 
 
 def _commit_prompts(store: Store, shard: str, key: str, table: pa.Table) -> ShardManifest:
@@ -157,9 +157,9 @@ def _check_last_seed(bulk: Bulk, rows: int) -> None:
 
 
 def _close(bulk: Bulk, out: Run, tasks: Sequence[ShardTask]) -> StageManifest:
-    """Close the stage over its shards, point the result at it and list its tables."""
-    made = out.store.committed(PAINTED, [task.key for task in tasks])
-    shards = list(out.store.each_of([made[task.key] for task in tasks], out.store.read_shard))
+    """Close the stage over its shards, point the result to it and list its tables."""
+    paths = out.store.committed(PAINTED, [task.key for task in tasks])
+    shards = list(out.store.each_of([paths[task.key] for task in tasks], out.store.read_shard))
     rows = sum((shard.rows for shard in shards), RowCounts(rows_in=0, kept=0))
     entries = tuple(ShardEntry.of(shard) for shard in shards)
     manifest = StageManifest(

@@ -1,4 +1,4 @@
-"""The command line of a bulk generation: a file of captions to tables of pictures, through Ray, killed and resumed at will."""
+"""The command line of a bulk generation: paints a file of captions into tables of pictures, through Ray; it can be killed and resumed."""
 
 import argparse
 import os
@@ -19,12 +19,12 @@ from corgi.tables.run import Run
 from corgi.tables.store import Store
 
 RESULT = "result"
-"""Folder below the root that points at the tables, as a run's folder does."""
+"""Folder below the root that points to the tables, as a run's folder does."""
 _INTERRUPTED = 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Paint the file's captions and print what was made; return the exit code."""
+    """Paint the file's captions and print how many rows were painted; return the exit code."""
     try:
         bulk, root = _asked(argv)
         out = Run(f"{root}/{RESULT}", Store(root))
@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 shown.line(f"{number} rows were not painted: {reason.text}; the ledger names them")
             shown.line(f"{made.rows.kept} of {made.rows.rows_in} rows painted: {out.published(INDEX)}")
     except KeyboardInterrupt:
-        print("stopped; committed pictures are kept; run the same command to go on", file=sys.stderr)
+        print("stopped; committed pictures are kept; run the same command to continue", file=sys.stderr)
         return _INTERRUPTED
     except Exception as error:
         known = cluster.cause(error)
@@ -50,24 +50,32 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _asked(argv: Sequence[str] | None) -> tuple[Bulk, str]:
-    """Return what is painted and the root of the tables.
+    """Return the parameters of the generation and the root of the tables.
 
     Raises:
-        SettingsError: a value is out of its bounds.
+        SettingsError: a value is out of bounds.
 
     """
-    told = _parser().parse_args(argv)
+    options = _parser().parse_args(argv)
     for name in ("rows_per_shard", "workers"):
-        if getattr(told, name) < 1:
+        if getattr(options, name) < 1:
             raise SettingsError(
-                f"--{name.replace('_', '-')}={getattr(told, name)} must be at least 1; nothing was painted; choose another value"
+                f"--{name.replace('_', '-')}={getattr(options, name)} must be at least 1; nothing was painted; choose another value"
             )
-    asked, finish = settings_of(told)
-    pool = Pool(told.workers, told.cpus, told.gpus)
+    asked, finish = settings_of(options)
+    pool = Pool(options.workers, options.cpus, options.gpus)
     bulk = Bulk(
-        told.run, told.prompts, told.column, told.n, told.seed, asked, finish, told.rows_per_shard, pool
+        options.run,
+        options.prompts,
+        options.column,
+        options.n,
+        options.seed,
+        asked,
+        finish,
+        options.rows_per_shard,
+        pool,
     )
-    root = told.out if "://" in told.out else str(Path(told.out).absolute())
+    root = options.out if "://" in options.out else str(Path(options.out).absolute())
     return bulk, root
 
 

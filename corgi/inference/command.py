@@ -1,4 +1,4 @@
-"""A request painted and saved: captions in batches, variations, mixtures, ways between two, steps shown."""
+"""Paints and saves a request: captions in batches, variations, mixtures, interpolations, and pictures after each step."""
 
 import csv
 from collections.abc import Iterator, Sequence
@@ -23,15 +23,15 @@ from corgi.storage.errors import storage_full
 AT_ONCE = 64
 """Pictures painted in one batch."""
 REJECTED = "rejected.csv"
-"""File of the rows that were not painted, beside the pictures."""
+"""File in the folder of pictures that lists the rows that were not painted."""
 
 
 def paint_request(request: Request) -> Iterator[str]:
-    """Paint what is asked and yield the path of each file; the run is loaded once.
+    """Paint the request and yield the path of each file; the run is loaded once.
 
     Raises:
         InputError: the run cannot be used, or a picture cannot be read.
-        SettingsError: more steps are asked for than the models have timesteps.
+        SettingsError: more steps are requested than the models have timesteps.
         StorageError: the disk is full.
 
     """
@@ -45,7 +45,7 @@ def paint_request(request: Request) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Studio:
-    """A request with the generator that paints it; `models` names models and settings in the files' names."""
+    """A request with the generator that paints it; `models` is a digest of models and settings for the file names."""
 
     request: Request
     generator: Generator
@@ -53,7 +53,7 @@ class Studio:
 
     @classmethod
     def open(cls, request: Request) -> "Studio":
-        """Load the run and set it as asked."""
+        """Load the run and apply the request's settings."""
         loaded = load(request.run, request.embedder)
         generator = loaded.using(request.asked)
         own = request.embedder == "prior" and generator.manner == loaded.manner
@@ -63,7 +63,7 @@ class Studio:
         return cls(request, generator, models)
 
     def captions(self) -> Iterator[str]:
-        """Paint captions and rows of the file, AT_ONCE pictures in a batch whatever their captions; each distinct caption once."""
+        """Paint the captions and the rows of the file, each distinct caption once; a batch is AT_ONCE pictures, of one or several captions."""
         request = self.request
         rows = (prompt.caption for prompt in request.rows if not prompt.fault)
         captions = dict.fromkeys((*request.captions, *rows))
@@ -76,13 +76,13 @@ class Studio:
             yield from self._steps(list(captions))
 
     def variations(self) -> Iterator[str]:
-        """Paint variations of given pictures."""
+        """Paint variations of the request's pictures."""
         for path in self.request.vary:
             pictures = self.generator.variations(read_picture(path), self.request.n, self.request.seed)
             yield from self._save_each(pictures, f"variation of {Path(path).name}")
 
     def mixture(self) -> Iterator[str]:
-        """Paint captions and pictures mixed."""
+        """Paint the mixture of the request's captions and pictures."""
         request = self.request
         if request.mix:
             parts = [part_of(text) for text in request.mix]
@@ -91,7 +91,7 @@ class Studio:
             yield from self._save_each(pictures, f"mix of {', '.join(request.mix)} {weights}".strip())
 
     def way(self) -> Iterator[str]:
-        """Paint the strip from one part to another."""
+        """Paint the strip of pictures from one part to another."""
         request = self.request
         if request.between:
             first, last = (part_of(text) for text in request.between)
@@ -100,7 +100,7 @@ class Studio:
             yield from self._save_each([strip(pictures)], name)
 
     def rejected(self) -> Iterator[str]:
-        """Write the rows of the file that were not painted, with their reasons; no file where there is none."""
+        """Write a file of the rows that were not painted, with their reasons, if there are any."""
         faults = [(prompt.row, prompt.fault) for prompt in self.request.rows if prompt.fault]
         if faults:
             path = self.request.out / REJECTED
@@ -136,7 +136,7 @@ class Studio:
 
 
 def part_of(text: str) -> Part:
-    """Return a caption, or the picture that follows the mark.
+    """Return a caption as it is, or the picture whose path follows the mark.
 
     Raises:
         InputError: the picture cannot be read.
@@ -146,7 +146,7 @@ def part_of(text: str) -> Part:
 
 
 def read_picture(path: str) -> Image.Image:
-    """Return a picture of the user's own as RGB.
+    """Return a picture of the user as RGB.
 
     Raises:
         InputError: it cannot be read.
@@ -158,5 +158,5 @@ def read_picture(path: str) -> Image.Image:
     except (OSError, ValueError, Image.DecompressionBombError) as error:
         cause = " ".join(str(error).split())
         raise InputError(
-            f"{path} cannot be read as a picture: {cause}; pictures painted before are kept; name another"
+            f"{path} cannot be read as a picture: {cause}; pictures painted before are kept; name another picture"
         ) from error

@@ -1,4 +1,4 @@
-"""The network of a decoder or an upsampler as a diffusers component; nothing here knows where weights came from."""
+"""The network of a decoder or an upsampler as a diffusers component; this module does not depend on where the weights came from."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from corgi.models.unet import UNetSizes
 
 
 class DecoderModel(ModelMixin, ConfigMixin):
-    """A network that denoises latents given an image embedding, whose table is among its weights. `facts` says what it is of."""
+    """A network that denoises latents given an image embedding; the embedding's shift table is among its weights. `facts` says what it was made from."""
 
     @register_to_config
     def __init__(
@@ -25,10 +25,10 @@ class DecoderModel(ModelMixin, ConfigMixin):
         self.network = names[network_name](NetworkSizes(**shape), ShiftTable.ddpm(embedding_dim))
 
     def forward(self, z_t: Tensor, t: Tensor, embedding: Tensor, drop_mask: Tensor, **seen: Tensor) -> Tensor:
-        """Answer what the network predicts; t counts 1..T, `seen` is what else an upsampler is given."""
+        """Return the network's prediction; t counts 1..T, `seen` are the additional inputs of an upsampler."""
         return self.network(z_t, t, embedding, drop_mask, **seen)
 
 
 def _tupled(sizes: dict[str, Any]) -> dict[str, Any]:
-    """Return sizes as they were before they were JSON, which has lists alone."""
+    """Return sizes with the tuples that they had before JSON made lists of them."""
     return {name: tuple(value) if isinstance(value, list) else value for name, value in sizes.items()}

@@ -1,4 +1,4 @@
-"""What may stand for a run's prior: the caption's embedding itself, or the run's own pictures. `EMBEDDERS` names them."""
+"""Baselines that may replace a run's prior: the caption's embedding itself, or train pictures of the run. `EMBEDDERS` names them."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -18,14 +18,14 @@ from corgi.tables.schema import Split
 
 NUM_NEIGHBOURS = 5
 TEMPERATURE = 0.05
-"""Of the softmax average, as `evaluate.softmax_temperature` has it by default."""
+"""Temperature of the softmax average, equal to the default of `evaluate.softmax_temperature`."""
 
 
 def with_embedder(generator: Generator, run: Run, name: EmbedderName) -> Generator:
-    """Return a generator that embeds captions in another way; its networks are shared.
+    """Return a generator that embeds captions with another embedder and shares the networks.
 
     Raises:
-        InputError: the run has no train pictures, or none with a caption, where the embedder reads them.
+        InputError: the embedder needs train pictures, or train pictures with a caption, and the run has none.
 
     """
     if name == "prior":
@@ -34,7 +34,7 @@ def with_embedder(generator: Generator, run: Run, name: EmbedderName) -> Generat
 
 
 def train_pairs(run: Run) -> tuple[Float[np.ndarray, "rows dim"], Float[np.ndarray, "rows dim"]]:
-    """Return text and image vectors of the train pictures whose captions may be learned from, the first full caption of each.
+    """Return text and image vectors of the train pictures whose captions may be used for training, by the first full caption of each.
 
     Raises:
         InputError: there are none.
@@ -64,7 +64,7 @@ def train_images(run: Run) -> Float[np.ndarray, "rows dim"]:
 def _joined(parts: list[np.ndarray], run: Run, what: str) -> np.ndarray:
     rows = np.concatenate(parts) if parts else np.zeros((0, 1))
     if len(rows) == 0:
-        raise InputError(f"run {run.name} has no {what}; nothing was painted; take another embedder")
+        raise InputError(f"run {run.name} has no {what}; nothing was painted; choose another embedder")
     return rows
 
 
@@ -82,4 +82,4 @@ EMBEDDERS: Mapping[EmbedderName, Callable[[Run], Embedder]] = {
     "softmax": _softmax,
     "neighbours": _neighbours,
 }
-"""Every embedder that a request can name beside the prior."""
+"""The embedders that a request can name, other than the prior."""

@@ -1,4 +1,4 @@
-"""A trained prior as a folder that diffusers loads without corgi: weights, configuration and the code itself."""
+"""Export of a trained prior to a folder that diffusers loads without corgi: weights, configuration and code."""
 
 import ast
 import json
@@ -21,16 +21,16 @@ from corgi.training.prior import load_prior
 
 PACKAGE = Path(__file__).resolve().parents[1]
 PIPELINE, MODEL, SCHEDULER = "shifted_prior_pipeline", "shifted_prior_model", "shifted_prior_scheduler"
-"""Names of the modules shipped in the folder."""
+"""Names of the modules in the folder."""
 SHIPPED = {
     "": (PIPELINE, "corgi.inference.prior_pipeline"),
     "prior": (MODEL, "corgi.inference.prior_model"),
     "scheduler": (SCHEDULER, "corgi.diffusion.scheduler"),
 }
-"""Folder of a component -> (its module's name there, the module it is made from)."""
+"""Folder of a component -> (the module's name in it, the module of corgi that it is made from)."""
 SHAPES = '''
 class _Shaped:
-    """Stands for jaxtyping, which a reader of this folder need not have: the annotation is the array's type."""
+    """Replaces jaxtyping, which need not be installed to load this folder: the annotation is the array's type."""
 
     def __class_getitem__(cls, item):
         return item[0]
@@ -41,10 +41,10 @@ Bool = Float = Int = Num = Shaped = UInt8 = UInt32 = UInt64 = _Shaped
 
 
 def export_prior(run_folder: str | Path, out: str | Path, variant: str | None = None) -> Path:
-    """Write the trained prior of a run to a new folder and return it; the first variant unless one is named.
+    """Write the trained prior of a run to a new folder and return the folder; the first variant unless one is named.
 
     Raises:
-        InputError: the run has no prior, no such variant, or the folder holds something already.
+        InputError: the run has no prior or no such variant, or the folder is not empty.
 
     """
     run = Run.open(run_folder)
@@ -56,9 +56,9 @@ def export_prior(run_folder: str | Path, out: str | Path, variant: str | None = 
             f"run {run.folder.name} trained {', '.join(settings.variants)}, not {chosen!r}; nothing was written; name one of them"
         )
     with safe_open(run.store.path(shift, "shift"), "numpy") as file:
-        made_from = {name: file.metadata().get(name, "") for name in ("towers", "normalisation", "data")}
+        sources = {name: file.metadata().get(name, "") for name in ("towers", "normalisation", "data")}
     facts = {
-        **made_from,
+        **sources,
         "run": run.folder.name,
         "variant": chosen,
         "prior": prior.digest,
@@ -72,7 +72,7 @@ def export_prior(run_folder: str | Path, out: str | Path, variant: str | None = 
 def write_folder(
     prior: TextPrior, sampling: Sampling, schedule: str, facts: Mapping[str, object], out: Path
 ) -> Path:
-    """Write a prior into an empty folder and return it."""
+    """Write a prior into an empty folder and return the folder."""
     model_of(prior, facts).save_pretrained(out / "prior", safe_serialization=True)
     _scheduler(prior, sampling, schedule).save_pretrained(out / "scheduler")
     for folder, (name, module) in SHIPPED.items():
@@ -92,34 +92,34 @@ def write_folder(
 
 
 def model_of(prior: TextPrior, facts: Mapping[str, object]) -> PriorModel:
-    """Wrap a trained prior; its weights are copied in float32.
+    """Return a trained prior as a diffusers component; its weights are copied in float32.
 
     Raises:
-        ValueError: the network standardises by a table of another shape than the process has.
+        ValueError: the network standardises with a table of a different shape than the process.
 
     """
     table, own = prior.process.table, prior.network.table
     shape = TableShape.of(table)
     if own is not None and TableShape.of(own) != shape:
-        raise ValueError("the network standardises by a table of another shape than the process has")
-    made = PriorModel(
+        raise ValueError("the network standardises with a table of a different shape than the process")
+    model = PriorModel(
         sizes=asdict(prior.network.config),
         table_shape=asdict(shape),
         choice_rule=asdict(prior.choice),
         facts=dict(facts),
     )
-    made.network.load_state_dict(prior.network.state_dict())
-    made.shift_table.load_state_dict(table.state_dict())
-    return made.eval()
+    model.network.load_state_dict(prior.network.state_dict())
+    model.shift_table.load_state_dict(table.state_dict())
+    return model.eval()
 
 
 def bundle(module: str) -> str:
-    """Return one file that contains a module of corgi after every module of corgi that it needs.
+    """Return the text of one file that contains a module of corgi after all modules of corgi that it needs.
 
     Imports of corgi are removed; jaxtyping is replaced by a stand-in.
 
     Raises:
-        ValueError: two modules define the same name, which one file cannot hold.
+        ValueError: two modules define the same name, so they cannot be in one file.
 
     """
     ordered: dict[str, ast.Module] = {}
@@ -139,18 +139,18 @@ def bundle(module: str) -> str:
 
 
 def _collect(module: str, ordered: dict[str, ast.Module]) -> None:
-    """Parse a module after those it imports from corgi."""
+    """Parse a module after the modules that it imports from corgi."""
     if module in ordered:
         return
     tree = ast.parse((PACKAGE / Path(*module.split(".")[1:])).with_suffix(".py").read_text())
-    for node in ast.walk(tree):  # those inside functions too
+    for node in ast.walk(tree):  # imports inside functions too
         if isinstance(node, ast.ImportFrom) and _is_of_corgi(node):
             _collect(node.module or "", ordered)
     ordered[module] = _WithoutCorgi().visit(tree)
 
 
 class _WithoutCorgi(ast.NodeTransformer):
-    """Leaves out imports of corgi inside functions: one file has what they name."""
+    """Removes imports of corgi inside functions: the file contains what they import."""
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.FunctionDef:
         node.body = [one for one in node.body if not (isinstance(one, ast.ImportFrom) and _is_of_corgi(one))]
@@ -162,7 +162,7 @@ def _is_of_corgi(node: ast.ImportFrom) -> bool:
 
 
 def _merged(imports: Iterable[ast.Import | ast.ImportFrom]) -> str:
-    """Return the import lines of all modules, one per module imported from."""
+    """Return the import lines of all modules, one line per imported module."""
     plain, names = set(), {}
     for node in imports:
         if isinstance(node, ast.Import):
@@ -178,7 +178,7 @@ def _merged(imports: Iterable[ast.Import | ast.ImportFrom]) -> str:
 
 
 def _is_left_out(node: ast.stmt) -> bool:
-    """Return whether a statement is left out of the shipped file: module docstrings, `__all__`, corgi's own imports."""
+    """Return whether a statement is left out of the file: module docstrings, `__all__`, and imports from corgi and jaxtyping."""
     if isinstance(node, ast.ImportFrom):
         return (node.module or "").split(".")[0] in ("corgi", "jaxtyping")
     if isinstance(node, ast.Assign):
@@ -187,7 +187,7 @@ def _is_left_out(node: ast.stmt) -> bool:
 
 
 def _defined(tree: ast.Module) -> Iterable[str]:
-    """Return the names a module defines at its top level."""
+    """Return the names that a module defines at its top level."""
     for node in tree.body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
             yield node.name
@@ -199,7 +199,7 @@ def _defined(tree: ast.Module) -> Iterable[str]:
 
 
 def _scheduler(prior: TextPrior, sampling: Sampling, schedule: str) -> ShiftedDiffusionScheduler:
-    """Return the scheduler's sampler nearest to the recipe's. DPM-Solver++ becomes DDIM, which needs about as many steps."""
+    """Return a scheduler with the sampler closest to the recipe's. DPM-Solver++ becomes DDIM, which needs about as many steps."""
     names = {kind: name for name, kind in PREDICTIONS.items()}
     sampler = SAMPLERS[sampling.sampler]
     steps: Schedule = prior.process.schedule
@@ -213,10 +213,10 @@ def _scheduler(prior: TextPrior, sampling: Sampling, schedule: str) -> ShiftedDi
 
 
 def new_folder(out: str | Path) -> Path:
-    """Return an empty folder, which is made.
+    """Make a folder if needed and return it; it must be empty.
 
     Raises:
-        InputError: it cannot be made, or holds something.
+        InputError: it cannot be made, or is not empty.
 
     """
     folder = Path(out)
@@ -233,7 +233,7 @@ def new_folder(out: str | Path) -> Path:
 
 
 def diffusers_version() -> str:
-    """Return the version that a folder is written for."""
+    """Return the version of diffusers for which a folder is written."""
     import diffusers
 
     return diffusers.__version__
@@ -244,7 +244,7 @@ def _card(prior: TextPrior, facts: Mapping[str, object]) -> str:
     table = prior.process.table
     return f"""# Shifted diffusion prior
 
-CLIP text embedding in, CLIP image embedding out: {table.dim} numbers, {table.num_clusters} clusters, T = {prior.process.schedule.num_steps}.
+CLIP text embedding in, CLIP image embedding out: {table.dim} dimensions, {table.num_clusters} clusters, T = {prior.process.schedule.num_steps}.
 
     import torch
     from diffusers import DiffusionPipeline

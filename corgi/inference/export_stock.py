@@ -1,4 +1,4 @@
-"""A run's decoder and autoencoder as diffusers' own KandinskyV22Pipeline: no code is shipped, none is trusted."""
+"""Export of a run's decoder and autoencoder as diffusers' own KandinskyV22Pipeline: the folder contains no code, so none must be trusted."""
 
 # pyright: reportUnknownArgumentType=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 # diffusers has functions without types
@@ -40,7 +40,7 @@ def export_stock(run_folder: str | Path, out: str | Path) -> Path:
     """Write a run's decoder and autoencoder as a KandinskyV22Pipeline and return the folder.
 
     Raises:
-        InputError: the decoder or its latent space is of no class of diffusers, or the folder holds something already.
+        InputError: the decoder or its latent space is not of a class of diffusers, or the folder is not empty.
 
     """
     run = Run.open(run_folder)
@@ -74,36 +74,36 @@ def _checked(generator: Generator) -> tuple[KandinskyUNet, nn.Module]:
     """Return the network and diffusers' VQModel.
 
     Raises:
-        InputError: one of them is of another class, or the pipeline cannot paint as the run does.
+        InputError: one of them is of a different class, or the pipeline cannot paint as the run does.
 
     """
     network, autoencoder = generator.decoder.network, generator.decoder.autoencoder
     model = getattr(getattr(autoencoder, "codec", None), "model", None)
     if not isinstance(network, KandinskyUNet):
         raise InputError(
-            "the decoder is no class of diffusers; nothing was written; train one with decoder.network=unet and decoder.unet.kandinsky=true, or take --whole"
+            "the decoder is not of a class of diffusers; nothing was written; train one with decoder.network=unet and decoder.unet.kandinsky=true, or use --whole"
         )
-    if type(model).__name__ != "VQModel" or getattr(autoencoder, "codec").quantises:  # noqa: B009 - any codec has passed
+    if type(model).__name__ != "VQModel" or getattr(autoencoder, "codec").quantises:  # noqa: B009 - the codec may be of any class
         raise InputError(
-            "the latent space is no VQModel of diffusers that decodes without quantising; nothing was written; train on one (autoencoder.kind=pretrained, autoencoder.pretrained.quantise=false), or take --whole"
+            "the latent space is not a VQModel of diffusers that decodes without quantising; nothing was written; train on one (autoencoder.kind=pretrained, autoencoder.pretrained.quantise=false), or use --whole"
         )
     if generator.upsamplers or generator.decoder.weak is not None:
         raise InputError(
-            "KandinskyV22Pipeline knows no cascade and no autoguidance; nothing was written; take --whole"
+            "KandinskyV22Pipeline supports no cascade and no autoguidance; nothing was written; use --whole"
         )
     if generator.decoder.prediction not in PREDICTIONS or generator.decoder.guidance_interval != (0, 1):
         raise InputError(
-            "KandinskyV22Pipeline knows no flow prediction and no guidance interval; nothing was written; take --whole"
+            "KandinskyV22Pipeline supports no flow prediction and no guidance interval; nothing was written; use --whole"
         )
     assert isinstance(model, nn.Module)
     return network, model
 
 
 def stock_unet(network: KandinskyUNet) -> tuple["UNet2DConditionModel", Float[Tensor, "dim"]]:
-    """Return diffusers' U-Net that reads raw embeddings and answers 2 C channels, and the raw embedding that means none.
+    """Return diffusers' U-Net, which takes raw embeddings and returns 2 C channels, and the raw embedding that stands for no embedding.
 
-    The table that standardises embeddings is folded into both maps that read them: W (a z + c) + b = (W a) z + (W c + b). The pipeline
-    always splits the answer into noise and variance, so the variance's channels are zeros.
+    The table that standardises embeddings is folded into both linear layers that take them: W (a z + c) + b = (W a) z + (W c + b). The pipeline
+    always splits the output into noise and variance, so the variance's channels are zeros.
     """
     scale, shift = affine_of(network.embedding_table)
     state = {name: value.clone() for name, value in network.unet.state_dict().items()}
@@ -113,11 +113,11 @@ def stock_unet(network: KandinskyUNet) -> tuple["UNet2DConditionModel", Float[Te
         state[f"{layer}.weight"] = weight * scale
     for name in ("conv_out.weight", "conv_out.bias"):
         state[name] = torch.cat([state[name], torch.zeros_like(state[name])])
-    made = type(network.unet).from_config(
+    unet = type(network.unet).from_config(
         {**network.unet.config, "out_channels": 2 * network.latent_shape[0]}
     )
-    made.load_state_dict(state)
-    return made.eval(), (network.null_embedding.detach() - shift) / scale
+    unet.load_state_dict(state)
+    return unet.eval(), (network.null_embedding.detach() - shift) / scale
 
 
 def affine_of(table: ShiftTable) -> tuple[Float[Tensor, "dim"], Float[Tensor, "dim"]]:
@@ -131,7 +131,7 @@ def affine_of(table: ShiftTable) -> tuple[Float[Tensor, "dim"], Float[Tensor, "d
 
 
 def stock_movq(autoencoder: Autoencoder, model: nn.Module) -> "VQModel":
-    """Return diffusers' VQModel that decodes standardised latents without quantising: their scale is folded into its first layer.
+    """Return diffusers' VQModel, which decodes standardised latents without quantising: their mean and scale are folded into its first layer.
 
     W (s x + m) + b = (W s) x + (W m + b).
     """
@@ -144,15 +144,15 @@ def stock_movq(autoencoder: Autoencoder, model: nn.Module) -> "VQModel":
     weight = state["post_quant_conv.weight"]
     state["post_quant_conv.bias"] += (weight[:, :, 0, 0] * mean).sum(1)
     state["post_quant_conv.weight"] = weight * scale[None, :, None, None]
-    made = kind.from_config(dict(model.config))  # pyright: ignore[reportArgumentType, reportCallIssue]
-    made.load_state_dict(state)
-    return made.eval()
+    movq = kind.from_config(dict(model.config))  # pyright: ignore[reportArgumentType, reportCallIssue]
+    movq.load_state_dict(state)
+    return movq.eval()
 
 
 def _card(run: Run, generator: Generator, models: str) -> str:
     """Return the folder's README."""
     settings, side = generator.decoder_settings, generator.decoder.autoencoder.image_size
-    told = {"run": run.name, "models": models, "data": generator.origin.data}
+    about = {"run": run.name, "models": models, "data": generator.origin.data}
     return f"""# Image embeddings to images of {side} x {side} px
 
     from diffusers import KandinskyV22Pipeline
@@ -167,7 +167,7 @@ The scheduler visits trailing timesteps (T, T - T/n, ...); the run's own sampler
 noise differs a little at few steps. No code of this folder runs. `image_embeds` are unit image embeddings of the run's towers, side by side, divided by the square root of their number; the
 towers and the prior are not in this folder (`--whole` writes the prior).
 
-Made from: {json.dumps(told, sort_keys=True)}
+Made from: {json.dumps(about, sort_keys=True)}
 
 The licence of the images that it learned from is that of the run's list: this folder does not know it.
 """

@@ -1,4 +1,4 @@
-"""A run's prior, decoder, autoencoder and cascade as one diffusers folder that paints without corgi."""
+"""Export of a run's prior, decoder, autoencoder and cascade to one diffusers folder that paints without corgi."""
 
 import json
 from collections.abc import Mapping
@@ -25,21 +25,21 @@ from corgi.tables.run import Run
 from corgi.training.decoder_network import WEAK, schedule_name, sizes_of
 
 PIPELINE, DECODER, AUTOENCODER = "corgi_pipeline", "corgi_decoder", "corgi_autoencoder"
-"""Names of the modules shipped in the folder, beside that of the prior."""
+"""Names of the modules in the folder, in addition to that of the prior."""
 SHIPPED = {
     "": (PIPELINE, "corgi.inference.whole_pipeline"),
     "prior": (MODEL, "corgi.inference.prior_model"),
     "decoder": (DECODER, "corgi.inference.decoder_model"),
     "autoencoder": (AUTOENCODER, "corgi.inference.autoencoder_model"),
 }
-"""Folder of a component -> (its module's name there, the module it is made from)."""
+"""Folder of a component -> (the module's name in it, the module of corgi that it is made from)."""
 
 
 def export_whole(run_folder: str | Path, out: str | Path) -> Path:
     """Write a run as one diffusers folder and return it.
 
     Raises:
-        InputError: the run has no models, looks at train pictures, is language-free, its decoder reads words, or the folder holds something already.
+        InputError: the run has no models, its decoder uses train pictures or token states, it is language-free, or the folder is not empty.
 
     """
     run = Run.open(run_folder)
@@ -47,11 +47,11 @@ def export_whole(run_folder: str | Path, out: str | Path) -> Path:
     generator = assemble(run.store, shards, run.name)
     if generator.decoder.neighbours is not None:
         raise InputError(
-            "the decoder looks at train pictures (decoder.neighbours), which a folder would have to hold; nothing was written; export another run"
+            "the decoder uses train pictures (decoder.neighbours), which the folder would have to contain; nothing was written; export another run"
         )
     if generator.decoder_words is not None:
         raise InputError(
-            "the decoder reads the words of captions (decoder.num_text_tokens), whose encoder a folder would have to hold; nothing was written; export another run"
+            "the decoder reads token states of captions (decoder.num_text_tokens), whose encoder the folder would have to contain; nothing was written; export another run"
         )
     if not isinstance(generator.prior, TextPrior):
         raise InputError(
@@ -61,11 +61,11 @@ def export_whole(run_folder: str | Path, out: str | Path) -> Path:
     facts = _facts(run, shards, generator)
     model_of(generator.prior, facts).save_pretrained(folder / "prior", safe_serialization=True)
     cascade = {
-        made.stage: UpsamplerSettings.recorded(made.settings[made.stage]) for made in cascade_of(shards)
+        shard.stage: UpsamplerSettings.recorded(shard.settings[shard.stage]) for shard in cascade_of(shards)
     }
     denoisers = _denoisers(generator, cascade, facts)
-    for name, made in denoisers.items():
-        made.save_pretrained(folder / name, safe_serialization=True)
+    for name, denoiser in denoisers.items():
+        denoiser.save_pretrained(folder / name, safe_serialization=True)
     _autoencoder(run, shards["autoencoder"][0], generator).save_pretrained(
         folder / "autoencoder", safe_serialization=True
     )
@@ -106,15 +106,15 @@ def _facts(run: Run, shards: Mapping[str, list[ShardManifest]], generator: Gener
 def _manner(
     generator: Generator, prior: PriorSettings, cascade: Mapping[str, UpsamplerSettings]
 ) -> dict[str, object]:
-    """Return how the pipeline paints: what the run's generator does, and the schedules."""
-    told = {name: value for name, value in generator.manner.items() if name != "best_of"}
+    """Return how the pipeline paints: the run's generator settings, and the schedules."""
+    manner = {name: value for name, value in generator.manner.items() if name != "best_of"}
     settings, steps = generator.decoder_settings, zip(generator.upsamplers, cascade.values(), strict=True)
     if cascade:
-        told["upsamplers"] = [
+        manner["upsamplers"] = [
             {**step.manner, **_of_network(asked), "low_side": step.low_side} for step, asked in steps
         ]
     return {
-        **told,
+        **manner,
         **_of_network(settings),
         "prior_schedule": [prior.schedule, prior.num_timesteps],
     }
@@ -130,14 +130,14 @@ def _of_network(settings: DenoiserSettings) -> dict[str, object]:
 def _denoisers(
     generator: Generator, cascade: Mapping[str, UpsamplerSettings], facts: Mapping[str, object]
 ) -> dict[str, DecoderModel]:
-    """Return the decoder's network, the weak one that guides it and those of the cascade, by the names of their folders."""
+    """Return the decoder's network, the weak network that guides it if any, and those of the cascade, by the names of their folders."""
     painter, settings = generator.decoder, generator.decoder_settings
-    made = {"decoder": _denoiser(painter, settings, facts)}
+    denoisers = {"decoder": _denoiser(painter, settings, facts)}
     if painter.weak is not None:
-        made[WEAK] = _denoiser(replace(painter, network=painter.weak), settings, facts)
+        denoisers[WEAK] = _denoiser(replace(painter, network=painter.weak), settings, facts)
     for step, (name, asked) in zip(generator.upsamplers, cascade.items(), strict=True):
-        made[name] = _denoiser(step.painter, asked, facts)
-    return made
+        denoisers[name] = _denoiser(step.painter, asked, facts)
+    return denoisers
 
 
 def _denoiser(
@@ -148,9 +148,9 @@ def _denoiser(
     sizes = sizes_of(settings, painter.autoencoder.latent_shape, pretrained)
     state = network.state_dict()
     dim = state["embedding_table.mean"].shape[1]
-    made = DecoderModel(settings.network, json.loads(json.dumps(asdict(sizes))), dim, dict(facts))
-    made.network.load_state_dict(state)
-    return made.eval()
+    model = DecoderModel(settings.network, json.loads(json.dumps(asdict(sizes))), dim, dict(facts))
+    model.network.load_state_dict(state)
+    return model.eval()
 
 
 def _autoencoder(run: Run, model: ShardManifest, generator: Generator) -> AutoencoderModel:
@@ -158,13 +158,13 @@ def _autoencoder(run: Run, model: ShardManifest, generator: Generator) -> Autoen
     state = generator.decoder.autoencoder.state_dict()
     has_config = any(entry.table == "config" for entry in model.files)
     space = json.loads(run.store.path(model, "config").read_bytes()) if has_config else {}
-    made = AutoencoderModel(kind, space, {name: list(value.shape) for name, value in state.items()})
-    made.autoencoder.load_state_dict(state)
-    return made.eval()
+    component = AutoencoderModel(kind, space, {name: list(value.shape) for name, value in state.items()})
+    component.autoencoder.load_state_dict(state)
+    return component.eval()
 
 
 def _card(generator: Generator, facts: Mapping[str, object], run: Run) -> str:
-    """Return the folder's README: how to paint, what it was made from, what it cannot do."""
+    """Return the folder's README: how to paint with it, what it was made from, and its limits."""
     side = generator.side
     measured = run.published("metrics.json")
     metrics = "not evaluated" if measured is None else run.storage.read("metrics.json").decode()

@@ -1,4 +1,4 @@
-"""What may be done to a painted picture before it is saved: contrast, sharpness, twice the size. All are off by default."""
+"""Optional processing of a painted picture before it is saved: contrast, sharpness, twice the size. All are off by default."""
 
 from PIL import Image, ImageEnhance, ImageOps
 
@@ -6,7 +6,7 @@ from corgi.settings.painting import FinishSettings
 
 
 def finished(picture: Image.Image, asked: FinishSettings) -> Image.Image:
-    """Return a picture as asked, with what its `info` tells; the picture itself where nothing is asked."""
+    """Return the picture with the requested processing and the same `info`; the picture itself if none is requested."""
     made = picture
     if asked.autocontrast:
         made = ImageOps.autocontrast(made)

@@ -1,4 +1,4 @@
-"""Captions to pictures with a trained run: caption -> text embedding -> image embedding -> picture."""
+"""Paints captions with a trained run: caption -> text embedding -> image embedding -> picture."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -35,9 +35,9 @@ from corgi.settings.errors import InputError, SettingsError
 from corgi.settings.painting import PaintSettings
 
 BEST_OF_STRIDE = 2_000_000_011
-"""Seeds of the pictures that compete for one place lie this far apart: they meet no seed of the prior's candidates."""
+"""Distance between the seeds of the pictures from which one is chosen: no seed equals one of the prior's candidates."""
 Part = str | Image.Image
-"""What is mixed: a caption or a picture."""
+"""A part of a mixture: a caption or a picture."""
 
 
 @dataclass(frozen=True)
@@ -46,12 +46,12 @@ class Origin:
 
     run: str = ""
     data: str = ""
-    """Digest of the tables that the models learned from."""
+    """Digest of the tables on which the models were trained."""
 
 
 @dataclass(frozen=True)
 class Generator:
-    """A trained run, loaded: every weight verified against its manifest. All that it paints shares these networks."""
+    """A loaded run, with every weight file verified against its manifest. Generators made from it share its networks."""
 
     towers: tuple[Tower, ...]
     prior: Embedder
@@ -59,24 +59,24 @@ class Generator:
     decoder: PictureDecoder
     decoder_settings: DecoderSettings
     words: Words | None = None
-    """Encoder of the words the prior reads; None for a prior without words."""
+    """Encoder of the token states that the prior reads; None for a prior that reads none."""
     decoder_words: Words | None = None
-    """Encoder of the words the decoder reads; None for a decoder without words."""
+    """Encoder of the token states that the decoder reads; None for a decoder that reads none."""
     upsamplers: tuple[Upsampler, ...] = ()
-    """The steps of the cascade, in order; empty for a run without."""
+    """The steps of the cascade, in order; empty for a run without a cascade."""
     models: str = ""
-    """Digest of prior, decoder, autoencoder and cascade: what they learned, and from what."""
+    """Digest of prior, decoder, autoencoder and cascade: of their weights and of their inputs."""
     origin: Origin = field(default_factory=Origin)
     best_of: int = 1
-    """Pictures painted for each one returned; the closest to the caption is kept."""
+    """Number of pictures painted for each one returned; the closest to the caption is kept."""
     embedder: EmbedderName = "prior"
-    """What `prior` is: the run's own, or a baseline that stands for it."""
+    """What `prior` is: the run's own prior, or a baseline that replaces it."""
 
     def using(self, asked: PaintSettings) -> "Generator":
-        """Return a generator that paints as asked, of the same networks: nothing is loaded or built.
+        """Return a generator with other settings and the same networks: nothing is loaded or built.
 
         Raises:
-            SettingsError: more steps are asked for than the models have timesteps.
+            SettingsError: more steps are requested than the models have timesteps.
 
         """
         _check_steps("steps", asked.steps, self.decoder.process.schedule.num_steps)
@@ -100,7 +100,7 @@ class Generator:
 
     @property
     def side(self) -> int:
-        """Return the side of what it paints, px."""
+        """Return the side of the painted pictures, px."""
         last = self.upsamplers[-1].painter if self.upsamplers else self.decoder
         return last.autoencoder.image_size
 
@@ -124,9 +124,9 @@ class Generator:
         }
 
     def generate(self, caption: str, n: int = 1, seed: int = 0) -> list[Image.Image]:
-        """Return n pictures of a caption; picture i depends on the caption and seed + i alone.
+        """Return n pictures of a caption; picture i depends only on the caption and seed + i.
 
-        Words beyond what the text encoders read are cut off. Each picture's `info` tells what it was made from.
+        A caption is truncated to the length that the text encoders read. Each picture's `info` records what it was made from.
 
         Raises:
             InputError: the caption cannot be painted, n is less than one, or a seed is outside 0..2^63-1.
@@ -136,7 +136,7 @@ class Generator:
         return self.generate_each([caption] * n, range(seed, seed + n))
 
     def generate_each(self, captions: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
-        """Return one picture per caption and seed, whatever the batch: on CPUs equal to one byte value in 255.
+        """Return one picture per caption and seed; the batch changes no byte of it by more than 1 of 255 on CPUs.
 
         Raises:
             InputError: a caption cannot be painted, or a seed is outside 0..2^63-1.
@@ -167,29 +167,29 @@ class Generator:
 
     @torch.no_grad()
     def steps(self, caption: str, seed: int = 0) -> list[Image.Image]:
-        """Return what decoder and cascade expect the picture to be after each of their steps, at one side; the last one is the picture.
+        """Return the picture predicted after each step of decoder and cascade, all resized to the final side; the last one is the result.
 
         Raises:
             InputError: the caption cannot be painted, or the seed is outside 0..2^63-1.
 
         """
         check_prompts([caption], 1, seed)
-        seen: list[Tensor] = []
+        frames: list[Tensor] = []
 
         def watching(painter: PictureDecoder) -> Watch:
-            return lambda latents: seen.append(to_bytes(painter.autoencoder.decode(latents))[0].cpu())
+            return lambda latents: frames.append(to_bytes(painter.autoencoder.decode(latents))[0].cpu())
 
         self._pixels(self.embeddings([caption], [seed]), [seed], [caption], watching)
         size = (self.side, self.side)
         pictures = [
-            Image.fromarray(np.asarray(pixels)).resize(size, Image.Resampling.BICUBIC) for pixels in seen
+            Image.fromarray(np.asarray(pixels)).resize(size, Image.Resampling.BICUBIC) for pixels in frames
         ]
         for picture in pictures:
             picture.info |= {**self._told, PROMPT: caption, SEED: str(seed)}
         return pictures
 
     def variations(self, picture: Image.Image, n: int = 1, seed: int = 0) -> list[Image.Image]:
-        """Return n pictures painted from the image embedding of a given picture; picture i depends on it and seed + i alone.
+        """Return n pictures painted from the image embedding of a given picture; picture i depends only on it and seed + i.
 
         Raises:
             InputError: n is less than one, or a seed is outside 0..2^63-1.
@@ -201,10 +201,10 @@ class Generator:
     def mix(
         self, parts: Sequence[Part], weights: Sequence[float] | None = None, n: int = 1, seed: int = 0
     ) -> list[Image.Image]:
-        """Return n pictures of captions and pictures mixed on the sphere of image embeddings, by weights, equal ones if none are given.
+        """Return n pictures of captions and pictures mixed on the sphere of image embeddings; the weights are equal if none are given.
 
         Raises:
-            InputError: there are no two parts, a caption cannot be painted, the weights do not fit, or a seed is outside
+            InputError: there are fewer than two parts, a caption cannot be painted, the weights are not valid, or a seed is outside
                 0..2^63-1.
 
         """
@@ -225,23 +225,23 @@ class Generator:
         """Return pictures at equal angles from one caption or picture to another, all painted from the noise of one seed.
 
         Raises:
-            InputError: fewer than two frames are asked for, a caption cannot be painted, or the seed is outside 0..2^63-1.
+            InputError: fewer than two frames are requested, a caption cannot be painted, or the seed is outside 0..2^63-1.
 
         """
         check_seeds(1, seed)
         if frames < 2:
             raise InputError(
-                f"frames={frames} is no way from one to another; nothing was painted; ask for two or more"
+                f"frames={frames} is too few to interpolate; nothing was painted; set two or more"
             )
         ends = self.embedding_of(first, seed), self.embedding_of(last, seed)
         try:
-            way = torch.stack([slerp(*ends, frame / (frames - 1)) for frame in range(frames)])
+            path = torch.stack([slerp(*ends, frame / (frames - 1)) for frame in range(frames)])
         except ValueError as error:
             raise InputError(f"{error}; nothing was painted; choose another seed") from error
-        return self.paint(way, [seed] * frames)
+        return self.paint(path, [seed] * frames)
 
     def embedding_of(self, part: Part, seed: int = 0) -> Float[Tensor, "dim"]:
-        """Return the unit image embedding of a picture, or the prior's of a caption.
+        """Return the unit image embedding of a picture, or the one that the prior samples for a caption.
 
         Raises:
             InputError: the caption cannot be painted.
@@ -257,7 +257,7 @@ class Generator:
         return _joined([tower.texts(captions)[0] for tower in self.towers])
 
     def word_encodings(self, captions: Sequence[str]) -> Float[Tensor, "batch words width"] | None:
-        """Return the word encodings the prior was trained to read; None for a prior without words."""
+        """Return the token states that the prior was trained to read; None for a prior that reads none."""
         return None if self.words is None else self.words.encode(captions)
 
     def image_embedding(self, pictures: list[Image.Image]) -> Float[Tensor, "batch dim"]:
@@ -270,15 +270,15 @@ class Generator:
         seeds: Sequence[int],
         captions: Sequence[str] | None = None,
     ) -> list[Image.Image]:
-        """Return one picture per image embedding; its `info` tells seed, settings, run and digests, and the neighbours seen, if any.
+        """Return one picture per image embedding; its `info` records seed, settings, run and digests, and the decoder's neighbours, if any.
 
-        A decoder that reads words is given those of `captions`; None: it paints as from pictures without captions.
+        A decoder that reads token states gets those of `captions`; with None it paints as for pictures without captions.
         """
         painted = self._pixels(embedding, seeds, captions).cpu()
         pictures = [Image.fromarray(np.asarray(pixels)) for pixels in painted]
-        told, neighbours = self._told, self.decoder.neighbours_of(embedding)
+        origin, neighbours = self._told, self.decoder.neighbours_of(embedding)
         for picture, seed, uids in zip(pictures, seeds, neighbours, strict=True):
-            picture.info |= {**told, SEED: str(seed)}
+            picture.info |= {**origin, SEED: str(seed)}
             if uids:
                 picture.info[NEIGHBOURS] = " ".join(uids)
         return pictures
@@ -302,7 +302,7 @@ class Generator:
         return upsampled(self.upsamplers, pixels, embedding, shifted, watching)
 
     def _read(self, captions: Sequence[str]) -> tuple[dict[str, int], Tensor, Tensor | None]:
-        """Return the distinct captions with their rows, their text embeddings and their word encodings."""
+        """Return the distinct captions with their rows, their text embeddings and their token states."""
         distinct = {caption: row for row, caption in enumerate(dict.fromkeys(captions))}
         return distinct, self.text_embedding(list(distinct)), self.word_encodings(list(distinct))
 
@@ -312,30 +312,30 @@ class Generator:
         return self.paint(self.prior.sample(text, seeds, self.prior_sampling, words), seeds, captions)
 
     def _closest(self, rounds: Sequence[list[Image.Image]], text: Tensor) -> list[Image.Image]:
-        """Return of each place's pictures the one closest to its caption in the run's CLIP, the first on ties."""
+        """Return for each index the picture closest to its caption in the run's CLIP, the first on ties."""
         cosine = torch.stack([(self.image_embedding(pictures) * text).sum(-1) for pictures in rounds])
         best, chosen = cosine.max(0)
-        pictures = [rounds[number][place] for place, number in enumerate(chosen.tolist())]
+        pictures = [rounds[number][index] for index, number in enumerate(chosen.tolist())]
         for picture, value in zip(pictures, best.tolist(), strict=True):
             picture.info[SIMILARITY] = f"{value:.6f}"
         return pictures
 
     @property
     def _told(self) -> dict[str, str]:
-        """Return what every picture tells: how it was painted, by which run and models, from which data."""
-        told = {
+        """Return what is recorded in every picture: how it was painted, by which run and models, from which data."""
+        values = {
             SETTINGS: json.dumps(self.manner, sort_keys=True),
             RUN: self.origin.run,
             MODELS: self.models,
             DATA: self.origin.data,
         }
-        return {name: value for name, value in told.items() if value}
+        return {name: value for name, value in values.items() if value}
 
 
 def _check_steps(name: str, asked: int | None, most: int) -> None:
     if asked is not None and asked > most:
         raise SettingsError(
-            f"{name}={asked} and the model has {most} timesteps; nothing was painted; ask for fewer"
+            f"{name}={asked}, but the model has only {most} timesteps; nothing was painted; set fewer steps"
         )
 
 

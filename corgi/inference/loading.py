@@ -1,4 +1,4 @@
-"""A run's committed models made ready to paint; each file is verified against its manifest."""
+"""Loading of a run's committed models for painting; each file is verified against its manifest."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,14 +30,14 @@ from corgi.training.words import Reader, words_of
 
 
 def load(folder: str | Path, embedder: EmbedderName = "prior") -> Generator:
-    """Load a run's folder, such as runs/openmoji.
+    """Load the run in a folder, such as runs/openmoji.
 
     Args:
         folder: path or URL of the run.
-        embedder: what turns captions into image embeddings; others than prior are baselines.
+        embedder: what turns captions into image embeddings; all except prior are baselines.
 
     Raises:
-        InputError: the run does not exist, has not finished its prior or decoder, or holds models that do not belong together.
+        InputError: the run does not exist, has not finished its prior or decoder, or has models that do not belong together.
         StorageError: a committed file does not match its manifest.
 
     """
@@ -46,10 +46,10 @@ def load(folder: str | Path, embedder: EmbedderName = "prior") -> Generator:
 
 
 def assemble(store: Store, shards: Shards, run: str = "") -> Generator:
-    """Return the generator made of committed shards, by stage; a decoder trained on pseudo text is given captions as they are.
+    """Return the generator from committed shards, given by stage; a decoder trained on pseudo text takes captions' text embeddings directly.
 
     Raises:
-        InputError: they do not belong together.
+        InputError: the models do not belong together.
 
     """
     prior, decoder, autoencoder = shards["prior"][0], shards["decoder"][0], shards["autoencoder"][0]
@@ -75,7 +75,7 @@ def assemble(store: Store, shards: Shards, run: str = "") -> Generator:
         ),
         decoder=load_decoder(store, decoder, autoencoder),
         decoder_settings=decoder_settings,
-        upsamplers=tuple(load_upsampler(store, made) for made in cascade_of(shards)),
+        upsamplers=tuple(load_upsampler(store, shard) for shard in cascade_of(shards)),
         models=models_digest(shards),
         origin=Origin(run, _data_of(store, shards["shift"][0])),
     )
@@ -84,48 +84,48 @@ def assemble(store: Store, shards: Shards, run: str = "") -> Generator:
 def _words(
     embedded: ShardManifest, embed: EmbedSettings, towers: Sequence[Tower], reader: Reader
 ) -> Words | None:
-    """Return the encoder of the words that a network reads; None for a network without words."""
+    """Return the encoder of the token states that a network reads; None for a network that reads none."""
     encoder = words_of(embedded, reader)
     ref = next((ref for ref in embed.tokens if ref.name == encoder), None)
     return None if ref is None else Words(token_encoder(ref, towers), ref, reader.num_text_tokens)
 
 
 def _data_of(store: Store, shift: ShardManifest) -> str:
-    """Return the digest of the tables that the models learned from, as the shift parameters name it.
+    """Return the digest of the tables on which the models were trained, as recorded with the shift parameters.
 
     Raises:
-        InputError: the shift parameters are of embeddings of another normalisation.
+        InputError: the shift parameters are those of embeddings with a different normalisation.
 
     """
     with safe_open(store.path(shift, "shift"), "numpy") as file:
-        told = file.metadata() or {}
-    if told.get("normalisation", NORMALISATION) != NORMALISATION:
+        metadata = file.metadata() or {}
+    if metadata.get("normalisation", NORMALISATION) != NORMALISATION:
         raise InputError(
-            f"the models were trained on embeddings with {told['normalisation']!r}, and these towers give {NORMALISATION!r}; "
+            f"the models were trained on embeddings with {metadata['normalisation']!r}, but these towers give {NORMALISATION!r}; "
             "tables and models are safe; run pipelines/full.py again"
         )
-    return told.get("data", "")
+    return metadata.get("data", "")
 
 
 def _check_towers(store: Store, embed: ShardManifest, models: Mapping[str, ShardManifest]) -> None:
-    """Compare the towers whose embeddings each model learned from with those that would embed a caption now.
+    """Compare the towers on whose embeddings each model was trained with those that would embed a caption now.
 
     Raises:
         InputError: they differ.
 
     """
-    wanted = _towers_of(embed)
+    towers = _towers_of(embed)
     for name, model in models.items():
-        learned = _learned_from(store, model)
-        if learned not in (None, wanted):
+        trained_on = _learned_from(store, model)
+        if trained_on not in (None, towers):
             raise InputError(
-                f"the {name} learned from embeddings of {learned} and captions would be embedded by {wanted}; "
+                f"the {name} was trained on embeddings of {trained_on}, but captions would be embedded by {towers}; "
                 "tables and models are safe; run pipelines/full.py again"
             )
 
 
 def _learned_from(store: Store, model: ShardManifest) -> str | None:
-    """Return the towers of the embeddings a model learned from; None if `--gc` has removed the manifest that names them."""
+    """Return the towers of the embeddings on which a model was trained; None if `--gc` has removed the manifest that names them."""
     paths = model.inputs.get("embed", ())
     try:
         return _towers_of(store.read_shard(paths[0])) if paths else None
@@ -134,6 +134,6 @@ def _learned_from(store: Store, model: ShardManifest) -> str | None:
 
 
 def _towers_of(embed: ShardManifest) -> str:
-    """Return the names and weights of the towers of embeddings."""
+    """Return the names and weights of the towers that computed the embeddings."""
     towers = EmbedSettings.recorded(embed.settings["embed"]).towers
     return ", ".join(f"{ref.name} ({ref.model}, {ref.pretrained})" for ref in towers) or "the run's own tower"

@@ -1,4 +1,4 @@
-"""The worker of a bulk generation: a run loaded once per actor, and the pictures of one shard of prompts per call."""
+"""The worker of a bulk generation: it loads a run once per actor, and paints one shard of prompts per call."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,11 +13,11 @@ from corgi.tables.schema import Reason
 from corgi.tables.store import ShardTask, Store
 
 BATCH = 64
-"""Pictures painted at once."""
+"""Number of pictures painted in one batch."""
 PROMPTS = pa.schema(
     [("row", pa.int64()), ("caption", pa.string()), ("reason", pa.string()), ("detail", pa.string())]
 )
-"""One row per row of the file of prompts: its number from 0, and its caption, or why it cannot be painted."""
+"""One row per row of the file of prompts: its number from 0, and its caption, or the reason why it cannot be painted."""
 
 
 class PromptRow(TypedDict):
@@ -41,8 +41,8 @@ PICTURES = pa.schema(
         ("similarity", pa.float32()),
     ]
 )
-"""One row per picture, by row of the file and number of the picture: PNG bytes with what they were made from in text chunks, sides in
-px, and the CLIP cosine to the caption where pictures competed (null where not)."""
+"""One row per picture, by row of the file and number of the picture: PNG bytes, whose text chunks record what the picture was made
+from, sides in px, and the CLIP cosine with the caption if it was chosen among several pictures (else null)."""
 LEDGER = pa.schema(
     [("row", pa.int64()), ("status", pa.string()), ("reason", pa.string()), ("detail", pa.string())]
 )
@@ -50,7 +50,7 @@ LEDGER = pa.schema(
 
 
 class Painter:
-    """Paints shards with one run, set as asked."""
+    """Paints shards with one run and the requested settings."""
 
     def __init__(self, run: str, asked: Mapping[str, object], finish: Mapping[str, object]) -> None:
         """Load the run; the settings are JSON."""
@@ -74,7 +74,7 @@ class Painter:
             return attempt.commit(counts, facts={"models": self._generator.models})
 
     def _pictures(self, rows: Sequence[PromptRow], n: int, seed: int) -> Iterator[dict[str, object]]:
-        """Yield the rows of the table of pictures; picture i of row r has seed + r n + i."""
+        """Yield the rows of the table of pictures; picture i of row r has the seed `seed` + r n + i."""
         asked = (
             (row["row"], number, row["caption"], seed + row["row"] * n + number)
             for row in rows

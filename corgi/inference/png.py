@@ -1,4 +1,4 @@
-"""Painted pictures as PNG, with what they were made from in text chunks."""
+"""Painted pictures as PNG files, whose text chunks record what they were made from."""
 
 import io
 from pathlib import Path
@@ -11,7 +11,7 @@ from corgi.storage.errors import storage_full
 
 
 def png_bytes(picture: Image.Image) -> bytes:
-    """Return a picture as PNG; of its `info`, what `TOLD` names becomes a text chunk each, and nothing of the clock."""
+    """Return a picture as PNG bytes; each entry of its `info` that `TOLD` names becomes a text chunk, and no time is stored."""
     about = PngInfo()
     for name in TOLD:
         if name in picture.info:
@@ -22,7 +22,7 @@ def png_bytes(picture: Image.Image) -> bytes:
 
 
 def save_png(picture: Image.Image, path: Path) -> None:
-    """Write a picture as PNG, whole or not at all.
+    """Write a picture as PNG, completely or not at all.
 
     Raises:
         StorageError: the disk is full.

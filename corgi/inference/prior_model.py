@@ -1,4 +1,4 @@
-"""A prior as diffusers components: what an exported folder is made of. Nothing here knows where weights came from."""
+"""A prior as diffusers components, of which an exported folder consists. This module does not depend on where the weights came from."""
 
 from dataclasses import dataclass
 from os import PathLike
@@ -31,7 +31,7 @@ class TableShape:
         return cls(table.num_clusters, table.dim, rank, table.cholesky is not None)
 
     def blank(self) -> ShiftTable:
-        """Return a table of this shape, to be filled by loading."""
+        """Return a table of this shape, whose values are loaded later."""
         k, dim = self.num_clusters, self.dim
         factor = torch.zeros(k, dim, self.rank) if self.rank else None
         cholesky = torch.eye(dim).repeat(k, 1, 1) if self.full else None
@@ -39,9 +39,9 @@ class TableShape:
 
 
 class PriorModel(ModelMixin, ConfigMixin):
-    """Network, shift table and cluster choice: everything of a prior that is not the scheduler.
+    """Network, shift table and cluster choice: all parts of a prior except the scheduler.
 
-    `save_pretrained` writes safetensors with (mu, Sigma) and counts among the weights. `facts` says what the prior
+    `save_pretrained` writes safetensors that contain (mu, Sigma) and counts with the weights. `facts` says what the prior
     was made from: towers, normalisation, data.
     """
 
@@ -53,7 +53,7 @@ class PriorModel(ModelMixin, ConfigMixin):
         choice_rule: dict[str, Any],
         facts: dict[str, Any],
     ) -> None:
-        """Build an empty prior of a shape; arguments are JSON."""
+        """Build an empty prior of these sizes; arguments are JSON."""
         super().__init__()
         self.shift_table = TableShape(**table_shape).blank()
         self.network = Prior(PriorConfig(**sizes), TableShape(**table_shape).blank())
@@ -63,7 +63,7 @@ class PriorModel(ModelMixin, ConfigMixin):
     def from_pretrained(
         cls, pretrained_model_name_or_path: str | PathLike[str] | None, **options: object
     ) -> Self:
-        """Load as diffusers does, then derive what the tables do not store."""
+        """Load as diffusers does, then compute what the tables do not store."""
         loaded = super().from_pretrained(pretrained_model_name_or_path, **options)
         model = cast("Self", loaded[0] if isinstance(loaded, tuple) else loaded)
         for table in (model.shift_table, model.network.table):
@@ -78,5 +78,5 @@ class PriorModel(ModelMixin, ConfigMixin):
         t: Int[Tensor, "batch *levels"],
         cluster: Int[Tensor, "batch *levels"],
     ) -> Float[Tensor, "batch *levels dim"]:
-        """Answer for captions already read by `network.prefix`; t counts 1..T."""
+        """Return the network's prediction for captions already encoded by `network.prefix`; t counts 1..T."""
         return self.network.denoise(prefix, z_t, t, cluster)

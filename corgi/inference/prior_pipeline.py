@@ -18,17 +18,17 @@ from corgi.diffusion.shifted import check_finite
 
 @dataclass
 class PriorOutput(BaseOutput):
-    """What the pipeline returns."""
+    """The pipeline's output."""
 
     image_embeds: torch.Tensor
     """Unit-norm image embeddings [batch, dim]."""
 
 
 class ShiftedPriorPipeline(DiffusionPipeline):
-    """Sample p(z | y) with a scheduler of the diffusers interface.
+    """Sample p(z | y) with a scheduler that has the diffusers interface.
 
-    `text_embeds` are the unit-norm text embeddings of the towers named in `prior.config.facts`, side by side and
-    divided by the square root of their number; `image_embeds` are in the towers' image space in the same form.
+    `text_embeds` are the unit-norm text embeddings of the towers named in `prior.config.facts`, concatenated and
+    divided by the square root of their number; `image_embeds` have the same form in the towers' image space.
     """
 
     model_cpu_offload_seq = "prior"
@@ -41,7 +41,7 @@ class ShiftedPriorPipeline(DiffusionPipeline):
         guidance_scale: float = 1.0,
         num_candidates: int = 1,
     ) -> None:
-        """Register a `PriorModel` and a `ShiftedDiffusionScheduler`; the numbers are the defaults of calls."""
+        """Register a `PriorModel` and a `ShiftedDiffusionScheduler`; the numbers are the defaults for calls."""
         super().__init__()
         self.register_modules(prior=prior, scheduler=scheduler)
         self.register_to_config(
@@ -61,9 +61,9 @@ class ShiftedPriorPipeline(DiffusionPipeline):
         return_dict: bool = True,
         encodings: Float[Tensor, "batch words width"] | None = None,
     ) -> PriorOutput | tuple[Tensor]:
-        """Draw one image embedding per caption: the closest to the text among `num_candidates`.
+        """Sample one image embedding per caption: the closest to the text among `num_candidates`.
 
-        A prior that reads words takes their `encodings`, zero where a caption has ended.
+        A prior that reads token states takes them as `encodings`, zero after a caption's end.
         """
         settings: Any = self.config
         steps = settings.num_inference_steps if num_inference_steps is None else num_inference_steps
@@ -72,8 +72,11 @@ class ShiftedPriorPipeline(DiffusionPipeline):
         model: Any = self.prior
         text = text_embeds.to(self.device, model.dtype)
         words = None if encodings is None else encodings.to(self.device, model.dtype)
-        read = text.repeat_interleave(count, 0), None if words is None else words.repeat_interleave(count, 0)
-        z_0 = self._chain(read, (steps, scale), generator)
+        captions = (
+            text.repeat_interleave(count, 0),
+            None if words is None else words.repeat_interleave(count, 0),
+        )
+        z_0 = self._chain(captions, (steps, scale), generator)
         candidates = F.normalize(z_0, dim=-1).view(len(text), count, -1).transpose(0, 1)
         embeds = best_of(candidates, text) if count > 1 else candidates[0]
         return PriorOutput(image_embeds=embeds) if return_dict else (embeds,)
@@ -84,7 +87,7 @@ class ShiftedPriorPipeline(DiffusionPipeline):
         steps_scale: tuple[int, float],
         generator: torch.Generator | None,
     ) -> Tensor:
-        """Run the scheduler over one reading of each caption, and one of the null caption where guidance needs it."""
+        """Run the scheduler; each caption is encoded once, and the null caption once if guidance needs it."""
         (text, words), (steps, scale) = captions, steps_scale
         model: Any = self.prior
         scheduler: Any = self.scheduler
@@ -97,14 +100,14 @@ class ShiftedPriorPipeline(DiffusionPipeline):
         with_bar: Any = self.progress_bar
         for tau in with_bar(scheduler.timesteps):
             t = torch.full_like(cluster, int(tau) + 1)
-            answer = model(caption, z, t, cluster)
+            prediction = model(caption, z, t, cluster)
             if nothing is not None:
-                answer = guide(answer, model(nothing, z, t, cluster), scale)
-            z = scheduler.step(answer, tau, z, cluster, generator, return_dict=False)[0]
+                prediction = guide(prediction, model(nothing, z, t, cluster), scale)
+            z = scheduler.step(prediction, tau, z, cluster, generator, return_dict=False)[0]
         return z
 
     def _clusters(self, text: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Choose one cluster per sample; a rule that draws takes its uniform draw from the generator."""
+        """Choose one cluster per sample; a random rule takes its uniform draw from the generator."""
         model: Any = self.prior
         choice, table = model.choice, model.shift_table
         if table.num_clusters == 1:
@@ -119,7 +122,7 @@ class ShiftedPriorPipeline(DiffusionPipeline):
         return choice.choose(scores, u)
 
     def _noise(self, batch: torch.Size, generator: torch.Generator | None) -> Tensor:
-        """Draw on the generator's device, so that one seed gives one sample on every device."""
+        """Draw noise on the generator's device, so that a seed gives the same sample on every device."""
         source = self.device if generator is None else generator.device
         model: Any = self.prior
         shape = (*batch, model.shift_table.dim)
@@ -127,6 +130,6 @@ class ShiftedPriorPipeline(DiffusionPipeline):
 
 
 def _nothing(model: Any, text: Tensor, words: Tensor | None) -> Any:
-    """Read the null caption once for a whole batch."""
+    """Encode the null caption once for a whole batch."""
     dropped = torch.ones(1, dtype=torch.bool, device=text.device)
     return model.network.prefix(text[:1], None if words is None else words[:1], dropped).expand(len(text))

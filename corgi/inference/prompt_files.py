@@ -17,7 +17,7 @@ from corgi.storage.paths import ending, first_line, open_file
 from corgi.tables.schema import Reason
 
 COLUMN = "caption"
-"""Column of the prompts where none is named."""
+"""Default column of the prompts."""
 BATCH_ROWS = 4096
 
 
@@ -30,11 +30,11 @@ class Prompt(NamedTuple):
 
 
 def read_prompts(uri: str, column: str = COLUMN) -> Iterator[Prompt]:
-    """Yield the rows of a file of prompts; blank lines of a text are no rows.
+    """Yield the rows of a file of prompts; blank lines of a text file are skipped.
 
     Args:
         uri: path or URI whose ending is .txt, .csv, .tsv or .parquet; the first three may be compressed.
-        column: of CSV, TSV and Parquet, the one that holds the prompts.
+        column: the column of prompts in CSV, TSV and Parquet files.
 
     Raises:
         InputError: the file cannot be read, or has no such column.
@@ -43,7 +43,7 @@ def read_prompts(uri: str, column: str = COLUMN) -> Iterator[Prompt]:
     kind = ending(uri)
     if kind not in _READERS:
         raise InputError(
-            f"{uri} is no file of prompts; nothing was painted; name a {', '.join(_READERS)} file with one prompt per row"
+            f"{uri} is not a file of prompts; nothing was painted; name a {', '.join(_READERS)} file with one prompt per row"
         )
     try:
         for row, (caption, fault) in enumerate(_READERS[kind](uri, column)):
@@ -55,7 +55,7 @@ def read_prompts(uri: str, column: str = COLUMN) -> Iterator[Prompt]:
 
 
 Cell = tuple[str | None, Fault | None]
-"""The caption of a row, and what is wrong with the row itself. Bytes that are no UTF-8 are lone surrogates."""
+"""The caption of a row, and what is wrong with the row itself. Bytes that are not UTF-8 become lone surrogates."""
 
 
 def _text_rows(uri: str, column: str) -> Iterator[Cell]:
@@ -80,7 +80,7 @@ def _separated_rows(delimiter: str, uri: str, column: str) -> Iterator[Cell]:
 
 
 def _records(uri: str, delimiter: str) -> Iterator[list[str] | Fault]:
-    """Yield the records of a CSV or TSV; TSV has no quoting. Blank lines are no records."""
+    """Yield the records of a CSV or TSV; TSV has no quoting. Blank lines are skipped."""
     quoting = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
     reader = csv.reader(lines(uri, "surrogateescape"), delimiter=delimiter, quoting=quoting, strict=True)
     while True:
@@ -90,7 +90,7 @@ def _records(uri: str, delimiter: str) -> Iterator[list[str] | Fault]:
         except StopIteration:
             return
         except csv.Error as error:
-            if "end of data" in str(error):  # it has swallowed every row behind it
+            if "end of data" in str(error):  # the quoted cell has swallowed all following rows
                 raise InputError(
                     f"{uri}: line {first} opens a quotation mark that is never closed; pictures painted before are kept; correct the line"
                 ) from error
@@ -106,7 +106,7 @@ def _parquet_rows(uri: str, column: str) -> Iterator[Cell]:
         kind = file.schema_arrow.field(column).type
         if not is_text(kind):
             raise InputError(
-                f"{uri}: column {column!r} holds {kind}, no text; nothing was painted; name a column of text"
+                f"{uri}: column {column!r} has type {kind}, not text; nothing was painted; name a column of text"
             )
         for batch in file.iter_batches(BATCH_ROWS, columns=[column], use_threads=False):
             for value in _as_bytes(batch.column(column)).to_pylist():
@@ -114,7 +114,7 @@ def _parquet_rows(uri: str, column: str) -> Iterator[Cell]:
 
 
 def _as_bytes(values: pa.Array) -> pa.Array:
-    """Return text as bytes, since a file may claim UTF-8 that is none."""
+    """Return text as bytes, since a file may declare text that is not valid UTF-8."""
     if pa.types.is_dictionary(values.type):
         values = values.cast(values.type.value_type)
     return values.cast(pa.large_binary())
@@ -139,4 +139,4 @@ _READERS: Mapping[str, Callable[[str, str], Iterator[Cell]]] = {
     ".tsv": partial(_separated_rows, "\t"),
     ".parquet": _parquet_rows,
 }
-"""What reads a file, by its ending."""
+"""The reader of a file, by the ending of its name."""

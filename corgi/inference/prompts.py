@@ -1,4 +1,4 @@
-"""Which requests a trained run accepts, what is told of its pictures, and the names of their files. Nothing here loads a model."""
+"""Which requests a trained run accepts, the keys recorded in its pictures, and the names of their files. Nothing here loads a model."""
 
 import hashlib
 import re
@@ -10,16 +10,16 @@ from corgi.settings.errors import InputError
 from corgi.tables.schema import Reason
 
 NEIGHBOURS = "neighbours"
-"""Key of a painted picture's `info`, and of the text in its PNG: the uids of the train pictures its decoder looked at."""
+"""Key of a painted picture's `info`, and of the text in its PNG: the uids of the train pictures that its decoder used."""
 PROMPT, SEED, SETTINGS, RUN, MODELS, DATA = "prompt", "seed", "settings", "run", "models", "data"
 """Further keys: the caption; its seed; how it was painted, as JSON; the run's name; digests of its models and of their data."""
 SIMILARITY = "similarity"
-"""Key of a picture chosen among several: the cosine of its CLIP embedding and its caption's."""
+"""Key of a picture chosen among several: the cosine between its CLIP embedding and its caption's."""
 TOLD = (PROMPT, SEED, SETTINGS, RUN, MODELS, DATA, SIMILARITY, NEIGHBOURS)
 MAX_CAPTION_CHARS = 16_384
 MAX_SEED = 2**63 - 1
 MAX_NAME_BYTES = 100
-"""Longest readable part of a file name, bytes of UTF-8; file systems allow 255 for the whole."""
+"""Longest readable part of a file name, in bytes of UTF-8; file systems allow 255 for the whole name."""
 _DIGEST_BYTES = 5
 _KEPT_CATEGORIES = "LMN"
 """First letters of the Unicode categories that a file name keeps: letters of any script, their marks, and digits."""
@@ -41,7 +41,7 @@ def check_prompts(captions: Sequence[str], n: int, seed: int) -> None:
 
 @dataclass(frozen=True)
 class Fault:
-    """Why a caption is not painted: the reason of a ledger, in words, and what to do."""
+    """Why a caption is not painted: the ledger's reason, a description, and what to do."""
 
     reason: Reason
     what: str
@@ -54,7 +54,7 @@ _LONG = Fault(Reason.CAPTION_LENGTH, f"has more than {MAX_CAPTION_CHARS} charact
 
 
 def fault_of(caption: str | None) -> Fault | None:
-    """Return why a caption cannot be painted; None where it can be. Undecodable bytes are lone surrogates in it."""
+    """Return why a caption cannot be painted, or None if it can be. Undecodable bytes appear in it as lone surrogates."""
     if caption is None or not caption.strip():
         return _EMPTY
     if len(caption) > MAX_CAPTION_CHARS:
@@ -63,25 +63,25 @@ def fault_of(caption: str | None) -> Fault | None:
 
 
 def check_seeds(n: int, seed: int) -> None:
-    """Check that n pictures have seeds from `seed` on.
+    """Check that n is positive and that n seeds from `seed` on are in range.
 
     Raises:
         InputError: n is less than one, or a seed is outside 0..2^63-1.
 
     """
     if n < 1:
-        raise InputError(f"n={n} asks for no picture; nothing was painted; ask for at least one")
+        raise InputError(f"n={n} is not a number of pictures; nothing was painted; set at least 1")
     if seed < 0 or seed + n - 1 > MAX_SEED:
         raise InputError(
-            f"seed={seed} with n={n} needs seeds outside 0..{MAX_SEED}; nothing was painted; choose a seed inside"
+            f"seed={seed} with n={n} needs seeds outside 0..{MAX_SEED}; nothing was painted; choose a seed inside that range"
         )
 
 
 def file_name(caption: str, seed: int, models: str) -> str:
-    """Return the PNG file's name of a caption and seed: readable words, a digest of caption and models, the seed.
+    """Return the PNG file's name for a caption and seed: readable words, a digest of caption and models, the seed.
 
-    Different captions have different names, whatever their script, length and case, and so has one caption painted by
-    different models, which `models` names.
+    Different captions have different names, whatever their script, length and case. The same caption painted by models
+    with a different digest `models` also has a different name.
     """
     text = unicodedata.normalize("NFC", caption.lower())
     kept = "".join(letter if unicodedata.category(letter)[0] in _KEPT_CATEGORIES else "-" for letter in text)

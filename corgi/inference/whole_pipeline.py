@@ -25,7 +25,7 @@ from corgi.names import SamplerName
 
 
 class DenoiserManner(TypedDict):
-    """How a decoder or an upsampler paints; a schedule is its name and its number of timesteps. Pairs are lists in JSON."""
+    """How a decoder or an upsampler paints; a schedule is given by its name and its number of timesteps. Pairs are lists in JSON."""
 
     prediction: Parameterisation
     schedule: tuple[str, int]
@@ -55,7 +55,7 @@ class Manner(DenoiserManner):
 
 
 class DenoiserComponent(Protocol):
-    """A component that holds the network of a decoder or an upsampler."""
+    """A component that contains the network of a decoder or an upsampler."""
 
     @property
     def network(self) -> Denoiser:
@@ -64,13 +64,13 @@ class DenoiserComponent(Protocol):
 
     @property
     def device(self) -> torch.device:
-        """Return where it is."""
+        """Return the network's device."""
         ...
 
 
 @dataclass
 class Painted(BaseOutput):
-    """What the pipeline returns."""
+    """The pipeline's output."""
 
     images: list[Image.Image]
     image_embeds: torch.Tensor
@@ -78,9 +78,9 @@ class Painted(BaseOutput):
 
 
 class TextToImagePipeline(DiffusionPipeline):
-    """Caption's embedding -> image embedding -> picture -> larger pictures, by seeds: one seed and one text give one picture.
+    """Caption's embedding -> image embedding -> picture -> larger pictures; a picture is determined by its text and seed.
 
-    `text_embeds` are the unit-norm text embeddings of the towers named in `decoder.config.facts`, side by side and divided by
+    `text_embeds` are the unit-norm text embeddings of the towers named in `decoder.config.facts`, concatenated and divided by
     the square root of their number.
     """
 
@@ -95,12 +95,12 @@ class TextToImagePipeline(DiffusionPipeline):
         weak: ModelMixin | None = None,
         upsampler: ModelMixin | None = None,
         second_upsampler: ModelMixin | None = None,
-        manner: dict[str, object] | None = None,  # a Manner, whose class diffusers could not check
+        manner: dict[str, object] | None = None,  # a Manner; diffusers could not check that class
     ) -> None:
-        """Register the models, the weak network of autoguidance and those of a cascade where there are any; `manner` holds steps, samplers, guidance and schedules."""
+        """Register the models, and the weak network of autoguidance and the cascade's models if there are any; `manner` has the steps, samplers, guidance and schedules."""
         super().__init__()
-        beside = {"weak": weak, "upsampler": upsampler, "second_upsampler": second_upsampler}
-        self.register_modules(prior=prior, decoder=decoder, autoencoder=autoencoder, **beside)
+        optional = {"weak": weak, "upsampler": upsampler, "second_upsampler": second_upsampler}
+        self.register_modules(prior=prior, decoder=decoder, autoencoder=autoencoder, **optional)
         self.register_to_config(manner=manner)
 
     @torch.no_grad()
@@ -113,7 +113,7 @@ class TextToImagePipeline(DiffusionPipeline):
         guidance_scale: float | None = None,
         return_dict: bool = True,
     ) -> Painted | tuple[list[Image.Image], Tensor]:
-        """Paint one picture per caption; seeds are 0, 1, ... if not given. A prior that reads words takes their encodings."""
+        """Paint one picture per caption; seeds are 0, 1, ... if not given. A prior that reads token states takes them as `encodings`."""
         manner: Manner = self.config["manner"]
         chosen = list(range(len(text_embeds))) if seeds is None else list(seeds)
         sampling = Sampling(
@@ -159,26 +159,28 @@ class TextToImagePipeline(DiffusionPipeline):
     def _upsamplers(self, manner: Manner) -> list[Upsampler]:
         models: list[Any] = [self.upsampler, self.second_upsampler]
         return [
-            _upsampler(model, told) for model, told in zip(models, manner.get("upsamplers", []), strict=False)
+            _upsampler(model, step) for model, step in zip(models, manner.get("upsamplers", []), strict=False)
         ]
 
 
-def _upsampler(model: DenoiserComponent, told: UpsamplerManner) -> Upsampler:
-    """Return a step of the cascade that paints as it is told to."""
-    space = pixel_space(told["side"]).to(model.device)
-    process = ShiftedDiffusion(ShiftTable.ddpm(space.latent_dim), Schedule.named(*told["schedule"]))
+def _upsampler(model: DenoiserComponent, manner: UpsamplerManner) -> Upsampler:
+    """Return the step of the cascade that paints in the given manner."""
+    space = pixel_space(manner["side"]).to(model.device)
+    process = ShiftedDiffusion(ShiftTable.ddpm(space.latent_dim), Schedule.named(*manner["schedule"]))
     painter = PictureDecoder(
         model.network,
         process.to(model.device),
         space,
-        told["prediction"],
-        told["sampler"],
-        _pair(told["guidance_interval"]),
+        manner["prediction"],
+        manner["sampler"],
+        _pair(manner["guidance_interval"]),
     )
-    return Upsampler(painter, told["low_side"], told["low_noise"] ** 2, told["steps"], told["guidance"])
+    return Upsampler(
+        painter, manner["low_side"], manner["low_noise"] ** 2, manner["steps"], manner["guidance"]
+    )
 
 
 def _pair(values: Sequence[float]) -> tuple[float, float]:
-    """Return two numbers as the tuple that they were before they were JSON."""
+    """Return two numbers as the tuple that they were before JSON made a list of them."""
     low, high = values
     return low, high

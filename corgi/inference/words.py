@@ -1,4 +1,4 @@
-"""The word encodings of captions as the embed stage stored them for the prior."""
+"""The token states of captions, computed as the embed stage stores them for the prior."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,14 +14,14 @@ from corgi.training.words import cut_or_pad
 
 @dataclass(frozen=True)
 class Words:
-    """A text encoder as the embed stage used it, with its states cut or padded to what the prior reads."""
+    """The embed stage's text encoder, with its states cut or padded to the number of tokens that a network reads."""
 
     encoder: TokenEncoder
     ref: TokenRef
     number: int
 
     def encode(self, captions: Sequence[str]) -> Float[Tensor, "batch words width"]:
-        """Return token states rounded to half floats, as they are stored; zero after a caption's end."""
+        """Return token states rounded to half floats, as the embed stage stores them; zero after a caption's end."""
         states, lengths = self.encoder.text_states(captions)
         states = states[:, : self.ref.max_tokens].half().float()
         beyond = torch.arange(states.shape[1]) >= lengths[:, None]

@@ -116,9 +116,9 @@ def test_law_the_folded_network_answers_raw_embeddings_and_its_null_as_the_run_d
         (
             {"network": "unet", "unet": {"widths": (16, 32), "heads": 2}},
             None,
-            "decoder is no class of diffusers",
+            "decoder is not of a class of diffusers",
         ),
-        (DECODER, None, "is no VQModel"),
+        (DECODER, None, "is not a VQModel"),
         (DECODER, {**VQ, "quantise": True}, "without quantising"),
         ({**DECODER, "guidance_interval": (0.1, 0.9)}, VQ, "no guidance interval"),
         ({**DECODER, "weak": {}}, VQ, "no cascade and no autoguidance"),

@@ -50,7 +50,7 @@ def test_a_decoder_of_other_towers_is_one_line(tmp_path: Path) -> None:
     shards = shards_of(run)
     inputs = {"embed": (stranger.shards("embed")[0].path,)}
     foreign = shards["decoder"][0].model_copy(update={"inputs": inputs})
-    with pytest.raises(InputError, match="the decoder learned from embeddings of other"):
+    with pytest.raises(InputError, match="the decoder was trained on embeddings of other"):
         assemble(run.store, {**shards, "decoder": [foreign]})
 
 

@@ -96,7 +96,7 @@ def test_blank_lines_of_a_text_are_no_rows_and_a_text_may_be_compressed(tmp_path
     ("name", "body", "words"),
     [
         ("absent.txt", None, "No such file"),
-        ("p.json", b"{}", "no file of prompts"),
+        ("p.json", b"{}", "not a file of prompts"),
         ("p.csv", b"text,id\na,1\n", "has no column 'caption'"),
         ("p.csv", b"caption,caption\na,1\n", "has 2 columns 'caption'"),
         ("p.csv", b"", "has no column 'caption' (it has none)"),

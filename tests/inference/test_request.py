@@ -36,12 +36,12 @@ def test_every_setting_has_a_flag(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], "nothing is asked for"),
+        ([], "there is nothing to paint"),
         (["a fox", ""], "caption 2 has no words"),
         (["a fox", "--steps", "0"], "steps=0"),
         (["a fox", "--guidance-interval", "0.9", "0.1"], "must ascend"),
-        (["--vary", "absent.png"], "absent.png is no file"),
-        (["--mix", "a fox", "@absent.png"], "absent.png is no file"),
+        (["--vary", "absent.png"], "absent.png is not a file"),
+        (["--mix", "a fox", "@absent.png"], "absent.png is not a file"),
         (["--mix", "a fox", " "], "caption 2 has no words"),
         (["--prompts", "absent.csv"], "absent.csv cannot be read"),
         (["--vary", __file__, "--n", "0"], "n=0"),

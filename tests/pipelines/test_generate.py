@@ -10,7 +10,7 @@ pytestmark = pytest.mark.slow
 
 REFUSED = [
     (["a fox", ""], "caption 2 has no words"),
-    (["a fox", "--n", "0"], "n=0 asks for no picture"),
+    (["a fox", "--n", "0"], "n=0 is not a number of pictures"),
     (["a fox", "--seed", "-1"], "seed=-1"),
     (["a fox", "--seed", "9223372036854775808"], "seed=9223372036854775808"),
     (["a fox", "--out", HOME / "README.md"], "File exists"),
