@@ -69,7 +69,7 @@ def _config(settings: PretrainedSettings) -> AutoencoderConfig:
         ) from error
     if config.get("_class_name") not in CLASSES:
         raise InputError(
-            f"{folder} contains a {config.get('_class_name')}, which is none of {', '.join(CLASSES)}; tables are safe; name another folder, or the subfolder of a pipeline's autoencoder (vae, movq) in autoencoder.pretrained.subfolder"
+            f"{folder} contains a {config.get('_class_name')}, not one of {', '.join(CLASSES)}; tables are safe; name another folder, or the subfolder of a pipeline's autoencoder (vae, movq) in autoencoder.pretrained.subfolder"
         )
     if not config.get("scaling_factor"):
         raise InputError(

@@ -1,4 +1,4 @@
-"""Where a server listens, who may connect, and how it serves: what is known before a model is loaded."""
+"""A server's address, who may connect, and how it serves: everything that is known before a model is loaded."""
 
 import socket
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from corgi.settings.errors import InputError, SettingsError
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 CONNECTIONS = 512
-"""Connections at once; further ones are answered with 503 by the HTTP server itself."""
+"""Largest number of simultaneous connections; the HTTP server answers more with 503."""
 _LEAST_TOKEN_CHARS = 16
 
 
@@ -23,11 +23,11 @@ class Serving:
     token: str | None = None
     max_waiting: int = 32
     per_minute: int | None = None
-    """Requests for pictures per address and minute; None: any number on loopback, 30 elsewhere."""
+    """Requests for pictures per client address and minute; None: unlimited on loopback, 30 otherwise."""
     nearest: bool = True
-    """Index the run's pictures, to show the training pictures nearest to a painted one."""
+    """Index the run's pictures, to show the training pictures nearest to each painted one."""
     search: bool = False
-    """Search over the run's pictures; it needs their index."""
+    """Offer search over the run's pictures; it needs their index."""
 
     @property
     def is_open(self) -> bool:
@@ -40,7 +40,7 @@ class Serving:
 
 
 def rules_of(serving: Serving, uploads_bytes: int = Rules.max_upload_bytes) -> Rules:
-    """Return what the gate lets pass.
+    """Return the rules for requests.
 
     Raises:
         SettingsError: other machines can connect and no token protects the server.
@@ -61,7 +61,7 @@ def bound(serving: Serving) -> socket.socket:
     """Return a socket that listens at the address.
 
     Raises:
-        InputError: the address is taken or not this machine's.
+        InputError: the address is in use or not this machine's.
 
     """
     family = socket.AF_INET6 if ":" in serving.host else socket.AF_INET

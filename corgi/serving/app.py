@@ -1,4 +1,4 @@
-"""The FastAPI app: `/v1/images/generations` and its neighbours, the page, health and metrics."""
+"""The FastAPI app: `/v1/images/generations` and related routes, the page, health and metrics."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -51,7 +51,7 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
         408: "The body came too slowly.",
         413: "The body is too large.",
         429: "Too many requests from this address.",
-        503: "Too many requests wait.",
+        503: "Too many requests are waiting.",
     }.items()
 }
 _IMAGES = {"image/png": {}, "image/jpeg": {}, "image/webp": {}}
@@ -59,7 +59,7 @@ _MIMES = {b"\x89PNG": "image/png", b"\xff\xd8": "image/jpeg", b"RIFF": "image/we
 
 
 def make_app(studio: Studio, rules: Rules) -> FastAPI:
-    """Return the app over a loaded run."""
+    """Return the app for a loaded run."""
 
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
@@ -120,7 +120,7 @@ def _add_painting(app: FastAPI, studio: Studio) -> None:
     @app.post("/v1/images/edits", tags=["pictures"], response_model_exclude_none=True)
     async def edits(
         request: Request,
-        image: Annotated[UploadFile, File(description="The picture that is varied: JPEG, PNG, WebP or GIF.")],
+        image: Annotated[UploadFile, File(description="The picture to vary: JPEG, PNG, WebP or GIF.")],
         prompt: Annotated[str, Form(max_length=MAX_PROMPT_CHARS)] = "",
         prompt_share: Annotated[float, Form(ge=0, le=1, allow_inf_nan=False)] = 0.5,
         n: Annotated[int, Form(ge=1, le=MAX_PICTURES)] = 1,
@@ -133,7 +133,7 @@ def _add_painting(app: FastAPI, studio: Studio) -> None:
         nearest: Annotated[int, Form(ge=0, le=8)] = 0,
         ticket: Annotated[str | None, Form(pattern=TICKET)] = None,
     ) -> GenerationAnswer:
-        """Paint variations of a picture; with a prompt, of the picture mixed with the prompt."""
+        """Paint variations of a picture, or with a prompt, of a mixture of picture and prompt."""
         body = GenerationRequest.model_validate(
             {
                 "prompt": prompt.strip() or "variation",
@@ -169,19 +169,19 @@ def _add_facts(app: FastAPI, studio: Studio) -> None:
 
     @app.get("/v1/models", tags=["facts"])
     async def models() -> ModelList:
-        """List the one model."""
+        """List the server's only model."""
         return ModelList(data=[model])
 
     @app.get("/v1/models/{model_id}", tags=["facts"], responses={404: _ERRORS[400]})
     async def one_model(model_id: Annotated[str, PathParameter(max_length=200)]) -> ModelEntry:
-        """Return the one model by its name."""
+        """Return the model with this name."""
         if model_id != model.id:
-            raise ApiError(404, f"there is one model, {model.id}", param="model", code="model_not_found")
+            raise ApiError(404, f"the only model is {model.id}", param="model", code="model_not_found")
         return model
 
     @app.get("/health", tags=["facts"])
     async def health() -> Health:
-        """Return whether the server is up, and how many requests wait."""
+        """Return whether the server is running, and how many requests are waiting."""
         return Health(run=studio.run, waiting=len(studio.queue))
 
     @app.get(
@@ -193,15 +193,15 @@ def _add_facts(app: FastAPI, studio: Studio) -> None:
 
     @app.get("/corgi/about", tags=["facts"])
     async def about() -> About:
-        """Return what the page shows of the run."""
+        """Return what the page shows about the run."""
         return studio.about
 
     @app.get("/corgi/queue/{ticket}", tags=["facts"])
     async def position(ticket: Annotated[str, PathParameter(pattern=TICKET)]) -> QueuePosition:
-        """Return where a request is in the line."""
-        place = studio.queue.position(ticket)
-        seconds = studio.queue.seconds_per_job * (1 + (place or 0))
-        return QueuePosition(position=place, waiting=len(studio.queue), seconds=round(seconds, 1))
+        """Return a request's position in the queue."""
+        ahead = studio.queue.position(ticket)
+        seconds = studio.queue.seconds_per_job * (1 + (ahead or 0))
+        return QueuePosition(position=ahead, waiting=len(studio.queue), seconds=round(seconds, 1))
 
     @app.get(
         "/corgi/pictures/{uid}",
@@ -210,7 +210,7 @@ def _add_facts(app: FastAPI, studio: Studio) -> None:
         responses={200: {"content": _IMAGES}, 404: _ERRORS[400]},
     )
     def training_picture(uid: Annotated[str, PathParameter(pattern="^[0-9a-f]{32}$")]) -> Response:
-        """Return a picture of the run as it is stored."""
+        """Return a picture of the run in its stored encoding."""
         data = None if studio.index is None else studio.index.encoding(uid)
         if data is None:
             raise ApiError(404, "no picture of this run has that uid", param="uid", code="not_found")
@@ -221,7 +221,7 @@ def _add_facts(app: FastAPI, studio: Studio) -> None:
 
 
 def _add_page(app: FastAPI) -> None:
-    """Serve the page's own files by name; no path of a client reaches the disk."""
+    """Serve the page's files by fixed names; a path from a client is never used on the disk."""
     for path, (name, mime) in PAGE_FILES.items():
         app.add_api_route(path, _sender(PAGE / name, mime), include_in_schema=False)
 
@@ -236,7 +236,7 @@ def _sender(file: Path, mime: str) -> Callable[[], Awaitable[Response]]:
 
 
 def _leave_out_422(app: FastAPI) -> None:
-    """Describe the API as it is: a request that does not validate is answered with 400."""
+    """Remove status 422 from the API description: a request that does not validate is answered with 400."""
     described = app.openapi
 
     def openapi() -> dict[str, Any]:

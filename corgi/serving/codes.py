@@ -1,4 +1,4 @@
-"""How the vectors of an index are kept: as half floats, as bytes, or as bytes in lists around centres (IVF), by their number."""
+"""How the vectors of an index are stored: as half floats, as bytes, or as bytes in lists around centres (IVF), depending on their number."""
 
 import math
 from collections.abc import Iterable
@@ -10,12 +10,12 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 HALF_ROWS = 200_000
-"""Rows up to which a number of a vector is a half float, 2 bytes; beyond, 1 byte."""
+"""Number of rows up to which a vector component is a half float, 2 bytes; with more rows it is 1 byte."""
 FLAT_ROWS = 2_000_000
-"""Rows up to which every vector is compared; beyond, vectors are in lists, of which the nearest are read."""
+"""Number of rows up to which every vector is compared; with more rows vectors are in lists, and only the nearest lists are read."""
 PROBED_LISTS = 64
 SAMPLED_ROWS = 200_000
-"""Vectors, at most, that the ranges of bytes and the centres are fitted on."""
+"""Largest number of vectors to which the ranges of bytes and the centres are fitted."""
 _SAMPLED_PER_LIST, _LEAST_PER_LIST = 50, 39
 _BEYOND = 0.1
 Vectors = Float[np.ndarray, "rows dim"]
@@ -23,10 +23,10 @@ Vectors = Float[np.ndarray, "rows dim"]
 
 @dataclass(frozen=True, eq=False)
 class Codec:
-    """From vectors to codes.
+    """Converts vectors to codes and back.
 
-    `ranges` are the least value of each dimension, then the width of its range, for bytes; empty for half floats. `centres` are
-    those of the lists; none without.
+    For bytes `ranges` has the smallest value of each dimension, then the width of each dimension's range; for half floats it is
+    empty. `centres` are those of the lists; empty without lists.
     """
 
     dim: int
@@ -35,14 +35,14 @@ class Codec:
 
     @classmethod
     def fitted(cls, sample: Vectors, total: int) -> Self:
-        """Return the codec for `total` rows of which `sample` is a fair part."""
+        """Return the codec for `total` rows, of which `sample` is a random sample."""
         dim = sample.shape[1]
         ranges, centres = np.empty(0, np.float32), np.empty((0, dim), np.float32)
         if total > HALF_ROWS:
             low, high = (edge.astype(np.float32) for edge in (sample.min(axis=0), sample.max(axis=0)))
             beyond = _BEYOND * (
                 high - low
-            )  # vectors outside the sample reach a little further, and would be clipped
+            )  # vectors outside the sample may exceed its range a little, and would be clipped
             ranges = np.concatenate([low - beyond, high - low + 2 * beyond]).astype(np.float32)
         if total > FLAT_ROWS:
             lists = min(num_lists(total), max(1, len(sample) // _LEAST_PER_LIST))
@@ -55,7 +55,7 @@ class Codec:
 
     @property
     def code_bytes(self) -> int:
-        """Return the bytes of one vector."""
+        """Return the number of bytes of one vector."""
         return self.dim * (1 if len(self.ranges) else 2)
 
     def encode(self, vectors: Vectors) -> UInt8[np.ndarray, "rows bytes"]:
@@ -67,13 +67,13 @@ class Codec:
         return self._quantizer().compute_codes(np.ascontiguousarray(vectors, np.float32))  # pyright: ignore[reportCallIssue]
 
     def decode(self, codes: UInt8[np.ndarray, "rows bytes"]) -> Vectors:
-        """Return the vectors that codes stand for."""
+        """Return the vectors that codes represent."""
         if not len(self.ranges):
             return np.ascontiguousarray(codes).view(np.float16).astype(np.float32)
         return self._quantizer().decode(np.ascontiguousarray(codes))  # pyright: ignore[reportCallIssue]
 
     def lists_of(self, vectors: Vectors) -> Int[np.ndarray, "rows"]:
-        """Return the list of each vector; -1 without lists."""
+        """Return the number of each vector's list; -1 without lists."""
         if not len(self.centres):
             return np.full(len(vectors), -1, np.int32)
         return self._lists().assign(np.ascontiguousarray(vectors, np.float32), 1)[:, 0].astype(np.int32)  # pyright: ignore[reportCallIssue]
@@ -83,9 +83,9 @@ class Codec:
         sizes: Int[np.ndarray, "lists"],
         parts: Iterable[tuple[UInt8[np.ndarray, "rows bytes"], Int[np.ndarray, "rows"]]],
     ) -> faiss.Index:
-        """Return the index of all parts, given as codes and lists; memory is taken once, for exactly as many rows as `sizes` says.
+        """Return the index of all parts, given as codes and lists; memory is allocated once, for exactly the number of rows in `sizes`.
 
-        `sizes` are rows per list, or the rows of all parts where there are no lists.
+        `sizes` are the rows per list, or without lists the rows of each part.
         """
         return self._in_lists(sizes, parts) if len(self.centres) else self._flat(int(sizes.sum()), parts)
 
@@ -95,10 +95,12 @@ class Codec:
         index.is_trained = True
         index.codes.resize(total * self.code_bytes)
         index.ntotal = total
-        held = faiss.rev_swig_ptr(index.codes.data(), total * self.code_bytes).reshape(total, self.code_bytes)
+        stored = faiss.rev_swig_ptr(index.codes.data(), total * self.code_bytes).reshape(
+            total, self.code_bytes
+        )
         row = 0
         for codes, _ in parts:
-            held[row : row + len(codes)] = codes
+            stored[row : row + len(codes)] = codes
             row += len(codes)
         return index
 
@@ -113,7 +115,7 @@ class Codec:
         index.is_trained = True
         for number, size in enumerate(
             sizes.tolist()
-        ):  # a vector that shrinks keeps its memory: adding takes none
+        ):  # a vector that shrinks keeps its memory, so adding rows allocates none
             index.invlists.resize(number, size)
             index.invlists.resize(number, 0)
         row = 0
@@ -143,7 +145,7 @@ class Codec:
 
 
 def sample_step(total: int) -> int:
-    """Return the n for which every n-th row is a sample of at most SAMPLED_ROWS rows."""
+    """Return the n such that every n-th row gives a sample of at most SAMPLED_ROWS rows."""
     return max(1, -(-total // SAMPLED_ROWS))
 
 

@@ -1,4 +1,4 @@
-"""What the server counts, for Prometheus at `/metrics`."""
+"""The server's counters, for Prometheus at `/metrics`."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -8,13 +8,13 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 KNOWN_PATHS = frozenset(
     {"/", "/health", "/metrics", "/openapi.json", "/v1/models", "/v1/images/generations", "/v1/images/edits"}
 )
-"""Paths with a label of their own; any other is `other`, so that clients cannot invent labels."""
+"""Paths with their own label; all others have the label `other`, so that clients cannot create labels."""
 _SECONDS = (0.25, 0.5, 1, 2, 4, 8, 16, 32, 64, 128)
 
 
 @dataclass
 class Counts:
-    """Counters of one server, in a registry of their own."""
+    """Counters of one server, in its own registry."""
 
     waiting: Callable[[], int]
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
@@ -26,11 +26,13 @@ class Counts:
         self._pictures = Counter("corgi_pictures_total", "Pictures painted", registry=registry)
         self._seconds = Histogram(
             "corgi_request_seconds",
-            "Seconds from a request's place in line to its pictures",
+            "Seconds from a request's arrival in the queue to its pictures",
             buckets=_SECONDS,
             registry=registry,
         )
-        Gauge("corgi_waiting", "Requests that wait in line", registry=registry).set_function(self.waiting)
+        Gauge("corgi_waiting", "Requests that wait in the queue", registry=registry).set_function(
+            self.waiting
+        )
 
     def answered(self, path: str, status: int) -> None:
         """Count an HTTP answer."""
@@ -42,5 +44,5 @@ class Counts:
         self._seconds.observe(seconds)
 
     def text(self) -> bytes:
-        """Return all of it in Prometheus' text format."""
+        """Return all counters in Prometheus' text format."""
         return generate_latest(self.registry)

@@ -1,4 +1,4 @@
-"""Painted pictures as bytes for a client."""
+"""Encoding of painted pictures for a client."""
 
 import base64
 import io
@@ -9,11 +9,11 @@ from corgi.inference.png import png_bytes
 from corgi.serving.wire import PictureFormat
 
 QUALITY = 90
-"""Of webp and jpeg where the request names none."""
+"""Default quality of webp and jpeg."""
 
 
 def encoded(picture: Image.Image, kind: PictureFormat, quality: int | None) -> bytes:
-    """Return a picture in a format; a PNG says what it was made from."""
+    """Return a picture encoded in a format; a PNG's text chunks record what it was made from."""
     if kind == "png":
         return png_bytes(picture)
     buffer = io.BytesIO()

@@ -1,4 +1,4 @@
-"""What a client is told when a request fails: the error body that clients of `/v1/images/generations` read."""
+"""What a client gets when a request fails: the error body that clients of `/v1/images/generations` expect."""
 
 from typing import Literal
 
@@ -9,7 +9,7 @@ Kind = Literal["invalid_request_error", "authentication_error", "rate_limit_erro
 
 
 class ErrorDetail(BaseModel):
-    """What is wrong with a request, and with which of its fields."""
+    """What is wrong with a request, and in which field."""
 
     message: str
     type: Kind
@@ -18,7 +18,7 @@ class ErrorDetail(BaseModel):
 
 
 class ErrorBody(BaseModel):
-    """The body of every answer that is no success."""
+    """The body of every answer that is an error."""
 
     error: ErrorDetail
 
@@ -35,7 +35,7 @@ class ApiError(Exception):
         code: str | None = None,
         retry_after_s: int | None = None,
     ) -> None:
-        """Hold the HTTP status and the message, one line; `retry_after_s` becomes the header Retry-After."""
+        """Take the HTTP status and a one-line message; `retry_after_s` becomes the header Retry-After."""
         super().__init__(message)
         self.status, self.message, self.param, self.code = status, message, param, code
         self.retry_after_s = retry_after_s

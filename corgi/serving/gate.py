@@ -1,4 +1,4 @@
-"""What every request passes before a route sees it: host, origin, token, rate, and a whole body of bounded size and time."""
+"""Checks of every request before its route runs: host, origin, token, rate, and a complete body within limits of size and time."""
 
 import asyncio
 import hmac
@@ -14,13 +14,13 @@ from corgi.serving.errors import ApiError
 from corgi.serving.rate import Rate
 
 UPLOADS = frozenset({"/v1/images/edits", "/corgi/search/picture", "/knn-service"})
-"""Paths whose bodies hold a picture."""
+"""Paths whose bodies contain a picture."""
 COSTLY = frozenset({"/v1/images/generations", "/corgi/search", *UPLOADS})
-"""Paths whose requests run a model, so that their rate is bounded."""
+"""Paths whose requests run a model, so their rate is limited."""
 OPEN_PATHS = frozenset(
     {"/", "/page.js", "/page.css", "/health", "/search", "/search.js", "/docs", "/docs.js", "/favicon.ico"}
 )
-"""Paths answered without a token: the page itself, which asks for it, and the health of the server."""
+"""Paths answered without a token: the page, on which the user enters the token, and the server's health."""
 _HEADERS = (
     (
         b"content-security-policy",
@@ -34,31 +34,31 @@ _HEADERS = (
 
 @dataclass(frozen=True)
 class Rules:
-    """What the gate lets pass."""
+    """Which requests are accepted."""
 
     hosts: frozenset[str] | None = frozenset({"127.0.0.1", "localhost", "::1"})
-    """Names that the header Host may have, without the port: a page of another name that resolves here is refused (DNS
-    rebinding). None: any, where a token is asked for."""
+    """Allowed names in the header Host, without the port: a page under another name that resolves to this machine is rejected (DNS
+    rebinding). None: any name; then a token is required."""
     token: str | None = None
-    """Bearer token; None: nobody is asked for one."""
+    """Bearer token; None: no token is required."""
     max_body_bytes: int = 64 * 2**10
     max_upload_bytes: int = 8 * 2**20
     body_timeout_s: float = 10.0
-    """A body that has not arrived by then is given up."""
+    """A request whose body has not arrived after this time is rejected."""
     rate: Rate = field(default_factory=lambda: Rate(0))
 
 
 class Gate:
-    """ASGI middleware that refuses with an error body, and hands on requests whose body is here."""
+    """ASGI middleware that rejects requests with an error body, and passes accepted requests on once their body is complete."""
 
     def __init__(
         self, app: ASGIApp, rules: Rules, seen: Callable[[str, int], None] = lambda path, status: None
     ) -> None:
-        """Guard an app; `seen` is told the path and the status of every answer."""
+        """Wrap an app; `seen` is called with the path and the status of every answer."""
         self.app, self.rules, self.seen = app, rules, seen
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request, or hand it on."""
+        """Answer a request with an error, or pass it on to the app."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -76,7 +76,7 @@ class Gate:
             raise
 
     def _told(self, path: str, send: Send) -> Send:
-        """Return `send` with the headers that every answer has."""
+        """Return a `send` that adds the headers of every answer and reports its status to `seen`."""
 
         async def answer(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -92,15 +92,15 @@ class Gate:
         if self.rules.hosts is not None and host not in self.rules.hosts:
             raise ApiError(
                 403,
-                "the header Host names another server; ask this one by the name it was started with",
+                "the header Host names another server; use the name with which this server was started",
                 code="wrong_host",
             )
         origin = headers.get("origin")
         if origin is not None and _host_of(origin) != host:
-            raise ApiError(403, "requests of pages of other sites are refused", code="wrong_origin")
+            raise ApiError(403, "requests from pages of other sites are rejected", code="wrong_origin")
         if self.rules.token is not None and path not in OPEN_PATHS:
-            given = headers.get("authorization", "").removeprefix("Bearer ")
-            if not hmac.compare_digest(given.encode(), self.rules.token.encode()):
+            token = headers.get("authorization", "").removeprefix("Bearer ")
+            if not hmac.compare_digest(token.encode(), self.rules.token.encode()):
                 raise ApiError(
                     401,
                     "send the header Authorization: Bearer TOKEN with the server's token",
@@ -117,16 +117,16 @@ class Gate:
                 )
 
     async def _body(self, scope: Scope, receive: Receive) -> bytes:
-        """Return the whole body.
+        """Return the complete body.
 
         Raises:
-            ApiError: it is larger than allowed, or does not arrive in time.
+            ApiError: it is larger than allowed, or does not arrive in time, or its announced length is not a number.
 
         """
         limit = self.rules.max_upload_bytes if scope["path"] in UPLOADS else self.rules.max_body_bytes
         announced = Headers(scope=scope).get("content-length", "0")
         if not (announced.isascii() and announced.isdecimal()):
-            raise ApiError(400, "the header Content-Length is no number", code="bad_length")
+            raise ApiError(400, "the header Content-Length is not a number", code="bad_length")
         if len(announced) > 18 or int(announced) > limit:
             raise _too_large(limit)
         try:
@@ -165,13 +165,13 @@ def _host_of(address: str) -> str | None:
 
 
 def _replayed(body: bytes, receive: Receive) -> Receive:
-    """Return a `receive` that gives the whole body once, then what comes after it."""
-    given = False
+    """Return a `receive` that first returns the complete body, then the messages that follow it."""
+    is_sent = False
 
     async def again() -> Message:
-        nonlocal given
-        if not given:
-            given = True
+        nonlocal is_sent
+        if not is_sent:
+            is_sent = True
             return {"type": "http.request", "body": body, "more_body": False}
         return await receive()
 

@@ -1,4 +1,4 @@
-"""The whole history of one row: the lists that name it, its ledger, its captions, why it was dropped, how to take it down."""
+"""The history of one row: the lists that name it, its ledger, its captions, why it was dropped, and how to take it down."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -20,8 +20,8 @@ class Tables:
     def rows(self, stage: str, table: str, uid: str) -> list[dict[str, Any]]:
         """Return the rows of a uid in one table."""
         store = Store(self.shard.root)
-        found = store.read(store.read_shard(getattr(self.shard, stage)), table, columns=None)
-        return found.filter(pc.equal(found["uid"], uid)).to_pylist()
+        rows = store.read(store.read_shard(getattr(self.shard, stage)), table, columns=None)
+        return rows.filter(pc.equal(rows["uid"], uid)).to_pylist()
 
 
 def history(shard: EmbeddedShard, uid: str, run: str) -> RowHistory:

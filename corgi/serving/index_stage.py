@@ -1,4 +1,4 @@
-"""The index stage: the codes of all vectors, made shard by shard on Ray, so that a server only has to read them."""
+"""The index stage: the codes of all vectors, computed shard by shard on Ray, so that a server only has to read them."""
 
 # pyright: reportMissingTypeStubs=false
 # pyarrow and faiss have no types
@@ -23,7 +23,7 @@ from corgi.tables.vectors import tower_widths
 CODEC, ROWS = "codec", "rows"
 INPUTS = ("download", "embed", "curate")
 SAMPLED_SHARDS = 64
-"""Shards, at most, whose vectors the codec is fitted on."""
+"""Largest number of shards to whose vectors the codec is fitted."""
 
 
 def run(context: Context) -> list[ShardTask]:
@@ -43,10 +43,10 @@ def run(context: Context) -> list[ShardTask]:
 
 
 class CodecShards:
-    """Fit the codec on a part of all vectors, in one actor."""
+    """Fits the codec to a sample of all vectors, in one actor."""
 
     def __init__(self, embed: str) -> None:
-        """Fit it on the vectors of a closed stage, by its manifest's path."""
+        """Take the path of the manifest of the closed embed stage."""
         self._embed = embed
 
     def make(self, task: ShardTask) -> ShardManifest:
@@ -75,15 +75,15 @@ class IndexShards:
 
 
 def read_codec(store: Store, shard: Listing) -> Codec:
-    """Return the codec that a shard holds."""
+    """Return the codec that a shard contains."""
     arrays = load_file(store.path(shard, CODEC))
     return Codec(int(arrays["dim"][0]), arrays["ranges"], arrays["centres"])
 
 
 def fitted(store: Store, embedded: Sequence[ListedShard]) -> Codec:
-    """Return the codec for the vectors of all shards; none is read where there are too few for more than half floats.
+    """Return the codec for the vectors of all shards; no vector is read if there are so few that half floats are used.
 
-    A sample is read from `SAMPLED_SHARDS` shards at most, evenly spaced: shards are ranges of hashes, so each is a fair part.
+    A sample is read from at most `SAMPLED_SHARDS` shards, evenly spaced: shards are ranges of hashes, so each is a random sample of rows.
     """
     total = sum(shard.kept for shard in embedded)
     if total <= HALF_ROWS:
@@ -99,10 +99,10 @@ def fitted(store: Store, embedded: Sequence[ListedShard]) -> Codec:
 
 
 def rows_of_shard(shard: EmbeddedShard, codec: Codec) -> pa.Table:
-    """Return what search keeps of each embedded image of a shard, in the table's order.
+    """Return what search needs of each embedded image of a shard, in the table's order.
 
     Raises:
-        AssertionError: the shard's tables do not hold the same rows.
+        AssertionError: the shard's tables do not have the same rows.
 
     """
     store = Store(shard.root)
@@ -110,7 +110,7 @@ def rows_of_shard(shard: EmbeddedShard, codec: Codec) -> pa.Table:
     selection = store.read(store.read_shard(shard.curate), "selection", ["uid", "keep", "reason"])
     facts = shard.facts(["uid", "url"])
     if not images["uid"].equals(selection["uid"]) or not images["uid"].equals(facts["uid"]):
-        raise AssertionError(f"shard {shard.name}: tables do not hold the same rows")
+        raise AssertionError(f"shard {shard.name}: tables do not have the same rows")
     vectors = vectors_of(images, "image")
     return pa.table(
         {

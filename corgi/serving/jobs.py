@@ -1,4 +1,4 @@
-"""What is asked of the models by one request, and how several are painted at once."""
+"""The work that one request gives the models, and how several requests are painted at once."""
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
@@ -11,11 +11,11 @@ from torch import Tensor
 from corgi.settings.painting import PaintSettings
 
 Part = str | Image.Image
-"""What is painted or mixed: a caption or a picture."""
+"""A caption or a picture to paint or to mix."""
 
 
 class Painter(Protocol):
-    """What the server needs of a loaded run; `corgi.inference.generate.Generator` has it."""
+    """The methods of a loaded run that the server uses; `corgi.inference.generate.Generator` has them."""
 
     @property
     def manner(self) -> dict[str, object]:
@@ -23,7 +23,7 @@ class Painter(Protocol):
         ...
 
     def using(self, asked: PaintSettings) -> Self:
-        """Return a painter of the same networks that paints as asked."""
+        """Return a painter with the same networks and other settings."""
         ...
 
     def generate_each(self, captions: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
@@ -62,14 +62,14 @@ class Job:
     n: int = 1
     painting: PaintSettings = field(default_factory=PaintSettings)
     share: float = 0.5
-    """Share of the second part, where there are two."""
+    """Share of the second part, if there are two."""
     strip: bool = False
     embed: bool = False
     """Also return the CLIP embedding of each picture."""
 
     @property
     def is_plain(self) -> bool:
-        """Return whether this is one caption, which can be painted along with others."""
+        """Return whether this is a single caption, which can be painted in a batch with others."""
         return len(self.parts) == 1 and isinstance(self.parts[0], str)
 
     @property
@@ -80,7 +80,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Painted:
-    """What came of a job."""
+    """The result of a job."""
 
     pictures: list[Image.Image]
     manner: dict[str, object]
@@ -89,7 +89,7 @@ class Painted:
 
 
 def kind_of(job: Job) -> Hashable:
-    """Return what jobs have in common that may be painted together: captions painted in the same manner."""
+    """Return a value that is equal for jobs that may be painted together: captions with the same settings."""
     return job.painting.model_dump_json() if job.is_plain else id(job)
 
 
@@ -97,7 +97,7 @@ def paint(painter: Painter, jobs: Sequence[Job]) -> list[Painted]:
     """Paint jobs of one kind.
 
     Raises:
-        CorgiError: a job asks for what these models cannot do.
+        CorgiError: these models cannot do what a job requests.
 
     """
     if len(jobs) == 1 and not jobs[0].is_plain:

@@ -1,4 +1,4 @@
-"""The same app as replicas of Ray Serve on a cluster: each holds the models, and a bounded line that paints equal settings together."""
+"""The same app as replicas of Ray Serve on a cluster: each replica loads the models, and has a bounded queue that paints equal settings together."""
 
 import logging
 import signal
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from ray.serve import Application
 
 NAME = "corgi"
-"""Of the deployment; the application is named after the run."""
+"""Name of the deployment; the application is named after the run."""
 
 
 @dataclass(frozen=True)
 class Scale:
-    """How many replicas there are, and what each reserves."""
+    """The number of replicas, and the CPUs and GPUs that each reserves."""
 
     replicas: int = 1
     cpus: float = 1.0
@@ -39,16 +39,16 @@ class Scale:
 def application(serving: Serving, scale: Scale) -> "Application":
     """Return the app of a run as a Serve application.
 
-    The line of each replica is the one that refuses with 503 and Retry-After: Serve hands on whatever can be connected.
+    It is the queue of each replica that rejects requests with 503 and Retry-After: Serve passes on every connected request.
     """
 
     def build() -> "FastAPI":
         from corgi.serving.app import make_app
-        from corgi.serving.server import studio_of  # torch is for replicas alone
+        from corgi.serving.server import studio_of  # torch is only imported in replicas
 
         return make_app(studio_of(serving), rules_of(serving))
 
-    deployment: Any = serve.deployment(  # Ray's overloads do not know of options beside a class
+    deployment: Any = serve.deployment(  # Ray's overloads have no options together with a class
         serve.ingress(build)(),
         name=NAME,
         num_replicas=scale.replicas,
@@ -60,7 +60,7 @@ def application(serving: Serving, scale: Scale) -> "Application":
 
 
 def serve_on_cluster(serving: Serving, scale: Scale) -> None:
-    """Serve a run on the cluster of RAY_ADDRESS, or on a Ray of this machine, until the process is stopped.
+    """Serve a run on the cluster of RAY_ADDRESS, or on Ray on this machine, until the process is stopped.
 
     Raises:
         CorgiError: the run, the address, the token or the cluster cannot be used; nothing was started.
@@ -74,7 +74,9 @@ def serve_on_cluster(serving: Serving, scale: Scale) -> None:
     try:
         with deployed(name, serving, scale):
             address = serving.url(serving.port)
-            print(f"{Path(serving.run).name}: {address}/ (API: {address}/v1, Ctrl-C ends it)", flush=True)
+            print(
+                f"{Path(serving.run).name}: {address}/ (API: {address}/v1; stop it with Ctrl-C)", flush=True
+            )
             _wait()
     finally:
         shutdown()
@@ -100,7 +102,7 @@ def deployed(name: str, serving: Serving, scale: Scale) -> Iterator[None]:
         yield
     except RuntimeError as error:
         raise cause(error) or ClusterError(
-            f"Ray Serve could not deploy {name}: {' '.join(str(error).split())[:300]}; committed work is safe; look at the replicas' logs in the folder that Ray names"
+            f"Ray Serve could not deploy {name}: {' '.join(str(error).split())[:300]}; committed work is safe; read the replicas' logs in the folder that Ray names"
         ) from error
     finally:
         serve.delete(name)

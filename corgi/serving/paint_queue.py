@@ -1,4 +1,4 @@
-"""Requests wait in one line for the one thread that paints: bounded, first come first served, equal settings together."""
+"""Requests wait in one queue for the one thread that paints: bounded, first come first served, with equal settings painted together."""
 
 import asyncio
 import time
@@ -13,10 +13,10 @@ Result = TypeVar("Result")
 
 
 class QueueFullError(Exception):
-    """Too many requests wait already; `wait_s` is about when there will be room."""
+    """Too many requests are waiting; `wait_s` is an estimate of the seconds until there is room."""
 
     def __init__(self, wait_s: float) -> None:
-        """Hold the seconds to wait."""
+        """Take the seconds to wait."""
         super().__init__(f"the queue is full for about {wait_s:.0f} s")
         self.wait_s = wait_s
 
@@ -30,32 +30,32 @@ class _Place(Generic[Job, Result]):
 
 @dataclass
 class PaintQueue(Generic[Job, Result]):
-    """The line. All methods belong to the thread of the event loop; `paint` runs in a thread of its own."""
+    """The queue. All methods must be called in the thread of the event loop; `paint` runs in a separate thread."""
 
     paint: Callable[[Sequence[Job]], Sequence[Result]]
     kind: Callable[[Job], Hashable]
     """Jobs of equal kind may be painted together."""
     size: Callable[[Job], int]
-    """Pictures of a job."""
+    """Returns the number of pictures of a job."""
     max_waiting: int = 32
     max_together: int = 16
-    """Pictures painted at once."""
+    """Largest number of pictures painted at once."""
     _waiting: deque[_Place[Job, Result]] = field(default_factory=deque)
     _painted: list[_Place[Job, Result]] = field(default_factory=list)
     _worker: asyncio.Task[None] | None = None
     _thread: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "painter"))
     seconds_per_job: float = 1.0
-    """Average of the last ones."""
+    """Moving average over recent jobs."""
 
     def __len__(self) -> int:
-        """Return how many wait."""
+        """Return how many jobs are waiting."""
         return len(self._waiting)
 
     async def submit(self, job: Job, ticket: str | None = None) -> Result:
-        """Wait in line and return what was painted; a caller that is cancelled gives its place up.
+        """Wait in the queue and return the job's result; a caller that is cancelled leaves the queue.
 
         Raises:
-            QueueFullError: too many wait already.
+            QueueFullError: too many jobs are waiting.
             Exception: what `paint` raised for this job.
 
         """
@@ -72,13 +72,13 @@ class PaintQueue(Generic[Job, Result]):
                 self._waiting.remove(place)
 
     def position(self, ticket: str) -> int | None:
-        """Return how many are before the job of a ticket: 0 while it is painted, None if it is not here."""
+        """Return the position of the job with a ticket: 0 while it is painted, from 1 on while it waits, None if it is not in the queue."""
         if any(place.ticket == ticket for place in self._painted):
             return 0
         return next((number for number, place in enumerate(self._waiting, 1) if place.ticket == ticket), None)
 
     def close(self) -> None:
-        """Give up what waits, and paint no more."""
+        """Cancel the waiting jobs, and paint no more."""
         for place in self._waiting:
             place.done.cancel()
         self._waiting.clear()
@@ -94,7 +94,7 @@ class PaintQueue(Generic[Job, Result]):
             self._painted = []
 
     def _next(self) -> list[_Place[Job, Result]]:
-        """Take the first in line, and those of its kind behind it that fit: nobody waits longer for it."""
+        """Take the first job and those of its kind behind it that fit in the batch, which delays no other job."""
         first = self._waiting.popleft()
         taken, pictures = [first], self.size(first.job)
         for place in list(self._waiting):
@@ -108,7 +108,7 @@ class PaintQueue(Generic[Job, Result]):
         return taken
 
     async def _finish(self, places: Sequence[_Place[Job, Result]]) -> None:
-        """Paint jobs together; if that fails, each alone, so that one job's fault is only its own."""
+        """Paint jobs together; if that fails, paint each separately, so that a faulty job fails alone."""
         try:
             results = await self._in_thread([place.job for place in places])
         except Exception as error:
@@ -126,7 +126,7 @@ class PaintQueue(Generic[Job, Result]):
 
 
 def _settle(place: _Place[Job, Result], result: Result | None = None, error: Exception | None = None) -> None:
-    """Hand a result or an error to whoever still waits for it."""
+    """Set a job's result or error, if its caller is still waiting."""
     if place.done.done():
         return
     if error is not None:

@@ -1,6 +1,6 @@
-"""A run's image vectors in memory: the pictures nearest to a vector, among those of a split, domain, reason, kept or dropped.
+"""A run's image vectors in memory: search for the pictures nearest to a vector, optionally by split, domain, reason, or kept and dropped.
 
-Codes are held once, in faiss's own memory, into which they are read part by part.
+Codes are stored once, in faiss's own memory, into which they are read part by part.
 """
 
 import math
@@ -25,35 +25,35 @@ from corgi.tables.schema import Split
 from corgi.tables.store import Store
 
 UNSTORED_ROWS = 200_000
-"""Rows up to which a server makes the index by itself at its start; beyond, `corgi index` makes it once."""
+"""Number of rows up to which a server builds the index itself when it starts; with more rows `corgi index` must build it."""
 FILTERS = ("split", "keep", "reason", "domain")
-"""Columns that rows are chosen by."""
+"""Columns by which rows are filtered."""
 MOST_ROWS = 0.3
-"""Share of rows above which they are chosen after the search."""
+"""If a filter keeps a larger share of the rows than this, it is applied after the search."""
 _ENCODINGS_KEPT = 256
 
 
 @dataclass(frozen=True)
 class Where:
-    """Which rows a search is among; None: any."""
+    """The filter of a search; None: any value."""
 
     split: str | None = None
     keep: bool | None = None
-    """Whether curate kept the picture."""
+    """Whether the curate stage kept the picture."""
     reason: str | None = None
-    """Why curate dropped it."""
+    """Why the curate stage dropped it."""
     domain: str | None = None
     """Registered domain of its URL."""
 
 
 ANY = Where()
 TRAINED = Where(split=Split.TRAIN.value, keep=True)
-"""What models learned from."""
+"""The pictures on which models were trained."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """A row and the cosine of its vector to the one searched for."""
+    """A row and the cosine between its vector and the query."""
 
     row: int
     uid: str
@@ -70,19 +70,19 @@ class PictureIndex:
 
     shards: tuple[EmbeddedShard, ...]
     rows: pa.Table
-    """split, keep, reason and domain of each row."""
+    """Columns split, keep, reason and domain, in row order."""
     uid: Shaped[np.ndarray, "rows"]
     shard_of: Int[np.ndarray, "rows"]
     order: Int[np.ndarray, "rows"]
-    """Rows by uid."""
+    """Indices of the rows, sorted by uid."""
     index: faiss.Index
 
     @classmethod
     def load(cls, run: Run) -> Self | None:
-        """Return the index of a run's pictures, from what `corgi index` committed or made here; None if it has none.
+        """Return the index of a run's pictures, as `corgi index` committed it or built now; None if the run has no pictures.
 
         Raises:
-            InputError: the run has not completed download, embed and curate, or is too large to index here.
+            InputError: the run has not completed download, embed and curate, or has too many pictures to build the index now.
 
         """
         shards = tuple(run.embedded())
@@ -98,7 +98,7 @@ class PictureIndex:
         return cls(shards, rows.select(FILTERS), uid, numbers, order, index)
 
     def search(self, vector: Float[np.ndarray, "dim"], number: int, where: Where = ANY) -> list[Found]:
-        """Return the rows of largest cosine to a unit vector, largest first."""
+        """Return the rows with the largest cosine to a unit vector, largest first."""
         mask = None if where == ANY else self._mask(where)
         number = min(number, len(self.uid) if mask is None else int(mask.sum()))
         if number == 0:
@@ -108,9 +108,9 @@ class PictureIndex:
     def _nearest(
         self, vector: Float[np.ndarray, "dim"], number: int, mask: Bool[np.ndarray, "rows"] | None
     ) -> list[tuple[int, float]]:
-        """Return rows and cosines, largest first, among those of a mask.
+        """Return rows and cosines, largest first, among the rows of a mask.
 
-        Where most rows are chosen, some more are found among all and chosen from afterwards: faiss asks a selector row by row.
+        If the mask keeps many rows, more rows than needed are searched without it and filtered afterwards: faiss checks a selector row by row.
         """
         if mask is None:
             return self._compared(vector, number, None)
@@ -136,53 +136,53 @@ class PictureIndex:
         return [pair for pair in pairs if pair[0] >= 0]
 
     def found(self, row: int, similarity: float) -> Found:
-        """Return what is known of a row."""
-        told = {name: self.rows[name][row].as_py() for name in self.rows.column_names}
-        return Found(row, self.uid[row].decode(), similarity, **told)
+        """Return a row with its columns and a given similarity."""
+        values = {name: self.rows[name][row].as_py() for name in self.rows.column_names}
+        return Found(row, self.uid[row].decode(), similarity, **values)
 
     def row_of(self, uid: str) -> int | None:
-        """Return the row of a uid; None if it is not here."""
-        wanted = np.bytes_(uid.encode("ascii", "replace"))
-        place = int(np.searchsorted(self.uid, wanted, sorter=self.order))
-        if place == len(self.uid) or self.uid[self.order[place]] != wanted:
+        """Return the row of a uid; None if the index does not have it."""
+        key = np.bytes_(uid.encode("ascii", "replace"))
+        index = int(np.searchsorted(self.uid, key, sorter=self.order))
+        if index == len(self.uid) or self.uid[self.order[index]] != key:
             return None
-        return int(self.order[place])
+        return int(self.order[index])
 
     def vector(self, row: int) -> Float[np.ndarray, "dim"]:
-        """Return the unit vector of a row, as it is stored in its table."""
+        """Return the unit vector of a row from its embeddings table."""
         shard = self.shards[int(self.shard_of[row])]
         first = int(np.searchsorted(self.shard_of, self.shard_of[row]))
         return vectors_of(_table(shard, "embed", "image_embeddings"), "image")[row - first]
 
     def encoding(self, uid: str) -> bytes | None:
-        """Return the stored encoding of an indexed picture; None for any other name."""
+        """Return the stored encoding of an indexed picture; None for any other uid."""
         row = self.row_of(uid)
         return None if row is None else _encoding(self.shards[int(self.shard_of[row])], uid)
 
     def _mask(self, where: Where) -> Bool[np.ndarray, "rows"]:
         mask = np.ones(len(self.uid), bool)
         for name in FILTERS:
-            wanted = getattr(where, name)
-            if wanted is not None:
-                equal = pc.fill_null(pc.equal(self.rows[name], wanted), False)
+            value = getattr(where, name)
+            if value is not None:
+                equal = pc.fill_null(pc.equal(self.rows[name], value), False)
                 mask &= np.asarray(equal)
         return mask
 
 
 @dataclass(frozen=True, eq=False)
 class Parts:
-    """The rows of an index part by part, so that no more than one is in memory beside the index."""
+    """The rows of an index part by part, so that only one part at a time is in memory in addition to the index."""
 
     codec: Codec
     read: Sequence[Callable[[list[str] | None], pa.Table]]
-    """Per part a function that reads columns of its `rows` table."""
+    """For each part a function that reads columns of its `rows` table."""
 
     def facts(self) -> list[pa.Table]:
-        """Return what rows are chosen by, texts that repeat as dictionaries."""
+        """Return uid, list and the filter columns of each part; columns of repeated texts are dictionary-encoded."""
         return [_as_dictionaries(read(["uid", *FILTERS, "list"])) for read in self.read]
 
     def index(self, lists: Sequence[Int[np.ndarray, "rows"]]) -> faiss.Index:
-        """Return the index of all codes, given the list of each row by part."""
+        """Return the index of all codes; `lists` has the list number of each row, by part."""
         if len(self.codec.centres):
             sizes = sum(np.bincount(part, minlength=len(self.codec.centres)) for part in lists)
         else:
@@ -192,7 +192,7 @@ class Parts:
 
 
 def stored_parts(run: Run, shards: Sequence[EmbeddedShard]) -> Parts | None:
-    """Return what `corgi index` committed for exactly these tables; None if there is no such index."""
+    """Return the parts that `corgi index` committed for exactly these tables; None if there is no such index."""
     stages = run.stages()
     closed = stages.get(Index.name)
     if closed is None or any(closed.inputs[name] != stages[name].path for name in Index.inputs):
@@ -204,16 +204,16 @@ def stored_parts(run: Run, shards: Sequence[EmbeddedShard]) -> Parts | None:
 
 
 def _made_parts(run: Run, shards: Sequence[EmbeddedShard]) -> Parts | None:
-    """Return the parts of a run without a committed index, computed as they are read; None if it has no image.
+    """Return the parts of a run without a committed index, computed when they are read; None if it has no image.
 
     Raises:
-        InputError: there are too many images for that.
+        InputError: there are too many images to compute them now.
 
     """
     total = run.stages()["embed"].rows.kept
     if total > UNSTORED_ROWS:
         raise InputError(
-            f"{run.name} has {total:,} embedded images and no search index of them; nothing was changed; make it with: corgi index {run.folder}"
+            f"{run.name} has {total:,} embedded images but no search index; nothing was changed; build it with: corgi index {run.folder}"
         )
     if not total:
         return None
@@ -227,7 +227,7 @@ def _made_part(shard: EmbeddedShard, codec: Codec, columns: list[str] | None) ->
 
 
 def _as_dictionaries(table: pa.Table) -> pa.Table:
-    """Return a table whose columns of repeating texts are dictionaries."""
+    """Return the table with its columns of repeated texts dictionary-encoded."""
     for name in ("split", "reason", "domain"):
         column = table[name].combine_chunks().dictionary_encode()
         table = table.set_column(table.schema.get_field_index(name), name, column)

@@ -1,4 +1,4 @@
-"""How often one address may ask: a bucket of tokens per address, in bounded memory."""
+"""Rate limit per client address: one token bucket per address, in bounded memory."""
 
 import time
 from collections import OrderedDict
@@ -6,12 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 MAX_ADDRESSES = 10_000
-"""Addresses remembered; the one that asked longest ago is forgotten first."""
+"""Number of addresses remembered; the one whose last request is oldest is forgotten first."""
 
 
 @dataclass
 class Rate:
-    """At most `per_minute` requests per address and minute, as many at once; 0: any number."""
+    """At most `per_minute` requests per address and minute, also in a burst; 0: unlimited."""
 
     per_minute: int
     clock: Callable[[], float] = time.monotonic
@@ -19,7 +19,7 @@ class Rate:
     """Tokens left and the time of the last request, s, by address."""
 
     def wait_s(self, address: str) -> float:
-        """Take a token of an address; return 0, or the seconds until it has one again."""
+        """Take a token from an address's bucket; return 0, or the seconds until the bucket has a token again."""
         if self.per_minute == 0:
             return 0.0
         now = self.clock()

@@ -1,4 +1,4 @@
-"""Search over a run's own pictures: by text, by picture, by example, by cluster of the shift."""
+"""Search over a run's own pictures: by text, by an uploaded picture, by a picture of the run, or by cluster of the shift."""
 
 import base64
 import time
@@ -30,7 +30,7 @@ from corgi.tables.run import Run
 from corgi.unit_vectors import unit_rows
 
 SHEET_PICTURES = 12
-"""Pictures shown of a cluster."""
+"""Number of pictures shown for a cluster."""
 Vector = Float[np.ndarray, "dim"]
 
 
@@ -57,7 +57,7 @@ class Search:
         return cls(run.name, index, painter, means, np.asarray(shift["count"]))
 
     def answer(self, asked: SearchRequest) -> SearchAnswer:
-        """Return the pictures of largest cosine to what is asked for.
+        """Return the pictures with the largest cosine to the query.
 
         Raises:
             ApiError: there is no such picture or cluster.
@@ -66,11 +66,11 @@ class Search:
         return self._near(self._vector(asked), asked.number, _where(asked))
 
     def like(self, picture: Image.Image, number: int) -> SearchAnswer:
-        """Return the pictures like a given one."""
+        """Return the pictures most similar to a given one."""
         return self._near(self.painter.image_embedding([picture])[0].cpu().numpy(), number, Where())
 
     def history(self, uid: str) -> RowHistory:
-        """Return everything the run knows of a picture.
+        """Return everything that the run has recorded about a picture.
 
         Raises:
             ApiError: there is no such picture.
@@ -85,10 +85,10 @@ class Search:
         return [_cluster(self, cluster) for cluster in order]
 
     def knn(self, asked: KnnRequest, picture: Image.Image | None) -> list[KnnHit]:
-        """Return what a client of clip-retrieval asks for.
+        """Answer a request of a clip-retrieval client.
 
         Raises:
-            ApiError: nothing is asked for, or a vector of another width.
+            ApiError: the request has no query, or a vector of a different width.
 
         """
         if picture is not None:
@@ -98,17 +98,17 @@ class Search:
         elif asked.embedding_input is not None:
             vector = self._given(asked.embedding_input)
         else:
-            raise ApiError(400, "give one of text, image and embedding_input", code="no_question")
+            raise ApiError(400, "give text, image or embedding_input", code="no_question")
         number = min(asked.num_images, asked.num_result_ids or asked.num_images)
         return [self._knn_hit(found) for found in self.index.search(vector, number)]
 
     def metadata(self, rows: Sequence[int]) -> list[KnnHit]:
-        """Return what is known of rows; those that are not there are left out."""
+        """Return URL and caption of rows; rows that do not exist are left out."""
         return [self._knn_hit(self.index.found(row, 1.0)) for row in rows if row < len(self.index.uid)]
 
     def _near(self, vector: Vector, number: int, where: Where) -> SearchAnswer:
         started = time.monotonic()
-        found = self.index.search(vector, number, where)
+        rows = self.index.search(vector, number, where)
         hits = [
             Hit(
                 uid=one.uid,
@@ -118,7 +118,7 @@ class Search:
                 reason=one.reason,
                 domain=one.domain,
             )
-            for one in found
+            for one in rows
         ]
         return SearchAnswer(hits=hits, seconds=round(time.monotonic() - started, 4))
 
@@ -164,7 +164,7 @@ def decoded_base64(text: str) -> bytes:
     """
     try:
         return base64.b64decode(text, validate=True)
-    except ValueError:  # binascii.Error is one, and so is text that is not ASCII
+    except ValueError:  # binascii.Error is a ValueError, and so is the error for text that is not ASCII
         raise ApiError(400, "image is not base64", param="image", code="not_base64") from None
 
 
@@ -174,7 +174,7 @@ def _where(asked: SearchRequest) -> Where:
 
 @lru_cache(1024)
 def _cluster(search: Search, cluster: int) -> ShiftCluster:
-    """Return a cluster with its sheet, which costs a search."""
+    """Return a cluster with its nearest pictures, which takes a search."""
     found = search.index.search(search.means[cluster], SHEET_PICTURES, TRAINED)
     return ShiftCluster(
         cluster=cluster, count=int(search.counts[cluster]), nearest=[one.uid for one in found]

@@ -1,4 +1,4 @@
-"""The bodies of search: our own, and clip-retrieval's as its clients send and read them."""
+"""The bodies of search: Corgi's own, and clip-retrieval's as its clients send and read them."""
 
 from typing import Annotated, Literal
 
@@ -8,18 +8,18 @@ from corgi.serving.wire import Prompt
 
 MAX_HITS = 200
 MAX_SHEETS = 48
-"""Clusters of one answer: the sheet of each costs a search."""
+"""Largest number of clusters in one answer: each takes a search."""
 UID = "^[0-9a-f]{32}$"
 Uid = Annotated[str, Field(pattern=UID)]
 
 
 class SearchRequest(BaseModel):
-    """What is searched for, one of text, uid and cluster, and among which pictures."""
+    """A query, which is one of text, uid and cluster, and filters on the pictures."""
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
     text: Prompt | None = None
     uid: Uid | None = None
-    """A picture of the run: those like it are found."""
+    """A picture of the run: similar ones are found."""
     cluster: int | None = Field(default=None, ge=0, le=1_000_000)
     """A cluster of the shift: the pictures nearest to its mean."""
     number: int = Field(default=24, ge=1, le=MAX_HITS)
@@ -36,7 +36,7 @@ class SearchRequest(BaseModel):
 
 
 class Hit(BaseModel):
-    """A picture that was found."""
+    """A picture of the result."""
 
     uid: str
     similarity: float
@@ -47,21 +47,21 @@ class Hit(BaseModel):
 
 
 class SearchAnswer(BaseModel):
-    """Pictures of largest cosine, largest first."""
+    """The pictures with the largest cosine, largest first."""
 
     hits: list[Hit]
     seconds: float
 
 
 class ListRow(BaseModel):
-    """A row of a list that names a picture: the list's digest, and the row counted from 0."""
+    """A row of a list that names a picture: the list's digest, and the row's number, counted from 0."""
 
     source: str
     row: int
 
 
 class RowHistory(BaseModel):
-    """Everything the run knows of a picture."""
+    """Everything that the run has recorded about a picture."""
 
     uid: str
     facts: dict[str, str | int | None]
@@ -70,7 +70,7 @@ class RowHistory(BaseModel):
     keep: bool
     reason: str | None
     take_down: str
-    """Command that removes it for good from every table."""
+    """Command that permanently removes it from every table."""
 
 
 class ShiftCluster(BaseModel):
@@ -82,14 +82,14 @@ class ShiftCluster(BaseModel):
 
 
 class ClusterList(BaseModel):
-    """Some clusters, largest first, and how many there are."""
+    """Some clusters, largest first, and the total number of clusters."""
 
     clusters: list[ShiftCluster]
     total: int
 
 
 class KnnRequest(BaseModel):
-    """A request as clip-retrieval's clients send it; `image_url` is not understood: the server fetches nothing."""
+    """A request as clip-retrieval's clients send it; `image_url` is not supported: the server fetches nothing."""
 
     model_config = ConfigDict(extra="ignore", use_attribute_docstrings=True)
     text: Prompt | None = None
@@ -103,7 +103,7 @@ class KnnRequest(BaseModel):
 
 
 class KnnHit(BaseModel):
-    """A picture as clip-retrieval's clients read it; id is its row in the index."""
+    """A picture as clip-retrieval's clients read it; `id` is its row in the index."""
 
     id: int
     similarity: float
@@ -112,7 +112,7 @@ class KnnHit(BaseModel):
 
 
 class MetadataRequest(BaseModel):
-    """A question for rows by their ids."""
+    """A request for rows by their ids."""
 
     model_config = ConfigDict(extra="ignore")
     ids: list[Annotated[int, Field(ge=0)]] = Field(max_length=MAX_HITS)

@@ -1,4 +1,4 @@
-"""The routes of search, and clip-retrieval's `/knn-service` for its clients."""
+"""The routes of search, and `/knn-service` for clients of clip-retrieval."""
 
 import asyncio
 from typing import Annotated, Any
@@ -25,7 +25,7 @@ from corgi.serving.uploads import Uploads
 def add_search(
     app: FastAPI, search: Search, uploads: Uploads, missing: dict[int | str, dict[str, Any]]
 ) -> None:
-    """Add the routes of search; `missing` describes the answer 404."""
+    """Add the routes of search; `missing` is the OpenAPI description of the answer 404."""
 
     @app.post("/corgi/search", tags=["search"], responses=missing)
     def found(body: SearchRequest) -> SearchAnswer:
@@ -37,13 +37,13 @@ def add_search(
         image: Annotated[UploadFile, File(description="JPEG, PNG, WebP or GIF.")],
         number: Annotated[int, Form(ge=1, le=MAX_HITS)] = 24,
     ) -> SearchAnswer:
-        """Find pictures like one that is sent."""
+        """Find pictures similar to an uploaded one."""
         picture = await uploads.picture(await image.read())
         return await asyncio.to_thread(search.like, picture, number)
 
     @app.get("/corgi/rows/{uid}", tags=["search"], responses=missing)
     def row(uid: Annotated[str, PathParameter(pattern=UID)]) -> RowHistory:
-        """Return the whole history of a picture: lists, ledger, captions, drops, and how to take it down."""
+        """Return the history of a picture: its lists, captions, whether and why it was dropped, and how to take it down."""
         return search.history(uid)
 
     @app.get("/corgi/clusters", tags=["search"])
@@ -60,7 +60,7 @@ def add_search(
 def _add_knn(app: FastAPI, search: Search, uploads: Uploads) -> None:
     @app.post("/knn-service", tags=["search"])
     async def knn(body: KnnRequest) -> list[KnnHit]:
-        """Answer a client of clip-retrieval. Nothing is fetched: `image_url` is not understood."""
+        """Answer a client of clip-retrieval. `image_url` is not supported: the server fetches nothing."""
         picture = None if body.image is None else await uploads.picture(decoded_base64(body.image))
         return await asyncio.to_thread(search.knn, body, picture)
 
@@ -71,5 +71,5 @@ def _add_knn(app: FastAPI, search: Search, uploads: Uploads) -> None:
 
     @app.get("/indices-list", tags=["search"])
     async def indices() -> list[str]:
-        """Name the one index."""
+        """Return the name of the only index."""
         return [search.run]

@@ -1,4 +1,4 @@
-"""The server's process: a loaded run, a bound address, uvicorn."""
+"""The server's process: it loads a run, binds an address and runs uvicorn."""
 
 import sys
 from pathlib import Path
@@ -23,7 +23,7 @@ def studio_of(serving: Serving) -> Studio:
     """Load a run.
 
     Raises:
-        InputError: there is no such run, or it has not finished what painting needs.
+        InputError: there is no such run, or it has not finished the stages that painting needs.
         StorageError: a committed file does not match its manifest.
 
     """
@@ -45,7 +45,7 @@ def studio_of(serving: Serving) -> Studio:
 
 
 def _index_of(run: Run, serving: Serving) -> PictureIndex | None:
-    """Return the index of the run's pictures; where only the nearest ones need it, a large run goes without and says so."""
+    """Return the index of the run's pictures, or None. Without search a run that is too large is served without it, and a line says so."""
     if not (serving.nearest or serving.search):
         return None
     try:
@@ -58,7 +58,7 @@ def _index_of(run: Run, serving: Serving) -> PictureIndex | None:
 
 
 def _captions(run: Run) -> list[str]:
-    """Return some captions of the run's first shard, from all over it, as examples."""
+    """Return some captions as examples, evenly spaced among the sorted short captions of the run's first shard."""
     shards = run.embedded()
     if not shards or not shards[0].download:
         return []
@@ -79,7 +79,7 @@ def serve(serving: Serving) -> None:
     with bound(serving) as listening:
         app = make_app(studio_of(serving), rules)
         address = serving.url(listening.getsockname()[1])
-        print(f"{Path(serving.run).name}: {address}/ (API: {address}/v1, Ctrl-C ends it)", flush=True)
+        print(f"{Path(serving.run).name}: {address}/ (API: {address}/v1; stop it with Ctrl-C)", flush=True)
         config = uvicorn.Config(
             app,
             log_level="warning",

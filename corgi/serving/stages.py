@@ -6,10 +6,10 @@ from corgi.tables.store import ShardTask
 
 
 class Index(Stage):
-    """What search reads of every embedded image, shard by shard: its vector as a code, and what it can be chosen by."""
+    """What search needs of every embedded image, shard by shard: its vector as a code, and the columns by which it can be filtered."""
 
     name, title = "index", "Search index"
-    intro = "The vectors of all embedded images as search holds them in memory."
+    intro = "The vectors of all embedded images as search stores them in memory."
     inputs = ("download", "embed", "curate")
 
     def run(self, context: Context) -> list[ShardTask]:

@@ -1,4 +1,4 @@
-"""A loaded run as the server uses it: one line of requests before one painter, uploads, and training pictures."""
+"""A loaded run as the server uses it: one queue of requests for one painter, uploads, and training pictures."""
 
 import asyncio
 import secrets
@@ -29,13 +29,13 @@ from corgi.serving.wire import (
 from corgi.settings.errors import CorgiError
 
 _LOOK_EVERY_S = 0.5
-"""How often a waiting request looks whether its client is still there."""
+"""Interval at which a waiting request checks whether its client is still connected."""
 _SEEDS = 2**31
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What the answer of a request needs beside its pictures."""
+    """What a request's answer needs in addition to its pictures."""
 
     output_format: PictureFormat
     output_compression: int | None
@@ -53,16 +53,16 @@ class Studio:
     painter: Painter
     uploads: Uploads
     index: PictureIndex | None = None
-    """The run's pictures; None: neither the nearest ones nor search."""
+    """The index of the run's pictures; None: neither nearest pictures nor search."""
     search: Search | None = None
     credit: str = ""
     examples: Sequence[str] = ()
-    """Captions shown to click on."""
+    """Captions that the page shows for clicking."""
     created: int = field(default_factory=lambda: int(time.time()))
     max_waiting: int = 32
 
     def __post_init__(self) -> None:
-        """Open the line."""
+        """Create the queue and the counters."""
         self.queue: PaintQueue[Job, Painted] = PaintQueue(
             partial(paint, self.painter), kind_of, lambda job: job.n, max_waiting=self.max_waiting
         )
@@ -70,7 +70,7 @@ class Studio:
 
     @property
     def about(self) -> About:
-        """Return what the page shows of the run."""
+        """Return what the page shows about the run."""
         return About(
             run=self.run,
             side=self.side,
@@ -85,7 +85,7 @@ class Studio:
         """Return the job of a request.
 
         Raises:
-            ApiError: it asks for more work than one request may.
+            ApiError: it requests more work than is allowed for one request.
 
         """
         mix, options = request.options.mix, request.options
@@ -106,17 +106,17 @@ class Studio:
         if work > MAX_WORK:
             raise ApiError(
                 400,
-                f"n x candidates x steps is {work}, and one request may ask for {MAX_WORK}",
+                f"n x candidates x steps is {work}, but the limit for one request is {MAX_WORK}",
                 code="too_much_work",
             )
 
     async def answer(
         self, job: Job, asked: Asked, ticket: str | None, is_gone: Callable[[], Awaitable[bool]]
     ) -> GenerationAnswer:
-        """Wait in line, paint, and return the answer.
+        """Wait in the queue, paint, and return the answer.
 
         Raises:
-            ApiError: the line is full, or the models cannot do what is asked.
+            ApiError: the queue is full, the client disconnected, or the models cannot do what is requested.
 
         """
         started = time.monotonic()
@@ -125,7 +125,7 @@ class Studio:
         except QueueFullError as error:
             raise ApiError(
                 503,
-                "too many requests wait; try again later",
+                "too many requests are waiting; try again later",
                 code="queue_full",
                 retry_after_s=max(1, round(error.wait_s)),
             ) from error
@@ -135,12 +135,12 @@ class Studio:
         return await asyncio.to_thread(self._answer_of, job, asked, painted)
 
     async def _painted(self, job: Job, ticket: str | None, is_gone: Callable[[], Awaitable[bool]]) -> Painted:
-        """Wait for the pictures; a client that hangs up gives its place in line up."""
+        """Wait for the pictures; a request whose client disconnects leaves the queue."""
         waiting = asyncio.create_task(self.queue.submit(job, ticket))
         try:
             while not (await asyncio.wait([waiting], timeout=_LOOK_EVERY_S))[0]:
                 if await is_gone():
-                    raise ApiError(408, "the client went away", code="client_gone")
+                    raise ApiError(408, "the client disconnected", code="client_gone")
             return waiting.result()
         finally:
             waiting.cancel()
@@ -151,14 +151,14 @@ class Studio:
         pictures: list[PaintedPicture] = []
         for seed, picture, near, strip in zip(job.seeds, painted.pictures, nearest, strips, strict=True):
             text = base64_of(encoded(picture, asked.output_format, asked.output_compression))
-            told = Told(
+            origin = Told(
                 seed=seed,
                 manner=painted.manner,
                 nearest=list(near),
                 strip=[base64_of(encoded(one, "png", None)) for one in strip],
             )
             url = f"data:image/{asked.output_format};base64,{text}" if asked.as_url else None
-            pictures.append(PaintedPicture(b64_json=None if asked.as_url else text, url=url, corgi=told))
+            pictures.append(PaintedPicture(b64_json=None if asked.as_url else text, url=url, corgi=origin))
         return GenerationAnswer(
             created=int(time.time()),
             data=pictures,
@@ -179,6 +179,6 @@ class Studio:
         ]
 
     def close(self) -> None:
-        """Give up what waits."""
+        """Cancel the waiting requests and close the uploads."""
         self.queue.close()
         self.uploads.close()

@@ -1,4 +1,4 @@
-"""Pictures that clients send: hostile bytes, decoded by the bounded children that decode fetched ones."""
+"""Pictures that clients send: untrusted bytes, decoded in the same bounded child processes as downloaded pictures."""
 
 from PIL import Image
 from pydantic import ByteSize
@@ -10,15 +10,15 @@ from corgi.settings.data import DownloadSettings
 from corgi.tables.rejection import Rejection
 
 UPLOAD_SIDE_PX = 256
-"""Shorter side at which an upload is read: at least what CLIP models look at, for those with 224 px."""
+"""Shorter side to which an upload is decoded, px: at least the input of CLIP models with 224 px."""
 MAX_UPLOAD_PIXELS = 2**25
 
 
 class Uploads:
-    """Decoder children for uploads; they start with the first one."""
+    """Decoder processes for uploads; they start with the first upload."""
 
     def __init__(self, max_bytes: int, side: int = UPLOAD_SIDE_PX) -> None:
-        """Decode to pictures whose shorter side has `side` px."""
+        """Decode uploads to pictures whose shorter side has `side` px."""
         self._pool = DecoderPool(
             DownloadSettings(
                 image_size=side,
@@ -33,7 +33,7 @@ class Uploads:
         """Return an upload as an RGB picture.
 
         Raises:
-            ApiError: it is no picture that can be decoded within the limits.
+            ApiError: it cannot be decoded as a picture within the limits.
 
         """
         result = await self._pool.decode(data)
@@ -42,5 +42,5 @@ class Uploads:
         return decode_stored(result.image)
 
     def close(self) -> None:
-        """End the children."""
+        """Stop the decoder processes."""
         self._pool.close()

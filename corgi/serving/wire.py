@@ -1,4 +1,4 @@
-"""The bodies of the HTTP API: those of `/v1/images/generations` as existing clients send them, and ours beside them."""
+"""The bodies of the HTTP API: those of `/v1/images/generations` as existing clients send them, and Corgi's own."""
 
 from typing import Annotated, Literal
 
@@ -31,11 +31,11 @@ class Mix(BaseModel):
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
     prompt: Prompt
     share: float = Field(default=0.5, ge=0, le=1, allow_inf_nan=False)
-    """Share of the second caption: 0 is the first alone."""
+    """Share of the second caption; at 0 only the first is painted."""
 
 
 class Options(BaseModel):
-    """What Corgi does beyond other servers."""
+    """Options that other servers do not have."""
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
     prior_steps: Steps | None = None
@@ -43,16 +43,16 @@ class Options(BaseModel):
     candidates: int = Field(default=1, ge=1, le=8)
     """Pictures painted for each one returned; the closest to the caption is kept."""
     strip: bool = False
-    """Also return what the decoder expects of the picture after each step."""
+    """Also return the picture that is predicted after each step."""
     nearest: int = Field(default=0, ge=0, le=MAX_NEAREST)
-    """Training pictures named for each picture, by the run's own CLIP."""
+    """Number of nearest training pictures to name for each picture, by the run's own CLIP."""
     mix: Mix | None = None
     ticket: Ticket | None = None
-    """Name chosen by the client under which `/corgi/queue/{ticket}` tells the position."""
+    """Name chosen by the client, under which `/corgi/queue/{ticket}` returns the position."""
 
 
 class GenerationRequest(BaseModel):
-    """A request for pictures. Fields of hosted models that mean nothing here are accepted and ignored."""
+    """A request for pictures. Fields of hosted models that have no meaning here are accepted and ignored."""
 
     model_config = ConfigDict(extra="ignore", use_attribute_docstrings=True)
     prompt: Prompt
@@ -60,22 +60,22 @@ class GenerationRequest(BaseModel):
     """Ignored: the server has one model."""
     n: int | None = Field(default=1, ge=1, le=MAX_PICTURES)
     size: Size | None = None
-    """Any size is accepted; pictures have the side the model was trained on, which the answer names."""
+    """Any size is accepted; pictures have the side on which the model was trained, which the answer states."""
     response_format: Literal["b64_json", "url"] | None = None
     """url: a data URL, since nothing is stored."""
     output_format: PictureFormat | None = None
     output_compression: int | None = Field(default=None, ge=0, le=100)
     """Quality of webp and jpeg."""
     stream: Literal[False] | None = None
-    """Streams are not answered."""
+    """Streaming is not supported."""
     seed: Seed | None = None
-    """Seed of the first picture; picture i has seed + i. Without one it is drawn, and named in the answer."""
+    """Seed of the first picture; picture i has seed + i. Without one it is drawn at random, and stated in the answer."""
     num_inference_steps: Steps | None = None
     """Sampler steps of the decoder."""
     guidance_scale: Scale | None = None
     """Classifier-free guidance scale of the decoder."""
     negative_prompt: str | None = Field(default=None, max_length=MAX_PROMPT_CHARS)
-    """Ignored, and named as such in the answer: the model was not trained with one."""
+    """Ignored, and listed as ignored in the answer: the model was not trained with one."""
     corgi: Options | None = None
 
     @property
@@ -85,7 +85,7 @@ class GenerationRequest(BaseModel):
 
     @property
     def painting(self) -> PaintSettings:
-        """Return how to paint."""
+        """Return the settings for painting."""
         return PaintSettings(
             steps=self.num_inference_steps,
             guidance=self.guidance_scale,
@@ -96,7 +96,7 @@ class GenerationRequest(BaseModel):
     @model_validator(mode="after")
     def _what_goes_together(self) -> "GenerationRequest":
         if self.options.mix is not None and (self.options.strip or self.options.candidates > 1):
-            raise ValueError("corgi.mix goes with neither corgi.strip nor corgi.candidates")
+            raise ValueError("corgi.mix cannot be combined with corgi.strip or corgi.candidates")
         return self
 
 
@@ -109,11 +109,11 @@ class Neighbour(BaseModel):
 
 
 class Told(BaseModel):
-    """What Corgi tells of a picture."""
+    """What Corgi returns about a picture."""
 
     seed: int
     manner: dict[str, object]
-    """Steps, samplers, guidance and candidates it was painted with."""
+    """Steps, samplers, guidance and candidates with which it was painted."""
     nearest: list[Neighbour] = []
     strip: list[str] = []
     """Pictures after each step, base64."""
@@ -128,11 +128,11 @@ class PaintedPicture(BaseModel):
 
 
 class Facts(BaseModel):
-    """What Corgi tells of a whole answer."""
+    """What Corgi returns about a whole answer."""
 
     run: str
     ignored: list[str] = []
-    """Fields of the request that were given and mean nothing here."""
+    """Fields of the request that were set but have no meaning here."""
 
 
 class GenerationAnswer(BaseModel):
@@ -146,7 +146,7 @@ class GenerationAnswer(BaseModel):
 
 
 class ModelEntry(BaseModel):
-    """The one model of the server."""
+    """The server's only model."""
 
     id: str
     object: Literal["model"] = "model"
@@ -162,7 +162,7 @@ class ModelList(BaseModel):
 
 
 class Health(BaseModel):
-    """Whether the server paints."""
+    """Whether the server is running."""
 
     status: Literal["ok"] = "ok"
     run: str
@@ -170,17 +170,17 @@ class Health(BaseModel):
 
 
 class QueuePosition(BaseModel):
-    """Where a request is in the line."""
+    """A request's position in the queue."""
 
     position: int | None
     """0: it is being painted. null: it is not waiting."""
     waiting: int
     seconds: float
-    """Estimated until it is painted."""
+    """Estimated seconds until it is painted."""
 
 
 class About(BaseModel):
-    """What the page shows of the run."""
+    """What the page shows about the run."""
 
     run: str
     side: int

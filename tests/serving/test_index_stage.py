@@ -56,7 +56,7 @@ def test_an_index_of_other_tables_is_not_taken(tmp_path):
 def test_a_large_run_without_an_index_is_one_line(tmp_path, monkeypatch):
     run = tiny_run(tmp_path)
     monkeypatch.setattr(picture_index, "UNSTORED_ROWS", 5)
-    with pytest.raises(InputError, match="nothing was changed; make it with: corgi index"):
+    with pytest.raises(InputError, match="nothing was changed; build it with: corgi index"):
         PictureIndex.load(run)
     commit_index(run)
     assert PictureIndex.load(run) is not None

@@ -78,7 +78,7 @@ def test_errors_are_the_clients_own(client):
         client.images.generate(prompt="x" * 401)
     with pytest.raises(openai.BadRequestError, match="image"):
         client.images.edit(image=("a.png", b"no picture"), prompt="a")
-    with pytest.raises(openai.NotFoundError, match="one model"):
+    with pytest.raises(openai.NotFoundError, match="the only model is"):
         client.models.retrieve("other")
 
 
