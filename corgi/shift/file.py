@@ -1,4 +1,4 @@
-"""shift.safetensors: the shift parameters with what they were made from, the same bytes for the same content."""
+"""shift.safetensors: the shift parameters and what they were computed from; equal contents give equal bytes."""
 
 import json
 from collections.abc import Mapping
@@ -12,8 +12,8 @@ _LENGTH_BYTES = 8
 def safetensors_bytes(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> bytes:
     """Return a safetensors file whose header is sorted.
 
-    The library writes several metadata entries in an order that differs from run to run, which would give equal
-    statistics different digests.
+    The library writes metadata entries in an order that differs between runs, which would give equal statistics
+    different digests.
     """
     written = save({name: np.ascontiguousarray(value) for name, value in tensors.items()}, dict(metadata))
     length = int.from_bytes(written[:_LENGTH_BYTES], "little")

@@ -1,4 +1,4 @@
-"""What the shift stage computes in its passes over the embeddings: clusters, moments, covariances, and how good they are."""
+"""The shift stage's passes over the embeddings: clusters, moments and covariances, and the rows by which they are evaluated."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -38,19 +38,19 @@ from corgi.tables.embedded import EmbeddedShard
 from corgi.training.data_checks import check_spread
 
 CONTACT_SHARDS = 4
-"""Shards whose pictures and captions stand for all where every shard would be too many."""
+"""Number of shards from which pictures and captions are taken where reading every shard would take too long."""
 MAX_PAIRS = 20_000
-"""Captions with their pictures, of train and of val each, that judge the choice of a cluster."""
+"""Largest number of captions with their pictures, of train and of val each, by which the cluster choice is evaluated."""
 MAX_MEASURED_ROWS = 50_000
 MAX_SAMPLED_SHARDS = 2_000
-"""Shards from which the rows that k-means is fitted on and the held-out captions are taken."""
+"""Largest number of shards from which the rows for k-means and the held-out captions are taken."""
 
 Save = Callable[[str, dict[str, np.ndarray]], None]
 
 
 @dataclass(frozen=True)
 class Earlier:
-    """An earlier run's centroids and sums, and the shards they include; `arrays` reads one of its tables."""
+    """An earlier run's centroids and sums, and the identities of the shards in them; `arrays` reads one of its tables."""
 
     centroids: Float[np.ndarray, "k dim"]
     shards: frozenset[str]
@@ -59,7 +59,7 @@ class Earlier:
 
 @dataclass(frozen=True)
 class Findings:
-    """The result of the passes: parameters, the moments they were computed from, and val rows to judge them by."""
+    """The result of the passes: parameters, the moments they were computed from, and rows by which they are evaluated."""
 
     parameters: ShiftParameters
     moments: Moments
@@ -74,9 +74,9 @@ class Findings:
 def find(
     shards: Sequence[IndexedShard], settings: ShiftSettings, earlier: Earlier | None, save: Save
 ) -> Findings:
-    """Make the passes (sample, fit, assign, judge); partial results are merged in the order of the shards.
+    """Run the passes (sample, fit, assign, evaluate); partial results are merged in the order of the shards.
 
-    `save` is given, by name, the sums that a later run may go on from.
+    `save` is called with each name and the sums from which a later run may continue.
     """
     fresh, base = unread(shards, earlier)
     sample = _sample(shards, settings)
@@ -97,7 +97,7 @@ def find(
 def unread(
     shards: Sequence[IndexedShard], earlier: Earlier | None
 ) -> tuple[Sequence[IndexedShard], Earlier | None]:
-    """Return the shards to read and the earlier sums to add them to: all shards and None if an earlier shard changed or is gone."""
+    """Return the shards to read and the earlier sums to add them to: all shards and None if an earlier shard changed or is missing."""
     if earlier is None:
         return shards, None
     if not earlier.shards <= {shard.identity for shard in shards}:
@@ -106,19 +106,19 @@ def unread(
 
 
 def spread(shards: Sequence[IndexedShard], most: int) -> Sequence[IndexedShard]:
-    """Return the shards, or `most` of them at equal distances; a shard holds rows of everywhere in the list."""
+    """Return the shards, or `most` of them evenly spaced; a shard has rows from all over the list."""
     number = min(most, len(shards))
-    return [shards[place * len(shards) // number] for place in range(number)]
+    return [shards[index * len(shards) // number] for index in range(number)]
 
 
 def joined(parts: Iterable[Arrays]) -> Arrays:
-    """Return the parts' arrays one after the other, by name."""
-    found = list(parts)
-    return {name: np.concatenate([part[name] for part in found]) for name in found[0]}
+    """Return the parts' arrays concatenated, by name."""
+    all_parts = list(parts)
+    return {name: np.concatenate([part[name] for part in all_parts]) for name in all_parts[0]}
 
 
 def _sample(shards: Sequence[IndexedShard], settings: ShiftSettings) -> Float[np.ndarray, "n dim"]:
-    """Return train vectors, half floats, a share of every shard that samples are taken from."""
+    """Return train vectors as half floats, the same share of each of the sampled shards."""
     some = spread(shards, MAX_SAMPLED_SHARDS)
     total = max(1, sum(shard.kept for shard in some))
     share = min(1.0, fit_rows(settings, total) / total)
@@ -126,7 +126,7 @@ def _sample(shards: Sequence[IndexedShard], settings: ShiftSettings) -> Float[np
     sample = np.concatenate([part["rows"] for part in parts])
     if len(sample) < settings.num_clusters:
         raise InputError(
-            f"shift.num_clusters={settings.num_clusters} is more than the {len(sample)} train pictures k-means is fitted on; committed work is safe; lower it"
+            f"shift.num_clusters={settings.num_clusters} is more than the {len(sample)} train pictures to which k-means is fitted; committed work is safe; lower it"
         )
     check_spread(sample)
     return sample
@@ -147,7 +147,7 @@ def _merged_moments(
 
 
 def _added(found: Moments | None, base: Earlier | None, table: str) -> Moments:
-    """Return the moments of the shards that were read, with those of the shards of an earlier run."""
+    """Return the moments of the shards that were read, merged with those of an earlier run."""
     if base is None:
         assert found is not None  # a run has shards
         return found
@@ -170,7 +170,7 @@ def _with_covariance(
     settings: ShiftSettings,
     save: Save,
 ) -> ShiftParameters:
-    """Return the parameters with the covariance the settings ask for."""
+    """Return the parameters with the covariance that the settings name."""
     if settings.covariance == "full":
         return _with_root(diagonal, shards, known[1], settings, save)
     if settings.covariance == "low_rank":
@@ -209,18 +209,18 @@ def _with_factor(
     floor = settings.floor_share * float(np.median(diagonal.global_scale**2))
     for first, last in blocks(k, basis.size):
         name = f"sketch_{first:04d}"
-        found = _block(shards, known, (first, last), basis, name)
-        save(name, _sketch_arrays(found))
-        shrunk = shrunk_sketches(found, whole, settings.shrinkage_count)
-        for place, cluster in enumerate(range(first, last)):
+        sketches = _block(shards, known, (first, last), basis, name)
+        save(name, _sketch_arrays(sketches))
+        shrunk = shrunk_sketches(sketches, whole, settings.shrinkage_count)
+        for index, cluster in enumerate(range(first, last)):
             factor[cluster], scale[cluster] = low_rank_factor(
-                shrunk[place], diagonal.scale[cluster] ** 2, basis, rank, floor
+                shrunk[index], diagonal.scale[cluster] ** 2, basis, rank, floor
             )
     return replace(diagonal, factor=factor, scale=scale)
 
 
 def blocks(num_clusters: int, values_a_cluster: int) -> list[tuple[int, int]]:
-    """Return the ranges of clusters whose float64 sketches fit a block."""
+    """Return ranges of clusters such that the float64 sketches of each range fit in a block."""
     step = max(1, BLOCK_BYTES // (8 * values_a_cluster))
     return [(first, min(num_clusters, first + step)) for first in range(0, num_clusters, step)]
 
@@ -245,15 +245,15 @@ def _by_clusters(
     val: tuple[Float[np.ndarray, "m dim"], Float[np.ndarray, "m dim"]],
     settings: ShiftSettings,
 ) -> dict[str, dict[str, float | None]]:
-    """Return, by k, how often a val caption chooses its picture's cluster, each k fitted to the sample."""
+    """Return, by k, how often a val caption chooses its picture's cluster; each k is fitted to the sample."""
     rows = sample[:MAX_MEASURED_ROWS].astype(np.float32)
-    wanted = sorted({k for k in settings.measured_clusters if 4 * k <= len(rows)})
+    measured = sorted({k for k in settings.measured_clusters if 4 * k <= len(rows)})
     pictures, text = (values.astype(np.float32) for values in val)
     return {
         str(k): choice_by_clusters(
             rows, _fitted(rows, k, settings), (pictures, text), settings.shrinkage_count, settings.floor_share
         )
-        for k in wanted
+        for k in measured
     }
 
 

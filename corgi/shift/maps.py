@@ -1,6 +1,6 @@
-"""Ray Data passes over the embeddings, one call per shard: samples, per-cluster moments, choices and neighbours.
+"""Ray Data passes over the embeddings, one call per shard: samples, per-cluster moments, evaluation rows and nearest pictures.
 
-Results come back in shard order, so that merging them is bit-equal however the shards were scheduled.
+Results are returned in shard order, so that merging them gives the same bits however the shards were scheduled.
 """
 
 import hashlib
@@ -24,19 +24,19 @@ from corgi.unit_vectors import unit_rows
 
 Arrays = dict[str, np.ndarray]
 MOMENTS, SKETCHES = ("count", "mean", "second"), ("count", "mean", "sketch")
-"""What a shard's sums consist of, by attribute and by name of the array."""
+"""The parts of a shard's sums: names of attributes and of arrays."""
 _LEAST_NORM = 0.5
-"""Stored vectors have unit norm to the precision of half floats; one below this is none."""
+"""Stored vectors have unit norm to the precision of half floats; a norm below this is an error."""
 
 
 @dataclass(frozen=True)
 class IndexedShard(EmbeddedShard):
-    """A shard with what the indexes of its stages say of it."""
+    """A shard with its count and identity from the indexes of its stages."""
 
     kept: int = 0
-    """Images with vectors, dropped ones included."""
+    """Number of images with vectors, including those that curate dropped."""
     identity: str = ""
-    """Digest of what the statistics of the shard depend on: the bytes of its vectors and of its selection."""
+    """Digest of what the shard's statistics depend on: the bytes of its vectors and of its selection."""
 
 
 def images(shard: EmbeddedShard, split: Split) -> tuple[list[str], Float[np.ndarray, "n dim"]]:
@@ -45,7 +45,7 @@ def images(shard: EmbeddedShard, split: Split) -> tuple[list[str], Float[np.ndar
     vectors = vectors_of(table, "image")
     if not (np.isfinite(vectors).all() and (np.linalg.norm(vectors, axis=1) > _LEAST_NORM).all()):
         raise InputError(
-            f"shard {shard.name} holds vectors that are not finite or zero; other shards are safe; run embed again with --force"
+            f"shard {shard.name} has vectors that are not finite or are zero; other shards are safe; run embed again with --force"
         )
     return table["uid"].to_pylist(), vectors
 
@@ -53,7 +53,7 @@ def images(shard: EmbeddedShard, split: Split) -> tuple[list[str], Float[np.ndar
 def captions(
     shard: EmbeddedShard, uids: Sequence[str]
 ) -> tuple[Int[np.ndarray, "n"], Float[np.ndarray, "n dim"]]:
-    """Return the picture's row and the vector of every full caption of these pictures that may be learned from."""
+    """Return the picture's row and the vector of every full caption of these pictures that may be used for training."""
     table, withheld = shard.captions(), shard.withheld()
     rows = rows_of(table["uid"].to_pylist(), [None if uid in withheld else uid for uid in uids])
     chosen = np.flatnonzero((rows >= 0) & (np.asarray(table["kind"]) == "full"))
@@ -61,7 +61,7 @@ def captions(
 
 
 def sampled(shard: EmbeddedShard, share: float, seed: int) -> Arrays:
-    """Return a share of a shard's kept train vectors, half floats, chosen by (seed, shard), and their uids."""
+    """Return a share of a shard's kept train vectors as half floats, chosen by (seed, shard), and their uids."""
     uids, vectors = images(shard, Split.TRAIN)
     number = min(len(uids), int(np.ceil(share * len(uids))))
     words = [seed % 2**32, *shard.name.encode()]
@@ -78,8 +78,8 @@ def assigned(shard: EmbeddedShard, centroids: Float[np.ndarray, "k dim"]) -> Arr
     """Return the moments of a shard's kept train vectors in each cluster; clusters without rows are left out."""
     _, vectors = images(shard, Split.TRAIN)
     index, _ = nearest(vectors, centroids)
-    found = cluster_moments(vectors, index, len(centroids))
-    return _of_filled(found, MOMENTS)
+    moments = cluster_moments(vectors, index, len(centroids))
+    return _of_filled(moments, MOMENTS)
 
 
 def moments_in(shard: EmbeddedShard, centroids: Float[np.ndarray, "k dim"]) -> Moments:
@@ -90,11 +90,11 @@ def moments_in(shard: EmbeddedShard, centroids: Float[np.ndarray, "k dim"]) -> M
 def moments_of(arrays: Mapping[str, np.ndarray], num_clusters: int) -> Moments:
     """Return a shard's moments of all clusters, empty ones included."""
     dim = arrays["mean"].shape[1]
-    found = Moments(
+    moments = Moments(
         np.zeros(num_clusters, np.int64), np.zeros((num_clusters, dim)), np.zeros((num_clusters, dim))
     )
-    _fill(found, arrays, MOMENTS)
-    return found
+    _fill(moments, arrays, MOMENTS)
+    return moments
 
 
 def sketched(
@@ -103,11 +103,11 @@ def sketched(
     clusters: tuple[int, int],
     basis: Float[np.ndarray, "dim width"],
 ) -> Arrays:
-    """Return the sketches of a shard's kept train vectors in clusters first to last (excluded); empty ones are left out."""
+    """Return the sketches of a shard's kept train vectors in a range of clusters (end excluded); empty clusters are left out."""
     _, vectors = images(shard, Split.TRAIN)
     index, _ = nearest(vectors, centroids)
-    found = Sketches.of(vectors, index, range(*clusters), basis)
-    return _of_filled(found, SKETCHES)
+    sketches = Sketches.of(vectors, index, range(*clusters), basis)
+    return _of_filled(sketches, SKETCHES)
 
 
 def sketches_in(
@@ -116,46 +116,46 @@ def sketches_in(
     clusters: tuple[int, int],
     basis: Float[np.ndarray, "dim width"],
 ) -> Sketches:
-    """Return the sketches of a shard's kept train vectors in clusters first to last (excluded)."""
+    """Return the sketches of a shard's kept train vectors in a range of clusters (end excluded)."""
     return sketches_of(sketched(shard, centroids, clusters, basis), clusters[1] - clusters[0])
 
 
 def sketches_of(arrays: Mapping[str, np.ndarray], num_sets: int) -> Sketches:
     """Return a shard's sketches of all clusters, empty ones included."""
-    found = Sketches.empty(num_sets, *arrays["sketch"].shape[1:])
-    _fill(found, arrays, SKETCHES)
-    return found
+    sketches = Sketches.empty(num_sets, *arrays["sketch"].shape[1:])
+    _fill(sketches, arrays, SKETCHES)
+    return sketches
 
 
 def _of_filled(found: Moments | Sketches, names: Sequence[str]) -> Arrays:
-    """Return the sums of the clusters that have rows, and which clusters these are."""
+    """Return the sums of the clusters that have rows, and the indices of these clusters."""
     filled = np.flatnonzero(found.count)
     return {"cluster": filled, **{name: getattr(found, name)[filled] for name in names}}
 
 
 def _fill(found: Moments | Sketches, arrays: Mapping[str, np.ndarray], names: Sequence[str]) -> None:
-    """Copy the sums of some clusters into those of all."""
+    """Copy the sums of some clusters into the sums of all clusters."""
     for name in names:
         getattr(found, name)[arrays["cluster"]] = arrays[name]
 
 
 def full_moments(shard: EmbeddedShard) -> Moments:
-    """Return the moments of a shard's kept train vectors with the whole [dim, dim] second moment."""
+    """Return the moments of a shard's kept train vectors with the full [dim, dim] second moment."""
     return Moments.of(images(shard, Split.TRAIN)[1], full=True)
 
 
 def pairs(shard: EmbeddedShard, limit: int) -> Arrays:
-    """Return picture and caption vectors of a shard's first train captions, by uid, half floats."""
+    """Return picture and caption vectors of a shard's first `limit` train captions as half floats."""
     uids, vectors = images(shard, Split.TRAIN)
     row, text = captions(shard, uids)
     return {"picture": vectors[row[:limit]].astype(np.float16), "text": text[:limit].astype(np.float16)}
 
 
 def judged(shard: EmbeddedShard, mean: Float[np.ndarray, "k dim"], limit: int) -> Arrays:
-    """Return vectors of a shard's first val captions and pictures, with each picture's cluster and cosines.
+    """Return vectors of a shard's first `limit` val captions and their pictures, with each picture's cluster and cosines.
 
-    `picture_text`: caption and its picture; `picture_mean`: picture and its cluster's mu; `text_mean`: caption
-    and the mu of its picture's cluster.
+    `picture_text` is the cosine of caption and picture, `picture_mean` that of the picture and its cluster's mu, `text_mean`
+    that of the caption and the mu of its picture's cluster.
     """
     uids, vectors = images(shard, Split.VAL)
     row, text = (found[:limit] for found in captions(shard, uids))
@@ -172,7 +172,7 @@ def judged(shard: EmbeddedShard, mean: Float[np.ndarray, "k dim"], limit: int) -
 
 
 def conditioned(shard: EmbeddedShard) -> Arrays:
-    """Return a shard's kept train vectors once per caption, full or coarse, and those captions' digests."""
+    """Return a shard's kept train vectors, one row per caption, full or coarse, and the captions' digests."""
     uids, vectors = images(shard, Split.TRAIN)
     texts, withheld = shard.caption_texts(), shard.withheld()
     row = rows_of([uid for uid, _ in texts], [None if uid in withheld else uid for uid in uids])
@@ -184,7 +184,7 @@ def conditioned(shard: EmbeddedShard) -> Arrays:
 def closest(
     shard: EmbeddedShard, mean: Float[np.ndarray, "k dim"], clusters: Sequence[int], number: int
 ) -> Arrays:
-    """Return, for each of some clusters, the uids and cosines of the `number` train pictures closest to mu_k."""
+    """Return, for each of the given clusters, the uids and cosines of the `number` train pictures closest to mu_k."""
     uids, vectors = images(shard, Split.TRAIN)
     index, cosine = nearest(vectors, mean)
     rows = [row for k in clusters for row in _top(np.flatnonzero(index == k), cosine, number)]
@@ -202,7 +202,7 @@ def _top(rows: Int[np.ndarray, "n"], score: Float[np.ndarray, "m"], number: int)
 def over_shards(
     function: Callable[..., Arrays], shards: Sequence[EmbeddedShard], arguments: Mapping[str, object]
 ) -> Iterator[Arrays]:
-    """Yield `function(shard, **arguments)` of every shard, in order, each computed by a Ray Data task."""
+    """Yield `function(shard, **arguments)` for every shard, in order; each is computed by a Ray Data task."""
     if is_in_process():
         yield from (unpack(pack(function(shard, **arguments))) for shard in shards)
         return
@@ -218,7 +218,7 @@ def over_shards(
     rows = [{"shard": pickle.dumps(shard)} for shard in shards]
 
     def call(row: dict[str, bytes]) -> dict[str, bytes]:
-        return {"arrays": pack(function(pickle.loads(row["shard"]), **ray.get(shared)))}  # noqa: S301 - made above
+        return {"arrays": pack(function(pickle.loads(row["shard"]), **ray.get(shared)))}  # noqa: S301 - pickled above
 
     dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map(call, num_cpus=1)
     for row in dataset.iter_rows():
@@ -226,7 +226,7 @@ def over_shards(
 
 
 def pack(arrays: Arrays) -> bytes:
-    """Return arrays as bytes, the same for the same arrays."""
+    """Return arrays as bytes; equal arrays give equal bytes."""
     body = io.BytesIO()
     np.savez(body, allow_pickle=False, **arrays)
     return body.getvalue()

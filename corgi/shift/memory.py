@@ -1,4 +1,4 @@
-"""The memory that the shift stage needs, by settings alone: --plan shows it, and the stage does not start if it does not fit."""
+"""The memory that the shift stage needs, from the settings only: --plan shows it, and the stage does not start if it is too much."""
 
 from corgi.clip.vector_inputs import check_vectors
 from corgi.settings.clip import ShiftSettings
@@ -8,24 +8,24 @@ from corgi.settings.tower_width import towers_width
 from corgi.sources.embeddings import holds_vectors
 
 BLOCK_BYTES = 64 * 2**20
-"""Sketches of the clusters of one pass, bytes."""
+"""Memory for the sketches of the clusters of one pass, bytes."""
 MIN_FIT_ROWS = 20_000
 _GIB = 2**30
 
 
 def fit_rows(settings: ShiftSettings, rows: int | None = None) -> int:
-    """Return how many of `rows` k-means is fitted on; None means not known yet and more than enough."""
-    wanted = min(
+    """Return to how many of `rows` k-means is fitted; None means that the number is not known yet and assumed to be large."""
+    num_rows = min(
         settings.max_fit_rows, max(MIN_FIT_ROWS, settings.fit_rows_per_cluster * settings.num_clusters)
     )
-    return wanted if rows is None else min(wanted, rows)
+    return num_rows if rows is None else min(num_rows, rows)
 
 
 def needed_bytes(settings: ShiftSettings, dim: int, rows: int | None = None) -> dict[str, int]:
-    """Return the largest needs of a process of the stage, by purpose, bytes.
+    """Return the most memory that a process of the stage needs, by purpose, bytes.
 
-    The sample is held as half floats and again as floats by the fit; sums are held three times while two are merged; the
-    result is held as arrays and twice as a file's bytes.
+    The sample is in memory as half floats and, in the fit, as floats; three copies of the sums are in memory while two are
+    merged; the result is in memory as arrays and twice as a file's bytes.
     """
     k = settings.num_clusters
     rank = min(settings.rank, dim) if settings.covariance == "low_rank" else 0
@@ -43,7 +43,7 @@ def check_memory(settings: ShiftSettings, dim: int, rows: int | None = None) -> 
     """Return the bytes needed.
 
     Raises:
-        SettingsError: they are more than shift.max_memory; the line holds the figure and its largest part.
+        SettingsError: they are more than shift.max_memory; the message states the total and its largest part.
 
     """
     needs = needed_bytes(settings, dim, rows)
@@ -81,7 +81,7 @@ def plan_lines(recipe: Recipe) -> list[str]:
 
 
 def embedding_dim(recipe: Recipe) -> int | None:
-    """Return the width of the recipe's embeddings: that of its vectors, or of its towers; None if one is not known here."""
+    """Return the width of the recipe's embeddings: that of its vectors, or of its towers; None if a width is not known yet."""
     if any(map(holds_vectors, recipe.embed.input)):
         return sum(check_vectors(recipe.embed).values())
     return towers_width(recipe)

@@ -1,4 +1,4 @@
-"""The shift stage's figures as PNG bytes: occupancy, spectrum, cosines, and real pictures of each cluster."""
+"""The shift stage's plots as PNG bytes: occupancy, spectrum, cosines, and real pictures of each cluster."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ _THUMB_PX, _LABEL_PX = 72, 92
 
 
 class CosineCounts(TypedDict):
-    """A histogram of cosines over [-1, 1] with equal bins; the mean of none is None."""
+    """A histogram of cosines over [-1, 1] with equal bins; the mean is None if there are no cosines."""
 
     mean: float | None
     counts: list[int]
@@ -31,7 +31,7 @@ Curves = TypedDict(
         "cosines": dict[str, CosineCounts],
     },
 )
-"""curves.json: what the figures show, by the number of the cluster or component."""
+"""curves.json: the data of the plots, by the number of the cluster or component."""
 
 
 def occupancy(count: Int[np.ndarray, "k"]) -> bytes:
@@ -46,7 +46,7 @@ def occupancy(count: Int[np.ndarray, "k"]) -> bytes:
 
 
 def spectrum(eigenvalues: Float[np.ndarray, "dim"]) -> bytes:
-    """Return the eigenvalues of the global covariance; unit vectors in general position would give 1/d."""
+    """Return the plot of the eigenvalues of the global covariance, with a line at 1/d, the value for uniformly distributed unit vectors."""
     figure, axes = _figure("Spectrum of the global covariance", "component", "variance")
     ranks = np.arange(1, len(eigenvalues) + 1)
     axes.loglog(ranks, np.maximum(eigenvalues, 1e-12), color=_BLUE)
@@ -56,7 +56,7 @@ def spectrum(eigenvalues: Float[np.ndarray, "dim"]) -> bytes:
 
 
 def cosines(groups: Mapping[str, Float[np.ndarray, "n"]]) -> bytes:
-    """Return one histogram of cosines per group, as shares, on one axis from -1 to 1."""
+    """Return the plot of one histogram of cosines per group, as shares, on one axis from -1 to 1."""
     figure, axes = _figure("Cosines", "cosine", "share of pairs")
     bins = np.linspace(-1, 1, 81).tolist()
     colours = mpl.colormaps["viridis"](np.linspace(0, 0.85, max(1, len(groups))))

@@ -1,4 +1,4 @@
-"""The shift stage: streams the train embeddings, fits k clusters, and commits (mu_k, sigma_k), statistics and plots."""
+"""The shift stage: it streams the train embeddings, fits k clusters, and commits (mu_k, sigma_k), statistics and plots."""
 
 import json
 from collections.abc import Sequence
@@ -44,11 +44,11 @@ COSINE_BINS, MAX_CURVE_POINTS = 80, 240
 
 
 def run(context: Context) -> list[ShardTask]:
-    """Commit `shift` (.safetensors), `clusters` and further sums behind it, `statistics` (.json) and `plot_*` (.png).
+    """Commit `shift` (.safetensors), the sums it was computed from (`clusters` and others), `statistics`, `curves` (.json) and `plot_*` (.png).
 
     Raises:
-        InputError: there are fewer train pictures than clusters, a stored vector is not finite, or the run to go on
-            from has other towers or clusters.
+        InputError: there are fewer train pictures than clusters, a stored vector is not finite, or the run to continue
+            has different towers or clusters.
         SettingsError: the stage would need more memory than the recipe allows.
 
     """
@@ -86,7 +86,7 @@ def earlier_run(settings: ShiftSettings, towers: Sequence[str]) -> Earlier | Non
     """Return the centroids and sums of the run that the settings continue.
 
     Raises:
-        InputError: there is no such run, or its statistics are for other towers, clusters or another covariance.
+        InputError: there is no such run, or its statistics are for different towers, clusters or another covariance.
 
     """
     if settings.update is None:
@@ -96,12 +96,12 @@ def earlier_run(settings: ShiftSettings, towers: Sequence[str]) -> Earlier | Non
     for name in ("num_clusters", "covariance", "rank", "seed"):
         if getattr(before, name) != getattr(settings, name):
             raise InputError(
-                f"shift.update={settings.update} has {name} {getattr(before, name)}, this recipe {getattr(settings, name)}; "
-                "nothing was changed; use the same, or leave shift.update out"
+                f"shift.update={settings.update} has {name} {getattr(before, name)}, but this recipe has {getattr(settings, name)}; "
+                f"nothing was changed; use the same {name}, or leave shift.update out"
             )
     if manifest.facts["towers"] != list(towers):
         raise InputError(
-            f"shift.update={settings.update} is of towers {', '.join(manifest.facts['towers'])}, these vectors of "
+            f"shift.update={settings.update} is for towers {', '.join(manifest.facts['towers'])}, but these vectors are from "
             f"{', '.join(towers)}; nothing was changed; leave shift.update out"
         )
 
@@ -114,7 +114,7 @@ def earlier_run(settings: ShiftSettings, towers: Sequence[str]) -> Earlier | Non
 
 
 def shard_refs(context: Context) -> list[IndexedShard]:
-    """Return the shards, embeddings, selection and download side by side, by shard id, from the stages' indexes.
+    """Return the shards sorted by name, each with its embeddings, selection and download, from the stages' indexes.
 
     Raises:
         InputError: two shards were embedded by different towers.
@@ -126,10 +126,10 @@ def shard_refs(context: Context) -> list[IndexedShard]:
     }
     names = sorted(listed["embed"])
     check_towers(context.store, [listed["embed"][name] for name in names])
-    made = []
+    indexed = []
     for name in names:
         download, embed, curate = (listed[stage][name] for stage in listed)
-        made.append(
+        indexed.append(
             IndexedShard(
                 context.store.location,
                 name,
@@ -140,17 +140,17 @@ def shard_refs(context: Context) -> list[IndexedShard]:
                 identity=identity_of(embed, curate),
             )
         )
-    return made
+    return indexed
 
 
 def identity_of(embed: ListedShard, curate: ListedShard) -> str:
-    """Return a digest of what the statistics of a shard depend on: the bytes of its vectors and of its selection."""
+    """Return a digest of what a shard's statistics depend on: the bytes of its vectors and of its selection."""
     files = [*embed.files, *curate.files]
     return digest([e.sha256 for e in files if e.table in ("image_embeddings", "selection")])
 
 
 def check_towers(store: Store, embedded: Sequence[ListedShard]) -> None:
-    """Compare the towers of all shards by their facts; only a shard without such facts is opened.
+    """Compare the towers of all shards by their facts; a shard is opened only if it lacks these facts.
 
     Raises:
         InputError: two shards were embedded by different towers.
@@ -160,19 +160,19 @@ def check_towers(store: Store, embedded: Sequence[ListedShard]) -> None:
     for shard, found in zip(embedded, widths, strict=True):
         if found != widths[0]:
             raise InputError(
-                f"shards {embedded[0].shard} and {shard.shard} hold vectors of different towers; nothing was changed; run embed again with --force"
+                f"shards {embedded[0].shard} and {shard.shard} have vectors of different towers; nothing was changed; run embed again with --force"
             )
 
 
 def _widths(store: Store, shard: ListedShard) -> dict[str, int]:
-    told = shard.facts.get("towers")
-    if told is None:
+    towers = shard.facts.get("towers")
+    if towers is None:
         return tower_widths(store.schema(shard, "image_embeddings"))
-    return {name: tower["dim"] for name, tower in told.items()}
+    return {name: tower["dim"] for name, tower in towers.items()}
 
 
 def summary(found: Findings, settings: ShiftSettings, shards: Sequence[str]) -> dict[str, object]:
-    """Return the figures of statistics.json; None where nothing could be measured."""
+    """Return the contents of statistics.json; a value is None if it could not be measured."""
     shift, val = found.parameters, found.judged
     weight = shift.count / shift.count.sum()
     return {
@@ -202,10 +202,10 @@ def summary(found: Findings, settings: ShiftSettings, shards: Sequence[str]) -> 
 
 
 def _scales(found: Findings, settings: ShiftSettings) -> dict[str, float | None]:
-    """Return c matched to the data in each way, and the one that is used.
+    """Return c matched to the data by each method, and the value that is used.
 
     Raises:
-        InputError: the recipe asks for the matched c, and no captions determine it.
+        InputError: the recipe uses the matched c, but no captions determine it.
 
     """
     shift, train, val = found.parameters, found.pairs, found.judged
@@ -232,7 +232,7 @@ def _scales(found: Findings, settings: ShiftSettings) -> dict[str, float | None]
 
 
 def shift_bytes(context: Context, found: Findings, towers: Sequence[str]) -> bytes:
-    """Return shift.safetensors: float32 parameters, global ones too, and what they were made from."""
+    """Return shift.safetensors: parameters of the clusters and global ones, float32, and what they were computed from."""
     settings: ShiftSettings = context.recipe.shift
     shift = found.parameters
     tensors = {
@@ -248,7 +248,7 @@ def shift_bytes(context: Context, found: Findings, towers: Sequence[str]) -> byt
             tensors[name] = value.astype(np.float32)
     for name, value in tensors.items():
         if not np.isfinite(value).all():
-            raise ValueError(f"{name} of the shift parameters holds NaN or infinite values")
+            raise ValueError(f"{name} of the shift parameters has NaN or infinite values")
     data = digest({name: manifest.digest for name, manifest in context.inputs.items()})
     return safetensors_bytes(
         tensors,
@@ -264,7 +264,7 @@ def shift_bytes(context: Context, found: Findings, towers: Sequence[str]) -> byt
 
 
 def drawn(refs: Sequence[EmbeddedShard], found: Findings) -> dict[str, bytes]:
-    """Return the figures by name."""
+    """Return the plots by name."""
     return {
         "occupancy": plots.occupancy(found.parameters.count),
         "spectrum": plots.spectrum(spectrum(_sample(found))),
@@ -274,7 +274,7 @@ def drawn(refs: Sequence[EmbeddedShard], found: Findings) -> dict[str, bytes]:
 
 
 def curves(found: Findings) -> plots.Curves:
-    """Return what the figures show as JSON: images per cluster, variance by component, histograms of cosines over [-1, 1]."""
+    """Return the data of the plots as JSON: images per cluster, variance by component, histograms of cosines over [-1, 1]."""
     counts = np.sort(found.parameters.count)[::-1]
     variances = spectrum(_sample(found))
     return {
@@ -291,7 +291,7 @@ def curves(found: Findings) -> plots.Curves:
 
 
 def _few(size: int) -> list[int]:
-    """Return at most MAX_CURVE_POINTS indices, evenly over a range, both ends among them."""
+    """Return at most MAX_CURVE_POINTS indices, evenly spaced over a range, including both ends."""
     return np.unique(np.linspace(0, size - 1, min(size, MAX_CURVE_POINTS)).round().astype(int)).tolist()
 
 
@@ -300,7 +300,7 @@ def _sample(found: Findings) -> Float[np.ndarray, "n dim"]:
 
 
 def _cosines(found: Findings) -> dict[str, Float[np.ndarray, "n"]]:
-    """Return the cosines that are drawn, by what they are between."""
+    """Return the cosines of the plot, by the pair of vectors they are between."""
     sample = _sample(found)
     half = len(sample) // 2
     return {
@@ -312,21 +312,21 @@ def _cosines(found: Findings) -> dict[str, Float[np.ndarray, "n"]]:
 
 
 def _contacts(refs: Sequence[EmbeddedShard], shift: ShiftParameters) -> list[tuple[str, list[Image.Image]]]:
-    """Return the pictures closest to the means of the largest clusters, out of the first shards."""
+    """Return the pictures of the given shards that are closest to the means of the largest clusters."""
     clusters = np.argsort(-shift.count, kind="stable")[:CONTACT_CLUSTERS].tolist()
     arguments = {"mean": shift.mean, "clusters": clusters, "number": CONTACT_PICTURES}
     best: dict[int, list[tuple[float, str]]] = {k: [] for k in clusters}
     for part in over_shards(closest, refs, arguments):
         for k, cosine, uid in zip(part["cluster"], part["cosine"], part["uids"], strict=True):
             best[int(k)].append((-float(cosine), str(uid)))
-    wanted = {k: [uid for _, uid in sorted(found)[:CONTACT_PICTURES]] for k, found in best.items()}
-    stored = stored_pictures(refs, {uid for uids in wanted.values() for uid in uids})
+    closest_uids = {k: [uid for _, uid in sorted(pairs)[:CONTACT_PICTURES]] for k, pairs in best.items()}
+    stored = stored_pictures(refs, {uid for uids in closest_uids.values() for uid in uids})
     return [
         (
             f"cluster {k}\n{shift.count[k]} pictures",
             [decode_stored(stored[uid]) for uid in uids if uid in stored],
         )
-        for k, uids in wanted.items()
+        for k, uids in closest_uids.items()
     ]
 
 

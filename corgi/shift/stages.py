@@ -7,14 +7,14 @@ from corgi.tables.store import ShardTask
 
 
 class Shift(Stage):
-    """Image embeddings to (mu, Sigma) of each cluster."""
+    """Computes (mu, Sigma) of each cluster of the image embeddings."""
 
     name, title, version = "shift", "Shift", 2
     intro = "Centre and scale of the training pictures' embeddings, cluster by cluster: where shifted diffusion starts from."
     inputs, settings = ("download", "embed", "curate"), ("shift",)
 
     def run(self, context: Context) -> list[ShardTask]:
-        """Commit `shift` (.safetensors), the sums behind it, `statistics` (.json) and `plot_*` (.png)."""
+        """Commit `shift` (.safetensors), the sums it was computed from, `statistics`, `curves` (.json) and `plot_*` (.png)."""
         from corgi.shift.stage import run
 
         return run(context)
@@ -26,7 +26,7 @@ class Shift(Stage):
         return {} if recipe.shift.update is None else {"update": shift_of(recipe.shift.update)[1].digest}
 
     def cost(self, recipe: Recipe, num_rows: int | None = None) -> list[str]:
-        """Return the memory that the stage needs.
+        """Return a line with the memory that the stage needs.
 
         Raises:
             SettingsError: it is more than the recipe allows.

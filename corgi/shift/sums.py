@@ -1,6 +1,6 @@
-"""Sums over all shards: a task per group of neighbouring shards, then a tree of tasks; the driver receives one sum.
+"""Sums over all shards: one task per group of consecutive shards, then a tree of tasks; the driver receives one sum.
 
-Groups and tree depend on the number of shards alone, and sums are merged in the order of the shards, so that the bits do not
+Groups and tree depend only on the number of shards, and sums are merged in the order of the shards, so that the bits do not
 depend on the cluster.
 """
 
@@ -12,18 +12,18 @@ from corgi.flow.tasks import Ref, Tasks, value_of, wait_for
 from corgi.tables.embedded import EmbeddedShard
 
 FAN_IN = 8
-"""Sums that one task merges; as many are in the memory of a node at the same time."""
+"""Number of sums that one task merges; that many are in a node's memory at the same time."""
 MOST_SHARDS = 64
-"""Shards of a group at most."""
+"""Largest number of shards in a group."""
 _GROUPS = 64
-"""Groups before they have more than one shard: fewer shards than that are all read at the same time."""
+"""Number of groups up to which a group has one shard: with fewer shards than that, all are read at the same time."""
 
 Given = Mapping[str, Any]
 _Sum = TypeVar("_Sum")
 
 
 class Merge(Protocol):
-    """Merges two sums; the second is of later shards."""
+    """Merges two sums, of which the second is that of later shards."""
 
     def __call__(self, before: Any, after: Any, given: Given, /) -> Any:
         """Return the sum of both."""
@@ -31,21 +31,21 @@ class Merge(Protocol):
 
 
 def shards_of_a_group(num_shards: int) -> int:
-    """Return how many shards one task reads: 1 of up to 64, 64 of 4,096 or more."""
+    """Return how many shards one task reads: 1 for up to 64 shards, 64 for 4,096 or more."""
     return max(1, min(MOST_SHARDS, -(-num_shards // _GROUPS)))
 
 
 def summed(
     function: Callable[..., _Sum], merge: Merge, shards: Sequence[EmbeddedShard], given: Given, label: str
 ) -> _Sum | None:
-    """Return the sum of `function(shard, **given)` over the shards; None of no shards.
+    """Return the sum of `function(shard, **given)` over the shards; None without shards.
 
     Args:
         function: returns a shard's sum; pickled by its name.
         merge: merges two sums.
         shards: in order.
-        given: what both functions need beside; sent to each node once.
-        label: names the work on the screen.
+        given: additional arguments of both functions; sent to each node once.
+        label: name of the work on the screen.
 
     """
     if not shards:

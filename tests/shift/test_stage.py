@@ -138,7 +138,7 @@ def test_vectors_that_are_not_finite_are_refused_by_shard(
 ) -> None:
     _, refs = embedded
     monkeypatch.setattr(passes, "vectors_of", lambda table, kind: np.full((table.num_rows, 16), np.nan))
-    with pytest.raises(InputError, match="shard 00001 holds vectors that are not finite or zero"):
+    with pytest.raises(InputError, match="shard 00001 has vectors that are not finite or are zero"):
         sampled(refs[1], 1.0, 0)
 
 
@@ -159,7 +159,7 @@ def test_towers_that_differ_between_shards_are_refused(
             "each_listed",
             lambda stage, other=other: [first, other] if stage.stage == "embed" else real(stage),
         )
-        with pytest.raises(InputError, match="shards 00000 and 00001 hold vectors of different towers"):
+        with pytest.raises(InputError, match="shards 00000 and 00001 have vectors of different towers"):
             shard_refs(context)
 
 
