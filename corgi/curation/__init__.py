@@ -1,1 +1,1 @@
-"""Curation: what needs the whole set, such as score percentiles, duplicates and the cap per domain."""
+"""Curation: rules that need the whole set, such as score percentiles, duplicates and the cap per domain."""

@@ -1,4 +1,4 @@
-"""What the rules look at of some consecutive shards: a few dozen bytes per row, no image and no vector."""
+"""The columns that the rules read from some consecutive shards: a few dozen bytes per row, without images or vectors."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ class Wanted:
 
     @classmethod
     def of(cls, settings: CurateSettings) -> "Wanted":
-        """Return what the settings need."""
+        """Return the columns that the settings need."""
         return cls(
             content=settings.exact_duplicates or settings.placeholder_min_urls is not None,
             phash=settings.perceptual_distance is not None,
@@ -43,7 +43,7 @@ class Wanted:
 
 @dataclass(frozen=True)
 class BlockPlan:
-    """The shards of a block: the number of its first row over all shards, and each shard's rows and manifests."""
+    """The shards of a block: the number of its first row over all shards, and each shard's row count and manifest paths."""
 
     first_row: int
     counts: tuple[int, ...]
@@ -52,15 +52,15 @@ class BlockPlan:
 
     @property
     def num_rows(self) -> int:
-        """Return the rows of all its shards."""
+        """Return the number of rows of all its shards."""
         return sum(self.counts)
 
 
 @dataclass(frozen=True)
 class Block:
-    """The rows of a block. `split` counts from test; `scores` hold NaN if a row has none; `domain` is -1 if there is no URL.
+    """The rows of a block. `split` is an index into SPLITS; `scores` are NaN for rows without a score; `domain` is -1 without a URL.
 
-    `position` is each row's number in its shard of features. Columns that no rule reads have no rows known.
+    `position` is each row's index in its shard of features. A column that no rule reads contains no values.
     """
 
     plan: BlockPlan
@@ -81,7 +81,7 @@ class Block:
 
     @property
     def rank(self) -> Int[np.ndarray, "n"]:
-        """Return the rows' ranks in the order of precedence."""
+        """Return the rows' ranks in order of precedence."""
         return ranks(self.split, self.rows)
 
 
@@ -96,7 +96,7 @@ def rules(settings: CurateSettings) -> list[ScoreRule]:
 def block_plans(
     features: Sequence[str], embed: Sequence[str], counts: Sequence[int], block_rows: int
 ) -> list[BlockPlan]:
-    """Return blocks of consecutive shards, each of at most `block_rows` rows or of one shard."""
+    """Return blocks of consecutive shards, each with at most `block_rows` rows or with only one shard."""
     plans: list[BlockPlan] = []
     start = first = held = 0
     for shard, count in enumerate(counts):
@@ -137,14 +137,14 @@ def load_block(root: str, plan: BlockPlan, wanted: Wanted) -> Block:
 
 
 def _shard(store: Store, features: str, embed: str, wanted: Wanted) -> pa.Table:
-    """Return the columns of a shard's embedded rows, texts as numbers except the domain."""
+    """Return the columns of a shard's embedded rows; texts other than the domain are converted to numbers."""
     rows = store.read(store.read_shard(embed), "image_embeddings", ["uid", *wanted.scores])
     asked = {"sha256": wanted.content, "phash": wanted.phash, "domain": wanted.domain}
     names = [name for name, is_asked in asked.items() if is_asked]
     held = store.read(store.read_shard(features), "features", ["uid", "split", *names])
     position = pc.index_in(rows["uid"], value_set=held["uid"].combine_chunks())
     if position.null_count:
-        raise AssertionError(f"{embed} embeds rows that {features} does not hold")
+        raise AssertionError(f"{embed} embeds rows that {features} does not have")
     held = held.take(position)
     nulls = pa.nulls(rows.num_rows, pa.string())
     text = {name: held[name] if is_asked else nulls for name, is_asked in asked.items()}

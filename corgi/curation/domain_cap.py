@@ -1,7 +1,7 @@
-"""The cap per registered domain over all blocks: rows of each domain are counted by parts, and its last rows in order go.
+"""The cap per registered domain over all blocks: rows of each domain are counted by parts, and the last rows of a domain are dropped.
 
-Which row is the last one that a domain keeps is found by passes of counts, so that no part holds all rows of a large domain.
-Fewer than 1 / share domains have more rows than the cap, because each of them holds that share of what stays, or nearly.
+The last row that a domain keeps is found by passes of counts, so that no part needs all rows of a large domain.
+Fewer than 1 / share domains have more rows than the cap, because each of them has about that share of the rows that stay.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ Sizes = Int[np.ndarray, "domains"]
 
 
 def cap_domains(whole: WholeSet, share: float) -> None:
-    """Drop the last rows of the domains that hold more than a share of what stays.
+    """Drop the last rows of the domains that have more than a share of the rows that stay.
 
     Raises:
         InputError: there are too few domains for the share.
@@ -47,7 +47,7 @@ def cap_domains(whole: WholeSet, share: float) -> None:
 
 
 def _counted(whole: WholeSet) -> list[Ref]:
-    """Return, by part, the domains of the rows that are left and their rows."""
+    """Return, by part, the domains of the remaining rows and their numbers of rows."""
     sources = list(zip(whole.blocks, whole.reasons, strict=True))
     parts = exchanged(whole.calls, sources, count_pieces, whole.num_parts, _LABEL)
     return [whole.calls.start(added, *pieces) for pieces in parts]
@@ -74,7 +74,7 @@ def _last_ranks(whole: WholeSet, heavy: Hashes, cap: int) -> Int[np.ndarray, "do
 
 
 def _largest(whole: WholeSet, counted: Sequence[Ref], sizes: DomainSizes, cap: int) -> dict[str, float]:
-    """Return the shares of the rows left that the largest domains hold."""
+    """Return the shares of the remaining rows that the largest domains have."""
     found = values_of([whole.calls.start(largest, part) for part in counted], _LABEL)
     domains, rows = joined(found)
     best = np.lexsort((domains, -rows))[:_TOP_DOMAINS]
@@ -85,27 +85,27 @@ def _largest(whole: WholeSet, counted: Sequence[Ref], sizes: DomainSizes, cap: i
 
 
 def hashes(names: pa.Array) -> Hashes:
-    """Return 64 bits per domain name."""
+    """Return a 64-bit hash per domain name."""
     texts = (name.encode() for name in names.to_pylist())
     return np.frombuffer(b"".join(hashlib.blake2b(text, digest_size=8).digest() for text in texts), np.uint64)
 
 
 def count_pieces(block: Block, reasons: Reasons, num_parts: int) -> list[Columns]:
-    """Return the domains of a block's rows that are left, and their rows, by part of the domain."""
+    """Return the domains of a block's remaining rows and their numbers of rows, by part of the domain."""
     rows = np.bincount(block.domain[_named(block, reasons)], minlength=len(block.domains))
     domains = hashes(block.domains)[rows > 0]
     return cut((domains % np.uint64(num_parts)).astype(np.int64), num_parts, domains, rows[rows > 0])
 
 
 def added(*pieces: Columns) -> tuple[Hashes, Sizes]:
-    """Return the domains of a part, each once, and their rows in all blocks."""
+    """Return the domains of a part, each once, and their numbers of rows in all blocks."""
     domains, rows = joined(pieces)
     distinct, group = np.unique(domains, return_inverse=True)
     return distinct, np.bincount(group, rows, len(distinct)).astype(np.int64)
 
 
 def size_counts(part: tuple[Hashes, Sizes]) -> tuple[Sizes, Sizes]:
-    """Return the distinct numbers of rows of a part's domains, and how many domains have each."""
+    """Return the distinct numbers of rows of a part's domains, and how many domains have each number."""
     return np.unique(part[1], return_counts=True)
 
 
@@ -115,33 +115,33 @@ def domains_over(part: tuple[Hashes, Sizes], cap: int) -> Hashes:
 
 
 def largest(part: tuple[Hashes, Sizes]) -> tuple[Hashes, Sizes]:
-    """Return the largest domains of a part and their rows."""
+    """Return the largest domains of a part and their numbers of rows."""
     best = np.lexsort((part[0], -part[1]))[:_TOP_DOMAINS]
     return part[0][best], part[1][best]
 
 
 def names_of(block: Block, domains: Hashes) -> dict[int, str]:
-    """Return the names of those of some domains that a block holds."""
+    """Return the names of those of the given domains that occur in a block."""
     held = hashes(block.domains)
     rows = np.flatnonzero(np.isin(held, domains))
     return {int(held[row]): block.domains[int(row)].as_py() for row in rows}
 
 
 def num_unnamed(block: Block, reasons: Reasons) -> int:
-    """Return the rows left that have no domain."""
+    """Return the number of remaining rows without a domain."""
     return int(((reasons == KEPT) & (block.domain < 0)).sum())
 
 
 def rank_digits(
     block: Block, reasons: Reasons, heavy: Hashes, prefixes: UInt64[np.ndarray, "domains"], shift: int
 ) -> Counts:
-    """Return the digits of the ranks of the rows left, one group per domain over the cap."""
+    """Return the digit counts of the remaining rows' ranks, one group per domain over the cap."""
     rows, groups = _in_heavy(block, reasons, heavy)
     return digit_counts(block.rank[rows].astype(np.uint64), groups, prefixes, shift)
 
 
 def capped(block: Block, reasons: Reasons, heavy: Hashes, last: Int[np.ndarray, "domains"]) -> Reasons:
-    """Return the reasons with that of the cap for the rows left that come after the last one their domain keeps."""
+    """Return the reasons, with the cap's reason for the remaining rows after the last one that their domain keeps."""
     rows, groups = _in_heavy(block, reasons, heavy)
     found = reasons.copy()
     found[rows[block.rank[rows] > last[groups]]] = code_of(Reason.DOMAIN_CAP)
@@ -151,7 +151,7 @@ def capped(block: Block, reasons: Reasons, heavy: Hashes, last: Int[np.ndarray, 
 def _in_heavy(
     block: Block, reasons: Reasons, heavy: Hashes
 ) -> tuple[Int[np.ndarray, "rows"], Int[np.ndarray, "rows"]]:
-    """Return the rows left whose domain is over the cap, and the number of that domain; `heavy` is sorted."""
+    """Return the remaining rows whose domain is over the cap, and the index of that domain in `heavy`, which is sorted."""
     held = hashes(block.domains)
     number = np.searchsorted(heavy, held).clip(max=len(heavy) - 1)
     group_of = np.where(heavy[number] == held, number, -1) if len(held) else np.zeros(0, np.int64)

@@ -1,4 +1,4 @@
-"""Registered domains of URLs, by the public suffix list inside the installed package, and the cap on their share."""
+"""Registered domains of URLs, by the public suffix list in the installed package, and the cap on their share."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ def _extractor() -> "TLDExtract":
 
 
 def registered_domains(urls: Sequence[str | None]) -> list[str | None]:
-    """Return each URL's registered domain (`a.b.co.uk` -> `b.co.uk`); an address or an odd host stands for itself."""
+    """Return each URL's registered domain (`a.b.co.uk` -> `b.co.uk`); an IP address or unusual host is returned as it is."""
     known: dict[str, str | None] = {}
     found: list[str | None] = []
     for url in urls:
@@ -37,21 +37,21 @@ def registered_domains(urls: Sequence[str | None]) -> list[str | None]:
 
 @dataclass(frozen=True)
 class DomainSizes:
-    """How many domains have how many rows, and how many rows have no domain."""
+    """Histogram of the number of rows per domain, and the number of rows without a domain."""
 
     rows: Int[np.ndarray, "sizes"]
-    """Distinct numbers of rows of a domain, ascending, none of them 0."""
+    """Distinct numbers of rows per domain, ascending, all above 0."""
     domains: Int[np.ndarray, "sizes"]
     unnamed: int
 
     def fits(self, cap: int, share: float) -> bool:
-        """Return whether no domain holds more than a share of what is left where each keeps `cap` rows."""
+        """Return whether no domain has more than a share of the remaining rows if each domain keeps at most `cap` rows."""
         kept = np.minimum(self.rows, cap)
         return int(kept.max(initial=0)) <= share * (int((kept * self.domains).sum()) + self.unnamed)
 
 
 def largest_cap(sizes: DomainSizes, share: float) -> int:
-    """Return the most rows that a domain may keep so that none holds more than a share of what stays; rows without one stay, and count.
+    """Return the most rows that a domain may keep so that none has more than a share of the rows that stay, including those without a domain.
 
     Raises:
         InputError: there are too few domains for the share.
@@ -61,7 +61,7 @@ def largest_cap(sizes: DomainSizes, share: float) -> int:
     if not sizes.fits(low, share) and len(sizes.rows):
         raise InputError(
             f"curate.max_domain_share={share} cannot be kept: the rows come from {int(sizes.domains.sum())} registered domains; "
-            "committed work is safe; raise it or leave it out"
+            "committed work is safe; raise the share or leave it out"
         )
     while low < high:
         middle = (low + high + 1) // 2

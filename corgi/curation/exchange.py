@@ -1,4 +1,4 @@
-"""Rows of many blocks brought together by key, and verdicts brought back to the blocks."""
+"""Exchange of rows between blocks: rows are grouped by key, and the results are returned to the blocks."""
 
 import itertools
 from collections.abc import Callable, Sequence
@@ -13,7 +13,7 @@ Columns = tuple[np.ndarray, ...]
 
 
 def cut(part: Int[np.ndarray, "n"], num_parts: int, *columns: np.ndarray) -> list[Columns]:
-    """Return the rows of each part, in their order."""
+    """Return the rows of each part, in their original order."""
     order = np.argsort(part, kind="stable")
     ends = np.searchsorted(part[order], np.arange(num_parts + 1))
     chosen = [order[low:high] for low, high in itertools.pairwise(ends)]
@@ -21,7 +21,7 @@ def cut(part: Int[np.ndarray, "n"], num_parts: int, *columns: np.ndarray) -> lis
 
 
 def joined(pieces: Sequence[Columns]) -> Columns:
-    """Return the rows of all pieces, one after the other."""
+    """Return the rows of all pieces, concatenated."""
     return tuple(np.concatenate(columns) for columns in zip(*pieces, strict=True))
 
 
@@ -39,7 +39,7 @@ def exchanged(
 
 
 def flags(plans: Sequence[BlockPlan], found: Sequence[Ref]) -> list[Bool[np.ndarray, "n"]]:
-    """Return, block by block, which rows are among the numbers in some results; memory holds one of these and a byte per row."""
+    """Return, block by block, which rows are among the numbers in some results; one result at a time and one byte per row are in memory."""
     marked = np.zeros(sum(plan.num_rows for plan in plans), bool)
     for ref in found:
         marked[value_of(ref)] = True

@@ -1,4 +1,4 @@
-"""The features stage: what tells duplicates and domains, without the images."""
+"""The features stage: hashes and domains for finding duplicates, without the images."""
 
 from collections.abc import Sequence
 
@@ -29,7 +29,7 @@ def run(context: Context) -> list[ShardTask]:
 
 
 def commit_features(tasks: Sequence[ShardTask]) -> int:
-    """Commit the features of some shards; return how many."""
+    """Commit the features of some shards; return the number of shards."""
     for task in tasks:
         store = Store(task.root)
         (path,) = task.inputs["download"]

@@ -1,6 +1,6 @@
-"""The rules of curate over all blocks: thresholds, equal bytes, near hashes, near vectors, the cap. Work is done by tasks.
+"""The rules of curate over all blocks: thresholds, equal bytes, near hashes, near vectors, the cap. The work is done in tasks.
 
-The driver holds results by reference, counts, and one bit of arithmetic per rule; no row passes through it.
+The driver has only references to results, counts and thresholds; no row passes through it.
 """
 
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ from corgi.tables.schema import Reason
 
 
 class Bound(NamedTuple):
-    """The smallest and largest value that a score rule keeps."""
+    """The smallest and largest score that a rule keeps."""
 
     rule: ScoreRule
     lowest: float
@@ -39,7 +39,7 @@ class Bound(NamedTuple):
 
 
 def judge(whole: WholeSet, settings: CurateSettings) -> None:
-    """Give each row a reason or none: score rules, then duplicates, then the cap, each over the rows that are left.
+    """Apply the score rules, then those of duplicates, then the cap, each to the rows that no earlier rule dropped.
 
     Raises:
         InputError: the domain cap cannot be kept.
@@ -72,7 +72,7 @@ def _bounds(whole: WholeSet, settings: CurateSettings) -> list[Bound]:
 
 
 def _thresholds(whole: WholeSet, shares: Sequence[ScoreRule]) -> list[float]:
-    """Return the smallest score that each rule keeps by its share of the train rows that have the score."""
+    """Return the smallest score that each rule keeps, so that it keeps its share of the train rows with that score."""
     if not shares:
         return []
     names = tuple(rule.score for rule in shares)
@@ -97,14 +97,14 @@ def _thresholds(whole: WholeSet, shares: Sequence[ScoreRule]) -> list[float]:
 def score_digits(
     block: Block, names: Sequence[str], prefixes: UInt64[np.ndarray, "groups"], shift: int
 ) -> Counts:
-    """Return the digits of the train rows' scores, one group per name."""
+    """Return the digit counts of the train rows' scores, one group per score name."""
     chosen = [block.scores[name][(block.split == TRAIN) & ~np.isnan(block.scores[name])] for name in names]
     groups = np.repeat(np.arange(len(names)), [len(values) for values in chosen])
     return digit_counts(ordered_keys(np.concatenate(chosen)), groups, prefixes, shift)
 
 
 def scored(block: Block, bounds: Sequence[Bound]) -> Reasons:
-    """Return the reasons that the score rules give; rows without a score pass."""
+    """Return the reasons given by the score rules; rows without a score pass."""
     reasons = np.full(len(block.split), KEPT, np.int8)
     for rule, lowest, highest in bounds:
         values = block.scores[rule.score]
@@ -115,7 +115,7 @@ def scored(block: Block, bounds: Sequence[Bound]) -> Reasons:
 
 
 def _judge_content(whole: WholeSet, settings: CurateSettings) -> None:
-    """Drop placeholders, which no score rule has seen before, then exact copies among the rows that are left."""
+    """Drop placeholders, counted over all rows whatever the score rules decided, then exact copies among the remaining rows."""
     sources = list(zip(whole.blocks, whole.reasons, strict=True))
     parts = exchanged(whole.calls, sources, content_pieces, whole.num_parts, "curate content")
     found = [
@@ -132,7 +132,7 @@ def _judge_content(whole: WholeSet, settings: CurateSettings) -> None:
 
 
 def content_pieces(block: Block, reasons: Reasons, num_parts: int) -> list[Columns]:
-    """Return digest, rank and whether the score rules keep it, of the rows that have a digest, by part of the digest."""
+    """Return, for rows with a digest: digest, rank and whether the score rules keep the row, by part of the digest."""
     rows = block.has_digest
     digest = block.digest[rows]
     part = (digest[:, 0] % np.uint64(num_parts)).astype(np.int64)
@@ -142,7 +142,7 @@ def content_pieces(block: Block, reasons: Reasons, num_parts: int) -> list[Colum
 def judged_content(
     min_urls: int | None, is_exact: bool, *pieces: Columns
 ) -> tuple[Int[np.ndarray, "placeholders"], Int[np.ndarray, "copies"]]:
-    """Return the numbers of the rows of a part that are placeholders, and of those that are exact copies of a row left."""
+    """Return the numbers of the rows of a part that are placeholders, and of those that are exact copies of a remaining row."""
     digest, rank, is_left = joined(pieces)
     spoiled = np.zeros(len(rank), bool) if min_urls is None else placeholders(digest, min_urls)
     left = np.flatnonzero(is_left & ~spoiled) if is_exact else np.zeros(0, np.int64)
@@ -151,7 +151,7 @@ def judged_content(
 
 
 def with_content(reasons: Reasons, spoiled: Bool[np.ndarray, "n"], copies: Bool[np.ndarray, "n"]) -> Reasons:
-    """Return the reasons with those of the content: a placeholder's comes before a score's, an exact copy's after it."""
+    """Return the reasons with those of content rules: a placeholder's reason replaces a score's, an exact copy's does not."""
     found = reasons.copy()
     found[copies & (found == KEPT)] = code_of(Reason.EXACT_DUPLICATE)
     found[spoiled] = code_of(Reason.PLACEHOLDER)

@@ -1,4 +1,4 @@
-"""Perceptual duplicates over all blocks: rows of one hash are one node, nodes within the distance are pairs, pairs are decided."""
+"""Perceptual duplicates over all blocks: rows with the same hash form one node, nodes within the distance form pairs, and the pairs are decided."""
 
 from collections.abc import Sequence
 
@@ -19,7 +19,7 @@ _ALL = (1 << HASH_BITS) - 1
 
 
 def perceptual_rows(whole: WholeSet, settings: CurateSettings) -> list[Ref]:
-    """Return the numbers of the rows that are near a row that comes before them and stays, as results of calls."""
+    """Return the numbers of the rows that are near an earlier row that stays, as results of calls."""
     assert settings.perceptual_distance is not None
     across = settings.duplicates == "across_splits"
     sources = list(zip(whole.blocks, whole.reasons, strict=True))
@@ -28,7 +28,7 @@ def perceptual_rows(whole: WholeSet, settings: CurateSettings) -> list[Ref]:
     held = [part for part, _, _ in found]
     num_nodes = sum(values_of([number for _, _, number in found], "curate hashes"))
     pairs: list[Ref] = []
-    pairs_line(num_nodes, settings)  # too many are refused
+    pairs_line(num_nodes, settings)  # raises SettingsError if there are too many
     bands = banding(num_nodes, settings.perceptual_distance)
     for number, key in enumerate(bands.keys, 1):
         pairs += _pairs(
@@ -53,7 +53,7 @@ def _pairs(
     across: bool,
     label: str,
 ) -> list[Ref]:
-    """Return the pairs that a key finds; its exchange is gone before that of the next one begins."""
+    """Return the pairs that a key finds; its exchanged data is freed before the next key's exchange begins."""
     sources = [(part, bands.mask(key)) for part in held]
     parts = exchanged(whole.calls, sources, key_pieces, whole.num_parts, label)
     found = [whole.calls.start_each(near_nodes, 2, distance, bands, key, across, *pieces) for pieces in parts]
@@ -62,16 +62,16 @@ def _pairs(
 
 
 def hash_pieces(block: Block, reasons: Reasons, num_parts: int) -> list[Columns]:
-    """Return hash and rank of the rows that are left and have a hash, by part of the hash."""
+    """Return hash and rank of the remaining rows with a hash, by part of the hash."""
     rows = (reasons == KEPT) & block.has_phash
     values = block.phash[rows]
     return cut(part_of(values, _ALL, num_parts), num_parts, values, block.rank[rows])
 
 
 def nodes(*pieces: Columns) -> tuple[Columns, Columns, int]:
-    """Return hash and rank of the first row of each hash and split, (rank, rank of that row) of the others, and the number of the former.
+    """Return hash and rank of the first row of each hash and split, (rank, rank of that first row) of the others, and the number of first rows.
 
-    Rows of one hash and one split have the same neighbours, so that they are decided as one.
+    Rows of the same hash and split have the same neighbours, so they are decided together.
     """
     values, rank = joined(pieces)
     order = np.lexsort((rank, values))
@@ -84,7 +84,7 @@ def nodes(*pieces: Columns) -> tuple[Columns, Columns, int]:
 
 
 def key_pieces(part: Columns, mask: int, num_parts: int) -> list[Columns]:
-    """Return the nodes by part of their bits in a mask."""
+    """Return the nodes by part of their bits under a mask."""
     values, rank = part
     return cut(part_of(values, mask, num_parts), num_parts, values, rank)
 
@@ -92,7 +92,7 @@ def key_pieces(part: Columns, mask: int, num_parts: int) -> list[Columns]:
 def near_nodes(
     distance: int, bands: Banding, key: tuple[int, ...], across: bool, *pieces: Columns
 ) -> tuple[Pairs, tuple[int, Int[np.ndarray, "cuts"]]]:
-    """Return the pairs of ranks that a key finds, and a note of them; `across`: those of two splits only."""
+    """Return the pairs of ranks that a key finds, and their note; with `across` only pairs of two different splits."""
     values, rank = joined(pieces)
     near = pairs_of_key(values, distance, bands, key, ALL_BITS)
     pairs = ordered(rank[near[:, 0]], rank[near[:, 1]])
@@ -102,6 +102,6 @@ def near_nodes(
 
 
 def gone_members(members: Columns, gone: Int[np.ndarray, "gone"], across: bool) -> Int[np.ndarray, "rows"]:
-    """Return the numbers of the rows that go with the first row of their hash, or because of it where copies of one split go too."""
+    """Return the numbers of the dropped rows that are not the first of their hash and split: all, or with `across` those whose first row is dropped."""
     rank, first = members
     return rows_of(rank[np.isin(rows_of(first), gone)] if across else rank)

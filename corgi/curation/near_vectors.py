@@ -1,9 +1,9 @@
 """Semantic duplicates over all blocks, as SemDeDup (Abbas et al., arXiv 2303.09540).
 
-Centroids are fitted to a sample of the rows. Each row takes part in its two nearest clusters, so that a border between two hides
-few copies. Rows of one cluster whose cosine reaches the bound are pairs, and all pairs together are decided in the order of
-precedence. With given centroids the result depends on the vectors alone: a cluster is compared as a whole by one call, in order of
-rank, whatever the number of parts and the order of calls. A row goes only for an earlier one of its cluster that stays.
+Centroids are fitted to a sample of the rows. Each row belongs to its two nearest clusters, so that few copies are missed at the
+border between two clusters. Rows of one cluster whose cosine reaches the bound form pairs, and all pairs together are decided in
+order of precedence. For given centroids the result depends only on the vectors: a whole cluster is compared in one call, in order
+of rank, whatever the number of parts and the order of calls. A row is dropped only for an earlier row of its cluster that stays.
 """
 
 import itertools
@@ -37,14 +37,14 @@ Vectors = Float[np.ndarray, "rows dim"]
 
 @dataclass(frozen=True)
 class SemanticRule:
-    """What counts as a semantic copy: the smallest cosine, and whether the two must be of different splits."""
+    """The definition of a semantic copy: the smallest cosine, and whether the two rows must be of different splits."""
 
     cosine: float
     across_splits: bool = False
 
 
 def semantic_rows(whole: WholeSet, settings: CurateSettings) -> list[Ref]:
-    """Return the numbers of the rows whose vector is near that of a row that comes before them and stays, as results of calls."""
+    """Return the numbers of the rows whose vector is near that of an earlier row that stays, as results of calls."""
     assert settings.semantic_cosine is not None
     rule = SemanticRule(settings.semantic_cosine, settings.duplicates == "across_splits")
     left = values_of([whole.calls.start(num_left, reasons) for reasons in whole.reasons], "curate vectors")
@@ -65,17 +65,17 @@ def semantic_rows(whole: WholeSet, settings: CurateSettings) -> list[Ref]:
 
 
 def clusters_of(num_rows: int, cluster_rows: int) -> int:
-    """Return the number of clusters of about so many rows."""
+    """Return the number of clusters such that each has about `cluster_rows` rows."""
     return max(1, min(MAX_CLUSTERS, num_rows // cluster_rows))
 
 
 def num_left(reasons: Reasons) -> int:
-    """Return the rows that have no reason yet."""
+    """Return the number of rows without a reason so far."""
     return int((reasons == KEPT).sum())
 
 
 def _num_parts(whole: WholeSet, num_rows: int, centroids: Ref, num_clusters: int) -> int:
-    """Return how many parts the clusters make, each small enough to be held three times by one call."""
+    """Return the number of parts of the clusters, such that one call has memory for three copies of a part."""
     (dim,) = values_of([whole.calls.start(width, centroids)], "curate centroids")
     held = 3 * _HOMES * num_rows * dim * 4
     by_memory = -(-held // (whole.calls.memory - PROCESS_BYTES)) if whole.calls.memory else 1
@@ -83,12 +83,12 @@ def _num_parts(whole: WholeSet, num_rows: int, centroids: Ref, num_clusters: int
 
 
 def width(centroids: Float[np.ndarray, "k dim"]) -> int:
-    """Return the dimensions of centroids."""
+    """Return the number of dimensions of centroids."""
     return centroids.shape[1]
 
 
 def _samples(whole: WholeSet, left: Sequence[int], num_clusters: int) -> list[Ref]:
-    """Return, block by block, the vectors of rows evenly spaced among those left, enough to place the centroids."""
+    """Return, block by block, the vectors of evenly spaced remaining rows, enough to fit the centroids."""
     total = sum(left)
     wanted = max(num_clusters, min(total, _MAX_FIT_ROWS, _FIT_ROWS_PER_CLUSTER * num_clusters))
     chosen = np.linspace(0, total - 1, wanted).astype(np.int64)
@@ -102,7 +102,7 @@ def _samples(whole: WholeSet, left: Sequence[int], num_clusters: int) -> list[Re
 
 
 def sampled(root: str, block: Block, reasons: Reasons, places: Int[np.ndarray, "m"]) -> list[Vectors]:
-    """Return the vectors of the rows left at these places of their order, shard by shard."""
+    """Return the vectors of the remaining rows at these indices among the remaining rows, shard by shard."""
     rows = np.flatnonzero(reasons == KEPT)[places]
     found = []
     for number, (first, last) in enumerate(_bounds(block.plan)):
@@ -113,13 +113,13 @@ def sampled(root: str, block: Block, reasons: Reasons, places: Int[np.ndarray, "
 
 
 def fitted(num_clusters: int, seed: int, *samples: Sequence[Vectors]) -> Float[np.ndarray, "k dim"]:
-    """Return the centroids of a sample."""
+    """Return the centroids fitted to a sample."""
     rows = np.concatenate([part for parts in samples for part in parts])
     return spherical_kmeans(rows, num_clusters, _FIT_ITERATIONS, seed)
 
 
 def homes(rows: Vectors, centroids: Float[np.ndarray, "k dim"]) -> Int[np.ndarray, "rows homes"]:
-    """Return each row's two nearest clusters, or its one."""
+    """Return each row's two nearest clusters, or the only cluster."""
     number = min(_HOMES, len(centroids))
     found = [np.zeros((0, number), np.int64)]
     for start in range(0, len(rows), _BLOCK_ROWS):
@@ -136,7 +136,7 @@ def cluster_pieces(
     centroids: Float[np.ndarray, "k dim"],
     num_parts: int,
 ) -> list[Columns]:
-    """Return cluster, rank and vector of the rows left of a block's shard, once per cluster of a row, by part of the clusters."""
+    """Return cluster, rank and vector of the remaining rows of a block's shard, once per cluster of a row, by part of the clusters."""
     first, last = list(_bounds(block.plan))[number]
     rows = np.flatnonzero(reasons[first:last] == KEPT)
     vectors = _vectors(root, block.plan, number)[rows]
@@ -147,7 +147,7 @@ def cluster_pieces(
 
 
 def cluster_pairs(rule: SemanticRule, *pieces: Columns) -> tuple[Pairs, tuple[int, Int[np.ndarray, "cuts"]]]:
-    """Return the pairs within each cluster of a part, and a note of them."""
+    """Return the pairs within each cluster of a part, and their note."""
     cluster, rank, vectors = joined(pieces)
     order = np.lexsort((rank, cluster))
     starts = np.flatnonzero(np.diff(cluster[order], prepend=-1))
@@ -163,7 +163,7 @@ def cluster_pairs(rule: SemanticRule, *pieces: Columns) -> tuple[Pairs, tuple[in
 
 
 def near_vectors(rows: Vectors, cosine: float) -> Int[np.ndarray, "pairs 2"]:
-    """Return the pairs of rows of at least that cosine, the earlier first."""
+    """Return the pairs of rows with at least that cosine, the earlier row first."""
     found = [np.zeros((0, 2), np.int64)]
     for start in range(0, len(rows), _BLOCK_ROWS):
         block = rows[start : start + _BLOCK_ROWS]
@@ -175,7 +175,7 @@ def near_vectors(rows: Vectors, cosine: float) -> Int[np.ndarray, "pairs 2"]:
 
 
 def _bounds(plan: BlockPlan) -> Iterator[tuple[int, int]]:
-    """Yield the first row and the one after the last of each shard of a block."""
+    """Yield the first and the end (exclusive) row of each shard of a block."""
     ends = np.cumsum([0, *plan.counts]).tolist()
     yield from itertools.pairwise(ends)
 

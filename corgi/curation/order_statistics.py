@@ -1,7 +1,7 @@
-"""The k-th smallest of many numbers by passes of counts: exact, whatever the number of parts that hold them.
+"""The k-th smallest of many numbers by passes of counts: exact, into however many parts the numbers are divided.
 
-A pass counts, in each part, how many numbers have each value of one digit among those that agree with the answer so far; the
-sums over the parts tell the next digit of the answer.
+A pass counts, in each part, how many numbers have each value of one digit, among those that start with the digits found so far;
+the sums over the parts determine the next digit of the result.
 """
 
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from jaxtyping import Float, Int, UInt64
 DIGIT_BITS = 11
 NUM_DIGITS = 1 << DIGIT_BITS
 SCORE_BITS = 33
-"""Bits of a float32 as an ordered integer, in whole digits."""
+"""Number of bits of a float32 as an ordered integer, rounded up to whole digits."""
 
 Counts = Int[np.ndarray, "groups digits"]
 
@@ -36,13 +36,13 @@ def kth_smallest(
     num_bits: int,
     count: Callable[[UInt64[np.ndarray, "groups"], int], Counts],
 ) -> UInt64[np.ndarray, "groups"]:
-    """Return one key per group, the one at a place of its ascending order.
+    """Return one key per group, the one at a given position in ascending order.
 
     Args:
-        place_of: the place, counted from 1, by the number of keys of each group. A group without keys gets any key.
-        num_groups: groups, which `count` counts apart.
-        num_bits: bits of a key.
-        count: the sums of `digit_counts` over all parts, by prefixes and shift.
+        place_of: returns the position, counted from 1, for the number of keys of each group. For a group without keys the result is arbitrary.
+        num_groups: the number of groups, which `count` counts separately.
+        num_bits: the number of bits of a key.
+        count: returns the sums of `digit_counts` over all parts, for given prefixes and shift.
 
     """
     prefixes, places = np.zeros(num_groups, np.uint64), np.zeros(num_groups, np.int64)
@@ -60,7 +60,7 @@ def kth_smallest(
 
 
 def ordered_keys(values: Float[np.ndarray, "n"]) -> UInt64[np.ndarray, "n"]:
-    """Return integers in the order of float32 values, none of which is NaN; both zeros are one."""
+    """Return integers that sort as the float32 values do; no value may be NaN, and both zeros give the same integer."""
     bits = (values.astype(np.float32) + np.float32(0)).view(np.uint32)
     negative = bits >> 31 == 1
     return np.where(negative, ~bits, bits | np.uint32(1 << 31)).astype(np.uint64)

@@ -1,16 +1,16 @@
-"""Phashes few bits apart, by multi-index hashing: all pairs within a distance, from a bounded number of candidates per row.
+"""Phashes that differ in few bits, by multi-index hashing: all pairs within a distance, from a bounded number of candidates per row.
 
 Norouzi, Punjani and Fleet, "Fast Search in Hamming Space with Multi-Index Hashing" (CVPR 2012). The bits of a hash are cut into
-distance + c bands. Two hashes within the distance agree in c of them at least, so that only rows that agree in some c bands
+distance + c bands. Two hashes within the distance agree in at least c of them, so only rows that agree in some c bands
 are compared. There are
 
     K(c) = C(distance + c, c)      keys per row,
     b(c) = 64 c / (distance + c)   bits per key, and
-    K(c) n / 2^(b(c) + 1)          candidate pairs per row among n hashes that are spread evenly.
+    K(c) n / 2^(b(c) + 1)          candidate pairs per row among n evenly distributed hashes.
 
-c is the number from 1 to 4 for which keys and candidates together cost least (`banding`). As rows grow, c grows, and the candidates
-stay few: at distance 4, 28 per row among 10 million and 39 among 400 million; at distance 6, 162 and 826. What many rows agree in is
-cut again by their other bits, so that a block that is compared pair by pair stays bounded.
+c is the number from 1 to 4 for which keys and candidates together cost least (`banding`). With more rows c grows, and the candidates
+stay few: at distance 4, 28 per row among 10 million and 39 among 400 million; at distance 6, 162 and 826. If many rows have the same
+key, they are divided again by their other bits, so that a block that is compared pair by pair stays bounded.
 """
 
 from collections.abc import Sequence
@@ -24,14 +24,14 @@ from jaxtyping import Bool, Int, UInt64
 HASH_BITS = 64
 ALL_BITS = tuple(range(HASH_BITS))
 MAX_BLOCK_ROWS = 4096
-"""Rows with one key that are compared pair by pair; more are cut by their other bits first."""
+"""Largest number of rows with the same key that are compared pair by pair; more are first divided by their other bits."""
 _LEAST_BITS = 8
 """A phash with fewer bits set, or unset, belongs to a flat image and carries no information."""
 _MOST_BANDS_PER_KEY = 4
 _KEY_COST = 12.0
 """Cost of sorting and exchanging one row by one key, in compared pairs."""
 _EXCHANGE_COST = 1e7
-"""Cost of one exchange, however few its rows, in compared pairs: a tenth of a second."""
+"""Fixed cost of one exchange, in compared pairs: a tenth of a second."""
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 
 Hashes = UInt64[np.ndarray, "n"]
@@ -39,7 +39,7 @@ Hashes = UInt64[np.ndarray, "n"]
 
 @dataclass(frozen=True)
 class Banding:
-    """How hashes are cut into bands, and how many of these make a key."""
+    """How hashes are cut into bands, and how many bands form a key."""
 
     bands: tuple[int, ...]
     """One mask of bits per band."""
@@ -56,7 +56,7 @@ class Banding:
 
 
 def phash_values(texts: Sequence[str | None]) -> tuple[Hashes, Bool[np.ndarray, "n"]]:
-    """Return phashes as integers, and which of them can be compared: there, 16 hex digits, and not of a flat picture."""
+    """Return phashes as integers, and which of them can be compared: those that have 16 hex digits and are not of a flat picture."""
     values = np.zeros(len(texts), np.uint64)
     known = np.zeros(len(texts), bool)
     for row, text in enumerate(texts):
@@ -67,13 +67,13 @@ def phash_values(texts: Sequence[str | None]) -> tuple[Hashes, Bool[np.ndarray, 
 
 
 def candidates_per_row(num_rows: int, distance: int, num_bits: int, bands_per_key: int) -> float:
-    """Return the candidate pairs per row that hashes which are spread evenly have."""
+    """Return the number of candidate pairs per row for evenly distributed hashes."""
     bands = distance + bands_per_key
     return comb(bands, bands_per_key) * num_rows / 2.0 ** (num_bits * bands_per_key / bands + 1)
 
 
 def banding(num_rows: int, distance: int, bits: Sequence[int] = ALL_BITS) -> Banding:
-    """Return the cheapest banding of some bits for so many rows."""
+    """Return the cheapest banding of some bits for a number of rows."""
 
     def cost(per_key: int) -> float:
         keys = comb(distance + per_key, per_key)
@@ -88,12 +88,12 @@ def banding(num_rows: int, distance: int, bits: Sequence[int] = ALL_BITS) -> Ban
 
 
 def expected_pairs(num_rows: int, distance: int) -> float:
-    """Return the pairs that are compared among so many hashes that are spread evenly."""
+    """Return the number of pairs compared among a number of evenly distributed hashes."""
     return num_rows * candidates_per_row(num_rows, distance, HASH_BITS, banding(num_rows, distance).per_key)
 
 
 def part_of(values: Hashes, mask: int, num_parts: int) -> Int[np.ndarray, "n"]:
-    """Return the part of the rows by hash of the bits of a mask; equal bits are of one part."""
+    """Return the rows' parts by a hash of the bits under a mask; rows with equal bits are in the same part."""
     masked = values & np.uint64(mask)
     mixed = (masked ^ (masked >> np.uint64(32))) * _MIX
     return ((mixed >> np.uint64(40)) % np.uint64(num_parts)).astype(np.int64)
@@ -104,7 +104,7 @@ def near_pairs(
 ) -> Int[np.ndarray, "pairs 2"]:
     """Return all pairs of rows whose hashes differ in at most `distance` bits, each once, in no particular order.
 
-    All hashes agree in the bits that are not among `bits`.
+    All hashes must agree in the bits that are not in `bits`.
     """
     if len(bits) <= distance:
         return np.stack(np.triu_indices(len(values), 1), axis=1)
@@ -121,9 +121,9 @@ def pairs_of_key(
     bits: Sequence[int] = ALL_BITS,
     max_block: int = MAX_BLOCK_ROWS,
 ) -> Int[np.ndarray, "pairs 2"]:
-    """Return the pairs within the distance that agree in all bands of a key and in no other key before it.
+    """Return the pairs within the distance that agree in all bands of a key but of no earlier key.
 
-    So each pair is found by one key: the first bands in which it agrees.
+    So each pair is found by exactly one key, that of the first bands in which it agrees.
     """
     mask = bands.mask(key)
     masked = values & np.uint64(mask)
@@ -149,7 +149,7 @@ def _run_sizes(sorted_values: Hashes) -> Int[np.ndarray, "runs"]:
 def _neighbours(
     values: Hashes, order: Int[np.ndarray, "n"], sizes: Int[np.ndarray, "runs"], distance: int
 ) -> Int[np.ndarray, "pairs 2"]:
-    """Return the near pairs within each run of `order`; memory holds one comparison per row at a time."""
+    """Return the near pairs within each run of `order`; one comparison per row is in memory at a time."""
     ends = np.repeat(np.cumsum(sizes), sizes)
     found = [np.zeros((0, 2), np.int64)]
     active = np.arange(len(order))
@@ -162,7 +162,7 @@ def _neighbours(
 
 
 def _is_first_key(difference: Hashes, bands: Banding, key: tuple[int, ...]) -> Bool[np.ndarray, "n"]:
-    """Return which pairs agree in no band before the key's last one, except its own."""
+    """Return which pairs agree, before the key's last band, only in bands of the key."""
     first = np.ones(len(difference), bool)
     for band in range(key[-1]):
         if band not in key:

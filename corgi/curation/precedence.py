@@ -1,8 +1,8 @@
-"""The order in which rows are decided, and the decision: of two copies the earlier stays, and only a row that stays removes another.
+"""The order of precedence of rows, and the decision: of two copies the earlier stays, and only a row that stays removes another.
 
-Rows of test come before those of val, and those before train, so that no train picture has a copy among those that measure
-it. Within a split the order is that of the uids. Shards hold ranges of uids in order, so that a row's number over all shards
-tells its order, and its rank is the split above that number.
+Rows of test come before those of val, and those before train, so that no train picture has a copy among the pictures used for
+evaluation. Within a split rows are ordered by uid. Shards are consecutive ranges of uids, so a row's number over all shards
+gives its order; its rank has the split in the bits above that number.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -16,17 +16,17 @@ from jaxtyping import Int, UInt8
 from corgi.tables.schema import Split
 
 SPLITS = (Split.TEST, Split.VAL, Split.TRAIN)
-"""In order of precedence: of two copies the one in test stays, then that in val."""
+"""In order of precedence: of two copies one in test stays before one in val, and that before one in train."""
 TRAIN = SPLITS.index(Split.TRAIN)
 ROW_BITS = 40
 RANK_BITS = ROW_BITS + 2
 MAX_PAIRS = 2**20
-"""Pairs that are decided at a time."""
+"""Number of pairs that are decided at a time."""
 _ROW_MASK = (1 << ROW_BITS) - 1
 _CUTS_PER_PIECE = 256
 
 Pairs = Int[np.ndarray, "pairs 2"]
-"""Ranks of two copies, the earlier first."""
+"""Ranks of two copies, that of the earlier row first."""
 
 
 def ranks(split: Int[np.ndarray, "n"], rows: Int[np.ndarray, "n"]) -> Int[np.ndarray, "n"]:
@@ -45,14 +45,14 @@ def splits_of(rank: Int[np.ndarray, "n"]) -> Int[np.ndarray, "n"]:
 
 
 def ordered(left: Int[np.ndarray, "n"], right: Int[np.ndarray, "n"]) -> Pairs:
-    """Return pairs of ranks with the earlier first, by the rank of the later."""
+    """Return pairs of ranks with the lower first, sorted by the higher."""
     pairs = np.stack([np.minimum(left, right), np.maximum(left, right)], axis=1)
     return pairs[np.argsort(pairs[:, 1], kind="stable")]
 
 
 @dataclass(frozen=True)
 class Piece:
-    """Some of the pairs, by the rank of the later: their number, some of those ranks in order, and how to read them."""
+    """Some of the pairs, sorted by the rank of the later row: their number, evenly spaced ranks of later rows, and a function that reads them."""
 
     size: int
     cuts: Int[np.ndarray, "cuts"]
@@ -60,7 +60,7 @@ class Piece:
 
 
 def cuts_of(pairs: Pairs) -> Int[np.ndarray, "cuts"]:
-    """Return ranks that are evenly spaced among those of the later rows."""
+    """Return evenly spaced ranks of the later rows."""
     chosen = np.linspace(0, len(pairs) - 1, min(len(pairs), _CUTS_PER_PIECE)).astype(np.int64)
     return pairs[chosen, 1]
 
@@ -68,8 +68,8 @@ def cuts_of(pairs: Pairs) -> Int[np.ndarray, "cuts"]:
 def decided(pieces: Sequence[Piece], num_rows: int, max_pairs: int = MAX_PAIRS) -> Int[np.ndarray, "gone"]:
     """Return the numbers of the rows that are a copy of an earlier row that stays, in ascending order.
 
-    Memory holds a byte per row and about `max_pairs` pairs, however many there are: pairs are decided in the order of their later
-    rows, and when a row's turn comes, all earlier ones are decided.
+    One byte per row and about `max_pairs` pairs are in memory, however many pairs there are: pairs are decided in the order of
+    their later rows, so that all rows before a row are decided when it is.
     """
     gone: UInt8[np.ndarray, "n"] = np.zeros(num_rows, np.uint8)
     flags = gone.data
@@ -84,7 +84,7 @@ def decided(pieces: Sequence[Piece], num_rows: int, max_pairs: int = MAX_PAIRS) 
 
 
 def _ranges(pieces: Sequence[Piece], max_pairs: int) -> Iterator[tuple[int, int]]:
-    """Yield ranges of ranks, in order, that hold about so many pairs each."""
+    """Yield ranges of ranks, in order, with about `max_pairs` pairs each."""
     total = sum(piece.size for piece in pieces)
     if not total:
         return

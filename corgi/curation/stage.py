@@ -1,4 +1,4 @@
-"""The curate stage: what needs the whole set. It drops rows with a reason and never moves them between splits."""
+"""The curate stage: rules that need the whole set. It drops rows with a reason and never moves them between splits."""
 
 import hashlib
 from collections import Counter
@@ -32,7 +32,7 @@ def run(context: Context) -> list[ShardTask]:
     """Commit one `selection` table per shard: every embedded picture, kept or dropped with a reason.
 
     Raises:
-        InputError: a rule names a score that the embeddings do not hold, or the domain cap cannot be kept.
+        InputError: a rule names a score that the embeddings do not have, or the domain cap cannot be kept.
 
     """
     whole = {name: context.inputs[name].digest for name in ("download", "embed")}
@@ -51,10 +51,10 @@ def run(context: Context) -> list[ShardTask]:
 
 
 def _check_room(settings: CurateSettings) -> None:
-    """Check that a node of the cluster holds one call.
+    """Check that a node of the cluster has the memory for one call.
 
     Raises:
-        ClusterError: none does; a call would wait for ever.
+        ClusterError: no node has it, so a call would wait forever.
 
     """
     if not is_in_process():
@@ -65,7 +65,7 @@ def _check_room(settings: CurateSettings) -> None:
 
 
 def whole_set(context: Context, embedded: Sequence[ListedShard], settings: CurateSettings) -> WholeSet:
-    """Return the set in blocks that workers hold, nothing judged yet."""
+    """Return the set in blocks in the workers' memory, before any rule is applied."""
     features = {shard.shard: shard.path for shard in context.entries("features")}
     counts = [context.store.entry(shard, "image_embeddings").rows for shard in embedded]
     rows = part_rows(sum(counts), settings)
@@ -84,7 +84,7 @@ def _check_scores(store: Store, embedded: Sequence[ListedShard], wanted: Wanted)
         if score not in held:
             known = [name for name in held if name == "similarity" or name.endswith("_score")]
             raise InputError(
-                f"curate: the embeddings hold no score {score!r} (they hold {', '.join(known)}); nothing was changed; "
+                f"curate: the embeddings have no score {score!r} (they have {', '.join(known)}); nothing was changed; "
                 "add the head to embed.heads or correct curate.scores"
             )
 
@@ -109,7 +109,7 @@ def commit_block(
     values: Mapping[str, object],
     facts: Mapping[str, object],
 ) -> int:
-    """Commit the `selection` of those shards of a block that have a task; return how many."""
+    """Commit the `selection` of those shards of a block that have a task; return their number."""
     settings = CurateSettings.model_validate(values)
     ends = np.cumsum([0, *block.plan.counts]).tolist()
     for number, (task, first, last) in enumerate(zip(tasks, ends, ends[1:], strict=False)):
@@ -145,7 +145,7 @@ def selection(
 def captioned(
     uids: pa.ChunkedArray, split: Int[np.ndarray, "n"], settings: CurateSettings
 ) -> Bool[np.ndarray, "n"]:
-    """Return which rows keep their captions: all held out, and a share of train chosen by hash(seed, uid)."""
+    """Return which rows keep their captions: all rows of val and test, and a share of train chosen by hash(seed, uid)."""
     if settings.caption_share >= 1:
         return np.ones(len(uids), bool)
     seed = settings.seed.to_bytes(4, "little")
@@ -161,7 +161,7 @@ def commit(
     selection: pa.Table,
     facts: Mapping[str, object],
 ) -> None:
-    """Commit a shard's `selection` with, as facts, the counts by split that every training starts from."""
+    """Commit a shard's `selection`, with the counts by split that every training needs as facts."""
     reasons = selection["reason"].to_pylist()
     rejected = Counter(reason for reason in reasons if reason is not None)
     counts = RowCounts(rows_in=len(reasons), kept=reasons.count(None), rejected=dict(rejected))

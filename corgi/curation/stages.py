@@ -7,10 +7,10 @@ from corgi.tables.store import ShardTask
 
 
 class Features(Stage):
-    """What tells duplicates and domains, read once from the stored images."""
+    """Hashes and domains for finding duplicates, read once from the stored images."""
 
     name, title = "features", "Features"
-    intro = "What tells duplicates and domains, without the pictures."
+    intro = "Hashes and domains for finding duplicates, without the pictures."
     inputs, partition = ("download",), "download"
 
     def run(self, context: Context) -> list[ShardTask]:
@@ -21,10 +21,10 @@ class Features(Stage):
 
 
 class Curate(Stage):
-    """What is trained on, chosen over the whole set."""
+    """Chooses the pictures to train on, over the whole set."""
 
     name, title, version = "curate", "Curate", 2
-    intro = "What needs the whole set: a picture is dropped for one reason, and never changes its split."
+    intro = "Rules that need the whole set: a picture is dropped for one reason, and never changes its split."
     inputs, reads, settings = ("download", "embed"), ("features",), ("curate",)
 
     def run(self, context: Context) -> list[ShardTask]:
@@ -34,7 +34,7 @@ class Curate(Stage):
         return run(context)
 
     def cost(self, recipe: Recipe, num_rows: int | None = None) -> list[str]:
-        """Return the pairs of hashes that are compared at most, where the rows are known.
+        """Return a line with the largest number of pairs of hashes compared, if the number of rows is known.
 
         Raises:
             SettingsError: they are too many.
@@ -48,8 +48,8 @@ class Curate(Stage):
     def parts(self, recipe: Recipe) -> dict[str, int]:
         """Return the versions of two kinds of duplicates.
 
-        Semantic pairs of all clusters are decided together since 1. Before 1, rows that were nobody's copy were taken for exact
-        duplicates where an earlier rule had dropped others.
+        Since version 1, semantic pairs of all clusters are decided together. Before it, rows that were copies of no other row were
+        wrongly dropped as exact duplicates if an earlier rule had dropped other rows.
         """
         settings = recipe.curate
         has_earlier_rule = bool(settings.scores) or any(

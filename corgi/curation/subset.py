@@ -1,4 +1,4 @@
-"""The curated set as DataComp writes one: a sorted array of uids, two 64-bit halves each."""
+"""The curated set in DataComp's format: a sorted array of uids, each as two 64-bit halves."""
 
 import io
 
@@ -12,7 +12,7 @@ UID_TYPE = np.dtype("u8,u8")
 
 
 def uid_set(run: Run) -> np.ndarray:
-    """Return the kept train uids of a run, sorted, as DataComp's resharder takes them.
+    """Return the kept train uids of a run, sorted, in the format that DataComp's resharder reads.
 
     Raises:
         InputError: a uid is not 32 hex digits.
@@ -27,7 +27,7 @@ def uid_set(run: Run) -> np.ndarray:
         halves = []
     if len(halves) < len(uids):
         raise InputError(
-            "the run holds uids that are not 32 hex digits; nothing was written; DataComp's format holds no others"
+            "the run has uids that are not 32 hex digits; nothing was written; DataComp's format cannot store them"
         )
     return np.sort(np.array(halves, UID_TYPE))
 

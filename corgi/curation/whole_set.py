@@ -1,4 +1,4 @@
-"""The set that curate judges, in blocks: by reference to what workers hold, with the verdict so far."""
+"""The set that curate decides about, in blocks: references to data in the workers' memory, with the reasons so far."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,17 +14,17 @@ from corgi.tables.schema import Reason
 REASONS = tuple(Reason)
 KEPT = -1
 Reasons = Int8[np.ndarray, "n"]
-"""Per row the index of its reason in REASONS, KEPT where it has none."""
+"""For each row the index of its reason in REASONS, or KEPT if it has none."""
 
 
 def code_of(reason: Reason) -> int:
-    """Return the number by which a verdict names a reason."""
+    """Return a reason's index in REASONS."""
     return REASONS.index(reason)
 
 
 @dataclass
 class WholeSet:
-    """All blocks; `blocks` and `reasons` are results that workers hold, and `facts` what was found on the way."""
+    """All blocks; `blocks` and `reasons` are results in the workers' memory, and `facts` are values recorded with the shards."""
 
     root: str
     calls: Tasks
@@ -36,7 +36,7 @@ class WholeSet:
 
     @property
     def num_rows(self) -> int:
-        """Return the rows of all blocks."""
+        """Return the number of rows of all blocks."""
         return sum(plan.num_rows for plan in self.plans)
 
     def flagged(self, found: Sequence[Ref]) -> list[Ref]:
@@ -44,12 +44,12 @@ class WholeSet:
         return self.calls.start_each(flags, len(self.plans), self.plans, list(found))
 
     def drop(self, found: Sequence[Ref], reason: Reason) -> None:
-        """Give a reason to the rows, by number, that have none yet."""
+        """Set a reason for the rows with these numbers that have none yet."""
         code = code_of(reason)
         told = zip(self.reasons, self.flagged(found), strict=True)
         self.reasons = [self.calls.start(dropped, reasons, gone, code) for reasons, gone in told]
 
 
 def dropped(reasons: Reasons, gone: Bool[np.ndarray, "n"], code: int) -> Reasons:
-    """Return the reasons with one more for the rows that have none yet."""
+    """Return the reasons, with `code` for the flagged rows that have none yet."""
     return np.where(gone & (reasons == KEPT), np.int8(code), reasons)

@@ -1,4 +1,4 @@
-"""What an emoji is called and which concept it belongs to, by its code points: names and aliases of the emoji package."""
+"""The names of an emoji and the concept it belongs to, by its code points: names and aliases from the emoji package."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from corgi.demo.pictures import united
 SKIN_TONES = frozenset(range(0x1F3FB, 0x1F400))
 _EMOJI_STYLE, _JOINER = 0xFE0F, 0x200D
 _MAN, _WOMAN, _PERSON = 0x1F468, 0x1F469, 0x1F9D1
-# A joiner and one of these at the end mean: female, male, or mirrored to face right.
+# A joiner and one of these at the end mean female, male, or facing right.
 _VARIANT_SIGNS = frozenset({0x2640, 0x2642, 0x27A1})
 
 
 @dataclass(frozen=True, slots=True)
 class Name:
-    """What one emoji is called; `aliases` are further names that are no other emoji's."""
+    """The names of one emoji; `aliases` are additional names that no other emoji has."""
 
     caption: str
     aliases: tuple[str, ...]
@@ -29,7 +29,7 @@ class Name:
 def key_of(stem: str) -> str:
     """Return the key of an emoji from the stem of a drawing's file: "1f468-200d-2764-fe0f" -> "1F468-200D-2764".
 
-    Sets differ in capitals and in whether they write the sign for emoji style, which names no other emoji.
+    Sets differ in upper and lower case and in whether they write the emoji style selector, which does not change the emoji.
     """
     points = [int(point, 16) for point in stem.split("-")]
     return "-".join(f"{point:X}" for point in points if point != _EMOJI_STYLE)
@@ -55,13 +55,13 @@ def names_of(keys: Iterable[str]) -> dict[str, Name]:
 def concepts_of(names: Mapping[str, Name], drawings: Mapping[str, Iterable[str]]) -> dict[str, str]:
     """Return the concept of each key: the shortest, if possible neutral, caption of its members.
 
-    Emoji that differ in gender or direction only, that have one caption, or that share a drawing in one set (a man
-    firefighter and a firefighter, the flags of France and of Saint Martin) are one concept: a split by concept then
-    holds nothing out that training has seen.
+    Emoji that differ only in gender or direction, that have the same caption, or that share a drawing in one set (a man
+    firefighter and a firefighter, the flags of France and of Saint Martin) are one concept, so that a split by concept
+    holds out nothing that training has seen.
 
     Args:
         names: the names by key.
-        drawings: by key, marks of its drawings; equal marks mean equal drawings.
+        drawings: marks of the drawings by key; equal marks mean equal drawings.
 
     """
     marks = {
@@ -92,7 +92,7 @@ def _letters(caption: str) -> str:
 
 
 def _without_ambiguous_aliases(names: Mapping[str, Name]) -> dict[str, Name]:
-    """Drop aliases that are another emoji's caption ("rabbit" of the rabbit's face) or several's alias."""
+    """Drop aliases that are another emoji's caption ("rabbit" for the rabbit's face) or an alias of several emoji."""
     uses = Counter(_letters(text) for name in names.values() for text in (name.caption, *name.aliases))
     return {
         key: replace(name, aliases=tuple(alias for alias in name.aliases if uses[_letters(alias)] == 1))

@@ -1,4 +1,4 @@
-"""The pictures of `make styles`: names that at least three of six emoji sets draw, from the packages of Iconify."""
+"""The pictures of `make styles`: names that are drawn in at least three of six emoji sets, from the packages of Iconify."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from corgi.demo.pictures import (
 from corgi.settings.section import digest
 
 MIN_STYLES = 3
-"""Sets in which a name must be drawn."""
+"""Number of sets in which a name must be drawn."""
 _BOX: tuple[tuple[Literal["left", "top", "width", "height"], int], ...] = (
     ("left", 0),
     ("top", 0),
     ("width", 16),
     ("height", 16),
 )
-"""Iconify's box of an icon that names none."""
+"""Iconify's default box of an icon."""
 
 
 class Box(TypedDict):
-    """The box of an icon, or of the icons of a set that have none of their own."""
+    """The box of an icon, or the default box of a set's icons."""
 
     left: NotRequired[int]
     top: NotRequired[int]
@@ -47,14 +47,14 @@ class IconJson(Box):
 
 
 class IconsJson(Box):
-    """What is read of an icons.json."""
+    """The part of an icons.json that is read."""
 
     icons: dict[str, IconJson]
 
 
 @dataclass(frozen=True, slots=True)
 class IconSet:
-    """A set of icons: the package that holds it, and its style."""
+    """A set of icons: its package and its style."""
 
     package: NpmPackage
     style: Style
@@ -62,22 +62,22 @@ class IconSet:
 
 @dataclass(frozen=True, slots=True)
 class Icon:
-    """One icon of a set; `name` has dashes between its words where the set writes them."""
+    """One icon of a set; `name` has dashes between its words if the set writes them."""
 
     name: str
     svg: str
 
     @property
     def concept(self) -> str:
-        """Return what the icon shows, spelled alike in all sets."""
+        """Return what the icon shows, spelled the same in all sets."""
         return self.name.replace("-", "")
 
 
 def fetched_styles(folder: Path) -> Collection:
-    """Return the collection of the six sets, fetched into a folder where they are not there yet.
+    """Return the collection of the six sets; packages that are not yet in the folder are fetched.
 
     Raises:
-        InputError: a package cannot be fetched, or is another one than the pinned.
+        InputError: a package cannot be fetched, or is not the pinned one.
 
     """
     found = {each.style: icons(read_json(fetch(each.package, folder), "icons.json")) for each in ICON_SETS}
@@ -90,11 +90,11 @@ def fetched_styles(folder: Path) -> Collection:
 
 
 def pictures_of(found: Mapping[Style, Iterable[Icon]]) -> tuple[Picture, ...]:
-    """Return the pictures of names that at least MIN_STYLES sets draw, sorted by id.
+    """Return the pictures of names that are drawn in at least MIN_STYLES sets, sorted by id.
 
-    A name is spelled as the set spells it that parts it into the most words. Of a set that draws a name twice the first
-    icon counts. Names that differ in gender or direction only, or that share a drawing in one set (an astronaut and a
-    woman astronaut), are one concept: a split by concept then holds nothing out that training has seen.
+    A name is spelled as in the set that divides it into the most words. If a set draws a name twice, the first icon is
+    used. Names that differ only in gender or direction, or that share a drawing in one set (an astronaut and a woman
+    astronaut), are one concept, so that a split by concept holds out nothing that training has seen.
     """
     drawn: dict[str, dict[Style, Icon]] = defaultdict(dict)
     for style, each in found.items():
@@ -121,14 +121,14 @@ def pictures_of(found: Mapping[Style, Iterable[Icon]]) -> tuple[Picture, ...]:
 
 
 def icons(told: IconsJson) -> Iterator[Icon]:
-    """Yield the icons of an icons.json that show no skin tone, by name; those that newer versions of a set left are among them."""
+    """Yield the icons of an icons.json that show no skin tone, sorted by name, including icons that newer versions of a set no longer have."""
     for name, icon in sorted(told["icons"].items()):
         if not _has_skin_tone(name):
             yield Icon(name, _svg(icon, told))
 
 
 def _svg(icon: IconJson, of_set: IconsJson) -> str:
-    """Return an icon as a document; its box is its own, else that of the set."""
+    """Return an icon as an SVG document, with its own box or else that of the set."""
     box = [icon.get(side, of_set.get(side, least)) for side, least in _BOX]
     names = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
     return f'<svg {names} viewBox="{" ".join(map(str, box))}">{icon["body"]}</svg>'
@@ -139,13 +139,13 @@ def _has_skin_tone(name: str) -> bool:
 
 
 def _neutral(caption: str) -> str:
-    """Return a caption without words of gender and direction; the caption itself where nothing else is in it."""
+    """Return a caption without words of gender and direction, or the caption itself if nothing would remain."""
     words = caption.removesuffix(" facing right").split()
     return " ".join(word for word in words if word not in GENDER_WORDS | {"person"}) or caption
 
 
 def _caption(names: Iterable[str]) -> str:
-    """Return the name with the most words, the first of them by letters."""
+    """Return the name with the most words, the alphabetically first on ties."""
     return min(names, key=lambda name: (-name.count("-"), name)).replace("-", " ").strip()
 
 
@@ -199,4 +199,4 @@ ICON_SETS: tuple[IconSet, ...] = (
         Style("fxemoji", "FxEmoji", "FxEmojis, Mozilla, Apache 2.0"),
     ),
 )
-"""The sets of `make styles`, and what the licence of each asks to be said."""
+"""The sets of `make styles`, with the credit that each licence requires."""

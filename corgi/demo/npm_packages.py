@@ -1,4 +1,4 @@
-"""Packages of the npm registry, fetched by the npm of the Python environment and checked against their pinned integrity."""
+"""Packages of the npm registry, fetched with the Python environment's npm and checked against their pinned integrity."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from corgi.settings.errors import InputError
 
 @dataclass(frozen=True, slots=True)
 class NpmPackage:
-    """One version of a package; `integrity` is what the registry records of its tarball: "sha512-" and base64."""
+    """One version of a package; `integrity` is the registry's hash of its tarball: "sha512-" and base64."""
 
     name: str
     version: str
@@ -33,7 +33,7 @@ def fetch(package: NpmPackage, folder: Path) -> Path:
     """Return the path of the package's tarball in the folder, fetched if it is not there yet.
 
     Raises:
-        InputError: the registry cannot be reached or lacks the version, or the tarball is another one.
+        InputError: the registry cannot be reached or lacks the version, or the tarball has a different hash.
 
     """
     path = folder / package.tarball
@@ -45,13 +45,13 @@ def fetch(package: NpmPackage, folder: Path) -> Path:
         path.unlink()
         raise InputError(
             f"{package.name} {package.version}: the tarball has integrity {found[:19]}..., expected "
-            f"{package.integrity[:19]}...; it was removed and nothing was drawn; run again, or ask who serves your packages"
+            f"{package.integrity[:19]}...; it was removed and nothing was drawn; run again, or ask the operator of your package registry"
         )
     return path
 
 
 def read_json(tarball: Path, member: str) -> Any:
-    """Return a JSON file of a package's tarball.
+    """Return the contents of a JSON file in a package's tarball.
 
     Raises:
         InputError: the tarball lacks the file.
@@ -77,7 +77,7 @@ def _pack(package: NpmPackage, folder: Path) -> None:
     done = npm(asked, return_completed_process=True, capture_output=True, text=True)
     if done.returncode or not (folder / package.tarball).is_file():
         raise InputError(
-            f"{package.name} {package.version} cannot be fetched: {_cause(str(done.stderr))}; what was fetched before stays; "
+            f"{package.name} {package.version} cannot be fetched: {_cause(str(done.stderr))}; packages fetched before are kept; "
             "check the network and npm's registry setting and run again"
         )
 

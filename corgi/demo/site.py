@@ -1,4 +1,4 @@
-"""The demo's web site: real HTTP on one loopback port, in a process of its own."""
+"""The demo's web site: real HTTP on one loopback port, in a separate process."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ _PAGE = "<!DOCTYPE html><html><head><title>Moved</title></head><body>This pictur
 
 
 class Site:
-    """Serve a folder of pictures, each under every kind of path the URL list knows.
+    """Serves a folder of pictures, each under every kind of path in the URL list.
 
-    `/pictures/` and `/copy/` answer with the file; `/busy/` with 503 at the first visit and the file from then on;
+    `/pictures/` and `/copy/` answer with the file; `/busy/` with 503 at the first request and the file afterwards;
     `/gone/` with 404; `/cut/` with half the file; `/page/` with HTML; `/noai/` with the file and
-    `X-Robots-Tag: noai`; `/_tally` with the count of answers by kind, as JSON. Any Host header will do.
-    Leaving the `with` block stops the site; so does the end of the process that opened it, unless a child was
-    given `lifeline` to keep it open.
+    `X-Robots-Tag: noai`; `/_tally` with the count of answers by kind, as JSON. Any Host header is accepted.
+    The site stops when the `with` block is left, and when the process that opened it ends, unless a child process
+    keeps it open with `lifeline`.
 
-    Raises InputError when the port cannot be had.
+    Raises InputError if the port cannot be used.
     """
 
     def __init__(self, folder: Path, port: int = DEFAULT_PORT, ip: str = ADDRESS) -> None:
-        """Name the folder, the port and the address to listen on; port 0 takes any free one. Nothing is opened yet."""
+        """Take the folder, and the port and address to listen on; port 0 is any free port. Nothing is opened yet."""
         self._folder = folder
         self._port = port
         self._ip = ip
@@ -49,18 +49,18 @@ class Site:
 
     @property
     def address(self) -> str:
-        """Where the site really listens, as "127.0.0.1:port"."""
+        """The address on which the site is listening, as "127.0.0.1:port"."""
         return f"{self._ip}:{self._port}"
 
     @property
     def lifeline(self) -> int:
-        """A file descriptor; the site goes on while any process holds a copy (`subprocess`'s pass_fds)."""
+        """A file descriptor; the site runs while any process has a copy of it (`subprocess`'s pass_fds)."""
         if self._connection is None:
             raise CorgiError("the picture site is not running")
         return self._connection.fileno()
 
     def __enter__(self) -> Self:
-        # Spawned, because a fork would copy the caller's threads and the far end of the lifeline.
+        # Spawned, because a forked process would keep the far end of the lifeline open, and forking with threads is unsafe.
         context = multiprocessing.get_context("spawn")
         with _listen(self._ip, self._port) as listener:
             self._port = listener.getsockname()[1]
@@ -83,7 +83,7 @@ class Site:
         self.stop()
 
     def stop(self) -> None:
-        """End the site's process and give the port back; stopping twice is fine."""
+        """Stop the site's process and free the port; it may be called twice."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
@@ -113,13 +113,13 @@ def _listen(ip: str, port: int) -> socket.socket:
         listener.close()
         raise InputError(
             f"cannot serve the pictures on {ip}:{port}: {error.strerror}; nothing was changed; "
-            "end the other program (another demo?) or choose another port with --port N"
+            "stop the other program (another demo?) or choose another port with --port N"
         ) from error
     return listener
 
 
 def _serve(folder: Path, listener: socket.socket, lifeline: Connection) -> None:
-    # Ctrl-C reaches every process of the terminal; the fetchers shall end first and the site after them.
+    # Ctrl-C reaches every process of the terminal; this one ignores it, so that the fetchers end first and the site after them.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     asyncio.run(_serve_until_alone(folder, listener, lifeline))
 
@@ -136,7 +136,7 @@ async def _serve_until_alone(folder: Path, listener: socket.socket, lifeline: Co
 
 
 class _Answers:
-    """The site's response to each path, and how often it was sent."""
+    """The site's responses, and how often each kind was sent."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

@@ -1,4 +1,4 @@
-"""The demo's list of URLs: every picture with its captions, and the open web's faults among them."""
+"""The demo's list of URLs: every picture with its captions, mixed with faults that occur on the open web."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from corgi.settings.errors import StorageError
 
 HOST = "emoji.test"
 WHOLE_CONCEPTS = 3
-"""One concept in so many is one group, all its styles together; of the others each style is a group of its own."""
+"""One in this many concepts is one group with all its styles; for the others each style is its own group."""
 
 Fault = Literal["busy", "copy", "gone", "cut", "page", "noai", "uncaptioned"]
 FAULT_SHARE: dict[Fault, float] = {
-    "busy": 0.005,  # the picture's own URL, 503 at the first visit of each run of the site
-    "uncaptioned": 0.005,  # the picture's own URL, once, without a caption
-    "copy": 0.005,  # a further URL with the same bytes
-    "gone": 0.005,  # a further URL, 404
-    "cut": 0.005,  # a further URL, the first half of a WebP file
-    "page": 0.005,  # a further URL, HTML with status 200
-    "noai": 0.005,  # a further URL, the picture under X-Robots-Tag: noai
+    "busy": 0.005,  # the picture's own URL, 503 at the first request in each run of the site
+    "uncaptioned": 0.005,  # the picture's own URL, listed once, without a caption
+    "copy": 0.005,  # an additional URL with the same bytes
+    "gone": 0.005,  # an additional URL, 404
+    "cut": 0.005,  # an additional URL, the first half of a WebP file
+    "page": 0.005,  # an additional URL, HTML with status 200
+    "noai": 0.005,  # an additional URL, the picture with X-Robots-Tag: noai
 }
-"""Share of the pictures each fault strikes, at least one of each; the sum is 3.5 %."""
+"""Share of the pictures that have each fault, at least one picture each; the sum is 3.5 %."""
 FURTHER_URL_FAULTS: tuple[Fault, ...] = ("copy", "gone", "cut", "page", "noai")
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row of the list: its columns. `caption_kind` is "full" or "coarse"; the licences ask for the `credit`."""
+    """The columns of one row of the list. `caption_kind` is "full" or "coarse"; the licences require the `credit`."""
 
     url: str
     caption: str | None
@@ -50,9 +50,9 @@ COLUMNS = tuple(field.name for field in fields(Row))
 
 
 def rows(pictures: Sequence[Picture]) -> list[Row]:
-    """List one row per URL and caption, shuffled by hash of the URL.
+    """Return one row per URL and caption, shuffled by hash of the URL.
 
-    Identities depend on the pictures alone: every URL names the same host, whichever port the site is on.
+    URLs depend only on the pictures: every URL names the same host, whatever the site's port.
     """
     struck = {fault: struck_pictures(pictures, fault) for fault in FAULT_SHARE}
     listed: list[Row] = []
@@ -71,10 +71,10 @@ def rows(pictures: Sequence[Picture]) -> list[Row]:
 
 
 def group(picture: Picture) -> str:
-    """Name the rows that share the picture's split.
+    """Return the name of the group of rows that share the picture's split.
 
-    A split by (concept, style) holds out pairs whose concept was seen in another style; a split by concept holds out
-    concepts that were seen in none. A list has both, by hash of the concept.
+    A split by (concept, style) holds out pictures whose concept is trained on in another style; a split by concept holds out
+    concepts that are not trained on in any style. A list has both kinds of groups, chosen by hash of the concept.
     """
     if stable_hash(f"whole {picture.concept}") % WHOLE_CONCEPTS == 0:
         return picture.concept
@@ -87,9 +87,9 @@ def styled(picture: Picture, name: str) -> str:
 
 
 def struck_pictures(pictures: Sequence[Picture], fault: Fault) -> frozenset[str]:
-    """Choose by hash the ids that a fault strikes.
+    """Choose by hash the ids of the pictures that have a fault.
 
-    Half a WebP file is broken for every decoder, half a JPEG only for strict ones: "cut" strikes WebP files.
+    Every decoder rejects half a WebP file, but only strict ones half a JPEG, so "cut" is only used for WebP files.
     """
     ids = [one.id for one in pictures if fault != "cut" or extension(one.id) == "webp"]
     count = max(1, round(FAULT_SHARE[fault] * len(pictures)))
@@ -97,7 +97,7 @@ def struck_pictures(pictures: Sequence[Picture], fault: Fault) -> frozenset[str]
 
 
 def url(kind: str, picture: Picture) -> str:
-    """Name a picture on the site; `kind` is "pictures" or a fault."""
+    """Return a picture's URL on the site; `kind` is "pictures" or a fault."""
     return f"http://{HOST}/{kind}/{file_name(picture.id)}"
 
 
@@ -118,7 +118,7 @@ def write_url_list(path: Path, pictures: Sequence[Picture], credit: str) -> int:
         write_whole(path, body.getvalue())
     except OSError as error:
         raise StorageError(
-            f"cannot write the URL list {path}: {error.strerror}; nothing else was touched; make room and run again"
+            f"cannot write the URL list {path}: {error.strerror}; nothing else was changed; make room and run again"
         ) from error
     return len(listed)
 
