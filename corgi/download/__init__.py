@@ -1,1 +1,1 @@
-"""The download stage: rows of the plan become images, captions and a ledger."""
+"""The download stage: it turns rows of the plan into images, captions and a ledger."""

@@ -1,4 +1,4 @@
-"""A download shard's next tables: rows fetched now, joined with those of the previous version."""
+"""The tables of a download shard's next version: rows fetched now, combined with those of the previous version."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ def commit_tables(
 
 
 def to_fetch(store: Store, task: ShardTask, planned: pa.Table) -> pa.Table:
-    """Return the rows of a plan that this task fetches: all, or those that failed for the reasons named."""
+    """Return the rows of a plan that this task fetches: all, or those that failed before for the reasons to retry."""
     amend = task.payload.get("amend")
     if amend is None:
         return planned
@@ -34,7 +34,7 @@ def to_fetch(store: Store, task: ShardTask, planned: pa.Table) -> pa.Table:
 
 
 def amended(store: Store, task: ShardTask, fetched: ShardTables | None) -> ShardTables:
-    """Return a shard's tables: rows fetched now, joined with those of the previous version, without rows taken down."""
+    """Return a shard's tables: rows fetched now, combined with those of the previous version, without rows taken down."""
     amend = task.payload.get("amend")
     taken = read_taken_down(store.storage)
     if amend is None:
@@ -97,7 +97,7 @@ def _taken(row: LedgerRow) -> LedgerRow:
 def _facts(
     before: Mapping[str, object], more: Mapping[str, object], tables: dict[str, pa.Table]
 ) -> dict[str, object]:
-    """Return the facts of a shard made of two: sums, except those counted in the tables themselves."""
+    """Return the facts of a shard combined from two: sums, except for facts that are counted from the tables."""
     found = {name: _summed(before.get(name), more.get(name)) for name in {**before, **more}}
     ledger = tables["ledger"].select(["uid", "status", "reason"]).to_pylist()
     verdicts = {row["uid"]: row["reason"] if row["status"] == REJECTED else KEPT for row in ledger}

@@ -1,7 +1,7 @@
 """Every rule that can reject a row of the plan, in the order of checking.
 
-Before the request: the rules about captions. By the header: format, frames and size. After decoding: the size again, which only
-Pillow knows for some formats. By content: the blocked hashes.
+Before the request: the rules about captions. From the header: format, frames and size. After decoding: the size again, because only
+Pillow can read it for some formats. From the content: the blocked hashes.
 """
 
 from collections.abc import Sequence
@@ -19,14 +19,14 @@ from corgi.tables.schema import Reason
 
 @dataclass(frozen=True)
 class RowChecks:
-    """The rules of one download, by the moment of checking."""
+    """The rules of one download, with one method per moment of checking."""
 
     settings: DownloadSettings
     blocked: HashBlocklist = field(default_factory=HashBlocklist)
 
     @cached_property
     def rules(self) -> FilterSettings:
-        """The filter's rules, preset resolved."""
+        """The filter's rules with the preset resolved."""
         return rules_of(self.settings.filter)
 
     def before_request(self, captions: Sequence[str]) -> Rejection | None:

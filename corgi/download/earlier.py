@@ -1,4 +1,4 @@
-"""What earlier downloads made of a URL: another list that names it again sends no request for it."""
+"""Outcomes of earlier downloads by URL: if another list names the URL again, no request is sent for it."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -19,25 +19,25 @@ from corgi.tables.schema import REQUEST_URL, Reason
 from corgi.tables.store import Store
 
 TAKEN_OVER = "carried over"
-"""Format, in the facts, of an image whose original is not at hand any more."""
+"""Format, in the facts, of an image whose original is no longer available."""
 _CONTENT = "urn:sha256:"
 _OF_THE_CAPTIONS = frozenset({Reason.NO_CAPTION, Reason.CAPTION_LENGTH, Reason.CAPTION_LANGUAGE})
-"""Given before any request, and another list may give the URL other captions."""
+"""Reasons decided before any request, from the captions, which may differ in another list."""
 _PLANNED = ("uid", "url", "expected_hash", "location", "reason")
 _VERDICT = ("uid", "reason", "detail", "http_status", "bytes")
 _Row = Mapping[str, Any]
 
 
 class EarlierDownloads:
-    """Closed download stages of the same settings, whose outcomes hold wherever the same URL is listed."""
+    """Closed download stages with the same settings, whose outcomes are valid wherever the same URL is listed."""
 
     def __init__(self, store: Store, paths: Sequence[str], blocked: HashBlocklist) -> None:
         """Open the stages.
 
         Args:
-            store: holds them.
-            paths: of their manifests, best first.
-            blocked: hashes that are refused now.
+            store: where they are stored.
+            paths: paths of their manifests, the preferred ones first.
+            blocked: hashes that are blocked now.
 
         """
         self._store, self._blocked = store, blocked
@@ -47,8 +47,8 @@ class EarlierDownloads:
     def outcomes(self, plan: pa.Table) -> KnownOutcomes:
         """Return the outcomes of those rows of a plan that an earlier stage has settled.
 
-        A URL has the same outcome if the plan asks for the same text of it and for the same content. A stored image is also
-        the same if only its hash is asked for now, and equal.
+        A URL has the same outcome if the plan requests the same text of it and expects the same content. A stored image is also
+        valid if only now a hash is expected, and its hash is equal.
         """
         wanted = {row["url"]: row for row in _planned(plan) if row["reason"] is None}
         found: dict[str, Outcome] = {}
@@ -61,7 +61,7 @@ class EarlierDownloads:
     def _of_shard(
         self, shard: ShardManifest, wanted: Mapping[str, _Row], blocks_as_much: bool
     ) -> dict[str, Outcome]:
-        """Return the outcomes that a shard has of some URLs; none if its tables are damaged or gone."""
+        """Return the outcomes that a shard has for some URLs; none if its tables are damaged or missing."""
         plan = readable(self._store, shard.inputs["plan"][0])
         if plan is None:
             return {}
@@ -79,7 +79,7 @@ class EarlierDownloads:
         }
 
     def _plan_rows(self, plan: ShardManifest, urls: set[str]) -> pa.Table:
-        """Return the rows of a plan that were not settled by it."""
+        """Return the rows of a plan that have one of these URLs."""
         table = self._store.read(plan, "plan")
         return table.filter(is_in(table["url"], urls))
 
@@ -96,7 +96,7 @@ class EarlierDownloads:
                 yield row["uid"], _image(row, verdicts[row["uid"]])
 
     def _blocks_as_much(self, stage: StageManifest) -> bool:
-        """Return whether all that a stage's plan blocked is blocked now."""
+        """Return whether everything that a stage's plan blocked is also blocked now."""
         first = readable(self._store, stage.shards[0].path) if stage.shards else None
         plan = readable(self._store, first.inputs["plan"][0]) if first is not None else None
         if plan is None:
@@ -114,7 +114,7 @@ def _planned(plan: pa.Table) -> list[dict[str, Any]]:
 
 
 def _holds(outcome: Outcome, was: _Row, now: _Row, blocks_as_much: bool) -> bool:
-    """Return whether the outcome of a row as an earlier plan asked for it is that of the row as it is planned now."""
+    """Return whether the outcome of a row of an earlier plan is valid for the row as it is planned now."""
     if was["reason"] is not None:
         return False
     if isinstance(outcome, StoredImage):

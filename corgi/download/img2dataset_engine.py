@@ -1,7 +1,7 @@
-"""The img2dataset engine: the library run for one shard, its output mapped to our outcomes, every row accounted for.
+"""The img2dataset engine: runs the library for one shard and maps its output to outcomes, one for every row.
 
-The library guards neither addresses nor bytes, so it runs only on lists the user trusts. It runs in a process of its own
-because it installs a signal handler and swaps the standard streams.
+The library checks neither addresses nor sizes, so it should only be run on lists that the user trusts. It runs in a separate
+process because it installs a signal handler and replaces the standard streams.
 """
 
 import contextlib
@@ -28,8 +28,8 @@ from corgi.settings.errors import ClusterError
 from corgi.tables.rejection import Rejection
 from corgi.tables.schema import Reason
 
-# The library starts two processes that would each import it again, and loads torch and Ray without using them here:
-# forks of one process without them take a third of the CPU time, which every shard pays.
+# The library starts two processes that would each import it again, and loads torch and Ray without using them here.
+# Forking one process without them takes a third of that CPU time for every shard.
 _RUN = """
 import json, multiprocessing, multiprocessing.context, sys
 new_context = multiprocessing.get_context
@@ -74,7 +74,7 @@ class Img2datasetEngine:
     """Run `img2dataset.download` over one shard's URLs."""
 
     def __init__(self, settings: DownloadSettings) -> None:
-        """Keep the settings; the library is imported by its own process only."""
+        """Take the settings; only the separate process imports the library."""
         self._settings = settings
 
     def close(self) -> None:
@@ -83,7 +83,7 @@ class Img2datasetEngine:
     def outcomes(
         self, urls: Sequence[str], expected_hashes: Sequence[str | None] | None = None
     ) -> list[Outcome]:
-        """Return one outcome per URL, in order; rows that the library lost are rejected with reason `engine`.
+        """Return one outcome per URL, in order; rows that are missing in the library's output are rejected with reason `engine`.
 
         Expected hashes are compared here, sha256 only: the library computes one kind of hash per run.
 
@@ -118,7 +118,7 @@ class Img2datasetEngine:
             outputs = sorted((Path(folder) / "out").glob("*.parquet"))
             if not outputs:
                 raise ClusterError(
-                    f"img2dataset ended without output ({last_line}); committed shards are safe; correct it and run the same command"
+                    f"img2dataset ended without output ({last_line}); committed shards are safe; correct the cause and run the same command"
                 )
             rows = (row for path in outputs for row in pq.read_table(path).to_pylist())
             return {row[_ROW]: outcome_of(row, self._settings) for row in rows}
@@ -130,7 +130,7 @@ class Img2datasetEngine:
 
 
 def library_options(settings: DownloadSettings, urls: Path, output: Path, num_urls: int) -> dict[str, object]:
-    """Return the library's arguments that correspond to our settings."""
+    """Return the library's arguments that correspond to the settings."""
     is_png = settings.encode_format == "png"
     return {
         "url_list": str(urls),
@@ -190,7 +190,7 @@ def _verified(outcome: Outcome, expected: str | None) -> Outcome:
 
 
 def rejection_of(message: str) -> Rejection:
-    """Return the reason behind one of the library's error messages, its details reduced to a template."""
+    """Return the rejection for one of the library's error messages, with a detail that is the same for the same cause."""
     lowered = message.lower()
     known = next(((text, reason) for text, reason in _MESSAGES if text in lowered), None)
     status = _HTTP_ERROR.search(message)
@@ -202,7 +202,7 @@ def rejection_of(message: str) -> Rejection:
 
 
 def _run_library(options: Mapping[str, object], folder: Path, limit_s: float) -> str:
-    """Run the library to its end or its limit; return the last line it wrote to standard error."""
+    """Run the library until it ends or reaches its time limit; return the last line that it wrote."""
     environment = {**os.environ, "NO_ALBUMENTATIONS_UPDATE": "1", "PYTHONWARNINGS": "ignore"}
     log = folder / "log"
     with log.open("wb") as sink:
@@ -228,7 +228,7 @@ def _run_library(options: Mapping[str, object], folder: Path, limit_s: float) ->
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End the library's process and the ones it started, which share its group."""
+    """End the library's process and its children, which are in the same process group."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()

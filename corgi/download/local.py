@@ -1,7 +1,7 @@
-"""Images stored in inputs, read by the locations that a plan wrote, for the same bounded decoders as fetched ones.
+"""Images stored in inputs, read by the locations in the plan, for the same bounded decoders as downloaded images.
 
 A location is `SOURCE/INSIDE`: the digest of a source, then `offset:size` in a tar, `row group:row:column` in a Parquet file or
-the path inside a folder. The driver passes where each source is stored; a location never does, and a URL is never a location.
+the path inside a folder. The driver passes each source's path; a location never contains it, and a URL is never a location.
 """
 
 import asyncio
@@ -20,11 +20,11 @@ from corgi.tables.rejection import Rejection
 from corgi.tables.schema import Reason
 
 Locations = dict[str, tuple[str, str]]
-"""Path or URI of a source and its format, by its digest."""
+"""Path or URI of a source and its format, by the source's digest."""
 
 
 def locations_of(settings: PlanSettings) -> Locations:
-    """Return the locations of the sources that hold images."""
+    """Return the paths and formats of the sources that contain images, by digest."""
     listed: list[Source] = sources(settings) if settings.input else []
     return {
         source.sha256: (source.path, source.format) for source in listed if source.format in HOLD_PICTURES
@@ -35,7 +35,7 @@ class LocalReader:
     """Read images by location, in storage order; one file and one row group are open at a time."""
 
     def __init__(self, settings: DownloadSettings, locations: Locations) -> None:
-        """Open nothing yet."""
+        """Take the settings and locations; nothing is opened yet."""
         self._max_bytes = int(settings.max_bytes)
         self._locations = locations
         self._opened: tuple[str, pa.NativeFile] | None = None
@@ -45,15 +45,15 @@ class LocalReader:
     async def fetch_all(
         self, urls: Sequence[str], expected_hashes: Sequence[str | None] | None = None
     ) -> AsyncGenerator[tuple[int, Body | Rejection], None]:
-        """Yield each location's index and body; expected hashes describe bytes of the web and are not checked here."""
+        """Yield each location's index and body; expected hashes describe bytes from the web and are not checked here."""
         async with (
             self._reading
-        ):  # shards in turn: two at a time would open each other's files again and again
+        ):  # one shard at a time: two would alternate between files and open them again and again
             for index in sorted(range(len(urls)), key=lambda index: _order(urls[index])):
                 yield index, await asyncio.to_thread(self.read, urls[index])
 
     def read(self, location: str) -> Body | Rejection:
-        """Return the body at a location, or why there is none."""
+        """Return the body at a location, or the rejection if there is none."""
         name, _, inside = location.partition("/")
         if name not in self._locations:
             return Rejection(Reason.NO_PICTURE, "its source is not among the inputs")

@@ -1,4 +1,4 @@
-"""The native engine: the guarded fetch and the bounded decoders in one event loop, for several shards at the same time."""
+"""The native engine: guarded fetching and bounded decoding in one event loop, for several shards at the same time."""
 
 import asyncio
 import threading
@@ -22,7 +22,7 @@ _Result = TypeVar("_Result")
 
 
 class _Places:
-    """Places of the bodies that wait for a decoder or are in one, over all shards; a large body takes several."""
+    """A weighted semaphore for the bodies that are in a decoder or wait for one, over all shards; a large body takes several places."""
 
     def __init__(self, number: int) -> None:
         self._free = number
@@ -30,7 +30,7 @@ class _Places:
         self._given = asyncio.Event()
 
     async def take(self, number: int) -> None:
-        """Wait for some places: who asks first has them first."""
+        """Wait for a number of places, first come first served."""
         async with self._turn:
             while self._free < number:
                 self._given.clear()
@@ -43,10 +43,10 @@ class _Places:
 
 
 class NativeEngine:
-    """Fetch and decode URLs; memory holds the requests in flight and the images that are kept."""
+    """Fetch and decode URLs; only the requests in flight and the kept images are in memory."""
 
     def __init__(self, settings: DownloadSettings, tables: Sequence[Leases] = ()) -> None:
-        """Prepare one event loop in a thread of its own, one session and one pool of child processes."""
+        """Prepare one event loop in a separate thread, one session and one pool of child processes."""
         self._fetcher: Fetcher | LocalReader = Fetcher(settings, tables)
         self._decoders = DecoderPool(settings)
         self._checks = RowChecks(settings)
@@ -61,12 +61,12 @@ class NativeEngine:
     ) -> list[Outcome]:
         """Return one outcome per URL, in order; bodies are decoded while others are fetched.
 
-        Threads may call this at the same time. What they ask for shares connections and decoders.
+        Threads may call this at the same time; their requests share connections and decoders.
         """
         return self._result(self._outcomes(urls, expected_hashes))
 
     def close(self) -> None:
-        """End what is in flight, close connections and end the child processes."""
+        """Cancel the requests in flight, close connections and end the child processes."""
         self._loop.call_soon_threadsafe(self._closing.set)
         self._thread.join()
         self._decoders.close()
@@ -84,7 +84,7 @@ class NativeEngine:
         await self._fetcher.close()
 
     def _result(self, work: Coroutine[Any, Any, _Result]) -> _Result:
-        """Return the result of work in the event loop; it ends where the wait for it is interrupted."""
+        """Return the result of work in the event loop; the work is cancelled if the wait for it is interrupted."""
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result()
@@ -122,7 +122,7 @@ class NativeEngine:
 
 
 class LocalEngine(NativeEngine):
-    """The same bounded decoders for images in an input; its `urls` are locations."""
+    """The same bounded decoders for images in inputs; its `urls` are locations."""
 
     def __init__(self, settings: DownloadSettings, locations: Locations) -> None:
         """Prepare the event loop, the reader and the child processes."""

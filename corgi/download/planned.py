@@ -1,4 +1,4 @@
-"""One outcome per row of a plan: settled by the plan, read from an input, or fetched from the web."""
+"""One outcome per row of a plan: decided by the plan, read from an input, or fetched from the web."""
 
 from collections.abc import Mapping, Sequence
 from typing import Protocol
@@ -34,7 +34,7 @@ class Engine(Protocol):
 
 
 class KnownOutcomes:
-    """Outcomes that an earlier commit has: an engine that opens nothing. Its `urls` are canonical."""
+    """Outcomes from earlier commits, as an engine that opens nothing. Its `urls` are canonical."""
 
     def __init__(self, by_url: Mapping[str, Outcome] | None = None) -> None:
         """Take the outcomes by canonical URL."""
@@ -48,7 +48,7 @@ class KnownOutcomes:
     def outcomes(
         self, urls: Sequence[str], expected_hashes: Sequence[str | None] | None = None
     ) -> list[Outcome]:
-        """Return one outcome per URL, in order; their hashes were compared when they were found."""
+        """Return one outcome per URL, in order; their hashes were compared when the outcomes were taken over."""
         self.num_taken += len(urls)
         return [self._by_url[url] for url in urls]
 
@@ -63,10 +63,10 @@ def outcomes_of(
 
     Args:
         plan: PLAN rows, with or without REQUEST_URL.
-        web: fetches the rows that have a URL only.
-        inputs: reads the rows whose image is in an input, by their location.
-        checks: the rules, the same for all.
-        known: has the outcomes of some rows already.
+        web: engine for the rows that have only a URL.
+        inputs: engine for the rows whose image is in an input, by location.
+        checks: the rules for all rows.
+        known: outcomes that are already known.
 
     """
     there = known or KnownOutcomes()
@@ -92,7 +92,7 @@ def outcomes_of(
 def checked_outcomes(
     engine: Engine, plan: pa.Table, urls: pa.ChunkedArray, checks: RowChecks
 ) -> list[Outcome]:
-    """Return one outcome per row of a plan whose URLs or locations are `urls`; every rule is checked here or in the engine."""
+    """Return one outcome per row of a plan whose URLs or locations are `urls`; every rule is checked either here or in the engine."""
     outcomes = [checks.before_request(_texts(captions)) for captions in plan["captions"].to_pylist()]
     requested = pa.array([outcome is None for outcome in outcomes], pa.bool_())
     targets = urls.filter(requested).to_pylist()

@@ -1,4 +1,4 @@
-"""The download stage of a run over precomputed embeddings: planned rows become rows of `images` without an image."""
+"""The download stage of a run over precomputed embeddings: planned rows become rows of `images` that have no image."""
 
 import pyarrow as pa
 

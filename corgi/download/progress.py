@@ -1,4 +1,4 @@
-"""The progress of a download: metrics under img2dataset's keys, one line per shard, and W&B if there is a key."""
+"""Progress of a download: metrics with img2dataset's keys, one line per shard, and W&B if an API key is set."""
 
 from collections import Counter
 from pathlib import Path
@@ -14,10 +14,10 @@ from corgi.tracking.tracker import Tracker
 
 
 class Progress:
-    """Totals over the shards of this run; call it with each shard that `make_shards` finished."""
+    """Totals over the shards of this run; it is called with each shard that `make_shards` has finished."""
 
     def __init__(self, recipe: Recipe, folder: Path, num_committed: int) -> None:
-        """Go on after the shards that were committed before.
+        """Continue after the shards that were committed before.
 
         W&B is used if a key is set, or if the recipe or WANDB_MODE requests an offline run; metrics.jsonl is always written.
         """
@@ -55,5 +55,5 @@ class Progress:
         }
 
     def finish(self) -> None:
-        """Close the W&B run; waits for it a bounded time."""
+        """Close the W&B run; the wait for it is bounded."""
         self._tracker.finish()

@@ -1,4 +1,4 @@
-"""The download stage's next version: failed rows fetched again, rows taken down; the rest is carried over."""
+"""The download stage's next version: failed rows are fetched again, or rows are taken down; the rest is carried over."""
 
 from collections.abc import Sequence
 

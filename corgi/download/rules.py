@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from py3langid.langid import LanguageIdentifier
 
 MOST_REPEATED = 100
-"""Repeated bodies that a shard's facts name at most."""
+"""Largest number of repeated bodies that a shard's facts name."""
 
 
 PRESETS: Mapping[PresetName, FilterSettings] = {
@@ -35,12 +35,12 @@ PRESETS: Mapping[PresetName, FilterSettings] = {
     ),
     "laion": FilterSettings(min_caption_chars=5, keep_without_caption=False, min_bytes=5_000),
 }
-"""datacomp_basic: DataComp's basic filter (English, over 2 words and over 5 characters, 200 px, 3:1), its detector replaced by
-py3langid. laion: LAION-400M's rules before any score (5 characters, 5 kB)."""
+"""datacomp_basic: DataComp's basic filter (English, over 2 words and over 5 characters, 200 px, 3:1), with py3langid as
+language detector. laion: LAION-400M's rules that need no score (5 characters, 5 kB)."""
 
 
 class Original(NamedTuple):
-    """What the rules know of an image: its size as received, px, and its bytes, None if unknown."""
+    """What the rules know of an image: its size as received, px, and its number of bytes, None if unknown."""
 
     width: int
     height: int
@@ -52,20 +52,20 @@ Subject = TypeVar("Subject", str, Original)
 
 @dataclass(frozen=True)
 class Rule(Generic[Subject]):
-    """One rule about a caption or an image: the setting that switches it on, its reason, and whether a subject satisfies it."""
+    """One rule about a caption or an image: the setting that enables it, its reason, and a function that checks a subject."""
 
     setting: str
     reason: Reason
     holds: Callable[[Subject, FilterSettings], bool]
     detail: str = ""
-    """The detail in the ledger; the setting unless given."""
+    """The detail in the ledger; the name of the setting unless given."""
 
     def breaks(self, subject: Subject, rules: FilterSettings) -> bool:
         """Return whether the rule is set and a caption or image does not satisfy it."""
         return bool(getattr(rules, self.setting)) and not self.holds(subject, rules)
 
     def rejection(self) -> Rejection:
-        """Return the rejection of what breaks it."""
+        """Return the rejection for a subject that breaks the rule."""
         return Rejection(self.reason, self.detail or self.setting)
 
 
@@ -102,7 +102,7 @@ CAPTION_RULES: Sequence[Rule[str]] = (
     Rule("max_caption_words", Reason.CAPTION_LENGTH, has_not_too_many_words),
     Rule("caption_languages", Reason.CAPTION_LANGUAGE, is_in_a_wanted_language),
 )
-"""In the order of checking: the first broken rule is the reason. The language costs most and comes last."""
+"""In the order of checking: the first broken rule gives the reason. Language detection is the slowest and comes last."""
 
 
 def has_enough_bytes(original: Original, rules: FilterSettings) -> bool:
@@ -141,7 +141,7 @@ def broken_rule(caption: str, rules: FilterSettings) -> Rule[str] | None:
 
 
 def check_captions(captions: Sequence[str], rules: FilterSettings) -> Rejection | None:
-    """Return why a row with these captions, as listed, is not requested, or None."""
+    """Return why a row with these captions is not requested, or None."""
     if rules.keep_without_caption in (None, True):
         return None
     broken = [broken_rule(caption, rules) for caption in captions]
@@ -173,7 +173,7 @@ def _identifier() -> "LanguageIdentifier":
 
 
 def repeated(hashes: Iterable[str]) -> dict[str, int]:
-    """Return how often each body appears that came from more than one URL, the most frequent first."""
+    """Return the count of each body that came from more than one URL, the most frequent first."""
     counts = Counter(hashes)
     often = sorted((item for item in counts.items() if item[1] > 1), key=lambda item: (-item[1], item[0]))
     return dict(often[:MOST_REPEATED])

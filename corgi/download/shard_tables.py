@@ -28,7 +28,7 @@ IMAGE_FIELDS = (
     "mime",
     "animated",
 )
-"""What a row of the images has of its StoredImage, under the same names."""
+"""The columns of the images table that are fields of StoredImage, under the same names."""
 
 
 class PlanRow(TypedDict):
@@ -60,7 +60,7 @@ class CaptionRow(PlannedCaption):
 
 
 class LedgerRow(TypedDict):
-    """A row of the ledger: what became of one row of a list."""
+    """A row of the ledger: the outcome of one row of a list."""
 
     source: str
     row: int
@@ -86,7 +86,7 @@ class ShardTables:
 def shard_tables(
     plan: pa.Table, outcomes: Sequence[Outcome], rules: FilterSettings = PRESETS["none"]
 ) -> ShardTables:
-    """Return the tables of a plan's shard and the outcomes of its rows, in the plan's order.
+    """Return the tables for a plan's shard and the outcomes of its rows, which are in the plan's order.
 
     There is one ledger row per row of the list; rows of the same URL share its outcome. Captions that break a rule
     are left out and counted; the others keep their ordinals.
@@ -158,7 +158,7 @@ def _counts(ledger: Sequence[LedgerRow]) -> RowCounts:
 
 
 def _facts(outcomes: Sequence[Outcome]) -> dict[str, object]:
-    """Return the facts of a shard for the report, counted in URLs, not in list rows."""
+    """Return a shard's facts for the report; they count URLs, not list rows."""
     images = [outcome for outcome in outcomes if isinstance(outcome, StoredImage)]
     rejections = [outcome for outcome in outcomes if isinstance(outcome, Rejection)]
     return {

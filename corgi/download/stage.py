@@ -48,7 +48,7 @@ def run(context: Context) -> list[ShardTask]:
 
 
 def fetch_shards(context: Context, pending: Sequence[ShardTask]) -> None:
-    """Make shards on the cluster; fetchers that are not alone in it share lease actors."""
+    """Make shards on the cluster; if there may be several fetchers, they share lease actors."""
     settings: DownloadSettings = context.recipe.download
     connect(context.recipe)
     at_once = settings.shards_per_actor if settings.engine == "native" else 1
@@ -75,7 +75,7 @@ def fetch_shards(context: Context, pending: Sequence[ShardTask]) -> None:
 
 
 class DownloadShards:
-    """Make shards of the download stage; connections and decoder processes are shared by all, also by those made at the same time."""
+    """Make shards of the download stage; all shards share connections and decoder processes, also those made at the same time."""
 
     def __init__(
         self,
@@ -88,9 +88,9 @@ class DownloadShards:
         """Start without an engine; the first task's settings choose it.
 
         Args:
-            num_fetchers: how many share the cluster's host slots.
-            num_tables: the number of lease actors they share; 0: this fetcher is alone.
-            locations: of the inputs that hold images.
+            num_fetchers: number of fetchers that share the cluster's host slots.
+            num_tables: number of lease actors that they share; 0: this fetcher shares with no other.
+            locations: those of the inputs that contain images.
             first_plan_shard: path of the shard manifest with the plan's blocked hashes.
             earlier: paths of the closed stages whose outcomes are taken over.
 
@@ -124,7 +124,7 @@ class DownloadShards:
     def _fetched(
         self, store: Store, task: ShardTask, settings: DownloadSettings
     ) -> tuple[ShardTables, dict[str, object]]:
-        """Return a shard's tables and its timings; memory holds the images once more until this returns."""
+        """Return a shard's tables and its timings; a second copy of the images is in memory until this returns."""
         (path,) = task.inputs["plan"]
         plan = to_fetch(store, task, store.read(store.read_shard(path), "plan"))
         web, inputs = self._engines_of(settings)
@@ -144,7 +144,7 @@ class DownloadShards:
         return amended(store, task, made), stats
 
     def _engines_of(self, settings: DownloadSettings) -> tuple[Engine, Engine]:
-        """Return the engine for the web and the one for images in inputs."""
+        """Return the engine for the web and the engine for images in inputs."""
         with self._opening:
             if self._engine is None or self._inputs is None or settings != self._settings:
                 self.close()
@@ -154,7 +154,7 @@ class DownloadShards:
             return self._engine, self._inputs
 
     def _known(self, store: Store, task: ShardTask, plan: pa.Table) -> KnownOutcomes:
-        """Return the outcomes that are taken over; none if rows are asked for again."""
+        """Return the outcomes that are taken over; none if rows are fetched again."""
         if not self._earlier_stages or "amend" in task.payload:
             return KnownOutcomes()
         with self._opening:

@@ -1,4 +1,4 @@
-"""The download stage, and its twin over vectors made elsewhere."""
+"""The download stage, and the same stage over precomputed vectors."""
 
 from collections.abc import Sequence
 
@@ -19,11 +19,11 @@ PART_VERSIONS = {
     **dict.fromkeys(("encode jpg", "encode png", "encode webp"), 0),
     "caption languages": 0,
 }
-"""Raised when what touches that part comes out otherwise: all other downloads stay (docs/decisions/0007)."""
+"""A part's version is raised when that part's output changes; all other downloads stay valid (docs/decisions/0007)."""
 
 
 class Download(RevisableStage):
-    """Planned rows to pictures and captions, each row kept or rejected with a reason."""
+    """Turns planned rows into pictures and captions; each row is kept or rejected with a reason."""
 
     name, title, inputs, settings = "download", "Download", ("plan",), ("download",)
     partition, version = "plan", 4
@@ -35,13 +35,13 @@ class Download(RevisableStage):
         return run(context)
 
     def revise(self, context: Context, tasks: Sequence[ShardTask]) -> None:
-        """Publish shards anew: by fetching what failed, or without the rows taken down."""
+        """Publish new versions of shards: with failed rows fetched again, or without the rows taken down."""
         from corgi.download.revise import revise
 
         revise(context, tasks)
 
     def parts(self, recipe: Recipe) -> dict[str, int]:
-        """Return the versions of the parts that a recipe's images pass."""
+        """Return the versions of the parts that process a recipe's images."""
         from corgi.sources.sources import HOLD_PICTURES, formats
 
         settings = recipe.download
@@ -58,7 +58,7 @@ class Download(RevisableStage):
 
 
 class PrecomputedDownload(RevisableStage):
-    """The same tables for rows whose vectors were made elsewhere: nothing is fetched, no picture is stored."""
+    """The same tables for rows with precomputed vectors: nothing is fetched, and no picture is stored."""
 
     name, title, inputs, settings, partition = "download", "Download", ("plan",), ("download",), "plan"
 
@@ -72,7 +72,7 @@ class PrecomputedDownload(RevisableStage):
         """Publish shards without the rows taken down.
 
         Raises:
-            InputError: rows are to be fetched again, and none ever was.
+            InputError: rows should be fetched again, but none was ever fetched.
 
         """
         from corgi.download.revise import revise

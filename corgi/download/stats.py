@@ -1,6 +1,6 @@
-"""A shard's statistics in img2dataset's words: counts, seconds and a status dictionary, and our own reasons.
+"""A shard's statistics in img2dataset's format: counts, seconds and a status dictionary, and additionally Corgi's reasons.
 
-Seconds are stored only here: the file is next to the shard's manifest and enters no digest.
+Seconds are stored only here: the file is next to the shard's manifest and is part of no digest.
 """
 
 from collections import Counter
@@ -28,7 +28,7 @@ DOWNLOAD_REASONS = frozenset(
         Reason.ENGINE,
     }
 )
-"""Reasons that count as failed_to_download; every other counts as failed_to_resize."""
+"""Reasons that count as failed_to_download; all others count as failed_to_resize."""
 
 _STRINGS: dict[Reason, str] = {
     Reason.BAD_URL: "unknown url type",
@@ -58,7 +58,7 @@ _DETAILS: dict[tuple[Reason, str], str] = {
 
 
 def status_string(outcome: Outcome) -> str:
-    """Return img2dataset's status string for an outcome; our own reason where that library has none."""
+    """Return img2dataset's status string for an outcome, or Corgi's reason if the library has no such string."""
     if not isinstance(outcome, Rejection):
         return "success"
     if outcome.reason == Reason.HTTP_STATUS:
@@ -71,7 +71,7 @@ def status_string(outcome: Outcome) -> str:
 def shard_stats(outcomes: Sequence[Outcome], start_time: float, end_time: float) -> dict[str, object]:
     """Return a superset of img2dataset's `NNNNN_stats.json`; times are seconds since 1970, counts are URLs.
 
-    count = successes + failed_to_download + failed_to_resize; `reasons` counts ours.
+    count = successes + failed_to_download + failed_to_resize; `reasons` counts Corgi's reasons.
     """
     failed = [outcome for outcome in outcomes if isinstance(outcome, Rejection)]
     num_undelivered = sum(rejection.reason in DOWNLOAD_REASONS for rejection in failed)
