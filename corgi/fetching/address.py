@@ -1,4 +1,4 @@
-"""Which URLs and addresses may be contacted. Pure: nothing here resolves a name or opens a socket.
+"""Which URLs and addresses may be contacted. Nothing here resolves a name or opens a socket.
 
 An address is checked after resolving, never by its spelling: `0x7f000001`, `127.1` and circled digits all resolve to 127.0.0.1.
 """
@@ -24,7 +24,7 @@ _DENIED_V4 = (
     "10.0.0.0/8",  # private
     "100.64.0.0/10",  # carrier-grade NAT, some clouds' metadata
     "127.0.0.0/8",  # loopback
-    "168.63.129.16/32",  # a cloud's host agent, though public by its number
+    "168.63.129.16/32",  # a cloud's host agent, although the address is public
     "169.254.0.0/16",  # link-local, metadata
     "172.16.0.0/12",  # private
     "192.0.0.0/24",  # protocol assignments
@@ -53,7 +53,7 @@ _DENIED_V6 = (
 DENIED_V4 = tuple(ipaddress.IPv4Network(cidr) for cidr in _DENIED_V4)
 """IPv4 networks that no URL of a list may reach."""
 DENIED_V6 = tuple(ipaddress.IPv6Network(cidr) for cidr in _DENIED_V6)
-"""IPv6 networks that no URL of a list may reach: with these only global unicast is left."""
+"""IPv6 networks that no URL of a list may reach: only global unicast remains."""
 
 _LOW_WEB_PORTS = frozenset({80, 81, 88, 443})
 _SERVICE_PORTS = frozenset(
@@ -90,12 +90,12 @@ class UrlRefusedError(ValueError):
 
 
 class AddressRefusedError(OSError):
-    """The address may not be connected to; the message is a template and holds no address."""
+    """The address may not be connected to; the message is a template without the address."""
 
 
 @dataclass(frozen=True)
 class Guard:
-    """The recipe's exceptions: address:port pairs opened by name, and host:port pairs that stand for another."""
+    """The recipe's exceptions: allowed address:port pairs, and host:port pairs that are mapped to an address:port."""
 
     opened: frozenset[Address]
     resolved: dict[Address, Address]
@@ -142,7 +142,7 @@ def judge(ip: str, port: int, allow_private: Collection[Address] = ()) -> None:
     Args:
         ip: the address that will be connected to; a zone such as `%eth0` is allowed in IPv6.
         port: its TCP port.
-        allow_private: (address, port) pairs that pass whatever they are.
+        allow_private: (address, port) pairs that are always allowed.
 
     Raises:
         AddressRefusedError: the address is outside the public internet, or the port is not the web's.
@@ -162,10 +162,10 @@ def judge(ip: str, port: int, allow_private: Collection[Address] = ()) -> None:
 
 
 def parse_url(text: str) -> URL:
-    """Return a list's URL, checked for what can be checked without a network.
+    """Return a list's URL after all checks that need no network.
 
     Host and port are normalised. The target, path and query, is the text byte for byte, with letters outside ASCII escaped;
-    all of it is the `raw_path` of the URL returned, which requests send as it stands.
+    all of it is the `raw_path` of the returned URL, which requests send unchanged.
 
     Raises:
         UrlRefusedError: it is not an http or https URL with a host, or it carries credentials, spaces, control characters, or

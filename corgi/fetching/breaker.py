@@ -8,8 +8,8 @@ MAX_HOSTS = 20_000
 class Breaker:
     """After `max_faults` faults in a row a host gets one request per `pause_s`, until it responds.
 
-    A fault counts only if the host has not responded since the request began, so slow requests that end together after
-    the quick ones do not count against it. Memory holds the most recent hosts.
+    A fault counts only if the host has not responded since the request began, so slow requests that fail together after
+    others succeeded do not count. Only the most recent hosts are kept in memory.
     """
 
     def __init__(self, max_faults: int, pause_s: float) -> None:

@@ -49,7 +49,7 @@ _Result = TypeVar("_Result")
 
 
 class Exchange:
-    """Send single requests: one TLS context, kept-alive connections, one name cache, one circuit breaker.
+    """Sends single requests with one TLS context, kept-alive connections, one name cache and one circuit breaker.
 
     Use it inside one event loop; `close` it there.
     """
@@ -75,8 +75,8 @@ class Exchange:
     ) -> _Result | URL:
         """Return what `use` makes of one response, or the URL to which the response redirects.
 
-        A retry opens a connection of its own: a kept-alive one may hold bytes left over from an earlier response, or be
-        closed by the server as the request is sent, and several of a host's connections may be so at once.
+        A retry opens a new connection: a kept-alive one may contain bytes left over from an earlier response, or may be
+        closed by the server while the request is sent, and this may be true of several connections to a host.
 
         Raises:
             AttemptError: the response cannot be used, or the host is paused after faults.
@@ -117,7 +117,7 @@ class Exchange:
 
 
 async def read_body(response: aiohttp.ClientResponse, settings: DownloadSettings) -> Body:
-    """Return the whole body of a response, content encoding removed.
+    """Return the complete body of a response, with its content encoding removed.
 
     Raises:
         AttemptError: the status or headers do not allow reading it, or the body is too large or broken.
@@ -133,18 +133,18 @@ async def read_body(response: aiohttp.ClientResponse, settings: DownloadSettings
 async def _chunks(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
     """Yield a body as it arrives.
 
-    The client raises a parser error to a reader of headers, not to a reader of the body, so the error is looked for here.
+    The client raises a parser error when headers are read, but not when the body is read, so it is checked for here.
     """
     content = response.content
     while (
         content.exception() is not None or not content.at_eof()
-    ):  # a deadline costs more than a body already here
+    ):  # setting a deadline costs more than reading a body that has already arrived
         try:
             async with asyncio.timeout(LOOK_EVERY_S):
                 chunk = await content.readany()
         except TimeoutError:
             continue
-        except RuntimeError as error:  # the client's error for reading on after its parser failed
+        except RuntimeError as error:  # the client raises it on reads after its parser failed
             raise _broken() from error
         if not chunk:
             return
@@ -152,7 +152,7 @@ async def _chunks(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
 
 
 async def read_robots(response: aiohttp.ClientResponse) -> bytes:
-    """Return a robots.txt, cut at the longest length that is parsed.
+    """Return a robots.txt, truncated to the longest length that is parsed.
 
     Raises:
         AttemptError: the status is not 200.
@@ -169,10 +169,10 @@ async def read_robots(response: aiohttp.ClientResponse) -> bytes:
 
 
 class GuardedResolver(AbstractResolver):
-    """Resolve names, after the recipe's own pairs, to allowed addresses; refuse a name that has none."""
+    """Resolves names to allowed addresses, by the recipe's own pairs first; a name without an allowed address is refused."""
 
     def __init__(self, guard: Guard) -> None:
-        """Keep the recipe's exceptions; names are looked up in a thread pool of their own, because a slow look-up blocks its thread."""
+        """Take the recipe's exceptions; names are looked up in a separate thread pool, because a slow look-up blocks its thread."""
         self._guard = guard
         self._threads = ThreadPoolExecutor(DNS_THREADS, thread_name_prefix="dns")
         self._nameless: OrderedDict[str, float] = OrderedDict()
@@ -183,7 +183,7 @@ class GuardedResolver(AbstractResolver):
         """Return the allowed addresses of a host.
 
         Raises:
-            AddressRefusedError: every address it has is refused.
+            AddressRefusedError: all its addresses are refused.
 
         """
         addresses = await self._look_up(host, port, family)
@@ -238,7 +238,7 @@ def _new_session(settings: DownloadSettings, keeps_alive: bool) -> aiohttp.Clien
         family, kind, protocol, _, address = info
         guard.judge(
             str(address[0]), int(address[1])
-        )  # the address that is connected to: a literal address never passes the resolver
+        )  # checked here too, because a literal address does not pass through the resolver
         connecting = socket.socket(family, kind, protocol)
         connecting.setblocking(False)
         return connecting
@@ -273,7 +273,7 @@ def _location(url: URL, response: aiohttp.ClientResponse) -> URL:
 
 
 def _fault(error: BaseException) -> AttemptError:
-    """Return the rejection for an exception of the client, whose text may hold addresses and is not kept."""
+    """Return the rejection for an exception of the client; the exception's text may contain addresses and is not kept."""
     causes = list(_causes(error))
     if any(isinstance(cause, OSError) and cause.errno in (errno.EMFILE, errno.ENFILE) for cause in causes):
         raise ClusterError(

@@ -1,4 +1,4 @@
-"""Fetch many URLs politely: deadlines, attempts, redirects, robots.txt and host slots around each guarded exchange."""
+"""Fetches many URLs politely, with deadlines, retries, redirects, robots.txt and host slots around each guarded exchange."""
 
 import asyncio
 import functools
@@ -27,13 +27,13 @@ MAX_REDIRECTS = 5
 
 
 class Fetcher:
-    """Fetch URLs through one session: one TLS context, kept-alive connections, one name cache, one set of host slots.
+    """Fetches URLs through one session: one TLS context, kept-alive connections, one name cache, one set of host slots.
 
     Use it inside one event loop; `close` it there.
     """
 
     def __init__(self, settings: DownloadSettings, tables: Sequence[Leases] = ()) -> None:
-        """Prepare for the settings; host slots come from the tables, or from one of this process alone."""
+        """Prepare for the settings; host slots come from the tables, or from a table of this process only."""
         self.settings = settings
         self._exchange = Exchange(settings)
         self._slots = HostSlots(tables or [LocalLeases()], settings.host_connections, settings.host_delay_s)
@@ -65,12 +65,12 @@ class Fetcher:
     async def fetch_all(
         self, urls: Sequence[str], expected_hashes: Sequence[str | None] | None = None
     ) -> AsyncGenerator[tuple[int, Body | Rejection], None]:
-        """Yield (index, body or rejection) of every URL as each ends, with at most `connections` in flight, those of other calls included.
+        """Yield (index, body or rejection) of every URL as each ends, with at most `connections` in flight, including those of other calls.
 
-        A call that began earlier goes first: the next one has the connections that it leaves free.
+        A call that began earlier has priority: later calls use the connections that it leaves free.
 
-        A URL costs at most `timeout_s`: redirects, robots.txt, further attempts and the waits between them included, but
-        not its wait for a slot of its host. A slow host occupies its own slots only; a slow consumer delays new requests. An expected hash is written `sha256:hex` or `md5:hex`.
+        A URL takes at most `timeout_s`, including redirects, robots.txt, retries and the waits between them, but
+        not the wait for a slot of its host. A slow host occupies only its own slots; a slow consumer delays new requests. An expected hash is written `sha256:hex` or `md5:hex`.
 
         Raises:
             ClusterError: the lease actor does not respond, or no more files can be opened.
@@ -97,7 +97,7 @@ class Fetcher:
                 yield item
 
     async def _within_deadline(self, target: URL, is_last: bool) -> Body | Rejection:
-        """Return the body of one URL or its rejection; the caller holds a slot of its host, which is given back here."""
+        """Return the body of one URL or its rejection; the caller holds a slot of its host, which is returned here."""
         last: Rejection | None = None
         try:
             async with asyncio.timeout(self.settings.timeout_s) as deadline:
@@ -117,7 +117,7 @@ class Fetcher:
         return last or Rejection(Reason.TIMEOUT, "no whole answer within timeout_s")
 
     async def _take(self, url: URL, deadline: asyncio.Timeout) -> None:
-        """Wait for a slot of a URL's host with the deadline standing still."""
+        """Wait for a slot of a URL's host while the deadline is paused."""
         loop = asyncio.get_running_loop()
         left_s = (deadline.when() or loop.time()) - loop.time()
         deadline.reschedule(None)
@@ -155,10 +155,10 @@ class Fetcher:
                 raise opted_out(refusal)
 
     async def _load_robots(self, url: URL) -> RobotsTxt:
-        """Return a site's rules, none when it has no robots.txt.
+        """Return a site's rules; none if it has no robots.txt.
 
         Raises:
-            AttemptError: its server or the way to it is broken.
+            AttemptError: the server fails or cannot be reached.
 
         """
         rejection = Rejection(Reason.TIMEOUT, "no whole answer in time")
@@ -180,7 +180,7 @@ class Fetcher:
         raise AttemptError(replace(rejection, detail=f"robots.txt: {rejection.detail}"))
 
     async def _robots_text(self, url: URL, is_retry: bool) -> bytes:
-        """Return the text; the caller holds a slot of the first host, slots of further hosts are taken here."""
+        """Return the text; the caller holds a slot of the first host, and slots of hosts it redirects to are taken here."""
         first = url.host
         for _ in range(MAX_REDIRECTS + 1):
             if url.host != first:
@@ -204,7 +204,7 @@ def _parsed(url: str) -> URL | Rejection:
 
 
 def _spellings(url: URL) -> tuple[str, str]:
-    """Return the target as requested, and with dots resolved and needless escapes undone, as many servers read it."""
+    """Return the target as requested, and with dots resolved and unnecessary escapes removed, as many servers read it."""
     return url.raw_path_qs, URL(str(url)).raw_path_qs
 
 

@@ -1,7 +1,7 @@
-"""The slots of hosts that one fetcher holds, handed to its requests. A slot is the right to one request in flight to a host.
+"""The host slots that one fetcher holds and gives to its requests. A slot is the right to one request in flight to a host.
 
-A leased slot is reused without any message, so politeness costs one dictionary look-up per request. Each host has one table; a table
-that does not respond delays its own hosts only.
+A leased slot is reused without any message, so politeness costs one dictionary look-up per request. Each host belongs to one table; a
+table that does not respond delays only its own hosts.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ class RequestQueue(Protocol):
 
 
 class HostSlots:
-    """Hand slots to requests; a LeaseClient per table leases more, renews them and gives them back in the background.
+    """Gives slots to requests; a LeaseClient per table leases, renews and returns them in the background.
 
     Use it inside one event loop.
     """
@@ -43,12 +43,12 @@ class HostSlots:
 
     @property
     def num_tables(self) -> int:
-        """Return how many tables there are."""
+        """Return the number of tables."""
         return len(self.clients)
 
     @property
     def hosts(self) -> Mapping[str, Host]:
-        """Return the hosts of which slots are held or waited for, over all tables."""
+        """Return the hosts with slots that are held or waited for, over all tables."""
         return ChainMap(*(client.hosts for client in self.clients))
 
     def table_of(self, host: str) -> int:
@@ -57,8 +57,8 @@ class HostSlots:
 
     @asynccontextmanager
     async def serving(self, queue: RequestQueue) -> AsyncIterator[None]:
-        """Unblock a queue when slots become free, for the length of the block; the last block gives every slot back."""
-        async with self._releasing:  # what a block takes meanwhile would be given back with the rest
+        """Unblock a queue when slots become free, while the block runs; the last block to end returns all slots."""
+        async with self._releasing:  # slots that a block takes during a release would be returned too
             self._queues.append(queue)
         try:
             yield
@@ -69,7 +69,7 @@ class HostSlots:
                     await self.release()
 
     def take_now(self, host: str) -> bool:
-        """Take a free slot, or request one and return False; the queue is unblocked when there is one.
+        """Take a free slot, or request one and return False; the queue is unblocked when a slot is available.
 
         Raises:
             ClusterError: the lease actor cannot be reached.
@@ -107,7 +107,7 @@ class HostSlots:
             raise
 
     def give(self, host: str) -> None:
-        """Give a slot back: to the next request here, or to the lease table if it is paced or recalled."""
+        """Return a slot: to the next request here, or to the lease table if the host is paced or the slot recalled."""
         client = self._client_of(host)
         state = client.hosts[host]
         state.used -= 1
@@ -121,7 +121,7 @@ class HostSlots:
             self.hand_on(host)
 
     async def release(self) -> None:
-        """Give every slot back and end the background tasks; requests in flight must have ended."""
+        """Return all slots and end the background tasks; requests in flight must have ended."""
         await asyncio.gather(*(client.release() for client in self.clients))
 
     def demand(self, host: str) -> int:
@@ -144,7 +144,7 @@ class HostSlots:
                 queue.unblock(host)
 
     def fail(self, error: Exception) -> None:
-        """Raise an error at every waiting request."""
+        """Raise an error in every waiting request."""
         self._error = error
         for host, state in self.hosts.items():
             for waiter in state.waiters:

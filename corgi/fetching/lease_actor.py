@@ -1,4 +1,4 @@
-"""The lease tables of the whole cluster: named Ray actors that serve every fetcher of every run, each the hosts of one hash."""
+"""The lease tables of the whole cluster: named Ray actors that serve all fetchers of all runs, each for the hosts with one hash value."""
 
 import asyncio
 import time
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from ray.actor import ActorProxy
 
 NAME = "corgi-host-leases-3"
-"""The first actor's name; its number is raised when LeaseRequest or LeaseResponse changes, or what hosts an actor has."""
+"""The first actor's name; its number is raised when LeaseRequest, LeaseResponse or the assignment of hosts to actors changes."""
 NAMESPACE = "corgi"
 _RESPONSE_TIMEOUT_S = 60.0
 _ATTEMPTS = 3
 _INTERVAL_PER_FETCHER_S = 0.0015
-"""More often costs a table more and fetches no more: what is waited for is asked for again each time (docs/scale.md)."""
+"""Interval between requests per fetcher, s. More frequent requests load a table more without fetching more, because pending requests are repeated each time (docs/scale.md)."""
 _MAX_INTERVAL_S = 0.5
 _MIN_INTERVAL_S = 0.01
 
@@ -27,7 +27,7 @@ class LeaseActor:
     """One of the cluster's lease tables and the clock of the node it runs on."""
 
     def __init__(self, num_tables: int) -> None:
-        """Start with an empty table; after a restart, with one that waits until the leases of the lost one are not in use."""
+        """Start with an empty table; after a restart it waits until the lost table's leases are no longer in use."""
         import ray
 
         self._num_tables = num_tables
@@ -36,20 +36,20 @@ class LeaseActor:
         )
 
     def lease(self, request: LeaseRequest, num_tables: int) -> LeaseResponse:
-        """Return what the table grants to a fetcher that divides hosts among so many tables.
+        """Return what the table grants to a fetcher that divides hosts among `num_tables` tables.
 
         Raises:
-            ClusterError: they are divided among another number by now, so that two tables would lease the same host.
+            ClusterError: hosts are now divided among a different number of tables, so that two tables would lease the same host.
 
         """
         if num_tables != self._num_tables:
             raise ClusterError(
-                f"hosts are divided among {self._num_tables} tables by another run that began meanwhile, and among {num_tables} here; committed shards are safe; run the same command"
+                f"another run that has started since divides hosts among {self._num_tables} tables, this one among {num_tables}; committed shards are safe; run the same command again"
             )
         return self._table.lease(request, time.monotonic())
 
     def num_tables(self) -> int:
-        """Return among how many tables hosts are divided."""
+        """Return the number of tables among which hosts are divided."""
         return self._num_tables
 
     def is_idle(self) -> bool:
@@ -62,7 +62,7 @@ class LeaseActor:
 
 
 class ClusterLeases:
-    """Lease from one of the actors; requests are sent one after another, at least `interval_s` apart."""
+    """Leases from one of the actors; requests are sent one after another, at least `interval_s` apart."""
 
     def __init__(self, num_fetchers: int, table: int = 0, num_tables: int = 1) -> None:
         """Space the requests so that one actor serves all fetchers."""
@@ -75,7 +75,7 @@ class ClusterLeases:
         """Return what the table grants.
 
         Raises:
-            ClusterError: the actor cannot be reached, or serves other hosts by now.
+            ClusterError: the actor cannot be reached, or the division of hosts has changed.
 
         """
         from ray.exceptions import RayError
@@ -90,14 +90,14 @@ class ClusterLeases:
                 RayError,
                 TimeoutError,
                 ValueError,
-            ) as error:  # the actor ended with its node: the next one starts empty
+            ) as error:  # the actor ended with its node; the next actor starts empty
                 self._actor, last = None, error
         raise ClusterError(
             "the lease actor of host slots does not respond; committed shards are safe; check the cluster and run the same command"
         ) from last
 
     async def _asked(self, request: LeaseRequest) -> LeaseResponse:
-        """Send a request under a number of its own and return the response."""
+        """Send a request with a new number and return the response."""
         self._actor = self._actor or _actor(self._table, self._num_tables)
         self._num_sent += 1
         numbered = replace(request, number=self._num_sent)
@@ -106,14 +106,14 @@ class ClusterLeases:
 
 
 def cluster_leases(num_fetchers: int, num_tables: int) -> list[ClusterLeases]:
-    """Return where one of so many fetchers leases, table by table."""
+    """Return the lease clients' connections for one of `num_fetchers` fetchers, one per table."""
     return [ClusterLeases(num_fetchers, table, num_tables) for table in range(num_tables)]
 
 
 def start_lease_actors(num_tables: int) -> int:
-    """Start the cluster's lease actors if there are none; return how many there are. They outlive the process that starts them.
+    """Start the cluster's lease actors if there are none; return their number. They outlive the process that starts them.
 
-    The first is started here, and each other one by the first fetcher that needs it.
+    The first actor is started here, each other one by the first fetcher that needs it.
     """
     import ray
 
@@ -134,17 +134,17 @@ def stop_lease_actors() -> None:
         if all(ray.get([actor.is_idle.remote() for actor in actors], timeout=_RESPONSE_TIMEOUT_S)):
             for actor in actors:
                 ray.kill(actor)
-    except (ValueError, RayError):  # ended already, with its node or by another run
+    except (ValueError, RayError):  # it has already ended, with its node or by another run
         return
 
 
 def actor_name(table: int, num_tables: int) -> str:
-    """Return the name of one of so many lease actors."""
+    """Return the name of one of `num_tables` lease actors."""
     return f"{NAME}-{table}-of-{num_tables}" if table else NAME
 
 
 def _actor(table: int, num_tables: int) -> "ActorProxy[LeaseActor]":
-    """Return a lease actor, started if there is none."""
+    """Return a lease actor; it is started if it does not exist."""
     import ray
 
     options = {"namespace": NAMESPACE, "get_if_exists": True, "lifetime": "detached"}

@@ -1,4 +1,4 @@
-"""Lease slots for one fetcher: request, renew, return them. The table is in this process or in the cluster's lease actor."""
+"""Leases slots for one fetcher: requests, renews and returns them. The table is in this process or in the cluster's lease actor."""
 
 import asyncio
 import functools
@@ -12,13 +12,13 @@ from typing import Protocol
 from corgi.fetching.lease_table import LEASE_S, LeaseRequest, LeaseResponse, LeaseTable
 
 IDLE_S = 1.0
-"""Time after which an unused slot is given back, s."""
+"""Time after which an unused slot is returned, s."""
 POLL_S = 0.03
 RENEW_S = LEASE_S / 4
 
 
 class Leases(Protocol):
-    """Where slots are leased: a table in this process, or one of the cluster's lease actors."""
+    """A source of leases: a table in this process, or one of the cluster's lease actors."""
 
     interval_s: float
 
@@ -28,7 +28,7 @@ class Leases(Protocol):
 
 
 class LocalLeases:
-    """A lease table of this process alone."""
+    """A lease table of this process only."""
 
     interval_s = 0.0
 
@@ -43,7 +43,7 @@ class LocalLeases:
 
 @dataclass
 class Host:
-    """The slots of one host that a fetcher holds: free, in use, and granted for a time still to come."""
+    """The slots of one host that a fetcher holds: free, in use, and granted for a later time."""
 
     free: int = 0
     used: int = 0
@@ -54,12 +54,12 @@ class Host:
 
     @property
     def held(self) -> int:
-        """All slots leased."""
+        """Number of all leased slots."""
         return self.free + self.used + self.pending
 
 
 class Holder(Protocol):
-    """Who uses the slots (`HostSlots`)."""
+    """The user of the slots (`HostSlots`)."""
 
     def demand(self, host: str) -> int:
         """Return how many requests wait for a slot of a host."""
@@ -75,7 +75,7 @@ class Holder(Protocol):
 
 
 class LeaseClient:
-    """The slots that a holder has of the hosts of one table.
+    """The slots of one table's hosts that a holder has.
 
     A background task leases, renews and returns them; it ends with `release` or an error.
     """
@@ -97,7 +97,7 @@ class LeaseClient:
         self._renewed_at = 0.0
 
     def want(self, host: str) -> None:
-        """Lease further slots of a host."""
+        """Lease more slots of a host."""
         self._wanted.add(host)
         self._start()
 
@@ -114,7 +114,7 @@ class LeaseClient:
         return False
 
     async def release(self) -> None:
-        """End the background task and give every slot back."""
+        """End the background task and return all slots."""
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
@@ -145,12 +145,12 @@ class LeaseClient:
                     await self._lease(is_due)
                 if self._leases.interval_s:
                     await asyncio.sleep(self._leases.interval_s)
-        except Exception as error:  # raised at the waiting requests; the next request starts a new task
+        except Exception as error:  # raised in the waiting requests; the next request starts a new task
             self._task = None
             self._holder.fail(error)
 
     def _missing(self) -> dict[str, int]:
-        """Return the number of further slots needed per host, and forget hosts that need none."""
+        """Return the number of additional slots needed per host, and forget hosts that need none."""
         missing: dict[str, int] = {}
         for host in list(self._wanted):
             state, demand = self.hosts.get(host, Host()), self._holder.demand(host)
@@ -159,13 +159,13 @@ class LeaseClient:
                 missing[host] = number
             elif demand <= state.free + state.pending:
                 self._wanted.discard(host)
-                if host in self._waiting:  # the table is told that nothing waits any more
+                if host in self._waiting:  # the next report tells the table that no request waits any more
                     self._waiting.discard(host)
                     self._changed.add(host)
         return missing
 
     async def _lease(self, is_due: bool) -> None:
-        """Send one request: the hosts that changed or need slots, none to renew the lease, all if the table may not know this fetcher."""
+        """Send one request: it names the hosts that changed or need slots, none to only renew the lease, all if the table may not know this fetcher."""
         hosts, missing, is_whole = self.hosts, self._missing(), not self._is_reported
         changed, self._changed = self._changed | set(missing), set()
         named = changed | set(hosts) if is_whole else changed
@@ -179,7 +179,7 @@ class LeaseClient:
             )
         except (
             BaseException
-        ):  # what the table did with it is unknown: the next request reports these hosts again
+        ):  # it is unknown whether the table received it, so the next request reports these hosts again
             self._changed |= changed
             raise
         self._renewed_at, self._since = started, response.since
@@ -198,7 +198,7 @@ class LeaseClient:
             self._after_renewal()
 
     def _lose_free(self) -> None:
-        """Give up slots not in use: the table did not know of them and may have granted them to others."""
+        """Give up unused slots: the table did not know of them and may have granted them to others."""
         for host, state in self.hosts.items():
             if state.free:
                 state.free = 0
@@ -234,7 +234,7 @@ class LeaseClient:
             self._holder.hand_on(host)
 
     def _recall(self, host: str) -> None:
-        """Return a slot that other fetchers wait for, now or after its request."""
+        """Return a slot for which other fetchers wait: now, or when its request ends."""
         state = self.hosts.get(host, Host())
         if state.free:
             state.free -= 1
@@ -243,7 +243,7 @@ class LeaseClient:
             state.is_recalled = True
 
     def _return_idle(self) -> None:
-        """Return slots unused for IDLE_S; a paced start that no request takes is lost."""
+        """Return slots that were unused for IDLE_S; a paced start that no request used is lost."""
         now = monotonic()
         for host, state in self.hosts.items():
             if state.free and not self._holder.demand(host) and now - state.idle_since > IDLE_S:

@@ -1,7 +1,7 @@
 """The lease table: slots and start times of every host, over all fetchers. Arithmetic only: no clock, no network.
 
-A slot is the right to have one request to a host in flight. Fetchers lease several slots at a time, reuse them from request to
-request, and give them back when idle or recalled; the slots of a fetcher that has not renewed its lease are free again.
+A slot is the right to have one request to a host in flight. Fetchers lease several slots at a time, reuse them for successive
+requests, and return them when idle or recalled; the slots of a fetcher that has not renewed its lease become free.
 """
 
 import itertools
@@ -11,18 +11,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 LEASE_S = 15.0
-"""Time after a fetcher's last request at which its slots are free again, s."""
+"""Time after a fetcher's last request until its slots become free, s."""
 HORIZON_S = 1.0
 """Longest reservation ahead, s; a crashed fetcher wastes at most this much of a host's budget."""
 
 
 @dataclass(frozen=True)
 class LeaseRequest:
-    """A fetcher's request: slots it holds (of the hosts named), further slots wanted, and its own limits per host.
+    """A fetcher's request: the slots it holds (of the hosts named), the additional slots it wants, and its limits per host.
 
-    `is_whole`: every host of which it holds slots is named; otherwise only those where something changed, and a renewal names none.
-    `number` rises with every message that a fetcher sends, so that one delivered late or twice changes nothing; 0: none is.
-    `since` names the lease that the fetcher believes it has, as the last response did; None: it has heard none.
+    `is_whole`: all hosts of which it holds slots are named; otherwise only those that changed, and a renewal names none.
+    `number` increases with every message of a fetcher, so that one delivered late or twice has no effect; 0: messages are not numbered.
+    `since` identifies the lease that the fetcher believes it has, as in the last response; None: it has had no response yet.
     """
 
     fetcher: str
@@ -37,9 +37,9 @@ class LeaseRequest:
 
 @dataclass(frozen=True)
 class LeaseResponse:
-    """The response: per host the waits, s, before each granted slot may be used; and hosts for which others wait.
+    """The response: for each host the waits, s, before each granted slot may be used; and hosts for which other fetchers wait.
 
-    `is_known` false: the table did not know this fetcher. Others may have its unused slots, and it must report all slots it uses.
+    If `is_known` is false, the table did not know this fetcher: others may have its unused slots, and it must report all slots in use.
     `since`: when its lease began, by the table's clock.
     """
 
@@ -65,16 +65,16 @@ class _Host:
         return math.ceil(limit / (len(self.waiting) + others + is_new))
 
     def older_waiters(self, fetcher: str, most: int) -> int:
-        """Return how many fetchers without a slot have waited longer, `most` if they are more."""
+        """Return how many fetchers without a slot have waited longer, at most `most`."""
         number = 0
-        for other in self.waiting:  # in the order in which they began to wait
+        for other in self.waiting:  # in the order in which they started waiting
             if other == fetcher or number >= most:
                 break
             number += other not in self.held
         return number
 
     def starts_ahead(self, request: LeaseRequest, now: float) -> int:
-        """Return how many starts within the horizon are left to a fetcher by those who have waited longer, one each."""
+        """Return how many starts within the horizon remain for a fetcher, after one for each fetcher that has waited longer."""
         left = HORIZON_S - max(0.0, self.next_start - now)
         room = math.floor(left / request.delay_s) + 1 if left >= 0 else 0
         older = itertools.takewhile(lambda other: other != request.fetcher, self.waiting)
@@ -91,10 +91,10 @@ class _Host:
 
 @dataclass
 class _Lease:
-    """The lease of a fetcher; nothing is remembered of one that has ended.
+    """The lease of a fetcher; nothing is kept of an ended lease.
 
-    A message that was sent before that and comes late begins a lease of which the fetcher knows nothing. It may still believe that
-    the slots of the earlier one are its own, until it is told by `since` that there is another.
+    A message that was sent before the end but arrives later begins a new lease, without the fetcher knowing. The fetcher may still
+    believe that it holds the slots of the ended lease, until `since` shows that this is another lease.
     """
 
     since: float
@@ -105,13 +105,13 @@ class _Lease:
 
 
 class LeaseTable:
-    """All leased slots; memory holds only fetchers with a valid lease, and hosts that are leased, waited for or paced.
+    """All leased slots; only fetchers with a valid lease, and hosts that are leased, waited for or paced, are kept in memory.
 
-    The time of a request grows with the hosts it names and those on which others wait for its fetcher, not with the fleet.
+    The time of a request depends on the hosts it names and those for which others wait on its fetcher, not on the number of fetchers.
     """
 
     def __init__(self, lease_s: float = LEASE_S, is_recovering: bool = False) -> None:
-        """Start without any fetcher; a recovering table follows one whose leases may still be in use, and grants nothing until they are not."""
+        """Start without any fetcher; a recovering table replaces one whose leases may still be in use, and grants nothing until they have expired."""
         self._lease_s = lease_s
         self._is_recovering = is_recovering
         self._lost_at: float | None = None
@@ -183,7 +183,9 @@ class LeaseTable:
         free = max(0, request.limit - host.num_held)
         free -= host.older_waiters(request.fetcher, free)
         number = max(0, min(count, free, host.fair_share(request.limit, request.fetcher) - mine))
-        if request.delay_s and number:  # starts, not slots, are what is scarce: who waits longer is first
+        if (
+            request.delay_s and number
+        ):  # starts are scarce here, not slots: fetchers that have waited longer come first
             number = max(0, min(number, host.starts_ahead(request, now)))
         waits = self._starts(host, number, request.delay_s, now)
         if waits:
@@ -202,7 +204,7 @@ class LeaseTable:
         self._leases[fetcher].contested.add(name)
 
     def _recalled(self, fetcher: str, limit: int) -> tuple[str, ...]:
-        """Return the hosts of which a fetcher should give a slot back, and forget those for which nobody waits any more."""
+        """Return the hosts of which a fetcher should give a slot back, and forget those for which no fetcher waits any more."""
         recalled: list[str] = []
         contested = self._leases[fetcher].contested
         for name in list(contested):

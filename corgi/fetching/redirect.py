@@ -1,4 +1,4 @@
-"""Where a redirect leads (RFC 3986, 5.2), with every byte of the target as the server wrote it. No network."""
+"""The target of a redirect (RFC 3986, 5.2), with every byte as the server wrote it. No network access."""
 
 from urllib.parse import urlsplit
 
@@ -12,7 +12,7 @@ def redirected(url: URL, location: str) -> URL:
     """Return the target of a response's Location, relative to the URL that was requested.
 
     Raises:
-        UrlRefusedError: there is none, or it is not a web URL.
+        UrlRefusedError: there is no target, or it is not a web URL.
 
     """
     reference = escaped(location.strip()).partition("#")[0]
@@ -26,7 +26,7 @@ def redirected(url: URL, location: str) -> URL:
 
 
 def _joined(url: URL, reference: str) -> str:
-    """Return a reference without scheme as a whole URL."""
+    """Return a reference without scheme as an absolute URL."""
     if reference.startswith("//"):
         return f"{url.scheme}:{reference}"
     site, target = f"{url.scheme}://{url.raw_authority}", url.raw_path_qs

@@ -1,4 +1,4 @@
-"""One response: when it is refused, byte caps, encodings, hashes, waits. No network."""
+"""Handling of one response: checks, size limits, encodings, hashes, waits. No network access."""
 
 import hashlib
 import random
@@ -28,7 +28,7 @@ _ENCODINGS = frozenset({"", "identity", "gzip", "x-gzip", "deflate"})
 
 @dataclass(frozen=True)
 class Body:
-    """The bytes of a URL or a location, content encoding removed; http_status is None where no host was contacted."""
+    """The bytes of a URL or a location, with the content encoding removed; http_status is None if no host was contacted."""
 
     data: bytes
     http_status: int | None = None
@@ -86,7 +86,7 @@ def check_hash(body: bytes, expected: str) -> None:
 
 
 class BoundedBody:
-    """A body as it arrives, content encoding removed; one cap for the bytes received and the bytes decoded."""
+    """A body as it arrives, with the content encoding removed; the bytes received and the bytes decoded have the same limit."""
 
     def __init__(self, max_bytes: int, encoding: str) -> None:
         """Prepare for a Content-Encoding.
@@ -109,7 +109,7 @@ class BoundedBody:
         """Append a chunk as received.
 
         Raises:
-            AttemptError: a cap is exceeded, or the encoding is invalid.
+            AttemptError: the limit is exceeded, or the encoding is invalid.
 
         """
         self._num_received += len(chunk)
@@ -149,7 +149,7 @@ def backoff_s(attempt: int) -> float:
 
 
 def retry_after_s(value: str | None) -> float:
-    """Return the wait of a Retry-After header, s, capped."""
+    """Return the wait of a Retry-After header, s, at most MAX_RETRY_AFTER_S."""
     if value is None:
         return 0.0
     if value.strip().isdecimal():

@@ -13,7 +13,7 @@ KEEP_S = 24 * 3600.0
 KEEP_FAILURE_S = 30.0
 """Time before a site whose robots.txt could not be loaded is requested again, s."""
 MAX_WEIGHT = 500_000
-"""Rules and sites held in memory; the least recently loaded are dropped first."""
+"""Largest number of rules and sites in memory; the least recently loaded are dropped first."""
 
 Load = Callable[[], Awaitable[RobotsTxt]]
 
@@ -22,7 +22,7 @@ class RobotsCache:
     """The rules of recently used sites; use it inside one event loop."""
 
     def __init__(self) -> None:
-        """Start with no site."""
+        """Start without any site."""
         self._known: OrderedDict[str, tuple[float, RobotsTxt | AttemptError]] = OrderedDict()
         self._loading: dict[str, asyncio.Event] = {}
         self._weight = 0
@@ -31,7 +31,7 @@ class RobotsCache:
         """Return a site's rules; the first caller loads them, and the next takes over if that one is cancelled.
 
         Raises:
-            AttemptError: they cannot be loaded, so nothing of the site may be fetched (RFC 9309, 2.3.1.4).
+            AttemptError: they cannot be loaded, so no URL of the site may be fetched (RFC 9309, 2.3.1.4).
 
         """
         while (rules := self._fresh(site)) is None:

@@ -1,4 +1,4 @@
-"""robots.txt as RFC 9309 reads it, with the Content-Usage lines of the IETF's AIPREF draft. No network here.
+"""robots.txt by RFC 9309, with the Content-Usage lines of the IETF's AIPREF draft. No network access.
 
 The text is untrusted input: only a bounded part is read, and matching a path takes time linear in its length.
 """
@@ -26,7 +26,7 @@ class Rule:
     usage: str = ""
 
     def matches(self, target: str) -> bool:
-        """Return whether the pattern, in which `*` is any text and a last `$` the end, matches a path from its start."""
+        """Return whether the pattern matches a path from its start; `*` matches any text, and a final `$` the end."""
         pattern, is_anchored = self.pattern, self.pattern.endswith("$")
         if is_anchored:
             pattern = pattern[:-1]
@@ -80,7 +80,7 @@ class RobotsTxt:
 
     @property
     def weight(self) -> int:
-        """Return how much of a cache this takes, in rules."""
+        """Return its size in a cache, in rules."""
         return 1 + len(self.rules) + len(self.usages)
 
     def refusal(self, target: str, disallowed_usage: Collection[str]) -> str | None:
@@ -127,7 +127,7 @@ def _rule(name: str, value: str) -> Rule | None:
 
 
 def _normal(text: str) -> str:
-    """Return a path with one spelling of every character, so that equal paths compare equal."""
+    """Return a path with every character in a normal form, so that equivalent paths compare equal."""
 
     def one_spelling(found: re.Match[str]) -> str:
         letter = chr(int(found[1], 16))

@@ -1,4 +1,4 @@
-"""Which URL is requested next, and how many are in flight: a slow host delays its own URLs only."""
+"""Which URL is requested next, and how many are in flight: a slow host delays only its own URLs."""
 
 import asyncio
 import math
@@ -9,17 +9,17 @@ from typing import Generic, Protocol, TypeVar
 from corgi.fetching.host_slots import HostSlots
 
 AHEAD = 2
-"""Hosts whose slots a fetcher waits for, per request it may have in flight; a host's delay adds as many per second."""
+"""Number of hosts for whose slots a fetcher waits, per request that it may have in flight; each second of host delay adds 1."""
 _Result = TypeVar("_Result")
 
 
 class Schedule:
-    """Which URL is next: the first one left of each host that has a free slot, tables in rotation, and the hosts of each."""
+    """The order of URLs: the next is the first remaining URL of a host with a free slot; tables take turns, and so do the hosts of each."""
 
     def __init__(self, hosts: Sequence[str | None], slots: HostSlots, ahead: int) -> None:
         """Queue the URLs of each host by index; None: no host is contacted, so no slot is needed.
 
-        Slots of at most `ahead` hosts are waited for, as many of each table: one that does not respond delays its own hosts only.
+        At most `ahead` hosts are waited for, the same number in each table, so that a table that does not respond delays only its own hosts.
         """
         self._slots = slots
         self._ahead = math.ceil(ahead / slots.num_tables)
@@ -36,21 +36,21 @@ class Schedule:
 
     @property
     def is_over(self) -> bool:
-        """Return whether every URL was started."""
+        """Return whether all URLs were started."""
         return not self._queues and not self._free
 
     @property
     def has_next(self) -> bool:
-        """Return whether a URL may be started now, or a host asked for."""
+        """Return whether a URL may be started now, or a slot requested."""
         tables = zip(self._ready, self._blocked, strict=True)
         return bool(self._free) or any(ready and len(blocked) < self._ahead for ready, blocked in tables)
 
     def num_queued(self, host: str) -> int:
-        """Return how many URLs of a host are left."""
+        """Return how many URLs of a host have not been started."""
         return len(self._queues.get(host, ()))
 
     def next_now(self) -> tuple[int, bool] | None:
-        """Return the next URL's index, its slot taken, and whether it is its host's last; None if all must wait."""
+        """Take a slot and return the next URL's index and whether it is its host's last; None if all must wait."""
         if self._free:
             return self._free.popleft(), True
         for _ in self._ready:
@@ -60,7 +60,7 @@ class Schedule:
         return None
 
     def unblock(self, host: str) -> bool:
-        """Try a host again, next of all: its slot should not wait for a turn; return whether it was blocked."""
+        """Put a host first in its table, so that its free slot is used at once; return whether it was blocked."""
         table = self._slots.table_of(host)
         if host not in self._blocked[table]:
             return False
@@ -86,11 +86,11 @@ class Schedule:
 
 
 class Starter(Protocol):
-    """Who starts URLs in a room."""
+    """A list whose URLs are started within a room."""
 
     @property
     def has_next(self) -> bool:
-        """Return whether it could start one now."""
+        """Return whether it could start a URL now."""
         ...
 
     def wake(self) -> None:
@@ -99,9 +99,9 @@ class Starter(Protocol):
 
 
 class Room:
-    """At most `width` URLs in flight or waiting for their consumers, over all lists that a fetcher has in hand.
+    """At most `width` URLs in flight or waiting for their consumers, over all lists of a fetcher.
 
-    A list that was begun earlier goes first: the next has the places that it leaves free, as when only slow hosts are left of it.
+    A list that was begun earlier has priority: later lists use the places that it leaves free, as when only its slow hosts remain.
     """
 
     def __init__(self, width: int) -> None:
@@ -111,11 +111,11 @@ class Room:
         self._starters: list[Starter] = []
 
     def enter(self, starter: Starter) -> None:
-        """Let a list be started after those that are here."""
+        """Add a list with lower priority than those already in the room."""
         self._starters.append(starter)
 
     def leave(self, starter: Starter, num_places: int) -> None:
-        """Take a list out, with the places that it has."""
+        """Remove a list and free its places."""
         self._starters.remove(starter)
         self.give(num_places)
 
@@ -125,11 +125,11 @@ class Room:
         return self._num_taken < self.width and not any(other.has_next for other in earlier)
 
     def take(self) -> None:
-        """Take a place that is free."""
+        """Take a free place."""
         self._num_taken += 1
 
     def give(self, num_places: int = 1) -> None:
-        """Give places back."""
+        """Free places."""
         self._num_taken -= num_places
         self.offer()
 
@@ -143,12 +143,12 @@ class Room:
 
 
 class InFlight(Generic[_Result]):
-    """The URLs of one list in a room; each starts as soon as it may and is returned as it ends."""
+    """The URLs of one list in a room; each is started as soon as possible, and its result is returned as soon as it ends."""
 
     def __init__(
         self, schedule: Schedule, fetch: Callable[[int, bool], Awaitable[_Result]], room: Room
     ) -> None:
-        """Fetch an index by `fetch(index, is_last_of_host)`."""
+        """Take the function `fetch(index, is_last_of_host)`, which fetches the URL with an index."""
         self._schedule = schedule
         self._fetch = fetch
         self._room = room
@@ -163,7 +163,7 @@ class InFlight(Generic[_Result]):
         return self._schedule.has_next
 
     async def next(self) -> tuple[int, _Result] | None:
-        """Return the next result, or None after the last; what `fetch` raises is raised here."""
+        """Return the next result, or None after the last; exceptions of `fetch` are raised here."""
         while True:
             self._launch()
             if self._schedule.is_over and not self._num_started:
@@ -179,7 +179,7 @@ class InFlight(Generic[_Result]):
             return item
 
     def num_queued(self, host: str) -> int:
-        """Return how many URLs of a host are left."""
+        """Return how many URLs of a host have not been started."""
         return self._schedule.num_queued(host)
 
     def unblock(self, host: str) -> None:
@@ -188,13 +188,13 @@ class InFlight(Generic[_Result]):
             self.wake()
 
     def wake(self) -> None:
-        """Let the consumer start what it can."""
+        """Let the consumer start the URLs that it can."""
         if not self._is_woken:
             self._is_woken = True
             self._done.put_nowait(None)
 
     async def cancel(self) -> None:
-        """Cancel what is in flight and leave the room."""
+        """Cancel the requests in flight and leave the room."""
         left = list(self._tasks)
         for task in left:
             task.cancel()
@@ -215,7 +215,7 @@ class InFlight(Generic[_Result]):
     async def _one(self, index: int, is_last: bool) -> None:
         try:
             item: tuple[int, _Result] | Exception = (index, await self._fetch(index, is_last))
-        except Exception as error:  # handed to the consumer, who raises it
+        except Exception as error:  # passed to the consumer, which raises it
             item = error
         self._done.put_nowait(item)
 
@@ -226,9 +226,9 @@ async def as_completed(
     fetch: Callable[[int, bool], Awaitable[_Result]],
     room: Room,
 ) -> AsyncGenerator[tuple[int, _Result], None]:
-    """Yield (index, what `fetch(index, is_last_of_host)` returned) as each ends; those started and not yielded are in the room.
+    """Yield (index, result of `fetch(index, is_last_of_host)`) as each ends; URLs that were started but not yielded take places in the room.
 
-    A slow consumer delays new requests. What `fetch` raises is raised here.
+    A slow consumer delays new requests. Exceptions of `fetch` are raised here.
     """
     ahead = math.ceil(room.width * (AHEAD + slots.delay_s))
     in_flight = InFlight(Schedule(hosts, slots, ahead), fetch, room)
