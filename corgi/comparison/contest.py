@@ -135,7 +135,7 @@ class ArmObjective(PriorLoss):
 class OnePassObjective(ArmObjective):
     """A regression on caption and noise: the diffusion prior at t = T only, where z_T contains no information about z_0.
 
-    A contrastive arm adds ECLIPSE's second term (method.md 6.3).
+    A contrastive arm adds ECLIPSE's second term, `corgi.comparison.arms.info_nce`.
     """
 
     def loss(

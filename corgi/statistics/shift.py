@@ -43,7 +43,7 @@ class ShiftParameters:
 
 
 def shift_parameters(clusters: Moments, shrinkage_count: float, floor_share: float) -> ShiftParameters:
-    """Shrink each cluster's variance towards the global one and floor it (docs/method.md, 1.5).
+    """Shrink each cluster's variance towards the global one and floor it.
 
     var_k <- (n_k var_k + n_0 var_g) / (n_k + n_0), at least `floor_share` of the median of var_g; an empty
     cluster takes the global mean and variance.

@@ -16,7 +16,7 @@ def two_sample_cosine(groups: Iterable[Float[np.ndarray, "_ dim"]], each: Each) 
         groups: unit rows of each condition.
         each: what has equal weight in the mean. `group` is for measures over a list of conditions, whatever their
             sizes. `pair` estimates, from all pairs, the cosine c of two samples of the true distribution; the mean of such
-            samples would score sqrt(c) (docs/method.md, trap 6).
+            samples would score sqrt(c).
 
     """
     sums = [_pair_sum(group.astype(np.float64)) for group in groups if len(group) > 1]

@@ -38,6 +38,6 @@ def matrix(column: pa.ChunkedArray) -> Float[np.ndarray, "rows dim"]:
 
 
 def concatenated(table: pa.Table, kind: str, towers: Sequence[str]) -> Float[np.ndarray, "rows dim"]:
-    """Return unit vectors over all towers: each block unit, the whole divided by sqrt(towers) (method trap 1)."""
+    """Return unit vectors over all towers: each tower's block has unit norm, and the concatenation is divided by sqrt(number of towers)."""
     blocks = [unit_rows(matrix(table[f"{tower}/{kind}"])) for tower in towers]
     return np.concatenate(blocks, axis=1) / np.float32(np.sqrt(len(blocks)))
