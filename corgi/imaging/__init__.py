@@ -1,1 +1,1 @@
-"""Images: headers, bounded decoding, metadata, colour. Hostile bytes are parsed only here."""
+"""Images: headers, bounded decoding, metadata, colour. Untrusted image bytes are parsed only here."""

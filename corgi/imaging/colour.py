@@ -1,6 +1,6 @@
-"""ICC profiles to sRGB, built once per profile instead of once per image.
+"""Conversion from ICC profiles to sRGB; the transform is built once per profile instead of once per image.
 
-Most profiles on the web are a version of sRGB itself; a profile that leaves a grid of colours unchanged costs one look-up.
+Most profiles on the web are versions of sRGB itself; for a profile that leaves a grid of colours unchanged no pixel is transformed.
 """
 
 import functools
@@ -11,7 +11,7 @@ from PIL import Image, ImageCms
 
 PROFILES_KEPT = 32
 SAME_WITHIN = 2
-"""Levels of 255 by which a transform may move a colour and still count as none."""
+"""Levels out of 255 by which a transform may change a colour and still counts as the identity."""
 _GRID = np.linspace(0, 255, 17).astype(np.uint8)
 
 

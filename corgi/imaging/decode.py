@@ -1,8 +1,8 @@
-"""One body to one stored image: upright, RGB, sRGB, resized, re-encoded without metadata.
+"""Decodes one body to one stored image: upright, RGB, sRGB, resized, re-encoded without metadata.
 
-`decode` reads hostile bytes and runs in the bounded children of `pool.py`; `decode_stored` opens our own encodings only.
-The common layouts go through OpenCV, a JPEG at the smallest of its scales that is not below the wanted size; the others
-(PNG, whose OpenCV reader allocates gigabytes if a chunk claims them; animations, transparency, palettes, CMYK, further formats) through Pillow.
+`decode` reads untrusted bytes and runs in the bounded child processes of `pool.py`; `decode_stored` opens only Corgi's own encodings.
+Common layouts are read by OpenCV, a JPEG at the smallest of its scales that is not below the target size. All others are read by
+Pillow: PNG, whose OpenCV reader allocates gigabytes if a chunk declares them, animations, transparency, palettes, CMYK, other formats.
 """
 
 import contextlib
@@ -49,7 +49,7 @@ class StoredImage:
 
     image is the new encoding and mime its type; width and height are its size, original_width and original_height those of
     the upright original, px; sha256 is that of the raw bytes, phash that of the uncropped image; format is the original's.
-    animated: the original has further frames, None if the engine does not report it. http_status and num_bytes describe the
+    animated: whether the original has more frames, None if the engine does not report it. http_status and num_bytes describe the
     response, None if there was none or the engine does not report them.
     """
 
@@ -68,7 +68,7 @@ class StoredImage:
 
 
 def decode(data: bytes, settings: DownloadSettings, header: Header | None = None) -> StoredImage | Rejection:
-    """Return the stored image made of a body, or why there is none; never raises.
+    """Return the stored image made from a body, or the rejection; never raises.
 
     Args:
         data: the body, untrusted.
@@ -88,18 +88,18 @@ def decode(data: bytes, settings: DownloadSettings, header: Header | None = None
         return OUT_OF_MEMORY
     except (
         Exception
-    ) as error:  # a decoder may raise anything on hostile bytes: it becomes this one row's reason
+    ) as error:  # a decoder may raise anything on untrusted bytes; it becomes this row's reason
         return Rejection(Reason.DECODE_FAILED, template(error))
 
 
 def decode_stored(data: bytes) -> Image.Image:
-    """Return one of our own stored encodings as an RGB image."""
+    """Return one of Corgi's stored encodings as an RGB image."""
     with Image.open(io.BytesIO(data), formats=tuple(STORED_FORMATS.values())) as picture:
         return picture.convert("RGB")
 
 
 def sha256_of(data: bytes) -> str:
-    """Return the sha256 of raw bytes, lower hex."""
+    """Return the sha256 of raw bytes, in lower-case hex."""
     return hashlib.sha256(data).hexdigest()
 
 
@@ -113,7 +113,7 @@ def phash_of(picture: Image.Image) -> str:
 
 
 def template(error: BaseException) -> str:
-    """Return an error as a detail that is the same for the same cause: no address, no number, one short line."""
+    """Return an error as one short line without addresses and numbers, which is the same for the same cause."""
     text = re.sub(r"<[^>]*0x[0-9a-fA-F]+>", "body", f"{type(error).__name__}: {error}")
     return re.sub(r"\d+", "N", " ".join(text.split()))[:120]
 
@@ -121,9 +121,9 @@ def template(error: BaseException) -> str:
 def target_sizes(size: Size, mode: str, side: int, only_if_bigger: bool = False) -> tuple[Size, Size]:
     """Return (resized, final) sizes, px, of img2dataset's resize modes.
 
-    `keep_ratio` and `center_crop` bring the shorter side to `side`, `border` and `keep_ratio_largest` the longer one, smaller
-    images too; then `center_crop` cuts and `border` pads to a square. With `only_if_bigger` an image whose deciding side
-    is not over `side` stays as it is: neither enlarged nor cut nor padded.
+    `keep_ratio` and `center_crop` resize the shorter side to `side`, `border` and `keep_ratio_largest` the longer one, also of
+    smaller images; then `center_crop` crops and `border` pads to a square. With `only_if_bigger` an image whose deciding side
+    is not over `side` is left unchanged: neither enlarged nor cropped nor padded.
     """
     by_shorter = mode in ("keep_ratio", "center_crop")
     deciding = min(size) if by_shorter else max(size)
@@ -136,7 +136,7 @@ def target_sizes(size: Size, mode: str, side: int, only_if_bigger: bool = False)
 
 def _opened_header(data: bytes, settings: DownloadSettings) -> Header | Rejection:
     """Return the header as Pillow reads it, for formats that `formats.py` does not read."""
-    Image.MAX_IMAGE_PIXELS = None  # the size is checked here, by max_pixels
+    Image.MAX_IMAGE_PIXELS = None  # the size is checked here, against max_pixels
     format_name = sniff(data) or ""
     with _silence(), Image.open(io.BytesIO(data), formats=(format_name,)) as opened:
         width, height = opened.size
@@ -190,7 +190,7 @@ def _upright(width: int, height: int, orientation: int) -> Size:
 
 
 def _common(data: bytes, header: Header, metadata: Metadata, settings: DownloadSettings) -> Pixels | None:
-    """Return the upright, resized BGR pixels of an image of common layout; None if only Pillow can read it."""
+    """Return the upright, resized BGR pixels of an image of common layout; None if it must be read by Pillow."""
     if not header.is_plain or (header.channels != 3 and metadata.profile):
         return None
     inner, _ = _sizes(_upright(header.width, header.height, metadata.orientation), settings)
@@ -216,9 +216,9 @@ def _common(data: bytes, header: Header, metadata: Metadata, settings: DownloadS
 def resized(pixels: Pixels, size: Size) -> Pixels:
     """Return pixels at another size, (width, height).
 
-    Shrinking up to two times (all that is left to do for a JPEG) softens just enough against moire and interpolates: a
-    quarter of the processor time of OpenCV's area filter, and no further from a Lanczos filter than Pillow's antialiased
-    bilinear one. Shrinking further takes the area filter, enlarging Lanczos.
+    For shrinking up to two times (all that remains to be done for a JPEG) the image is blurred slightly against moire and then
+    interpolated: this takes a quarter of the CPU time of OpenCV's area filter, and is as close to a Lanczos filter as Pillow's
+    antialiased bilinear one. For more shrinking the area filter is used, for enlarging Lanczos.
     """
     height, width = pixels.shape[:2]
     if (width, height) == size:
@@ -248,12 +248,12 @@ def _uncommon(
     """Return the upright, resized BGR pixels and the upright original's size of any image that Pillow reads."""
     if header.format == "PNG":
         data = png_of_pixels_only(data)
-    Image.MAX_IMAGE_PIXELS = None  # the size was and is checked here, by max_pixels
+    Image.MAX_IMAGE_PIXELS = None  # the size was checked before and is checked here, against max_pixels
     with _silence(), Image.open(io.BytesIO(data), formats=(header.format,)) as opened:
-        rejection = check_size(*opened.size, settings)  # Pillow may read another size than the header's
+        rejection = check_size(*opened.size, settings)  # Pillow may read a different size than the header's
         if rejection:
             return rejection
-        if header.format in ("TIFF", "AVIF"):  # their readers rotate the image as they load it
+        if header.format in ("TIFF", "AVIF"):  # their readers rotate the image when they load it
             ImageOps.exif_transpose(opened, in_place=True)
         original = _upright(*opened.size, metadata.orientation)
         inner, _ = _sizes(original, settings)
@@ -276,7 +276,7 @@ def _silence() -> Iterator[None]:
 
 
 def _plain(picture: Image.Image) -> Image.Image:
-    """Return the first frame as L, RGB or CMYK, alpha on white."""
+    """Return the first frame as L, RGB or CMYK, with alpha blended on white."""
     mode = picture.mode
     if mode in _DEEP_MODES:
         return Image.fromarray(_eight_bits(picture))
@@ -335,7 +335,7 @@ def _phash(pixels: Pixels) -> str:
     grey = cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY)
     if max(grey.shape) > 4 * _HASH_FROM:
         grey = cv2.resize(grey, (_HASH_FROM, _HASH_FROM), interpolation=cv2.INTER_AREA)
-    # whole-numbered averages are many times cheaper than others, and what the first step blurs or skips they even out
+    # averaging by a whole number is many times cheaper than by other factors, and it evens out what the first step blurs or skips
     grey = cv2.resize(grey, (_HASH_FROM, _HASH_FROM), interpolation=cv2.INTER_LINEAR)
     small = cv2.resize(grey, (_HASH_SIDE, _HASH_SIDE), interpolation=cv2.INTER_AREA)
     low = cv2.dct(small.astype(np.float32))[:_HASH_LOW, :_HASH_LOW]

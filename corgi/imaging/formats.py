@@ -1,7 +1,7 @@
 """Size, frames and layout of the web's image formats, read from the file's structure without decoding any pixel.
 
-Pure Python over bytes in bounds. Every loop is bounded by MAX_PARTS, so a file made of nothing but tiny parts costs
-milliseconds; an offset outside the bytes reads as the end of the file.
+Pure Python with bounds checks. Every loop is bounded by MAX_PARTS or MAX_BLOCKS, so a file of only tiny parts takes
+milliseconds; an offset outside the bytes counts as the end of the file.
 """
 
 from collections.abc import Callable, Iterator
@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 MAX_PARTS = 20_000
-"""Segments or chunks read before a file counts as malformed."""
+"""Number of segments or chunks above which a file counts as malformed."""
 MAX_BLOCKS = 200_000
-"""The same for the blocks of a GIF, which hold 255 bytes at most."""
+"""The same for the blocks of a GIF, which have at most 255 bytes."""
 _JPEG_SIZES = frozenset({0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF})
 _JPEG_ALONE = frozenset({0x01, *range(0xD0, 0xD9)})
 _JPEG_ENDS = frozenset({0xD9, 0xDA})
@@ -21,15 +21,16 @@ _JPEG_PIXELS_PER_BYTE = 1024
 
 
 class MalformedError(Exception):
-    """A file's structure contradicts itself; the message holds no numbers."""
+    """A file's structure is inconsistent; the message contains no numbers."""
 
 
 @dataclass(frozen=True)
 class FormatInfo:
-    """What the headers of a file say.
+    """The information in a file's headers.
 
-    width and height in px; frames, 1 for a still image; is_plain: a JPEG or WebP of three or one channels of eight
-    bits, nothing transparent, one frame (PNG is left to Pillow, whose reader trusts no length before it has the bytes); max_pixels: px that its bytes can hold at most, None if the format sets no bound.
+    width and height in px; frames, 1 for a still image; is_plain: a JPEG or WebP with three or one channels of eight bits, without
+    transparency, with one frame (PNG is left to Pillow, whose reader trusts no length before it has the bytes); max_pixels: the most
+    px that its bytes can encode, None if the format sets no bound.
     """
 
     width: int
@@ -41,7 +42,7 @@ class FormatInfo:
 
 
 Part = tuple[int | bytes, int, int]
-"""A segment or chunk: its kind, the offset and the length of its content."""
+"""A segment or chunk: its kind, and the offset and length of its content."""
 
 
 def jpeg_segments(data: bytes) -> Iterator[Part]:
@@ -100,9 +101,9 @@ def _chunks(
     order: Literal["big", "little"],
     trailer: Callable[[int], int],
 ) -> Iterator[Part]:
-    """Yield the chunks from an offset on: kind and length of four bytes each, the content, and a trailer.
+    """Yield the chunks from an offset on: kind and length, four bytes each, then the content and a trailer.
 
-    `trailer` returns the bytes of checksum or padding behind a content of so many bytes.
+    `trailer` returns the number of bytes of checksum or padding after a content of `length` bytes.
     """
     for _ in range(MAX_PARTS):
         if offset + 8 > len(data):
@@ -158,7 +159,7 @@ def _gif(data: bytes) -> FormatInfo | None:
     frames = parts = 0
     while offset + 10 < len(data) and data[offset] in (0x21, 0x2C):
         if data[offset] == 0x2C:
-            if not frames:  # a first frame may be larger than the screen, and then makes it grow
+            if not frames:  # a first frame may be larger than the screen, which is then enlarged
                 width = max(width, _little(data, offset + 1, 2) + _little(data, offset + 5, 2))
                 height = max(height, _little(data, offset + 3, 2) + _little(data, offset + 7, 2))
             frames += 1
@@ -227,4 +228,4 @@ READERS: dict[str, Callable[[bytes], FormatInfo | None]] = {
     "GIF": _gif,
     "WEBP": _webp,
 }
-"""By Pillow's name of the format: what its headers say, None if there is no size."""
+"""By Pillow's name of the format: a function that returns the information in the headers, or None if they contain no size."""

@@ -1,6 +1,6 @@
 """The header of a body, checked before any decoding: format, size, frames.
 
-A 30,000 x 30,000 bomb is rejected for the cost of reading its header.
+A decompression bomb of 30,000 x 30,000 px is rejected at the cost of reading its header.
 """
 
 import re
@@ -29,7 +29,7 @@ _MAGICS = (
     (b"8BPS", "PSD"),
     (b"%PDF", "PDF"),
 )
-"""First bytes and the format they belong to, by Pillow's name where Pillow has one."""
+"""First bytes and the format that they identify, with Pillow's name if it has one."""
 _PPM = re.compile(rb"P[1-6]\s+(?:#[^\n]*\n\s*)*\d+\s|P[Ff]\s+\d+\s|P7\nWIDTH ")
 _AVIF_BRANDS = frozenset({b"avif", b"avis"})
 _HEIF_BRANDS = frozenset(
@@ -54,7 +54,7 @@ class Header:
 
 
 def read_header(data: bytes) -> Header | Rejection:
-    """Return the header of a body, or why it cannot be true."""
+    """Return the header of a body, or the rejection if it is invalid."""
     format_name = sniff(data)
     if format_name is None:
         return Rejection(Reason.NOT_AN_IMAGE, _content_of(data))
@@ -72,7 +72,7 @@ def read_header(data: bytes) -> Header | Rejection:
 
 
 def check_header(data: bytes, settings: DownloadSettings) -> Header | Rejection | None:
-    """Return the header of a body that may be decoded, or why it may not; None if only Pillow can read it."""
+    """Return the header of a body that may be decoded, or the rejection; None if only Pillow can read it."""
     format_name = sniff(data)
     if format_name is not None and format_name not in settings.formats:
         return Rejection(Reason.FORMAT_NOT_ALLOWED, format_name)
@@ -83,7 +83,7 @@ def check_header(data: bytes, settings: DownloadSettings) -> Header | Rejection 
 
 
 def check_limits(header: Header, settings: DownloadSettings) -> Header | Rejection:
-    """Return a header, or why its size or number of frames is rejected."""
+    """Return the header, or a rejection because of its size or number of frames."""
     if header.frames > settings.max_frames:
         return Rejection(Reason.TOO_MANY_FRAMES, "by its header")
     return check_size(header.width, header.height, settings) or header
@@ -101,7 +101,7 @@ def check_size(width: int, height: int, settings: DownloadSettings) -> Rejection
 
 
 def sniff(data: bytes) -> str | None:
-    """Return the format of a body, by Pillow's name where Pillow has one, or None if it is no known image format."""
+    """Return the format of a body, with Pillow's name if it has one, or None if it is not a known image format."""
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "WEBP"
     if data[4:8] == b"ftyp":
@@ -112,7 +112,7 @@ def sniff(data: bytes) -> str | None:
 
 
 def _of_brands(data: bytes) -> str | None:
-    """Return AVIF or HEIF by the brands of an ISO file; a general brand such as mif1 does not decide where others do."""
+    """Return AVIF or HEIF by the brands of an ISO file; a general brand such as mif1 only decides if there is no other."""
     end = min(int.from_bytes(data[:4]), _MAX_BRANDS_BYTES)
     brands = {data[offset : offset + 4] for offset in (8, *range(16, end - 3, 4))}
     if brands & _AVIF_BRANDS:

@@ -1,7 +1,7 @@
 """The two parts of an image's metadata that change its pixels: orientation and colour profile.
 
-Everything else in the file, texts of any size above all, is never read. A file with metadata built to exhaust a reader is
-rejected.
+Everything else in the file, in particular texts of any size, is never read. A file whose metadata is designed to exhaust a reader
+is rejected.
 """
 
 import zlib
@@ -18,10 +18,10 @@ _APP1, _APP2 = 0xE1, 0xE2
 _EXIF, _ICC = b"Exif\x00\x00", b"ICC_PROFILE\x00"
 _ORIENTATION = 0x0112
 _PNG_PIXELS = frozenset({b"IHDR", b"PLTE", b"tRNS", b"acTL", b"fcTL", b"IDAT", b"fdAT"})
-"""PNG chunks that define the pixels; everything else is text, profile, or a hint that no reader here uses."""
+"""PNG chunks that define the pixels; all others are texts, profiles, or hints that no reader here uses."""
 _PNG_END = b"\x00\x00\x00\x00IEND\xaeB`\x82"
 _FURTHER_DIRECTORIES = frozenset({0x8769, 0x8825, 0xA005, 0x014A})
-"""EXIF tags that hold the offset of a further directory: Exif, GPS, interoperability, sub-images."""
+"""EXIF tags whose value is the offset of another directory: Exif, GPS, interoperability, sub-images."""
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,11 @@ class Metadata:
 
 
 class HostileError(Exception):
-    """Metadata that no honest writer makes; the text holds no numbers."""
+    """Metadata that no legitimate writer produces; the text contains no numbers."""
 
 
 def read_metadata(data: bytes, format_name: str) -> Metadata | Rejection:
-    """Return the metadata of a JPEG, PNG or WebP body; other formats give none."""
+    """Return the metadata of a JPEG, PNG or WebP body; other formats give default metadata."""
     reader = {"JPEG": _of_jpeg, "PNG": _of_png, "WEBP": _of_webp}.get(format_name)
     if reader is None:
         return Metadata()
@@ -53,9 +53,9 @@ def read_metadata(data: bytes, format_name: str) -> Metadata | Rejection:
 
 
 def png_of_pixels_only(data: bytes) -> bytes:
-    """Return a PNG with the chunks that make its pixels alone.
+    """Return a PNG with only the chunks that define its pixels.
 
-    Pillow decompresses every text before it returns the image, and refuses a file with a text over 1 MiB. Chunks are copied
+    Pillow decompresses every text before it returns the image, and rejects a file with a text over 1 MiB. Chunks are copied
     unchanged, so a truncated or broken one stays so.
 
     Raises:
@@ -103,7 +103,9 @@ def orientation_of(exif: bytes) -> int:
                 orientation = number(entry + 8, 2)
             elif tag in _FURTHER_DIRECTORIES:
                 todo.append(number(entry + 8, 4))
-        if is_first:  # the directory of the thumbnail; what follows others is left as garbage by many writers
+        if (
+            is_first
+        ):  # the offset of the thumbnail's directory; after other directories many writers leave garbage here
             todo.append(number(end, 4))
     return orientation if 1 <= orientation <= 8 else 1
 

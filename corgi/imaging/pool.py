@@ -1,8 +1,8 @@
 """Bounded child processes that decode: a crash, a hang or a memory bomb costs exactly one image.
 
-Children come from a fork server that has loaded the decoders and nothing else, so that starting one takes milliseconds
-even inside a Ray worker, whose main module would otherwise be imported by every child. Waiting bodies are sent in
-batches; when a child dies or hangs on a batch, each of its bodies is decoded again alone and gets a result of its own.
+Children come from a fork server that has loaded only the decoders, so that starting one takes milliseconds even inside a
+Ray worker, whose main module would otherwise be imported by every child. Waiting bodies are sent in batches; if a child
+dies or hangs on a batch, each of the batch's bodies is decoded again on its own and gets its own result.
 """
 
 import asyncio
@@ -33,9 +33,9 @@ from corgi.tables.schema import Reason
 
 BATCHES_PER_CHILD = 200
 CRASHES_ALLOWED = 1
-"""Crashes on an image decoded alone after which it is tried again; one more crash rejects it."""
+"""Number of crashes on an image decoded on its own after which it is tried again; one more crash rejects it."""
 START_WAITS_S = (0.2, 1.0, 5.0)
-"""Pauses after which children that could not be started are started again."""
+"""Pauses before children that could not be started are started again, s."""
 QUEUED_PER_CHILD = 2
 """Batches per child: one being decoded, one waiting."""
 BATCH_IMAGES = 16
@@ -60,7 +60,7 @@ class DecoderPool:
 
         Args:
             settings: sizes, limits and number of children.
-            task: what a child runs, a function of a module.
+            task: the function that a child runs; it must be defined at the top level of a module.
 
         """
         self._settings = settings
@@ -72,7 +72,7 @@ class DecoderPool:
         self.max_in_flight = settings.decode_processes * QUEUED_PER_CHILD * BATCH_IMAGES
 
     async def decode(self, data: bytes, header: Header | None = None) -> Result:
-        """Return a body's image or its rejection; never raises for what the body does to a child."""
+        """Return a body's image or its rejection; never raises because of what the body does to a child."""
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._waiting.append(((data, header), future))
         self._hand_over()
@@ -108,7 +108,9 @@ class DecoderPool:
                 result = results[index] if results else await self._alone(item)
                 if not future.done():
                     future.set_result(result)
-        except Exception as error:  # our own fault: raised to the callers that wait for these bodies
+        except (
+            Exception
+        ) as error:  # an error in this program: raised in the callers that wait for these bodies
             for _, future in batch:
                 if not future.done():
                     future.set_exception(error)
@@ -143,12 +145,12 @@ class DecoderPool:
     async def _in_child(self, items: Sequence[Item]) -> list[Result]:
         limit_s = self._settings.decode_timeout_s
         future = await self._scheduled(items)
-        # pebble counts from the moment a child takes the task; this bound is for a task that no child ever takes
+        # pebble's timeout starts when a child takes the task; this one is for a task that no child ever takes
         async with asyncio.timeout(_START_ALLOWANCE_S + (self._max_batches + 2) * limit_s):
             return await asyncio.wrap_future(future)
 
     async def _scheduled(self, items: Sequence[Item]) -> ProcessFuture:
-        """Schedule bodies, in a new pool if a child dies while it starts, which is no body's fault."""
+        """Schedule bodies, in a new pool if a child dies while it starts, which is not caused by a body."""
         for wait_s in START_WAITS_S:
             try:
                 return self._schedule(items)
@@ -178,7 +180,7 @@ class DecoderPool:
 
 
 def run_limited(task: Task, items: Sequence[Item], settings: DownloadSettings) -> list[Result]:
-    """Run a task on each body in a child, each under its own CPU limit, which also ends a loop that never yields."""
+    """Run a task on each body in a child, each with its own CPU limit, which also ends an endless loop."""
     results: list[Result] = []
     _, hard = resource.getrlimit(resource.RLIMIT_CPU)
     for data, header in items:
@@ -192,7 +194,7 @@ def run_limited(task: Task, items: Sequence[Item], settings: DownloadSettings) -
 
 
 def limit_child(extra_bytes: int) -> None:
-    """Let this process grow by `extra_bytes` over its present size and no further; no core dump, no output of decoders."""
+    """Limit this process to `extra_bytes` more memory than it has now; disable core dumps and the decoders' output."""
     cv2.setNumThreads(1)
     with open(os.devnull, "wb") as nowhere:
         os.dup2(nowhere.fileno(), sys.__stderr__.fileno() if sys.__stderr__ else 2)
@@ -231,7 +233,7 @@ class LightContext(ForkServerContext):
 
 @contextlib.contextmanager
 def _nameless_main() -> Iterator[None]:
-    """Let multiprocessing see a main module that needs no import in a child, for the moment of a start."""
+    """While a child is started, show multiprocessing a main module that the child need not import."""
     main: Any = sys.modules["__main__"]
     with _main_lock:
         spec = getattr(main, "__spec__", None)
