@@ -1,4 +1,4 @@
-"""What is never requested and never kept: lists of URLs, domains and hashes of pictures."""
+"""Blocklists of URLs, domains and picture hashes: what they name is never requested and never kept."""
 
 import hashlib
 import re
@@ -27,7 +27,7 @@ _HASH = re.compile(r"(?:(sha256|md5|phash):)?([0-9a-f]+)")
 
 @dataclass(frozen=True)
 class HashBlocklist:
-    """Refused content: sorted 16-byte digests of `kind:hex`, so that millions of them take little memory."""
+    """Blocked content: sorted 16-byte digests of `kind:hex`, so that millions of them take little memory."""
 
     digests: np.ndarray = field(default_factory=lambda: np.empty(0, "S16"))
     kinds: frozenset[str] = frozenset()
@@ -46,13 +46,13 @@ class HashBlocklist:
         return bool(self.holds([text])[0])
 
     def holds(self, texts: list[str]) -> np.ndarray:
-        """Return which of the `kind:hex` texts are refused."""
+        """Return which of the `kind:hex` texts are blocked."""
         return _among(_digests(texts), self.digests)
 
 
 @dataclass(frozen=True)
 class Blocklist:
-    """What the plan settles before any request."""
+    """The blocklists that the plan applies before any request."""
 
     urls: np.ndarray
     domains: frozenset[str]
@@ -72,7 +72,7 @@ class Blocklist:
         return cls(np.unique(np.concatenate(urls)), frozenset(domains), HashBlocklist.of(hashes(settings)))
 
     def reasons(self, urls: list[str], digests: np.ndarray, known: list[list[str]]) -> list[Reason | None]:
-        """Return why each planned row is refused, or None.
+        """Return why each planned row is blocked, or None.
 
         Args:
             urls: canonical URLs.
@@ -108,14 +108,14 @@ class Blocklist:
 
 
 def digests(settings: PlanSettings) -> list[str]:
-    """Return what a plan depends on in its blocklists: each one's setting and content."""
+    """Return what a plan depends on in its blocklists: the setting and the content hash of each."""
     return sorted(
         f"{name} {sha256_of(uri)}" for name in _SETTINGS for uri in _places(getattr(settings, name), name)
     )
 
 
 def hashes(settings: PlanSettings) -> Iterator[str]:
-    """Yield the refused hashes as `kind:hex`.
+    """Yield the blocked hashes as `kind:hex`.
 
     Raises:
         InputError: a line is not a hash; the message names it.
@@ -126,7 +126,7 @@ def hashes(settings: PlanSettings) -> Iterator[str]:
         kind = _KIND_OF_LENGTH.get(len(found[2])) if found else None
         if found is None or kind is None or found[1] not in (None, kind):
             raise InputError(
-                f"plan.block_hashes: {text[:80]!r} is no sha256, md5 or phash; nothing was started; correct the list"
+                f"plan.block_hashes: {text[:80]!r} is not a sha256, md5 or phash; nothing was started; correct the list"
             )
         yield f"{kind}:{found[2]}"
 

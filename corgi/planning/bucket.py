@@ -1,4 +1,4 @@
-"""The shards of a bucket: their rows out of the private files, merged and committed."""
+"""The shards of a bucket: their rows are read from the private files, merged and committed."""
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
@@ -25,9 +25,9 @@ from corgi.tables.taken_down import TakenDown, read_taken_down
 
 @dataclass(frozen=True)
 class Pass:
-    """The result of one pass over the sources: private files by ranges of the hash, and what the merge needs beside.
+    """The result of one pass over the sources: private files by ranges of the hash, and what else the merge needs.
 
-    tallies count, per source, the members that are not rows. `folder` must be reachable by every node.
+    `tallies` counts, per source, the members that are not rows. `folder` must be readable on every node.
     """
 
     lists: list[Source]
@@ -51,7 +51,7 @@ def commit_shards(
     pending: Mapping[int, ShardTask],
     reach: Callable[[int], None] = lambda number: None,
 ) -> int:
-    """Commit the shards among `shards` that are pending; return how many. `reach` is told each number so far.
+    """Commit those of `shards` that are pending; return their number. `reach` is called with the number so far after each.
 
     Raises:
         InputError: two URLs were given the same uid.
@@ -75,7 +75,7 @@ def commit_shards(
 
 
 def rows_by_shard(found: Pass, shards: range) -> Iterator[tuple[int, pa.Table]]:
-    """Yield the rows of each of some neighbouring shards; one bucket is in memory, and the shards that go on in the next."""
+    """Yield the rows of each of some consecutive shards; one bucket is in memory, and parts of shards that continue in the next."""
     num_buckets, num_shards = found.num_buckets, found.num_shards
     parts: defaultdict[int, list[pa.Table]] = defaultdict(list)
     done = shards.start

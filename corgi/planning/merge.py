@@ -1,4 +1,4 @@
-"""One plan row of all list rows that name one URL, for a whole shard at once."""
+"""Merges all list rows that name one URL into one plan row, for a whole shard at once."""
 
 import numpy as np
 import pyarrow as pa
@@ -19,13 +19,13 @@ _CAPTIONS = PLAN.field("captions").type
 def merged(rows: pa.Table, names: pa.Array, settings: PlanSettings, blocklist: Blocklist) -> pa.Table:
     """Return the PLAN table of a shard's rows, sorted by uid.
 
-    Captions are distinct and in the order of their rows; a URL listed under several groups takes the smallest; of other
-    cells the first that is not null counts. The URL requested is the text of its first row. The column that stores it is
-    present only if a row of the shard needs it, so the plans of all other lists are unchanged.
+    Captions are distinct and in the order of their rows; a URL listed under several groups gets the smallest; for other
+    columns the first cell that is not null is used. The requested URL is the text of its first row. The column that stores
+    it is present only if a row of the shard needs it, so that the plans of all other lists are unchanged.
 
     Args:
         rows: SPILL rows of the shard, in any order.
-        names: the sources' digests; a row's `source` counts them.
+        names: the sources' digests; a row's `source` is an index into them.
         settings: split shares and seed.
         blocklist: what is rejected before any request.
 
@@ -78,7 +78,7 @@ def _check_distinct(uids: pa.ChunkedArray) -> None:
 
 
 def _groups_of(positions: np.ndarray, offsets: Offsets) -> np.ndarray:
-    """Return the group of each row position."""
+    """Return the group of each row index."""
     return np.searchsorted(offsets, positions, side="right") - 1
 
 
@@ -129,7 +129,7 @@ def _captions(rows: pa.Table, offsets: Offsets) -> pa.Array:
     codes = captions.take(pa.array(at)).dictionary_encode().indices.to_numpy()
     is_full = pc.equal(kinds, "full").to_numpy(zero_copy_only=False)[at]
     groups = _groups_of(parents.to_numpy()[at], offsets)
-    # a key a (group, caption, kind); its first row stands for all
+    # one key per (group, caption, kind); its first row represents all
     keys = np.stack([groups, codes.astype(np.int64) * 2 + is_full], axis=1)
     _, first = np.unique(keys, axis=0, return_index=True) if len(keys) else (None, np.empty(0, np.int64))
     kept = np.sort(first)
@@ -149,7 +149,7 @@ def _reasons(
     firsts: dict[str, pa.Array],
     blocklist: Blocklist,
 ) -> pa.Array:
-    """Return why each URL is rejected before any request: every row of it has a reason, or a blocklist names it."""
+    """Return why each URL is rejected before any request, or null: all its rows have a reason, or a blocklist names it."""
     flat = _flat(reasons)
     given = pa.nulls(len(digests), pa.string())
     if flat.null_count < len(flat):

@@ -1,4 +1,4 @@
-"""The plan's one pass over the sources: rows with their identities, partitioned into private files by hash of their URL."""
+"""The plan's single pass over the sources: rows with their identities, partitioned into private files by hash of their URL."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -23,30 +23,30 @@ SPILL = pa.schema(
     + [f for f in ROWS if f.name != "content"]
     + [REQUEST_URL]
 )
-"""A row of a source: the hash of its canonical URL, its position (`source` counts the sorted sources), its cells."""
+"""A row of a source: the hash of its canonical URL, its index (`source` is that of the source in sorted order), its cells."""
 MAX_BUCKETS = 256
 BUCKET_BYTES = 8 * 2**20
 LARGE_BUCKET_BYTES, MOST_BUCKETS = 2**28, 2_048
-"""Beyond 64 GiB of rows there are more buckets, as many as a worker can hold open."""
+"""For more than 64 GiB of rows there are more buckets, up to the number of files that a worker can keep open."""
 TABLE_BYTES = 2**28
 BUFFER_BYTES = 24 * 2**20
-"""Rows held in memory before they are written to their buckets."""
+"""Bytes of rows kept in memory before they are written to their buckets."""
 
 
 def num_buckets(lists: Sequence[Source]) -> int:
-    """Return how many files the rows are spread over: one alone is held in memory at a time."""
+    """Return the number of files among which the rows are divided; one file at a time is in memory."""
     expected = num_bytes(lists)
     few = min(MAX_BUCKETS, 1 + expected // BUCKET_BYTES)
     return min(MOST_BUCKETS, max(few, expected // LARGE_BUCKET_BYTES))
 
 
 def num_bytes(lists: Sequence[Source]) -> int:
-    """Return about how many bytes the rows of some sources take."""
+    """Return the approximate number of bytes of the rows of some sources."""
     return sum(num_bytes_of_rows(source) for source in lists)
 
 
 def parts_of(lists: Sequence[Source], most: int) -> list[list[tuple[int, Source]]]:
-    """Return the sources with their positions in at most so many parts of about equal bytes."""
+    """Return the sources with their indices, divided into at most `most` parts of about equal bytes."""
     number = max(1, min(most, len(lists)))
     parts: list[list[tuple[int, Source]]] = [[] for _ in range(number)]
     sizes = [0] * number
@@ -61,16 +61,16 @@ def parts_of(lists: Sequence[Source], most: int) -> list[list[tuple[int, Source]
 def spill(
     part: Sequence[tuple[int, Source]], settings: PlanSettings, folder: Path, buckets: int
 ) -> tuple[int, dict[int, Tally]]:
-    """Write every row of some sources to the file of its bucket, equal ranges of the hash.
+    """Write every row of some sources to the file of its bucket; buckets are equal ranges of the hash.
 
     Args:
-        part: the sources, each with its position among all.
+        part: the sources, each with its index among all sources.
         settings: how they are read.
-        folder: of this part's files; it is made.
-        buckets: how many there are.
+        folder: the folder of this part's files, which is created.
+        buckets: the number of buckets.
 
     Returns:
-        How many rows there are, and by position how many members of a source are no rows.
+        The number of rows, and for each source, by index, how many members are not rows.
 
     Raises:
         StorageError: the disk is full.
@@ -98,7 +98,7 @@ def spill(
 
 
 def spilled(folder: Path, bucket: int) -> Iterator[pa.Table]:
-    """Yield the rows of one bucket, of all parts, in tables of about 256 MiB at most: no column passes Arrow's 2 GiB."""
+    """Yield the rows of one bucket, of all parts, in tables of at most about 256 MiB, so that no column exceeds Arrow's 2 GiB."""
     held: list[pa.RecordBatch] = []
     size = 0
     for part in sorted(folder.iterdir()):

@@ -1,4 +1,4 @@
-"""The plan's next generation: its shards without the rows taken down."""
+"""The plan's next version: its shards without the rows taken down."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from corgi.tables.taken_down import TakenDown, read_taken_down
 
 
 def revise(context: Context, tasks: Sequence[ShardTask]) -> None:
-    """Publish plan shards without the rows taken down; the list's rows they came from count as rejected."""
+    """Publish plan shards without the rows taken down; the list rows from which they came count as rejected."""
     for _ in over_batches(context.recipe, revised, tasks, context.store.location, "plan", size=1):
         pass
 
@@ -40,14 +40,14 @@ def revised(root: str, tasks: list[ShardTask]) -> list[str]:
 
 
 def without(plan: pa.Table, taken: TakenDown) -> pa.Table:
-    """Return a plan without what was taken down."""
+    """Return a plan without the rows taken down."""
     if not (taken.uids or taken.urls):
         return plan
     return plan.filter(pc.invert(pc.or_(is_in(plan["uid"], taken.uids), is_in(plan["url"], taken.urls))))
 
 
 def planned_rows(plan: pa.Table, rows_in: int) -> RowCounts:
-    """Return the counts of a list's rows by their state in the plan; rows that are missing there were taken down."""
+    """Return the counts of list rows by their state in the plan; rows that are missing in it were taken down."""
     counted: Counter[str | None] = Counter()
     sizes = pc.list_value_length(plan["sources"]).to_pylist()
     for reason, size in zip(plan["reason"].to_pylist(), sizes, strict=True):

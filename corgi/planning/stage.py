@@ -1,7 +1,7 @@
-"""The plan stage: one partitioned pass over the sources gives identities, captions, groups, splits and shards.
+"""The plan stage: one partitioned pass over the sources determines identities, captions, groups, splits and shards.
 
-The pass writes rows to private files by ranges of their URL's hash, a task per part of the sources; then the shards of each
-range are merged and committed by a task. A list that is not large is planned by this process alone.
+The pass writes rows to private files by ranges of their URL's hash, with one task per part of the sources; then one task per
+range merges and commits its shards. A list that is not large is planned by this process only.
 """
 
 import shutil
@@ -26,7 +26,7 @@ from corgi.tables.store import ShardTask
 
 MAX_SHARDS = 2**20
 TASKS_FROM_BYTES = 2**31
-"""Bytes of rows from which on a list is planned by tasks."""
+"""Bytes of rows above which a list is planned by tasks."""
 _MOST_PARTS = 64
 
 
@@ -66,7 +66,7 @@ def run(context: Context) -> list[ShardTask]:
 
 
 def names_of(num_shards: int) -> list[str]:
-    """Return the names of so many shards: numbers of five digits, of more where five are too few."""
+    """Return the names of the shards: numbers with five digits, or more if five are too few."""
     digits = max(5, len(str(num_shards - 1)))
     return [f"{shard:0{digits}d}" for shard in range(num_shards)]
 
@@ -74,7 +74,7 @@ def names_of(num_shards: int) -> list[str]:
 def _spilled(
     lists: list[Source], settings: PlanSettings, folder: Path, buckets: int, by_tasks: bool
 ) -> tuple[int, list[Tally]]:
-    """Write all rows to their buckets; return how many there are, and each source's members that are no rows."""
+    """Write all rows to their buckets; return their number, and counts of each source's members that are not rows."""
     parts = parts_of(lists, _MOST_PARTS if by_tasks else 1)
     arguments = [(part, settings, folder / f"{at:03d}", buckets) for at, part in enumerate(parts)]
     if by_tasks:
@@ -96,13 +96,13 @@ def _check_rows(num_rows: int, lists: list[Source], settings: PlanSettings) -> N
 
 
 def _tell_left_out(settings: PlanSettings, tallies: list[Tally]) -> None:
-    """Show which files of the input are not read, one line per folder, and which members are not rows, in one line."""
+    """Show which files of the input are not read, in one line per folder, and which members are not rows, in one line."""
     for folder in unread(settings):
         screen.current().say(folder.line())
     left_out = +sum(tallies, Tally())
     if left_out:
         parts = [f"{MEANINGS[name]} ({number})" for name, number in sorted(left_out.items())]
-        screen.current().say(f"plan: beside the rows: {', '.join(parts)}")
+        screen.current().say(f"plan: in addition to the rows: {', '.join(parts)}")
 
 
 def _commit_all(pending: list[ShardTask], found: Pass, by_tasks: bool) -> None:

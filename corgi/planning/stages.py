@@ -17,11 +17,11 @@ FORMAT_VERSIONS = {
     "pictures": 0,
     "files": 0,
 }
-"""Raised when rows of a format are read differently and a list cannot be checked for it (corgi/sources/revision.py)."""
+"""A format's version is raised when its rows are read differently and a list cannot be checked for that (corgi/sources/revision.py)."""
 
 
 class Plan(RevisableStage):
-    """Sources to rows with identities, captions, groups, splits and shards."""
+    """Turns sources into rows with identities, captions, groups, splits and shards."""
 
     name, title, settings, version = "plan", "Plan", ("plan",), 2
 
@@ -38,7 +38,7 @@ class Plan(RevisableStage):
         revise(context, tasks)
 
     def fingerprint(self, recipe: Recipe) -> list[str]:
-        """Return the contents of the sources and blocklists."""
+        """Return the content hashes of the sources and blocklists."""
         from corgi.planning.blocklist import digests
         from corgi.sources.sources import sources
 

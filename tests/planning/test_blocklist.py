@@ -75,7 +75,7 @@ def test_hashes_known_from_the_list_are_settled_before_any_request(tmp_path):
 
 @pytest.mark.parametrize("line", ["xyz", "sha1:" + "0" * 40, "0" * 63, "md5:" + "0" * 64, "sha256:"])
 def test_a_line_that_is_no_hash_is_one_line(tmp_path, line):
-    with pytest.raises(InputError, match="no sha256, md5 or phash") as found:
+    with pytest.raises(InputError, match="not a sha256, md5 or phash") as found:
         blocklist(tmp_path, hashes=f"{'0' * 64}\n{line}\n")
     assert "\n" not in str(found.value)
 

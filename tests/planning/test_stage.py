@@ -153,9 +153,9 @@ def test_what_of_a_mixture_is_no_row_is_told_on_the_screen(tmp_path, capsys):
     bare = {"caption_kind_col": None, "group_col": None}
     plan(tmp_path / "runs", folder, **bare)
     first, second = capsys.readouterr().out.splitlines()[1:3]
-    assert f"plan.input: {folder}: not read are lists (1), pictures (1), such as {folder}/" in first
+    assert f"plan.input: {folder}: lists (1), pictures (1) are not read, such as {folder}/" in first
     assert second.endswith(
-        "beside the rows: captions or JSON without a picture, left out (1), files of macOS and hidden pictures, left out (1)"
+        "in addition to the rows: captions or JSON without a picture, left out (1), files of macOS and hidden pictures, left out (1)"
     )
     plan(tmp_path / "again", folder / "0.tar", folder / "urls.csv", **bare)
     assert "not read" not in capsys.readouterr().out
