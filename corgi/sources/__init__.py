@@ -1,1 +1,1 @@
-"""What inputs hold: URL lists, tars, Parquet, folders and precomputed embeddings, row by row."""
+"""Readers of inputs: URL lists, tars, Parquet, folders and precomputed embeddings, row by row."""

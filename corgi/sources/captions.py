@@ -1,4 +1,4 @@
-"""Captions of a raw value: the one rule that every source obeys, whether it is a list, a tar, a folder or a table."""
+"""Captions of a raw value: one rule for every source, whether it is a list, a tar, a folder or a table."""
 
 import numpy as np
 import pyarrow as pa
@@ -13,11 +13,11 @@ CAPTIONS = pa.list_(pa.string())
 def captions_of(values: pa.Array, column: str, uri: str) -> pa.Array:
     """Return the captions of every value of a column, as one list of text per value.
 
-    A text is one caption; so is a number or a truth value, as it is written. A list of texts is several captions.
-    Null, NaN and the infinities are none, inside a list too. The words `nan` and `None` are text where the file says so.
+    A text is one caption; so is a number or a boolean, as it is written. A list of texts is several captions.
+    Null, NaN and the infinities are no captions, also inside a list. The words `nan` and `None` are captions if the file has them as text.
 
     Args:
-        values: a column as it was read; JSON's by `cells.column_of`.
+        values: a column as it was read; a column of JSON as `cells.column_of` returns it.
         column: its name, for the error.
         uri: path or URI of the source, for the error.
 
@@ -28,7 +28,7 @@ def captions_of(values: pa.Array, column: str, uri: str) -> pa.Array:
     lists = _lists(values)
     if not _may_be_captions(values.type):
         raise InputError(
-            f"{uri} cannot be read as a list: column {column!r} holds {values.type}, not captions; nothing was started; "
+            f"{uri} cannot be read as a list: column {column!r} has type {values.type}, not captions; nothing was started; "
             "name a column of texts or of lists of texts in plan.caption_col, or null"
         )
     texts = text_of(pc.list_flatten(lists), column, uri)
@@ -53,7 +53,7 @@ def _is_list(kind: pa.DataType) -> bool:
 
 
 def _lists(values: pa.Array) -> pa.Array:
-    """Return the values as lists: those that are none as lists of one."""
+    """Return the values as lists; values that are not lists become lists of one."""
     if _is_list(values.type):
         return values
     return pa.LargeListArray.from_arrays(pa.array(np.arange(len(values) + 1)), values)

@@ -1,4 +1,4 @@
-"""Cells as text: columns of any type that has a spelling, and the values of JSON, whose numbers stay as they are written."""
+"""Cells as text: columns of any type that can be written as text, and JSON values, whose numbers keep their spelling."""
 
 import json
 from collections import Counter
@@ -11,17 +11,17 @@ from corgi.tables.arrow import pc
 
 
 class Spelling(str):
-    """A number of JSON as it is written, such as 1e5; a text is no Spelling."""
+    """A JSON number as it is written, such as 1e5; a JSON string is not a Spelling."""
 
     __slots__ = ()
 
 
 class Doubled:
-    """What stands for the values of a name that an object of JSON has more than once."""
+    """Replaces the values of a name that a JSON object has more than once."""
 
 
 def is_text(kind: pa.DataType) -> bool:
-    """Return whether a column's type is text, or bytes that may be text, or holds nothing but null."""
+    """Return whether a column's type is text, or bytes that may be text, or only null."""
     if pa.types.is_dictionary(kind):
         return is_text(kind.value_type)
     is_bytes = pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
@@ -30,10 +30,10 @@ def is_text(kind: pa.DataType) -> bool:
 
 
 def text_of(array: pa.Array, column: str, uri: str) -> pa.Array:
-    """Return a column as text, checked to be UTF-8; NaN and the infinities are null, as a missing cell is.
+    """Return a column as text, checked to be UTF-8; NaN and the infinities become null, like a missing cell.
 
     Raises:
-        InputError: it is of a type without a spelling, or is not UTF-8.
+        InputError: its type cannot be written as text, or it is not UTF-8.
 
     """
     try:
@@ -52,14 +52,14 @@ def text_of(array: pa.Array, column: str, uri: str) -> pa.Array:
 
 
 def parsed(text: str | bytes) -> object:
-    """Return a JSON value: numbers as they are written, NaN and the infinities as None, values of a doubled name as Doubled.
+    """Return a JSON value: numbers as they are written, NaN and the infinities as None, values of a repeated name as Doubled.
 
     Raises:
-        ValueError: it is no JSON.
+        ValueError: it is not JSON.
         RecursionError: it is nested too deeply.
 
     """
-    # a number of a thousand digits is no reason to count, and 007 or 1e5 keep their spelling
+    # numbers are not converted: a number of a thousand digits costs no time, and 1e5 keeps its spelling
     return json.loads(
         text,
         parse_int=Spelling,
@@ -70,16 +70,16 @@ def parsed(text: str | bytes) -> object:
 
 
 def column_of(values: Sequence[object], column: str, uri: str, may_be_lists: bool = False) -> pa.Array:
-    """Return parsed values as a column of text, or of lists of text where such are allowed and there is one.
+    """Return parsed values as a column of text, or of lists of text if they are allowed and a value is a list.
 
     Args:
-        values: what `parsed` gave; true and false become text in lower case.
+        values: as `parsed` returns them; true and false become text in lower case.
         column: its name, for the error.
         uri: path or URI of the source, for the error.
         may_be_lists: whether lists of texts are allowed, as they are for captions.
 
     Raises:
-        InputError: a value is an object or a list that is not allowed, or one of several of its name.
+        InputError: a value is an object or a list that is not allowed, or its name is repeated in its object.
 
     """
     try:
@@ -104,7 +104,7 @@ def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
 def _element(value: object, column: str, uri: str) -> str | None:
     if not isinstance(value, str | None) or isinstance(value, Spelling):
         raise InputError(
-            f"{uri} cannot be read as a list: column {column!r} holds lists of other things than text; nothing was started; "
+            f"{uri} cannot be read as a list: column {column!r} has lists of values other than text; nothing was started; "
             "store it as text or as lists of texts"
         )
     return _cell(value, column, uri)
@@ -117,11 +117,11 @@ def _cell(value: object, column: str, uri: str) -> str | None:
         return str(value).lower()
     if isinstance(value, Doubled):
         raise InputError(
-            f"{uri} cannot be read as a list: an object has {column!r} more than once; nothing was started; keep one of them"
+            f"{uri} cannot be read as a list: an object has {column!r} more than once; nothing was started; keep only one of them"
         )
     if isinstance(value, list | dict):
         raise InputError(
-            f"{uri} cannot be read as a list: column {column!r} holds lists or objects; nothing was started; store it as text"
+            f"{uri} cannot be read as a list: column {column!r} has lists or objects; nothing was started; store it as text"
         )
-    # a lone surrogate, which JSON can write and UTF-8 cannot, becomes a question mark
+    # a lone surrogate, which JSON can express but UTF-8 cannot, becomes a question mark
     return str(value).encode("utf-8", "replace").decode()

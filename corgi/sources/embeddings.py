@@ -1,6 +1,6 @@
 """Precomputed vectors: clip-retrieval's npy with Parquet, and DataComp's npz with Parquet, row by row.
 
-Arrays are opened without pickle; what a file's header claims is compared with the rows of the Parquet file first.
+Arrays are opened without pickle; the shape in a file's header is first compared with the rows of the Parquet file.
 """
 
 import zipfile
@@ -30,15 +30,15 @@ _PART_ROWS = 16_384
 
 @dataclass(frozen=True)
 class VectorFile:
-    """One Parquet file and the arrays whose rows are its rows, by column: `<tower>/image`, `<tower>/text`."""
+    """One Parquet file and the arrays that correspond to it row by row, by column: `<tower>/image`, `<tower>/text`."""
 
     metadata: Path
     arrays: dict[str, tuple[Path, str | None]]
-    """A file and, inside an npz, the array's name."""
+    """For each column a file and, for an npz file, the array's name in it."""
 
 
 def holds_vectors(uri: str) -> bool:
-    """Return whether a folder holds vectors in one of the two layouts; opens nothing."""
+    """Return whether a folder contains vectors in one of the two layouts; no file is opened."""
     folder = Path(uri)
     return ((folder / METADATA).is_dir() and (folder / IMAGE_VECTORS).is_dir()) or any(folder.glob("*.npz"))
 
@@ -48,17 +48,17 @@ def vector_files(folder: str | Path, tower: str = "clip") -> list[VectorFile]:
 
     Args:
         folder: where they are stored.
-        tower: name of the tower that made clip-retrieval's vectors; DataComp's carry theirs (`b32`, `l14`).
+        tower: name of the tower that computed clip-retrieval's vectors; DataComp's files name theirs (`b32`, `l14`).
 
     Raises:
-        InputError: the folder holds neither.
+        InputError: the folder contains neither.
 
     """
     folder = Path(folder)
     found = _clip_retrieval(folder, tower) if (folder / METADATA).is_dir() else _datacomp(folder)
     if not found:
         raise InputError(
-            f"{folder} holds no vectors (metadata/*.parquet with img_emb/*.npy, or *.parquet with *.npz); nothing was started; name another folder"
+            f"{folder} has no vectors (metadata/*.parquet with img_emb/*.npy, or *.parquet with *.npz); nothing was started; name another folder"
         )
     return found
 
@@ -67,7 +67,7 @@ def vector_tables(file: VectorFile) -> Iterator[pa.Table]:
     """Yield the rows of a file as `given_vectors` tables, vectors scaled to unit norm, in their order.
 
     Raises:
-        InputError: a file is damaged, holds objects, or has another number of rows than its Parquet file.
+        InputError: a file is damaged, contains objects, or has a different number of rows than its Parquet file.
 
     """
     with _readable(file), pq.ParquetFile(file.metadata) as metadata:
@@ -82,7 +82,7 @@ def vector_tables(file: VectorFile) -> Iterator[pa.Table]:
 
 
 def widths(file: VectorFile) -> dict[str, int]:
-    """Return the width of each column's vectors, by the headers alone.
+    """Return the width of each column's vectors, from the headers only.
 
     Raises:
         InputError: as for `vector_tables`.
@@ -94,7 +94,7 @@ def widths(file: VectorFile) -> dict[str, int]:
 
 
 def opened_arrays(file: VectorFile) -> dict[str, np.ndarray]:
-    """Return each column's vectors as written, one per row of the Parquet file; an npy file is mapped, not read.
+    """Return each column's vectors as written, one per row of the Parquet file; an npy file is memory-mapped, not read.
 
     Raises:
         InputError: as for `vector_tables`.
@@ -110,7 +110,7 @@ def opened_arrays(file: VectorFile) -> dict[str, np.ndarray]:
 
 
 def unit_vectors(array: np.ndarray) -> tuple[Float[np.ndarray, "n dim"], Float[np.ndarray, "n"]]:
-    """Return rows at unit norm and the norms they had, both float32."""
+    """Return rows scaled to unit norm and their original norms, both float32."""
     return unit_and_norm(np.asarray(array, np.float32))
 
 
@@ -120,7 +120,7 @@ def _readable(file: VectorFile) -> Iterator[None]:
         yield
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, pa.ArrowException) as error:
         raise InputError(
-            f"{file.metadata} and the vectors beside it cannot be read: {first_line(error)}; nothing was started; correct the files"
+            f"{file.metadata} or its vectors cannot be read: {first_line(error)}; nothing was started; correct the files"
         ) from error
 
 
@@ -164,7 +164,7 @@ def _lists(folder: Path) -> list[Path]:
     """Return the Parquet lists of a folder, all of which the plan reads.
 
     Raises:
-        InputError: there is a list of another format, whose rows no vectors can belong to.
+        InputError: there is a list of another format, to whose rows no vectors can belong.
 
     """
     listed = [path for path in sorted(folder.iterdir()) if ending(path.name) in FORMATS and path.is_file()]
@@ -172,7 +172,7 @@ def _lists(folder: Path) -> list[Path]:
     for path in found:
         if path.suffix != ".parquet":
             raise InputError(
-                f"{path}: vectors are listed in Parquet, and this is another list beside them; nothing was started; move it elsewhere"
+                f"{path}: vectors must be listed in Parquet, but this is another list in their folder; nothing was started; move it elsewhere"
             )
     return found
 
@@ -195,7 +195,7 @@ def _array_names(packed: Path) -> list[str]:
 
 
 def _width(path: Path, key: str | None, num_rows: int) -> int:
-    """Return the dimensions of a row, after comparing the header with the number of rows there must be."""
+    """Return the number of dimensions of a row, after comparing the header with the expected number of rows."""
     if key is None:
         with path.open("rb") as member:
             shape, dtype = _header(member)
@@ -219,7 +219,7 @@ def _header(member: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
 def _check_shape(shape: tuple[int, ...], dtype: np.dtype, num_rows: int, path: Path) -> None:
     if len(shape) != 2 or shape[0] != num_rows or not 1 <= shape[1] <= 16_384 or dtype.kind != "f":
         raise ValueError(
-            f"{path.name} holds {dtype.name}{list(shape)}, not floats of {num_rows} rows as its Parquet file"
+            f"{path.name} is {dtype.name}{list(shape)}, not floats with {num_rows} rows like its Parquet file"
         )
 
 

@@ -42,11 +42,11 @@ _ROWS_AT_ONCE = 256
 
 @dataclass(frozen=True)
 class Contents:
-    """What a folder of pictures holds, as paths inside it.
+    """The contents of a folder of pictures, as paths inside it.
 
-    pictures are sorted; notes are the captions and JSON, num_notes how many there are, two of one name counted twice;
-    metadata are Hugging Face's files that name pictures; num_hidden counts the pictures whose names begin with a dot and
-    those that macOS left; num_links counts linked folders, and names of pictures and notes that lead to no file.
+    `pictures` is sorted; `notes` are the captions and JSON files, and `num_notes` their number, where two with one name count twice;
+    `metadata` are Hugging Face's files that name pictures; `num_hidden` counts the pictures whose names begin with a dot and
+    those left by macOS; `num_links` counts linked folders, and names of pictures and notes that are not regular files.
     """
 
     pictures: list[str]
@@ -63,7 +63,7 @@ class Contents:
 
 
 def contents_of(folder: str, columns: Columns) -> Contents:
-    """Return what a folder and those below it hold; linked folders are not entered.
+    """Return the contents of a folder and its subfolders; linked folders are not entered.
 
     Raises:
         InputError: a name is not UTF-8, or a metadata file cannot be read.
@@ -89,7 +89,7 @@ def contents_of(folder: str, columns: Columns) -> Contents:
 def folder_digest(folder: str, columns: Columns) -> str:
     """Return the sha256 of a folder's content: every image and its notes, by name and content.
 
-    Nothing is read while names, sizes and times are the same as when an earlier command of the run read it.
+    No file is read if names, sizes and times are the same as when an earlier command of the run read the folder.
     """
     contents = contents_of(folder, columns)
     key = f"folder_digest {folder}"
@@ -104,7 +104,7 @@ def _digest_of(folder: str, contents: Contents) -> str:
 
 
 def facts_of_folder(folder: str, contents: Contents) -> tuple[int, ...]:
-    """Return the number of a folder's files, a digest of their names and facts, and their bytes in the place of a file's size."""
+    """Return the number of a folder's files, a digest of their names and facts, and their total bytes, in the form of a file's facts."""
     digest, number, size = hashlib.sha256(), 0, 0
     for part in _parts(contents):
         facts = facts_of(str(Path(folder, part)))
@@ -121,9 +121,9 @@ def _parts(contents: Contents) -> Iterator[str]:
 
 
 def folder_rows(folder: str, columns: Columns, sha256: str, tally: Tally) -> Iterator[pa.RecordBatch]:
-    """Yield a row per picture, then one per picture that a metadata file names and that is not there.
+    """Yield one row per picture, then one per picture that a metadata file names but that does not exist.
 
-    `x.txt` next to `x.jpg` is its caption, `x.json` its further columns.
+    `x.txt` next to `x.jpg` is its caption, `x.json` has its other columns.
     """
     contents = contents_of(folder, columns)
     known = [name for file in contents.metadata for name in columns_in(str(Path(folder, file)))]
@@ -133,7 +133,7 @@ def folder_rows(folder: str, columns: Columns, sha256: str, tally: Tally) -> Ite
 
 
 def image_column(schema: pa.Schema, wanted: str | None) -> str | None:
-    """Return the column of a Parquet file that holds encoded pictures, or None for a list of URLs."""
+    """Return the column of a Parquet file with encoded pictures, or None for a list of URLs."""
     names = IMAGE_COLUMNS if wanted is None else (wanted,)
     return next(
         (
@@ -148,7 +148,7 @@ def image_column(schema: pa.Schema, wanted: str | None) -> str | None:
 def picture_table_rows(
     uri: str, columns: Columns, sha256: str, image_col: str | None
 ) -> Iterator[pa.RecordBatch]:
-    """Yield one row per row of a Parquet file that stores images; one without bytes is a row with that reason."""
+    """Yield one row per row of a Parquet file that stores images; a row without bytes gets the reason `no_picture`."""
     with open_file(uri) as handle, pq.ParquetFile(handle, pre_buffer=False) as file:
         column = image_column(file.schema_arrow, image_col)
         if column is None:
@@ -233,7 +233,7 @@ def _note(folder: str, name: str | None, tally: Tally) -> bytes | None:
 
 
 def _files(folder: str, links: list[str]) -> Iterator[str]:
-    """Yield the regular files that matter, as paths inside the folder; add to `links` linked folders and what is no file."""
+    """Yield the pictures, notes and metadata files, as paths inside the folder; add linked folders and names that are no regular file to `links`."""
     for base, folders, names in os.walk(folder, onerror=_raised):
         links += [name for name in folders if Path(base, name).is_symlink()]
         for name in names:
@@ -248,12 +248,12 @@ def _files(folder: str, links: list[str]) -> Iterator[str]:
 
 
 def _raised(error: OSError) -> None:
-    """Raise what os.walk would pass over: a folder that cannot be listed may hold pictures."""
+    """Raise the error that os.walk would ignore: a folder that cannot be listed may contain pictures."""
     raise error
 
 
 def _is_file(path: Path) -> bool:
-    """Return whether a path is a regular file, itself or behind a link; a pipe or device is none."""
+    """Return whether a path is a regular file or a link to one; a pipe or device is not."""
     try:
         return stat.S_ISREG(path.stat().st_mode)
     except OSError:
@@ -276,8 +276,8 @@ def _holds_bytes(kind: pa.DataType) -> bool:
 
 
 def check_local(folder: str) -> None:
-    """Raise unless an image folder is on a disk."""
+    """Raise InputError unless an image folder is on a disk."""
     if not is_local(folder):
         raise InputError(
-            f"{folder}: pictures in a folder are read from a disk only; nothing was started; copy it, or make tars of it"
+            f"{folder}: pictures in a folder can only be read from a disk; nothing was started; copy the folder to a disk, or make tars of it"
         )

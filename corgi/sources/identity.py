@@ -1,4 +1,4 @@
-"""The identity of an image: its uid, its group's split, its shard. Pure functions of its URL and the seed."""
+"""The identity of an image: its uid, its group's split and its shard, as pure functions of URL, group and seed."""
 
 import hashlib
 import string
@@ -16,19 +16,19 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 _SAFE = "/:@!$&'()*+,;=~-._%"
 _LETTERS = r"/:@!$&'()*+,;=~._%A-Za-z0-9-"
 _CANONICAL = rf"^https?://[a-z0-9._-]+/[{_LETTERS}]*(\?[?{_LETTERS}]+)?$"
-"""URLs that are their own canonical form; most of a list are."""
+"""Matches URLs that are already in canonical form, as most URLs of a list are."""
 
 
 def canonical_url(url: str) -> str:
-    """Return the URL as identity sees it: lower-case scheme and host, no default port, no fragment, escapes written once.
+    """Return the canonical form of a URL: lower-case scheme and host, no default port, no fragment, characters escaped once.
 
-    A text that is no URL is its own canonical form, so that its row keeps an identity and is rejected by the fetch.
+    A text that is not a URL is its own canonical form, so that its row has an identity and is rejected by the fetch.
     """
     return _spelled(url, _SAFE)
 
 
 def request_url(url: str) -> str:
-    """Return the URL to request: path and query as listed, except blanks and letters outside ASCII, which are escaped.
+    """Return the URL to request: path and query as listed, except that blanks and characters outside ASCII are escaped.
 
     Servers that sign their URLs compare them byte for byte. Scheme, host and port are those of the canonical form, and a
     fragment is never sent.
@@ -39,15 +39,15 @@ def request_url(url: str) -> str:
 
 
 def escaped(text: str) -> str:
-    """Return a part of a URL as a request writes it: blanks and bytes outside ASCII escaped, all else as it stands.
+    """Return a part of a URL as a request writes it: blanks and bytes outside ASCII are escaped, all else is unchanged.
 
-    Bytes of a header that are not UTF-8 are surrogates in the text and are escaped as the bytes that they were.
+    Bytes of a header that are not UTF-8 are surrogates in the text and are escaped as the original bytes.
     """
     return quote(text, safe=string.punctuation, errors="surrogateescape")
 
 
 def _spelled(url: str, safe: str) -> str:
-    """Return the canonical form with the letters of `safe` left as they are in path and query."""
+    """Return the canonical form, in whose path and query the characters of `safe` are not escaped."""
     try:
         parts = urlsplit(url.strip())
         port = parts.port
@@ -65,7 +65,7 @@ def _spelled(url: str, safe: str) -> str:
 
 
 def canonical_urls(urls: pa.Array) -> pa.Array:
-    """Return the canonical form of many URLs, null as the empty text; only those that need it are taken apart."""
+    """Return the canonical form of many URLs, and the empty text for null; only URLs that are not canonical are parsed."""
     urls = pc.fill_null(urls, "")
     is_canonical = pc.match_substring_regex(urls, _CANONICAL)
     if pc.all(is_canonical).as_py():

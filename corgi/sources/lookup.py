@@ -1,4 +1,4 @@
-"""Which shards of a closed stage hold some rows: arithmetic over the hashes of their URLs, no table is read for it."""
+"""Which shards of a closed stage contain given rows: computed from the hashes of their URLs, without reading a table."""
 
 from collections.abc import Iterator, Sequence
 
@@ -20,12 +20,12 @@ def leading_bits(urls: Sequence[str]) -> UInt64[np.ndarray, "urls"]:
 def shards_with(
     store: Store, stage: StageManifest, urls: Sequence[str]
 ) -> Iterator[tuple[ShardManifest, Int[np.ndarray, "rows"]]]:
-    """Yield each shard of a stage that may hold some of these canonical URLs, and the positions of those among `urls`.
+    """Yield each shard of a stage that may contain some of these canonical URLs, and their indices in `urls`.
 
-    The stage's shards are those of its plan. A shard that is damaged or gone is left out: its rows are made again.
+    The stage's shards must be those of its plan. A damaged or missing shard is left out: its rows are computed again.
 
     Raises:
-        StorageError: the storage does not answer.
+        StorageError: the storage does not respond.
 
     """
     if not stage.shards or not urls:
@@ -38,10 +38,10 @@ def shards_with(
 
 
 def readable(store: Store, path: str) -> ShardManifest | None:
-    """Return a shard's manifest; None if it is damaged or gone.
+    """Return a shard's manifest; None if it is damaged or missing.
 
     Raises:
-        StorageError: the storage does not answer.
+        StorageError: the storage does not respond.
 
     """
     try:

@@ -1,4 +1,4 @@
-"""Hugging Face's image folders: a file named metadata whose rows name the images below its folder."""
+"""Hugging Face's image folders: a file named metadata, whose rows name the images in its folder and subfolders."""
 
 import csv
 import io
@@ -25,7 +25,7 @@ Named = dict[str, dict[str, Any]]
 
 
 def naming_column(uri: str, columns: Columns) -> str | None:
-    """Return the column of a metadata file that names pictures, or None where it is a list of URLs like any other.
+    """Return the column of a metadata file that names pictures, or None if the file is an ordinary list of URLs.
 
     Raises:
         InputError: the file cannot be read.
@@ -38,7 +38,7 @@ def naming_column(uri: str, columns: Columns) -> str | None:
 
 
 def columns_in(uri: str) -> list[str]:
-    """Return the names of a metadata file's columns; a naming column that holds pictures, not text, is left out.
+    """Return the names of a metadata file's columns; a naming column that contains pictures instead of text is left out.
 
     Raises:
         InputError: the file cannot be read.
@@ -60,7 +60,7 @@ def columns_in(uri: str) -> list[str]:
 def named_pictures(folder: str, files: Iterable[str], columns: Columns) -> Named:
     """Return what the metadata files of a folder, given as paths inside it, contain about each image they name.
 
-    The file nearest to an image counts; several of its rows for one image give it several captions.
+    The file in the folder closest to an image is used; several of its rows for one image give it several captions.
 
     Raises:
         InputError: a file cannot be read.
@@ -81,7 +81,7 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 def _rows(uri: str, columns: Columns) -> Iterator[tuple[str, dict[str, object]]]:
-    """Yield the picture that each row names, and those of the row's cells that the columns name."""
+    """Yield the picture that each row names, and the row's cells in the named columns."""
     naming = naming_column(uri, columns)
     if naming is None:
         return

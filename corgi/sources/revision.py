@@ -1,4 +1,4 @@
-"""Which sources version 0.2 reads otherwise than 0.1: their plans are made again, those of all others stay."""
+"""Which sources version 0.2 reads differently than 0.1: their plans are made again, those of all others stay valid."""
 
 import collections
 import hashlib
@@ -25,12 +25,12 @@ _OVERLAP_BYTES = len(b"Infinity") - 1
 
 
 def revision(uri: str, format: str, sha256: str, settings: PlanSettings) -> str:
-    """Return what a plan's key holds of how a list is read: nothing where 0.1 read the same rows.
+    """Return the version of reading a list for the plan's key; empty if version 0.1 read the same rows.
 
     Args:
         uri: path or URI of the list.
-        format: what it is.
-        sha256: of its bytes.
+        format: its format.
+        sha256: that of its bytes.
         settings: which of its columns are read, and how.
 
     """
@@ -48,7 +48,7 @@ def revision(uri: str, format: str, sha256: str, settings: PlanSettings) -> str:
 
 
 def _has_float_cells(uri: str, settings: PlanSettings) -> bool:
-    """Return whether NaN may stand where 0.1 read the word `nan`; in additional columns the word did no harm."""
+    """Return whether there may be NaN where version 0.1 read the word `nan`; in additional columns the word did no harm."""
     with open_file(uri) as handle, pq.ParquetFile(handle) as file:
         schema = file.schema_arrow
     kinds = [field.type for field in schema if field.name in Columns.of(settings).named.values()]
@@ -56,23 +56,25 @@ def _has_float_cells(uri: str, settings: PlanSettings) -> bool:
 
 
 def is_looked_through(format: str, settings: PlanSettings) -> bool:
-    """Return whether a source is a text whose bytes decide how it is read; if plan.quoting is set, the key holds that."""
+    """Return whether a source is a text file whose bytes decide how it is read; if plan.quoting is set, the key contains it instead."""
     return settings.quoting is None and (format == "csv" or format in _READ_OTHERWISE)
 
 
 def sha256_of_text(uri: str, format: str) -> str:
-    """Return the sha256 of a text's bytes, as `sha256_of` does; what `revision` needs of them is computed in the same pass."""
-    if uri.endswith(tuple(COMPRESSIONS)):  # looked through as it is decompressed
+    """Return the sha256 of a text's bytes, as `sha256_of` does; what `revision` needs is computed in the same pass."""
+    if uri.endswith(tuple(COMPRESSIONS)):  # `revision` reads it separately, decompressed
         return sha256_of(uri)
     return _read_once(uri, format, facts_of(uri))[0]
 
 
 @remembered
 def _read_once(uri: str, format: str, facts: tuple[int, ...]) -> tuple[str, bool]:
-    """Return the sha256 of the bytes of a text, decompressed, and whether it is read otherwise now."""
+    """Return the sha256 of the bytes of a text, decompressed, and whether it is read differently now."""
     digest = hashlib.sha256()
     chunks = _hashed(_chunks(uri), digest)
-    if format == "csv":  # an odd one is never closed: 0.1 lost the rows behind it, 0.2 refuses the list
+    if (
+        format == "csv"
+    ):  # with an odd number one is never closed: 0.1 lost the rows after it, 0.2 rejects the list
         is_other = sum(chunk.count(b'"') for chunk in chunks) % 2 == 1
     else:
         is_other = any(map(_READ_OTHERWISE[format], _overlapping(chunks)))
@@ -87,12 +89,12 @@ def _hashed(chunks: Iterator[bytes], digest: "hashlib._Hash") -> Iterator[bytes]
 
 
 def _opens_with_a_mark(block: bytes) -> bool:
-    """Return whether a cell of a TSV begins with a quotation mark, which is text now."""
+    """Return whether a cell of a TSV begins with a quotation mark, which is now text."""
     return b'"' in block and any(end + b'"' in block for end in (b"\t", b"\n", b"\r"))
 
 
 def _holds_a_constant(block: bytes) -> bool:
-    """Return whether JSON may hold NaN or an infinity, which are no words any more."""
+    """Return whether JSON may contain NaN or an infinity, which are no longer read as words."""
     return b"NaN" in block or b"Infinity" in block
 
 
@@ -105,7 +107,7 @@ _READ_OTHERWISE = {"tsv": _opens_with_a_mark, "jsonl": _holds_a_constant, "txt":
 
 
 def _overlapping(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """Yield chunks with the last bytes of those before them, the first with a line end."""
+    """Yield chunks preceded by the last bytes of the chunks before them, the first preceded by a line end."""
     before = b"\n"
     for chunk in chunks:
         yield before + chunk
@@ -120,7 +122,7 @@ def _chunks(uri: str) -> Iterator[bytes]:
 
 @remembered
 def _is_other_tar(uri: str, caption: str, facts: tuple[int, ...]) -> bool:
-    """Return whether a tar's samples, images or JSON captions differ from those read by version 0.1."""
+    """Return whether a tar's samples, images or JSON captions differ from those that version 0.1 read."""
     with open_tar(uri) as tar:
         first, second = itertools.tee(tar.members())
         before = (list(group) for _, group in itertools.groupby(first, key=lambda one: first_stem(one.name)))
@@ -131,7 +133,7 @@ def _is_other_tar(uri: str, caption: str, facts: tuple[int, ...]) -> bool:
 
 
 def _is_other_sample(tar: Tar, group: list[Member], caption: str | None) -> bool:
-    """Return whether 0.1 saw other pictures among neighbours (one at most), or other captions in their JSON."""
+    """Return whether version 0.1 read other pictures in a group (it read at most one), or other captions in their JSON."""
     pictures = [one.name for one in group if is_picture(one.name)]
     seen = [
         one.name for one in group if one.name[len(first_stem(one.name)) + 1 :].lower() in _PICTURES_OF_0_1
@@ -146,7 +148,7 @@ def _is_other_sample(tar: Tar, group: list[Member], caption: str | None) -> bool
 
 
 def _is_other_folder(uri: str, settings: PlanSettings) -> bool:
-    """Return whether the JSON of a folder gives other captions, or one URL to several images; all else is in its digest."""
+    """Return whether the JSON files of a folder give other captions, or one URL to several images; all else is in its digest."""
     columns = Columns.of(settings)
     contents = contents_of(uri, columns)
     key = f"_is_other_folder {uri} {columns.named.get('caption')}"
@@ -165,7 +167,7 @@ def _is_read_otherwise(uri: str, contents: Contents, columns: Columns) -> bool:
 
 
 def _is_other_note(note: bytes, caption: str | None, is_blank: bool) -> bool:
-    """Return whether JSON has lists of captions or constants, or, if the text next to it is blank, a caption of its own."""
+    """Return whether JSON has lists of captions or constants, or its own caption if the text file next to it is blank."""
     try:
         found = parsed(note)
     except (ValueError, RecursionError):

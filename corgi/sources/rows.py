@@ -1,4 +1,4 @@
-"""Rows as every source gives them, before identity: one row of a list or one sample of a tar."""
+"""Rows as every source yields them, before they get identities: one row of a list or one sample of a tar."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ ROWS = pa.schema(
     ]
     + [("captions", CAPTIONS), ("additional", ADDITIONAL)]
 )
-"""content is the sha256 of an image without a url; location is where its source stores it; see PLAN for the rest."""
+"""`content` is the sha256 of an image without a URL; `location` is where its source stores it; see PLAN for the rest."""
 _KINDS = pa.array(["full", "coarse", ""])
 _HASH_DIGITS = {"sha256": 64, "md5": 32}
 
@@ -72,10 +72,10 @@ class Columns:
         )
 
     def rows(self, found: Mapping[str, pa.Array], uri: str, **given: pa.Array) -> pa.RecordBatch:
-        """Return ROWS of columns as they were read; `given` are columns that the reader itself writes.
+        """Return ROWS from columns as they were read; `given` are columns that the reader computed.
 
         Raises:
-            InputError: a column is of a wrong type, is not UTF-8, or holds a caption kind that is none.
+            InputError: a column is of a wrong type, is not UTF-8, or contains an invalid caption kind.
 
         """
         length = len(next(iter([*found.values(), *given.values()])))
@@ -97,10 +97,10 @@ class Columns:
         return pa.record_batch([arrays.get(f.name, pa.nulls(length, f.type)) for f in ROWS], schema=ROWS)
 
     def read(self, rows: Sequence[Mapping[str, object]], uri: str) -> dict[str, pa.Array]:
-        """Return the columns of parsed rows; a cell that a row lacks is null.
+        """Return the columns of parsed rows; a missing cell is null.
 
         Raises:
-            InputError: a cell holds a list or an object where it may not.
+            InputError: a cell contains a list or an object that is not allowed.
 
         """
         caption = self.named.get("caption")
@@ -117,7 +117,7 @@ class Columns:
 
 
 def expected_hashes(hashes: pa.Array, kind: str) -> tuple[pa.Array, pa.Array]:
-    """Return hashes as `kind:hex`, null where there is none, and which cells hold something else."""
+    """Return hashes as `kind:hex`, null for a missing or invalid hash, and which cells are invalid."""
     plain = pc.utf8_lower(pc.utf8_trim_whitespace(hashes))
     plain = pc.if_else(pc.equal(plain, ""), pa.scalar(None, pa.string()), plain)
     plain = pc.replace_substring_regex(plain, f"^{kind}:", "")
@@ -127,7 +127,7 @@ def expected_hashes(hashes: pa.Array, kind: str) -> tuple[pa.Array, pa.Array]:
 
 
 def additional_of(columns: Mapping[str, pa.Array], length: int) -> pa.Array:
-    """Return one map per row of the further columns, null if there are none."""
+    """Return one map per row of the additional columns; null if there are none."""
     if not columns:
         return pa.nulls(length, ADDITIONAL)
     width = len(columns)

@@ -1,4 +1,4 @@
-"""Samples: an image with its captions and JSON, by the one rule of names that tars and folders share."""
+"""Samples: an image with its captions and JSON, by naming rules that tars and folders share."""
 
 import itertools
 from collections import Counter
@@ -17,32 +17,32 @@ PICTURE_ENDINGS = frozenset(
     {"jpg", "jpeg", "jpe", "jfif", "png", "apng", "webp", "gif", "bmp", "dib", "tif", "tiff", "avif"}
     | {"heic", "heif", "jxl", "jp2", "j2k", "ppm", "pgm", "pbm", "pnm", "ico"}
 )
-"""Suffixes of images, whether or not their format may be decoded: the bytes decide that, with a reason."""
+"""Suffixes of images, whether or not their format may be decoded: that is decided from the bytes, with a reason."""
 NOTE_ENDINGS = ("json", "txt")
 _SPELLINGS = {"json": ("json",), "txt": ("txt", "caption")}
-"""Suffixes of notes; of two for one image the first counts."""
+"""Suffixes of notes; if an image has two, the first is used."""
 MAX_NOTE_BYTES = 2**20
-"""Longest caption, metadata or extended header that is read; a longer caption is none, a longer header is an error."""
+"""Longest caption, metadata or extended header that is read, bytes; a longer caption is ignored, a longer header is an error."""
 _SHOWN_NAMES = 20
 _DEFAULT_NAMES = {"url": "url", "caption": "caption"}
-"""Columns that pictures need not have as long as nobody gives them another name."""
+"""Columns that pictures may lack as long as the settings give them no other name."""
 
 Tally = Counter[str]
 """The number of members of a source that are not rows, by kind."""
 MEANINGS = {
     "strangers": "files of macOS and hidden pictures, left out",
-    "links": "links and other files without bytes of their own, left out",
+    "links": "links and other files without their own bytes, left out",
     "notes_unreadable": "captions or JSON too long or unreadable, left out",
     "notes_without_picture": "captions or JSON without a picture, left out",
     "pictures_unnamed": "pictures that no metadata names, kept",
 }
-"""What the names of a tally mean, for the screen."""
+"""The meaning of the names of a tally, for the screen."""
 _Note = TypeVar("_Note")
 
 
 @dataclass(frozen=True)
 class Sample:
-    """What a source has about one image; without a location there is no image."""
+    """What a source has about one image; if there is no location, there is no image."""
 
     cells: dict[str, Any]
     location: str | None
@@ -50,7 +50,7 @@ class Sample:
 
 
 def is_stranger(path: str) -> bool:
-    """Return whether a path is ignored: files that macOS leaves behind."""
+    """Return whether a path is a file left behind by macOS, which is ignored."""
     *folders, name = path.split("/")
     return name.startswith("._") or name == ".DS_Store" or "__MACOSX" in folders
 
@@ -61,7 +61,7 @@ def is_picture(path: str) -> bool:
 
 
 def last_ending(path: str) -> str:
-    """Return what follows the last dot of a name, lower case; nothing where there is no dot."""
+    """Return what follows the last dot of a name, in lower case; empty without a dot."""
     _, dot, ending = path.rpartition("/")[2].rpartition(".")
     return ending.lower() if dot else ""
 
@@ -87,12 +87,12 @@ class Notes(dict[tuple[str, str], _Note]):
     """Captions and JSON by (path without its last ending, ending)."""
 
     def put(self, path: str, note: _Note) -> None:
-        """Add a note; of several with one path the first counts."""
+        """Add a note; if there are several with one path, the first is used."""
         if is_note(path):
             self.setdefault((stem(path), last_ending(path)), note)
 
     def beside(self, picture: str, ending: str) -> _Note | None:
-        """Return the note of a picture: that of its own name without the last ending, else of its name up to the first dot.
+        """Return the note of a picture: the one with its name without the last ending, else with its name up to the first dot.
 
         Args:
             picture: path of the picture.
@@ -106,20 +106,20 @@ class Notes(dict[tuple[str, str], _Note]):
         return None
 
     def taken_by(self, pictures: Iterable[str]) -> set[_Note]:
-        """Return the notes that one or more of the pictures take."""
+        """Return the notes that belong to one or more of the pictures."""
         found = (self.beside(picture, ending) for picture in pictures for ending in NOTE_ENDINGS)
         return {note for note in found if note is not None}
 
     def shared(self, pictures: Iterable[str], ending: str) -> set[_Note]:
-        """Return the notes that more than one of the pictures takes."""
+        """Return the notes that belong to more than one of the pictures."""
         taken = Counter(note for note in (self.beside(one, ending) for one in pictures) if note is not None)
         return {note for note, number in taken.items() if number > 1}
 
 
 def cells_of(note: bytes | None, caption: bytes | None, columns: Columns, tally: Tally) -> dict[str, object]:
-    """Return the cells that a sample's JSON and text give; what is no JSON object says nothing and is counted.
+    """Return the cells from a sample's JSON and text; a note that is not a JSON object gives no cells and is counted.
 
-    A text that is not blank takes the uri of the JSON's caption.
+    A text that is not blank replaces the JSON's caption.
     """
     cells: dict[str, object] = {}
     if note is not None:
@@ -137,29 +137,29 @@ def cells_of(note: bytes | None, caption: bytes | None, columns: Columns, tally:
 
 
 def laid_over(below: Mapping[str, object], above: Mapping[str, object]) -> dict[str, object]:
-    """Return the cells of both; of two for one column the one above counts, unless it is empty."""
+    """Return the cells of both; for a column in both `above` is used, unless it is empty."""
     said = {name: value for name, value in above.items() if value not in (None, "") or name not in below}
     return {**below, **said}
 
 
 def without_identity(cells: Mapping[str, object], columns: Columns) -> dict[str, object]:
-    """Return the cells of JSON that several pictures share: its URL, uid and hash can be those of none of them."""
+    """Return the cells of JSON that several pictures share, without URL, uid and hash, which cannot belong to several pictures."""
     names = {columns.named.get(name) for name in ("url", "uid", "expected_hash")}
     return {name: value for name, value in cells.items() if name not in names}
 
 
 def has_url(cells: Mapping[str, object], columns: Columns) -> bool:
-    """Return whether cells name the URL that a picture has."""
+    """Return whether the cells contain a picture's URL."""
     return str(cells.get(columns.named.get("url", "")) or "").strip() != ""
 
 
 def checked(
     samples: Iterable[Sample], columns: Columns, uri: str, known: Iterable[str] = ()
 ) -> Iterator[Sample]:
-    """Yield the samples with the cells that the columns name; `known` are columns that the source has in any case.
+    """Yield the samples with only the cells in the named columns; `known` are columns that the source always has.
 
     Raises:
-        InputError: afterwards, when none of the samples has a column that is named.
+        InputError: at the end, if a named column is in none of the samples.
 
     """
     names, is_empty = dict.fromkeys(known), True
@@ -178,7 +178,7 @@ def checked(
 
 
 def _may_be_missing(name: str, columns: Columns, has_cells: bool) -> bool:
-    """Return whether pictures may lack a column: the URL by its default name, a caption by its own if there is no note beside the pictures."""
+    """Return whether pictures may lack a column: the URL under its default name, and the caption under its default name if no picture has a note."""
     if name in columns.additional:
         return False
     meanings = [meaning for meaning, column in columns.named.items() if column == name]

@@ -1,6 +1,6 @@
-"""Lists of separated cells, CSV and TSV: records by Python's csv module, bounded, every cell text as it is written.
+"""CSV and TSV lists: records are read by Python's csv module, within bounds, and every cell is text as it is written.
 
-TSV of the web has no quoting as a rule: a caption may begin with a quotation mark. CSV has.
+TSV from the web usually has no quoting, and a caption may begin with a quotation mark. CSV has quoting.
 """
 
 import csv
@@ -22,7 +22,7 @@ MAX_CELL_LINES = 1_000
 MAX_QUOTED_SHARE = 0.01
 """Share of cells within quotation marks above which a TSV that is read without quoting gets a warning."""
 BLOCK_CHARS = 16 * 2**20
-"""Characters of rows handed on together, where the number of rows does not bound them before."""
+"""Largest number of characters of rows that are yielded together, if the limit on rows is not reached first."""
 _DELIMITERS = {"csv": ",", "tsv": "\t"}
 _QUOTING: dict[str, Quoting] = {"csv": "csv", "tsv": "none"}
 _ADVICE = {
@@ -32,22 +32,22 @@ _ADVICE = {
 
 
 class _BadRow(Exception):
-    """A row that cannot be read; what it says is the reason."""
+    """A row that cannot be read; its text is the reason."""
 
 
 def separated_rows(
     uri: str, columns: Columns, format: str, quoting: Quoting | None = None
 ) -> Iterator[pa.RecordBatch]:
-    """Yield the rows of a CSV or TSV list; every cell is text, so that a caption such as 007 stays as it is.
+    """Yield the rows of a CSV or TSV list; every cell is text, so that a caption such as 007 is unchanged.
 
     Args:
         uri: path or URI of the list.
-        columns: those that are read.
+        columns: the columns to read.
         format: csv or tsv.
         quoting: what quotation marks mean; None: quoting in CSV, text in TSV.
 
     Raises:
-        InputError: a column is missing or there twice; a row has another number of cells than the header; a quotation mark
+        InputError: a column is missing or occurs twice; a row has a different number of cells than the header; a quotation mark
             is never closed; a cell is longer than MAX_CELL_CHARS or MAX_CELL_LINES; the text is not UTF-8.
 
     """
@@ -80,7 +80,7 @@ def _check_quoted_header(uri: str, header: list[str], columns: Columns) -> None:
 
 
 def _records(uri: str, delimiter: str, quoting: Quoting) -> Iterator[list[str]]:
-    """Yield the header and the rows; blank lines are no rows."""
+    """Yield the header and the rows; blank lines are skipped."""
     has_ended = False
 
     def watched() -> Iterator[str]:
@@ -88,13 +88,15 @@ def _records(uri: str, delimiter: str, quoting: Quoting) -> Iterator[list[str]]:
         yield from lines(uri)
         has_ended = True
 
-    csv.field_size_limit(MAX_CELL_CHARS)  # a setting of the process, 128 Ki unless it is raised
+    csv.field_size_limit(MAX_CELL_CHARS)  # a process-wide setting, 128 Ki by default
     rule = csv.QUOTE_NONE if quoting == "none" else csv.QUOTE_MINIMAL
     reader = csv.reader(watched(), delimiter=delimiter, quoting=rule)
     row, first_line, width = -1, 1, 0
     try:
         for record in reader:
-            if has_ended:  # only an open quotation mark asks for lines behind the last one
+            if (
+                has_ended
+            ):  # the reader asks for another line after the last one only if a quotation mark is open
                 raise _BadRow("a quotation mark opens a cell and is never closed")
             if not _is_blank(record, quoting):
                 width = width or len(record)
@@ -112,7 +114,7 @@ def _records(uri: str, delimiter: str, quoting: Quoting) -> Iterator[list[str]]:
 
 
 def _is_blank(record: list[str], quoting: Quoting) -> bool:
-    """Return whether a record is that of a blank line; without quoting, white space alone is blank, tabs included."""
+    """Return whether a record is from a blank line; without quoting, a line of only white space, including tabs, is blank."""
     return not record or (quoting == "none" and not "".join(record).strip(string.whitespace))
 
 

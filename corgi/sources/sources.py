@@ -1,4 +1,4 @@
-"""Sources: which files the inputs name, what each is, the digest that names its rows, and its rows."""
+"""Sources: the files that the inputs name, the format of each, the digest that identifies its rows, and its rows."""
 
 import itertools
 from collections.abc import Iterator
@@ -50,33 +50,33 @@ FORMATS = {
 }
 _LISTS = FORMATS.keys() - {".txt", ".tar"}
 HOLD_PICTURES = frozenset({"webdataset", "pictures", "files"})
-"""Formats whose pictures are already there."""
+"""Formats that contain the pictures themselves."""
 METADATA, IMAGE_VECTORS, TEXT_VECTORS = "metadata", "img_emb", "text_emb"
 """Folders of clip-retrieval's output."""
-_PACKED = 4  # what a byte of Parquet or of a compressed text grows to, about
+_PACKED = 4  # approximate bytes of rows per byte of Parquet or of compressed text
 
 
 @dataclass(frozen=True)
 class Source:
-    """One file or picture folder: its location, what it is, and the sha256 that names its rows in every ledger."""
+    """One file or picture folder: its path, its format, and the sha256 that identifies it in every ledger."""
 
     path: str
     sha256: str
     format: str
     revision: str = ""
-    """Version that reads such a list otherwise than those before; empty: all read it alike."""
+    """Version since which the list is read differently than before; empty: all versions read it the same way."""
 
     @property
     def meaning(self) -> str:
-        """Return what a plan depends on: the content, and how it is read; not the name."""
+        """Return what a plan depends on: the content and how it is read, but not the name."""
         return f"{self.sha256} {self.format} {self.revision}".rstrip()
 
 
 def sources(settings: PlanSettings) -> list[Source]:
-    """Return the sources, sorted by digest so that neither names nor order of arguments matter.
+    """Return the sources, sorted by digest so that neither names nor the order of arguments matter.
 
     Raises:
-        InputError: no input is named, a file is missing, cannot be read or is of no known kind.
+        InputError: no input is named, or a file is missing, cannot be read or is of an unknown format.
 
     """
     if not settings.input:
@@ -110,10 +110,10 @@ def _source(path: str, kind: str, settings: PlanSettings) -> Source:
 
 
 def batches(source: Source, settings: PlanSettings, tally: Tally | None = None) -> Iterator[pa.RecordBatch]:
-    """Yield a source's rows as ROWS, in its order; count in `tally` what of it is no row.
+    """Yield a source's rows as ROWS, in their order; count in `tally` its members that are not rows.
 
     Raises:
-        InputError: it is not what its name says, or lacks a column.
+        InputError: its content does not fit its format, or it lacks a column.
 
     """
     columns = Columns.of(settings)
@@ -126,7 +126,7 @@ def batches(source: Source, settings: PlanSettings, tally: Tally | None = None) 
 
 
 def num_bytes_of_rows(source: Source) -> int:
-    """Return about how many bytes a source's rows take, its pictures left out."""
+    """Return the approximate number of bytes of a source's rows, without its pictures."""
     if source.format in HOLD_PICTURES:
         return 0
     is_packed = source.format == "parquet" or source.path.endswith(tuple(COMPRESSIONS))
@@ -150,10 +150,10 @@ def _rows(source: Source, columns: Columns, settings: PlanSettings, tally: Tally
 
 
 def formats(settings: PlanSettings) -> set[str]:
-    """Return the formats of the sources that are there; nothing is hashed.
+    """Return the formats of the existing sources; nothing is hashed.
 
     Raises:
-        InputError: a file is of no known kind.
+        InputError: a file is of an unknown format.
 
     """
     uris = itertools.chain.from_iterable(map(expand, settings.input))
@@ -161,10 +161,10 @@ def formats(settings: PlanSettings) -> set[str]:
 
 
 def sources_in(uri: str, settings: PlanSettings) -> Iterator[tuple[str, str]]:
-    """Yield path and format of one path's sources: a file is one; a folder is its tars, else its lists, else its pictures.
+    """Yield path and format of the sources at one path: a file is one source; a folder has its tars, else its lists, else its pictures.
 
     Raises:
-        InputError: a file is of no known kind, or a folder holds none.
+        InputError: a file is of an unknown format, or a folder contains no source.
 
     """
     if not is_folder(uri):
@@ -183,14 +183,14 @@ def sources_in(uri: str, settings: PlanSettings) -> Iterator[tuple[str, str]]:
     if not chosen:
         check_local(uri)
         raise InputError(
-            f"plan.input: {uri} cannot be read: the folder holds no list, tar or picture; nothing was started; "
-            "name another, or text lists by a glob such as *.txt"
+            f"plan.input: {uri} cannot be read: the folder has no list, tar or picture; nothing was started; "
+            "name another folder, or text lists by a glob such as *.txt"
         )
     yield from ((name, _format(name, settings)) for name in chosen)
 
 
 def _lists(files: list[str], settings: PlanSettings, without_metadata: bool = False) -> list[str]:
-    """Return the lists among a folder's files, none where pictures are beside them; metadata of pictures is no list."""
+    """Return the lists among a folder's files, none if it also has pictures; with `without_metadata`, metadata of pictures is not a list."""
     if any(is_picture(name) and not is_stranger(name) for name in files):
         return []
     columns = Columns.of(settings)
@@ -199,7 +199,7 @@ def _lists(files: list[str], settings: PlanSettings, without_metadata: bool = Fa
 
 
 def vectors_list(uri: str) -> str | None:
-    """Return the folder of lists beside clip-retrieval's vectors, if a folder holds such."""
+    """Return the folder of lists that belong to clip-retrieval's vectors, if a folder contains such vectors."""
     folder = f"{uri.rstrip('/')}/{METADATA}"
     return folder if is_folder(folder) and is_folder(f"{uri.rstrip('/')}/{IMAGE_VECTORS}") else None
 
@@ -209,7 +209,7 @@ def _format(uri: str, settings: PlanSettings) -> str:
     kind = FORMATS.get(ending(uri)) if wanted == "auto" else wanted
     if kind is None or kind == "files" or (kind == "webdataset" and uri.endswith((".gz", ".zst"))):
         raise InputError(
-            f"{uri} is no list Corgi reads by its ending; nothing was started; "
+            f"{uri}: by its ending it is not a list that Corgi reads; nothing was started; "
             "use .parquet, .csv, .tsv, .jsonl or .txt (text also .gz or .zst), .tar, or a folder of pictures"
         )
     if kind == "parquet" and _holds_pictures(uri, settings):

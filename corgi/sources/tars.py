@@ -1,6 +1,6 @@
-"""Webdataset tars, read where they are: tarfile walks the headers, nothing is unpacked, followed or unpickled.
+"""Webdataset tars, read in place: tarfile reads the headers; nothing is unpacked, no link is followed, nothing is unpickled.
 
-Only members with a picture's or caption's ending are looked at, and only captions are read, within a bound.
+Only members with a picture's or caption's ending are used, and captions are read only up to a bound.
 """
 
 import contextlib
@@ -35,12 +35,12 @@ from corgi.storage.paths import CHUNK_BYTES, first_line, open_file
 _SAMPLE_ROWS = 1024
 _BUFFER_BYTES = 2**18  # on object storage each read is a request
 _DAMAGE = (tarfile.TarError, ValueError, OverflowError, RecursionError, LookupError)
-"""What tarfile raises at a header that no honest writer makes."""
+"""What tarfile raises for a header that no legitimate writer produces."""
 
 
 @dataclass(frozen=True)
 class Member:
-    """A regular file of a tar: its name, where its bytes start, and how many there are."""
+    """A regular file of a tar: its name, the offset of its bytes, and its size."""
 
     name: str
     offset: int
@@ -48,9 +48,9 @@ class Member:
 
     @property
     def key(self) -> str | None:
-        """Return what the members of one sample share, as webdataset's library sees it: the name up to its first dot.
+        """Return the part of the name that the members of one sample share, as in the webdataset library: up to the first dot.
 
-        None for a name without a dot, or before whose first dot there is nothing: the library passes over it.
+        None for a name without a dot or with nothing before its first dot; the library skips such members.
         """
         key = first_stem(self.name)
         name = self.name.rpartition("/")[2]
@@ -59,7 +59,7 @@ class Member:
 
 
 class _Headers:
-    """A tar as tarfile sees it: of each member's headers at most MAX_NOTE_BYTES are read."""
+    """The file object that tarfile gets: it reads at most MAX_NOTE_BYTES of each member's headers."""
 
     def __init__(self, file: io.BufferedReader) -> None:
         self._file, self.left = file, MAX_NOTE_BYTES
@@ -73,18 +73,18 @@ class _Headers:
 
 
 class Tar:
-    """A tar that is open for reading, through one buffer for headers and members."""
+    """A tar opened for reading, through one buffer for headers and members."""
 
     def __init__(self, handle: pa.NativeFile, uri: str) -> None:
-        """Take an open file; `uri` is its path or URI, for the errors."""
+        """Take an open file; `uri` is its path or URI, for error messages."""
         self._file, self._place = io.BufferedReader(handle, _BUFFER_BYTES), uri
         self._size = self._file.seek(0, io.SEEK_END)
         self._file.seek(0)
         self.num_links = 0
-        """How many pictures, captions and JSON files stepped over so far have no bytes of their own."""
+        """Number of skipped pictures, captions and JSON files so far that are links or other members without their own bytes."""
 
     def members(self) -> Iterator[Member]:
-        """Yield the regular members in order; links, devices, folders and sparse files are stepped over.
+        """Yield the regular members in order; links, devices, folders and sparse files are skipped.
 
         Raises:
             InputError: a header is not a tar's, or the file ends inside a member.
@@ -115,7 +115,7 @@ class Tar:
         return self._file.read(member.size)
 
     def sha256(self, member: Member) -> str:
-        """Return the sha256 of a member's bytes, lower hex, a part of it in memory at a time."""
+        """Return the sha256 of a member's bytes in lower-case hex; one part at a time is in memory."""
         digest, left = hashlib.sha256(), member.size
         self._file.seek(member.offset)
         while left > 0 and (chunk := self._file.read(min(CHUNK_BYTES, left))):
@@ -124,30 +124,30 @@ class Tar:
         return digest.hexdigest()
 
     def detach(self) -> None:
-        """Leave the file open to whoever opened it."""
+        """Detach from the file without closing it."""
         self._file.detach()
 
     def _check(self, info: tarfile.TarInfo, end: int) -> None:
-        """Refuse what tarfile lets pass: sizes that are none, negative, or larger than the file."""
+        """Raise InputError for errors that tarfile accepts: sizes that are not numbers, negative, or larger than the file."""
         written = info.pax_headers.get("size", "0")
         if not written.isdecimal():
-            raise self._broken(info.offset, "an extended header's size is no number")
+            raise self._broken(info.offset, "an extended header's size is not a number")
         blocks = -(-self._size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
         is_outside = info.isreg() and not info.issparse() and info.offset_data + info.size > self._size
         if info.size < 0 or not info.offset_data <= end <= blocks or is_outside:
             raise self._broken(info.offset, "a member is longer than the file")
 
     def _check_end(self, offset: int) -> None:
-        """Refuse a tar that tarfile takes for ended though its next block is a broken header."""
+        """Raise InputError for a tar that tarfile considers ended although its next block is a broken header."""
         self._file.seek(offset)
         block = self._file.read(tarfile.BLOCKSIZE)
         if block.count(0) < len(block) or 0 < len(block) < tarfile.BLOCKSIZE:
-            raise self._broken(offset, "the file ends inside a member, or a header is no header")
+            raise self._broken(offset, "the file ends inside a member, or a header is invalid")
 
     def _broken(self, offset: int, what: str) -> InputError:
         return InputError(
             f"{self._place} cannot be read as a tar: {what} (at byte {offset}); nothing was started; "
-            "make it again or leave it out"
+            "create it again or leave it out"
         )
 
 
@@ -163,7 +163,7 @@ def open_tar(uri: str) -> Iterator[Tar]:
 
 
 def tar_rows(uri: str, columns: Columns, sha256: str, tally: Tally) -> Iterator[pa.RecordBatch]:
-    """Yield a row per picture, and one per sample without a picture; count in `tally` what is no row."""
+    """Yield one row per picture, and one per sample without a picture; count in `tally` the members that are not rows."""
     with open_tar(uri) as tar:
         groups = grouped(_members(tar, tally))
         found = (sample for group in groups for sample in _samples(tar, group, columns, sha256, tally))
@@ -172,7 +172,7 @@ def tar_rows(uri: str, columns: Columns, sha256: str, tally: Tally) -> Iterator[
 
 
 def grouped(members: Iterable[Member]) -> Iterator[list[Member]]:
-    """Yield the members of each sample: neighbours of one key; a member without a key is by itself and parts nobody."""
+    """Yield the members of each sample: consecutive members with the same key. A member without a key is its own sample and does not separate others."""
     group: list[Member] = []
     alone: list[Member] = []
     for member in members:
@@ -230,5 +230,5 @@ def _cells(tar: Tar, notes: Notes[Member], name: str, columns: Columns, tally: T
 
 
 def _no_content(group: list[Member], sha256: str) -> str:
-    """Return an identity for a sample without a picture, so that it stays one row of the ledger."""
+    """Return an identity for a sample without a picture, so that it becomes one row of the ledger."""
     return hashlib.sha256(f"{sha256}/{group[0].offset}".encode()).hexdigest()

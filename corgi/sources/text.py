@@ -1,4 +1,4 @@
-"""Text files as lines: streamed, bounded in length, UTF-8, whatever ends a line."""
+"""Text files as lines: streamed, bounded in length, UTF-8, with any kind of line end."""
 
 import codecs
 import io
@@ -16,18 +16,18 @@ _OTHER_MARKS = {
     codecs.BOM_UTF16_LE: "UTF-16",
     codecs.BOM_UTF16_BE: "UTF-16",
 }
-"""Byte order marks of other encodings than UTF-8, the longer ones first: UTF-32's begins with UTF-16's."""
+"""Byte order marks of other encodings than UTF-8, the longer ones first, because UTF-32's begins with UTF-16's."""
 
 
 def lines(uri: str, errors: Literal["strict", "surrogateescape"] = "strict") -> Iterator[str]:
-    r"""Yield a text's lines with their ends, which are \n, \r\n or a lone \r; UTF-8's byte order mark is left out.
+    r"""Yield a text's lines with their ends, which are \n, \r\n or a lone \r; UTF-8's byte order mark is removed.
 
     Args:
-        uri: path or URI, decompressed as its ending says.
-        errors: what becomes of bytes that are no UTF-8: an error, or a lone surrogate each, so that only their line is spoilt.
+        uri: path or URI; it is decompressed if its ending says so.
+        errors: what bytes that are not UTF-8 become: an error, or a lone surrogate each, so that only their line is affected.
 
     Raises:
-        InputError: it is not UTF-8, or of another encoding by its first bytes, or a line is longer than MAX_LINE_BYTES.
+        InputError: it is not UTF-8, its first bytes are those of another encoding, or a line is longer than MAX_LINE_BYTES.
 
     """
     rest, line_number = b"", 1
@@ -51,7 +51,7 @@ def lines(uri: str, errors: Literal["strict", "surrogateescape"] = "strict") -> 
 
 
 def filled_lines(uri: str) -> Iterator[str]:
-    """Yield the lines of a text that are not blank, without their ends and the white space around them.
+    """Yield the lines of a text that are not blank, without line ends and surrounding white space.
 
     Raises:
         InputError: as for `lines`.
@@ -62,7 +62,7 @@ def filled_lines(uri: str) -> Iterator[str]:
 
 def _decoded_lines(block: bytes, first_line: int, uri: str, errors: str) -> list[str]:
     try:
-        # bytes.splitlines, unlike str.splitlines, knows these three ends only; so does this
+        # StringIO, unlike str.splitlines, splits at these three line ends only
         return list(io.StringIO(block.decode(errors=errors), newline=""))
     except UnicodeDecodeError as error:
         before = len(list(io.StringIO(block[: error.start].decode() + "x", newline="")))
@@ -73,7 +73,10 @@ def _decoded_lines(block: bytes, first_line: int, uri: str, errors: str) -> list
 
 def _check_encoding(start: bytes, uri: str) -> None:
     found = next((name for mark, name in _OTHER_MARKS.items() if start.startswith(mark)), None)
-    if found is None and b"\0\0" in (start[0:4:2], start[1:4:2]):  # letters of UTF-16 without a mark
+    if found is None and b"\0\0" in (
+        start[0:4:2],
+        start[1:4:2],
+    ):  # characters of UTF-16 without a byte order mark
         found = "UTF-16"
     if found is not None:
         raise InputError(

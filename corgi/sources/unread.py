@@ -1,4 +1,4 @@
-"""What a folder holds besides the sources that are read of it: counted, so that a mixture loses nothing without a word."""
+"""Files of a folder that are not read although they could be sources: they are counted and reported, so that nothing is lost silently."""
 
 import itertools
 import os
@@ -14,29 +14,29 @@ from corgi.sources.sources import FORMATS, sources_in, vectors_list
 from corgi.storage.paths import ending, expand, inside, is_folder, is_local
 
 _TEXT_LISTS = frozenset({".txt", ".json"})
-"""Endings of lists that are captions and JSON where there are pictures."""
+"""Endings of lists that are captions and JSON files in a folder with pictures."""
 _PACKED = (".bz2", ".xz", ".zip", ".7z", ".rar", ".tgz")
 
 
 @dataclass(frozen=True)
 class Unread:
-    """What of one folder is not read: how many tars, lists, pictures and packed files, and the first of them by name."""
+    """The files of one folder that are not read: the numbers of tars, lists, pictures and packed files, and the path of the first."""
 
     folder: str
     counts: Counter[str]
     first: str
 
     def line(self) -> str:
-        """Return the line that says so, and what to do about it."""
+        """Return a line that reports them and says what to do."""
         what = ", ".join(f"{kind} ({number})" for kind, number in sorted(self.counts.items()))
         return (
-            f"plan.input: {self.folder}: not read are {what}, such as {self.first}; the plan is made of the rest; "
-            "name all of them in plan.input, or say by plan.input_format what the folder holds"
+            f"plan.input: {self.folder}: {what} are not read, such as {self.first}; the plan is made from the rest; "
+            "name all of them in plan.input, or set plan.input_format to the format to read"
         )
 
 
 def unread(settings: PlanSettings) -> Iterator[Unread]:
-    """Yield the folders of the input of which something is not read; what plan.input_format names is chosen knowingly."""
+    """Yield the folders of the input with files that are not read; none if plan.input_format is set, since that is an explicit choice."""
     if settings.input_format != "auto":
         return
     uris = list(dict.fromkeys(itertools.chain.from_iterable(map(expand, settings.input))))
@@ -47,7 +47,7 @@ def unread(settings: PlanSettings) -> Iterator[Unread]:
 
 
 def _unread_in(uri: str, read: Collection[str], columns: Columns) -> Unread | None:
-    """Return the files of a folder that are neither read nor used with what is read; texts and JSON of images are not lists."""
+    """Return the files of a folder that are neither read nor belong to files that are read; texts and JSON of images are not lists."""
     beside_tars = {path.removesuffix(".tar") for path in read if path.endswith(".tar")}
     of_pictures = tuple(f"{path.rstrip('/')}/" for path in read if is_folder(path))
     has_pictures, found, texts = uri in read, Counter[str](), Counter[str]()
@@ -80,7 +80,7 @@ def _kind(path: str) -> str | None:
 
 
 def _files(uri: str) -> Iterator[str]:
-    """Yield the files of a folder, with those of the folders below it where it is on a disk."""
+    """Yield the files of a folder, and of its subfolders if it is on a disk."""
     if not is_local(uri):
         yield from inside(uri)
         return

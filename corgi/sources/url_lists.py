@@ -1,4 +1,4 @@
-"""URL lists as they are stored: Parquet, JSON lines and plain text, streamed, never loaded whole."""
+"""URL lists in Parquet, JSON lines and plain text, streamed, never loaded completely."""
 
 from collections.abc import Iterator, Sequence
 
@@ -33,7 +33,7 @@ def json_rows(uri: str, columns: Columns) -> Iterator[pa.RecordBatch]:
 
 
 def text_rows(uri: str, columns: Columns) -> Iterator[pa.RecordBatch]:
-    """Yield the rows of a text that holds one URL per line; what follows a tab is its caption.
+    """Yield the rows of a text file with one URL per line; the text after a tab is its caption.
 
     Raises:
         InputError: a line has more than one tab, or the text is not UTF-8.
@@ -47,7 +47,7 @@ def text_rows(uri: str, columns: Columns) -> Iterator[pa.RecordBatch]:
 
 
 def check_columns(uri: str, schema: pa.Schema, columns: Columns) -> None:
-    """Raise InputError where a list lacks a column, has it twice, or its column is of a wrong type."""
+    """Raise InputError if a list lacks a column, has it twice, or if the column is of a wrong type."""
     check_names(uri, schema.names, columns.names)
     for column in columns.names:
         if isinstance(schema.field(column).type, pa.BaseExtensionType):
@@ -57,7 +57,7 @@ def check_columns(uri: str, schema: pa.Schema, columns: Columns) -> None:
 
 
 def check_names(uri: str, names: list[str], wanted: Sequence[str]) -> None:
-    """Raise InputError where a column that is wanted is not among the names of a list, or more than once."""
+    """Raise InputError if a wanted column is missing in the names of a list, or occurs more than once."""
     for column in wanted:
         if column not in names:
             raise missing_column(uri, column, names)
@@ -68,7 +68,7 @@ def check_names(uri: str, names: list[str], wanted: Sequence[str]) -> None:
 
 
 def missing_column(uri: str, column: str, names: list[str]) -> InputError:
-    """Return the line for a column that is not there."""
+    """Return the error for a missing column."""
     return InputError(
         f"{uri} has no column {column!r} (it has {', '.join(names) or 'none'}); nothing was started; "
         "set plan.url_col, plan.caption_col, plan.caption_kind_col or plan.group_col (null: the list has none), "
@@ -87,7 +87,7 @@ def _cells_of_line(line: str, row: int, uri: str) -> dict[str, str | None]:
 
 
 def objects(uri: str) -> Iterator[dict[str, object]]:
-    """Yield the objects of a text that holds one JSON object per line.
+    """Yield the objects of a text file with one JSON object per line.
 
     Raises:
         InputError: a line is not a JSON object.
@@ -105,5 +105,5 @@ def objects(uri: str) -> Iterator[dict[str, object]]:
 
 def _bad_line(uri: str, number: int, what: str) -> InputError:
     return InputError(
-        f"{uri} cannot be read as a list: row {number}: {what}; nothing was started; write one JSON object a line"
+        f"{uri} cannot be read as a list: row {number}: {what}; nothing was started; write one JSON object per line"
     )

@@ -323,7 +323,7 @@ def test_pipes_hidden_files_and_other_kinds_are_no_pictures(tmp_path):
 
 def test_a_folder_with_nothing_to_read_is_one_line(tmp_path):
     (tmp_path / "a").mkdir()
-    with pytest.raises(InputError, match="holds no list, tar or picture") as found:
+    with pytest.raises(InputError, match="has no list, tar or picture") as found:
         sources(recipe_of(tmp_path, tmp_path / "a").plan)
     assert "\n" not in str(found.value)
 

@@ -31,7 +31,7 @@ def test_a_constant_of_json_that_is_no_number_is_a_missing_cell(constant):
 
 @pytest.mark.parametrize("value", [["x"], {"a": "x"}])
 def test_a_list_or_object_is_one_line(value):
-    with pytest.raises(InputError, match="list: column 'cell' holds lists or objects"):
+    with pytest.raises(InputError, match="list: column 'cell' has lists or objects"):
         column_of(["text", value], "cell", "list")
 
 

@@ -138,7 +138,7 @@ def test_a_damaged_npz_is_one_line(tmp_path):
 
 
 def test_a_folder_without_vectors_is_one_line(tmp_path):
-    assert "holds no vectors" in refused(tmp_path)
+    assert "has no vectors" in refused(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -180,4 +180,4 @@ def test_another_list_beside_the_vectors_is_one_line(tmp_path):
     """The plan would read it, and no vectors belong to its rows."""
     clip_retrieval(tmp_path)
     (tmp_path / "metadata" / "more.csv").write_text("url\nhttp://a.example/x\n")
-    assert "more.csv: vectors are listed in Parquet" in refused(tmp_path)
+    assert "more.csv: vectors must be listed in Parquet" in refused(tmp_path)

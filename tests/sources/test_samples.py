@@ -96,7 +96,7 @@ def test_every_picture_of_a_folder_is_a_row(tmp_path_factory, names):
     pictures = [(name, data) for name, data in members if is_counted(name)]
     place = written("folder", tmp_path_factory.mktemp("f"), members)
     if not pictures:
-        assert "holds no list, tar or picture" in refused(place)
+        assert "has no list, tar or picture" in refused(place)
         return
     rows = rows_of(place)
     assert [row["content"] for row in rows] == [sha256(data) for _, data in pictures]

@@ -164,7 +164,7 @@ def test_odd_json_cells_are_text_or_missing(tmp_path, cell, text):
 @pytest.mark.parametrize("cell", ["[1]", '{"a": 1}', '[["x"]]', "[true]", "[NaN, 2]"])
 def test_json_cells_that_are_no_cells_are_one_line(tmp_path, cell):
     (tmp_path / "a.jsonl").write_text(f'{{"url": "http://a/1", "caption": {cell}}}\n')
-    with pytest.raises(InputError, match="holds lists"):
+    with pytest.raises(InputError, match="has lists"):
         rows_of(tmp_path / "a.jsonl", caption_kind_col=None, group_col=None)
 
 
