@@ -1,4 +1,4 @@
-"""What W&B's own environment variables, settings files and keys say on this machine; read without importing wandb."""
+"""W&B's own environment variables, settings files and keys on this machine, read without importing wandb."""
 
 import configparser
 import netrc
@@ -13,7 +13,7 @@ from corgi.settings.training import TrackingSettings
 
 Mode = Literal["online", "offline", "disabled"]
 _HOSTS = ("api.wandb.ai", "api.forge.coreweave.com")
-"""W&B's own servers: a netrc entry for one of them is used where no other server is named."""
+"""W&B's own servers: a netrc entry for one of them is used if no other server is named."""
 _MODES: dict[str, Literal["auto", "offline", "disabled"]] = {
     "online": "auto",
     "run": "auto",
@@ -22,13 +22,13 @@ _MODES: dict[str, Literal["auto", "offline", "disabled"]] = {
     "dryrun": "offline",
     "disabled": "disabled",
 }
-"""W&B's modes and ours; online needs a key, which is what auto looks for."""
+"""W&B's modes and the corresponding modes of Corgi; online needs a key, for which auto checks."""
 
 
 def with_environment(settings: TrackingSettings) -> TrackingSettings:
-    """Return the settings with what the recipe leaves open taken from W&B's environment.
+    """Return the settings, with values that the recipe does not set taken from W&B's environment.
 
-    Applied on the driver and then on a node, the driver's environment comes first.
+    It is applied first on the driver and then on a node, so the driver's environment has precedence.
 
     Raises:
         SettingsError: WANDB_MODE is none of W&B's modes.
@@ -50,7 +50,7 @@ def with_environment(settings: TrackingSettings) -> TrackingSettings:
 
 
 def mode_here(settings: TrackingSettings) -> Mode:
-    """Return the mode of a run on this machine; without a key there is nobody to ask, so auto is offline."""
+    """Return the mode of a run on this machine; without a key, auto means offline."""
     settings = with_environment(settings)
     if settings.mode != "auto":
         return settings.mode
@@ -60,13 +60,13 @@ def mode_here(settings: TrackingSettings) -> Mode:
 def _mode_said(mode: str) -> Literal["auto", "offline", "disabled"]:
     if mode not in _MODES:
         raise SettingsError(
-            f"WANDB_MODE={mode!r} is no mode of W&B; nothing was sent; set it to online, offline or disabled"
+            f"WANDB_MODE={mode!r} is not a mode of W&B; nothing was sent; set it to online, offline or disabled"
         )
     return _MODES[mode]
 
 
 def _said() -> Mapping[str, str]:
-    """Return W&B's settings by its own names; variables come before the folder's file, that before the user's file."""
+    """Return W&B's settings by its own names; variables override the folder's file, which overrides the user's file."""
     config = Path(os.environ.get("WANDB_CONFIG_DIR") or "~/.config/wandb")
     files = configparser.ConfigParser(interpolation=None)
     try:
@@ -74,7 +74,7 @@ def _said() -> Mapping[str, str]:
             [config.expanduser() / "settings", Path(os.environ.get("WANDB_DIR") or ".", "wandb/settings")]
         )
     except (configparser.Error, UnicodeDecodeError):
-        files.clear()  # W&B takes a broken settings file as empty, too
+        files.clear()  # W&B also treats a broken settings file as empty
     stored = dict(files["default"]) if files.has_section("default") else {}
     variables = {
         name.removeprefix("WANDB_").lower(): value

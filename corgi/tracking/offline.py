@@ -1,4 +1,4 @@
-"""W&B's offline folders: which steps they hold, and how they are sent later."""
+"""W&B's offline folders: which steps they contain, and how they are sent later."""
 
 import json
 import os
@@ -15,14 +15,14 @@ _BLOCK, _HEADER = 32 * 1024, 7
 _WHOLE, _LAST = 1, 4
 _POLL_S = 0.1
 QUIET_S = 10.0
-"""A file that has not grown for so long is taken as complete: its writer is dead."""
+"""A file that has not grown for this time is considered complete: its writer is dead."""
 
 
 def settled_steps(folder: Path, wanted: set[int]) -> set[int]:
-    """Return the steps in the offline folders of a run's earlier attempts, as soon as nothing more can be written there.
+    """Return the steps in the offline folders of a run's earlier attempts, once nothing more can be written there.
 
-    W&B's service is a process of its own and writes on after `finish`, and after the death of the attempt it serves.
-    That is over once all `wanted` steps or the newest attempt's exit message are stored, or the files stop growing.
+    W&B's service is a separate process that continues to write after `finish`, and after the death of the attempt it serves.
+    It has ended once all `wanted` steps or the newest attempt's exit message are stored, or the files stop growing.
     """
     size, quiet_s = -1, 0.0
     while True:
@@ -38,7 +38,7 @@ def settled_steps(folder: Path, wanted: set[int]) -> set[int]:
 
 
 def await_exit(folder: Path, timeout_s: float) -> bool:
-    """Wait until a finished run's file is complete, and return whether it is: its last block is written after `finish`."""
+    """Wait until a finished run's file is complete, and return whether it is; its last block is written after `finish` returns."""
     for _ in range(max(1, round(timeout_s / _POLL_S))):
         if any(_has_exit(path) for path in folder.glob("wandb/offline-run-*/run-*.wandb")):
             return True
@@ -54,7 +54,7 @@ def steps(found: list[Any]) -> list[int]:
 
 
 def messages(path: Path) -> list[Any]:
-    """Return the messages of an offline file; one that is not complete ends the list."""
+    """Return the messages of an offline file, without an incomplete one at the end."""
     from wandb.proto import wandb_internal_pb2
 
     protocol: Any = wandb_internal_pb2
@@ -64,7 +64,7 @@ def messages(path: Path) -> list[Any]:
 def records(data: bytes) -> Iterator[bytes]:
     """Yield the records of a LevelDB log: blocks of 32 KiB, chunks of (checksum, length, kind), split where they cross.
 
-    A record that is not complete is left out.
+    An incomplete record is left out.
     """
     offset, held = _HEADER, b""
     while offset + _HEADER <= len(data):
@@ -83,10 +83,10 @@ def records(data: bytes) -> Iterator[bytes]:
 
 
 def sync_offline(folder: Path) -> int:
-    """Send every offline folder below `folder` to W&B, each run's in the order of its attempts; return how many.
+    """Send every offline folder below `folder` to W&B, each run's in the order of its attempts; return the number of folders.
 
     Raises:
-        ClusterError: W&B refused one; those before it are sent, and sending again changes nothing.
+        ClusterError: W&B rejected a folder; those before it were sent, and sending them again changes nothing.
 
     """
     found = sorted(folder.glob("**/wandb/[0-9]*/wandb/offline-run-*"), key=lambda path: path.parts)
@@ -97,7 +97,7 @@ def sync_offline(folder: Path) -> int:
         if done.returncode != 0:
             reply = masked(" ".join((done.stderr or done.stdout).split())[-300:])
             raise ClusterError(
-                f"{path} was not taken by W&B: {reply}; nothing is lost; log in and run the same command again"
+                f"W&B did not accept {path}: {reply}; nothing is lost; log in and run the same command again"
             )
         print(f"{path.parents[2].parent.name}: {path.name} sent as run {identity}", flush=True)
     return len(found)

@@ -1,4 +1,4 @@
-"""Metric files as TensorBoard's event files, written afterwards: a training itself only writes metrics.jsonl."""
+"""Conversion of metric files to TensorBoard event files, done afterwards: a training itself only writes metrics.jsonl."""
 
 import json
 from pathlib import Path
@@ -7,9 +7,9 @@ METRICS, TIMINGS = "metrics.jsonl", "timings.jsonl"
 
 
 def write_events(folder: Path, out: Path) -> int:
-    """Write one folder of events below `out` per metrics.jsonl below `folder`; return how many.
+    """Write one folder of events below `out` per metrics.jsonl below `folder`; return their number.
 
-    Seconds and rates of timings.jsonl are written under `time/`. A folder of events that is there is written anew.
+    Seconds and rates of timings.jsonl are written under `time/`. An existing folder of events is replaced.
     """
     from tensorboardX import SummaryWriter
 
@@ -29,8 +29,8 @@ def write_events(folder: Path, out: Path) -> int:
 
 
 def _lines(path: Path) -> list[dict[str, float | None]]:
-    """Return the whole lines of a file that may be being written; none where there is no file."""
+    """Return the complete lines of a file that may still be written to; empty if there is no file."""
     if not path.exists():
         return []
-    lines = path.read_text().split("\n")[:-1]  # what follows the last line end is not whole yet
+    lines = path.read_text().split("\n")[:-1]  # what follows the last line end is not complete yet
     return [json.loads(line) for line in lines]

@@ -1,4 +1,4 @@
-"""One tracked run as plain data, and what it shows beside its figures."""
+"""One tracked run as plain data, and the media that it shows in addition to its metrics."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +12,7 @@ from corgi.settings.training import TrackingSettings
 
 @dataclass(frozen=True)
 class TrackedRun:
-    """What the tracker must know of a training, a download or a comparison.
+    """What the tracker needs to know about a training, a download or a comparison.
 
     `name` is the name of the W&B run, `group` the name of the pipeline run it belongs to, `folder` the absolute path of
     its metric files. `config` (JSON) is stored with the W&B run.
@@ -26,17 +26,17 @@ class TrackedRun:
 
     @property
     def metrics_file(self) -> Path:
-        """Return the file of metric lines, one JSON object per line, without seconds: a resumed run repeats them."""
+        """Return the file of metric lines, one JSON object per line, without times, so that a resumed run repeats the same lines."""
         return self.folder / "metrics.jsonl"
 
     @property
     def timings_file(self) -> Path:
-        """Return the file of lines that hold seconds and rates."""
+        """Return the file of lines with seconds and rates."""
         return self.folder / "timings.jsonl"
 
 
 class Line(NamedTuple):
-    """What the tracker sends at a step: figures, seconds, pictures, histograms and tables, by name."""
+    """What the tracker sends at a step: metrics, seconds, pictures, histograms and tables, by name."""
 
     step: int
     values: dict[str, object]
@@ -44,9 +44,9 @@ class Line(NamedTuple):
 
 @dataclass(frozen=True)
 class Shown:
-    """What a run shows beside its figures: pictures by name, values whose distribution is of interest, tables."""
+    """What a run shows in addition to its metrics: pictures, values for histograms, and tables, each by name."""
 
     pictures: dict[str, UInt8[np.ndarray, "height width 3"]] = field(default_factory=dict)
     histograms: dict[str, Float[np.ndarray, "values"]] = field(default_factory=dict)
     tables: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
-    """Rows by name, all of one table with the same keys."""
+    """Rows by the table's name; all rows of a table have the same keys."""

@@ -1,4 +1,4 @@
-"""What a run shows: metrics.jsonl always, Weights & Biases beside it; rank 0 only."""
+"""The tracker of a run: it always writes metrics.jsonl, and sends to Weights & Biases if enabled; on rank 0 only."""
 
 import dataclasses
 import json
@@ -14,14 +14,14 @@ from corgi.tracking.tracked_run import Line, Shown, TrackedRun
 from corgi.tracking.wandb_sender import Sender, media
 
 VAL = "val/"
-"""Prefix of the figures on val in a line of metrics."""
+"""Prefix of the metrics on val in a line of metrics."""
 
 
 class Tracker:
     """The metric files of one run, and its W&B run."""
 
     def __init__(self, run: TrackedRun, step: int) -> None:
-        """Go on after `step`: later lines, written by an attempt that died, are cut off.
+        """Continue after `step`: later lines, written by an attempt that died, are removed.
 
         Raises:
             SettingsError: WANDB_MODE is none of W&B's modes.
@@ -49,7 +49,7 @@ class Tracker:
         self._send(Line(step, {**values, **{f"time/{k}": v for k, v in (timings or {}).items()}}))
 
     def show(self, step: int, shown: Shown) -> None:
-        """Keep pictures as PNG beside the metrics and send them, histograms and tables to W&B."""
+        """Save pictures as PNG next to the metrics, and send pictures, histograms and tables to W&B."""
         from PIL import Image
 
         for name, picture in shown.pictures.items():
@@ -59,7 +59,7 @@ class Tracker:
             self._send(Line(step, sent))
 
     def commit(self) -> None:
-        """Make the lines so far durable and hand those held back to W&B: a checkpoint that counts on them comes next."""
+        """Make the lines so far durable and pass lines that were held back to W&B, before a checkpoint that relies on them is committed."""
         if self.run.metrics_file.exists():
             sync(self.run.metrics_file)
         if self._sender is not None:
@@ -67,12 +67,12 @@ class Tracker:
         self._held = []
 
     def finish(self) -> None:
-        """Close the W&B run; waits for it a bounded time."""
+        """Close the W&B run; the wait for it is bounded."""
         if self._sender is not None:
             self._sender.close()
 
     def _send(self, line: Line) -> None:
-        """Send a line at once when online; offline nobody watches, so lines wait for the checkpoint a restart goes on from."""
+        """Send a line at once if online; offline, lines wait for the next checkpoint, from which a restart would continue."""
         if self._sender is not None and self._mode == "online":
             self._sender.put([line])
         elif self._sender is not None:
@@ -80,7 +80,7 @@ class Tracker:
 
 
 def val_figures(metrics_file: Path) -> dict[int, dict[str, float]]:
-    """Return the figures on val by the step at which they were measured; a line cut short by a kill holds none."""
+    """Return the metrics on val by the step at which they were measured; a line truncated by a kill is skipped."""
     found: dict[int, dict[str, float]] = {}
     for text in metrics_file.read_text().splitlines() if metrics_file.exists() else []:
         try:
@@ -94,7 +94,7 @@ def val_figures(metrics_file: Path) -> dict[int, dict[str, float]]:
 
 
 def _lines_until(run: TrackedRun, step: int) -> list[Line]:
-    """Return the lines up to a step as they were to be sent."""
+    """Return the lines up to a step, as they should have been sent."""
     lines: dict[int, Line] = {}
     for path, prefix in ((run.metrics_file, ""), (run.timings_file, "time/")) if step else ():
         for text in path.read_text().splitlines() if path.exists() else []:
@@ -117,13 +117,13 @@ def _append(path: Path, line: Mapping[str, object]) -> None:
 
 
 def _cut(path: Path, step: int) -> None:
-    """Keep the whole lines up to a step; what a killed attempt wrote after its last checkpoint goes."""
+    """Keep the complete lines up to a step; remove what a killed attempt wrote after its last checkpoint."""
     path.parent.mkdir(parents=True, exist_ok=True)
     kept = []
     for line in path.read_text().splitlines() if path.exists() else []:
         try:
             if json.loads(line)["step"] <= step:
                 kept.append(line + "\n")
-        except ValueError:  # the last line of an attempt killed while it wrote
+        except ValueError:  # the last line of an attempt that was killed while writing
             continue
     write_file(path, "".join(kept).encode())

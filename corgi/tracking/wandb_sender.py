@@ -1,6 +1,6 @@
-"""The W&B run beside the metric files: a thread of its own and a bounded queue.
+"""The W&B run in addition to the metric files: a separate thread and a bounded queue.
 
-Slow, down or broken, W&B costs the run nothing and loses no line of metrics.jsonl.
+If W&B is slow, down or broken, the run is not affected and no line of metrics.jsonl is lost.
 """
 
 import json
@@ -29,9 +29,9 @@ _QUEUE_LINES = 1000
 FINISH_TIMEOUT_S = 30.0
 FINISH_LEAST_S = 5.0
 _FINISH_SHARE = 0.02
-"""Of the time a run took: waiting for a slow W&B at its end costs no more, or the seconds above."""
+"""Share of a run's time that its end waits at most for a slow W&B, within the limits of the seconds above."""
 _FLUSH_S = 1.0
-"""How often W&B's service writes to its file: what it has not written is lost with it, or awaited by the next attempt."""
+"""Interval at which W&B's service writes to its file, s: what it has not written is lost if it dies, or the next attempt waits for it."""
 _log = logging.getLogger(__name__)
 
 
@@ -51,7 +51,7 @@ class _Table:
 
 
 def media(shown: Shown) -> dict[str, object]:
-    """Return pictures, histograms and tables under W&B's keys; they become W&B's own kinds in the sending thread."""
+    """Return pictures, histograms and tables under W&B's keys; the sending thread converts them to W&B's types."""
     return {
         **{f"pictures/{name}": _Picture(picture) for name, picture in shown.pictures.items()},
         **{f"histograms/{name}": _Histogram(values) for name, values in shown.histograms.items()},
@@ -60,10 +60,10 @@ def media(shown: Shown) -> dict[str, object]:
 
 
 class Sender:
-    """Hands lines to W&B from a thread; the first error is logged and ends the sending, never the run."""
+    """Passes lines to W&B from a thread; the first error is logged and ends the sending, but never the run."""
 
     def __init__(self, run: TrackedRun, mode: Mode, earlier: Sequence[Line]) -> None:
-        """Start sending; `earlier` lines are those of former attempts, sent again where W&B does not have them."""
+        """Start sending; `earlier` are lines of previous attempts, which are sent again if W&B does not have them."""
         self._lines: queue.Queue[list[Line] | None] = queue.Queue(_QUEUE_LINES)
         self._num_dropped = 0
         self._mode: Mode = mode
@@ -73,14 +73,14 @@ class Sender:
         self._thread.start()
 
     def put(self, lines: list[Line]) -> None:
-        """Hand lines over; they are dropped where W&B is too slow to take them."""
+        """Queue lines for sending; they are dropped if W&B is too slow."""
         try:
             self._lines.put_nowait(lines)
         except queue.Full:
             self._num_dropped += len(lines)
 
     def close(self) -> None:
-        """End the run after the lines handed over; waits a bounded time."""
+        """End the W&B run after the queued lines; the wait is bounded."""
         end = time.monotonic() + patience_s(self._mode, self._opened, time.monotonic() - self._started)
         try:
             self._lines.put(None, timeout=max(0.0, end - time.monotonic()) if self._thread.is_alive() else 0)
@@ -88,7 +88,7 @@ class Sender:
             self._num_dropped += 1
         self._thread.join(max(0.0, end - time.monotonic()))
         if self._thread.is_alive() or self._num_dropped:
-            _log.warning("W&B did not take every line; metrics.jsonl has them all")
+            _log.warning("W&B did not receive every line; metrics.jsonl has all of them")
 
     def _send(self, run: TrackedRun, identity: str, earlier: Sequence[Line]) -> None:
         try:
@@ -108,19 +108,21 @@ class Sender:
             opened.finish()
             if self._mode == "offline":
                 await_exit(folder, FINISH_TIMEOUT_S)
-        except Exception as error:  # whatever a tracker does, the run goes on
-            _log.warning("W&B is off for %s: %s; metrics.jsonl goes on", run.name, _without_key(error))
+        except Exception as error:  # whatever the tracker does, the run continues
+            _log.warning(
+                "W&B is off for %s: %s; metrics.jsonl is still written", run.name, _without_key(error)
+            )
 
 
 def patience_s(mode: Mode, opened: bool, run_s: float) -> float:
-    """Return how long the end may wait: offline for this machine's disk, online for a server that may be slow or gone."""
+    """Return how long the end of a run may wait, s: offline for this machine's disk, online for a server that may be slow or down."""
     if mode != "online":
         return FINISH_TIMEOUT_S
     return min(FINISH_TIMEOUT_S, max(_FINISH_SHARE * run_s, FINISH_LEAST_S if opened else 0.0))
 
 
 def _as_media(line: Line) -> dict[str, object]:
-    """Return a line's values and its step, with pictures, histograms and tables as W&B's own kinds."""
+    """Return a line's values and its step, with pictures, histograms and tables as W&B's types."""
     import wandb
 
     kinds: dict[type, Callable[[Any], Any]] = {
@@ -133,7 +135,7 @@ def _as_media(line: Line) -> dict[str, object]:
 
 
 def run_id(run: TrackedRun) -> str:
-    """Return the one W&B run id of all attempts, kept in the run's folder."""
+    """Return the W&B run id, which all attempts share and which is stored in the run's folder."""
     path = run.folder / "wandb.json"
     if not path.exists():
         group = run.tracking.group or run.group
@@ -142,7 +144,7 @@ def run_id(run: TrackedRun) -> str:
 
 
 def _attempt_folder(run: TrackedRun) -> Path:
-    """Return a new numbered folder: the order of attempts is in their names, not in a clock's."""
+    """Return a new numbered folder, so that the order of attempts does not depend on a clock."""
     root = run.folder / "wandb"
     root.mkdir(parents=True, exist_ok=True)
     number = max((int(path.name) for path in root.iterdir() if path.name.isdigit()), default=-1) + 1

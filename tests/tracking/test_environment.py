@@ -85,7 +85,7 @@ def test_without_a_key_auto_is_offline_and_never_asks(
 
 def test_a_mode_that_wandb_does_not_have_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "of")
-    with pytest.raises(SettingsError, match="WANDB_MODE='of' is no mode of W&B; nothing was sent"):
+    with pytest.raises(SettingsError, match="WANDB_MODE='of' is not a mode of W&B; nothing was sent"):
         mode_here(AUTO)
 
 

@@ -28,6 +28,6 @@ def test_offline_folders_are_sent_in_the_order_of_the_attempts(
     assert [command[-1][-6:].rpartition("-")[2] for command in sent] == ["0", "1", "2", "10"]
     assert all("--id" in command and "abc" in command and "canary-77" not in command for command in sent)
     sync_offline(tmp_path / "nothing")
-    with pytest.raises(ClusterError, match="was not taken by W&B") as caught:
+    with pytest.raises(ClusterError, match="W&B did not accept") as caught:
         sync_offline(tmp_path)
     assert "canary-77" not in str(caught.value)

@@ -147,7 +147,7 @@ def test_a_tracker_that_raises_costs_one_warning_without_the_key(
             tracker.log(step, {"loss": 1.0})
         tracker.finish()
     assert len(lines(tmp_path / "metrics.jsonl")) == 3000
-    assert "metrics.jsonl goes on" in caplog.text
+    assert "metrics.jsonl is still written" in caplog.text
     assert "canary-1234" not in caplog.text
     assert not any(
         "canary-1234" in path.read_text(errors="ignore") for path in tmp_path.rglob("*") if path.is_file()
