@@ -1,4 +1,4 @@
-"""Copies of an object store's files on this machine: a bounded folder, from which the least recently used ones go."""
+"""Copies of an object store's files on this machine, in a folder of bounded size; the least recently used ones are removed first."""
 
 import os
 import shutil
@@ -10,19 +10,21 @@ from pathlib import Path
 DISK_SHARE = 0.25
 """Share of the disk that copies may take."""
 LEAST_AGE_S = 600.0
-"""A copy that was used since is left alone: whoever asked for its path may not have opened it yet."""
+"""A copy used more recently than this is kept, s: a caller that got its path may not have opened it yet."""
 
 
 def used(path: Path) -> None:
-    """Note that a copy is used now."""
-    with suppress(OSError):  # another process may have removed it; whoever opens it then asks again
+    """Record that a copy is used now."""
+    with suppress(
+        OSError
+    ):  # another process may have removed it; a caller that fails to open it requests it again
         os.utime(path)
 
 
 def bound(folder: Path, most_bytes: int | None = None) -> list[Path]:
-    """Remove the copies that were not used for longest until the folder holds at most so many bytes; return them.
+    """Remove the least recently used copies until the folder has at most `most_bytes` bytes; return the removed ones.
 
-    The default is a quarter of the disk. Copies used in the last ten minutes stay, whatever they take.
+    The default is a quarter of the disk. Copies used in the last ten minutes are kept, whatever their size.
     """
     most = int(shutil.disk_usage(folder).total * DISK_SHARE) if most_bytes is None else most_bytes
     copies = sorted(_copies(folder), key=lambda copy: copy[1].st_mtime)

@@ -1,4 +1,4 @@
-"""Committed files on a disk, local or shared."""
+"""Storage of committed files on a disk, local or shared."""
 
 import os
 import uuid
@@ -18,7 +18,7 @@ class Disk(Storage):
     """A folder of a disk, local or shared."""
 
     def __init__(self, folder: Path) -> None:
-        """Name the folder; nothing is created until something is written."""
+        """Take the folder; nothing is created until something is written."""
         self.folder = folder
 
     @override
@@ -27,7 +27,7 @@ class Disk(Storage):
 
     @override
     def check(self) -> None:
-        """Do nothing: `link` refuses a taken name on every disk."""
+        """Do nothing: `link` fails for a taken name on every disk."""
 
     @override
     @patient
@@ -89,7 +89,7 @@ class Disk(Storage):
 
     @override
     def put_if_absent(self, name: str, data: bytes) -> bool:
-        """Write a private file, sync it, and `link` it under the name: whole or not at all, never over another."""
+        """Write a private file, sync it, and `link` it under the name: it appears completely or not at all, and never replaces a file."""
         path = self.folder / name
         return publish(path, data, path.with_name(f".{uuid.uuid4().hex}.json"))
 

@@ -9,7 +9,7 @@ from corgi.storage.retries import is_passing
 
 
 def storage_full(error: OSError, where: Path | str) -> NoReturn:
-    """Turn a refusal to write into one line.
+    """Raise a failed write as a one-line error.
 
     Raises:
         StorageError: always.

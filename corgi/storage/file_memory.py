@@ -1,6 +1,6 @@
-"""What was computed from the bytes of large files, kept from one command to the next while size and times are the same.
+"""Values computed from the bytes of large files, kept from one command to the next while size and times are the same.
 
-A list of 60 GB takes minutes to hash. A command of a run that has hashed it before speaks at once.
+Hashing a list of 60 GB takes minutes. A later command of the same run uses the stored hash at once.
 """
 
 import functools
@@ -12,15 +12,15 @@ R = TypeVar("R", str, bool, tuple[str, bool])
 Value = TypeVar("Value", str, bool, tuple[str, bool])
 
 MIN_BYTES = 2**20
-"""Smaller files are read again by each command: there may be very many of them."""
+"""Size below which a file is read again by each command, bytes: there may be very many small files."""
 _known: dict[str, tuple[tuple[int, ...], Any]] = {}
 _caches: list[Callable[[], None]] = []
 
 
 def remembered(function: Callable[P, R]) -> Callable[P, R]:
-    """Wrap a function of a file's place, further texts, and the file's facts (`storage.paths.facts_of`), in this order.
+    """Wrap a function whose arguments are a file's path, other texts, and last the file's facts (`storage.paths.facts_of`).
 
-    The value is computed once per process for the same arguments, and not at all where an earlier command told it.
+    The value is computed once per process for the same arguments, and not at all if an earlier command recorded it.
     """
     cached = functools.lru_cache(maxsize=65_536)(function)
 
@@ -36,7 +36,7 @@ def remembered(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def recalled(key: str, facts: tuple[int, ...], compute: Callable[[], Value]) -> Value:
-    """Return the value under a key if it was computed from files with the same facts, else compute it and keep it."""
+    """Return the value under a key if it was computed from files with the same facts, else compute and keep it."""
     before = _known.get(key)
     if before is not None and before[0] == facts:
         return before[1]
@@ -52,18 +52,18 @@ def size_in(facts: tuple[int, ...]) -> int:
 
 
 def take_over(told: Mapping[str, Any]) -> None:
-    """Know what an earlier command told."""
+    """Take over values that an earlier command recorded."""
     for key, (facts, value) in told.items():
         _known.setdefault(key, (tuple(facts), tuple(value) if isinstance(value, list) else value))
 
 
 def told() -> dict[str, list[list[int] | str | bool | tuple[str, bool]]]:
-    """Return what is known of large files, as JSON."""
+    """Return the known values of large files, as JSON."""
     return {key: [list(facts), value] for key, (facts, value) in sorted(_known.items())}
 
 
 def forget() -> None:
-    """Know nothing, as a process that has just started."""
+    """Forget all values, as in a process that has just started."""
     _known.clear()
     for clear in _caches:
         clear()

@@ -1,4 +1,4 @@
-"""Files of a disk that survive a crash: synced, replaced atomically, or published by `link`."""
+"""Crash-safe files on a disk: synced, replaced atomically, or published by `link`."""
 
 import hashlib
 import os
@@ -22,7 +22,7 @@ def write_file(path: Path, data: bytes) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and its parents, each durable in the one above before anything is put into it."""
+    """Make a folder and its parents; each is durable in its parent before anything is put into it."""
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     for path in reversed(missing):
@@ -39,7 +39,7 @@ def sync(path: Path) -> None:
 
 
 def sha256_of_file(path: Path) -> str:
-    """Return the sha256 of a file on this machine, lower hex."""
+    """Return the sha256 of a file on this machine, in lower-case hex."""
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
@@ -47,7 +47,7 @@ def sha256_of_file(path: Path) -> str:
 def publish(path: Path, data: bytes, private: Path) -> bool:
     """Write a private file, sync it, and `link` it under a name unless the name is taken; return whether it was published.
 
-    The private file must be on the same disk. A kill may leave it behind: the caller chooses where that does no harm.
+    The private file must be on the same disk. It may remain after a kill, so the caller should choose a place where that does no harm.
     """
     try:
         _write(private, data)
@@ -67,9 +67,9 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def linked(private: Path, path: Path) -> bool:
-    """Give a file a second name unless the name is taken; returns whether the name is this file's.
+    """Give a file a second name unless the name is taken; return whether the name now belongs to this file.
 
-    NFS may lose the reply to a link that was made and answer the repeated request with "exists": the two are one file then.
+    NFS may lose the reply to a successful link and answer the repeated request with "exists"; then both names are the same file.
     """
     try:
         os.link(private, path)

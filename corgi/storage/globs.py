@@ -1,4 +1,4 @@
-"""Globs of object storage as fsspec reads them, over pyarrow's file systems."""
+"""Globs in object storage, evaluated by fsspec on pyarrow's file systems."""
 
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
 # fsspec has no types
@@ -13,7 +13,7 @@ from typing_extensions import override
 class ListedFiles(ArrowFSWrapper):
     """A pyarrow file system whose `glob` raises if a folder cannot be listed; fsspec would leave the folder out."""
 
-    cachable = False  # each instance wraps a file system of its own
+    cachable = False  # each instance wraps a different file system
 
     @override
     def walk(

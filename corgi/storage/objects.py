@@ -32,11 +32,11 @@ _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
 _BUFFER_BYTES = 16 * 2**20
 _NOT_A_PART = "non-partial response"
-"""What obstore says where a server ignores the range of a request."""
+"""Part of obstore's error message if a server ignores the range of a request."""
 
 
 def _as_os_error(call: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
-    """Raise what an object store refuses as FileNotFoundError, FileExistsError or another OSError of one line."""
+    """Raise errors of an object store as FileNotFoundError, FileExistsError or another OSError, with a one-line message."""
 
     @wraps(call)
     def translated(*arguments: _Arguments.args, **named: _Arguments.kwargs) -> _Result:
@@ -73,10 +73,10 @@ class ObjectStorage(Storage):
     """A prefix of a bucket; manifests are published by conditional put, everything else is stored under private names."""
 
     def __init__(self, url: str, cache: Path | None = None, store: "ObjectStore | None" = None) -> None:
-        """Open the store of a URL, such as s3://bucket/runs/store; `store` is an obstore store given instead.
+        """Open the store of a URL, such as s3://bucket/runs/store; `store` is an obstore store to use instead.
 
         Raises:
-            StorageError: no such kind of store, or its settings in the environment are wrong.
+            StorageError: the kind of store is unknown, or its settings in the environment are wrong.
 
         """
         self.url = url.rstrip("/")
@@ -95,7 +95,7 @@ class ObjectStorage(Storage):
 
     @override
     def check(self) -> None:
-        """Write a small object twice under one name and see the second refused; read a part of it.
+        """Write a small object twice under one name and check that the second write is rejected; read a part of the object.
 
         Raises:
             StorageError: the store cannot be reached, or lacks conditional put or ranged reads.
@@ -108,19 +108,19 @@ class ObjectStorage(Storage):
             self.remove(name)
         except OSError as error:
             raise StorageError(
-                f"{self.url} refused a conditional put or a read ({error.strerror or error}); nothing was started; name a reachable store with put-if-absent and credentials in the environment"
+                f"{self.url} failed a conditional put or a read ({error.strerror or error}); nothing was started; name a reachable store with put-if-absent and credentials in the environment"
             ) from error
         if not first or second:
             raise StorageError(
-                f"{self.url} overwrites what it was told not to (it lacks conditional put), so commits would not be safe; nothing was started; choose another root"
+                f"{self.url} does not support conditional put, so commits would not be safe; nothing was started; choose another root"
             )
         if part != b"2":
             raise StorageError(
-                f"{self.url} does not return the part of an object that it was asked for (it lacks ranged reads); nothing was started; choose another root"
+                f"{self.url} does not support ranged reads; nothing was started; choose another root"
             )
 
     def _part_of(self, name: str) -> bytes | None:
-        """Return the second byte of an object; None where the store answers with another part than it was asked for."""
+        """Return the second byte of an object; None if the store returns a different part than requested."""
         try:
             return self.read_range(name, 1, 1)
         except OSError as error:
@@ -175,7 +175,7 @@ class ObjectStorage(Storage):
     @_as_os_error
     def walk(self, folder: str, first: str = "", end: str = "") -> Iterator[tuple[str, int]]:
         start = f"{folder}/" if folder else ""
-        offset = f"{start}{first[:-1]}" if first else None  # what is listed comes after an offset
+        offset = f"{start}{first[:-1]}" if first else None  # only names after the offset are listed
         found = list[tuple[str, int]]()
         for part in self._store.list(start or None, offset=offset, chunk_size=1000):
             tops = [str(meta["path"])[len(start) :].partition("/")[0] for meta in part]
@@ -184,13 +184,13 @@ class ObjectStorage(Storage):
                 (meta["path"], meta["size"]) for top, meta in zip(tops, part, strict=True) if top in wanted
             ]
             if end and min(end) > "/" and tops[-1] >= end:
-                break  # paths are sorted as their first names are, unless those have characters before "/"
+                break  # paths are sorted like their first names, unless those contain characters that sort before "/"
         return iter(found)
 
     @override
     @contextmanager
     def create(self, name: str) -> Iterator[BinaryIO]:
-        """Open a new object; it appears whole when the block ends, and not at all when the block raises."""
+        """Open a new object; it appears completely when the block ends, and not at all if the block raises."""
         import obstore
 
         with _translated():
@@ -200,7 +200,7 @@ class ObjectStorage(Storage):
 
     @override
     def put_if_absent(self, name: str, data: bytes) -> bool:
-        """Put an object on condition that there is none; an answer lost on the way is recognised by its bytes."""
+        """Put an object on condition that there is none; if the reply was lost, the object is recognised by its bytes."""
         return self._put_new(name, data) or self.read(name) == data
 
     def _put_new(self, name: str, data: bytes) -> bool:
@@ -238,7 +238,7 @@ class ObjectStorage(Storage):
     @override
     @patient
     def local(self, name: str, sha256: str) -> Path:
-        """Return a copy on this machine, kept under the hash its manifest names; an old copy is checked first.
+        """Return a copy on this machine, stored under the hash in its manifest; an existing copy is checked first.
 
         The folder of copies is bounded (corgi/storage/copies.py).
         """
@@ -264,7 +264,7 @@ def opened(url: str) -> "ObjectStore":
     """Return the obstore store of a URL; its credentials and endpoint come from the environment.
 
     Raises:
-        ValueError, OSError, obstore.exceptions.BaseError: no such kind of store, or its settings are wrong.
+        ValueError, OSError, obstore.exceptions.BaseError: the kind of store is unknown, or its settings are wrong.
 
     """
     from obstore.store import from_url
@@ -281,7 +281,7 @@ def opened(url: str) -> "ObjectStore":
 
 
 def _own_folder() -> Path:
-    """Return this user's folder for copies; one that another user made is refused."""
+    """Return this user's folder for copies; raise StorageError if it belongs to another user."""
     folder = Path(os.environ.get("CORGI_CACHE") or Path(tempfile.gettempdir()) / f"corgi-{os.getuid()}")
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if folder.stat().st_uid != os.getuid():

@@ -1,4 +1,4 @@
-"""Where inputs are stored: paths, URIs and globs on local disks and in object storage, opened through pyarrow's filesystems."""
+"""Paths, URIs and globs of inputs on local disks and in object storage, opened through pyarrow's filesystems."""
 
 import functools
 import glob
@@ -25,7 +25,7 @@ def opened(uri: str) -> tuple[pa_fs.FileSystem, str]:
     """Return the filesystem of a path or URI, and the path inside it.
 
     Raises:
-        InputError: the scheme is unknown, holds credentials, or would be a request to the web.
+        InputError: the scheme is unknown or one of the web's, or the address contains credentials.
 
     """
     scheme, separator, rest = uri.partition("://")
@@ -35,7 +35,7 @@ def opened(uri: str) -> tuple[pa_fs.FileSystem, str]:
         return _filesystem("file"), "/" + rest.lstrip("/")
     if "@" in rest.partition("/")[0]:
         raise InputError(
-            f"{scheme}://…: an input's address holds credentials; nothing was started; set them in the environment"
+            f"{scheme}://…: an input's address contains credentials; nothing was started; set them in the environment"
         )
     if scheme in _WEB_SCHEMES or not re.fullmatch(r"[a-z][a-z0-9+.-]*", scheme):
         raise InputError(
@@ -51,10 +51,10 @@ def opened(uri: str) -> tuple[pa_fs.FileSystem, str]:
 
 
 def expand(pattern: str) -> list[str]:
-    """Return the files and folders that a path, URI or glob names, sorted; none when there are none.
+    """Return the files and folders that a path, URI or glob names, sorted; empty if there are none.
 
     Raises:
-        InputError: the glob of a URI is not one.
+        InputError: the glob of a URI is invalid.
         OSError: a folder cannot be listed.
 
     """
@@ -72,7 +72,7 @@ def expand(pattern: str) -> list[str]:
         found = [str(name) for name in files.glob(path)]
     except ValueError as error:
         raise InputError(
-            f"{pattern} is no glob ({first_line(error)}); nothing was started; write folders of any depth as /**/"
+            f"{pattern} is not a valid glob ({first_line(error)}); nothing was started; write folders of any depth as /**/"
         ) from error
     return sorted(f"{scheme}://{name.lstrip('/')}" for name in found)
 
@@ -97,13 +97,13 @@ def is_local(uri: str) -> bool:
 
 
 def size_of(uri: str) -> int:
-    """Return a file's size in bytes as it is stored."""
+    """Return a file's stored size, bytes."""
     filesystem, path = opened(uri)
     return filesystem.get_file_info(path).size or 0
 
 
 def open_file(uri: str) -> pa.NativeFile:
-    """Open a file for reading anywhere in it."""
+    """Open a file for random access."""
     filesystem, path = opened(uri)
     return filesystem.open_input_file(path)
 
@@ -116,12 +116,12 @@ def open_stream(uri: str) -> pa.NativeFile:
 
 
 def sha256_of(uri: str) -> str:
-    """Return the sha256 of a file's bytes, lower hex; a file that did not change is read once per process."""
+    """Return the sha256 of a file's bytes in lower-case hex; a file that has not changed is read once per process."""
     return sha256_once(uri, facts_of(uri))
 
 
 def facts_of(uri: str) -> tuple[int, ...]:
-    """Return a file's size, times and the like. While they are the same, so are the bytes."""
+    """Return a file's size, times and similar facts. While they are the same, the bytes are assumed to be the same."""
     filesystem, path = opened(uri)
     if isinstance(filesystem, pa_fs.LocalFileSystem):
         facts = Path(path).stat()
@@ -131,7 +131,7 @@ def facts_of(uri: str) -> tuple[int, ...]:
 
 
 def ending(uri: str) -> str:
-    """Return a name's ending in lower case, without that of a compression."""
+    """Return a name's ending in lower case, ignoring the ending of a compression."""
     name = uri.rpartition("/")[2]
     stem, dot, last = name.rpartition(".")
     if f".{last}" in COMPRESSIONS:
@@ -159,7 +159,7 @@ def sha256_once(uri: str, facts: tuple[int, ...]) -> str:
 
 @functools.lru_cache(maxsize=16)
 def _filesystem(scheme: str, endpoint: str = "", region: str = "") -> pa_fs.FileSystem:
-    """Return one filesystem per scheme, endpoint and region; credentials come from the environment alone."""
+    """Return one filesystem per scheme, endpoint and region; credentials come only from the environment."""
     if scheme == "file":
         return pa_fs.LocalFileSystem()
     if scheme == "s3":

@@ -1,7 +1,7 @@
-"""Reads repeated, with growing waits, while a disk or an object store responds with an error that may pass.
+"""Retries of reads, with growing waits, while a disk or an object store responds with a transient error.
 
 Writes are not repeated here: fsync may succeed the second time although the bytes are lost. A shard whose write failed is made
-again as a whole (corgi/flow/failures.py).
+again completely (corgi/flow/failures.py).
 """
 
 import errno
@@ -33,11 +33,11 @@ PASSING = frozenset(
         errno.EHOSTUNREACH,
     }
 )
-"""Errors that the same request may not meet again."""
+"""Errors that may not occur again if the request is repeated."""
 ATTEMPTS = 5
 FIRST_WAIT_S = 0.25
 LONGEST_S = 60.0
-"""No request is repeated after this time: obstore repeats its own requests for as long before it gives up."""
+"""Time after which no request is repeated, s: obstore itself repeats requests for this time before it gives up."""
 
 
 def is_passing(error: OSError) -> bool:
@@ -46,10 +46,10 @@ def is_passing(error: OSError) -> bool:
 
 
 def patient(call: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
-    """Return a read that is repeated while it fails with an error that may pass; its last error is raised.
+    """Return a read that is repeated while it fails with a transient error; the last error is raised.
 
-    It is called up to ATTEMPTS times. The wait before each call doubles, give or take a half, so that the workers of a
-    cluster do not all come back at once.
+    It is called up to ATTEMPTS times. The wait doubles before each call, with a random factor of 0.5 to 1.5, so that the
+    workers of a cluster do not all repeat their requests at the same time.
     """
 
     @wraps(call)

@@ -1,4 +1,4 @@
-"""Which storage a root is: a folder or an object store's URL."""
+"""The storage of a root, which is a folder or an object store's URL."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ def is_object_store(root: str | Path) -> bool:
 
 
 def open_storage(root: str | Path, cache: Path | None = None) -> Storage:
-    """Return the storage of a folder or URL; nothing is created. `cache` holds copies of an object store's files."""
+    """Return the storage of a folder or URL; nothing is created. `cache` is the folder for copies of an object store's files."""
     if is_object_store(root):
         from corgi.storage.objects import ObjectStorage
 

@@ -1,6 +1,6 @@
-"""Where committed files are stored: a disk or an object store. Names are relative to the root, parts separated by "/".
+"""Storage of committed files: a disk or an object store. Names are relative to the root, with parts separated by "/".
 
-What is written is private until a manifest names it; only `put_if_absent` publishes, and it never overwrites.
+A file is private until a manifest names it; only `put_if_absent` publishes, and it never overwrites.
 """
 
 from abc import ABC, abstractmethod
@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 
 def between(names: Iterable[str], first: str, end: str) -> list[str]:
-    """Return the names from `first` to before `end`; without `end`, to the last."""
+    """Return the names from `first` to `end`, which is excluded; without `end`, to the last name."""
     return [name for name in names if name >= first and (not end or name < end)]
 
 
@@ -20,11 +20,11 @@ class Storage(ABC):
 
     @abstractmethod
     def locate(self, name: str) -> str:
-        """Return a name as a person would write it: an absolute path or a URL."""
+        """Return the absolute path or URL of a name, for messages."""
 
     @abstractmethod
     def check(self) -> None:
-        """Make sure that `put_if_absent` is one.
+        """Check that `put_if_absent` never overwrites.
 
         Raises:
             StorageError: the store cannot be reached, or does not support conditional put.
@@ -37,19 +37,19 @@ class Storage(ABC):
 
     @abstractmethod
     def read_range(self, name: str, offset: int, length: int) -> bytes:
-        """Return a file's bytes from an offset on, so many or up to its end."""
+        """Return `length` bytes of a file from an offset on, or fewer at its end."""
 
     @abstractmethod
     def measure(self, name: str) -> tuple[int, str]:
-        """Return a file's bytes and sha256, read to its end."""
+        """Return a file's size in bytes and its sha256, after reading it completely."""
 
     @abstractmethod
     def size(self, name: str) -> int:
-        """Return a file's bytes without reading it."""
+        """Return a file's size in bytes without reading it."""
 
     @abstractmethod
     def names(self, folder: str) -> list[str]:
-        """Return the names of the files directly in a folder; none when there is no such folder."""
+        """Return the names of the files directly in a folder; empty if there is no such folder."""
 
     @abstractmethod
     def folders(self, folder: str) -> list[str]:
@@ -57,14 +57,14 @@ class Storage(ABC):
 
     @abstractmethod
     def walk(self, folder: str, first: str = "", end: str = "") -> Iterator[tuple[str, int]]:
-        """Yield every file below a folder, with its bytes.
+        """Yield the name and size in bytes of every file below a folder.
 
-        Of what is in the folder itself only names from `first` to before `end` count; without `end`, to the last.
+        Of the entries of the folder itself only names from `first` to `end`, which is excluded, are included; without `end`, to the last.
         """
 
     @abstractmethod
     def create(self, name: str) -> AbstractContextManager[BinaryIO]:
-        """Open a new private file; when the block has ended its bytes are durable."""
+        """Open a new private file; its bytes are durable after the block has ended."""
 
     @abstractmethod
     def put_if_absent(self, name: str, data: bytes) -> bool:
@@ -80,7 +80,7 @@ class Storage(ABC):
 
     @abstractmethod
     def make(self, folder: str) -> None:
-        """Make a folder durable before anything is put into it."""
+        """Create a folder durably, before anything is put into it."""
 
     @abstractmethod
     def sync(self, folder: str) -> None:
@@ -88,4 +88,4 @@ class Storage(ABC):
 
     @abstractmethod
     def local(self, name: str, sha256: str) -> Path:
-        """Return a path on this machine that holds the file; not verified."""
+        """Return a path of the file on this machine; its bytes are not verified."""

@@ -149,10 +149,10 @@ class Rangeless(MemoryStore):
 @pytest.mark.parametrize(
     ("backend", "said"),
     [
-        (Forgetful, "lacks conditional put"),
+        (Forgetful, "does not support conditional put"),
         (Incapable, "not supported"),
-        (Whole, "lacks ranged reads"),
-        (Rangeless, "lacks ranged reads"),
+        (Whole, "does not support ranged reads"),
+        (Rangeless, "does not support ranged reads"),
     ],
 )
 def test_a_backend_without_conditional_put_or_ranged_reads_is_one_line(tmp_path, backend, said):

@@ -146,7 +146,9 @@ def test_globs_of_object_storage_mean_what_they_mean_on_a_disk(far: str, tmp_pat
 
 
 def test_a_glob_with_two_stars_inside_a_name_is_one_line(far: str) -> None:
-    with pytest.raises(InputError, match=r"b\*\*\.csv is no glob \(.+\); nothing was started; write"):
+    with pytest.raises(
+        InputError, match=r"b\*\*\.csv is not a valid glob \(.+\); nothing was started; write"
+    ):
         expand(f"{far}/b**.csv")
 
 
