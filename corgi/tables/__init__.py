@@ -1,1 +1,1 @@
-"""Committed tables: schemas, manifests, the store and a run's pointers into it."""
+"""Committed tables: schemas, manifests, the store, and a run's pointers to its manifests."""

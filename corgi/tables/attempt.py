@@ -1,4 +1,4 @@
-"""One try at making a shard: private files first, one manifest last."""
+"""One attempt to make a shard: first private files, last one manifest."""
 
 # pyright: reportMissingTypeStubs=false, reportUnknownArgumentType=false, reportUnknownMemberType=false, reportUnknownParameterType=false, reportUnknownVariableType=false
 # pyarrow has no types
@@ -25,15 +25,15 @@ from corgi.tables.row_groups import ROW_GROUPS_FACT, RowGroupsFact, write_row_gr
 
 VECTOR_ROW_GROUP_ROWS = 10_000
 PICTURE_ROW_GROUP_ROWS = 500
-"""Some pictures are read without the others of their shard."""
+"""Small, because some pictures are read without the others of their shard."""
 
 
 @dataclass(frozen=True)
 class ShardTask:
-    """All that a worker needs to make one shard: plain data, names only.
+    """All that a worker needs to make one shard, as plain data.
 
-    `inputs` maps each upstream stage to the paths, relative to the store, of the shard manifests read. `earlier` holds, as (key,
-    digest), what was committed of this shard under other keys: equal content keeps that name.
+    `inputs` maps each upstream stage to the paths, relative to the store, of the shard manifests to read. `earlier` has (key, digest)
+    of what was committed for this shard under other keys: equal content keeps the earlier name.
     """
 
     root: str
@@ -54,7 +54,7 @@ class ShardTask:
 
 
 class Attempt:
-    """Writes files under names of its own, then publishes the manifest that lists them."""
+    """Writes files under its own private names, then publishes the manifest that lists them."""
 
     def __init__(self, storage: Storage, task: ShardTask) -> None:
         """Prepare the shard's folder; files get this attempt's own prefix."""
@@ -70,7 +70,7 @@ class Attempt:
             storage_full(error, storage.locate(task.folder))
 
     def write_table(self, table: str, data: pa.Table) -> None:
-        """Write one Parquet file: page checksums on, vectors without dictionary, nothing of the clock inside."""
+        """Write one Parquet file with page checksums, with vectors not dictionary-encoded, and without any time in it."""
         plain = [
             f.name
             for f in data.schema
@@ -80,7 +80,7 @@ class Attempt:
             pq.write_table(
                 data,
                 sink,
-                # encoded pictures do not shrink any further
+                # encoded pictures cannot be compressed further
                 compression={f.name: "none" if f.name == "image" else "zstd" for f in data.schema},  # pyright: ignore[reportArgumentType]
                 use_dictionary=plain,  # pyright: ignore[reportArgumentType]
                 write_page_checksum=True,
@@ -109,7 +109,7 @@ class Attempt:
         facts: Mapping[str, object] | None = None,
         timings: Mapping[str, object] | None = None,
     ) -> ShardManifest:
-        """Publish the manifest: from here on, and not before, the shard exists."""
+        """Publish the manifest; only from then on the shard exists."""
         task = self.task
         self.storage.sync(task.folder)
         manifest = ShardManifest(
@@ -134,7 +134,7 @@ class Attempt:
     def discard(self) -> None:
         """Remove this attempt's files unless a manifest lists them.
 
-        Before a commit returned, the folder is asked, not a flag: an error or a Ctrl-C may come just after the link.
+        If no commit has returned, the folder's manifests are read: an error or a Ctrl-C may have come just after the manifest was published.
         """
         if self._committed or not self._begun:
             return
@@ -164,7 +164,7 @@ class Attempt:
 
 
 class _Measured(io.RawIOBase):
-    """Hands bytes on to a file, counting and hashing what was meant to be written rather than what a disk gives back."""
+    """Passes bytes on to a file, and counts and hashes the bytes before they are written, not as a disk returns them."""
 
     def __init__(self, sink: BinaryIO, in_blocks: bool) -> None:
         self._sink = sink

@@ -1,4 +1,4 @@
-"""The blocks of a large file, each with a hash of its own: some columns are read and checked without the rest of the file."""
+"""The blocks of a large file, each with its own hash, so that some columns can be read and checked without the rest of the file."""
 
 # pyright: reportMissingTypeStubs=false, reportUnknownArgumentType=false, reportUnknownMemberType=false, reportUnknownParameterType=false, reportUnknownVariableType=false
 # pyarrow has no types
@@ -13,21 +13,21 @@ import pyarrow.parquet as pq
 from typing_extensions import Buffer, override
 
 WHOLE_BYTES = 2**20
-"""A file that is not larger is read whole."""
+"""A file up to this size is read completely."""
 PIECE_BYTES, MOST_BLOCKS = 2**16, 128
-"""A block is as many pieces as leave a file this many blocks at most: few hashes of a large file, little to read of a small one.
+"""A block consists of as many pieces as needed for a file to have at most this many blocks: a large file has few hashes, and little of a small file is read.
 
-A piece's size cannot be changed: the hash of a block is that of the hashes of its pieces.
+The size of a piece cannot be changed: the hash of a block is the hash of its pieces' hashes.
 """
 _FIRST_BLOCK_BYTES = 4 * 2**20
-"""The blocks of files whose hashes do not name a size, each hashed by itself."""
+"""Size of the blocks of files whose hashes do not state a size; each block is hashed directly."""
 _DIGEST_BYTES = 16
 _SPAN_BYTES, _HELD_BYTES = 8 * 2**20, 16 * 2**20
-"""Of one request, and of the blocks of a file that stay in memory: columns are read one after the other."""
+"""Largest size of one request, and of a file's blocks kept in memory, since columns are read one after the other."""
 
 
 def block_bytes(size: int) -> int:
-    """Return the size of the blocks of a file of so many bytes."""
+    """Return the block size for a file of `size` bytes."""
     block = PIECE_BYTES
     while block * MOST_BLOCKS < size:
         block *= 2
@@ -35,7 +35,7 @@ def block_bytes(size: int) -> int:
 
 
 class BlockHashes:
-    """The hashes of the blocks of a file that is being written."""
+    """Computes the hashes of the blocks of a file while it is written."""
 
     def __init__(self) -> None:
         """Start with an empty file."""
@@ -43,7 +43,7 @@ class BlockHashes:
         self._piece, self._left = hashlib.sha256(), PIECE_BYTES
 
     def update(self, view: memoryview) -> None:
-        """Go on with further bytes."""
+        """Add the next bytes."""
         while len(view):
             part = view[: self._left]
             self._piece.update(part)
@@ -53,7 +53,7 @@ class BlockHashes:
                 self._end()
 
     def text(self, size: int) -> str:
-        """Return the blocks' size and the first 16 bytes of the hash of each, as `65536/0f3c...`; nothing of a file that is read whole."""
+        """Return the blocks' size and the first 16 bytes of the hash of each, as `65536/0f3c...`; empty for a file that is read completely."""
         if size <= WHOLE_BYTES:
             return ""
         if self._left < PIECE_BYTES:
@@ -72,7 +72,7 @@ class BlockHashes:
 
 
 def _of_pieces(pieces: bytes | bytearray, block: int) -> bytes:
-    """Return the hash of a block by those of its pieces."""
+    """Return the hash of a block, computed from the hashes of its pieces."""
     return bytes(pieces) if block == PIECE_BYTES else _hash(pieces)
 
 
@@ -81,7 +81,7 @@ def _hash(data: bytes | bytearray | memoryview) -> bytes:
 
 
 class _Digests:
-    """The hash that each block of a file must have."""
+    """The expected hash of each block of a file."""
 
     def __init__(self, text: str) -> None:
         size, _, digests = text.rpartition("/")
@@ -89,7 +89,7 @@ class _Digests:
         self._in_pieces, self._digests = bool(size), bytes.fromhex(digests)
 
     def fits(self, number: int, data: memoryview) -> bool:
-        """Return whether a block is what was written."""
+        """Return whether a block's bytes are those that were written."""
         expected = self._digests[_DIGEST_BYTES * number : _DIGEST_BYTES * (number + 1)]
         return self._of(data) == expected
 
@@ -101,15 +101,15 @@ class _Digests:
 
 
 class BlockFile(io.RawIOBase):
-    """A file of which the blocks that are asked for are read and compared with their hashes."""
+    """A file of which only requested blocks are read; each is compared with its hash."""
 
     def __init__(self, size: int, digests: str, read_range: Callable[[int, int], bytes]) -> None:
         """Open the file; nothing is read yet.
 
         Args:
-            size: bytes of the file.
+            size: size of the file, bytes.
             digests: what `BlockHashes.text` returned for it.
-            read_range: returns the file's bytes from an offset on, so many.
+            read_range: returns a number of the file's bytes from an offset on.
 
         """
         self._size, self._digests, self._read_range = size, _Digests(digests), read_range
@@ -136,7 +136,7 @@ class BlockFile(io.RawIOBase):
 
     @override
     def readinto(self, buffer: Buffer, /) -> int:
-        """Fill a buffer, as far as the file goes; raises what `read` raises."""
+        """Fill a buffer up to the end of the file; raises like `read`."""
         view = memoryview(buffer).cast("B")
         found = self.read(len(view))
         view[: len(found)] = found
@@ -144,10 +144,10 @@ class BlockFile(io.RawIOBase):
 
     @override
     def read(self, size: int = -1, /) -> bytes:
-        """Return so many bytes, fewer at the end only: Arrow takes a short answer for the end of the file.
+        """Return `size` bytes, fewer only at the end: Arrow takes fewer bytes as the end of the file.
 
         Raises:
-            ValueError: a block is not what was written.
+            ValueError: a block's bytes are not those that were written.
 
         """
         end = self._size if size < 0 else min(self._size, self._offset + size)
@@ -161,7 +161,7 @@ class BlockFile(io.RawIOBase):
         return bytes(found)
 
     def _block(self, number: int, end: int) -> bytes:
-        """Return a block; where it is not in memory, it is read together with those after it that are not, up to block `end`."""
+        """Return a block; if it is not in memory, it is read together with the following blocks that are not, up to block `end`."""
         if number not in self._held:
             last = number + 1
             most = number + max(1, _SPAN_BYTES // self._digests.block)
@@ -187,7 +187,7 @@ class BlockFile(io.RawIOBase):
 
 
 def columns_of(file: pq.ParquetFile, columns: list[str]) -> pa.Table | None:
-    """Return some columns; None if they are most of the file, which is then read whole."""
+    """Return some columns; None if they are most of the file, which is then read completely."""
     wanted = whole = 0
     for group in range(file.metadata.num_row_groups):
         for at in range(file.metadata.num_columns):
@@ -203,7 +203,7 @@ def columns_of(file: pq.ParquetFile, columns: list[str]) -> pa.Table | None:
 
 
 def rows_at(file: pq.ParquetFile, places: Sequence[int], columns: Sequence[str]) -> pa.Table:
-    """Return some columns of the rows at these places, in their order; only row groups that hold one of them are read."""
+    """Return some columns of the rows at these indices, in their order; only row groups that contain one of them are read."""
     sizes = [file.metadata.row_group(group).num_rows for group in range(file.metadata.num_row_groups)]
     ends = np.cumsum(sizes)
     wanted = np.asarray(places, np.int64)

@@ -1,4 +1,4 @@
-"""What is said of a committed file that is not as its manifest says: which, how, what is safe and what to do."""
+"""Errors for a committed file that does not match its manifest: which file, what is wrong, what is safe and what to do."""
 
 from typing import NoReturn
 
@@ -8,12 +8,12 @@ from corgi.tables.manifest import FileEntry
 
 
 def advice(stage: str) -> str:
-    """Return what is safe and what to do where a file of a stage's shard is damaged."""
+    """Return what is safe and what to do if a file of a stage's shard is damaged."""
     return f"other shards are safe; rerun with --only {stage} --force"
 
 
 def check_length(place: str, stage: str, entry: FileEntry, size: int) -> None:
-    """Compare the size of the file at a place with its manifest's.
+    """Compare the size of the file at a path with the size in its manifest.
 
     Raises:
         StorageError: they differ.
@@ -24,7 +24,7 @@ def check_length(place: str, stage: str, entry: FileEntry, size: int) -> None:
 
 
 def check_hash(place: str, stage: str, entry: FileEntry, found: str) -> None:
-    """Compare the sha256 of the file at a place with its manifest's.
+    """Compare the sha256 of the file at a path with the one in its manifest.
 
     Raises:
         StorageError: they differ.
@@ -37,13 +37,13 @@ def check_hash(place: str, stage: str, entry: FileEntry, found: str) -> None:
 
 
 def unreadable(place: str, stage: str, error: OSError) -> NoReturn:
-    """Say in one line why the file at a place cannot be read: it is missing, the storage does not answer now, or it is damaged."""
+    """Raise a one-line StorageError that says why a file cannot be read: it is missing, the storage does not respond now, or it is damaged."""
     if isinstance(error, FileNotFoundError):
         raise StorageError(f"{place} is listed but missing; {advice(stage)}") from None
     told = f"{place} cannot be read ({error.strerror or error})"
     if is_passing(error):
         raise StorageError(
-            f"{told}, though it was tried again and again; committed work is safe; run the same command again",
+            f"{told} after several attempts; committed work is safe; run the same command again",
             may_pass=True,
         ) from error
     raise StorageError(f"{told}; {advice(stage)}") from error

@@ -1,4 +1,4 @@
-"""The embedded set, shard by shard: which pictures are kept, and whose captions may be learned from."""
+"""The embedded set, shard by shard: which pictures are kept, and which captions may be used for training."""
 
 # pyright: reportMissingTypeStubs=false, reportUnknownArgumentType=false, reportUnknownMemberType=false, reportUnknownParameterType=false, reportUnknownVariableType=false
 # pyarrow has no types
@@ -24,7 +24,7 @@ _Key = TypeVar("_Key", bound=Hashable)
 
 @dataclass(frozen=True)
 class EmbeddedShard:
-    """One shard: its root, its name, and the paths of its manifests; `download` is empty for readers of vectors alone."""
+    """One shard: its root, its name, and the paths of its manifests; `download` is empty for readers that only need vectors."""
 
     root: str
     name: str
@@ -32,13 +32,13 @@ class EmbeddedShard:
     curate: str
     download: str = ""
     counted: dict[str, SplitCount] | None = None
-    """The rows of each split as the selection's facts hold them, where they were read from its stage's index."""
+    """The counts of each split from the selection's facts, if they were read from its stage's index."""
 
     def images(self, split: Split | None = None, columns: Sequence[str] | None = None) -> pa.Table:
-        """Return the image embeddings of the kept pictures of a split (None: of all), in the table's order.
+        """Return the image embeddings of the kept pictures of a split (None: of all splits), in the table's order.
 
         Raises:
-            AssertionError: embeddings and selection do not hold the same rows.
+            AssertionError: embeddings and selection do not have the same rows.
 
         """
         wanted = None if columns is None else list({"uid", "split", *columns})
@@ -47,18 +47,18 @@ class EmbeddedShard:
         return images.filter(keep if split is None else pc.and_(keep, pc.equal(images["split"], split.value)))
 
     def captioned_images(self, split: Split | None = None, columns: Sequence[str] | None = None) -> pa.Table:
-        """Return those of `images` that have a full caption which may be learned from."""
+        """Return those of `images` that have a full caption which may be used for training."""
         images = self.images(split, columns)
         learned = self.learned(self.captions(["uid", "kind"]))
         return images.filter(pc.is_in(images["uid"], value_set=learned))
 
     def learned(self, captions: pa.Table) -> pa.Array:
-        """Return the uids of the kept pictures that have a full caption, out of `captions`, which may be learned from."""
+        """Return the uids of the kept pictures with a full caption in `captions` that may be used for training."""
         selection = self._read(self.curate, "selection", None)
         return selection.filter(learnable(selection, captions))["uid"].combine_chunks()
 
     def counts(self) -> dict[str, SplitCount]:
-        """Return the rows of each split by the facts of the selection; the tables of one of 0.1, which has none, are counted."""
+        """Return the counts of each split from the selection's facts; a selection of version 0.1 has none, and the tables are counted."""
         told = self.counted or of_facts(Store(self.root).read_shard(self.curate).facts)
         if told is not None:
             return told
@@ -67,7 +67,7 @@ class EmbeddedShard:
         return split_counts(images["split"], selection, self.captions(["uid", "kind"]))
 
     def withheld(self) -> frozenset[str]:
-        """Return the uids of the pictures whose captions may not be learned from; none of them is held out."""
+        """Return the uids of the pictures whose captions may not be used for training; all are in the train split."""
         selection = self._read(self.curate, "selection", ["uid", "captioned"])
         return frozenset(selection.filter(pc.equal(selection["captioned"], False))["uid"].to_pylist())
 
@@ -86,7 +86,7 @@ class EmbeddedShard:
         return self._read(self.download, "images", columns)
 
     def encodings(self, uids: Collection[str]) -> dict[str, bytes]:
-        """Return the stored encodings of some pictures; beside vectors made elsewhere there are none."""
+        """Return the stored encodings of some pictures; with precomputed vectors there are none."""
         store = Store(self.root)
         download = store.read_shard(self.download)
         stored = store.read(download, "images", ["uid"])
@@ -98,7 +98,7 @@ class EmbeddedShard:
     def _selection_of(self, uids: pa.ChunkedArray) -> pa.Table:
         selection = self._read(self.curate, "selection", None)
         if not uids.equals(selection["uid"]):
-            raise AssertionError(f"shard {self.name}: embeddings and selection do not hold the same rows")
+            raise AssertionError(f"shard {self.name}: embeddings and selection do not have the same rows")
         return selection
 
     def _read(self, path: str, table: str, columns: Sequence[str] | None) -> pa.Table:
@@ -107,7 +107,7 @@ class EmbeddedShard:
 
 
 ListedSet = Mapping[str, Sequence[ListedShard]] | Mapping[str, Sequence[ShardManifest]]
-"""The shards of download, embed and curate, by stage and in one order, as indexes list them or as manifests."""
+"""The shards of download, embed and curate, by stage and in the same order, from the stages' indexes or as manifests."""
 
 
 def embedded_set(store: Store, shards: ListedSet) -> list[EmbeddedShard]:
@@ -120,7 +120,7 @@ def embedded_set(store: Store, shards: ListedSet) -> list[EmbeddedShard]:
 
 
 def stored_pictures(shards: Iterable[EmbeddedShard], uids: Collection[str]) -> dict[str, bytes]:
-    """Return the stored encodings of some pictures by uid; no shard is read after the last of them is found."""
+    """Return the stored encodings of some pictures by uid; reading stops when all are found."""
     wanted, found = set(uids), dict[str, bytes]()
     for shard in shards:
         if wanted <= found.keys():
@@ -135,7 +135,7 @@ def vectors_of(table: pa.Table, kind: str) -> Float[np.ndarray, "rows dim"]:
 
 
 def rows_of(names: Sequence[str], uids: Iterable[str | None]) -> Int[np.ndarray, "n"]:
-    """Return the row of each name among the uids, -1 where it is not there."""
+    """Return the row of each name among the uids, or -1 if it is missing."""
     row_of = {uid: row for row, uid in enumerate(uids)}
     return np.array([row_of.get(name, -1) for name in names], np.int64)
 

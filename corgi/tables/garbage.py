@@ -1,4 +1,4 @@
-"""What a store holds: every manifest, what runs refer to, and what can be removed."""
+"""The contents of a store: every manifest, what runs refer to, and what can be removed."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +21,7 @@ SHARDS_PER_PART = 16_384
 
 
 class Part(NamedTuple):
-    """The folders of a stage from one name to before another; without `end`, to the last."""
+    """The folders of a stage from `first` to `end`, which is excluded; without `end`, to the last."""
 
     stage: str
     first: str = ""
@@ -37,7 +37,7 @@ WHOLE = Part("")
 
 
 def parts(store: Store, size: int = SHARDS_PER_PART) -> list[Part]:
-    """Return the parts of a store, in order, each of at most so many shards: every file under a stage is in one."""
+    """Return the parts of a store, in order, each with at most `size` shards; every file of a stage is in one part."""
     found = list[Part]()
     for stage in sorted(store.storage.folders("")):
         bounds = ["", *sorted(store.storage.folders(stage))[size::size], ""]
@@ -47,7 +47,7 @@ def parts(store: Store, size: int = SHARDS_PER_PART) -> list[Part]:
 
 @dataclass
 class Contents:
-    """The names in a store, listed once: manifests by kind, and every file's bytes."""
+    """The names in a store, listed once: manifests by kind, and every file's size in bytes."""
 
     sizes: dict[str, int] = field(default_factory=dict[str, int])
     shards: list[str] = field(default_factory=list[str])
@@ -73,7 +73,7 @@ def facts_of_runs(store: Store) -> dict[str, RunFacts]:
     """Return run.json of every run under the store's root, by run name.
 
     Raises:
-        StorageError: one is damaged; nothing may be removed while it is not known what it refers to.
+        StorageError: one is damaged; nothing may be removed while it is unknown what that run refers to.
 
     """
     root = open_storage(store.location)
@@ -91,7 +91,7 @@ def facts_of_runs(store: Store) -> dict[str, RunFacts]:
 
 
 def readable_shards(store: Store, paths: Iterable[str]) -> Iterator[ShardManifest]:
-    """Return an iterator over the shard manifests that can be read, in order; a damaged one is nobody's."""
+    """Return an iterator over the shard manifests that can be read, in order; damaged ones are skipped."""
 
     def opened(path: str) -> ShardManifest | None:
         try:
@@ -103,7 +103,7 @@ def readable_shards(store: Store, paths: Iterable[str]) -> Iterator[ShardManifes
 
 
 def unreferenced(store: Store) -> dict[str, int]:
-    """Return, with their bytes, the files of a whole store that nothing refers to, stage by stage."""
+    """Return the files of a whole store that nothing refers to, with their sizes in bytes, stage by stage."""
     runs, found = facts_of_runs(store), dict[str, int]()
     for stage in sorted(store.storage.folders("")):
         found |= unreferenced_in(store, runs, Part(stage))
@@ -111,9 +111,9 @@ def unreferenced(store: Store) -> dict[str, int]:
 
 
 def unreferenced_in(store: Store, runs: Mapping[str, RunFacts], part: Part) -> dict[str, int]:
-    """Return, with their bytes, the files of a part that no run refers to and no unfinished stage of a run will take up again.
+    """Return, with their sizes in bytes, the files of a part that no run refers to and no unfinished stage of a run would reuse.
 
-    What a run had before an unfinished stage is referred to until that stage is complete.
+    A run also refers to the previous result of an unfinished stage until that stage is complete.
     """
     contents = Contents.of(store, part)
     kept: set[str] = set()
@@ -137,7 +137,7 @@ def unreferenced_in(store: Store, runs: Mapping[str, RunFacts], part: Part) -> d
 
 
 def remove(store: Store, names: Iterable[str]) -> None:
-    """Remove files, many at a time. Manifests go first: where this is stopped, no manifest lists files that are gone."""
+    """Remove files, many at a time. Manifests are removed first, so that no manifest lists missing files if this is interrupted."""
     manifests, files = list[str](), list[str]()
     for name in names:
         is_manifest = generation(name.rpartition("/")[2]) is not None
@@ -148,7 +148,7 @@ def remove(store: Store, names: Iterable[str]) -> None:
 
 
 def _referred_to(store: Store, runs: Iterable[RunFacts], name: str) -> Iterator[StageManifest]:
-    """Yield the results of a stage that runs have, or had before an unfinished one, each once."""
+    """Yield the current results of a stage in runs, and the previous results of an unfinished stage, each once."""
     pointers = [item for facts in runs for item in (*facts["stages"].items(), *facts["former"].items())]
     for key in dict.fromkeys(entry["key"] for stage, entry in pointers if stage == name):
         manifest = store.stage(name, key)
@@ -162,13 +162,13 @@ def _files_of(store: Store, shard: ListedShard | ShardManifest) -> set[str]:
 
 
 def published(manifest: StageManifest) -> list[str]:
-    """Return the names of a stage's own files: its manifest, and its index where it has one."""
+    """Return the names of a stage's own files: its manifest, and its index if it has one."""
     index = index_name(manifest)
     return [manifest.path] if index is None else [manifest.path, index]
 
 
 def _stays(name: str, kept: set[str], busy: set[str], keys: set[str]) -> bool:
-    """Return whether a file is kept although no manifest lists it: checkpoints of an unfinished model, and the lists of this root."""
+    """Return whether a file is kept although no manifest lists it: checkpoints of an unfinished model, and the take-down lists of this root."""
     stage, *rest = name.split("/")
     if stage in _KEPT_FOLDERS:
         return True
@@ -182,7 +182,7 @@ def _stats(manifest: ListedShard | ShardManifest) -> set[str]:
 
 
 def _open_stages(facts: RunFacts) -> set[str]:
-    """Return the stages a run knows of and has not completed."""
+    """Return the stages of a run's pipeline that it has not completed."""
     return set(facts.get("order", ())) - set(facts["stages"])
 
 
@@ -196,7 +196,7 @@ def _is_unfinished(manifest: ShardManifest, runs: Iterable[RunFacts]) -> bool:
 
 
 def _ask_the_same(told: Mapping[str, object], recipe: Mapping[str, object]) -> bool:
-    """Return whether a recipe asks for what settings of this or an earlier version asked for."""
+    """Return whether a recipe means the same as recorded settings of this or an earlier version."""
     asked = {name: recipe.get(name) for name in told}
     return asked == told or Recipe.recorded_meaning(asked) == Recipe.recorded_meaning(told)
 

@@ -1,4 +1,4 @@
-"""Numbered manifests in one folder: each published by put-if-absent, the highest counts."""
+"""Numbered manifests in one folder: each is published by put-if-absent, and the one with the highest number is valid."""
 
 from typing import TypeVar
 
@@ -18,7 +18,7 @@ def generation(name: str) -> int | None:
 
 
 def newest(storage: Storage, folder: str) -> str | None:
-    """Return the name of a folder's highest generation, None while there is none."""
+    """Return the name of a folder's manifest with the highest number; None while there is none."""
     best = _highest(storage.names(folder))
     return None if best < 0 else f"{folder}/manifest-{best}.json"
 
@@ -41,10 +41,10 @@ def publish(storage: Storage, folder: str, text: str) -> str:
 
 
 def read_sealed(storage: Storage, name: str, kind: type[_Manifest]) -> _Manifest:
-    """Return a manifest, believed only when the digest inside agrees.
+    """Return a manifest after checking it against the digest inside it.
 
     Raises:
-        StorageError: it is missing, damaged or cannot be read; the line names it.
+        StorageError: it is missing, damaged or cannot be read; the message names it.
 
     """
     where = storage.locate(name)

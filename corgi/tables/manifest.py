@@ -1,4 +1,4 @@
-"""What a commit says: files with sizes and hashes, rows by reason, settings and inputs."""
+"""Manifests, the contents of a commit: files with sizes and hashes, rows by reason, settings and inputs."""
 
 # pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false
 # JSON gives values of any type
@@ -14,13 +14,13 @@ from corgi.settings.section import digest
 from corgi.tables.schema import Reason
 
 CARRIED = "carried"
-"""Fact of a shard: how many of its rows were made for another list and taken over."""
+"""Fact of a shard: how many of its rows were taken over from commits for another list."""
 _SEAL = "content_digest"
 _Kind = TypeVar("_Kind", bound=BaseModel)
 
 
 class RowCounts(BaseModel):
-    """Rows of one commit; rows in = kept + rejected by reason, or the commit is refused."""
+    """Row counts of one commit; ValueError unless rows in = kept + sum of rejected by reason."""
 
     model_config = ConfigDict(frozen=True)
     rows_in: int = Field(ge=0)
@@ -63,11 +63,11 @@ class FileEntry(BaseModel):
     sha256: str
     rows: int = 0
     blocks: str = ""
-    """Hashes of the blocks of a table that is read by columns (corgi/tables/blocks.py); empty: it is read whole."""
+    """Hashes of the blocks of a table that is read by columns (corgi/tables/blocks.py); empty: it is read completely."""
 
 
 class _Placed(BaseModel):
-    """A manifest that knows the path, relative to the store, it was read from."""
+    """A manifest with the path, relative to the store, from which it was read."""
 
     model_config = ConfigDict(frozen=True)
     path: str = ""
@@ -78,7 +78,7 @@ class _Placed(BaseModel):
 
 
 class Listing(Protocol):
-    """What names a shard's files: its manifest, or the shard as its stage's index lists it."""
+    """An object that lists a shard's files: its manifest, or its entry in the stage's index."""
 
     @property
     def stage(self) -> str:
@@ -110,16 +110,16 @@ class ShardManifest(_Placed):
     rows: RowCounts
     facts: dict[str, Any] = {}
     origin: str = ""
-    """Key under which the same content was first made; empty: this one."""
+    """Key under which the same content was first made; empty: `key`."""
 
     @property
     def named(self) -> str:
-        """Return the key that the digest holds."""
+        """Return the key that is part of the digest."""
         return self.origin or self.key
 
     @property
     def digest(self) -> str:
-        """Name the content: what it was first made from and what came out, not where or by which attempt."""
+        """Return a digest of the content: of its first key and its result, but not of where or by which attempt it was made."""
         files = sorted((entry.table, entry.sha256) for entry in self.files)
         return digest(
             {
@@ -132,7 +132,7 @@ class ShardManifest(_Placed):
         )
 
     def named_by(self, earlier: Iterable[Sequence[str]]) -> Self:
-        """Return the manifest under the name of the first of `earlier`, as (key, digest), that has the same content, if any."""
+        """Return the manifest with the origin of the first of `earlier`, each (key, digest), that has the same content, if any."""
         for key, found in earlier:
             same = self.model_copy(update={"origin": "" if key == self.key else key})
             if same.digest == found:
@@ -142,7 +142,7 @@ class ShardManifest(_Placed):
 
 @dataclass(frozen=True, slots=True)
 class ShardEntry:
-    """A shard as its stage lists it; small, since a stage may list 80,000 of them."""
+    """A shard in its stage's manifest; small, because a stage may list 80,000 shards."""
 
     shard: str
     path: str
@@ -156,12 +156,12 @@ class ShardEntry:
 
     @property
     def named(self) -> str:
-        """Return the key that the digest holds."""
+        """Return the key that is part of the digest."""
         return self.origin or self.path.split("/")[1]
 
 
 class StageManifest(_Placed):
-    """A complete stage: every shard's manifest by digest."""
+    """A complete stage: it lists every shard's manifest with its digest."""
 
     stage: str
     key: str
@@ -173,27 +173,27 @@ class StageManifest(_Placed):
     shards: tuple[ShardEntry, ...]
     rows: RowCounts
     parts: dict[str, int] | None = None
-    """Versions of the parts that the recipe touched; None in manifests of 0.1, where every one was 0."""
+    """Versions of the parts that the recipe used; None in manifests of version 0.1, when all were 0."""
     outside: Any = None
-    """What the key holds of files outside the store; None in manifests of 0.1."""
+    """The part of the key about files outside the store; None in manifests of version 0.1."""
     index: FileEntry | None = None
-    """The file beside this one that lists what the shards' manifests say; None in manifests of 0.1."""
+    """The file next to this manifest with the contents of the shards' manifests; None in manifests of version 0.1."""
     seconds: float | None = None
-    """Wall time of the process that closed the stage, s, without the work of interrupted ones; None where it was not measured."""
+    """Wall time of the process that closed the stage, s, without the work of interrupted processes; None if it was not measured."""
 
     @property
     def digest(self) -> str:
-        """Name the content of all shards."""
+        """Return a digest of the content of all shards."""
         return digest({"stage": self.stage, "shards": [entry.digest for entry in self.shards]})
 
     @property
     def num_shards(self) -> int:
-        """Return how many shards there are."""
+        """Return the number of shards."""
         return len(self.shards)
 
 
 class ClosedStage(Protocol):
-    """What `--plan` needs to know of a closed stage: its manifest, or what a run noted of it."""
+    """What `--plan` needs to know about a closed stage: its manifest, or what a run recorded about it."""
 
     @property
     def path(self) -> str:
@@ -202,7 +202,7 @@ class ClosedStage(Protocol):
 
     @property
     def digest(self) -> str:
-        """Return the name of the content of all shards."""
+        """Return the digest of the content of all shards."""
         ...
 
     @property
@@ -218,7 +218,7 @@ class ClosedStage(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class NotedStage:
-    """What a run noted of a closed stage, so that its manifest, which lists every shard, is not read to name its content."""
+    """What a run recorded about a closed stage, so that its manifest, which lists every shard, need not be read for the digest."""
 
     path: str
     digest: str
@@ -227,7 +227,7 @@ class NotedStage:
 
 
 def sealed(manifest: BaseModel) -> str:
-    """Return a manifest's JSON, without its path, with a digest of itself inside."""
+    """Return a manifest's JSON, without its path, that contains a digest of itself."""
     values = json.loads(manifest.model_dump_json(exclude={"path"}))
     return json.dumps({**values, _SEAL: digest(values)})
 

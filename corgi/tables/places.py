@@ -1,4 +1,4 @@
-"""Which shard holds a row: a number that follows from the hash of its canonical URL and the number of shards."""
+"""Which shard contains a row: its number follows from the hash of the row's canonical URL and the number of shards."""
 
 import hashlib
 from collections.abc import Collection, Iterable
@@ -9,12 +9,12 @@ from corgi.tables.manifest import StageManifest
 
 
 def uid(canonical: str) -> str:
-    """Return the 128-bit identity, 32 lower hex digits, of a canonical URL."""
+    """Return the 128-bit identity of a canonical URL, as 32 lower-case hex digits."""
     return hashlib.blake2b(canonical.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
 def shard_of(identity: str, num_shards: int) -> int:
-    """Return the shard of a URL's hash: equal ranges of its leading 64 bits, so that hosts spread and duplicates meet."""
+    """Return the shard of a URL's hash: equal ranges of its leading 64 bits, so that hosts are spread over shards and duplicates are in the same shard."""
     return int(identity[:16], 16) * num_shards >> 64
 
 
@@ -26,7 +26,7 @@ class Places:
 
     @classmethod
     def of(cls, stages: Iterable[StageManifest]) -> Self:
-        """Return the places of the numbered shards of closed stages, all of which follow the plan's partition."""
+        """Return the numbers of the numbered shards of closed stages, which all use the plan's partition."""
         found: dict[str, tuple[int, int]] = {}
         for stage in stages:
             numbers = {entry.path: _number(entry.shard) for entry in stage.shards}
@@ -37,9 +37,9 @@ class Places:
         return cls(found)
 
     def candidates(self, paths: Iterable[str], hashes: Collection[str]) -> list[str]:
-        """Return the manifests, among those at some paths, of shards that may hold a row whose URL has one of these hashes.
+        """Return those of the given manifest paths whose shard may contain a row whose URL has one of these hashes.
 
-        A shard whose place is not known may hold any row.
+        A shard whose number is unknown may contain any row.
         """
         numbers: dict[int, frozenset[int]] = {}
         found: list[str] = []
@@ -57,7 +57,7 @@ class Places:
 
 
 def has_own_uids(stage: StageManifest) -> bool:
-    """Return whether the list of a stage brought identities of its own: they are no hashes of URLs."""
+    """Return whether the list of a stage had its own uids, which are not hashes of URLs."""
     sections: list[Any] = [section for section in stage.settings.values() if isinstance(section, dict)]
     return any(section.get("uid_col") is not None for section in sections)
 

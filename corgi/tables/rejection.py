@@ -1,4 +1,4 @@
-"""The one verdict on the walk from a URL to a stored image: why a row is rejected."""
+"""Why a row is rejected, at any step from its URL to a stored image."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from corgi.tables.schema import Reason
 class Rejection:
     """A reason of the closed list; detail is a template without addresses, sizes or times.
 
-    http_status and num_bytes describe the response, as the ledger stores them: None where there was none.
+    http_status and num_bytes describe the response, as the ledger stores them; None if there was none.
     """
 
     reason: Reason

@@ -1,4 +1,4 @@
-"""A Parquet file that is read by row group: where each one is, and the hash that it is compared with."""
+"""A Parquet file that is read by row group: the offset of each row group, and the hash with which it is compared."""
 
 # pyright: reportMissingTypeStubs=false, reportUnknownArgumentType=false, reportUnknownMemberType=false, reportUnknownParameterType=false, reportUnknownVariableType=false
 # pyarrow has no types
@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from typing_extensions import Buffer, override
 
 ROWS = 1_000
-"""Rows of a row group at least, where a table has as many; always less than twice that number."""
+"""Smallest number of rows of a row group, if the table has that many; a row group always has less than twice this number."""
 ROW_GROUPS_FACT = "row_groups"
 """Fact of a shard: by table, the row groups of its file."""
 _DIGEST_BYTES = 16
@@ -32,10 +32,10 @@ class RowGroupsFact(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class RowGroups:
-    """The row groups of a file, and after the last of them its footer."""
+    """The row groups of a file, followed by its footer."""
 
     rows: "array[int]"
-    """Rows of each row group."""
+    """Number of rows of each row group."""
     starts: "array[int]"
     """Offset of each row group, of the footer, and of the file's end, bytes."""
     digests: bytes
@@ -43,7 +43,7 @@ class RowGroups:
 
     @classmethod
     def of_fact(cls, told: RowGroupsFact) -> Self:
-        """Return those that a shard's facts hold."""
+        """Return the row groups from a shard's facts."""
         return cls(array("q", told["rows"]), array("q", told["starts"]), bytes.fromhex(told["digests"]))
 
     def as_fact(self) -> RowGroupsFact:
@@ -53,13 +53,13 @@ class RowGroups:
     def read(
         self, number: int, read_range: Callable[[int, int], bytes], columns: Sequence[str] | None = None
     ) -> pa.Table:
-        """Return a row group; `read_range` gives the file's bytes from an offset on, so many.
+        """Return a row group; `read_range` returns a number of the file's bytes from an offset on.
 
         Raises:
-            ValueError: a range is not what was written.
+            ValueError: the bytes are not those that were written.
 
         """
-        sparse = mmap.mmap(-1, self.starts[-1])  # pages that nothing is written to take no memory
+        sparse = mmap.mmap(-1, self.starts[-1])  # pages to which nothing is written take no memory
         for part in (number, len(self.rows)):
             first, last = self.starts[part], self.starts[part + 1]
             data = read_range(first, last - first)
@@ -71,15 +71,15 @@ class RowGroups:
 
 
 def cut(num_rows: int) -> list[int]:
-    """Return the rows of each row group of so many rows: one row apart at most, `ROWS` or more where there are as many."""
+    """Return the sizes of the row groups of a table: they differ by at most one row, and are at least `ROWS` if there are that many rows."""
     number = max(1, num_rows // ROWS) if num_rows else 0
     return [num_rows * (part + 1) // number - num_rows * part // number for part in range(number)]
 
 
 def write_row_groups(sink: BinaryIO | io.RawIOBase, table: pa.Table, sizes: Sequence[int]) -> RowGroups:
-    """Write a table as a Parquet file with row groups of these sizes: page checksums on, vectors as they are."""
+    """Write a table as a Parquet file with row groups of these sizes, with page checksums, and with vectors neither compressed nor dictionary-encoded."""
     if sum(sizes) != table.num_rows:
-        raise ValueError(f"row groups of {sum(sizes)} rows do not hold a table of {table.num_rows}")
+        raise ValueError(f"the row groups have {sum(sizes)} rows, but the table has {table.num_rows}")
     names = [field.name for field in table.schema if pa.types.is_string(field.type)]
     layout: dict[str, Any] = {"compression": dict.fromkeys(names, "zstd"), "use_dictionary": names}
     parts, first = _Parts(sink), 0
@@ -95,7 +95,7 @@ def write_row_groups(sink: BinaryIO | io.RawIOBase, table: pa.Table, sizes: Sequ
 
 
 class _Parts(io.RawIOBase):
-    """Hands bytes on to a file and hashes them part by part."""
+    """Passes bytes on to a file and hashes them part by part."""
 
     def __init__(self, sink: BinaryIO | io.RawIOBase) -> None:
         self._sink = sink
@@ -117,7 +117,7 @@ class _Parts(io.RawIOBase):
         return view.nbytes
 
     def end(self) -> None:
-        """End a part where the file now ends."""
+        """End a part at the current end of the file."""
         self.starts.append(self._size)
         self.digests += self._hash.digest()[:_DIGEST_BYTES]
         self._hash = hashlib.sha256()

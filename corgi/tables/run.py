@@ -1,4 +1,4 @@
-"""One run: the folder whose run.json points at the stage manifests it is made of."""
+"""One run: the folder whose run.json points to the run's stage manifests."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ _FORMER: Final = "former"
 
 
 class StagePointer(TypedDict):
-    """Where a run finds a stage: its manifest's path, key and digest, its shards and its rows by reason."""
+    """A run's pointer to a stage: its manifest's path, key and digest, its number of shards and its rows by reason."""
 
     path: str
     key: str
@@ -28,7 +28,7 @@ class StagePointer(TypedDict):
 
 
 class RunFacts(TypedDict):
-    """What run.json holds."""
+    """The contents of run.json."""
 
     stages: dict[str, StagePointer]
     former: dict[str, StagePointer]
@@ -38,19 +38,19 @@ class RunFacts(TypedDict):
     headings: NotRequired[dict[str, list[str]]]
     """Title and introduction of each stage's section of the report."""
     reported: NotRequired[dict[str, str]]
-    """Path of each stage's manifest when report.html was written last."""
+    """Path of each stage's manifest when report.html was last written."""
     files: NotRequired[dict[str, Any]]
-    """What was computed from the bytes of large files, such as the sha256 of lists (corgi/storage/file_memory.py)."""
+    """Values computed from the bytes of large files, such as the sha256 of lists (corgi/storage/file_memory.py)."""
     commands: NotRequired[dict[str, str]]
-    """What was given last to each command that made something of this run."""
+    """The last arguments of each command that made something from this run."""
     dollars: NotRequired[dict[str, Any]]
-    """What each stage cost, with the path of the manifest whose time was counted (corgi/budget/spending.py)."""
+    """The cost of each stage, with the path of the manifest whose time was counted (corgi/budget/spending.py)."""
     code: NotRequired[str]
     commit: NotRequired[str | None]
 
 
 def run_facts(data: bytes) -> RunFacts:
-    """Return what run.json says; stages that it does not name are none.
+    """Return the contents of run.json, with empty `stages` and `former` if it does not have them.
 
     Raises:
         ValueError, TypeError: it is damaged.
@@ -62,13 +62,13 @@ def run_facts(data: bytes) -> RunFacts:
 
 
 class Run:
-    """A named run under a root; it owns no table, it points at committed ones."""
+    """A named run under a root; it owns no tables, but points to committed ones."""
 
     def __init__(self, folder: str | Path, store: Store, scratch: Path | None = None) -> None:
-        """Open a run's folder or URL; it is made when something is recorded.
+        """Open a run's folder or URL, which is created when something is recorded.
 
-        `scratch` is the folder on a disk for what is not committed, by default the root. `folder` of this object is
-        always a disk's: where the run is held and spills; on a disk root it is the run's own folder.
+        `scratch` is the folder on a disk for uncommitted files, by default the root. `folder` of this object is always on a disk:
+        the run is locked there and writes temporary files there; with a root on a disk it is the run's own folder.
         """
         self.name = str(folder).rstrip("/").rpartition("/")[2]
         self.storage = open_storage(folder)
@@ -95,7 +95,7 @@ class Run:
 
     @property
     def exists(self) -> bool:
-        """Return whether anything was recorded of this run."""
+        """Return whether anything was recorded about this run."""
         return "run.json" in self.storage.names("")
 
     @property
@@ -119,12 +119,12 @@ class Run:
             self._write({**facts, **values})
 
     def note_reported(self) -> None:
-        """Note that the run's own files, such as report.html, are of the stages it points at now."""
+        """Record that the run's own files, such as report.html, were made from the stages that it points to now."""
         self.note(reported=self._pointed_at())
 
     @property
     def is_reported(self) -> bool:
-        """Return whether the run's own files are of the stages it points at; so they are while there is none."""
+        """Return whether the run's own files were made from the stages that it points to; true if it points to none."""
         pointed_at = self._pointed_at()
         return not pointed_at or self.facts.get("reported") == pointed_at
 
@@ -132,7 +132,7 @@ class Run:
         return {stage: entry["path"] for stage, entry in self.facts["stages"].items()}
 
     def record(self, stage: str, manifest: StageManifest) -> None:
-        """Point the run at a stage's manifest; what it pointed at before is former no more."""
+        """Make the run point to a stage's manifest, and remove the stage from the former ones."""
         facts = self.facts
         entry = {"path": manifest.path, "key": manifest.key, "digest": manifest.digest}
         entry |= {"shards": manifest.num_shards, "rows": manifest.rows.model_dump(mode="json")}
@@ -141,7 +141,7 @@ class Run:
             self._write({**facts, "stages": {**facts["stages"], stage: entry}, _FORMER: former})
 
     def noted(self, pointer: StagePointer | None, stage: str, key: str) -> NotedStage | None:
-        """Return what a pointer of run.json says of a stage; None unless it is at the newest closing under this key and says it all."""
+        """Return what a pointer in run.json records about a stage; None unless it points to the newest manifest under this key and is complete."""
         if pointer is None or pointer["key"] != key or "shards" not in pointer or "rows" not in pointer:
             return None
         if pointer["path"] != newest(self.store.storage, f"{stage}/closed/{key}"):
@@ -150,23 +150,23 @@ class Run:
         return NotedStage(pointer["path"], pointer["digest"], pointer["shards"], rows)
 
     def supersede(self, stages: Sequence[str]) -> None:
-        """Stop pointing at stages whose results are about to be replaced, so that a run never mixes two recipes.
+        """Stop pointing to stages whose results are about to be replaced, so that a run never mixes two recipes.
 
-        They are former stages until new ones are recorded: what is equal in them is recognised, and `--gc` leaves it.
+        They are former stages until new ones are recorded: equal content in them is reused, and `--gc` keeps it.
         """
         facts = self.facts
         leaving = {name: entry for name, entry in facts["stages"].items() if name in stages}
         self._keep(facts, stages, {**facts[_FORMER], **leaving})
 
     def forget(self, stages: Sequence[str]) -> None:
-        """Stop pointing at stages for good."""
+        """Stop pointing to stages permanently."""
         facts = self.facts
         self._keep(
             facts, stages, {name: entry for name, entry in facts[_FORMER].items() if name not in stages}
         )
 
     def former(self, stage: str) -> StageManifest | None:
-        """Return what this run last had of a stage, whether or not it is about to be replaced."""
+        """Return the run's last result of a stage, whether or not it is about to be replaced."""
         facts = self.facts
         entry = facts["stages"].get(stage) or facts[_FORMER].get(stage)
         return None if entry is None else self.store.stage(stage, entry["key"])
@@ -177,13 +177,13 @@ class Run:
             self._write({**facts, "stages": kept, _FORMER: former})
 
     def stages(self) -> dict[str, StageManifest]:
-        """Return the stages this run points at, in the order they were recorded."""
+        """Return the stages to which this run points, in the order in which they were recorded."""
         pointers = self.facts["stages"]
         found = self.store.each_of(pointers.items(), lambda of: self.store.stage(of[0], of[1]["key"]))
         return {name: stage for name, stage in zip(pointers, found, strict=True) if stage is not None}
 
     def shards(self, stage: str) -> list[ShardManifest]:
-        """Return the shard manifests of one stage of this run: for stages of few shards, as each is opened.
+        """Return the shard manifests of one stage of this run; only for stages with few shards, since each manifest is opened.
 
         Raises:
             InputError: the run has not completed that stage.
@@ -192,7 +192,7 @@ class Run:
         return self.store.shards(self._complete(stage))
 
     def listed(self, stage: str) -> list[ListedShard]:
-        """Return what the manifests of one stage of this run say, from the stage's index.
+        """Return the contents of the shard manifests of one stage of this run, from the stage's index.
 
         Raises:
             InputError: the run has not completed that stage.
@@ -218,11 +218,11 @@ class Run:
         return embedded_set(self.store, {name: self.listed(name) for name in ("download", "embed", "curate")})
 
     def publish(self, name: str, data: bytes) -> None:
-        """Write a file beside run.json, such as report.html, whole or not at all."""
+        """Write a file next to run.json, such as report.html, atomically."""
         self.storage.replace(name, data)
 
     def published(self, name: str) -> str | None:
-        """Return the path or URL of a file beside run.json; None if there is no such file."""
+        """Return the path or URL of a file next to run.json; None if there is no such file."""
         folder, _, last = name.rpartition("/")
         return self.storage.locate(name) if last in self.storage.names(folder) else None
 

@@ -1,4 +1,4 @@
-"""Every table's columns, and the one list of reasons for which a row is rejected."""
+"""The columns of every table, and the complete list of reasons for which a row is rejected."""
 
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownParameterType=false, reportUnknownVariableType=false
 # pyarrow has no types
@@ -11,7 +11,7 @@ import pyarrow as pa
 
 
 class Reason(StrEnum):
-    """Why a row is not in the next table; there is no other. Each has the text by which the report names it."""
+    """Why a row is not in the next table; the list is complete. Each reason has the text by which the report names it."""
 
     text: str
 
@@ -65,7 +65,7 @@ class Reason(StrEnum):
 
 
 class Split(StrEnum):
-    """Who may learn from a row: everything fitted sees train only."""
+    """The split of a row: everything that is fitted uses only train."""
 
     TRAIN = "train"
     VAL = "val"
@@ -75,7 +75,7 @@ class Split(StrEnum):
 _CAPTION = pa.struct([("caption", pa.string()), ("kind", pa.string())])
 ADDITIONAL = pa.map_(pa.string(), pa.string())
 CREDIT_COLUMN = "credit"
-"""Further column of a list whose text is shown with each picture, as its licence may ask."""
+"""Additional column of a list whose text is shown with each picture, as its licence may require."""
 
 PLAN = pa.schema(
     [
@@ -94,19 +94,19 @@ PLAN = pa.schema(
 )
 """One row per URL: its distinct captions, and the (source digest, row) of every list row that names it.
 
-expected_hash is `sha256:HEX` or `md5:HEX` as the list gives it; location says where a picture that need not be fetched is stored
-inside its source, and only the plan writes it; reason is why the row is rejected before any request; additional holds the
-columns named by save_additional_columns. Each is null where there is none.
+expected_hash is `sha256:HEX` or `md5:HEX` from the list; location is where a picture that need not be fetched is stored
+inside its source, and only the plan writes it; reason is why the row is rejected before any request; additional has the
+columns named by save_additional_columns. Each is null if there is none.
 """
 
 REQUEST_URL = pa.field("request_url", pa.string())
-"""A further column of those plan shards that need it: the URL that is asked for, null where `url` itself is.
+"""An additional column of plan shards that need it: the URL to request, null if it is `url` itself.
 
-`url` is canonical and names the row; a server may compare what it is asked for with the list's own text byte for byte.
+`url` is canonical and identifies the row; a server may compare the requested URL with the list's own text byte for byte.
 """
 
 BLOCKED_HASHES = pa.schema([("hash", pa.string())])
-"""Content that is refused, beside the plan's first shard: `sha256:HEX`, `md5:HEX` or `phash:HEX`, sorted."""
+"""Blocked content, stored with the plan's first shard: `sha256:HEX`, `md5:HEX` or `phash:HEX`, sorted."""
 
 IMAGES = pa.schema(
     [
@@ -126,9 +126,9 @@ IMAGES = pa.schema(
         ("additional", ADDITIONAL),
     ]
 )
-"""One row a kept picture, sorted by uid; image is the stored encoding, sha256 that of the raw bytes, sizes in px.
+"""One row per kept picture, sorted by uid; image is the stored encoding, sha256 that of the raw bytes, sizes in px.
 
-animated: the original has further frames, of which only the first is stored; null where the engine does not tell."""
+animated: whether the original has several frames, of which only the first is stored; null if the engine does not report it."""
 
 FEATURES = pa.schema(
     [
@@ -164,12 +164,12 @@ LEDGER = pa.schema(
         ("bytes", pa.int64()),
     ]
 )
-"""One row an input row, sorted by (source, row): kept, or rejected with a Reason."""
+"""One row per input row, sorted by (source, row): kept, or rejected with a Reason."""
 
 SELECTION = pa.schema(
     [("uid", pa.string()), ("keep", pa.bool_()), ("reason", pa.string()), ("captioned", pa.bool_())]
 )
-"""One row per picture, sorted by uid: whether it is trained on and measured, and whether its captions may be learned from; null means yes."""
+"""One row per picture, sorted by uid: whether it is used for training and evaluation, and whether its captions may be used for training; null means yes."""
 
 
 def vector(dim: int) -> pa.DataType:
@@ -178,7 +178,7 @@ def vector(dim: int) -> pa.DataType:
 
 
 def image_embeddings(dims: dict[str, int], heads: Iterable[str] = ()) -> pa.Schema:
-    """Return the schema of one row per picture, sorted by uid: per tower a unit vector and its raw norm, then scores."""
+    """Return the schema of one row per picture, sorted by uid: per tower a unit vector and its original norm, then scores."""
     fields = [pa.field("uid", pa.string()), pa.field("split", pa.string())]
     for tower, dim in dims.items():
         fields += [pa.field(f"{tower}/image", vector(dim)), pa.field(f"{tower}/image_norm", pa.float32())]
@@ -187,7 +187,7 @@ def image_embeddings(dims: dict[str, int], heads: Iterable[str] = ()) -> pa.Sche
 
 
 def caption_embeddings(dims: dict[str, int]) -> pa.Schema:
-    """Return the schema of one row per caption, sorted by (uid, ordinal): per tower a unit vector and its raw norm."""
+    """Return the schema of one row per caption, sorted by (uid, ordinal): per tower a unit vector and its original norm."""
     fields = [pa.field("uid", pa.string()), pa.field("ordinal", pa.int32()), pa.field("kind", pa.string())]
     for tower, dim in dims.items():
         fields += [pa.field(f"{tower}/text", vector(dim)), pa.field(f"{tower}/text_norm", pa.float32())]
@@ -195,9 +195,9 @@ def caption_embeddings(dims: dict[str, int]) -> pa.Schema:
 
 
 def given_vectors(dims: dict[str, int]) -> pa.Schema:
-    """Return the schema of vectors that were made elsewhere, in their file's order: per tower what it holds, unit and norm.
+    """Return the schema of precomputed vectors, in the order of their file: per tower and column, unit vectors and norms.
 
-    uid is that of the url, or the one given; a tower lacks the picture's or the text's columns where the files do.
+    uid is that of the URL, or the one in the file; a tower lacks the image or text columns if its files do.
     """
     fields = [pa.field(name, pa.string()) for name in ("uid", "url", "caption")]
     for name, dim in dims.items():
@@ -214,14 +214,14 @@ def caption_tokens(widths: dict[str, int]) -> pa.Schema:
 
 
 def latents(dim: int) -> pa.Schema:
-    """Return the schema of one row per kept picture: its autoencoder latent. Rows are in the order of the training table, in 0.1 by uid."""
+    """Return the schema of one row per kept picture: its autoencoder latent. Rows are in the order of the training table; in version 0.1 they were sorted by uid."""
     return pa.schema([("uid", pa.string()), ("split", pa.string()), ("latent", vector(dim))])
 
 
 def packed(dim: int) -> pa.Schema:
-    """Return the schema of the training table: one row per kept picture, by split, then uid; vectors over all towers.
+    """Return the schema of the training table: one row per kept picture, sorted by split, then uid; vectors are those of all towers concatenated.
 
-    full and coarse are the vectors of the captions that may be learned from, full_row and coarse_row their rows in the
+    full and coarse are the vectors of the captions that may be used for training, full_row and coarse_row their rows in the
     embed stage's captions; all are empty for a picture without a full caption.
     """
     captions, rows = pa.list_(vector(dim)), pa.list_(pa.int32())

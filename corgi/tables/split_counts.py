@@ -1,4 +1,4 @@
-"""Kept pictures of a shard per split, and those with a caption to learn from: counted once, when the selection is committed."""
+"""Numbers of kept pictures of a shard per split, and of those with a caption for training: counted once, when the selection is committed."""
 
 # pyright: reportMissingTypeStubs=false, reportUnknownArgumentType=false, reportUnknownMemberType=false, reportUnknownParameterType=false, reportUnknownVariableType=false
 # pyarrow has no types
@@ -12,22 +12,22 @@ from corgi.tables.arrow import pc
 from corgi.tables.schema import Split
 
 SPLITS_FACT = "splits"
-"""Fact of a selection: its counts by split. Selections of 0.1 have none."""
+"""Fact of a selection: its counts by split. Selections of version 0.1 have none."""
 
 
 class SplitCount(NamedTuple):
-    """Rows of one split of a shard."""
+    """Row counts of one split of a shard."""
 
     images: int
-    """Kept pictures."""
+    """Number of kept pictures."""
     captioned: int
-    """Those of them that have a full caption which may be learned from."""
+    """Number of kept pictures with a full caption that may be used for training."""
 
 
 def learnable(selection: pa.Table, captions: pa.Table) -> pa.ChunkedArray:
-    """Return, row by row of a selection, whether its picture is kept and has a full caption that may be learned from.
+    """Return, row by row of a selection, whether its picture is kept and has a full caption that may be used for training.
 
-    `captions` holds uid and kind of every caption that has a vector.
+    `captions` has uid and kind of every caption with a vector.
     """
     full = captions.filter(pc.equal(captions["kind"], "full"))["uid"].combine_chunks()
     allowed = pc.and_(selection["keep"], pc.fill_null(selection["captioned"], True))
@@ -35,7 +35,7 @@ def learnable(selection: pa.Table, captions: pa.Table) -> pa.ChunkedArray:
 
 
 def split_counts(split: pa.ChunkedArray, selection: pa.Table, captions: pa.Table) -> dict[str, SplitCount]:
-    """Count a shard; `split` is that of each row of the selection, the tables are those of `learnable`."""
+    """Count a shard's rows; `split` has the split of each row of the selection, the tables are those of `learnable`."""
     learned = learnable(selection, captions)
     of = {name.value: pc.equal(split, name.value) for name in Split}
     return {
@@ -50,7 +50,7 @@ def as_facts(counts: Mapping[str, SplitCount]) -> dict[str, object]:
 
 
 def of_facts(facts: Mapping[str, Any]) -> dict[str, SplitCount] | None:
-    """Return the counts among a selection's facts; None where it holds none."""
+    """Return the counts in a selection's facts; None if they have none."""
     told = facts.get(SPLITS_FACT)
     return None if told is None else {name: SplitCount(**count) for name, count in told.items()}
 

@@ -1,4 +1,4 @@
-"""The shards of a closed stage in one file beside its manifest: a reader opens it instead of one manifest per shard."""
+"""The shards of a closed stage in one file next to its manifest: a reader opens it instead of one manifest per shard."""
 
 # pyright: reportMissingTypeStubs=false, reportUnknownArgumentType=false, reportUnknownMemberType=false, reportUnknownParameterType=false, reportUnknownVariableType=false
 # pyarrow has no types
@@ -20,7 +20,7 @@ from corgi.tables.row_groups import ROW_GROUPS_FACT, RowGroups
 from corgi.tables.schema import Reason
 
 INDEX_TABLE = "index"
-_BATCH_SHARDS = 1_000  # shards that are objects of Python at once while an index is read
+_BATCH_SHARDS = 1_000  # number of shards that exist as Python objects at once while an index is read
 _FILE = pa.struct(
     [
         ("table", pa.string()),
@@ -53,15 +53,15 @@ _FIELDS = {
     "files": "entries",
     "facts": "told",
 }
-"""The field of a shard that holds each column."""
+"""The field of `ListedShard` for each column."""
 
 
 @dataclass(frozen=True, slots=True)
 class ListedShard:
-    """What a shard's manifest says of its content: path and digest, rows by reason, files and facts.
+    """The contents of a shard's manifest: path and digest, rows by reason, files and facts.
 
-    The last three are made out of the index's text when they are asked for: a stage may have 40,000 shards, and a reader that opens
-    it needs the facts of each once and the files of few.
+    The last three are parsed from the index when they are accessed: a stage may have 40,000 shards, and a reader needs the facts of
+    each once and the files of few.
     """
 
     stage: str
@@ -76,7 +76,7 @@ class ListedShard:
 
     @classmethod
     def of(cls, manifest: ShardManifest) -> Self:
-        """Return what a manifest says."""
+        """Return the contents of a manifest."""
         return cls(
             manifest.stage,
             manifest.shard,
@@ -127,7 +127,7 @@ def write_index(storage: Storage, manifest: StageManifest, shards: Sequence[List
 
 
 def read_index(storage: Storage, manifest: StageManifest) -> Iterator[ListedShard]:
-    """Yield the shards in a stage's index, which is compared with its sha256 and with the shards that the manifest lists.
+    """Yield the shards in a stage's index, after comparing it with its sha256 and with the shards in the manifest.
 
     Raises:
         StorageError: the index is missing or is not the one that was written.
@@ -158,9 +158,9 @@ def read_index(storage: Storage, manifest: StageManifest) -> Iterator[ListedShar
 
 
 def read_buffer(data: bytes, columns: Sequence[str] | None = None) -> pa.Table:
-    """Return a Parquet table, or some of its columns, out of bytes.
+    """Return a Parquet table, or some of its columns, from bytes.
 
-    Arrow's own threads are left out: one that lets go of bytes of Python while the interpreter ends aborts the process, as
+    Arrow's own threads are not used: a thread that releases Python bytes while the interpreter ends aborts the process, as
     happened to `corgi status`.
     """
     file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True, pre_buffer=False)
@@ -169,13 +169,13 @@ def read_buffer(data: bytes, columns: Sequence[str] | None = None) -> pa.Table:
 
 
 def row_groups(shard: ListedShard | ShardManifest, table: str) -> RowGroups | None:
-    """Return the row groups of a shard's table as its facts name them; None for a table that is read whole."""
+    """Return the row groups of a shard's table from its facts; None for a table that is read completely."""
     told = shard.facts.get(ROW_GROUPS_FACT, {}).get(table)
     return None if told is None else RowGroups.of_fact(told)
 
 
 def index_name(manifest: StageManifest) -> str | None:
-    """Return the name of a stage's index relative to the store; None for a stage closed by 0.1."""
+    """Return the name of a stage's index relative to the store; None for a stage closed by version 0.1."""
     return None if manifest.index is None else f"{manifest.path.rpartition('/')[0]}/{manifest.index.name}"
 
 

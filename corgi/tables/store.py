@@ -1,7 +1,7 @@
-"""Committed tables: private files first, one manifest last; nothing unlisted is ever read.
+"""Committed tables: first private files are written, last one manifest; a file that no manifest lists is never read.
 
-A shard's folder holds data files under attempt-private names and numbered manifests, each published by
-put-if-absent (`link` on a disk, conditional put on an object store). The highest number counts.
+A shard's folder contains data files under names private to an attempt, and numbered manifests, each published by
+put-if-absent (`link` on a disk, conditional put on an object store). The manifest with the highest number is valid.
 """
 
 # pyright: reportMissingTypeStubs=false, reportUnknownArgumentType=false, reportUnknownMemberType=false, reportUnknownParameterType=false, reportUnknownVariableType=false
@@ -45,8 +45,8 @@ class Store:
     def __init__(self, root: str | Path, cache: Path | None = None, storage: Storage | None = None) -> None:
         """Open the store of a root; nothing is created until something is written.
 
-        `cache` is where copies of an object store's files go when a path is asked for; by default a folder of this
-        machine and user. `storage` is given by tests.
+        `cache` is the folder for copies of an object store's files when a path is needed; by default a folder of this
+        machine and user. `storage` is only used by tests.
         """
         self.location = str(root).rstrip("/") if is_object_store(root) else str(Path(root).absolute())
         self.storage = storage or open_storage(f"{self.location}/store", cache)
@@ -56,12 +56,12 @@ class Store:
         """Return the store's folder on a disk.
 
         Raises:
-            StorageError: the root is an object store, which has none.
+            StorageError: the root is an object store, which has no folder.
 
         """
         if is_object_store(self.location):
             raise StorageError(
-                f"{self.location} is no folder of a disk; committed work is safe; set scratch to one"
+                f"{self.location} is not a folder on a disk; committed work is safe; set scratch to such a folder"
             )
         return Path(self.location) / "store"
 
@@ -84,13 +84,13 @@ class Store:
         return sorted(self.storage.folders(f"{stage}/closed"))
 
     def committed(self, stage: str, keys: list[str]) -> dict[str, str]:
-        """Return the newest manifest's path of each of these shard keys that has one; no manifest is opened."""
+        """Return the path of the newest manifest of each of these shard keys that has one; no manifest is opened."""
         if len(keys) <= 64 or not is_object_store(self.location):
             paths = self.each_of(keys, lambda key: newest(self.storage, f"{stage}/{key}"))
             return {key: path for key, path in zip(keys, paths, strict=True) if path is not None}
         best: dict[str, int] = {}
         wanted = set(keys)
-        for name, _ in self.storage.walk(stage):  # one listing, a thousand names an answer
+        for name, _ in self.storage.walk(stage):  # one listing, with a thousand names per response
             _, key, *rest = name.split("/")
             number = generation(rest[0]) if len(rest) == 1 else None
             if number is not None and key in wanted:
@@ -106,15 +106,15 @@ class Store:
         return read_sealed(self.storage, path, StageManifest)
 
     def shards(self, manifest: StageManifest) -> list[ShardManifest]:
-        """Return the shard manifests a stage manifest lists, in order, each checked against its digest."""
+        """Return the shard manifests that a stage manifest lists, in order, each checked against its digest."""
         return list(self.each_shard(manifest))
 
     def each_shard(self, manifest: StageManifest) -> Iterator[ShardManifest]:
-        """Return an iterator over the shard manifests a stage manifest lists, one at a time, each checked against its digest."""
+        """Return an iterator over the shard manifests that a stage manifest lists, each checked against its digest."""
         return self.each_of(manifest.shards, self.listed_shard)
 
     def each_of(self, items: Iterable[_Item], read: Callable[[_Item], _Read]) -> Iterator[_Read]:
-        """Return an iterator over what is read for each item, in order: of an object store, many at a time."""
+        """Return an iterator over the result of `read` for each item, in order; from an object store, many are read at a time."""
         return each_of(items, read) if is_object_store(self.location) else map(read, items)
 
     def listed_shard(self, entry: ShardEntry) -> ShardManifest:
@@ -122,16 +122,16 @@ class Store:
         shard = self.read_shard(entry.path)
         if shard.digest != entry.digest:
             raise StorageError(
-                f"{self.storage.locate(entry.path)} is not the manifest its stage lists; other shards are safe; rerun with --force --only {shard.stage}"
+                f"{self.storage.locate(entry.path)} is not the manifest that its stage lists; other shards are safe; rerun with --force --only {shard.stage}"
             )
         return shard
 
     def listed(self, manifest: StageManifest) -> list[ListedShard]:
-        """Return what the manifests of a stage's shards say, in order."""
+        """Return the contents of the manifests of a stage's shards, in order."""
         return list(self.each_listed(manifest))
 
     def each_listed(self, manifest: StageManifest) -> Iterator[ListedShard]:
-        """Yield what the manifests of a stage's shards say, from the stage's index; one closed by 0.1 has none: they are opened one by one."""
+        """Yield the contents of the manifests of a stage's shards from the stage's index; a stage closed by version 0.1 has none, and each manifest is opened."""
         if manifest.index is None:
             return map(ListedShard.of, self.each_shard(manifest))
         return read_index(self.storage, manifest)
@@ -144,12 +144,12 @@ class Store:
             storage_full(error, self.storage.locate(f"{manifest.stage}/closed/{manifest.key}"))
 
     def close(self, manifest: StageManifest) -> StageManifest:
-        """Publish a stage's manifest as the next generation under its key."""
+        """Publish a stage's manifest under the next number of its key."""
         return manifest.at(publish(self.storage, f"{manifest.stage}/closed/{manifest.key}", sealed(manifest)))
 
     @contextmanager
     def attempt(self, task: ShardTask) -> Generator[Attempt]:
-        """Yield an attempt at a shard; what it wrote but did not commit is removed when it ends."""
+        """Yield an attempt at a shard; files that it wrote but did not commit are removed when it ends."""
         attempt = Attempt(self.storage, task)
         try:
             yield attempt
@@ -159,7 +159,7 @@ class Store:
             attempt.discard()
 
     def entry(self, manifest: Listing, table: str) -> FileEntry:
-        """Return the only file a manifest lists for a table.
+        """Return the only file that a manifest lists for a table.
 
         Raises:
             StorageError: it lists none, or several.
@@ -173,14 +173,14 @@ class Store:
         return entries[0]
 
     def path(self, manifest: Listing, table: str) -> Path:
-        """Return a verified path on this machine of the only file a manifest lists for a table."""
+        """Return a verified path on this machine of the only file that a manifest lists for a table."""
         return self.verified(manifest, self.entry(manifest, table))
 
     def read(self, manifest: Listing, table: str, columns: list[str] | None = None) -> pa.Table:
-        """Return a shard's table, read after its sha256 was checked, or some of its columns after those of their blocks were.
+        """Return a shard's table after checking its sha256, or some of its columns after checking the hashes of their blocks.
 
         Raises:
-            StorageError: the file is missing, cut or changed, or cannot be read.
+            StorageError: the file is missing, truncated or changed, or cannot be read.
 
         """
         entry = self.entry(manifest, table) if columns is None else self._in_blocks(manifest, table)
@@ -200,7 +200,7 @@ class Store:
     def read_rows(
         self, manifest: Listing, table: str, places: Sequence[int], columns: Sequence[str]
     ) -> pa.Table:
-        """Return columns of the rows at these places of a table, in their order, with few of its other rows read; raises what `read` raises."""
+        """Return columns of the rows at these indices of a table, in their order, reading few other rows; raises like `read`."""
         entry = self._in_blocks(manifest, table)
         if entry.blocks:
             return self._from_blocks(manifest, entry, partial(rows_at, places=places, columns=columns))
@@ -214,10 +214,10 @@ class Store:
         number: int,
         columns: Sequence[str] | None = None,
     ) -> pa.Table:
-        """Return one row group of a shard's table; no other byte of the file is read but its footer.
+        """Return one row group of a shard's table; besides it only the file's footer is read.
 
         Raises:
-            StorageError: the file cannot be read, or the row group is not what was written.
+            StorageError: the file cannot be read, or the row group's bytes are not those that were written.
 
         """
         name = self.file_name(manifest, self.entry(manifest, table))
@@ -243,7 +243,7 @@ class Store:
         """Return a path on this machine of a listed file after comparing size and sha256.
 
         Raises:
-            StorageError: the file is missing, cut or changed; the line names it, what was found and what was expected.
+            StorageError: the file is missing, truncated or changed; the message names it, what was found and what was expected.
 
         """
         self._check_size(manifest, entry)
@@ -257,7 +257,7 @@ class Store:
         return path
 
     def verify(self, manifest: Listing) -> list[str]:
-        """Hash every file of a shard; return one line for each that is not as committed."""
+        """Hash every file of a shard; return one line for each that differs from what was committed."""
         complaints = []
         for entry in manifest.files:
             name = self.file_name(manifest, entry)
@@ -271,7 +271,7 @@ class Store:
         return complaints
 
     def verify_index(self, manifest: StageManifest) -> list[str]:
-        """Read a stage's index; return one line if it is not as written."""
+        """Read a stage's index; return one line if it is damaged."""
         try:
             self.listed(manifest)
         except StorageError as error:
@@ -283,7 +283,7 @@ class Store:
         return f"{manifest.path.rpartition('/')[0]}/{entry.name}"
 
     def _in_blocks(self, manifest: Listing, table: str) -> FileEntry:
-        """Return a table's file with the hashes of its blocks, which an index leaves to the shard's manifest."""
+        """Return a table's file entry with the hashes of its blocks, which are only in the shard's manifest, not in the index."""
         entry = self.entry(manifest, table)
         if entry.size <= blocks.WHOLE_BYTES or not isinstance(manifest, ListedShard):
             return entry
@@ -292,8 +292,8 @@ class Store:
     def _from_blocks(
         self, manifest: Listing, entry: FileEntry, read: Callable[[pq.ParquetFile], _Read]
     ) -> _Read:
-        """Return what is read of a Parquet file; only the blocks that it needs are read and compared with their hashes."""
-        if not is_object_store(self.location):  # where asking for a size takes no request
+        """Return the result of `read` on a Parquet file; only the blocks that it needs are read and compared with their hashes."""
+        if not is_object_store(self.location):  # on a disk the size takes no request
             self._check_size(manifest, entry)
         name = self.file_name(manifest, entry)
         file = BlockFile(entry.size, entry.blocks, partial(self.storage.read_range, name))

@@ -1,4 +1,4 @@
-"""What was taken down stays down: one growing list a root, in numbered generations like every manifest."""
+"""Rows that were taken down stay so: one growing list per root, stored as numbered manifests."""
 
 from pydantic import BaseModel, ConfigDict, field_serializer
 
@@ -11,7 +11,7 @@ _FOLDER = "taken-down"
 
 
 class TakenDown(BaseModel):
-    """Identities, canonical URLs and sha256 of raw bytes that no table of this root may hold again."""
+    """Identities, canonical URLs and sha256 of raw bytes that no table of this root may contain again."""
 
     model_config = ConfigDict(frozen=True)
     uids: frozenset[str] = frozenset()
@@ -34,7 +34,7 @@ class TakenDown(BaseModel):
 
 
 def read_taken_down(storage: Storage) -> TakenDown:
-    """Return what was taken down under a root; usually nothing.
+    """Return what was taken down under a root; usually it is empty.
 
     Raises:
         StorageError: the list is damaged.

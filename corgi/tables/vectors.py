@@ -1,4 +1,4 @@
-"""Vectors out of the embeddings tables: half floats on disk, float32 in memory, towers concatenated."""
+"""Vectors from the embeddings tables: half floats on disk, float32 in memory, towers concatenated."""
 
 # pyright: reportMissingTypeStubs=false, reportUnknownArgumentType=false, reportUnknownMemberType=false, reportUnknownParameterType=false, reportUnknownVariableType=false
 # pyarrow has no types
@@ -14,17 +14,17 @@ from corgi.unit_vectors import unit_rows
 
 
 def tower_names(schema: pa.Schema) -> list[str]:
-    """Return the towers an embeddings table holds, in column order."""
+    """Return the towers of an embeddings table, in column order."""
     names = [name.rsplit("/", 1)[0] for name in schema.names if name.endswith(("/image", "/text"))]
     if not names:
         raise InputError(
-            "the embeddings table holds no tower; nothing was changed; run the embed stage with at least one tower"
+            "the embeddings table has no tower; nothing was changed; run the embed stage with at least one tower"
         )
     return names
 
 
 def tower_widths(schema: pa.Schema) -> dict[str, int]:
-    """Return the dimensions of each tower's image vectors, in column order."""
+    """Return the number of dimensions of each tower's image vectors, in column order."""
     return {name: schema.field(f"{name}/image").type.list_size for name in tower_names(schema)}
 
 

@@ -39,7 +39,7 @@ def test_what_was_found_stands_beside_what_was_expected() -> None:
         (PermissionError(errno.EACCES, "no"), "cannot be read (no)", False),
         (
             OSError(errno.ETIMEDOUT, "late"),
-            "cannot be read (late), though it was tried again and again",
+            "cannot be read (late) after several attempts",
             True,
         ),
     ],

@@ -85,7 +85,7 @@ def test_no_shard_is_read_after_the_last_picture_is_found(run: Run) -> None:
 
 def test_a_selection_of_other_rows_is_not_passed_over(run: Run) -> None:
     first, second = run.embedded()
-    with pytest.raises(AssertionError, match="do not hold the same rows"):
+    with pytest.raises(AssertionError, match="do not have the same rows"):
         EmbeddedShard(first.root, "x", first.embed, second.curate).images()
 
 

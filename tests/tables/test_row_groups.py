@@ -111,5 +111,5 @@ def test_a_damaged_row_group_is_one_line_and_the_others_are_read(tmp_path) -> No
 
 
 def test_sizes_that_are_not_the_tables_are_refused() -> None:
-    with pytest.raises(ValueError, match="row groups of 3 rows do not hold a table of 4"):
+    with pytest.raises(ValueError, match="row groups have 3 rows, but the table has 4"):
         write_row_groups(io.BytesIO(), table(4), [1, 2])

@@ -70,5 +70,5 @@ def test_facts_give_back_the_counts():
 
 def test_a_selection_of_other_rows_is_not_counted(tmp_path):
     first, second = finished(tmp_path, counted=False).embedded()
-    with pytest.raises(AssertionError, match="do not hold the same rows"):
+    with pytest.raises(AssertionError, match="do not have the same rows"):
         EmbeddedShard(first.root, "x", first.embed, second.curate).counts()

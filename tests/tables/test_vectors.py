@@ -37,7 +37,7 @@ def test_law_the_towers_of_a_schema_are_those_it_was_made_of(dims: dict[str, int
 
 
 def test_a_table_without_towers_is_one_line() -> None:
-    with pytest.raises(InputError, match="holds no tower"):
+    with pytest.raises(InputError, match="has no tower"):
         tower_names(image_embeddings({}))
 
 
