@@ -1,4 +1,4 @@
-"""Hours and dollars of a stage on its machines, what it waits for most, and what to add first."""
+"""Hours and dollars of a stage on its machines, its bottleneck, and what to add first."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ REMEDIES = {
 
 @dataclass(frozen=True)
 class Estimate:
-    """What one stage takes."""
+    """Time, bottleneck and cost of one stage."""
 
     hours: Interval
     bottleneck: str
@@ -26,9 +26,9 @@ class Estimate:
 
 
 def estimate(work: Work, machines: Machines, in_flight: float, rates: Rates) -> Estimate | None:
-    """Return the time of the slowest of what a stage needs at once; `in_flight` is its requests at the same time.
+    """Return a stage's time, which is that of its slowest resource; `in_flight` is the number of its simultaneous requests.
 
-    None where nothing is known of what the stage needs on these machines.
+    None if nothing is known about the stage's needs on these machines.
     """
     seconds = bounds(work, machines, in_flight, rates)
     if not seconds:
@@ -40,7 +40,7 @@ def estimate(work: Work, machines: Machines, in_flight: float, rates: Rates) -> 
 
 
 def gpu_waits(seconds: Mapping[str, Interval]) -> Interval | None:
-    """Return the share of its time that a GPU waits for what CPUs prepare; None where one of the two is not known."""
+    """Return the share of the time that a GPU waits for data prepared by CPUs; None if the time of one of them is unknown."""
     if "CPU" not in seconds or "GPU" not in seconds:
         return None
     ratio = seconds["GPU"] / seconds["CPU"]
@@ -48,7 +48,7 @@ def gpu_waits(seconds: Mapping[str, Interval]) -> Interval | None:
 
 
 def bounds(work: Work, machines: Machines, in_flight: float, rates: Rates) -> dict[str, Interval]:
-    """Return the seconds that each resource alone would take."""
+    """Return the seconds that the work would take on each resource if it were the only limit."""
     found = {}
     if machines.cpus and work.cpu_s.high:
         found["CPU"] = work.cpu_s / machines.cpus

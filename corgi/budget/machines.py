@@ -1,4 +1,4 @@
-"""What a stage can use of a cluster: nodes, cores, GPUs, network, and what an hour of them costs."""
+"""The part of a cluster that a stage can use: nodes, cores, GPUs, network, and their cost per hour."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -11,20 +11,20 @@ from corgi.settings.recipe import Recipe
 
 @dataclass(frozen=True)
 class Machines:
-    """The nodes that hold one stage's workers."""
+    """The nodes for one stage's workers."""
 
     names: tuple[str, ...]
     num_nodes: int
     cpus: float
-    """Those that the workers reserve."""
+    """CPUs that the workers reserve."""
     peak_flops: float | None
-    """FLOP/s of the GPUs that the workers reserve; None where a GPU is not known."""
+    """Peak FLOP/s of the GPUs that the workers reserve; None if a GPU is unknown."""
     dollars_per_hour: Interval | None
-    """None where a price is not known."""
+    """None if a price is unknown."""
 
 
 def demand_of(recipe: Recipe, stage: str, cluster: NodeTypes) -> Demand:
-    """Return a stage's workers, those with most GPUs of several kinds; curate and shift make as many calls at a time as there is room for."""
+    """Return a stage's workers, and of several kinds those with the most GPUs; curate and shift run as many calls at a time as there is room for."""
     alone = Demand(stage, 1, 1.0, 0.0)
     found = max(demands(recipe, [stage]), key=lambda asked: asked.num_workers * asked.gpus, default=alone)
     if stage not in ("curate", "shift"):
@@ -33,7 +33,7 @@ def demand_of(recipe: Recipe, stage: str, cluster: NodeTypes) -> Demand:
 
 
 def of_stage(demand: Demand, cluster: NodeTypes, rates: Rates) -> Machines:
-    """Return the fewest nodes that hold a stage's workers, by the order in which the autoscaler takes them: spot first."""
+    """Return the smallest number of nodes for a stage's workers, in the order in which the autoscaler starts them: spot first."""
     taken = list(_taken(demand, cluster))
     prices = [_price(kind, rates) for kind, _ in taken]
     flops = [rates.peak_flops(kind.machine or kind.name) for kind, _ in taken]
@@ -63,7 +63,7 @@ def _taken(demand: Demand, cluster: NodeTypes) -> Iterator[tuple[NodeType, int]]
 
 
 def _price(kind: NodeType, rates: Rates) -> Interval | None:
-    """Return dollars per hour of a node; a group without a machine's name is priced by its own name, as it is paid."""
+    """Return dollars per hour of a node; a group without a machine name is looked up by its own name, and its price is used as it is."""
     price = rates.price(kind.machine or kind.name)
     if price is None or not kind.is_spot or not kind.machine:
         return price

@@ -1,4 +1,4 @@
-"""Whether the GPUs that each training may get hold its state: refused before anything starts, with the setting to change."""
+"""Checks before anything starts that the GPUs which each training may get have the memory for its state; the error names the setting to change."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -23,7 +23,7 @@ from corgi.training.cost import (
 
 
 class _Trained(NamedTuple):
-    """A stage that trains, and the cost of its model; None where its sizes are not known here."""
+    """A stage that trains, and the cost of its model; None if its sizes are not known yet."""
 
     stage: str
     training: TrainingSettings
@@ -31,13 +31,13 @@ class _Trained(NamedTuple):
 
 
 def check_memory(recipe: Recipe, unfinished: list[str], cluster: NodeTypes, rates: Rates) -> None:
-    """Check that the largest GPU which the workers of each training may get holds the state of one of them.
+    """Check that the largest GPU which the workers of each training may get has the memory for one worker's state.
 
-    Activations, and a tower that only compares pictures, are not counted: what is refused could never have run. GPUs that the table
-    of rates does not know hold anything.
+    Activations, and a tower that only compares pictures, are not counted, so that only trainings that could never run are rejected.
+    GPUs that are not in the table of rates are assumed to have enough memory.
 
     Raises:
-        ClusterError: it does not; the line names stage, bytes, GPU and the setting to change.
+        ClusterError: it does not; the message names the stage, bytes, GPU and the setting to change.
 
     """
     for trained in _trainings(recipe):
@@ -58,7 +58,7 @@ def _trainings(recipe: Recipe) -> Iterator[_Trained]:
 
 
 def _largest_gpu(asked: Demand, cluster: NodeTypes, rates: Rates) -> str | None:
-    """Return the largest GPU that a training's workers may get; None where one of them is not known, or there is none."""
+    """Return the largest GPU that a training's workers may get; None if one of the GPUs is unknown, or there is none."""
     fitting = [kind for kind in cluster.types if kind.num_workers(asked.cpus, asked.gpus)]
     names = [rates.gpu(kind.machine or kind.name) for kind in fitting]
     known = [name for name in names if name in GPU_BYTES]
@@ -72,7 +72,7 @@ def _check(trained: _Trained, cost: TrainingCost, gpu: str | None, cluster: Node
         return
     raise ClusterError(
         f"{stage} cannot be trained on {cluster.source}: weights, gradients, optimizer and averages are {needed / 1e9:.1f} GB per GPU "
-        f"at ZeRO stage {training.zero_stage} with {training.num_workers} workers, and its largest GPU ({gpu}) holds {GPU_BYTES[gpu] / 1e9:.0f} GB; "
+        f"at ZeRO stage {training.zero_stage} with {training.num_workers} workers, but its largest GPU ({gpu}) has {GPU_BYTES[gpu] / 1e9:.0f} GB; "
         f"committed work is safe; {_remedy(trained, cost, GPU_BYTES[gpu])}"
     )
 
@@ -88,15 +88,15 @@ def needed_bytes(cost: TrainingCost, training: TrainingSettings) -> float:
 
 
 def _remedy(trained: _Trained, cost: TrainingCost, have: float) -> str:
-    """Return the mildest change of settings that fits."""
+    """Return the smallest change of settings with which the state fits."""
     stage, training = trained.stage, trained.training
     for change in _changes(training):
         if needed_bytes(cost, training.model_copy(update=change)) <= have:
             told = " and ".join(
                 f"{stage}.training.{name}={str(value).lower()}" for name, value in change.items()
             )
-            return f"set {told}, or take larger GPUs"
-    return f"take larger GPUs, more {stage}.training.num_workers or a smaller {stage}"
+            return f"set {told}, or use larger GPUs"
+    return f"use larger GPUs, more {stage}.training.num_workers or a smaller {stage}"
 
 
 def _changes(training: TrainingSettings) -> Iterator[dict[str, int | bool]]:

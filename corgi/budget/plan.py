@@ -1,4 +1,4 @@
-"""What --plan prints of a run's budget: rows, bytes, requests, hours and dollars of each stage, as intervals."""
+"""What --plan prints about a run's budget: rows, bytes, requests, hours and dollars of each stage, as intervals."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -16,19 +16,19 @@ from corgi.settings.recipe import Recipe
 from corgi.storage.paths import expand, is_local
 
 ROWS_UNREAD = 1_000_000
-"""Rows that are counted with where a list has not been read."""
+"""Number of rows that is assumed if the list has not been read."""
 _WORTH_TELLING = 0.05
-"""Share of its time that a GPU may wait without a line about it."""
+"""A line is printed if a GPU waits for at least this share of its time."""
 
 
 def lines(recipe: Recipe, unfinished: list[str], planned_rows: int | None) -> Iterator[str]:
-    """Yield the budget of the unfinished stages; nothing where no cluster file is named.
+    """Yield the budget of the unfinished stages; nothing if no cluster file is named.
 
-    `planned_rows` is what the plan stage kept, None where it has not run: then Parquet lists are counted by their footers.
+    `planned_rows` is the number of rows that the plan stage kept, None if it has not run: then the rows of Parquet lists are read from their footers.
 
     Raises:
         InputError: the cluster file or the table of rates cannot be read.
-        ClusterError: no GPU of the file holds a worker's part of the prior's training.
+        ClusterError: no GPU of the file has the memory for a worker's state of a training.
 
     """
     if not recipe.cluster.file:
@@ -60,13 +60,13 @@ def lines(recipe: Recipe, unfinished: list[str], planned_rows: int | None) -> It
         if work.unknown:
             yield f"{'':<12}   at least that: not counted are {', '.join(work.unknown)}"
     yield f"{'together':<12} {between(total)} dollars for these stages" + (
-        "; what has no known time or price is not in it" if partial else ""
+        "; stages without a known time or price are not included" if partial else ""
     )
-    yield "an own tower, and latent spaces that are read from elsewhere, are not counted; rates and prices with source and date are in corgi/budget/rates.yaml"
+    yield "the training of a tower, and latent spaces that are loaded from elsewhere, are not counted; rates and prices with source and date are in corgi/budget/rates.yaml"
 
 
 class Costed(NamedTuple):
-    """A stage's work, who does it, and what it takes; None where nothing is known of that."""
+    """A stage's work, its workers and machines, and its estimate; None if nothing is known about it."""
 
     stage: str
     work: Work
@@ -77,7 +77,7 @@ class Costed(NamedTuple):
 
 
 def costed(recipe: Recipe, num_rows: int, cluster: NodeTypes, rates: Rates) -> Iterator[Costed]:
-    """Yield what each stage of so many rows takes."""
+    """Yield the work and estimate of each stage for `num_rows` rows."""
     for stage, work in works(recipe, num_rows, rates).items():
         asked = demand_of(recipe, stage, cluster)
         machines = of_stage(asked, cluster, rates)
@@ -86,7 +86,7 @@ def costed(recipe: Recipe, num_rows: int, cluster: NodeTypes, rates: Rates) -> I
 
 
 def refusal(asked: Demand, cluster: NodeTypes) -> str | None:
-    """Return the line with which a run would be refused at its start on this cluster; None where it would not be."""
+    """Return the error that a run would raise at its start on this cluster; None if it would start."""
     try:
         check(asked, cluster)
     except ClusterError as error:
@@ -95,7 +95,7 @@ def refusal(asked: Demand, cluster: NodeTypes) -> str | None:
 
 
 def _feeding(asked: Demand, seconds: Mapping[str, Interval], cluster: NodeTypes) -> Iterator[str]:
-    """Yield how long a GPU waits for decoded pictures, and the CPUs that feed it; nothing where it never waits."""
+    """Yield how long a GPU waits for decoded pictures, and the CPUs that would feed it; nothing if it hardly waits."""
     waits = gpu_waits(seconds)
     if waits is None or waits.high < _WORTH_TELLING:
         return
@@ -110,7 +110,7 @@ def _feeding(asked: Demand, seconds: Mapping[str, Interval], cluster: NodeTypes)
 
 
 def listed_rows(recipe: Recipe) -> int | None:
-    """Return the rows of Parquet lists on this machine, from their footers alone; None where any other list is named."""
+    """Return the number of rows of Parquet lists on this machine, from their footers only; None if any other list is named."""
     import pyarrow.parquet as pq
 
     if not all(is_local(given) for given in recipe.plan.input):
@@ -136,7 +136,7 @@ def _told(work: Work, found: Estimate) -> str:
 
 
 def between(value: Interval) -> str:
-    """Return an interval as a person reads it."""
+    """Return an interval as text."""
     low, high = (_short(bound) for bound in (value.low, value.high))
     return low if low == high else f"{low} to {high}"
 

@@ -1,4 +1,4 @@
-"""Rates and prices as intervals, from rates.yaml and a file of the user's own over it."""
+"""Rates and prices as intervals, from rates.yaml and a user's file that overrides it."""
 
 from dataclasses import dataclass
 from importlib import resources
@@ -11,7 +11,7 @@ from corgi.settings.errors import InputError
 from corgi.training.cost import PEAK_FLOPS
 
 _GROUPS = ("prices", "encoders")
-"""Entries of the table that hold entries by name."""
+"""Entries of the table that contain other entries by name."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Interval:
         return Interval(self.low + other.low, self.high + other.high)
 
     def __mul__(self, other: "Interval | float") -> "Interval":
-        """Return the interval of a product of quantities that are not negative."""
+        """Return the interval of a product of non-negative quantities."""
         if isinstance(other, Interval):
             return Interval(self.low * other.low, self.high * other.high)
         return Interval(self.low * other, self.high * other)
@@ -58,7 +58,7 @@ def largest(intervals: list[Interval]) -> Interval:
 
 @dataclass(frozen=True)
 class Encoder:
-    """A text encoder: the parameters that each token passes, and the width of a token's state."""
+    """A text encoder: the number of parameters applied to each token, and the width of a token's state."""
 
     parameters: Interval
     width: int
@@ -66,7 +66,7 @@ class Encoder:
 
 @dataclass(frozen=True)
 class Rates:
-    """The table of rates.yaml, with a user's own entries in place of some."""
+    """The table of rates.yaml, with some entries replaced by a user's own."""
 
     table: dict[str, Any]
 
@@ -76,30 +76,30 @@ class Rates:
         return Interval(float(low), float(high))
 
     def encoder(self, model: str) -> Encoder | None:
-        """Return the size of a text encoder by its hub id; None where the table has no such encoder."""
+        """Return the size of a text encoder by its hub id; None if the table has no such encoder."""
         entry = self.table["encoders"].get(model)
         return None if entry is None else Encoder(Interval(*map(float, entry["value"])), int(entry["width"]))
 
     def price(self, machine: str) -> Interval | None:
-        """Return dollars per hour of a machine on demand; None where the table has no such machine."""
+        """Return dollars per hour of a machine on demand; None if the table has no such machine."""
         entry = self.table["prices"].get(machine)
         return None if entry is None else Interval(*map(float, entry["value"]))
 
     def gpu(self, machine: str) -> str | None:
-        """Return the name of a machine's GPU; None where it is not known."""
+        """Return the name of a machine's GPU; None if it is unknown."""
         return (self.table["prices"].get(machine) or {}).get("gpu")
 
     def peak_flops(self, machine: str) -> float | None:
-        """Return the FLOP/s of one GPU of a machine; None where it is not known."""
+        """Return the peak FLOP/s of one GPU of a machine; None if it is unknown."""
         gpu = self.gpu(machine)
         return None if gpu is None else PEAK_FLOPS.get(gpu)
 
 
 def load(own: str = "") -> Rates:
-    """Return the rates, with the entries of a user's file in place of those of the same name.
+    """Return the rates, in which the entries of a user's file replace those with the same name.
 
     Raises:
-        InputError: the file cannot be read, or an entry is not of the table's form.
+        InputError: the file cannot be read, or an entry does not have the table's form.
 
     """
     table = yaml.safe_load((resources.files("corgi.budget") / "rates.yaml").read_text())
@@ -117,9 +117,9 @@ def load(own: str = "") -> Rates:
         ]:
             low, high = entry["value"]
             if not 0 < float(low) <= float(high):
-                raise ValueError(f"{entry['value']} is no interval")
+                raise ValueError(f"{entry['value']} is not an interval")
     except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(
-            f"cluster.rates={own} is no table of rates ({' '.join(str(error).split())[:120]}); nothing was started; take corgi/budget/rates.yaml as the form"
+            f"cluster.rates={own} is not a table of rates ({' '.join(str(error).split())[:120]}); nothing was started; use the form of corgi/budget/rates.yaml"
         ) from error
     return Rates({**table, **found, **groups})

@@ -1,4 +1,4 @@
-"""What a run's stages have cost: the time of each on the nodes that hold its workers, at the prices of the recipe's table."""
+"""The cost of a run's stages: the time of each on the nodes of its workers, at the prices of the recipe's table."""
 
 from corgi.budget.machines import demand_of, of_stage
 from corgi.budget.rates import Interval, exactly, load
@@ -8,9 +8,9 @@ from corgi.tables.run import Run
 
 
 def note(run: Run) -> None:
-    """Note in run.json what each complete stage cost, once per manifest; nothing where the recipe names no cluster file.
+    """Record in run.json the cost of each complete stage, once per manifest; nothing if the recipe names no cluster file.
 
-    A stage without a time or a price has no cost. Nodes that wait, storage and traffic are not counted.
+    A stage without a time or a price has no cost. Idle nodes, storage and traffic are not counted.
 
     Raises:
         InputError: the cluster file or the table of rates cannot be read.
@@ -32,7 +32,7 @@ def note(run: Run) -> None:
 
 
 def dollars(recipe: Recipe, stage: str, seconds: float) -> Interval | None:
-    """Return the cost of so many seconds of a stage's nodes; None where a node has no price.
+    """Return the cost of a stage's nodes for some seconds; None if a node has no price.
 
     Raises:
         InputError: the cluster file or the table of rates cannot be read.

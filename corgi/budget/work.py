@@ -1,4 +1,4 @@
-"""What each stage has to do for so many rows: requests, bytes, core-seconds and FLOPs, as intervals."""
+"""The work of each stage for a number of rows: requests, bytes, core-seconds and FLOPs, as intervals."""
 
 import importlib.util
 import json
@@ -21,7 +21,7 @@ _NOTHING = exactly(0.0)
 
 
 class VisionConfig(TypedDict):
-    """What is read of an image tower's config; a ResNet has several numbers of layers, and no patches."""
+    """The parts of an image tower's config that are read; a ResNet has a list of layers, and no patches."""
 
     image_size: int
     width: int
@@ -30,7 +30,7 @@ class VisionConfig(TypedDict):
 
 
 class TextConfig(TypedDict):
-    """What is read of a text tower's config; one of transformers has none of these."""
+    """The parts of a text tower's config that are read; a Hugging Face model has none of these."""
 
     context_length: int
     width: int
@@ -38,7 +38,7 @@ class TextConfig(TypedDict):
 
 
 class TowerConfig(TypedDict, total=False):
-    """What is read of an open_clip config."""
+    """The parts of an open_clip config that are read."""
 
     embed_dim: int
     vision_cfg: VisionConfig
@@ -47,16 +47,16 @@ class TowerConfig(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Work:
-    """The work of one stage; what is not known is named in `unknown`."""
+    """The work of one stage; `unknown` names what is not included because it is unknown."""
 
     rows: Interval
     cpu_s: Interval = _NOTHING
     flops: Interval = _NOTHING
     received_bytes: Interval = _NOTHING
-    """From the web."""
+    """Bytes received from the web."""
     written_bytes: Interval = _NOTHING
     waited_s: Interval = _NOTHING
-    """Time of requests, one after the other."""
+    """Total time of all requests, as if one followed the other, s."""
     storage_requests: Interval = _NOTHING
     unknown: tuple[str, ...] = field(default=())
 
@@ -76,7 +76,7 @@ def works(recipe: Recipe, num_rows: float, rates: Rates) -> dict[str, Work]:
 
 
 def num_shards(recipe: Recipe, num_rows: float) -> int:
-    """Return the shards of so many rows."""
+    """Return the number of shards for a number of rows."""
     return max(1, math.ceil(num_rows / recipe.plan.number_sample_per_shard))
 
 
@@ -93,7 +93,7 @@ def _download(recipe: Recipe, num_rows: float, rates: Rates) -> Work:
 
 
 def _prior(recipe: Recipe) -> dict[str, Work]:
-    """Return the prior's training where it is on GPUs; its rows are training samples."""
+    """Return the prior's training if it is on GPUs; its rows are training samples."""
     cost = cost_of(recipe) if recipe.prior.training.use_gpu else None
     if cost is None:
         return {}
@@ -102,7 +102,7 @@ def _prior(recipe: Recipe) -> dict[str, Work]:
 
 
 def _pictures(recipe: Recipe, kept: Interval) -> dict[str, Work]:
-    """Return the autoencoder with its latents, and the trainings of decoder and upsamplers: what is on GPUs and can be counted."""
+    """Return the work of the autoencoder with its latents and of the trainings of decoder and upsamplers, if it is on GPUs and can be counted."""
     trained = {
         "decoder": (recipe.decoder.training, decoder_cost(recipe)),
         **{name: (step.training, upsampler_cost(recipe, name)) for name, step in recipe.upsamplers.items()},
@@ -146,17 +146,17 @@ def _embed(recipe: Recipe, kept: Interval, rates: Rates) -> Work:
 
 @dataclass(frozen=True)
 class WordCost:
-    """What the word encoding of one caption takes."""
+    """FLOPs and bytes of the token states of one caption."""
 
     flops: Interval
     stored_bytes: Interval
 
 
 def word_cost(ref: TokenRef, towers: Sequence[TowerRef], rates: Rates) -> WordCost | None:
-    """Return the cost of a caption's token states; None where nothing is known of the encoder.
+    """Return the cost of a caption's token states; None if nothing is known about the encoder.
 
-    A batch is computed at the length of its longest caption, and each caption is stored at its own, as half floats. A tower's own
-    states come with its vector: only their room counts.
+    A batch is computed at the length of its longest caption, and each caption is stored at its own length, as half floats. The states
+    of a tower's own text model are computed with its vector, so only their storage counts.
     """
     stored = rates["tokens_per_caption"].at_most(ref.max_tokens)
     if ref.model.startswith(TOWER_PREFIX):
@@ -171,7 +171,7 @@ def word_cost(ref: TokenRef, towers: Sequence[TowerRef], rates: Rates) -> WordCo
 
 
 def _num_crops(recipe: Recipe) -> int:
-    """Return how many different squares towers make of a picture; one whose size is not known here is taken to make its own."""
+    """Return how many different crops the towers make of a picture; a tower of unknown size is assumed to make its own."""
     sides = [
         _config(ref.model, ref.config).get("vision_cfg", {}).get("image_size") for ref in recipe.embed.towers
     ]
@@ -179,7 +179,7 @@ def _num_crops(recipe: Recipe) -> int:
 
 
 def _decoding(side: int) -> float:
-    """Return the CPU time of decoding and cropping a picture over that of one of 256 px: 2.5 at 512 px."""
+    """Return the CPU time of decoding and cropping a picture relative to one of 256 px: 2.5 at 512 px."""
     return (1 + (side / 256) ** 2) / 2
 
 
@@ -189,9 +189,9 @@ def _pack(recipe: Recipe, kept: Interval) -> Work:
 
 
 def tower_flops(model: str, config: str | None) -> float | None:
-    """Return the FLOPs of one picture and one caption through a CLIP of transformers, two per multiply-add.
+    """Return the FLOPs of one picture and one caption through a CLIP model of transformers, two per multiply-add.
 
-    None where the image tower is none, as the ResNets.
+    None if the image tower is not a transformer, such as a ResNet.
     """
     told = _config(model, config)
     vision, text = told.get("vision_cfg", {}), told.get("text_cfg", {})

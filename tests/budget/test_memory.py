@@ -29,7 +29,7 @@ def test_plan_refuses_a_state_that_no_gpu_holds_and_names_the_setting() -> None:
     wide = recipe(*alone, "prior.width=3072")
     with pytest.raises(
         ClusterError,
-        match=r"GB per GPU at ZeRO stage 0 with 1 workers, and its largest GPU \(L4\) holds 24 GB; .*set prior",
+        match=r"GB per GPU at ZeRO stage 0 with 1 workers, but its largest GPU \(L4\) has 24 GB; .*set prior",
     ) as found:
         list(lines(wide, ["prior"], 1000))
     assert "\n" not in str(found.value)
@@ -72,7 +72,7 @@ def test_gpus_that_are_not_known_hold_anything() -> None:
     both = NodeTypes("f", [NodeType("g6.12xlarge", 48, 4, 1), NodeType("nobody-knows", 48, 4, 1)], 2)
     check_memory(big, ["prior"], both, RATES)
     check_memory(big, ["prior"], NodeTypes("f", [NodeType("cpus", 48, 0, 1)], 1), RATES)
-    with pytest.raises(ClusterError, match="take larger GPUs"):
+    with pytest.raises(ClusterError, match="use larger GPUs"):
         check_memory(big, ["prior"], NodeTypes("f", both.types[:1], 1), RATES)
 
 

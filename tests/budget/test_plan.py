@@ -167,7 +167,7 @@ def test_own_prices_are_taken_and_a_wrong_table_is_one_line(tmp_path: Path) -> N
     assert not any("price not known" in line or "hours not known" in line for line in found)
     for text in ("a: 1", "fetch_latency: {value: [2, 1]}", "prices: {x: {}}", "- 1", "a: b: c"):
         own.write_text(text)
-        with pytest.raises(InputError, match=r"cluster\.rates=.*no table of rates") as refused:
+        with pytest.raises(InputError, match=r"cluster\.rates=.*not a table of rates") as refused:
             load(str(own))
         assert "\n" not in str(refused.value)
 
@@ -207,7 +207,7 @@ def test_the_plans_of_the_page_would_not_be_refused_and_the_recipe_as_it_is_woul
     assert not [line for planned in plans_page.PLANNED for line in planned.lines() if "not to be had" in line]
     refused = [line for line in plans_page.Planned("corgi", "gcp").lines() if "not to be had" in line]
     assert len(refused) == 3, "prior, autoencoder and decoder ask for 64 GPUs of 48"
-    assert "it asks for 64 workers of 1 CPU and 1 GPU, and cluster/gcp.yaml holds 48 at most" in refused[0]
+    assert "it needs 64 workers of 1 CPU and 1 GPU, but cluster/gcp.yaml has room for at most 48" in refused[0]
 
 
 def test_word_encodings_are_counted_and_unknown_encoders_are_named() -> None:
