@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 CONNECTION_TIMEOUT_S = 5.0
 ANSWER_TIMEOUT_S = 10.0
-"""Longest waits for a connection, its name being looked up included, and for an answer over it."""
+"""Longest waits for a connection, including the name look-up, and for an answer over it, s."""
 _UNANSWERED = "accepts connections and does not answer"
 
 
@@ -26,7 +26,7 @@ def check_address(address: str) -> None:
     """Check that a cluster responds at an address as in RAY_ADDRESS: `host:port`, `ray://host:port`, auto or local.
 
     Raises:
-        ClusterError: nothing responds there in time, or what responds is not a Ray cluster; the line says which.
+        ClusterError: nothing responds there in time, or what responds is not a Ray cluster; the message says which.
 
     """
     if address == "local":
@@ -59,7 +59,7 @@ def _of_this_machine() -> str:
 
 
 def _failure(address: str, is_client: bool) -> str:
-    """Return what is wrong at `host:port`, or an empty text."""
+    """Return what is wrong with `host:port`, or an empty text."""
     try:
         parts = urlsplit(f"//{address}")
         host, port = parts.hostname, parts.port
@@ -110,7 +110,7 @@ def _meaning(error: "grpc.RpcError") -> str:
     if error.code() == grpc.StatusCode.DEADLINE_EXCEEDED:
         return _UNANSWERED
     if error.code() == grpc.StatusCode.UNIMPLEMENTED:
-        return "is not the port of a Ray head, which is 6379 as a rule"
+        return "is not the port of a Ray head, which is usually 6379"
     return f"answers with an error: {' '.join(str(error.details()).split())[:200]}"
 
 

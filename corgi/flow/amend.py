@@ -1,4 +1,4 @@
-"""New versions of committed shards: rows fetched again, rows taken down. Only the shards concerned are redone."""
+"""New versions of committed shards: rows fetched again, or rows taken down. Only the affected shards are made again."""
 
 # pyright: reportUnknownArgumentType=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyarrow has no types
@@ -64,7 +64,7 @@ def retry_failed(dag: Dag, reasons: Sequence[str], say: Say) -> int:
                 wanted.append(amending(task, {"before": shard.path, "retry": list(reasons)}))
         if wanted:
             say(
-                f"{stage.name}: {len(wanted)} of {len(tasks)} shards hold rows rejected for {', '.join(reasons)}"
+                f"{stage.name}: {len(wanted)} of {len(tasks)} shards have rows rejected for {', '.join(reasons)}"
             )
             stage.revise(context, wanted)
         if wanted or renewed:
@@ -78,13 +78,13 @@ def retry_failed(dag: Dag, reasons: Sequence[str], say: Say) -> int:
 
 
 class Amendment(TypedDict):
-    """How the next version of a shard is made: from which manifest, and what is done to it."""
+    """How the next version of a shard is made: from which manifest, and with which change."""
 
     before: str
     retry: NotRequired[list[str]]
     """Rows rejected for one of these reasons are fetched again."""
     take_down: NotRequired[bool]
-    """Rows that were taken down since are removed."""
+    """Rows that have since been taken down are removed."""
 
 
 def amending(task: ShardTask, amendment: Amendment) -> ShardTask:
@@ -93,7 +93,7 @@ def amending(task: ShardTask, amendment: Amendment) -> ShardTask:
 
 
 def _closed(dag: Dag) -> list[tuple[Stage, Context, StageManifest]]:
-    """Return the stages that are complete over the inputs they have now."""
+    """Return the stages that are complete for their current inputs."""
     closed: dict[str, StageManifest] = {}
     found: list[tuple[Stage, Context, StageManifest]] = []
     for stage in dag.stages:

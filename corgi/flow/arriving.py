@@ -1,4 +1,4 @@
-"""Shards made as their tasks arrive, on actors that are started again if they are lost."""
+"""Makes shards as their tasks arrive, on actors that are restarted if they are lost."""
 
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
 # Ray leaves types out of what it returns
@@ -23,10 +23,10 @@ def make_arriving(
     pool: Pool,
     label: str,
 ) -> None:
-    """Make shards on as many and the same actors as `make_shards`, each shard as soon as its task arrives.
+    """Make shards on the same kind and number of actors as `make_shards`, each shard as soon as its task arrives.
 
-    `arriving` returns new tasks and whether more may come. Ray Data could take only the tasks known at its start. An actor that is
-    lost is started again. A shard that fails is left to `make_shards`, which runs afterwards.
+    `arriving` returns new tasks and whether more may come; Ray Data could only take the tasks that are known when it starts. A lost
+    actor is restarted. A shard that fails is left to `make_shards`, which runs afterwards.
 
     Raises:
         CorgiError: the maker cannot be built, or too many shards failed in succession.
@@ -34,7 +34,7 @@ def make_arriving(
     """
     import ray
 
-    remote: Any = ray.remote  # whose overloads know no options by name of a dict
+    remote: Any = ray.remote  # its overloads accept no options from a dict
     kind = remote(
         num_cpus=pool.cpus,
         num_gpus=pool.gpus,
@@ -53,7 +53,7 @@ def make_arriving(
     busy: dict[Any, tuple[Any, ShardTask]] = {}
     more, in_succession = True, list[Failure]()
     while more or waiting or busy:
-        if more and len(waiting) < len(actors):  # a look at a large store takes seconds
+        if more and len(waiting) < len(actors):  # reading a large store takes seconds
             tasks, more = arriving()
             waiting += tasks
         while waiting and idle:

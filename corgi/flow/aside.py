@@ -1,4 +1,4 @@
-"""A stage that is made by a process of its own, at the same time as stages that do not need it, on the same cluster."""
+"""A stage that is made by a separate process, at the same time as stages that do not need it, on the same cluster."""
 
 import ctypes
 import os
@@ -15,35 +15,35 @@ _STOP_TIMEOUT_S = 60.0
 
 
 class Aside:
-    """The process. It commits the stage's tables and closes the stage; only the process that started it writes the run's own files."""
+    """The separate process. It commits the stage's tables and closes the stage; only the process that started it writes the run's own files."""
 
     def __init__(self, stage: str, command: Sequence[str], environment: Mapping[str, str]) -> None:
-        """Start it, out of reach of the terminal's Ctrl-C, which `stop` hands on once; its own error is seen on this screen."""
+        """Start the process so that the terminal's Ctrl-C does not reach it; `stop` forwards it once. The process's error is shown on this screen."""
         self._stage = stage
         self._process = subprocess.Popen(
             command, env={**os.environ, **environment}, stderr=screen.errors_fd(), start_new_session=True
         )
 
     def join(self) -> None:
-        """Wait for its end.
+        """Wait until the process ends.
 
         Raises:
-            CorgiError: the process failed, of the class its exit code stands for; its own line is on the screen already.
+            CorgiError: the process failed; the class is that of its exit code, and its own error is already on the screen.
 
         """
         code = self._process.wait()
         if code:
             kinds = {kind.exit_code: kind for kind in _kinds()}
             raise kinds.get(code, ClusterError)(
-                f"{self._stage}, run beside other stages, ended with exit code {code}, its own line is above; committed work is safe; run the same command to go on"
+                f"{self._stage}, which ran at the same time as other stages, ended with exit code {code}; its own error is above; committed work is safe; run the same command to continue"
             )
 
     def wait(self) -> None:
-        """Wait until it ends in any way. The stage itself does what is left undone and reports errors."""
+        """Wait until the process ends in any way. The stage itself makes what remains and reports errors."""
         self._process.wait()
 
     def stop(self) -> None:
-        """Stop it as Ctrl-C does and wait; checkpoints and committed work are kept."""
+        """Stop the process as Ctrl-C does and wait for it; checkpoints and committed work are kept."""
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGINT)
             try:
@@ -54,7 +54,7 @@ class Aside:
 
 
 def end_with(parent: int) -> None:
-    """Have SIGTERM sent to this process when its parent, given by pid, ends in any way.
+    """Request a SIGTERM for this process when its parent, given by pid, ends in any way.
 
     Raises:
         ClusterError: the parent has already ended.

@@ -1,4 +1,4 @@
-"""A function over many shards whose results are small: by tasks on the cluster where there are many, else in this process."""
+"""Applies a function with small results to many shards: in tasks on the cluster if there are many, else in this process."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
@@ -9,7 +9,7 @@ from corgi.flow.tasks import Tasks, value_of, wait_for
 from corgi.settings.recipe import Recipe
 
 MOST_HERE = 64
-"""Items for which no cluster is started: that takes longer than they do."""
+"""Number of items up to which no cluster is started, because that would take longer than the work."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -23,15 +23,15 @@ def over_batches(
     label: str,
     size: int = 16,
 ) -> Iterator[Result]:
-    """Yield the results of `function(root, batch)` one after the other, in order.
+    """Yield the results of `function(root, batch)` one by one, in order.
 
     Args:
-        recipe: says which cluster.
-        function: takes the root and a batch; called in any order, and again if a worker is lost.
-        items: are cut into batches.
-        root: of the store.
-        label: names the work on screen.
-        size: of a batch.
+        recipe: determines the cluster.
+        function: takes the root and a batch; it is called in any order, and again if a worker is lost.
+        items: divided into batches.
+        root: root of the store.
+        label: name of the work on the screen.
+        size: number of items in a batch.
 
     """
     batches = [list(items[first : first + size]) for first in range(0, len(items), size)]

@@ -1,4 +1,4 @@
-"""The commit of a whole stage: its manifest and its index over the newest version of every shard."""
+"""The commit of a whole stage: its manifest and its index, which list the newest version of every shard."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -12,7 +12,7 @@ from corgi.tables.store import ShardTask, Store
 
 
 def run_and_close(context: Context) -> StageManifest:
-    """Run a stage and close it with the seconds that took."""
+    """Run a stage and close it with the seconds that the run took."""
     started = time.monotonic()
     tasks = context.stage.run(context)
     return close(context, tasks, time.monotonic() - started)
@@ -26,7 +26,7 @@ def close(
 ) -> StageManifest:
     """Publish a stage's manifest and index; `seconds` is how long its run took.
 
-    What the manifests say that `before` lists is read from its index, so that only those of new versions are opened.
+    The contents of manifests that `before` lists are read from its index, so that only those of new versions are opened.
 
     Raises:
         StorageError: a shard is not committed.
@@ -65,7 +65,7 @@ def close(
 def _told(
     store: Store, paths: Sequence[str], before: StageManifest | None
 ) -> Iterator[tuple[ListedShard, ShardEntry]]:
-    """Yield what the manifests at these paths say, in order; those that `before` does not list are opened."""
+    """Yield the contents of the manifests at these paths, in order; only those that `before` does not list are opened."""
     known: dict[str, tuple[ListedShard, ShardEntry]] = {}
     if before is not None:
         listed = zip(store.each_listed(before), before.shards, strict=True)

@@ -1,4 +1,4 @@
-"""The Ray cluster a run uses: the one it was submitted to, or one started on this machine."""
+"""The Ray cluster that a run uses: the one to which it was submitted, or one started on this machine."""
 
 # pyright: reportUnknownArgumentType=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 # Ray leaves types out of what it returns
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
 
 _RAISED = re.compile(rf"^{re.escape(errors.__name__)}\.(\w+): (.*)$", re.MULTILINE)
 FREE_CPUS = 1.0
-"""Left to tasks of the driver and to short stages while two are at work."""
+"""CPUs that are left for the driver's tasks and short stages while two stages run at the same time."""
 _OF_COMMAND = "CORGI_RAY_OF_COMMAND"
 _ON_LOOPBACK = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "GLOO_SOCKET_IFNAME": "lo",
     "NCCL_SOCKET_IFNAME": "lo",
 }
-"""Environment in which a Ray of one machine, and the trainings on it, listen on 127.0.0.1. Ray documents the first variable for
-Windows and macOS and reads it everywhere: the node's own address becomes 127.0.0.1, and every server of a node with that address
-is bound to it. What still listens elsewhere is in docs/run.md."""
+"""Environment in which Ray on one machine, and the trainings on it, listen on 127.0.0.1. Ray documents the first variable for
+Windows and macOS but reads it everywhere: the node's address becomes 127.0.0.1, and all servers of such a node
+bind to it. docs/run.md says what still listens elsewhere."""
 _HOME = str(Path(__file__).resolve().parents[2])
 
 
@@ -51,7 +51,7 @@ def _starts_ray() -> bool:
 
 
 def shared() -> dict[str, str]:
-    """Return the environment in which another process of this machine joins the cluster this one is connected to."""
+    """Return the environment in which another process on this machine joins the cluster to which this process is connected."""
     import ray
 
     found = {"RAY_ADDRESS": ray.get_runtime_context().gcs_address}
@@ -67,7 +67,7 @@ def environment_beside(recipe: Recipe, cpus: float, gpus: float) -> dict[str, st
 
 
 def has_room(recipe: Recipe, cpus: float, gpus: float) -> bool:
-    """Return whether the cluster has that much and FREE_CPUS left; one that this command did not start may still grow."""
+    """Return whether the cluster has these resources and FREE_CPUS; a cluster that this command did not start may still grow."""
     import ray
 
     if not is_of_this_command() and recipe.cluster.grows:
@@ -79,11 +79,11 @@ def has_room(recipe: Recipe, cpus: float, gpus: float) -> bool:
 def check_start(recipe: Recipe, plan: Callable[[], Iterable["Step"]]) -> None:
     """Check that the cluster responds and can provide what the unfinished steps of a plan need.
 
-    `plan` is called only where the nodes are known before they start: `cluster.file` names them, or they are fixed.
+    `plan` is called only if the nodes are known before they start: if `cluster.file` names them, or if they are fixed.
 
     Raises:
         ClusterError: it does not respond, or some stage would wait forever.
-        InputError: `cluster.file` is no cluster file.
+        InputError: `cluster.file` is not a cluster file.
 
     """
     check()
@@ -102,11 +102,11 @@ def check_start(recipe: Recipe, plan: Callable[[], Iterable["Step"]]) -> None:
 
 
 def check_memory(recipe: Recipe, unfinished: Iterable[str]) -> None:
-    """Check, for a plan, that a node can hold one call of each stage that reserves memory; nothing is started for it.
+    """Check, for a plan, that a node has the memory for one call of each stage that reserves memory; nothing is started.
 
     Raises:
-        ClusterError: none can: of `cluster.file`, or this machine where the command would start Ray itself.
-        InputError: `cluster.file` is no cluster file.
+        ClusterError: no node of `cluster.file` has it, or not this machine if the command would start Ray itself.
+        InputError: `cluster.file` is not a cluster file.
 
     """
     if recipe.cluster.file:
@@ -121,7 +121,7 @@ def check_memory(recipe: Recipe, unfinished: Iterable[str]) -> None:
 
 
 def has_autoscaler() -> bool:
-    """Return whether an autoscaler reports to the cluster this process has joined."""
+    """Return whether an autoscaler reports to the cluster that this process has joined."""
     import ray
     from ray import _raylet
     from ray.core.generated import autoscaler_pb2
@@ -153,7 +153,7 @@ def connect(recipe: Recipe) -> None:
     if is_in_process():
         return
     if is_of_this_command():
-        os.environ |= _ON_LOOPBACK  # before Ray is imported: it reads its variable then
+        os.environ |= _ON_LOOPBACK  # before Ray is imported, since it reads the variable at import
     import ray
 
     if ray.is_initialized():

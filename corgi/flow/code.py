@@ -1,4 +1,4 @@
-"""Which code made a table: a digest of the sources, and git's commit where there is one."""
+"""Which code made a table: a digest of the sources, and the git commit if there is one."""
 
 import hashlib
 import subprocess
@@ -43,7 +43,7 @@ def git_commit() -> str | None:
 
 @cache
 def commit_of(code: str | None) -> str | None:
-    """Return the newest of a clone's last 500 commits whose sources have this digest; None when there is none."""
+    """Return the newest of a clone's last 500 commits whose sources have this digest; None if there is none."""
     if not code or not (HOME / ".git").exists():
         return None
     texts: dict[str, bytes] = {}
@@ -55,7 +55,7 @@ def commit_of(code: str | None) -> str | None:
 
 
 def _digest_at(commit: str, texts: dict[str, bytes]) -> str:
-    """Return `code_digest` as it was at a commit; `texts` keeps what git was asked for, by the object's name."""
+    """Return the `code_digest` of a commit; `texts` caches the contents of git objects by name."""
     lines = _git("ls-tree", "-r", "-z", commit, "corgi", "pipelines").decode().split("\0")
     names = {name: line.split()[2] for line, _, name in (line.partition("\t") for line in lines) if line}
     chosen = {name: thing for name, thing in names.items() if name.endswith(".py")}
@@ -68,7 +68,7 @@ def _digest_at(commit: str, texts: dict[str, bytes]) -> str:
 
 
 def _texts(objects: Sequence[str]) -> Iterator[tuple[str, bytes]]:
-    """Yield the content of each of git's objects with its name."""
+    """Yield the name and content of each git object."""
     if not objects:
         return
     answer = _git("cat-file", "--batch", given="".join(f"{one}\n" for one in objects).encode())

@@ -1,4 +1,4 @@
-"""The command line every pipeline script shares: flags, one-line errors, exit codes, resume on Ctrl-C."""
+"""The command line that all pipeline scripts share: flags, one-line errors, exit codes, resuming after Ctrl-C."""
 
 # pyright: reportPrivateUsage=false
 # argparse has no public name for the class of its groups
@@ -34,9 +34,9 @@ from corgi.tables.taken_down import TakenDown
 
 _INTERRUPTED = 130
 _OF_A_PART = ("--from", "--until", "--only", "--force", "--retry-failed", "--take-down")
-"""Flags of commands that make a part of a run again."""
+"""Flags of commands that only make a part of a run again."""
 Budget = Callable[[Recipe, list[str], int | None], Iterable[str]]
-"""What a plan says of hours and dollars: of a recipe, its unfinished stages, and the rows of its plan where it is done."""
+"""Returns a plan's lines about hours and dollars, for a recipe, its unfinished stages, and the planned rows if the plan stage is done."""
 
 
 def main(
@@ -49,8 +49,8 @@ def main(
 ) -> int:
     """Run a pipeline script; return its exit code.
 
-    `stages` gives the DAG of a recipe; `only` fixes the stage of a script that runs one; `canonical` writes
-    a URL the way tables do; `budget` returns the lines of a plan about hours and dollars.
+    `stages` returns the stages of a recipe; `only` fixes the stage of a script that runs one stage; `canonical` returns
+    the canonical form of a URL; `budget` returns the lines of a plan about hours and dollars.
     """
     return until_closed(lambda: _main(stages, after_stage, _parse(argv, only), canonical, budget))
 
@@ -70,14 +70,14 @@ def _main(
         dag.aside_command = lambda stage, force: _aside_command(arguments, stage, force)
         dag.ahead_command = lambda stage: [*_aside_command(arguments, stage, False), "--ahead"]
         selection = Selection(arguments.start, arguments.until, arguments.only, arguments.force)
-        selection.of(dag.stages)  # a wrong name is refused before anything is written
+        selection.of(dag.stages)  # a wrong name raises before anything is written
         if arguments.aside:
             return _make_aside(dag, arguments)
         if arguments.plan and not arguments.gc:
             return _print_plan(dag, selection, budget)
         return _act(dag, selection, arguments, canonical)
     except KeyboardInterrupt:
-        print("stopped; committed work is kept; run the same command to go on", file=sys.stderr)
+        print("stopped; committed work is kept; run the same command to continue", file=sys.stderr)
         return _INTERRUPTED
     except Exception as error:
         known = cluster.cause(error)
@@ -124,7 +124,7 @@ def _add_questions(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--plan", action="store_true", help="show what would run and what is done; start nothing"
     )
-    group.add_argument("--status", action="store_true", help="show what this run consists of")
+    group.add_argument("--status", action="store_true", help="show the stages of this run")
     group.add_argument(
         "--lineage", action="store_true", help="show what made this run: lists, code, recipe, every manifest"
     )
@@ -149,7 +149,7 @@ def _add_changes(group: argparse._ArgumentGroup) -> None:
 
 
 def _aside_command(arguments: argparse.Namespace, stage: str, force: bool) -> list[str]:
-    """Return the command line of a process that makes one stage concurrently with this one."""
+    """Return the command line of a separate process that makes one stage."""
     asked = [arguments.recipe, *arguments.overrides, "--only", stage, "--aside", str(os.getpid())]
     return [sys.executable, sys.argv[0], *asked, *(["--force"] if force else [])]
 
@@ -167,7 +167,7 @@ def _make_aside(dag: Dag, arguments: argparse.Namespace) -> int:
 
 @contextmanager
 def _cluster_left() -> Generator[None]:
-    """Leave the cluster before the screen is restored: what Ray prints then belongs in the log."""
+    """Leave the cluster before the screen is restored, so that what Ray prints goes to the log."""
     try:
         yield
     finally:
@@ -189,7 +189,7 @@ def _check_root(recipe: Recipe) -> None:
     name, folder = ("scratch", recipe.scratch) if is_object_store(recipe.root) else ("root", recipe.root)
     if cluster.is_submitted() and not os.path.isabs(folder):
         raise SettingsError(
-            f"{name}={folder!r} is relative, and a job's folder is thrown away; nothing was started; set {name} to an absolute path every node can reach"
+            f"{name}={folder!r} is relative, and a job's folder is deleted afterwards; nothing was started; set {name} to an absolute path that every node can read"
         )
 
 
@@ -206,7 +206,7 @@ def _act(
         with _cluster_left():
             return _print(inspect.verify(dag))
     _stop_on_sigterm()
-    asked = _asked(arguments, canonical)  # a wrong file or reason is refused before anything is held
+    asked = _asked(arguments, canonical)  # a wrong file or reason raises before the run is locked
     if not isinstance(asked, TakenDown):
         dag.recipe.require(selection.with_inputs(dag.stages))
     log = _log_of(dag.run)
@@ -254,7 +254,7 @@ def _run(
 
 
 def _commands(run: Run, command: Sequence[str]) -> dict[str, str]:
-    """Return the commands that made a run, with this one among them unless it only makes a part again."""
+    """Return the commands that made a run, including this one unless it only makes a part again."""
     known = run.facts.get("commands", {})
     program, *words = command
     is_part = any(word.startswith(_OF_A_PART) for word in words)
@@ -281,7 +281,7 @@ def _print_plan(dag: Dag, selection: Selection, budget: Budget | None) -> int:
         if step.done is not None:
             state = f"done      {step.done.num_shards} shards, {step.done.rows.kept} of {step.done.rows.rows_in} rows kept"
         elif step.key is None:
-            state = "would run when its inputs are there"
+            state = "would run when its inputs are complete"
         else:
             state = "would run" + (
                 f" {step.shards_all - step.shards_done} of {step.shards_all} shards"

@@ -1,4 +1,4 @@
-"""What a stage receives when it runs: settings, inputs, names of its shards, a scratch folder of its own."""
+"""What a stage receives when it runs: settings, inputs, names of its shards, and a scratch folder."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
@@ -37,15 +37,15 @@ class Context:
     reads: dict[str, StageManifest] = field(default_factory=dict[str, StageManifest])
 
     def shards(self, stage: str) -> list[ShardManifest]:
-        """Return the shard manifests, in order, of an input or of what the stage reads beside its inputs."""
+        """Return the shard manifests, in order, of an input, or of another stage that the stage reads."""
         return self.store.shards(self._manifest(stage))
 
     def listed(self, stage: str) -> list[ListedShard]:
-        """Return what those manifests say, in order, from the stage's index."""
+        """Return the contents of those manifests, in order, from the stage's index."""
         return self.store.listed(self._manifest(stage))
 
     def entries(self, stage: str) -> tuple[ShardEntry, ...]:
-        """Return those shards in order as their stage lists them (names, paths and digests) without opening any."""
+        """Return the names, paths and digests of those shards in order, without opening their manifests."""
         return self._manifest(stage).shards
 
     def _manifest(self, stage: str) -> StageManifest:
@@ -86,9 +86,9 @@ class Context:
         )
 
     def taken_over(self) -> list[StageManifest]:
-        """Return the closed stages whose rows this one may take over where it has the same rows; none under --force.
+        """Return the closed stages from which this one may take over equal rows; none under --force.
 
-        Settings, versions and files outside the store are the same, and so are all inputs but the one it is partitioned by.
+        Their settings, versions and files outside the store are the same, and so are all inputs except the partitioning one.
         """
         if self.force or self.earlier is None:
             return []
@@ -102,16 +102,16 @@ class Context:
                 self.store.read_stage(manifest.inputs[name]).digest == self.inputs[name].digest
                 for name in names
             )
-        except (KeyError, StorageError):  # what cannot be read is not known to be the same
+        except (KeyError, StorageError):  # if it cannot be read, it is not known to be the same
             return False
 
     @cached_property
     def settings(self) -> dict[str, object]:
-        """Return the stage's sections of the recipe, neutral settings included, as JSON."""
+        """Return the stage's sections of the recipe, including settings that are not part of the key, as JSON."""
         return {name: getattr(self.recipe, name).model_dump(mode="json") for name in self.stage.settings}
 
     def partitioned(self) -> list[ShardTask]:
-        """Return one task per shard of the partitioning input; every other input is read whole."""
+        """Return one task per shard of the partitioning input; every other input is read completely."""
         name = self.stage.partition
         if name is None:
             return [self.task("all")]
@@ -140,10 +140,10 @@ class Context:
     def work_folder(self, task: ShardTask) -> Path:
         """Return the scratch folder of a long task on a disk; no other run may use it until the stage ends.
 
-        It is named by the task's key, so that checkpoints in it are found by the next process that makes the shard.
+        It is named after the task's key, so that the next process that makes the shard finds the checkpoints in it.
 
         Raises:
-            ClusterError: another run is using it; the line names that run.
+            ClusterError: another run is using it; the message names that run.
 
         """
         folder = self.run.scratch_root / "store" / task.stage / task.key / "work"
@@ -161,12 +161,12 @@ class Context:
 
 
 def meaning_of(stage: Stage, recipe: Recipe) -> dict[str, object]:
-    """Return the part of a stage's settings that its keys depend on: what can change its result."""
+    """Return the part of a stage's settings on which its keys depend: the settings that can change its result."""
     return recipe.meaning(stage.settings)
 
 
 def version_of(stage: Stage, parts: dict[str, int]) -> int | list[int | dict[str, int]]:
-    """Return a stage's version as part of its keys: its own, with those of its parts that were raised, if there are any."""
+    """Return a stage's version for its keys: its own version, with the versions of its parts if any is above 0."""
     raised = {part: number for part, number in parts.items() if number}
     return [stage.version, raised] if raised else stage.version
 
@@ -178,7 +178,7 @@ def stage_key(
     outside: Fingerprint,
     parts: dict[str, int],
 ) -> str:
-    """Return the key of a stage over its inputs."""
+    """Return the key of a stage with its inputs."""
     return digest(
         {
             "stage": stage.name,

@@ -1,7 +1,7 @@
-"""A pipeline as a list of stages: keys, order, resume, plan. It knows no stage by name.
+"""A pipeline as a list of stages: keys, order, resuming, plan. No stage is referred to by name here.
 
-A stage's key is the digest of its settings (without the neutral ones), its version and the content of
-its inputs. A closed manifest under that key means the work is done, whoever did it and in whichever run.
+A stage's key is the digest of its settings (except those that cannot change the result), its version and the content of
+its inputs. A closed manifest under that key means that the work is done, by whatever process and in whatever run.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -28,7 +28,7 @@ from corgi.tables.store import Store
 
 @dataclass(frozen=True)
 class Step:
-    """A stage in a plan: its key, and whether it is done. The key is None while an input does not exist."""
+    """A stage in a plan: its key, and its manifest if it is done. The key is None while an input does not exist."""
 
     stage: Stage
     key: str | None
@@ -36,12 +36,12 @@ class Step:
     shards_done: int = 0
     shards_all: int | None = None
     reasons: tuple[str, ...] = ()
-    """Why it is to be made again, where this run has finished it before."""
+    """Why it must be made again, if this run has finished it before."""
 
 
 @dataclass
 class Dag:
-    """Stages in order, over one recipe and one store."""
+    """Stages in order, with one recipe and one store."""
 
     stages: Sequence[Stage]
     recipe: Recipe
@@ -74,7 +74,7 @@ class Dag:
         return [step for step in steps if step.stage.name in selected]
 
     def execute(self, selection: Selection, say: Callable[[str], None]) -> int:
-        """Run the selected stages that are not done; return how many ran.
+        """Run the selected stages that are not done; return the number of stages that ran.
 
         Raises:
             InputError: a stage that was not selected is needed and incomplete.
@@ -127,12 +127,12 @@ class Dag:
         return ran
 
     def report(self) -> None:
-        """Publish the run's own files, such as report.html, of the stages it points at."""
+        """Publish the run's own files, such as report.html, from the stages to which it points."""
         self.after_stage(self.run)
         self.run.note_reported()
 
     def make_alone(self, name: str, force: bool) -> None:
-        """Run one stage over complete inputs and close it; run.json is written by the process that started this one.
+        """Run one stage with complete inputs and close it; the process that started this one writes run.json.
 
         Raises:
             InputError: one of its inputs is incomplete.
@@ -154,7 +154,7 @@ class Dag:
     def _follower_of(
         self, context: Context, closed: dict[str, StageManifest], selected: set[str]
     ) -> FollowingStage | None:
-        """Return the stage whose shards can be made while this one's are being committed; None if there is none."""
+        """Return the stage whose shards can be made while this stage's shards are being committed; None if there is none."""
         if self.ahead_command is None or context.force:
             return None
         there = {*closed, context.stage.name}
@@ -171,7 +171,7 @@ class Dag:
     def _start_follower(
         self, stage: FollowingStage | None, say: Callable[[str], None], held: ExitStack
     ) -> Aside | None:
-        """Start the process of a following stage, which ends with `held`; None if the cluster has no room for it."""
+        """Start the process of a following stage, which ends when `held` is closed; None if the cluster has no room for it."""
         if stage is None or self.ahead_command is None:
             return None
         environment = stage.side_by_side(self.recipe)
@@ -191,7 +191,7 @@ class Dag:
     def _is_wanted(
         self, stage: Stage, closed: Mapping[str, ClosedStage], selected: set[str], force: bool
     ) -> bool:
-        """Return whether a stage is to be made for its own sake, or for a selected one that reads it and is not done."""
+        """Return whether a stage is needed: no selected stage reads it, or one that does is not done."""
         readers = [other for other in self.stages if stage.name in other.reads and other.name in selected]
         return not readers or any(
             force
@@ -207,7 +207,7 @@ class Dag:
     def _started(
         self, context: Context, before: StageManifest | None, selected: set[str], say: Callable[[str], None]
     ) -> Aside | None:
-        """Start a stage in a process of its own; None if nothing could run at the same time, or the cluster has no room."""
+        """Start a stage in a separate process; None if nothing could run at the same time, or the cluster has no room."""
         stage = context.stage
         needing = self.following(stage)
         later = self.stages[list(self.stages).index(stage) + 1 :]
@@ -218,14 +218,14 @@ class Dag:
         environment = stage.side_by_side(self.recipe)
         if environment is None:
             return None
-        say(f"{stage.name}: runs beside what follows")
+        say(f"{stage.name}: runs at the same time as later stages")
         metrics.note_state(stage.name, metrics.RUNS)
         if before is None:
             self.run.supersede(needing)
         return Aside(stage.name, self.aside_command(stage.name, context.force), environment)
 
     def _joined(self, context: Context, aside: Aside, say: Callable[[str], None]) -> StageManifest:
-        """Wait for a concurrent stage and point the run at it."""
+        """Wait for a concurrent stage and make the run point to it."""
         stage = context.stage
         aside.join()
         done = self.store.stage(stage.name, context.key)
@@ -245,7 +245,7 @@ class Dag:
         say: Callable[[str], None],
         follower: FollowingStage | None,
     ) -> StageManifest:
-        """Run a stage, close it, and point the run at it; a follower makes its shards at the same time."""
+        """Run a stage, close it, and make the run point to it; a follower makes its shards at the same time."""
         stage = context.stage
         screen.current().begin(f"{stage.name}: runs")
         metrics.note_state(stage.name, metrics.RUNS)
@@ -262,13 +262,13 @@ class Dag:
         return done
 
     def _record(self, stage: Stage, done: StageManifest) -> None:
-        """Point the run at a finished stage."""
+        """Make the run point to a finished stage."""
         self.run.record(stage.name, done)
         metrics.note_state(stage.name, metrics.DONE)
         metrics.note_rows(stage.name, done.rows)
 
     def following(self, stage: Stage) -> list[str]:
-        """Return a stage's name and those of the stages that need it, directly or not."""
+        """Return the names of a stage and of all stages that need it, directly or indirectly."""
         reached = [stage.name]
         for later in self.stages:
             if later.name not in reached and any(name in reached for name in later.inputs):
@@ -282,7 +282,7 @@ class Dag:
         force: bool = False,
         locks: ExitStack | None = None,
     ) -> Context:
-        """Return the context of a stage over these complete inputs."""
+        """Return the context of a stage with these complete inputs."""
         inputs = {name: closed[name] for name in stage.inputs}
         outside, parts = stage.fingerprint(self.recipe), stage.parts(self.recipe)
         key = stage_key(stage, self.recipe, inputs, outside, parts)
@@ -294,7 +294,7 @@ class Dag:
         )
 
     def _key(self, stage: Stage, closed: Mapping[str, ClosedStage]) -> str:
-        """Return the key of a stage over these complete inputs."""
+        """Return the key of a stage with these complete inputs."""
         inputs = {name: closed[name] for name in stage.inputs}
         return stage_key(stage, self.recipe, inputs, stage.fingerprint(self.recipe), stage.parts(self.recipe))
 
@@ -305,9 +305,9 @@ class Dag:
         pointer: StagePointer | None,
         is_selected: bool,
     ) -> Step:
-        """Return a stage's step; reasons and the shards that are made are told only where the step is shown.
+        """Return a stage's step; reasons and the number of finished shards are only determined if the stage is selected.
 
-        The manifest of a finished stage, and of the inputs of one that is not, is read only where the run has not noted it.
+        The manifest of a finished stage is read only if the run has not recorded it; so are those of the inputs of an unfinished one.
         """
         key = self._key(stage, closed)
         done = self.run.noted(pointer, stage.name, key) or self.store.stage(stage.name, key)

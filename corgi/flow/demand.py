@@ -1,4 +1,4 @@
-"""What stages need from a cluster, and whether it can ever provide that: work that fits no node would wait silently."""
+"""The resources that stages need from a cluster, and whether it can ever provide them: work that fits on no node would wait silently."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -23,13 +23,13 @@ class Demand:
     workers_setting: str = ""
     reservations: tuple[str, ...] = ()
     memory: float = 0.0
-    """Bytes that one worker reserves; 0: it takes what it needs."""
+    """Bytes that one worker reserves; 0: it reserves no memory."""
     together: bool = False
-    """Whether none of them can work before all have started: the workers of a training."""
+    """Whether all workers must have started before any can work, as in a training."""
 
     @property
     def need(self) -> str:
-        """What one worker reserves, in words."""
+        """The reservations of one worker, as text."""
         parts = [f"{self.cpus:g} CPU"]
         parts += [f"{self.gpus:g} GPU"] if self.gpus else []
         parts += [f"{self.memory / GIB:.1f} GiB of memory"] if self.memory else []
@@ -45,13 +45,13 @@ class Pooled(Protocol):
 
 @runtime_checkable
 class Reserving(Protocol):
-    """A section of a stage whose calls reserve memory; it makes as many at a time as there is room for."""
+    """A section of a stage whose calls reserve memory; as many calls run at a time as there is room for."""
 
     task_memory: int
 
 
 def demands(recipe: Recipe, stages: Iterable[str]) -> Iterator[Demand]:
-    """Yield what the named stages need, as far as their sections of the recipe say."""
+    """Yield the demands of the named stages, as far as their sections of the recipe state them."""
     for stage in stages:
         section = getattr(recipe, stage, None)
         if isinstance(section, Pooled):
@@ -94,8 +94,8 @@ def check(demand: Demand, cluster: NodeTypes) -> None:
     """Check that a cluster can meet a demand once it has grown to its full size.
 
     Raises:
-        ClusterError: one worker fits no node, or there are more workers than all nodes hold; the line names stage, need and
-            what is missing.
+        ClusterError: one worker fits on no node, or there are more workers than fit on all nodes; the message names the stage, its
+            demand and what is missing.
 
     """
     held = cluster.num_workers(demand.cpus, demand.gpus, demand.memory)
@@ -108,7 +108,7 @@ def check(demand: Demand, cluster: NodeTypes) -> None:
             kind for kind in cluster.types if kind.num_workers(demand.cpus, demand.gpus, demand.memory)
         ]
         raise ClusterError(
-            f"{demand.stage} cannot run: it asks for {demand.num_workers} workers of {demand.need}, and {cluster.source} holds {held} at most ({_listed(fitting)}); committed work is safe; allow more nodes, or set {demand.workers_setting} to {held} or less"
+            f"{demand.stage} cannot run: it needs {demand.num_workers} workers of {demand.need}, but {cluster.source} has room for at most {held} ({_listed(fitting)}); committed work is safe; allow more nodes, or set {demand.workers_setting} to {held} or less"
         )
 
 
@@ -116,7 +116,7 @@ def check_one(demand: Demand, cluster: NodeTypes) -> None:
     """Check that one worker fits, or all of them if they must start together; others may wait.
 
     Raises:
-        ClusterError: they fit no node.
+        ClusterError: they fit on no node.
 
     """
     check(demand if demand.together else replace(demand, num_workers=1), cluster)
@@ -124,7 +124,7 @@ def check_one(demand: Demand, cluster: NodeTypes) -> None:
 
 def _kinds(demand: Demand, cluster: NodeTypes) -> str:
     listed = _listed(cluster.types, bool(demand.memory))
-    return f"no node of {cluster.source} that takes such work holds that ({listed})"
+    return f"no node of {cluster.source} that takes such work has that ({listed})"
 
 
 def _listed(types: Iterable[NodeType], with_memory: bool = False) -> str:

@@ -9,28 +9,28 @@ from corgi.tables.manifest import StageManifest
 from corgi.tables.run import Run
 
 MOST_TAKEN_OVER = 4
-"""Closed stages whose rows another one may take over: each is looked at only for rows that those before it lack."""
+"""Largest number of closed stages from which rows are taken over: each is only searched for rows that those before it lack."""
 
 
 class Earlier:
-    """The shards of a stage as every closed manifest of it under the root lists them, those of this run first.
+    """The shards of a stage from all its closed manifests under the root, those of this run first.
 
     A stage made again under another key (a raised version, another spelling of the list) often has the same content. Its shards
-    are then named by the key they were first made under, so that keys made from their digests stay, and with them all later work.
-    The settings must be the same too, since later stages read some of them beside the tables.
+    are then named by the key under which they were first made, so that keys that depend on their digests stay valid, and all later
+    work too. The settings must also be the same, since later stages read some of them in addition to the tables.
     """
 
     def __init__(self, run: Run, stage: str, recipe: Recipe, settings: tuple[str, ...]) -> None:
-        """Name the stage and its sections of the recipe; the store is read with the first shard."""
+        """Take the stage and its sections of the recipe; the store is read when the first shard is requested."""
         self._run, self._stage = run, stage
         self._recipe, self._settings = recipe, settings
 
     def of(self, shard: str) -> tuple[tuple[str, str], ...]:
-        """Return a shard's commits as (key that names it, digest), best first."""
+        """Return a shard's commits as (key under which it was first made, digest), the preferred first."""
         return tuple(self._commits.get(shard, ()))
 
     def alike(self, version: int, parts: dict[str, int], outside: Fingerprint) -> list[StageManifest]:
-        """Return the closed stages that made each of their rows as this version does, this run's first, then by size."""
+        """Return the closed stages that made every row in the same way as this version, this run's stage first, then by size."""
         own = self._run.former(self._stage)
         found = [
             manifest
@@ -57,7 +57,7 @@ class Earlier:
         for key in keys:
             try:
                 found.append(self._run.store.stage(self._stage, key))
-            except StorageError:  # a damaged manifest is nobody's
+            except StorageError:  # a damaged manifest is ignored
                 continue
         return [manifest for manifest in found if manifest is not None and self._is_asked(manifest)]
 
@@ -67,7 +67,7 @@ class Earlier:
 
 
 def is_made_by(manifest: StageManifest, version: int, parts: dict[str, int]) -> bool:
-    """Return whether a stage was made by this version of itself and of the parts that a recipe touches."""
+    """Return whether a stage was made with this version of the stage and of the parts that a recipe uses."""
     return manifest.version == version and _raised(manifest.parts or {}) == _raised(parts)
 
 

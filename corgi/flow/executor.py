@@ -1,4 +1,4 @@
-"""Where the work of a stage is done: by Ray's workers, or in this process."""
+"""Whether the work of a stage is done by Ray's workers or in this process."""
 
 # pyright: reportUnknownVariableType=false
 # Ray leaves types out of what it returns
@@ -19,7 +19,7 @@ _in_process: ContextVar[bool] = ContextVar("in_process", default=False)
 def in_process() -> Generator[None]:
     """Do the work of stages in this process, one call after the other, without Ray: for tests and debuggers.
 
-    The code and the resulting bytes are the same. A training has one worker, whatever its settings ask for.
+    The code and the resulting bytes are the same. A training has one worker, whatever its settings.
     """
     token = _in_process.set(True)
     try:
@@ -34,7 +34,7 @@ def is_in_process() -> bool:
 
 
 def call(function: Callable[P, R], cpus: float, gpus: float, *args: P.args, **kwargs: P.kwargs) -> R:
-    """Return `function(*args, **kwargs)`, computed on a worker that reserves so many CPUs and GPUs."""
+    """Return `function(*args, **kwargs)`, computed on a worker that reserves these CPUs and GPUs."""
     if is_in_process():
         return function(*args, **kwargs)
     import ray

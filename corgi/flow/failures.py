@@ -1,4 +1,4 @@
-"""Shards that could not be made: how often each is tried, and the one line that names them when all others are committed."""
+"""Shards that could not be made: how often each is tried, and the one-line error that names them after all others are committed."""
 
 import time
 import traceback
@@ -14,7 +14,7 @@ from corgi.tables.store import ShardTask
 TRIES_OF_A_WORKER = 2
 """How often a worker tries a shard; one that fails each time is tried once more by another worker."""
 WAIT_S = 5.0
-"""Before a worker tries a shard again: a server that is being restarted is often back by then."""
+"""Wait before a worker tries a shard again, s: a server that is being restarted is often back by then."""
 _NUM_SHOWN = 8
 _AGAIN = "run the same command to try these again"
 
@@ -30,29 +30,29 @@ class Failure:
 
     @property
     def error(self) -> CorgiError | None:
-        """Return the error as it was raised, if it is one that speaks for itself."""
+        """Return the error as it was raised, if it is a CorgiError, whose message needs no traceback."""
         kind = getattr(errors, self.kind, None)
         return kind(self.message) if isinstance(kind, type) and issubclass(kind, CorgiError) else None
 
     @property
     def is_users(self) -> bool:
-        """Return whether every try would meet it: settings or input are wrong."""
+        """Return whether every try would fail in the same way, because settings or input are wrong."""
         return isinstance(self.error, SettingsError | InputError)
 
     @property
     def cause(self) -> str:
-        """Return what is wrong, without what is safe and what to do next."""
+        """Return what is wrong, without the parts of the message about what is safe and what to do next."""
         if self.error is not None:
             return self.message.partition("; ")[0]
         return f"{self.kind}: {' '.join(self.message.split())[:200]}".removesuffix(": ")
 
     def to_dict(self) -> dict[str, str]:
-        """Return the fields, which travel as JSON."""
+        """Return the fields, to be passed on as JSON."""
         return asdict(self)
 
 
 def lost(shard: str, times: int) -> Failure:
-    """Return the failure of a shard whose worker died or was taken away each time."""
+    """Return the failure of a shard whose worker died or was removed each time."""
     error = ClusterError(
         f"a worker was lost {times} times with the shard it made, as when memory runs out; what was made is committed; reserve more CPUs per worker, so that fewer share a node, or {_AGAIN}"
     )
@@ -66,9 +66,9 @@ def tried(
     node: str = "",
     wait_s: float = WAIT_S,
 ) -> ShardManifest | Failure:
-    """Return the manifest of a shard, made in one of several tries, or why the last of them failed.
+    """Return the manifest of a shard, made in one of several tries, or the failure of the last try.
 
-    `wait_s` is the time between two tries. An error in settings or input ends the tries. The traceback of an error that does not speak for itself is printed.
+    `wait_s` is the time between two tries. An error in settings or input ends the tries. The traceback is printed unless it is a CorgiError.
     """
     for number in range(1, tries + 1):
         try:
@@ -87,8 +87,8 @@ def tried(
 def explained(label: str, failures: Sequence[Failure], num_tasks: int, stopped: bool = False) -> CorgiError:
     """Return the one error that names the shards which could not be made, with their causes.
 
-    `stopped` says that shards were left untried because too many failed in succession. The only shard of a stage needs no name: its
-    error is returned as it was raised. The class is that of the first error in settings or input, else of the first.
+    `stopped` says that the other shards were not tried because too many failed in succession. If a stage has only one shard, its
+    error is returned as it was raised. The class is that of the first error in settings or input, else of the first error.
     """
     first = min(failures, key=lambda failure: not failure.is_users)
     error = first.error

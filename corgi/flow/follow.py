@@ -1,4 +1,4 @@
-"""A stage that makes its shards while its input is still being made, each as soon as its own input shard is committed."""
+"""Makes a stage's shards while its input is still being made, each as soon as its own input shard is committed."""
 
 import time
 from collections.abc import Sequence
@@ -11,13 +11,13 @@ from corgi.tables.manifest import RowCounts, ShardEntry, StageManifest
 from corgi.tables.store import ShardTask
 
 _LEAST_POLL_S, _POLL_SHARE = 0.3, 4.0
-"""Seconds between two looks at the store, and how many times longer than a look itself they are at least."""
+"""Shortest time between two reads of the store, s, also at least this multiple of the time that a read takes."""
 
 
 def follow(dag: Dag, name: str) -> None:
-    """Make a stage's shards until the stage it is partitioned by is closed and nothing is left; close nothing.
+    """Make a stage's shards until its partitioning stage is closed and no shard is left; the stage itself is not closed.
 
-    A task has the same key as when its stage runs afterwards, so that the stage finds it done.
+    A task has the same key as when the stage runs afterwards, so that the stage finds the shard done.
     """
     stage = next(stage for stage in dag.stages if stage.name == name)
     before = next(other for other in dag.stages if other.name == stage.partition)
@@ -45,7 +45,7 @@ class _Source:
         self._next_look = 0.0
 
     def arriving(self) -> tuple[list[ShardTask], bool]:
-        """Return the new tasks; the store is read only as often as is cheap."""
+        """Return the new tasks and whether more may come; the store is read only as often as is cheap."""
         time.sleep(max(0.0, self._next_look - time.monotonic()))
         started = time.monotonic()
         is_closed = self._dag.store.stage(self._before.stage.name, self._before.key) is not None
@@ -57,7 +57,7 @@ class _Source:
         return new, not is_closed
 
     def context(self) -> Context:
-        """Return the stage's context over the shards committed so far."""
+        """Return the stage's context with the shards committed so far."""
         store = self._dag.store
         paths = store.committed(self._before.stage.name, self._wanted)
         known = {entry.path for entry in self._entries.values()}
@@ -68,7 +68,7 @@ class _Source:
         return replace(self._stage, inputs={**self._stage.inputs, self._before.stage.name: so_far})
 
     def _closed_so_far(self, entries: Sequence[ShardEntry]) -> StageManifest:
-        """Return the manifest of the preceding stage as if these shards were all; tasks depend on its shards alone."""
+        """Return the manifest of the preceding stage as if these were all its shards; tasks depend only on its shards."""
         return StageManifest(
             stage=self._before.stage.name,
             key=self._before.key,

@@ -1,4 +1,4 @@
-"""What a user can ask about a run: its status, its lineage, whether every byte is as committed, and what nothing refers to."""
+"""Queries about a run: its status, its lineage, whether every byte is as committed, and which files nothing refers to."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -22,7 +22,7 @@ def require(run: Run) -> None:
     """Check that a run exists.
 
     Raises:
-        InputError: nothing has been recorded of it.
+        InputError: nothing has been recorded about it.
 
     """
     if not run.exists:
@@ -32,7 +32,7 @@ def require(run: Run) -> None:
 
 
 def status(run: Run) -> Iterator[str]:
-    """Yield one line per complete stage (shards, rows, bytes), then what a running command waits for and what `--gc` would free."""
+    """Yield one line per complete stage (shards, rows, bytes), then what a running command is waiting for and what `--gc` would free."""
     require(run)
     for name, manifest in run.stages().items():
         rows = manifest.rows
@@ -50,7 +50,7 @@ def _num_bytes(run: Run, manifest: StageManifest) -> int:
 
 
 def lineage(run: Run, of: str | None = None) -> Iterator[str]:
-    """Yield what a run or one result of it was made from: recipe, code, commit, every input manifest, the lists.
+    """Yield what a run or one of its results was made from: recipe, code, commit, every input manifest, the lists.
 
     `of` is a stage, the path of a committed file, or a file of the run's folder such as report.html.
 
@@ -111,10 +111,10 @@ def _stage_of(run: Run, stages: dict[str, StageManifest], path: str) -> str:
 
 
 def verify(dag: Dag) -> Iterator[str]:
-    """Hash every committed file of a run, by tasks where there are many; yield one line per stage.
+    """Hash every committed file of a run, in tasks if there are many; yield one line per stage.
 
     Raises:
-        StorageError: some file is not as committed; one line names the first, what was found and expected, and how many.
+        StorageError: a file differs from what was committed; the message names the first, what was found and expected, and how many differ.
 
     """
     run = dag.run
@@ -133,12 +133,12 @@ def verify(dag: Dag) -> Iterator[str]:
         yield f"{name:<12} {files:>6} files  {size:>14} bytes hashed"
     if wrong:
         raise StorageError(
-            f"{wrong[0]}{f' and {len(wrong) - 1} more' if wrong[1:] else ''}; all other files are as committed; rerun their stage with --force --only"
+            f"{wrong[0]}{f' and {len(wrong) - 1} more' if wrong[1:] else ''}; all other files are intact; rerun their stage with --force --only"
         )
 
 
 class Verified(NamedTuple):
-    """What was hashed of a shard, and one line for each file that is not as committed."""
+    """The number of hashed files and bytes of a shard, and one line for each file that differs from what was committed."""
 
     files: int
     num_bytes: int
@@ -161,10 +161,10 @@ def verified(root: str, entries: list[ShardEntry]) -> list[Verified]:
 
 
 def collect(dag: Dag, only_show: bool) -> Iterator[str]:
-    """Remove, or only show, what no run under the root refers to, by tasks where there is much. Every recorded run is locked meanwhile.
+    """Remove, or only show, files that no run under the root refers to, in tasks if there are many. Every recorded run is locked meanwhile.
 
     Raises:
-        ClusterError: files were to be removed, and a run under this root is being executed.
+        ClusterError: files should be removed, but a run under this root is being executed.
 
     """
     store = dag.store
@@ -184,14 +184,14 @@ def collect(dag: Dag, only_show: bool) -> Iterator[str]:
 
 
 def shown(root: str, some: list[Part]) -> list[dict[str, int]]:
-    """Return, with their bytes, the files of each part that no run refers to."""
+    """Return the files of each part that no run refers to, with their sizes in bytes."""
     store = Store(root)
     runs = facts_of_runs(store)
     return [unreferenced_in(store, runs, part) for part in some]
 
 
 def removed(root: str, some: list[Part]) -> list[dict[str, int]]:
-    """Remove the files of each part that no run refers to; return what `shown` returned before."""
+    """Remove the files of each part that no run refers to; return what `shown` would have returned before."""
     found = shown(root, some)
     for names in found:
         remove(Store(root), names)
@@ -199,7 +199,7 @@ def removed(root: str, some: list[Part]) -> list[dict[str, int]]:
 
 
 def _prune(location: str) -> None:
-    """Remove the folders that became empty, and links to what is gone, such as the `latest-run` of W&B."""
+    """Remove folders that became empty, and links whose target is gone, such as `latest-run` of W&B."""
     if is_object_store(location):
         return
     paths = (Path(location) / "store").rglob("*")

@@ -18,10 +18,10 @@ _NAME_TRIES, _NAME_WAIT_S = 20, 0.05
 
 @contextmanager
 def held(folder: Path, what: str | None = None) -> Generator[None]:
-    """Lock a folder; `what` describes it for messages, by default as the run of the folder's name.
+    """Lock a folder; `what` describes it in messages, by default as the run with the folder's name.
 
     Raises:
-        ClusterError: another process has locked it; the line names that process.
+        ClusterError: another process has locked it; the message names that process.
         StorageError: the folder cannot be written, or its file system has no locks.
 
     """
@@ -35,12 +35,12 @@ def held(folder: Path, what: str | None = None) -> Generator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ClusterError(
-                f"{what or f'run {folder.name}'} is held by {_holder(lock)}; it goes on undisturbed; wait for it or stop it"
+                f"{what or f'run {folder.name}'} is held by {_holder(lock)}; that process was not affected; wait for it or stop it"
             ) from None
         except OSError as error:
             raise StorageError(
                 f"the file system of {folder} has no file locks ({error.strerror}): two commands could write there at once; nothing was changed; "
-                "mount it with flock (Lustre: -o flock), or set scratch to a folder on another one"
+                "mount it with flock (Lustre: -o flock), or set scratch to a folder on another file system"
             ) from None
         lock.truncate(0)
         lock.write(json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "what": what}))
@@ -49,7 +49,7 @@ def held(folder: Path, what: str | None = None) -> Generator[None]:
 
 
 def _holder(lock: TextIO) -> str:
-    """Return the lock's owner; one that has only just taken the lock is given a moment to write its name."""
+    """Return the lock's owner, after a short wait if it has only just taken the lock and has not written its name yet."""
     for _ in range(_NAME_TRIES):
         lock.seek(0)
         try:

@@ -1,4 +1,4 @@
-"""The metadata servers of AWS and GCP, asked whether this machine is spot and when the cloud takes it back; no credential is asked for."""
+"""Queries to the metadata servers of AWS and GCP: whether this machine is spot and when the cloud takes it back; no credential is read."""
 
 import asyncio
 import contextlib
@@ -13,16 +13,16 @@ from typing import Protocol
 import aiohttp
 
 TIMEOUT_S = 5.0
-"""Longest wait for a response, its last byte included."""
+"""Longest wait for a complete response, s."""
 AWS_PAUSE_S = 5.0
-"""AWS asks to look for a notice every 5 s."""
+"""Interval at which AWS recommends to check for a notice, s."""
 AWS_TOKEN_S = 300
-"""How long a session token is valid; half of it is used."""
+"""Validity of a session token, s; a token is renewed after half of it."""
 GCP_WAIT_S = 20
-"""How long GCP's server holds a request back while there is no notice."""
+"""How long GCP's server delays its response while there is no notice, s."""
 GCP_PAUSE_S = 1.0
 GCP_NOTICE_S = 30.0
-"""GCP gives no time: a preempted machine is stopped 30 s after the notice."""
+"""GCP's notice contains no time: a preempted machine is stopped 30 s after it."""
 MAX_BODY_BYTES = 4096
 
 
@@ -40,7 +40,7 @@ class Clock:
 
 @dataclass(frozen=True)
 class Response:
-    """What a metadata server sent."""
+    """A metadata server's response."""
 
     status: int
     headers: Mapping[str, str]
@@ -51,7 +51,7 @@ class MetadataServer:
     """HTTP requests to one metadata server: no proxy, no redirect, bounded in time and size."""
 
     def __init__(self, session: aiohttp.ClientSession, url: str, timeout_s: float = TIMEOUT_S) -> None:
-        """Ask the server at a URL; the time-out is of a whole exchange."""
+        """Take the server's URL; the time-out is for a complete exchange."""
         self.url = url
         self._session = session
         self._timeout_s = timeout_s
@@ -59,10 +59,10 @@ class MetadataServer:
     async def request(
         self, method: str, path: str, headers: Mapping[str, str], wait_s: float = 0.0
     ) -> Response:
-        """Return the response; the server may hold it back for `wait_s`.
+        """Return the response, which the server may delay by `wait_s`.
 
         Raises:
-            MetadataError: no response in time, or one that is no HTTP or too long.
+            MetadataError: no response in time, or a response that is not HTTP or is too long.
 
         """
         limit = aiohttp.ClientTimeout(total=self._timeout_s + wait_s)
@@ -87,7 +87,7 @@ async def _text(response: aiohttp.ClientResponse) -> str:
 
 
 class Cloud(Protocol):
-    """What the watcher asks of a cloud; both questions raise MetadataError while there is no usable response."""
+    """The queries of the watcher to a cloud; both raise MetadataError while there is no usable response."""
 
     pause_s: float
 
@@ -110,7 +110,7 @@ class Aws:
     pause_s = AWS_PAUSE_S
 
     def __init__(self, server: MetadataServer, clock: Clock) -> None:
-        """Ask a server; the token is renewed by the clock."""
+        """Take the server; the token is renewed according to the clock."""
         self._server, self._clock = server, clock
         self._token = ""
         self._token_until = 0.0
@@ -119,7 +119,7 @@ class Aws:
         """Return whether the machine's life cycle is spot."""
         kind = await self._get("instance-life-cycle")
         if not re.fullmatch("[a-z-]+", kind or ""):
-            raise MetadataError(f"an instance-life-cycle that is no word: {(kind or '')[:200]!r}")
+            raise MetadataError(f"an instance-life-cycle that is not a word: {(kind or '')[:200]!r}")
         return kind == "spot"
 
     async def deadline(self) -> float | None:
@@ -134,7 +134,7 @@ class Aws:
 
     async def _get(self, path: str) -> str | None:
         response = await self._with_token(path)
-        if response.status == 401:  # the server forgot the token before its time
+        if response.status == 401:  # the server forgot the token before it expired
             self._token = ""
             response = await self._with_token(path)
         if response.status == 404:
@@ -162,7 +162,7 @@ class Aws:
 class Gcp:
     """Compute Engine's metadata server.
 
-    A request is held back until the value differs from the one whose ETag it names, so that no change between two requests is missed.
+    The response is delayed until the value differs from the one whose ETag the request names, so that no change between two requests is missed.
     Sources: cloud.google.com/compute/docs/instances/create-use-spot, cloud.google.com/compute/docs/metadata/querying-metadata.
     """
 
@@ -170,7 +170,7 @@ class Gcp:
     pause_s = GCP_PAUSE_S
 
     def __init__(self, server: MetadataServer, clock: Clock) -> None:
-        """Ask a server; the clock dates a notice."""
+        """Take the server; the clock gives the time of a notice."""
         self._server, self._clock = server, clock
         self._etag = "0"
 
@@ -193,7 +193,7 @@ class Gcp:
             raise MetadataError(f"status {response.status} for {path.partition('?')[0]}")
         if response.headers.get("Metadata-Flavor") != "Google" or response.text not in ("TRUE", "FALSE"):
             raise MetadataError(
-                f"a response that is not of Google's metadata server: {response.text[:200]!r}"
+                f"a response that is not from Google's metadata server: {response.text[:200]!r}"
             )
         return response
 
@@ -203,7 +203,7 @@ CLOUDS = {"aws": Aws, "gcp": Gcp}
 
 @contextlib.asynccontextmanager
 async def connected(name: str, url: str, clock: Clock, timeout_s: float = TIMEOUT_S) -> AsyncGenerator[Cloud]:
-    """Yield the cloud of a name; an empty URL stands for its own metadata server."""
+    """Yield the cloud of a name; an empty URL means its own metadata server."""
     kind = CLOUDS[name]
     connector = aiohttp.TCPConnector(force_close=True)
     async with aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar()) as session:

@@ -1,6 +1,6 @@
 """Progress of a run as Ray metrics: stages, shards, steps and rows. Ray exports them on every node for Prometheus.
 
-Values are noted at any time, and published as long as this process is part of a cluster. `cluster/grafana.json` draws them.
+Values can be set at any time, and are published while this process is part of a cluster. `cluster/grafana.json` shows them.
 """
 
 import sys
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from ray.util.metrics import Gauge
 
 PUBLISH_EVERY_S = 5.0
-"""Ray drops a gauge that is not set again for a while."""
+"""Interval of publishing, s: Ray drops a gauge that is not set again for a while."""
 WAITS, RUNS, DONE = 0, 1, 2
 """States of a stage."""
 
 
 @dataclass(frozen=True)
 class Measure:
-    """A gauge: its name (Prometheus sees it after `ray_`), what it means, and its labels besides `run`."""
+    """A gauge: its name (with the prefix `ray_` in Prometheus), its meaning, and its labels in addition to `run`."""
 
     name: str
     meaning: str
@@ -39,31 +39,31 @@ _noted: dict[tuple[Measure, tuple[str, ...]], float] = {}
 
 
 def note_waiting(stages: Iterable[str]) -> None:
-    """Note that stages wait."""
+    """Record that stages wait."""
     for stage in stages:
         note_state(stage, WAITS)
 
 
 def note_state(stage: str, state: int) -> None:
-    """Note that a stage waits, runs or is done."""
+    """Record that a stage waits, runs or is done."""
     _noted[STATE, (stage,)] = state
 
 
 def note_work(label: str, unit: str, done: int, total: int) -> None:
-    """Note how much of one piece of work is done."""
+    """Record how much of one piece of work is done."""
     _noted[WORK_DONE, (label, unit)] = done
     _noted[WORK_TOTAL, (label, unit)] = total
 
 
 def note_rows(stage: str, rows: RowCounts) -> None:
-    """Note the rows of a finished stage."""
+    """Record the rows of a finished stage."""
     for outcome, count in {"kept": rows.kept, **rows.rejected}.items():
         _noted[ROWS, (stage, outcome)] = count
 
 
 @contextmanager
 def published(run: str) -> Generator[None]:
-    """Publish what is noted while the block runs."""
+    """Publish the recorded values while the block runs."""
     _noted.clear()
     ended = Event()
     thread = Thread(target=_publish_often, args=(run, ended), name="metrics", daemon=True)
@@ -85,7 +85,7 @@ def _publish_often(run: str, ended: Event) -> None:
 
 
 def publish(run: str, gauges: "dict[str, Gauge]") -> None:
-    """Set a gauge to every value noted; `gauges` holds those made before."""
+    """Set a gauge for every recorded value; `gauges` has those created before."""
     from ray.util.metrics import Gauge
 
     for (measure, values), value in list(_noted.items()):

@@ -1,4 +1,4 @@
-"""The node types of a cluster: as a file of cluster/ declares them, or those of its present nodes."""
+"""The node types of a cluster: as a file in cluster/ declares them, or those of its current nodes."""
 
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -16,12 +16,12 @@ MARKET_LABEL = "ray.io/market-type"
 _MACHINE_KEYS = ("InstanceType", "machineType")
 _DEVICE = "nvidia.com/gpu"
 _RESERVABLE = 0.7
-"""Share of a node's memory that Ray lets calls reserve; its object store may take the rest."""
+"""Share of a node's memory that calls can reserve in Ray; the rest is for its object store."""
 _CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
 class _Launched(TypedDict):
-    """What is read of an entry of `available_node_types` of a launcher file."""
+    """The parts of an entry of `available_node_types` in a launcher file that are read."""
 
     resources: dict[str, float]
     node_config: dict[str, object]
@@ -46,7 +46,7 @@ class _Pod(TypedDict):
 
 
 class _Group(TypedDict):
-    """What is read of a group of pods of a RayCluster."""
+    """The parts of a RayCluster's group of pods that are read."""
 
     template: _Pod
     rayStartParams: NotRequired[dict[str, str] | None]
@@ -59,7 +59,7 @@ class _WorkerGroup(_Group):
 
 
 class _ClusterSpec(TypedDict):
-    """What is read of a RayCluster, which a RayJob holds too."""
+    """The parts of a RayCluster, which a RayJob also contains, that are read."""
 
     headGroupSpec: _Group
     workerGroupSpecs: list[_WorkerGroup]
@@ -75,9 +75,9 @@ class NodeType:
     max_nodes: int
     labels: dict[str, str] = field(default_factory=dict[str, str])
     machine: str = ""
-    """The cloud's name of the machine; empty where the file does not tell."""
+    """The cloud's name of the machine; empty if the file does not state it."""
     memory: float = 0.0
-    """Bytes that calls on one node can reserve; 0 where the file does not tell."""
+    """Bytes that calls on one node can reserve; 0 if the file does not state it."""
 
     @property
     def is_spot(self) -> bool:
@@ -85,7 +85,7 @@ class NodeType:
         return self.labels.get(MARKET_LABEL) == "spot"
 
     def num_workers(self, cpus: float, gpus: float, memory: float = 0.0) -> int:
-        """Return how many workers with such reservations one node holds; memory counts where it is known."""
+        """Return how many workers with these reservations fit on one node; memory is only considered if it is known."""
         if not gpus and self.labels.get(WORK_LABEL) == "gpu":
             return 0
         held = [(self.cpus, cpus), (self.gpus, gpus), (self.memory, memory if self.memory else 0.0)]
@@ -98,12 +98,12 @@ class NodeTypes:
     """All node types of a cluster, and how many nodes there can be at once."""
 
     source: str
-    """Where they are declared, as a user would name it."""
+    """Where they are declared, for messages."""
     types: Sequence[NodeType]
     max_nodes: int
 
     def num_workers(self, cpus: float, gpus: float, memory: float = 0.0) -> int:
-        """Return how many workers with such reservations the grown cluster holds."""
+        """Return how many workers with these reservations fit on the cluster at its full size."""
         left, held = self.max_nodes, 0
         rooms = [(kind.num_workers(cpus, gpus, memory), kind.max_nodes) for kind in self.types]
         for each, max_nodes in sorted(rooms, reverse=True):
@@ -113,7 +113,7 @@ class NodeTypes:
 
 
 def read(path: str) -> NodeTypes:
-    """Return the node types of a launcher file or a RayJob, including the head with the resources it offers.
+    """Return the node types of a launcher file or a RayJob, including the head with its resources.
 
     Raises:
         InputError: the file cannot be read, or is neither of them.
@@ -130,7 +130,7 @@ def read(path: str) -> NodeTypes:
         return NodeTypes(path, found, int(told["max_workers"]) + 1)
     except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
         raise InputError(
-            f"cluster.file={path} is no launcher file with node types and no RayJob ({type(error).__name__}: {' '.join(str(error).split())[:120]}); nothing was started; name a file such as cluster/aws.yaml"
+            f"cluster.file={path} is neither a launcher file with node types nor a RayJob ({type(error).__name__}: {' '.join(str(error).split())[:120]}); nothing was started; name a file such as cluster/aws.yaml"
         ) from error
 
 
@@ -190,7 +190,7 @@ def _bytes(quantity: object) -> float:
 
 
 def this_machine() -> NodeTypes:
-    """Return this machine with the memory that a Ray started on it would have; other resources are not counted."""
+    """Return this machine with the memory that Ray started on it would have; other resources are not considered."""
     total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     with suppress(OSError, ValueError):  # `max`, or no such file: not limited
         total = min(total, int(_CGROUP_LIMIT.read_text()))
@@ -199,7 +199,7 @@ def this_machine() -> NodeTypes:
 
 
 def alive(without: Collection[str] = ()) -> NodeTypes:
-    """Return the nodes of the cluster this process has joined, one type each, except those with the ids `without`."""
+    """Return the nodes of the cluster that this process has joined, each as its own type, except those with the ids `without`."""
     types = list(_alive(without))
     return NodeTypes("the cluster", types, len(types))
 

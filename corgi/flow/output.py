@@ -1,4 +1,4 @@
-"""Output whose reader has closed it, as `| head` does: the command ends quietly."""
+"""Handling of output that the reader has closed, as `| head` does: the command ends quietly."""
 
 import os
 import select
@@ -7,13 +7,13 @@ import sys
 from collections.abc import Callable
 
 CLOSED = 128 + signal.SIGPIPE
-"""Exit code of a command whose output was closed early, as shells have it."""
+"""Exit code of a command whose output was closed early, as in shells."""
 PROGRAM = "CORGI_PROGRAM"
-"""Variable in which the command `corgi` hands its name on to the script it starts; the script takes it out of its environment."""
+"""Variable in which the command `corgi` passes its name to the script it starts; the script removes it from its environment."""
 
 
 def program() -> str | None:
-    """Return the name under which this script was started by `corgi`, such as `corgi run`; None if it was started itself."""
+    """Return the name under which this script was started by `corgi`, such as `corgi run`; None if it was started directly."""
     return os.environ.pop(PROGRAM, None)
 
 

@@ -1,4 +1,4 @@
-"""Why a stage that a run has finished before must be made again: what its key depended on, and depends on now."""
+"""Why a stage that a run has finished before must be made again: the differences between what its key depended on then and now."""
 
 import json
 import re
@@ -18,7 +18,7 @@ _HASH = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{20,}\b")
 
 
 def reasons(run: Run, context: Context) -> list[str]:
-    """Return what has changed since the run finished the stage; nothing if it never did."""
+    """Return what has changed since the run finished the stage; empty if it never did."""
     before = run.former(context.stage.name)
     if before is None or before.key == context.key:
         return []
@@ -28,18 +28,18 @@ def reasons(run: Run, context: Context) -> list[str]:
         *_inputs(run, context, before),
         *_outside(before.outside, context.outside),
     ]
-    if not found and before.outside is None and context.outside:  # 0.1 did not write it down
+    if not found and before.outside is None and context.outside:  # version 0.1 did not record it
         found = ["a file outside the store changed"]
     return _few(found)
 
 
 def reasons_to_come(run: Run, stage: Stage, recipe: Recipe, missing: list[str]) -> list[str]:
-    """Return what is known while some inputs are still to be made: a stage whose inputs are the same as before is not redone."""
+    """Return the reasons that are known before some inputs are made; a stage whose inputs turn out the same as before is not made again."""
     before = run.former(stage.name)
     if before is None:
         return []
     own = [*_versions(stage, stage.parts(recipe), before), *_settings(stage, recipe, before)]
-    return _few(own) or [f"{', '.join(missing)} may come out otherwise"]
+    return _few(own) or [f"{', '.join(missing)} may change"]
 
 
 def _versions(stage: Stage, parts: dict[str, int], before: StageManifest) -> Iterator[str]:
@@ -88,7 +88,7 @@ def _digest(run: Run, path: str) -> str | None:
 
 
 def _outside(was: object, now: object) -> Iterator[str]:
-    """Yield how files differ by content: a mapping names them, a list holds what is known of each."""
+    """Yield how files differ by content; a mapping has their names, a list only what is known of each."""
     if was is None or was == now:
         return
     if _is_mapping(was) and _is_mapping(now):

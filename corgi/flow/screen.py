@@ -1,8 +1,8 @@
 """The screen of a run: one line per stage, one progress bar, errors. Everything else goes to a log file.
 
-While a run is executed, the file descriptors 1 and 2 of its process lead to the log, and so do those of the children it
-starts: whatever a library, a Ray worker or a child prints is in the log at once, even when the process is killed a moment
-later. The screen is written through duplicates of what the descriptors were before.
+While a run is executed, the file descriptors 1 and 2 of its process go to the log, and so do those of its child
+processes: everything that a library, a Ray worker or a child prints is in the log at once, even if the process is killed a
+moment later. The screen is written through duplicates of the original descriptors.
 """
 
 import os
@@ -21,14 +21,14 @@ from corgi.flow import metrics
 from corgi.storage.errors import storage_full
 
 FIRST_LINE_S, LONGEST_S = 10.0, 300.0
-"""Without a terminal: seconds until a bar's first plain line; each later one takes twice as long to come, up to the second number."""
+"""Without a terminal: seconds until a bar's first plain line; the wait doubles for each later line, up to the second number."""
 _REDRAW_S = 0.5
 _ERASE = "\r\x1b[K"
-"""To the start of the terminal's line, and clear it."""
+"""Moves to the start of the terminal's line and clears it."""
 
 
 class Bar(Protocol):
-    """How far one piece of work is."""
+    """The progress of one piece of work."""
 
     def reach(self, done: int, note: str = "") -> None:
         """Show that `done` of the total are done; `note` describes the work so far."""
@@ -39,7 +39,7 @@ class Screen:
     """The terminal or file on which lines and the one bar are shown."""
 
     def __init__(self, out: TextIO, errors: TextIO, log: TextIO | None = None) -> None:
-        """Write lines to `out`, and to `log` as well where there is one; a bar goes to `errors` where that is a terminal."""
+        """Write lines to `out`, and also to `log` if there is one; a bar is drawn on `errors` if that is a terminal."""
         self._out, self.errors, self._log = out, errors, log
         self._started = time.monotonic()
         self._lock = threading.RLock()
@@ -47,11 +47,11 @@ class Screen:
         self._begun = False
 
     def say(self, text: str) -> None:
-        """Show one line after the time since the start."""
+        """Show one line with the time since the start before it."""
         self.line(self._timed(text))
 
     def begin(self, text: str) -> None:
-        """Show what begins: on a terminal until the next line or bar takes its place, elsewhere as a line."""
+        """Show what begins: on a terminal until the next line or bar replaces it, elsewhere as a line."""
         if not self._out.isatty():
             self.say(text)
             return
@@ -62,7 +62,7 @@ class Screen:
             self._begun = True
 
     def line(self, text: str) -> None:
-        """Show one line as it is. A screen that is gone, such as a closed pipe, does not end the work: the log has every line."""
+        """Show one line as it is. If the screen is gone, as with a closed pipe, the work continues, and the log has every line."""
         with self._lock:
             if self._drawn is not None:
                 self._drawn.clear()
@@ -135,7 +135,7 @@ class _Lines:
         self._wait_s = min(2 * self._wait_s, LONGEST_S)
         self._due = time.monotonic() + self._wait_s
         if not done:
-            return  # the line that the stage runs has said as much
+            return  # the line that the stage runs has already said so
         told = f", {note}" if note else ""
         self._say(f"{self._label}: {done} of {self._total} {self._unit}s{told}")
 
@@ -153,20 +153,20 @@ _open: list[Screen] = []
 
 
 def current() -> Screen:
-    """Return the screen of the running command; without one, a screen over this process's own output."""
+    """Return the screen of the running command; without one, a screen on this process's own output."""
     return _open[-1] if _open else Screen(sys.stdout, sys.stderr)
 
 
 @contextmanager
 def bar(label: str, total: int, unit: str) -> Generator[Bar]:
-    """Show the progress of one piece of work on the current screen, and note it for the cluster's metrics."""
+    """Show the progress of one piece of work on the current screen, and record it for the cluster's metrics."""
     metrics.note_work(label, unit, 0, total)
     with current().bar(label, total, unit) as shown:
         yield _Noted(shown, label, total, unit)
 
 
 def errors_fd() -> int | None:
-    """Return the descriptor on which a child must write its errors; None if the child's own will do."""
+    """Return the descriptor to which a child must write its errors; None if its own is the right one."""
     if not _open:
         return None
     with suppress(OSError, ValueError):
@@ -250,7 +250,7 @@ def _open_standard() -> None:
 
 
 def _flush() -> None:
-    """Write out what Python has buffered, and from now on buffer lines only: the process may be killed."""
+    """Flush Python's buffers, and from now on use line buffering, since the process may be killed."""
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError, AttributeError):
             stream.flush()

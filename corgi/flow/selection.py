@@ -9,7 +9,7 @@ from corgi.settings.errors import SettingsError
 
 @dataclass
 class Selection:
-    """Which stages a command runs; the others must be complete already."""
+    """Which stages a command runs; the others must already be complete."""
 
     first: str | None = None
     last: str | None = None
@@ -42,7 +42,7 @@ class Selection:
         return _with_what_they_read(stages[start:end], stages)
 
     def with_inputs(self, stages: Sequence[Stage]) -> set[str]:
-        """Return the names of the selected stages and of all they are made from."""
+        """Return the names of the selected stages and of all stages from which they are made."""
         needed = {stage.name for stage in self.of(stages)}
         for stage in reversed(stages):
             needed |= set(stage.inputs) if stage.name in needed else set()
@@ -50,6 +50,6 @@ class Selection:
 
 
 def _with_what_they_read(chosen: Sequence[Stage], stages: Sequence[Stage]) -> list[Stage]:
-    """Return the chosen stages and those that they read beside their inputs, in order."""
+    """Return the chosen stages and those that they read in addition to their inputs, in order."""
     names = {stage.name for stage in chosen} | {name for stage in chosen for name in stage.reads}
     return [stage for stage in stages if stage.name in names]

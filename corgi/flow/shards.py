@@ -26,13 +26,13 @@ from corgi.tables.manifest import CARRIED, ShardManifest
 from corgi.tables.store import ShardTask
 
 OWN_CHILDREN = {"env_vars": {"RAY_kill_child_processes_on_worker_exit": "false"}}
-"""A maker ends its own children as its actor ends. Ray would kill them before, and Python's resource tracker with them, to
-whose successor the names of the decoders' semaphores are unknown; children also end by themselves when an actor is killed."""
+"""A maker ends its own child processes when its actor ends. Ray would kill them earlier, together with Python's resource tracker,
+whose successor does not know the names of the decoders' semaphores; children also end by themselves if an actor is killed."""
 
 LOST_WORKERS = 2
-"""How often a shard whose worker was lost with it is begun again before it counts as failed."""
+"""How often a shard is started again after its worker was lost, before it counts as failed."""
 LEAST_TO_STOP = 8
-"""Failures in succession, two per worker if that is more, after which a stage is not tried further: a full disk fails every shard."""
+"""Number of failures in succession, or two per worker if that is more, after which a stage is given up: on a full disk every shard fails."""
 
 
 class Maker(Protocol):
@@ -57,30 +57,30 @@ class Pool:
     cpus: float = 1.0
     gpus: float = 0.0
     memory: int = 0
-    """Bytes."""
+    """Bytes that an actor reserves."""
     shards_at_once: int = 1
-    """Shards of one actor at the same time, each in a thread of its own."""
+    """Number of shards that one actor makes at the same time, each in its own thread."""
     shards_given: int | None = None  # made or waiting at one actor; None: two for each made at the same time
 
     @property
     def demand(self) -> Memory:
-        """Return what an actor reserves besides CPUs and GPUs, in Ray's words."""
+        """Return what an actor reserves besides CPUs and GPUs, as Ray's arguments."""
         return {"memory": self.memory} if self.memory else {}
 
 
 @runtime_checkable
 class Tells(Protocol):
-    """A maker that has something to say about how it works."""
+    """A maker that reports about its work."""
 
     def told(self) -> str:
-        """Return it in one line; empty for nothing."""
+        """Return a one-line report; empty if there is nothing to report."""
         ...
 
 
 class _Made(TypedDict):
     """What a worker returns about a shard; `rejected` is JSON, and so is `failure`, empty if the shard was made.
 
-    `note` is what the worker's maker says of its work.
+    `note` is the report of the worker's maker.
     """
 
     key: str
@@ -112,7 +112,7 @@ def make_pending(
 ) -> bool:
     """Make those shards of a stage that are not committed yet, as `make_shards` does; return whether there were any.
 
-    The cluster is connected to only when there is work.
+    The cluster is only joined if there is work.
     """
     pending = context.pending(tasks)
     if pending:
@@ -131,11 +131,11 @@ def make_shards(
 ) -> None:
     """Run `maker(**arguments).make(task)` for every task on a Ray Data actor pool, with progress on screen.
 
-    `on_shard` is called with each shard as soon as it is made. A shard that fails is tried again while all others are made, and for
-    the last time after them by another worker that has no other shard: one that ends its worker takes no other with it.
+    `on_shard` is called with each shard as soon as it is made. A shard that fails is tried again while the others are made, and a
+    last time after them by another worker that makes no other shard at that time, so that if it kills its worker, no other shard is lost.
 
     Raises:
-        CorgiError: some shards failed each time, or too many in succession; the line names them and why.
+        CorgiError: some shards failed each time, or too many in succession; the message names them and why.
 
     """
     if not tasks:
@@ -197,7 +197,7 @@ class _Work:
     def make(
         self, tasks: Sequence[ShardTask], tries: int, selected: Mapping[str, str] | None = None
     ) -> tuple[dict[str, Failure], bool]:
-        """Make shards; return those that failed by key, and whether the rest was left untried because too many did in succession."""
+        """Make shards; return the failures by key, and whether the rest was not tried because too many failed in succession."""
         failures: dict[str, Failure] = {}
         seen: set[str] = set()
         in_succession = 0
@@ -230,7 +230,7 @@ class _Work:
         import ray
         from ray.data import ActorPoolStrategy, DataContext
 
-        # Each execution would announce itself in several lines, and each lost worker; `explained` speaks.
+        # Ray Data would log several lines for each execution and each lost worker; `explained` reports failures instead.
         logging.getLogger("ray.data").setLevel(logging.CRITICAL)
         context = DataContext.get_current()
         context.enable_progress_bars = False
@@ -238,7 +238,7 @@ class _Work:
         context.execution_options.label_selector = {**selector(self.pool.gpus), **(selected or {})} or None
         items = ray.data.from_items(rows, override_num_blocks=len(rows))
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # max_task_retries is deprecated, and nothing takes its place yet
+            warnings.simplefilter("ignore")  # max_task_retries is deprecated, but has no replacement yet
             dataset = items.map_batches(
                 ShardMaker,
                 fn_constructor_kwargs={
@@ -262,18 +262,18 @@ class _Work:
             )
         try:
             yield from cast("Iterator[_Made]", dataset.iter_rows())
-        finally:  # other passes over shards must not lose one
+        finally:  # no shard may be lost in other passes over shards
             context.max_errored_blocks = 0
 
 
 def check_room(demand: Demand) -> None:
-    """Raise if the Ray of this command can never provide one of the workers; a cluster may still grow."""
+    """Raise ClusterError if Ray was started by this command and can never provide one of the workers; another cluster may still grow."""
     if is_of_this_command():
         check_one(demand, alive())
 
 
 def elsewhere(nodes: set[str], pool: Pool) -> dict[str, str]:
-    """Return a selector of the nodes other than these, if one of those alive holds a worker; else of any node."""
+    """Return a selector for nodes other than these if a worker fits on such a node that is alive; else for any node."""
     known = sorted(nodes - {""})
     if is_in_process() or not known or not alive(known).num_workers(pool.cpus, pool.gpus, pool.memory):
         return {}
@@ -292,7 +292,7 @@ class ShardMaker:
     ) -> None:
         """Build the maker inside the actor; a class is pickled by its name.
 
-        `tries` is how often a shard is tried, `wait_s` the time between two tries. The driver gives it: its workers import modules anew.
+        `tries` is how often a shard is tried, `wait_s` the time between two tries, which the driver passes because workers import modules again.
         """
         self._maker, self._tries, self._wait_s = maker(**arguments), tries, wait_s
 
@@ -303,7 +303,7 @@ class ShardMaker:
             close()
 
     def __call__(self, batch: Mapping[str, Sequence[str]]) -> dict[str, list[str] | list[int]]:
-        """Make each shard named in the batch; pixels do not cross operators."""
+        """Make each shard named in the batch; pixels are not passed between operators."""
         return _columns([self._row(read_task(text)) for text in batch["task"]])
 
     def _row(self, task: ShardTask) -> _Made:
@@ -337,7 +337,7 @@ def _columns(rows: Sequence[_Made]) -> dict[str, list[str] | list[int]]:
 
 
 def _node() -> str:
-    """Return the id of this worker's node; nothing outside Ray."""
+    """Return the id of this worker's node; empty outside Ray."""
     ray = sys.modules.get("ray")
     return str(ray.get_runtime_context().get_node_id()) if ray is not None and ray.is_initialized() else ""
 

@@ -1,7 +1,7 @@
 """The watcher of a spot machine: it waits for the cloud's notice and drains the machine's Ray node.
 
 `cluster/aws.yaml` and `cluster/gcp.yaml` start it after Ray on every worker: `python -m corgi.flow.spot_watcher aws`.
-A machine at the full price has no notice: the watcher ends.
+On an on-demand machine there is no notice, and the watcher ends.
 
 Exit codes: 0 the node is drained, or the machine is not spot; 2 unknown arguments; 5 no metadata server, or the node could not be drained.
 """
@@ -20,10 +20,10 @@ from corgi.flow.metadata_server import CLOUDS, Clock, Cloud, MetadataError, conn
 from corgi.settings.errors import ClusterError
 
 START_ATTEMPTS = 12
-"""Looks without a usable response after which a machine counts as one without this metadata server."""
+"""Number of queries without a usable response after which a machine counts as one without this metadata server."""
 DRAIN_PAUSE_S = 1.0
 DRAIN_TIMEOUT_S = 5.0
-"""Longest wait for the head's response to a drain."""
+"""Longest wait for the head's response to a drain request, s."""
 
 _log = logging.getLogger("spot_watcher")
 
@@ -35,7 +35,7 @@ async def watch(cloud: Cloud, drain: Drain, clock: Clock) -> None:
     """Wait for the cloud's notice and drain the node once; return at once on a machine that is not spot.
 
     Raises:
-        ClusterError: there is no metadata server, or the node could not be drained before the machine goes.
+        ClusterError: there is no metadata server, or the node could not be drained before the machine is taken away.
 
     """
     if not await _is_spot(cloud, clock):
@@ -62,7 +62,7 @@ async def _is_spot(cloud: Cloud, clock: Clock) -> bool:
 
 
 async def _notice(cloud: Cloud, clock: Clock) -> float:
-    """Return the deadline in the cloud's notice once there is one; errors of the server are waited out."""
+    """Return the deadline in the cloud's notice once there is one; while the server fails, the query is repeated."""
     responds = True
     while True:
         try:
@@ -92,9 +92,9 @@ async def _drain(drain: Drain, deadline: float, clock: Clock) -> None:
 
 
 def drain_node(deadline: float) -> None:
-    """Tell the cluster's head that this machine's node is preempted and goes at a Unix time.
+    """Tell the cluster's head that this machine's node is preempted and will be taken away at a Unix time.
 
-    It is the call behind `ray drain-node`. That command would first join the cluster as a driver to learn which node this is.
+    This is the call behind `ray drain-node`, but that command would first join the cluster as a driver to find out which node this is.
 
     Raises:
         ClusterError: no Ray node here, the head does not respond, or it does not accept.

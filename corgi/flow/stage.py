@@ -1,4 +1,4 @@
-"""A stage as an object: its name, what it is made from, and what it does."""
+"""A stage as an object: its name, its inputs, and its work."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -18,7 +18,7 @@ Arriving = Callable[[], tuple[list[ShardTask], bool]]
 class Stage(ABC):
     """One step from committed tables to committed tables.
 
-    A stage's module is light: finished work must be recognised without importing Ray or torch, so methods import what they need.
+    A stage's module imports little: finished work must be recognised without importing Ray or torch, so methods import what they need.
     """
 
     name: str
@@ -28,17 +28,17 @@ class Stage(ABC):
     inputs: tuple[str, ...] = ()
     """Stages whose tables it reads."""
     reads: tuple[str, ...] = ()
-    """Further stages whose tables it reads, each made from `inputs` alone by fixed rules. They are in no key, and are made only
-    where a stage that reads them is to be made: a finished run does not need them."""
+    """Other stages whose tables it reads, each made only from `inputs` by fixed rules. They are part of no key, and are made only
+    if a stage that reads them must be made: a finished run does not need them."""
     settings: tuple[str, ...] = ()
     """Sections of the recipe that it reads."""
     version: int = 1
     """Raised if equal input would give a different output."""
     partition: str | None = None
-    """The input with which it shares its shards, where it has one task per shard."""
+    """The input whose shards determine its own, if it has one task per shard of that input."""
 
     def __init__(self, run_with: str | None = None) -> None:
-        """Make the stage of a pipeline; `run_with` names the stage with which it runs when only that one is asked for."""
+        """Make the stage of a pipeline; with `--only` for the stage named by `run_with` this stage runs too."""
         self.run_with = run_with
 
     @abstractmethod
@@ -46,18 +46,18 @@ class Stage(ABC):
         """Commit the shards that are missing; return the tasks of all shards in order."""
 
     def fingerprint(self, recipe: Recipe) -> Fingerprint:
-        """Return what the stage depends on besides settings and inputs: the content of files that the recipe names."""
+        """Return what the stage depends on in addition to settings and inputs: the content of files that the recipe names."""
         return None
 
     def parts(self, recipe: Recipe) -> dict[str, int]:
-        """Return a version for each part of the stage that a recipe touches.
+        """Return a version for each part of the stage that a recipe uses.
 
-        It is raised if only results that use that part would change; no key contains a 0 (docs/decisions/0007).
+        It is raised if only results that use that part change; a version 0 is not part of any key (docs/decisions/0007).
         """
         return {}
 
     def cost(self, recipe: Recipe, num_rows: int | None = None) -> list[str]:
-        """Return what a plan prints about the stage's cost; `num_rows` is what the plan stage kept, None while it is not done."""
+        """Return the lines that a plan prints about the stage's cost; `num_rows` is the number of rows that the plan stage kept, None while it is not done."""
         return []
 
     def side_by_side(self, recipe: Recipe) -> dict[str, str] | None:
@@ -73,7 +73,7 @@ class RevisableStage(Stage):
 
     @abstractmethod
     def revise(self, context: "Context", tasks: Sequence[ShardTask]) -> None:
-        """Publish the next version of committed shards from the present one (corgi/flow/amend.py)."""
+        """Publish the next version of committed shards, made from the current one (corgi/flow/amend.py)."""
 
 
 class FollowingStage(Stage):

@@ -1,7 +1,7 @@
-"""Rows removed for good from every table under a root, and which models had seen them.
+"""Permanent removal of rows from every table under a root, and a report of the models that were trained on them.
 
-A shard that may hold a row is found by arithmetic over the hash of the row's URL, and the rows of a content by the features
-tables; no other table is read. Manifests and tables are read by tasks.
+Shards that may contain a row are computed from the hash of the row's URL, and rows with a given content are found in the features
+tables; no other table is read. Manifests and tables are read in tasks.
 """
 
 # pyright: reportMissingTypeStubs=false, reportUnknownArgumentType=false, reportUnknownMemberType=false, reportUnknownParameterType=false, reportUnknownVariableType=false
@@ -34,7 +34,7 @@ def read_names(path: Path, canonical: Callable[[str], str]) -> TakenDown:
     """Return the take-down list in a file: one uid, sha256 or URL per line; empty lines and # comments are skipped.
 
     Raises:
-        InputError: the file cannot be read, is empty, or holds a line that is none of these.
+        InputError: the file cannot be read, is empty, or contains a line that is none of these.
 
     """
     try:
@@ -47,7 +47,9 @@ def read_names(path: Path, canonical: Callable[[str], str]) -> TakenDown:
     wrong = [n for n in names if not (_UID.fullmatch(n) or _HASH.fullmatch(n) or "://" in n)]
     if wrong or not names:
         told = f"{wrong[0]!r} is neither a uid, a sha256 nor a URL" if wrong else "it names nothing"
-        raise InputError(f"--take-down: {path}: {told}; nothing was changed; one uid, sha256 or URL a line")
+        raise InputError(
+            f"--take-down: {path}: {told}; nothing was changed; write one uid, sha256 or URL per line"
+        )
     return TakenDown(
         uids=frozenset(n for n in names if _UID.fullmatch(n)),
         hashes=frozenset(n for n in names if _HASH.fullmatch(n)),
@@ -57,17 +59,17 @@ def read_names(path: Path, canonical: Callable[[str], str]) -> TakenDown:
 
 @dataclass(frozen=True)
 class Held:
-    """The manifests that are read: those of shards that may hold a row, and the paths of those that do."""
+    """The manifests of shards that may contain a row, and the paths of those that do."""
 
     read: list[ShardManifest]
     paths: set[str]
 
 
 def take_down_rows(dag: Dag, asked: TakenDown, say: Say) -> None:
-    """Remove rows from every table under the root, for good; report what had used them.
+    """Permanently remove rows from every table under the root; report what had used them.
 
-    The list is published first, then the stages that fetch are rewritten without those rows, then every other generation
-    that holds one goes: what was made from it is made again by the next run. Stopped anywhere, the same command goes on.
+    First the list is published, then the stages that can be revised are rewritten without those rows, then every other shard version
+    that contains one is removed: the next run makes again what was made from it. If interrupted, the same command continues.
     """
     contents = Contents.of(dag.store)
     closed_before = [dag.store.read_stage(path) for path in contents.stages]
@@ -96,10 +98,10 @@ def take_down_rows(dag: Dag, asked: TakenDown, say: Say) -> None:
 
 
 def _uids_of(dag: Dag, closed: Sequence[StageManifest], asked: TakenDown) -> TakenDown:
-    """Return the identities behind URLs and hashes.
+    """Return the uids of URLs and content hashes.
 
-    A URL's identity is its hash, unless the list brought identities of its own: then the plans are read. Content is looked up
-    in the features of a download, or in its images where it has none.
+    A URL's uid is its hash, unless the list had its own uids: then the plans are read. Content is looked up
+    in the features of a download, or in its images if there are none.
     """
     found = {uid(url) for url in asked.urls}
     if asked.hashes:
@@ -111,7 +113,7 @@ def _uids_of(dag: Dag, closed: Sequence[StageManifest], asked: TakenDown) -> Tak
 def _found(
     dag: Dag, paths: Sequence[str], names: TakenDown, columns: tuple[str, str], wanted: str
 ) -> set[str]:
-    """Return a column of the rows that are named, out of the tables that have two columns."""
+    """Return a column of the named rows, from the tables that have both columns."""
     items = [(path, names, columns, wanted) for path in paths]
     return set(over_batches(dag.recipe, _named, items, dag.store.location, "take down: rows"))
 
@@ -135,12 +137,12 @@ def _tables_with(store: Store, manifest: ShardManifest, columns: Sequence[str]) 
 
 
 def _paths_of_own(closed: Sequence[StageManifest]) -> list[str]:
-    """Return the shards of the stages whose lists brought identities of their own."""
+    """Return the shards of the stages whose lists had their own uids."""
     return [entry.path for stage in closed if has_own_uids(stage) for entry in stage.shards]
 
 
 def _paths_of_contents(store: Store, closed: Sequence[StageManifest]) -> list[str]:
-    """Return the shards of the stages that tell rows by content; of two that are made from each other, the later one."""
+    """Return the shards of the stages with content hashes of rows; if one such stage is made from another, only of the later one."""
     telling = [stage for stage in closed if _tells_contents(store, stage)]
     inputs = {path for stage in telling for path in stage.inputs.values()}
     return [entry.path for stage in telling if stage.path not in inputs for entry in stage.shards]
@@ -152,7 +154,7 @@ def _tells_contents(store: Store, stage: StageManifest) -> bool:
 
 
 def _held(dag: Dag, contents: Contents, closed: Sequence[StageManifest], total: TakenDown) -> Held:
-    """Return which shards hold a row that was taken down, among those that may."""
+    """Return the manifests of shards that may contain a row taken down, and which of them do."""
     names = {stage.name for stage in dag.stages}
     urls = total.urls | _found(dag, _paths_of_own(closed), total, ("uid", "url"), "url")
     hashes = total.uids | {uid(url) for url in urls}
@@ -186,7 +188,7 @@ def _rewritten(
     held: set[str],
     say: Say,
 ) -> StageManifest:
-    """Publish a stage's shards over its present inputs, without the rows taken down."""
+    """Publish a stage's shards for its current inputs, without the rows taken down."""
     context = dag.context(stage, closed)
     paths = {entry.shard: entry.path for entry in before.shards}
     tasks = context.partitioned() if stage.partition else _same_tasks(dag, before)
@@ -199,7 +201,7 @@ def _rewritten(
     if wanted:
         stage.revise(context, wanted)
         say(f"{stage.name}: {len(wanted)} of {len(tasks)} shards rewritten")
-    # A take-down that was stopped here before has left newer generations than the stage lists.
+    # An earlier take-down that was interrupted here has left newer versions than the stage lists.
     is_behind = any(done.get(task.key) != paths.get(task.shard) for task in tasks)
     closing = close(context, tasks, before=before) if wanted or is_behind else before
     dag.run.record(stage.name, closing)
@@ -207,7 +209,7 @@ def _rewritten(
 
 
 def _same_tasks(dag: Dag, before: StageManifest) -> list[ShardTask]:
-    """Return tasks for the shards that a stage without inputs has: they keep their keys."""
+    """Return tasks for the existing shards of a stage without inputs; they keep their keys."""
     kept = (before.version, before.code, before.settings, {})
     return [
         ShardTask(dag.store.location, before.stage, entry.shard, entry.path.split("/")[1], *kept)
@@ -216,7 +218,7 @@ def _same_tasks(dag: Dag, before: StageManifest) -> list[ShardTask]:
 
 
 def _remove(store: Store, held: Held) -> None:
-    """Remove every shard version that holds a row taken down, and the closings that list one."""
+    """Remove every shard version that contains a row taken down, and the stage manifests that list such a version."""
     contents = Contents.of(store)
     for closed in referring_stages(store, held.paths, contents):
         for name in published(closed):
@@ -229,7 +231,7 @@ def _remove(store: Store, held: Held) -> None:
 
 
 def _seen_by(held: Held) -> list[str]:
-    """Return the shards without rows of their own (models, statistics, reports) made, however indirectly, from those that held a row."""
+    """Return the shards without rows (models, statistics, reports) that were made, directly or indirectly, from shards that contained a row."""
     seen, grown = set(held.paths), True
     while grown:
         more = {

@@ -1,7 +1,7 @@
-"""Calls on a cluster's workers whose results stay there: the parts of a large set, exchanged without passing through the driver.
+"""Calls on a cluster's workers whose results stay there: parts of a large set are exchanged without passing through the driver.
 
-Results are objects of Ray: they are moved to the node that needs them, written to disk where memory ends, and made again where
-a node is lost, because every function given here depends on its arguments and on committed tables alone.
+Results are Ray objects: they are moved to the node that needs them, written to disk if memory is full, and computed again if a
+node is lost, because every function passed here depends only on its arguments and on committed tables.
 """
 
 # pyright: reportUnknownArgumentType=false, reportUnknownMemberType=false, reportUnknownVariableType=false
@@ -16,14 +16,14 @@ from corgi.flow.executor import is_in_process
 from corgi.flow.placement import selector
 
 Ref = Any
-"""The result of a call: an object of Ray, or the value itself where work is done in this process."""
+"""The result of a call: a Ray object, or the value itself if work is done in this process."""
 _RETRIES = 20
-"""Calls made again where a worker or its node was lost; an exception of the function itself is never tried again."""
+"""How often a call is repeated if a worker or its node was lost; it is not repeated after an exception of the function itself."""
 
 
 @dataclass(frozen=True)
 class Tasks:
-    """Starts calls that each reserve so many bytes and CPUs of a node."""
+    """Starts calls that each reserve this memory (bytes) and number of CPUs on a node."""
 
     memory: int = 0
     cpus: float = 1.0
@@ -69,7 +69,7 @@ def value_of(ref: Ref) -> Any:
 
 
 def wait_for(refs: Sequence[Ref], label: str) -> None:
-    """Wait until the calls are done, with progress on screen. One that failed raises where its value is asked for."""
+    """Wait until the calls are done, with progress on screen. The exception of a failed call is raised when its value is read."""
     if is_in_process() or not refs:
         return
     import ray

@@ -1,4 +1,4 @@
-"""What a running command waits for: demands that no node can meet yet, stored in the run's folder for --status."""
+"""What a running command is waiting for: demands that no node can meet yet, stored in the run's folder for --status."""
 
 # pyright: reportUnknownArgumentType=false, reportUnknownVariableType=false
 # Ray leaves types out of what it returns
@@ -18,37 +18,37 @@ from corgi.storage.files import write_file
 NAME = "waiting.json"
 LOOK_EVERY_S = 5.0
 SHORTEST_S = 30.0
-"""Work that waits for less is a queue, not a missing node."""
+"""Shortest wait that is reported, s: with a shorter one, work is only queued and no node is missing."""
 
 
 class Request(Protocol):
-    """Resources that one task, actor or bundle asks for."""
+    """Resources that one task, actor or bundle requests."""
 
     resources_bundle: Mapping[str, float]
 
 
 class Requests(Protocol):
-    """Equal requests, and how many there are."""
+    """Equal requests, and their number."""
 
     request: Request
     count: int
 
 
 class Chosen(Protocol):
-    """The bundles of a gang with the nodes that they may be on."""
+    """The bundles of a gang, with selectors of the nodes on which they may be placed."""
 
     resource_requests: Sequence[Request]
 
 
 class Gang(Protocol):
-    """Requests that are met together."""
+    """Requests that must be met together."""
 
     requests: Sequence[Request]
     bundle_selectors: Sequence[Chosen]
 
 
 class ClusterState(Protocol):
-    """What is read of Ray's message `ClusterResourceState`, which has no types."""
+    """The parts of Ray's untyped message `ClusterResourceState` that are read."""
 
     pending_resource_requests: Sequence[Requests]
     pending_gang_resource_requests: Sequence[Gang]
@@ -56,7 +56,7 @@ class ClusterState(Protocol):
 
 @contextmanager
 def noted(folder: Path) -> Generator[None]:
-    """Keep a file in a run's folder that says what waits for nodes, as long as the block runs."""
+    """While the block runs, keep a file in the run's folder that says what is waiting for nodes."""
     ended = Event()
     thread = Thread(target=_watch, args=(folder / NAME, ended), name="waiting", daemon=True)
     thread.start()
@@ -69,7 +69,7 @@ def noted(folder: Path) -> Generator[None]:
 
 
 def lines(folder: Path) -> Iterator[str]:
-    """Yield one line per kind of demand that waits, with the time at which the wait began."""
+    """Yield one line per kind of waiting demand, with the time at which the wait began."""
     with suppress(OSError, ValueError):
         for need, told in json.loads((folder / NAME).read_text()).items():
             since = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(told["since"]))
@@ -106,12 +106,12 @@ def pending() -> Counter[str] | None:
         client = native.GcsClient(ray.get_runtime_context().gcs_address)
         state: ClusterState = get_cluster_resource_state(client)
         return requests_of(state)
-    except RayError:  # the head does not answer now; the next look asks again
+    except RayError:  # the head does not respond now; the next check asks again
         return None
 
 
 def requests_of(state: ClusterState) -> Counter[str]:
-    """Return the pending requests of a cluster's state, in words, gangs by their bundles."""
+    """Return the numbers of pending requests in a cluster's state, by their text; gangs are counted by their bundles."""
     found: Counter[str] = Counter()
     for entry in state.pending_resource_requests:
         found[_in_words(entry.request.resources_bundle)] += entry.count

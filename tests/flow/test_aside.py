@@ -43,7 +43,7 @@ def test_both_are_at_work_at_once_and_give_what_one_after_the_other_gives(
     (root / "meet").touch()
     code, out, err = TOY.run(root)
     assert (code, err) == (0, "")
-    assert "left: runs beside what follows" in out
+    assert "left: runs at the same time as later stages" in out
     assert sorted(made(root)) == sorted(ORDER)
     assert set(recorded(root)) == set(ORDER)
     other = TOY.root(tmp_path_factory.mktemp("in-turn"))
@@ -62,7 +62,7 @@ def test_the_line_and_the_exit_code_of_the_one_beside_are_the_commands(root: Pat
     assert code == 3
     own, whole = err.splitlines()
     assert own == "InputError: left is odd; nothing is lost; hand in an even one"
-    assert whole.startswith("InputError: left, run beside other stages, ended with exit code 3")
+    assert whole.startswith("InputError: left, which ran at the same time as other stages, ended with exit code 3")
     assert made(root) == ["numbers", "right"]
     assert set(recorded(root)) == {"numbers", "right"}
     (root / "refuse").unlink()
@@ -100,7 +100,7 @@ def test_an_error_of_the_others_ends_the_one_beside(root: Path) -> None:
 def test_it_runs_beside_nothing_when_nothing_is_left_to_run(root: Path) -> None:
     code, out, _ = TOY.run(root, "--until", "left")
     assert code == 0
-    assert "runs beside what follows" not in out
+    assert "runs at the same time as later stages" not in out
 
 
 def children(pid: int) -> list[int]:

@@ -21,8 +21,8 @@ def test_plan_starts_nothing(toy):
     assert toy.run("--plan") == 0
     assert toy.said.splitlines() == [
         "numbers      would run",
-        "squares      would run when its inputs are there",
-        "total        would run when its inputs are there",
+        "squares      would run when its inputs are complete",
+        "total        would run when its inputs are complete",
     ]
     assert tree(toy.root) == before
 
@@ -120,7 +120,7 @@ def test_ctrl_c_and_a_cancelled_job_keep_committed_work_and_say_so(toy, number):
     process.send_signal(number)
     complained = process.communicate(timeout=PATIENCE_S)[1]
     assert process.returncode == 130
-    assert complained.splitlines() == ["stopped; committed work is kept; run the same command to go on"]
+    assert complained.splitlines() == ["stopped; committed work is kept; run the same command to continue"]
     toy.release("wait")
     assert toy.run() == 0
     assert toy.made() == ALL

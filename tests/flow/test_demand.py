@@ -38,7 +38,7 @@ def test_cluster_files_are_read_as_they_are_declared(name: str) -> None:
 @pytest.mark.parametrize("text", ["", "a: b: c", "[1]", "kind: RayJob\nspec: {}", "kind: Pod"])
 def test_another_file_is_one_line(text: str, tmp_path: Any) -> None:
     (tmp_path / "c.yaml").write_text(text)
-    with pytest.raises(InputError, match=r"cluster\.file=.*c\.yaml is no launcher file") as found:
+    with pytest.raises(InputError, match=r"cluster\.file=.*c\.yaml is neither a launcher file") as found:
         read(str(tmp_path / "c.yaml"))
     assert "\n" not in str(found.value)
 
@@ -53,12 +53,12 @@ REFUSED = [
     (
         {"download": {"num_actors": 300}},
         "download",
-        r"asks for 300 workers of 1 CPU, .* holds 256 at most \(16 x cpu-data.*download\.num_actors to 256 or less",
+        r"needs 300 workers of 1 CPU, .* has room for at most 256 \(16 x cpu-data.*download\.num_actors to 256 or less",
     ),
     (
         {"prior": {"training": {"use_gpu": True, "num_workers": 64}}},
         "prior",
-        r"prior cannot run: it asks for 64 workers of 1 CPU and 1 GPU.*prior\.training\.num_workers to 48 or less",
+        r"prior cannot run: it needs 64 workers of 1 CPU and 1 GPU.*prior\.training\.num_workers to 48 or less",
     ),
 ]
 
@@ -115,7 +115,7 @@ def test_a_fixed_cluster_is_asked_and_one_that_grows_is_not(monkeypatch: pytest.
     eight = recipe(prior={"training": {"num_workers": 8}})
     with pytest.raises(
         ClusterError,
-        match=r"asks for 8 workers of 1 CPU, and the cluster holds 4 at most.*prior\.training\.num_workers to 4",
+        match=r"needs 8 workers of 1 CPU, but the cluster has room for at most 4.*prior\.training\.num_workers to 4",
     ):
         cluster.check_start(eight, lambda: [step("prior")])
     fewer = recipe(prior={"training": {"num_workers": 8, "min_workers": 4}})

@@ -43,8 +43,8 @@ def test_changed_settings_are_named_with_both_values(finished, overrides, stage,
 def test_a_stage_whose_inputs_are_to_be_made_again_says_so(finished):
     assert because(finished, "plan.seed=5") == {
         "numbers": "plan.seed 0 -> 5",
-        "squares": "numbers may come out otherwise",
-        "total": "squares may come out otherwise",
+        "squares": "numbers may change",
+        "total": "squares may change",
     }
 
 
@@ -102,7 +102,7 @@ def test_the_reason_is_still_there_after_an_interruption(finished):
     finished.release("stop")
     assert because(finished, "download.image_size=64") == {
         "squares": "download.image_size 256 -> 64",
-        "total": "squares may come out otherwise",
+        "total": "squares may change",
     }
 
 

@@ -11,7 +11,7 @@ MOST_LINES = 60
 _STAGES = "plan|download|tower|features|embed|curate|shift|pack|prior|autoencoder|autoencoder fit|latents|decoder|evaluate"
 _PROGRESS = r"\d+ of \d+ (shard|step|task|picture)s(, .+)?"
 _COUNTS = r"\d+ in = \d+ kept \+ \d+ rejected( \([a-z_]+ \d+(, [a-z_]+ \d+)*\))?"
-_BESIDE = r"runs beside what follows|follows [a-z]+, shard by shard"
+_BESIDE = r"runs at the same time as later stages|follows [a-z]+, shard by shard"
 OURS = tuple(
     re.compile(form)
     for form in (

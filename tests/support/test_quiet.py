@@ -24,7 +24,7 @@ log: runs/smoke/logs/2026-11-28T14-24-13-9727.log
 [  13.3 s] download: 552 in = 544 kept + 8 rejected (decode_failed 2, opted_out 6)
 [  13.4 s] tower: 40 of 60 steps, loss 0.6916
 [  41.0 s] prior-shifted and 1 after it: 80 of 120 steps, prior-diagonal, loss 0.4000
-[  79.2 s] prior: runs beside what follows
+[  79.2 s] prior: runs at the same time as later stages
 [ 115.0 s] autoencoder: 563 in = 563 kept + 0 rejected
 smoke: 10 stages ran, the rest was done before, 163.2 s
   runs/smoke/report.html

@@ -67,7 +67,7 @@ def test_a_job_is_submitted_watched_stopped_resumed_and_its_results_fetched(
     code, said = reader.do(reader.line("ray job submit --submission-id").replace("corgi-2", "corgi-refused"))
     assert code != 0
     assert re.search(
-        r"ClusterError: run smoke is held by process \d+ on head; it goes on undisturbed", said
+        r"ClusterError: run smoke is held by process \d+ on head; that process was not affected", said
     ), said
     assert reader.do(reader.line("ray job stop"))[0] == 0
     assert "] prior: runs" in reader.do(reader.line("ray job logs --follow"))[1]

@@ -49,7 +49,7 @@ def test_with_room_both_go_on_at_once_and_are_the_same_models(
     root = fresh(smoke, tmp_path / "runs", *STAGES)
     ended(both(smoke, root, AT_ONCE), root)
     lines = said(root)
-    assert first(lines, "] prior: runs beside what follows") < first(lines, "] decoder: runs")
+    assert first(lines, "] prior: runs at the same time as later stages") < first(lines, "] decoder: runs")
     begun = max(first(lines, "prior-shifted: step"), first(lines, ")", "decoder: step"))
     assert begun < min(first(lines, "prior-shifted: done"), first(lines, "decoder: done")), "one waited"
     assert [made(root, stage) == made(in_turn, stage) for stage in STAGES] == [True, True]
