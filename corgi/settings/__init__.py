@@ -1,1 +1,1 @@
-"""Settings of a recipe, one section a stage, and the errors a user can cause."""
+"""Settings of a recipe, one section per stage, and the errors a user can cause."""

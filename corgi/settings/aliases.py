@@ -1,4 +1,4 @@
-"""img2dataset's option names on our command line, where they mean the same."""
+"""img2dataset's option names that the command line accepts, where they mean the same as a setting of ours."""
 
 from collections.abc import Sequence
 
@@ -27,15 +27,15 @@ IMG2DATASET: dict[str, str] = {
     "output_folder": "root",
     "wandb_project": "tracking.project",
 }
-"""Their option -> our setting."""
+"""img2dataset's option -> our setting."""
 WITHOUT_EQUAL: dict[str, str] = {
     "output_format": "tables are Parquet, and export writes other forms",
-    "input_format": "a list's format is told by its name",
+    "input_format": "the format of a list is recognised by its name",
     "compute_hash": "the sha256 of the raw bytes is always kept",
     "distributor": "the work runs on Ray",
     "subjob_size": "the work runs on Ray",
     "incremental_mode": "finished shards are always skipped; --force makes them again",
-    "max_shard_retry": "--retry-failed asks again for the rows of the reasons named",
+    "max_shard_retry": "--retry-failed requests the rows that failed for the named reasons again",
     "extract_exif": "what is stored carries no metadata",
     "skip_reencode": "what is stored is always encoded anew",
     "disable_all_reencoding": "what is stored is always encoded anew",
@@ -46,16 +46,16 @@ WITHOUT_EQUAL: dict[str, str] = {
     "upscale_interpolation": "the decoder chooses it",
     "downscale_interpolation": "the decoder chooses it",
 }
-"""Their option -> why there is none here."""
+"""img2dataset's option -> why Corgi has no such option."""
 
 
 def with_our_names(arguments: Sequence[str]) -> list[str]:
-    """Return a command line in which img2dataset's options are our settings; everything else stays as it is.
+    """Return a command line in which img2dataset's options are replaced by our settings; everything else is unchanged.
 
     `--image_size=256`, `--image_size 256` and `image_size=256` become `download.image_size=256`.
 
     Raises:
-        SettingsError: an option of img2dataset's has no equal here.
+        SettingsError: an option of img2dataset has no equivalent here.
 
     """
     ours: list[str] = []
@@ -65,7 +65,7 @@ def with_our_names(arguments: Sequence[str]) -> list[str]:
         name, equals, value = argument.removeprefix("--").partition("=")
         if name in WITHOUT_EQUAL and (dashed or equals):
             raise SettingsError(
-                f"img2dataset's option {name} has no equal here: {WITHOUT_EQUAL[name]}; nothing was started; leave it out"
+                f"img2dataset's option {name} has no equivalent here: {WITHOUT_EQUAL[name]}; nothing was started; leave it out"
             )
         if name not in IMG2DATASET or not (dashed or equals):
             ours.append(argument)

@@ -11,11 +11,11 @@ from corgi.settings.training import TrainingSettings
 TRAINED = "trained"
 """`pretrained` of the tower that the tower stage trains."""
 TOWER_PREFIX = "tower:"
-"""Begins a `TokenRef.model` that names a tower of the recipe."""
+"""Prefix of a `TokenRef.model` that names a tower of the recipe."""
 
 
 class TowerSettings(Section):
-    """An own open_clip model: packaged frozen backbones, heads trained with the CLIP loss on the train split."""
+    """An open_clip model of the recipe's own: packaged frozen backbones, and heads trained with the CLIP loss on the train split."""
 
     image_backbone: Literal["efficientnet_lite0"] = "efficientnet_lite0"
     """Frozen image trunk, weights from an installed package."""
@@ -26,15 +26,15 @@ class TowerSettings(Section):
     embed_dim: int = Field(default=256, ge=8, le=4096)
     """Width of the joint space."""
     context_length: int = Field(default=32, ge=4, le=512)
-    """Tokens of text at most."""
+    """Largest number of text tokens."""
     dropout: float = Field(default=0.5, ge=0, lt=1)
-    """Dropout on the frozen features while the heads learn."""
+    """Dropout on the frozen features while the heads are trained."""
     feature_batch: int = neutral(64, ge=1)
-    """Pictures a forward pass of the frozen trunks."""
+    """Pictures per forward pass of the frozen trunks."""
     num_actors: int = neutral(1, ge=1)
     """Ray Data actors that compute the frozen features."""
     seed: int = Field(default=0, ge=0, lt=2**32)
-    """Seed of the heads and of the order."""
+    """Seed of the heads' weights and of the order of the training rows."""
     training: TrainingSettings = TrainingSettings(
         num_steps=500,
         global_batch=512,
@@ -56,8 +56,8 @@ class TowerRef(Section):
     model: str
     """open_clip architecture, such as ViT-B-32."""
     pretrained: str
-    """open_clip tag, or path of a checkpoint file; `trained`: the one of the recipe's tower stage; `random` builds untrained
-    weights, for tests of the path only."""
+    """open_clip tag, or path of a checkpoint file; `trained`: the model that the recipe's tower stage trains; `random`: untrained
+    weights, only for tests of the code path."""
     config: str | None = None
     """Path of the open_clip config JSON when the architecture is not one of open_clip's."""
 
@@ -72,53 +72,53 @@ class HeadRef(Section):
     file: str
     """Local safetensors file with `weight` [1, d] or [d] and, optionally, `bias` [1]."""
     activation: ActivationName = "none"
-    """What follows the linear layer; sigmoid makes a probability of a logit."""
+    """Activation after the linear layer; sigmoid turns a logit into a probability."""
 
 
 class TokenRef(Section):
-    """A text encoder whose token states are stored for each caption, for a prior that attends to words."""
+    """A text encoder whose token states are stored for each caption, for a prior or decoder that attends to them."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$")
     """The states' column is `<name>/tokens`."""
     model: str
     """`tower:<name>` for a CLIP tower's own text trunk; else a Hugging Face encoder: hub id, local folder or `package:` path."""
     max_tokens: int = Field(default=77, ge=1, le=1024)
-    """Tokens kept of a caption at most."""
+    """Largest number of tokens kept per caption."""
     precision: Literal["stored", "bf16"] = added("stored", since="0.2.0")
-    """Type of a Hugging Face encoder's weights: as its files hold them, or bf16, half the memory of fp32; a tower's own trunk computes
-    in `embed.precision`."""
+    """Type of a Hugging Face encoder's weights: as in its files, or bf16, which takes half the memory of fp32; a tower's own trunk
+    computes in `embed.precision`."""
 
 
 class EmbedSettings(Section):
     """Which towers embed the pictures and captions, and how."""
 
     input: tuple[str, ...] = neutral(())
-    """What is embedded in place of what `plan.input` names, which it stands for: pictures (tars, Parquet with pictures inside,
-    folders), or folders of vectors made elsewhere (clip-retrieval's npy, DataComp's npz). Its contents are part of every key."""
+    """What is embedded; it replaces `plan.input`: pictures (tars, Parquet with pictures inside, folders), or folders of vectors
+    computed elsewhere (clip-retrieval's npy, DataComp's npz). Its contents are part of every key."""
     towers: tuple[TowerRef, ...] = ()
     """CLIP models; empty: the recipe's own trained tower."""
     heads: tuple[HeadRef, ...] = ()
-    """Scores computed from the image vectors and stored beside them."""
+    """Scores computed from the image vectors and stored with them."""
     tokens: tuple[TokenRef, ...] = ()
-    """Text encoders whose token states are stored; they dominate storage, so none unless asked for."""
+    """Text encoders whose token states are stored; none by default, since the token states take most of the storage."""
     batch_size: int | None = Field(default=64, ge=1, le=8192)
-    """Pictures a forward pass; part of the result, since batches start at a shard's first row. None: measured once per kind
+    """Pictures per forward pass; part of the result, since batches start at a shard's first row. None: measured once per kind
     of device, kept in the store, and written into each shard's resolved settings."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Autocast type of the forward pass."""
     num_actors: int = neutral(1, ge=1)
-    """Embedding actors, fixed."""
+    """Number of embedding actors; it does not change during the run."""
     cpus_per_actor: float = neutral(1.0, gt=0)
-    """CPUs Ray reserves for an actor."""
+    """CPUs that Ray reserves per actor."""
     gpus_per_actor: float = neutral(0.0, ge=0)
-    """GPUs Ray reserves for an actor."""
+    """GPUs that Ray reserves per actor."""
     memory_per_actor: ByteSize = neutral(ByteSize(0), ge=0)
-    """Memory Ray reserves for an actor: encoders on their way to the GPU, and the word encodings of `shards_per_actor` shards. 0:
-    none is reserved."""
+    """Memory that Ray reserves per actor: for encoders that are loaded before they move to the GPU, and for the token states of
+    `shards_per_actor` shards. 0: none is reserved."""
     shards_per_actor: int = neutral(2, ge=1, le=8)
-    """Shards of one actor at the same time: one is on the device while others are read and written."""
+    """Shards that one actor works on at the same time: one is on the device while others are read and written."""
     decode_threads: int | None = neutral(None, ge=1)
-    """Threads that decode stored pictures beside the device; None: one for each reserved CPU, two at least."""
+    """Threads that decode stored pictures while the device computes; None: one for each reserved CPU, and at least two."""
     prefetch_batches: int = neutral(2, ge=1, le=64)
     """Batches decoded ahead of the device."""
 
@@ -145,7 +145,7 @@ class ScoreRule(Section):
     max: float | None = None
     """Largest value kept."""
     top_share: float | None = Field(default=None, gt=0, le=1)
-    """Share of the train rows with the highest scores; the threshold it gives holds for every split."""
+    """Share of the train rows, those with the highest scores, that is kept; the resulting threshold is applied to every split."""
 
     @model_validator(mode="after")
     def _some_bound(self) -> Self:
@@ -155,10 +155,10 @@ class ScoreRule(Section):
 
 
 class CurateSettings(Section):
-    """What needs the whole set: thresholds, duplicates, caps. Score rules come first, then duplicates, then the cap."""
+    """Filters that need the whole set: thresholds, duplicates, caps. Score rules are applied first, then duplicates, then the cap."""
 
     preset: Literal["clip_score_top_30", "laion_b32_028"] | None = None
-    """DataComp's and LAION's score rules by their names; applied beside the others."""
+    """DataComp's and LAION's score rules by their names; applied in addition to the others."""
     scores: tuple[ScoreRule, ...] = ()
     """Bounds on stored scores."""
     min_similarity: float | None = Field(default=None, ge=-1, le=1)
@@ -166,25 +166,25 @@ class CurateSettings(Section):
     exact_duplicates: bool = True
     """Keep one of the pictures whose raw bytes are equal."""
     placeholder_min_urls: int | None = Field(default=None, ge=2)
-    """Drop every picture whose raw bytes came from at least this many URLs of the whole set ("image not found"); None: none."""
+    """Drop every picture whose raw bytes came from at least this many URLs of the whole set ("image not found"); None: drop none."""
     perceptual_distance: int | None = Field(default=None, ge=0, le=16)
-    """Largest Hamming distance of two phashes (of 64 bits) that are one picture; None: not compared."""
+    """Largest Hamming distance between the phashes (64 bits) of two pictures that count as the same; None: not compared."""
     semantic_cosine: float | None = Field(default=None, gt=0, le=1)
-    """Smallest cosine of two image vectors that are one picture (SemDeDup); None: not compared."""
+    """Smallest cosine between the image vectors of two pictures that count as the same (SemDeDup); None: not compared."""
     semantic_cluster_rows: int = Field(default=1000, ge=16, le=1_000_000)
-    """Rows of a cluster, about, within which image vectors are compared."""
+    """Approximate number of rows in a cluster; image vectors are compared within clusters."""
     duplicates: Literal["all", "across_splits"] = "all"
-    """Which perceptual and semantic duplicates go: all but one, or only those whose twin is in another split."""
+    """Which perceptual and semantic duplicates are dropped: all but one, or only those whose duplicate is in another split."""
     max_domain_share: float | None = Field(default=None, gt=0, le=1)
     """Largest share of the kept rows of a split that one registered domain may hold; None: no cap."""
     caption_share: float = Field(default=1.0, ge=0, le=1)
-    """Share of the train pictures that keep their captions; the others train only what needs none (semi-supervised runs)."""
+    """Share of the train pictures that keep their captions; the others train only what needs no captions (semi-supervised runs)."""
     seed: int = Field(default=0, ge=0, lt=2**32)
-    """Seed of the choice of captioned pictures and of the clusters compared within."""
+    """Seed of the choice of captioned pictures and of the clusters within which image vectors are compared."""
     task_memory: ByteSize = neutral(ByteSize(2**30))
-    """Memory that one call on a worker may need; the rows are cut into as many parts as that takes."""
+    """Memory that one call on a worker may need; the rows are cut into as many parts as this limit requires."""
     parts: int = neutral(1, ge=1, le=256)
-    """Parts into which the rows are cut at least: so many calls work at the same time."""
+    """Smallest number of parts into which the rows are cut; that many calls run at the same time."""
 
 
 class ShiftSettings(Section):
@@ -193,28 +193,28 @@ class ShiftSettings(Section):
     num_clusters: int = Field(default=16, ge=1, le=4096)
     """k of the spherical k-means; 1: one global mean and scale."""
     shrinkage_count: float = Field(default=100.0, ge=0)
-    """n_0: a cluster's variance is shrunk towards the global one as if n_0 more rows had it."""
+    """n_0: a cluster's variance is shrunk towards the global one as if the cluster had n_0 more rows with the global variance."""
     floor_share: float = Field(default=1e-3, gt=0, le=1)
-    """Variances are at least this share of the median global variance."""
+    """Smallest variance, as a share of the median global variance."""
     covariance: Literal["diagonal", "low_rank", "full"] = "diagonal"
-    """Sigma_k: its diagonal, leading directions plus a diagonal, or all of it (k = 1 only)."""
+    """Sigma_k: its diagonal, its leading directions plus a diagonal, or the full matrix (k = 1 only)."""
     rank: int = Field(default=64, ge=1, le=1024)
     """Directions of a low-rank Sigma_k."""
     scale: Annotated[float, Field(gt=0, le=100)] | Literal["matched"] = 1.0
-    """c: the start distribution's standard deviation over the cluster's; `matched`: as found in the data, the spread of an
-    image embedding given its caption over that of its cluster."""
+    """c: the start distribution's standard deviation divided by the cluster's; `matched`: estimated from the data, as the spread of
+    an image embedding given its caption divided by the spread of its cluster."""
     num_iterations: int = Field(default=25, ge=1, le=1000)
     """k-means iterations."""
     max_fit_rows: int = Field(default=1_000_000, ge=1)
-    """Rows k-means is fitted on at most; all rows are assigned."""
+    """Largest number of rows that k-means is fitted on; all rows are assigned."""
     fit_rows_per_cluster: int = Field(default=256, ge=1, le=100_000)
-    """Rows a cluster k-means is fitted on, in all at least 20,000 where there are as many."""
+    """Rows per cluster that k-means is fitted on; at least 20,000 rows in total where there are that many."""
     measured_clusters: tuple[Annotated[int, Field(ge=1, le=4096)], ...] = (1, 4, 16, 64, 256)
-    """Values of k at which the text -> cluster accuracy is measured beside the chosen one."""
+    """Values of k at which the text -> cluster accuracy is measured in addition to the chosen one."""
     update: str | None = None
     """Folder of an earlier run: its centroids stay as they are, its moments are kept, and only new shards are read."""
     max_memory: ByteSize = neutral(ByteSize(4 * 2**30))
-    """Memory one process of the stage may need; more is refused before anything starts."""
+    """Memory that one process of the stage may need; settings that need more are an error before anything starts."""
     num_threads: int = Field(default=2, ge=1, le=256)
     """Threads and CPUs of the k-means fit; part of the result, to rounding."""
     seed: int = Field(default=0, ge=0, lt=2**32)

@@ -4,19 +4,20 @@ from corgi.settings.section import Section, neutral
 
 
 class ClusterSettings(Section):
-    """Where Ray runs; never what runs."""
+    """Where Ray runs; these settings never change what is computed."""
 
     num_cpus: int | None = neutral(None, ge=1)
-    """Logical CPUs of a Ray started by the command itself; None: those of the machine, at least 4."""
+    """Logical CPUs of a Ray that the command itself starts; None: the CPUs of the machine, and at least 4."""
     side_by_side: bool = neutral(True)
-    """Where the cluster has CPUs and GPUs for both, and one CPU to spare: embed while download still runs, and train the prior
-    beside autoencoder and decoder."""
+    """Embed while download still runs, and train the prior at the same time as autoencoder and decoder, where the cluster has CPUs
+    and GPUs for both and one more CPU."""
     grows: bool = neutral(False)
-    """The cluster joined starts nodes when they are asked for: room is not counted before prior and decoder train side by side."""
+    """Whether the cluster that is joined starts nodes on demand: its free CPUs and GPUs are then not counted before prior and decoder
+    are trained at the same time."""
     file: str = neutral("")
-    """File of cluster/ that the cluster was started from: what no node type in it can hold is refused at the start, and `--plan`
-    counts its machines; empty: not known."""
+    """File of cluster/ that the cluster was started from: a stage that fits no node type in it is an error at the start, and
+    `--plan` counts its machines; empty: not known."""
     rates: str = neutral("")
-    """File of rates and prices of your own, in the form of corgi/budget/rates.yaml, that `--plan` counts with; empty: that one."""
+    """Your own file of rates and prices for `--plan`, in the format of corgi/budget/rates.yaml; empty: that file."""
     object_store_mib: int = neutral(512, ge=80)
-    """Object store of a Ray started by the command itself, MiB; pixels do not cross operators."""
+    """Size of the object store of a Ray that the command itself starts, MiB; pixels are not passed between operators."""

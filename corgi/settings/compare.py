@@ -1,4 +1,4 @@
-"""Settings of the comparison of priors: which arms, in which spaces, how long, how often, judged at which steps."""
+"""Settings of the comparison of priors: arms, embedding spaces, training length, number of seeds, and evaluated sampler steps."""
 
 from typing import Annotated, Literal, Self
 
@@ -11,25 +11,25 @@ from corgi.settings.training import TrainingSettings
 
 SpaceName = Literal["own", "off_centre"]
 ArmName = Annotated[str, OneOf(ARMS)]
-"""What competes; corgi/baselines.py says what each is."""
+"""A prior that is compared; corgi/baselines.py defines each."""
 
 
 class CompareSettings(Section):
-    """The comparison: every arm has the same network, data, steps and loss; only (mu, Sigma) and what an arm names differ."""
+    """The comparison: every arm has the same network, data, steps and loss; only (mu, Sigma) and what an arm's definition names differ."""
 
     spaces: tuple[SpaceName, ...] = Field(default=("own", "off_centre"), min_length=1)
-    """own: the run's embeddings as they are. off_centre: the same with a fixed direction added (synthetic, labelled so): real
-    CLIP spaces lie off centre, home-made ones need not."""
+    """own: the run's embeddings, unchanged. off_centre: the same with a fixed direction added (synthetic, and labelled so): the
+    embeddings of real CLIP models have a mean far from zero, those of a small tower trained by the recipe need not."""
     offset: float = Field(default=0.8, gt=0, lt=1)
-    """Weight of that direction; what was there keeps sqrt(1 - offset^2)."""
+    """Weight of that direction; the original embedding has weight sqrt(1 - offset^2)."""
     arms: tuple[ArmName, ...] = Field(
         default=tuple(name for name in ARMS if BASELINES[name].by_default), min_length=1
     )
-    """Arms that compete; each is trained once per space and seed."""
+    """Arms that are compared; each is trained once per space and seed."""
     num_seeds: int = Field(default=3, ge=1, le=100)
     """Trainings of each arm; intervals need at least 2."""
     seed: int = Field(default=0, ge=0, lt=2**32)
-    """Seed of the first; the others follow it."""
+    """Seed of the first training; the others have the next integers."""
     width: int = Field(default=128, ge=32)
     """Transformer width."""
     depth: int = Field(default=4, ge=1)
@@ -43,7 +43,7 @@ class CompareSettings(Section):
     noise_levels_per_caption: int = Field(default=4, ge=1, le=64)
     """Noise levels drawn for each caption of a batch."""
     coarse_caption_share: float = Field(default=0.5, ge=0, le=1)
-    """Share of the caption draws taken from coarse captions; with full ones alone every prior is nearly deterministic."""
+    """Share of the drawn captions that are coarse; with full captions alone every prior is nearly deterministic."""
     contrastive_weight: float = Field(default=0.2, ge=0)
     """Weight of the eclipse arm's contrastive loss."""
     contrastive_temperature: float = Field(default=0.07, gt=0)
@@ -53,7 +53,7 @@ class CompareSettings(Section):
     shrinkage_count: float = Field(default=100.0, ge=0)
     """n_0 of the clusters' variances."""
     max_fit_rows: int = Field(default=200_000, ge=2)
-    """Train pictures the statistics are fitted on at most, whole shards in order."""
+    """Largest number of train pictures that the statistics are fitted on, whole shards in order."""
     training: TrainingSettings = TrainingSettings(
         num_steps=500,
         global_batch=64,
@@ -80,27 +80,27 @@ class CompareSettings(Section):
 
 
 class ScoreSettings(Section):
-    """How the arms are judged; changing it trains nothing again."""
+    """How the arms are evaluated; after a change nothing is trained again."""
 
     samplers: tuple[SamplerName, ...] = Field(
         default=("ancestral", "ancestral_small", "ddim", "dpm++"), min_length=1
     )
-    """Samplers each diffusion arm is judged with."""
+    """Samplers with which each diffusion arm is evaluated."""
     steps: tuple[Annotated[int, Field(ge=1, le=1000)], ...] = Field(
         default=(1, 2, 4, 8, 16, 64), min_length=1
     )
-    """Sampler steps it is judged at; a one-pass arm at 1 only."""
+    """Numbers of sampler steps at which it is evaluated; a one-pass arm only at 1."""
     samples_per_caption: int = Field(default=8, ge=2, le=256)
-    """Samples a coarse caption for Frechet distance, MMD and spread."""
+    """Samples per coarse caption for Frechet distance, MMD and spread."""
     min_word_pictures: int = Field(default=6, ge=2)
-    """Pictures a coarse caption needs to be scored."""
+    """Smallest number of pictures of a coarse caption that is scored."""
     max_captions: int = Field(default=1000, ge=2)
-    """Held-out captions scored at most."""
+    """Largest number of held-out captions scored."""
     max_pictures: int = Field(default=20_000, ge=2)
-    """Pictures read at most for scoring, whole shards in order."""
+    """Largest number of pictures read for scoring, whole shards in order."""
     softmax_temperature: float = Field(default=0.05, gt=0)
     """Temperature of the softmax-average reference."""
     num_actors: int = neutral(2, ge=1, le=1024)
     """Processes that score."""
     gpus_per_actor: float = neutral(0.0, ge=0)
-    """GPUs Ray reserves for each of them."""
+    """GPUs that Ray reserves for each of them."""

@@ -16,22 +16,22 @@ class UNetSettings(Section):
     widths: tuple[Annotated[int, Field(ge=8, le=4096, multiple_of=8)], ...] = Field(
         default=(96, 192), min_length=1, max_length=8
     )
-    """Channels of each level; the first has the side of the latent, each further one half of the side before."""
+    """Channels of each level; the first level has the side of the latent, each further level half the side of the one before."""
     layers: int = Field(default=1, ge=1, le=8)
-    """Residual blocks of a level on the way down; one more on the way up."""
+    """Residual blocks per level on the way down; one more per level on the way up."""
     attention: tuple[Annotated[int, Field(ge=0)], ...] = (1,)
     """Levels with attention, counted from 0."""
     middle_attention: bool = added(True, since="0.2.0")
-    """Whether the middle has attention too."""
+    """Whether the middle block has attention too."""
     heads: int = Field(default=4, ge=1, le=64)
-    """Attention heads; a divisor of each width."""
+    """Attention heads; each width must be a multiple of it."""
     tokens: int = Field(default=4, ge=1, le=256)
-    """Tokens of the image embedding that attention reads."""
+    """Number of tokens into which the image embedding is projected, and which attention reads."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
-    """Share of activations dropped in the residual blocks in training."""
+    """Dropout probability in the residual blocks in training."""
     kandinsky: bool = added(False, since="0.2.0")
-    """Whether the embedding enters as in Kandinsky 2.2, by 32 tokens and a vector, each normalised: the network is then wholly of
-    diffusers' class, and `export.py --stock` writes it without code. `tokens` has no effect."""
+    """Whether the embedding conditions the network as in Kandinsky 2.2, by 32 tokens and a vector, each normalised: the network is then
+    entirely a diffusers class, and `export.py --stock` writes it without code. `tokens` has no effect."""
 
     @model_validator(mode="after")
     def _levels_exist_and_heads_fit(self) -> Self:
@@ -47,67 +47,67 @@ class UNetSettings(Section):
 
 
 class DiTSettings(Section):
-    """Sizes of the transformer decoder network (`decoder.network=dit`) beside `decoder.width` and `decoder.depth`."""
+    """Sizes of the transformer decoder network (`decoder.network=dit`), in addition to `decoder.width` and `decoder.depth`."""
 
     heads: int = Field(default=8, ge=1, le=64)
-    """Attention heads; a divisor of decoder.width."""
+    """Attention heads; decoder.width must be a multiple of it."""
     patch: int = Field(default=2, ge=1, le=64)
-    """Side of the square of latents that is one token; a divisor of the latent's side."""
+    """Side of the square of latents that is one token; the latent's side must be a multiple of it."""
 
 
 class FineTuneSettings(Section):
-    """What a decoder learns that starts from trained weights (`decoder.init_from`)."""
+    """Which weights are trained in a decoder that starts from trained weights (`decoder.init_from`)."""
 
     weights: Literal["all", "projection", "lora"] = "all"
-    """projection: the maps of the image embedding alone. lora: these, and low-rank additions to the attention, by the package
-    peft (extra finetune). all: every weight."""
+    """projection: only the layers that project the image embedding. lora: these, and low-rank additions to the attention, by the
+    package peft (extra finetune). all: every weight."""
     rank: int = Field(default=16, ge=1, le=1024)
-    """Rank of the additions of lora; their scale is 1."""
+    """Rank of lora's additions; their scale is 1."""
 
 
 class WeakSettings(Section):
-    """The weak network that autoguidance leads away from: a second, shorter average of the weights, of an earlier step."""
+    """The weak network that autoguidance guides away from: a second, shorter moving average of the weights, taken at an earlier step."""
 
     ema_decay: float = Field(default=0.99, ge=0, lt=1)
-    """Decay of the average."""
+    """Decay of the moving average."""
     until: float = Field(default=0.5, gt=0, le=1)
-    """Share of the steps after which it stands still."""
+    """Share of the training steps after which the average is no longer updated."""
 
 
 class DenoiserSettings(Section):
-    """A network that denoises, given an image embedding: its sizes, its objective, and how it paints."""
+    """A denoising network that is conditioned on an image embedding: its sizes, its objective, and its sampling."""
 
     network: NetworkName = added("mlp", since="0.2")
-    """mlp: residual blocks on the flat latent. unet: convolutions on a spatial one. dit: a transformer on patches of it."""
+    """mlp: residual blocks on the flat latent. unet: convolutions on a spatial latent. dit: a transformer on patches of a spatial latent."""
     width: int = Field(default=640, ge=16)
-    """Width of the residual blocks of mlp, of the tokens of dit."""
+    """Width of the residual blocks of mlp, or of the tokens of dit."""
     depth: int = Field(default=4, ge=1)
     """Blocks of mlp or dit."""
     unet: UNetSettings = added(UNetSettings(), since="0.2.0")
     """Sizes of the network unet."""
     dit: DiTSettings = added(DiTSettings(), since="0.2.0")
-    """Further sizes of the network dit."""
+    """Other sizes of the network dit."""
     schedule: Literal["cosine", "linear", "scaled_linear", "flow"] = "cosine"
-    """Noise schedule, made zero-terminal-SNR; scaled_linear: that of Stable Diffusion; flow: the straight path of flow
+    """Noise schedule, rescaled to zero terminal SNR; scaled_linear: Stable Diffusion's; flow: the straight path of flow
     matching."""
     zero_terminal_snr: bool = added(True, since="0.2.0")
-    """Whether nothing of the picture is left at T; False is for eps, with the schedule linear or scaled_linear."""
+    """Whether no signal of the picture is left at T; False is for prediction eps, with the schedule linear or scaled_linear."""
     prediction: Literal["v", "x0", "eps", "flow"] = added("v", since="0.2.0")
-    """What the network answers; flow: the velocity eps - x_0."""
+    """What the network predicts; flow: the velocity eps - x_0."""
     loss_weight: Literal["none", "min_snr"] = added("none", since="0.2.0")
-    """Weight of the squared error of the prediction; min_snr: that of min(SNR, 5) on the error of x_0."""
+    """Weight of the squared error of the prediction; min_snr: the weight that is equivalent to min(SNR, 5) on the error of x_0."""
     num_timesteps: int = Field(default=1000, ge=2)
     """T."""
     embedding_drop_prob: float = Field(default=0.1, ge=0, lt=1)
-    """Probability of training without the embedding, for guidance."""
+    """Probability of training without the embedding, for classifier-free guidance."""
     conditioning_noise: float = Field(default=0.0, ge=0, le=1)
-    """Standard deviation of the noise on the standardised embedding in training."""
+    """Standard deviation of the noise that is added to the standardised embedding in training."""
     noise_level_known: bool = added(False, since="0.2.0")
-    """Draw each row's share of noise between 0 and conditioning_noise squared, and tell the network; it paints at share 0."""
+    """Draw each row's share of noise between 0 and conditioning_noise squared, and condition the network on it; sampling uses share 0."""
     pseudo_text_xi: float = added(0.0, since="0.2.0", ge=0, le=100)
-    """Train on pseudo text unit(z + xi eps / norm(eps)) of each picture and paint from captions' own embeddings: no captions are
-    needed (Lafite). Its cosine to z is 1/sqrt(1 + xi^2): take xi from the measured cosine of captions and pictures. 0: train on
-    z and paint from the prior's."""
+    """Train on the pseudo text unit(z + xi eps / norm(eps)) of each picture and sample from the captions' own text embeddings: training
+    needs no captions (Lafite). Its cosine to z is 1/sqrt(1 + xi^2): choose xi from the measured cosine of captions and pictures.
+    0: train on z and sample from the prior's image embeddings."""
     sample_steps: int = Field(default=20, ge=1)
     """Sampler steps."""
     sampler: SamplerName = added("ddim", since="0.2.0")
@@ -119,7 +119,7 @@ class DenoiserSettings(Section):
     )
     """Shares of T between which guidance is used; outside, its scale is 1 (Kynkaanniemi et al. 2024)."""
     seed: int = Field(default=0, ge=0, lt=2**32)
-    """Seed of weights, order and noise."""
+    """Seed of the initial weights, the order of the rows and the noise."""
     training: TrainingSettings = TrainingSettings()
     """The training."""
 
@@ -159,43 +159,44 @@ class DecoderSettings(DenoiserSettings):
     """The decoder: CLIP image embedding -> latents, by diffusion."""
 
     init_from: str = added("", since="0.2.0")
-    """Weights to start from: a local folder of a UNet2DConditionModel of the Stable Diffusion class, as save_pretrained writes
+    """Weights to start from: a local folder of a UNet2DConditionModel like Stable Diffusion's, as save_pretrained writes
     it, or the decoder of another run as RUN or RUN/decoder, where RUN is a run's folder or the name of one under root. Empty:
-    none."""
+    random weights."""
     finetune: FineTuneSettings = added(FineTuneSettings(), since="0.2.0")
-    """What is trained of them."""
+    """Which of these weights are trained."""
     num_text_tokens: int = added(0, since="0.2.0", ge=0, le=1024)
-    """Word encodings of a caption that the network unet attends to beside the embedding; 0: none. Pictures without captions are
-    learned from too."""
+    """Token states of a caption that the network unet attends to in addition to the embedding; 0: none. Pictures without captions are
+    still trained on."""
     text_encoder: str | None = added(None, since="0.2.0")
-    """Name of the encoder among embed.tokens the words come from; None: the only one there."""
+    """Name of the encoder in embed.tokens whose token states are read; None: the only encoder there."""
     encoding_dim: int = added(1024, since="0.2.0", ge=1)
-    """Dimension of one word encoding."""
+    """Dimension of one token state."""
     text_drop_prob: float = added(0.5, since="0.2.0", ge=0, lt=1)
-    """Probability of training without the caption of a picture, drawn apart from that of the embedding."""
+    """Probability of training without the caption of a picture, drawn independently of embedding_drop_prob."""
     pseudo_text: PseudoTextName = added("fixed", since="0.2.0")
-    """fixed: by pseudo_text_xi. trained: unit(z + r1(z) + exp(r2(z)) eps) with networks that learn from the captioned share (Lafite's
-    trainable noise). retrieved: the captioned share's texts nearest to z, averaged and moved until they tell z from other pictures
-    (Lafite2's idea). The last two paint from captions' own embeddings too."""
+    """How pseudo text is made. fixed: by pseudo_text_xi. trained: unit(z + r1(z) + exp(r2(z)) eps) with networks that are trained on the
+    pictures with captions (Lafite's trainable noise). retrieved: the text embeddings of these pictures that are nearest to z, averaged
+    and optimised until they distinguish z from other pictures (Lafite2's idea). The last two also sample from captions' own text
+    embeddings."""
     weak: WeakSettings | None = added(None, since="0.2.0")
-    """Guide by a weaker network, which sees the embedding too (autoguidance, Karras et al. 2024), in place of the network
-    without the embedding. None: by the latter."""
+    """Guide with a weaker network that is also given the embedding (autoguidance, Karras et al. 2024), instead of the network
+    without the embedding. None: guide with the network without the embedding."""
     regression: bool = added(False, since="0.2.0")
-    """Whether unet and dit also read the latent that ridge regression predicts from the image embedding, fitted on train rows
-    before training: a small network otherwise learns late where in the picture things are
+    """Whether unet and dit also read the latent that ridge regression, fitted on train rows before training, predicts from the image
+    embedding: without it a small network learns late where things are in the picture
     (`docs/decisions/0015-regression.md`)."""
     neighbours: int = added(0, since="0.2.0", ge=0, le=16)
-    """Nearest train pictures whose latents the network also reads; 0: none. It then redraws them: of its pictures most are
-    nearer to a neighbour than to the truth."""
+    """Number of nearest train pictures whose latents the network also reads; 0: none. The network then copies them: most of its pictures
+    are nearer to a neighbour than to the true picture."""
     neighbour_max_cosine: float = added(0.98, since="0.2.0", gt=0, lt=1)
-    """Train pictures nearer than this are the picture itself or near duplicates, and no neighbours."""
+    """Train pictures with a larger cosine are the picture itself or near duplicates, and are not used as neighbours."""
 
     @model_validator(mode="after")
     def _start_fits(self) -> Self:
         part = self.finetune.weights
         if part != "all" and (not self.init_from or self.network != "unet"):
             raise ValueError(
-                f"finetune.weights={part} trains a part of what init_from names, with network=unet: name it, or train all"
+                f"finetune.weights={part} trains some of the weights that init_from names, with network=unet: set init_from and network=unet, or finetune.weights=all"
             )
         return self
 
@@ -203,7 +204,7 @@ class DecoderSettings(DenoiserSettings):
     def _words_fit(self) -> Self:
         if self.num_text_tokens and self.network != "unet":
             raise ValueError(
-                f"num_text_tokens={self.num_text_tokens} are read by cross-attention, and network={self.network} has none: take unet"
+                f"num_text_tokens={self.num_text_tokens} needs cross-attention, and network={self.network} has none: set network=unet"
             )
         if self.num_text_tokens and self.is_language_free:
             raise ValueError("pseudo text is for a decoder without captions: set num_text_tokens=0")
@@ -220,40 +221,42 @@ class DecoderSettings(DenoiserSettings):
     @model_validator(mode="after")
     def _regression_fits(self) -> Self:
         if self.regression and self.network == "mlp":
-            raise ValueError("regression is read as planes, and network=mlp has none: take unet or dit")
+            raise ValueError(
+                "regression adds input planes, and network=mlp has none: set network to unet or dit"
+            )
         if self.regression and self.is_language_free:
             raise ValueError("regression is fitted on image embeddings, not on pseudo text: leave it false")
         return self
 
     @property
     def is_language_free(self) -> bool:
-        """Return whether it trains on pseudo text and paints from captions' own embeddings."""
+        """Return whether it trains on pseudo text and samples from captions' own text embeddings."""
         return self.pseudo_text != "fixed" or self.pseudo_text_xi > 0
 
 
 class UpsamplerSettings(DenoiserSettings):
-    """A step of the cascade: a smaller picture and its image embedding -> a larger picture, by diffusion on pixels."""
+    """A step of the cascade: a small picture and its image embedding -> a larger picture, by diffusion on pixels."""
 
     network: NetworkName = "unet"
-    """unet: convolutions, which without attention are trained on crops. dit: a transformer on patches of whole pictures."""
+    """unet: convolutions, which are trained on crops if the network has no attention. dit: a transformer on patches of whole pictures."""
     unet: UNetSettings = UNetSettings(widths=(64, 128, 256), layers=2, attention=(), middle_attention=False)
     """Sizes of the network unet."""
     low_side: int = Field(default=64, ge=4, le=2048)
-    """Side of the smaller picture, px: what the decoder, or the step before, paints."""
+    """Side of the smaller picture, px: the output of the decoder or of the step before."""
     side: int = Field(default=256, ge=8, le=4096)
     """Side of the larger picture, px."""
     crop: int = Field(default=64, ge=0, le=4096)
-    """Side of the squares of the larger picture that training sees, px; 0: whole pictures."""
+    """Side of the square crops of the larger picture that are trained on, px; 0: whole pictures."""
     low_noise: float = Field(default=0.3, ge=0, le=1)
-    """Largest standard deviation of the noise on the smaller picture in training; the network is told each row's."""
+    """Largest standard deviation of the noise on the smaller picture in training; the network is conditioned on each row's value."""
     painted_low_noise: float = Field(default=0.1, ge=0, le=1)
-    """Standard deviation of that noise when it paints."""
+    """Standard deviation of that noise in sampling."""
     guidance: float = Field(default=1.0, ge=0)
     """Classifier-free guidance scale; 1: none."""
 
     @property
     def trained_side(self) -> int:
-        """Return the side of the squares that training sees, px."""
+        """Return the side of the crops that are trained on, px."""
         return self.crop or self.side
 
     @model_validator(mode="after")
@@ -266,7 +269,7 @@ class UpsamplerSettings(DenoiserSettings):
             raise ValueError(f"crop {self.crop} must be at most side {self.side}, or 0")
         if self.painted_low_noise > self.low_noise:
             raise ValueError(
-                f"painted_low_noise {self.painted_low_noise} must be at most low_noise {self.low_noise}, which training saw"
+                f"painted_low_noise {self.painted_low_noise} must be at most low_noise {self.low_noise}, the largest noise in training"
             )
         return self
 
@@ -281,12 +284,12 @@ class UpsamplerSettings(DenoiserSettings):
 
 
 def check_chain(steps: Mapping[str, UpsamplerSettings], side: int, decoder: DecoderSettings) -> None:
-    """Check that each step of a cascade enlarges what the one before paints; the decoder paints `side` px; ValueError where one does not."""
+    """Check that each step of a cascade enlarges the output of the step before, the first the decoder's of `side` px; ValueError if not."""
     if "second_upsampler" in steps and "upsampler" not in steps:
         raise ValueError("second_upsampler enlarges what upsampler paints, and there is no such section")
     if steps and decoder.pseudo_text != "fixed":
         raise ValueError(
-            f"a cascade is trained on pseudo text of kind fixed alone, not decoder.pseudo_text={decoder.pseudo_text}"
+            f"a cascade can be trained only on pseudo text of kind fixed, not decoder.pseudo_text={decoder.pseudo_text}"
         )
     painter, xi = "autoencoder.image_size", decoder.pseudo_text_xi
     for name, settings in steps.items():

@@ -1,4 +1,4 @@
-"""The errors a user can cause, one class an exit code; each message is one line."""
+"""The errors a user can cause, one class per exit code; each message is one line."""
 
 
 class CorgiError(Exception):
@@ -6,7 +6,7 @@ class CorgiError(Exception):
 
     exit_code = 1
     may_pass = False
-    """Whether the same work may succeed if it is tried again as it is: no user's error, but a network's or a server's."""
+    """Whether the same work may succeed when it is repeated unchanged, because the network or a server failed."""
 
 
 class SettingsError(CorgiError):
@@ -27,7 +27,7 @@ class StorageError(CorgiError):
     exit_code = 4
 
     def __init__(self, message: str, *, may_pass: bool = False) -> None:
-        """Take the line; `may_pass` says that the storage failed in a way that the next try may not meet."""
+        """Make an error of one line; `may_pass`: the storage failed in a way that may not happen at the next attempt."""
         super().__init__(message)
         self.may_pass = may_pass
 

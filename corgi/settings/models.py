@@ -26,10 +26,10 @@ class PriorSettings(Section):
     """The prior: caption -> CLIP image embedding, by shifted diffusion."""
 
     variants: tuple[VariantName, ...] = Field(default=("shifted",), min_length=1)
-    """Choices of (mu, Sigma), one training each; the first is the one that generates, the others are compared with it."""
+    """Choices of (mu, Sigma), one training each; the first is used to generate, the others are compared with it."""
     init_from: str = added("", since="0.2.0")
     """Weights to start from: the priors of another run, of the same variants, as RUN or RUN/prior, where RUN is a run's folder
-    or the name of one under root. Empty: none."""
+    or the name of one under root. Empty: random weights."""
     width: int = Field(default=2048, ge=32)
     """Transformer width."""
     depth: int = Field(default=16, ge=1)
@@ -41,39 +41,39 @@ class PriorSettings(Section):
     causal: bool = True
     """Causal attention, as in the paper's code; False: bidirectional."""
     rotary: bool = False
-    """Rotary positions; the paper's code has none."""
+    """Rotary position embeddings; the paper's code has none."""
     num_text_tokens: int = Field(default=0, ge=0, le=1024)
-    """Word encodings of a caption the network reads; 0: only the text embedding."""
+    """Token states of a caption that the network reads; 0: only the text embedding."""
     text_encoder: str | None = None
-    """Name of the encoder among embed.tokens the words come from; None: the only one there."""
+    """Name of the encoder in embed.tokens whose token states are read; None: the only encoder there."""
     encoding_dim: int = Field(default=1024, ge=1)
-    """Dimension of one word encoding."""
+    """Dimension of one token state."""
     activation_checkpointing: bool = neutral(False)
-    """Recompute blocks in the backward pass: less memory, a third more work."""
+    """Recompute blocks in the backward pass: less memory, a third more compute."""
     standardise: bool = True
-    """Feed and read the network in coordinates whitened by (mu, Sigma)."""
+    """Give the network inputs, and read its outputs, in coordinates whitened by (mu, Sigma)."""
     prediction: Literal["x0", "eps", "v"] = "x0"
-    """What the network answers; the reference's is x0."""
+    """What the network predicts; the reference code predicts x0."""
     cluster_choice: ChoiceRule = "text"
-    """How a caption chooses its cluster; learned: by a small head, trained on the picture's own cluster."""
+    """How the cluster of a caption is chosen; learned: by a small head, trained on the picture's own cluster."""
     choice_temperature: float = Field(default=0.05, gt=0)
     """Temperature of the soft choice."""
     choice_draws: int = Field(default=1024, ge=1, le=1_000_000)
-    """Draws a cluster of the Monte-Carlo choice."""
+    """Draws per cluster of the Monte-Carlo choice."""
     learned_shift: bool = False
-    """Learn (mu, Sigma) with the network, by the reference's two extra losses."""
+    """Learn (mu, Sigma) with the network, by the reference code's two additional losses."""
     noise_levels_per_caption: int = Field(default=1, ge=1, le=64)
-    """Noise levels drawn for each caption of a batch, over one reading of it."""
+    """Noise levels drawn for each caption of a batch, which is read once."""
     schedule: Literal["linear", "cosine", "linear_zero_snr", "cosine_zero_snr"] = "linear"
     """Noise schedule."""
     num_timesteps: int = Field(default=1000, ge=2)
     """T."""
     loss_weight: Literal["uniform", "one_minus_abar", "snr", "min_snr", "p2"] = "one_minus_abar"
-    """Weight of the x0 error; the reference's default is 1 - abar_t."""
+    """Weight of the x0 error; the reference code's default is 1 - abar_t."""
     loss_metric: Literal["euclidean", "whitened"] = "euclidean"
     """Norm of the x0 error; whitened: Sigma^-1."""
     coarse_caption_share: float = Field(default=0.0, ge=0, le=1)
-    """Share of the caption draws taken from captions marked coarse, where a picture has one."""
+    """Share of the drawn captions that are coarse, for pictures with a caption marked coarse."""
     text_drop_prob: float = Field(default=0.1, ge=0, lt=1)
     """Probability of training without the text."""
     sample_steps: int = Field(default=8, ge=1)
@@ -81,11 +81,11 @@ class PriorSettings(Section):
     sampler: SamplerName = "ancestral"
     """Sampler of generate; ancestral has the large variance, dpm++ is DPM-Solver++ 2M."""
     num_candidates: int = Field(default=1, ge=1, le=64)
-    """Candidates drawn per picture, the one closest to the text kept."""
+    """Candidates drawn per picture, of which the one closest to the text is kept."""
     guidance: float = Field(default=1.0, ge=0)
     """Classifier-free guidance scale; 1: none."""
     seed: int = Field(default=0, ge=0, lt=2**32)
-    """Seed of weights, order and noise."""
+    """Seed of the initial weights, the order of the rows and the noise."""
     training: TrainingSettings = TrainingSettings()
     """The training."""
 
@@ -107,7 +107,7 @@ class PriorSettings(Section):
             )
         if self.prediction == "eps" and self.schedule.endswith("zero_snr"):
             raise ValueError(
-                "prediction eps is undefined where abar_T = 0: take x0 or v, or another schedule"
+                "prediction eps is undefined where abar_T = 0: set prediction to x0 or v, or choose another schedule"
             )
         alone = self.learned_shift or self.cluster_choice.startswith("learned")
         if alone and self.training.zero_stage != 0:
@@ -121,93 +121,93 @@ class ConvSettings(Section):
     widths: tuple[Annotated[int, Field(ge=8, le=2048)], ...] = Field(
         default=(32, 96, 192), min_length=1, max_length=8
     )
-    """Channels of each level. The first level has half the picture's side, each further level half of the one before: three
+    """Channels of each level. The first level has half the picture's side, each further level half the side of the one before: three
     levels give latents of an eighth of the side (f8)."""
     blocks: int = Field(default=1, ge=1, le=8)
     """Residual blocks per level, in the encoder and in the decoder."""
     channels: int = Field(default=8, ge=1, le=256)
-    """Latent channels of kind kl, and of vq with a learned codebook; those of finite scalar quantisation are the number of levels."""
+    """Latent channels of kind kl, and of vq with a learned codebook; finite scalar quantisation has one channel per entry of levels."""
     latent_noise: float = Field(default=0.1, ge=0, le=1)
     """Standard deviation of the noise added to the latents of kind kl in training, where each picture's latents have a mean
     square of 1."""
     perceptual_weight: float = Field(default=0.3, ge=0, le=100)
-    """Weight of the distance between features of a frozen CLIP tower; 0: no tower is read."""
+    """Weight of the distance between features of a frozen CLIP tower; 0: no tower is loaded."""
     perceptual_tower: str | None = None
-    """Name of the tower among embed.towers; None: the first one, or the recipe's own trained tower."""
+    """Name of the tower in embed.towers; None: the first one, or the recipe's own trained tower."""
     perceptual_stages: int = Field(default=3, ge=1, le=64)
-    """First stages of a convolutional tower, or first blocks of a transformer, whose features are compared."""
+    """Number of first stages of a convolutional tower, or of first blocks of a transformer, whose features are compared."""
 
 
 class QuantiserSettings(Section):
     """The codebook of kind vq."""
 
     codebook: Literal["fsq", "ema"] = added("fsq", since="0.2.0")
-    """fsq: finite scalar quantisation, a fixed grid that needs neither commitment loss nor revival. ema: codes that start at
-    k-means, follow a running mean of the latents given to them, and are moved to a latent where they are hardly used."""
+    """fsq: finite scalar quantisation, a fixed grid that needs neither a commitment loss nor the revival of codes. ema: codes that are
+    initialised by k-means, follow a running mean of the latents assigned to them, and are moved to a latent if they are hardly used."""
     levels: tuple[Annotated[int, Field(ge=2, le=256)], ...] = Field(
         default=(8, 5, 5, 5), min_length=1, max_length=16
     )
-    """Values per latent channel of fsq; the codebook holds their product."""
+    """Values per latent channel of fsq; the number of codes is their product."""
     num_codes: int = added(1024, since="0.2.0", ge=2, le=65_536)
-    """Codes of ema, each of conv.channels numbers."""
+    """Number of codes of ema, each a vector of conv.channels numbers."""
     decay: float = added(0.99, since="0.2.0", gt=0, lt=1)
     """Decay per step of the running means of ema."""
     commitment: float = added(0.25, since="0.2.0", ge=0, le=100)
-    """Weight of the mean squared distance of latents to their codes in the loss of ema."""
+    """Weight of the mean squared distance between latents and their codes in the loss of ema."""
     revive_below: float = added(0.02, since="0.2.0", ge=0, lt=1)
-    """Share of the mean use below which a code of ema is moved to a latent of the last step; 0: never."""
+    """A code of ema that is used less than this share of the mean use is moved to a latent of the last step; 0: never."""
     min_code_use: float = Field(default=0.05, ge=0, le=1)
-    """Smallest share of the codebook that val pictures must use at the end of the training; below it the stage stops."""
+    """Smallest share of the codes that val pictures must use at the end of training; below it the stage fails."""
 
     @property
     def size(self) -> int:
-        """Return the codes of the codebook."""
+        """Return the number of codes."""
         return self.num_codes if self.codebook == "ema" else math.prod(self.levels)
 
 
 class AdversarialSettings(Section):
-    """The adversarial loss of the kinds kl and vq: a discriminator of patches that learns beside the autoencoder."""
+    """The adversarial loss of the kinds kl and vq: a patch discriminator that is trained together with the autoencoder."""
 
     weight: float = Field(default=0.0, ge=0, le=10)
-    """Weight of the loss beside L1; 0: no discriminator. VQGAN's is adaptive; a constant 0.1 is common."""
+    """Weight of the adversarial loss relative to L1; 0: no discriminator. VQGAN's weight is adaptive; a constant 0.1 is common."""
     start: float = Field(default=2 / 3, ge=0, lt=1)
-    """Share of the steps after which both losses begin."""
+    """Share of the training steps after which the losses of generator and discriminator begin."""
     widths: tuple[Annotated[int, Field(ge=8, le=1024, multiple_of=8)], ...] = Field(
         default=(64, 128, 256), min_length=1, max_length=6
     )
-    """Channels of the discriminator's levels; each halves the side."""
+    """Channels of the discriminator's levels; each level halves the side."""
 
 
 class PretrainedSettings(Section):
-    """The autoencoder of kind pretrained, one of diffusers' AutoencoderKL, VQModel, AutoencoderTiny and AutoencoderDC."""
+    """The autoencoder of kind pretrained: diffusers' AutoencoderKL, VQModel, AutoencoderTiny or AutoencoderDC."""
 
     path: str = ""
-    """Local folder that save_pretrained wrote, or a hub id, which is downloaded by diffusers."""
+    """Local folder that save_pretrained wrote, or a hub id, which diffusers downloads."""
     subfolder: str = ""
-    """Folder inside it that holds config.json, such as vae; empty: the folder itself."""
+    """Subfolder that holds config.json, such as vae; empty: the folder itself."""
     revision: str | None = None
     """Commit or tag of a hub id; None: the newest."""
     standardise: bool = added(True, since="0.2.0")
-    """Bring each latent channel to mean 0 and variance 1; False: latents as the scaling factor leaves them, which a U-Net that
-    was trained with this autoencoder knows (`decoder.init_from`)."""
+    """Standardise each latent channel to mean 0 and variance 1; False: only multiply latents by the autoencoder's scaling factor, as a
+    U-Net that was trained with this autoencoder expects (`decoder.init_from`)."""
     quantise: bool = added(True, since="0.2.0")
-    """Whether VQModel rounds latents to its codebook as it decodes; Kandinsky's pipelines do not, and an export to them needs False."""
+    """Whether VQModel rounds latents to its codebook in decoding; Kandinsky's pipelines do not, and an export for them needs False."""
 
 
 class AutoencoderSettings(Section):
-    """The space in which the decoder paints."""
+    """The latent space of the decoder."""
 
     kind: LatentSpaceName = "linear"
-    """linear: principal components of the pictures. kl: a convolutional autoencoder with noise on its latents. vq: the same
-    with a codebook. pretrained: an autoencoder of diffusers. pixels: the pictures themselves. All but linear are spatial."""
+    """linear: principal components of the pictures. kl: a convolutional autoencoder with noise on its latents. vq: a convolutional
+    autoencoder with a codebook. pretrained: an autoencoder of diffusers. pixels: the pictures themselves. All but linear are spatial."""
     image_size: int = Field(default=64, ge=8, le=1024)
     """Side of the decoded picture, px."""
     latent_dim: int = Field(default=384, ge=1)
-    """Principal components kept by kind linear."""
+    """Number of principal components of kind linear."""
     max_fit_rows: int = Field(default=100_000, ge=1)
-    """Train pictures the components of kind linear are fitted on at most."""
+    """Largest number of train pictures on which the components of kind linear are fitted."""
     seed: int = Field(default=0, ge=0, lt=2**32)
-    """Seed of the fit, or of weights, order and noise."""
+    """Seed of the fit, or of the initial weights, the order of the rows and the noise."""
     conv: ConvSettings = added(ConvSettings(), since="0.2.0")
     """The network and the loss of the kinds kl and vq."""
     quantiser: QuantiserSettings = added(QuantiserSettings(), since="0.2.0")
@@ -217,17 +217,17 @@ class AutoencoderSettings(Section):
     pretrained: PretrainedSettings = added(PretrainedSettings(), since="0.2.0")
     """The autoencoder of kind pretrained."""
     training: TrainingSettings = added(AUTOENCODER_TRAINING, since="0.2.0")
-    """The training of the kinds kl and vq; every ZeRO stage is supported, of an adversarial one, or with a learned codebook, the stages 0 to 2."""
+    """The training of the kinds kl and vq; every ZeRO stage is supported, but only stages 0 to 2 with an adversarial loss or a learned codebook."""
     num_actors: int = neutral(1, ge=1)
-    """Actors that encode the pictures, fixed."""
+    """Number of actors that encode the pictures; it does not change during the run."""
     cpus_per_actor: float = neutral(1.0, gt=0)
-    """CPUs Ray reserves for an actor."""
+    """CPUs that Ray reserves per actor."""
     gpus_per_actor: float = neutral(0.0, ge=0)
-    """GPUs Ray reserves for an actor."""
+    """GPUs that Ray reserves per actor."""
     encode_batch: int = neutral(64, ge=1, le=8192)
-    """Pictures an actor encodes at once."""
+    """Pictures that an actor encodes at once."""
     decode_threads: int = neutral(2, ge=1)
-    """Threads that decode stored pictures beside the device."""
+    """Threads that decode stored pictures while the device computes."""
 
     @model_validator(mode="after")
     def _fewer_components_than_values(self) -> Self:
@@ -248,12 +248,12 @@ class AutoencoderSettings(Section):
 
     @property
     def has_learned_codebook(self) -> bool:
-        """Return whether codes follow the latents in training."""
+        """Return whether codes are learned from the latents in training."""
         return self.kind == "vq" and self.quantiser.codebook == "ema"
 
     @property
     def latent_channels(self) -> int:
-        """Return the channels of the kinds kl and vq."""
+        """Return the number of latent channels of the kinds kl and vq."""
         is_grid = self.kind == "vq" and not self.has_learned_codebook
         return len(self.quantiser.levels) if is_grid else self.conv.channels
 
@@ -290,32 +290,32 @@ class EvaluateSettings(Section):
     """What the report measures."""
 
     steps: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(2, 8, 64), min_length=1)
-    """Sampler steps at which the priors are compared."""
+    """Numbers of sampler steps at which the priors are compared."""
     samples_per_caption: int = Field(default=8, ge=2, le=256)
-    """Samples a coarse caption for Frechet distance and two-sample cosine."""
+    """Samples per coarse caption for Frechet distance and two-sample cosine."""
     max_captions: int = Field(default=1000, ge=2)
-    """Held-out captions scored at most."""
+    """Largest number of held-out captions scored."""
     max_pictures: int = Field(default=20_000, ge=2)
-    """Pictures read at most, whole shards in order; retrieval and references are measured among them."""
+    """Largest number of pictures read, whole shards in order; retrieval and references are measured among them."""
     min_word_pictures: int = Field(default=6, ge=2)
-    """Pictures a coarse caption needs to be scored."""
+    """Smallest number of pictures of a coarse caption that is scored."""
     grid_rows: int = Field(default=8, ge=1, le=64)
     """Rows of the sample grid for each of TRAIN and HELD-OUT."""
     max_painted: int = added(200, since="0.2.0", ge=2)
-    """Pictures painted at most for each of TRAIN and HELD-OUT, once from the true embedding and once from the prior's."""
+    """Largest number of pictures painted for each of TRAIN and HELD-OUT, once from the true embedding and once from the prior's."""
     softmax_temperature: float = Field(default=0.05, gt=0)
     """Temperature of the softmax-average reference."""
     judge: JudgeName | None = added(None, since="0.2.0")
-    """Frozen network, no part of the run, whose features judge the painted pictures beside the run's own CLIP; with it come
-    the references of retrieval and the share of copies. efficientnet_lite1: trained on ImageNet, from an installed package;
-    of the family of an own tower's trunk, with other weights. None: the run's own CLIP judges alone."""
+    """Frozen network that is not part of the run and with whose features the painted pictures are scored, in addition to the run's own
+    CLIP; the report then also has the references of retrieval and the share of copies. efficientnet_lite1: trained on ImageNet, from an
+    installed package; of the same family as the image trunk of a tower section, with other weights. None: only the run's own CLIP."""
     memorisation: bool = added(False, since="0.2.0")
     """Whether painted pictures are compared with the nearest training pictures as latents of the autoencoder, and the share of copies
-    is told with its interval; held-out pictures set the threshold."""
+    is reported with its interval; held-out pictures determine the threshold."""
     concept_col: str | None = added(None, since="0.2.0")
-    """Column among plan.save_additional_columns that names what a picture shows: held-out pictures whose concept was trained
-    on in another picture (HELD-OUT PAIR) are measured apart from the others (HELD-OUT CONCEPT). None: all are HELD-OUT."""
+    """Column in plan.save_additional_columns that names what a picture shows: held-out pictures whose concept occurs in another, trained
+    picture (HELD-OUT PAIR) are measured separately from the others (HELD-OUT CONCEPT). None: all are HELD-OUT."""
     seed: int = Field(default=0, ge=0, lt=2**32)
-    """Seed of the draws."""
+    """Seed of the samples."""
     gpus: float = neutral(0.0, ge=0)
-    """GPUs Ray reserves for the evaluation."""
+    """GPUs that Ray reserves for the evaluation."""

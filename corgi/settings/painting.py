@@ -1,4 +1,4 @@
-"""How a trained run paints, where a request asks for something else than its recipe does."""
+"""How a trained run paints, where a request differs from the run's recipe."""
 
 from typing import Annotated, Self
 
@@ -12,7 +12,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class PaintSettings(Section):
-    """Steps, samplers, guidance and candidates of one request; None: as the run's recipe says."""
+    """Steps, samplers, guidance and candidates of one request; None: the value of the run's recipe."""
 
     steps: int | None = Field(default=None, ge=1)
     """Sampler steps of the decoder."""
@@ -29,9 +29,9 @@ class PaintSettings(Section):
     prior_guidance: float | None = Field(default=None, ge=0)
     """Classifier-free guidance scale of the prior; 1: none."""
     prior_candidates: int | None = Field(default=None, ge=1, le=64)
-    """Image embeddings drawn per picture, the one closest to the text kept."""
+    """Image embeddings drawn per picture, of which the one closest to the text is kept."""
     best_of: int = Field(default=1, ge=1, le=64)
-    """Pictures painted for each one returned, the one whose CLIP embedding is closest to the caption's kept."""
+    """Pictures painted for each one returned: the one whose CLIP embedding is closest to the caption's."""
 
     @model_validator(mode="after")
     def _interval_ascends(self) -> Self:
@@ -44,11 +44,11 @@ class FinishSettings(Section):
     """What is done to a painted picture before it is saved; nothing by default."""
 
     autocontrast: bool = False
-    """Stretch each channel to the whole range of bytes."""
+    """Stretch each channel to the whole range 0 to 255."""
     sharpness: float = Field(default=1.0, ge=0, le=10)
-    """Factor of sharpness; 1: as painted, 0: blurred."""
+    """Factor of sharpness; 1: unchanged, 0: blurred."""
     enlarge: bool = False
-    """Double both sides by a Lanczos filter."""
+    """Double both sides with a Lanczos filter."""
 
 
 def painting(**asked: object) -> PaintSettings:
@@ -65,7 +65,7 @@ def painting(**asked: object) -> PaintSettings:
 
 
 def finishing(**asked: object) -> FinishSettings:
-    """Return what a request asks to be done to its pictures.
+    """Return the settings of what is done to the pictures of a request.
 
     Raises:
         SettingsError: a value is not allowed; the line names it.
@@ -78,7 +78,7 @@ def finishing(**asked: object) -> FinishSettings:
 
 
 def _refused(error: ValidationError) -> SettingsError:
-    """Return the first complaint as one line."""
+    """Return the first validation error as one line."""
     first = error.errors()[0]
     name = ".".join(map(str, first["loc"]))
     where = f"{name}={first['input']!r}: " if name else ""

@@ -1,4 +1,4 @@
-"""A whole recipe: one section a stage, read from YAML and `key.path=value`, or refused with one line."""
+"""A whole recipe: one section per stage, read from YAML and `key.path=value`; an invalid one is an error of one line."""
 
 # pyright: reportUnknownArgumentType=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 # YAML and pydantic give values of any type
@@ -37,12 +37,12 @@ class Recipe(Section):
     """Where tables, models and reports go: a folder, or a URL such as s3://bucket/runs, gs://... or az://... of a store with
     conditional put; credentials and endpoint come from the environment."""
     scratch: str = neutral("")
-    """Folder on a disk every node can reach for what is not committed: checkpoints, spilled rows, copies; empty: root, or
+    """Folder on a disk that every node can reach, for what is not committed: checkpoints, spilled rows, copies; empty: root, or
     `runs` where root is an object store."""
     seed: int = Field(default=0, ge=0, lt=2**32)
     """Seed of every stage that does not set its own."""
     seeds: tuple[Annotated[int, Field(ge=0, lt=2**32)], ...] = neutral(())
-    """Seeds of prior and decoder that `corgi seeds` trains one after the other, over shared tables, towers and autoencoder."""
+    """Seeds with which `corgi seeds` trains prior and decoder, one after the other, on shared tables, towers and autoencoder."""
     cluster: ClusterSettings = ClusterSettings()
     tracking: TrackingSettings = TrackingSettings()
     plan: PlanSettings = PlanSettings()
@@ -79,7 +79,7 @@ class Recipe(Section):
     @model_validator(mode="before")
     @classmethod
     def _embed_input_is_what_is_planned(cls, values: object) -> object:
-        """Use embed.input as plan.input, so that its rows are planned, split and counted like any others."""
+        """Use embed.input as plan.input, so that its rows are planned, split and counted like those of any other input."""
         if not isinstance(values, dict):
             return values
         embed = values.get("embed")
@@ -171,20 +171,20 @@ class Recipe(Section):
         return self
 
     def require(self, stages: Collection[str]) -> None:
-        """Make sure that nothing is missing without which one of these stages cannot run; other stages' settings may stay empty.
+        """Check that no setting is missing that one of these stages needs; the settings of other stages may stay empty.
 
         Raises:
-            SettingsError: something is missing; the line names the stage and the setting.
+            SettingsError: a setting is missing; the line names the stage and the setting.
 
         """
         for stage, missing in self._missing():
             if stage in stages:
                 raise SettingsError(
-                    f"{stage} cannot run: {missing}; nothing was started; set it, or ask only for stages that do not need it (--until, --only)"
+                    f"{stage} cannot run: {missing}; nothing was started; set it, or run only stages that do not need it (--until, --only)"
                 )
 
     def _missing(self) -> Iterator[tuple[str, str]]:
-        """Yield stages and the settings they lack."""
+        """Yield stages and what is missing in their settings."""
         if self.tower is None and not self.embed.towers and not self.embed.input:
             yield (
                 "embed",
@@ -233,7 +233,7 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """Return a recipe with `key.path=value` overrides merged in before validation.
 
     `path` is a YAML file, the name of a recipe that comes with Corgi such as `laion-b32`, or the folder of a run on a
-    disk, whose recorded recipe is taken.
+    disk, whose recorded recipe is used.
 
     Raises:
         SettingsError: the file cannot be read, or a key or value is not allowed; the line names its path.
@@ -255,13 +255,13 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 
 
 def _located(path: Path) -> Path:
-    """Return the file of a recipe; a name that is no file may be that of a recipe that comes with Corgi, beside a folder of that name too."""
+    """Return the file of a recipe; a name that is not a file may name a recipe that comes with Corgi, even if a folder has that name."""
     packaged = RECIPES / f"{path}.yaml"
     return packaged if len(path.parts) == 1 and not path.is_file() and packaged.is_file() else path
 
 
 def _recorded_values(folder: Path) -> dict[str, object]:
-    """Return the recipe that a run's run.json records, for the folder and root where it is now.
+    """Return the recipe that a run's run.json records, with the name and root of the folder where the run is now.
 
     Raises:
         SettingsError: run.json is damaged or records no recipe.
@@ -296,7 +296,7 @@ def _values_of(path: Path) -> dict[str, object]:
 
 
 def _merged(below: Mapping[str, object], above: Mapping[str, object]) -> dict[str, object]:
-    """Return settings with others in place of some: sections are merged, any other value replaces the one below."""
+    """Return the settings `below` overridden by those `above`: sections are merged, any other value is replaced."""
     merged = dict(below)
     for name, value in above.items():
         under = merged.get(name)

@@ -35,7 +35,7 @@ class Section(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _lay_over_the_default(cls, values: object, info: ValidationInfo) -> object:
-        """Let a nested section hold differences only: the rest stays as this class sets it, not as its own class does."""
+        """Let a nested section hold only differences: the rest has the defaults of this class, not those of the nested class."""
         if not isinstance(values, dict):
             return values
         if info.context is _RECORDED:
@@ -48,19 +48,19 @@ class Section(BaseModel):
 
     @classmethod
     def recorded(cls, values: Mapping[str, object]) -> Self:
-        """Return settings as this or an earlier version wrote them: what they do not name was not there yet.
+        """Return settings that this or an earlier version wrote: settings that they do not name did not exist then.
 
         Raises:
-            pydantic.ValidationError: they hold a setting or value that is there no more.
+            pydantic.ValidationError: they hold a setting or value that no longer exists.
 
         """
         return cls.model_validate(values, context=_RECORDED)
 
     @classmethod
     def recorded_meaning(cls, values: Mapping[str, object]) -> dict[str, object]:
-        """Return the meaning of some of the sections of this class as this or an earlier version wrote them.
+        """Return the meaning of some of the sections of this class that this or an earlier version wrote.
 
-        Sections that cannot be read any more stay as they are written, so that they equal none of today's.
+        Sections that can no longer be read stay as written, so that they are equal to no current settings.
         """
         found = {}
         for name, told in values.items():
@@ -71,9 +71,9 @@ class Section(BaseModel):
         return found
 
     def meaning(self, names: Iterable[str] | None = None) -> dict[str, object]:
-        """Return the settings that can change a result, as JSON, of `names` only where given.
+        """Return the settings that can change a result, as JSON; only those of `names` if given.
 
-        Left out are the neutral ones, and those added later while they ask for what was done before they existed.
+        Neutral settings are left out, and so are settings added later whose value means what was done before they existed.
         """
         fields = type(self).model_fields
         chosen = list(fields) if names is None else names
@@ -83,12 +83,12 @@ class Section(BaseModel):
 
 @dataclass(frozen=True)
 class OneOf:
-    """Marks a text setting: one of the names of a registry that is known without importing what it registers."""
+    """Annotates a text setting that is one of the names of a registry, known without importing what is registered."""
 
     names: tuple[str, ...]
 
     def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """Validate as a Literal of the names does."""
+        """Validate like a Literal of the names."""
         return core_schema.literal_schema(list(self.names))
 
 
@@ -112,7 +112,7 @@ def _read(field: FieldInfo, told: object) -> object:
 
 
 def _before(kind: type[Section]) -> dict[str, object]:
-    """Return the added settings of a section with the values that mean what was done before they existed."""
+    """Return the added settings of a section, each with the value that means what was done before it existed."""
     marks = {name: _mark(field, "added") for name, field in kind.model_fields.items()}
     return {name: added["before"] for name, added in marks.items() if added is not None}
 
@@ -132,7 +132,7 @@ def _asks_nothing_new(field: FieldInfo, meaning: object) -> bool:
 
 
 class Constraints(TypedDict, total=False):
-    """The bounds that a setting may have beside its type."""
+    """The bounds that a setting may have in addition to its type."""
 
     ge: float
     gt: float
@@ -144,21 +144,21 @@ class Constraints(TypedDict, total=False):
 
 
 def neutral(default: _Value, **constraints: Unpack[Constraints]) -> _Value:
-    """Declare a setting that changes speed or where work is done, never a result. It stays out of every key."""
+    """Declare a setting that changes speed or where work is done, never a result. It is not part of any key."""
     return Field(default, json_schema_extra={"neutral": True}, **constraints)
 
 
 def added(default: _Value, *, since: str, before: object = ..., **constraints: Unpack[Constraints]) -> _Value:
     """Declare a setting or section that version `since` added: finished runs keep their keys (docs/decisions/0006).
 
-    It stays out of every key while it has the value `before`, which must mean what was done without it: the default,
-    unless another is named.
+    It is not part of any key while it has the value `before`, which must mean what was done without the setting: the default,
+    unless another value is given.
     """
     marks: dict[str, Any] = {"since": since, "before": default if before is ... else before}
     return Field(default, json_schema_extra={"added": marks}, **constraints)
 
 
 def digest(value: object) -> str:
-    """Return the 32 hex digits that name a JSON value, whatever the order of its keys."""
+    """Return the 32 hex digits that identify a JSON value, independent of the order of its keys."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

@@ -10,7 +10,7 @@ from corgi.settings.recipe import Recipe
 
 
 def towers_width(recipe: Recipe) -> int | None:
-    """Return the width of the recipe's concatenated towers; None where one is not known before it is loaded.
+    """Return the width of the recipe's concatenated towers; None if the width of one is not known before it is loaded.
 
     Raises:
         InputError: the config of a tower cannot be read, or gives no width.
@@ -24,9 +24,9 @@ def towers_width(recipe: Recipe) -> int | None:
 
 
 def width_of(ref: TowerRef) -> int | None:
-    """Return the width of a model's vectors as its config says; None for a model that open_clip has no config of.
+    """Return the width of a model's vectors according to its config; None for a model without a config in open_clip.
 
-    A config is open_clip's own of an architecture, or an `open_clip_config.json`, which holds one as `model_cfg`.
+    A config is open_clip's own for an architecture, or an `open_clip_config.json`, which holds one as `model_cfg`.
 
     Raises:
         InputError: the config of a tower cannot be read, or gives no width.
@@ -40,13 +40,13 @@ def width_of(ref: TowerRef) -> int | None:
         return int(config.get("model_cfg", config)["embed_dim"])
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise InputError(
-            f"{path}: no width of tower {ref.name!r} can be read in it ({type(error).__name__}); nothing was started; "
+            f"{path}: the width of tower {ref.name!r} cannot be read from it ({type(error).__name__}); nothing was started; "
             "name an open_clip config in embed.towers"
         ) from error
 
 
 def _packaged_config(model: str) -> Path:
-    """Return where open_clip's config of a model is, if it has one; the package is not imported for it."""
+    """Return the path that open_clip's config of a model has, if there is one; the package is not imported."""
     spec = find_spec("open_clip")
     (folder,) = list(spec.submodule_search_locations or [])[:1] if spec else ["."]
     return Path(folder) / "model_configs" / f"{model.replace('/', '-')}.json"

@@ -1,7 +1,7 @@
-"""Text to values: what a command line or a YAML recipe holds, read by the type of its setting.
+"""Text to values: the text of a command line or a YAML recipe is parsed according to the type of its setting.
 
-Text stands as it is, whatever it looks like. Numbers, booleans and null are those of YAML 1.2's core schema; lists and
-mappings are YAML's. https://yaml.org/spec/1.2.2/#103-core-schema
+A text setting takes the text unchanged, whatever it looks like. Numbers, booleans and null are those of YAML 1.2's core schema;
+lists and mappings are YAML's. https://yaml.org/spec/1.2.2/#103-core-schema
 """
 
 # pyright: reportUnknownArgumentType=false, reportUnknownMemberType=false, reportUnknownVariableType=false
@@ -30,13 +30,13 @@ _QUOTES = ("'", '"')
 
 
 class Plain(str):
-    """A YAML scalar without quotes: what it means depends on the type of its setting."""
+    """A YAML scalar without quotes: its meaning depends on the type of its setting."""
 
     __slots__ = ()
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML whose scalars without quotes stay text, and which refuses a key that is given twice."""
+    """A YAML loader that keeps scalars without quotes as text and raises an error if a key is given twice."""
 
     yaml_implicit_resolvers = {"<": [(_MERGE, re.compile("<<"))]}  # noqa: RUF012 - PyYAML's own attribute
 
@@ -60,7 +60,7 @@ _Loader.add_constructor(_STR, _text_of)
 
 
 def read_file(path: str | Path) -> object:
-    """Return what a YAML file holds; scalars without quotes are `Plain`.
+    """Return the contents of a YAML file; scalars without quotes are `Plain`.
 
     Raises:
         YAMLError: the file is not YAML.
@@ -71,12 +71,13 @@ def read_file(path: str | Path) -> object:
 
 
 def read_override(path: str, text: str, recipe: type[Section]) -> object:
-    """Return the value that the text behind `path=` stands for.
+    """Return the value of the text after `path=`.
 
-    Text is itself, but for `null` alone where the setting may be None, and for quotation marks around the whole of it.
+    A text setting takes the text unchanged, except for a bare `null` where the setting may be None, and for quotation marks around
+    the whole text.
 
     Raises:
-        SettingsError: the setting is no text, and this is not YAML.
+        SettingsError: the setting is not a text, and the text is not YAML.
 
     """
     kind = _kind_of(path.split("."), recipe)
@@ -94,7 +95,7 @@ def read_override(path: str, text: str, recipe: type[Section]) -> object:
 
 
 def typed(path: str, value: object, kind: object) -> object:
-    """Return a YAML value in which every scalar without quotes is read by the type of its setting.
+    """Return a YAML value in which every scalar without quotes is parsed according to the type of its setting.
 
     Raises:
         SettingsError: a boolean is neither true nor false; the line names its path.
@@ -116,7 +117,7 @@ def typed(path: str, value: object, kind: object) -> object:
 
 
 def core(text: str) -> str | float | bool | None:
-    """Return what a scalar without quotes is in YAML 1.2's core schema."""
+    """Return the value of a scalar without quotes in YAML 1.2's core schema."""
     if text in _NULL:
         return None
     if text in _BOOLEANS:
@@ -130,7 +131,7 @@ def core(text: str) -> str | float | bool | None:
 
 def _scalar(path: str, text: str, members: Sequence[object]) -> object:
     if not text or (text in _NULL and NoneType in members):
-        return None  # a key without a value is never a text, but for two quotation marks
+        return None  # a key without a value is never a text; two quotation marks are the empty text
     if _is_text(members):
         return text
     value = core(text)
@@ -142,7 +143,7 @@ def _scalar(path: str, text: str, members: Sequence[object]) -> object:
 
 
 def _unquoted(text: str) -> str:
-    """Return a text without the quotation marks around the whole of it, as YAML reads them; any other as it is."""
+    """Return a text without the quotation marks around the whole of it, as YAML reads them; any other text unchanged."""
     if text[:1] not in _QUOTES or len(text) < 2:
         return text
     try:
@@ -166,7 +167,7 @@ def _members(kind: object) -> list[object]:
 
 
 def _is_text(members: Sequence[object]) -> bool:
-    """Return whether values are text, or lists of it."""
+    """Return whether values are text or lists of text."""
     kinds = [member for member in members if member is not NoneType]
     return bool(kinds) and all(map(_is_text_kind, kinds))
 
@@ -190,7 +191,7 @@ def _element(members: Sequence[object], index: int) -> object:
 
 
 def _kind_of(path: Sequence[str], kind: object) -> object:
-    """Return the type of the setting at a path below a section; Any where there is none."""
+    """Return the type of the setting at a path below a section; Any if there is none."""
     for name in path:
         found = section_of(kind)
         if found is None or name not in found.model_fields:

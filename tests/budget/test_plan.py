@@ -207,7 +207,9 @@ def test_the_plans_of_the_page_would_not_be_refused_and_the_recipe_as_it_is_woul
     assert not [line for planned in plans_page.PLANNED for line in planned.lines() if "not to be had" in line]
     refused = [line for line in plans_page.Planned("corgi", "gcp").lines() if "not to be had" in line]
     assert len(refused) == 3, "prior, autoencoder and decoder ask for 64 GPUs of 48"
-    assert "it needs 64 workers of 1 CPU and 1 GPU, but cluster/gcp.yaml has room for at most 48" in refused[0]
+    assert (
+        "it needs 64 workers of 1 CPU and 1 GPU, but cluster/gcp.yaml has room for at most 48" in refused[0]
+    )
 
 
 def test_word_encodings_are_counted_and_unknown_encoders_are_named() -> None:

@@ -52,7 +52,7 @@ def test_a_width_is_read_from_either_kind_of_config(tmp_path: Path) -> None:
         config.write_text(json.dumps(text))
         assert width_of(tower) == 24
     config.write_text("{}")
-    with pytest.raises(InputError, match="no width of tower 'a' can be read"):
+    with pytest.raises(InputError, match="the width of tower 'a' cannot be read"):
         width_of(tower)
     assert width_of(TowerRef(name="b", model="ViT-B-32", pretrained="random")) == 512
     assert width_of(TowerRef(name="b", model="no-such-model", pretrained="random")) is None

@@ -62,7 +62,9 @@ def test_the_line_and_the_exit_code_of_the_one_beside_are_the_commands(root: Pat
     assert code == 3
     own, whole = err.splitlines()
     assert own == "InputError: left is odd; nothing is lost; hand in an even one"
-    assert whole.startswith("InputError: left, which ran at the same time as other stages, ended with exit code 3")
+    assert whole.startswith(
+        "InputError: left, which ran at the same time as other stages, ended with exit code 3"
+    )
     assert made(root) == ["numbers", "right"]
     assert set(recorded(root)) == {"numbers", "right"}
     (root / "refuse").unlink()

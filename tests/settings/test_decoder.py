@@ -18,7 +18,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"schedule": "flow", "zero_terminal_snr": False}, "ends in pure noise"),
     ({"guidance_interval": (0.8, 0.2)}, "must ascend"),
     ({"noise_level_known": True}, "conditioning_noise above 0"),
-    ({"regression": True}, "has none: take unet or dit"),
+    ({"regression": True}, "has none: set network to unet or dit"),
     ({"network": "unet", "regression": True, "pseudo_text_xi": 1.0}, "not on pseudo text"),
     ({"network": "dit", "width": 24, "dit": {"heads": 5}}, "multiple of 4 and of dit.heads 5"),
     ({"network": "dit", "width": 18, "dit": {"heads": 2}}, "multiple of 4 and of dit.heads 2"),

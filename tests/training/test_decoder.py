@@ -187,7 +187,7 @@ def test_captions_are_dropped_apart_from_embeddings_and_read_whole_on_val(run):
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({"num_text_tokens": 4}, "network=mlp has none: take unet"),
+        ({"num_text_tokens": 4}, "network=mlp has none: set network=unet"),
         ({"num_text_tokens": 4, "network": "unet", "pseudo_text_xi": 1.0}, "for a decoder without captions"),
     ],
 )

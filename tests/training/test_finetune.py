@@ -326,7 +326,7 @@ def test_lora_without_peft_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_part_of_nothing_is_refused() -> None:
     for asked in ({"network": "unet"}, {"init_from": "x", "network": "mlp"}):
-        with pytest.raises(ValueError, match=r"finetune\.weights=lora trains a part"):
+        with pytest.raises(ValueError, match=r"finetune\.weights=lora trains some"):
             DecoderSettings.model_validate({**cast(dict[str, Any], asked), "finetune": {"weights": "lora"}})
 
 
