@@ -13,7 +13,7 @@ __all__ = ["load"]
 def load(folder: str | Path, embedder: "EmbedderName" = "prior") -> "Generator":
     """Load a finished run: `corgi.load("runs/openmoji").generate("a red heart", n=8, seed=0)` returns pictures.
 
-    `embedder` names what turns captions into image embeddings: the run's prior, or a baseline (docs/generate.md).
+    `embedder` names the method that turns captions into image embeddings: the run's prior, or a baseline (docs/generate.md).
     """
     from corgi.inference.loading import load as load_run
 

@@ -1,4 +1,4 @@
-"""The baseline priors: one list, which `prior.variants` and `compare.arms` name. Known without importing torch."""
+"""The baseline priors: one list, from which `prior.variants` and `compare.arms` choose. It can be imported without torch."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,26 +12,26 @@ TableName = Literal["ddpm", "dalle2", "global", "clusters", "low_rank"]
 
 @dataclass(frozen=True)
 class Baseline:
-    """One choice of (mu, Sigma) and of what goes with it; network, data, steps and loss are those of every other."""
+    """One choice of (mu, Sigma) and of its options; network, data, steps and loss are the same for all baselines."""
 
     table: TableName
-    """(0, I); (0, I/d); the global mean and standard deviation; those of k clusters, diagonal or low rank + diagonal."""
+    """In this order: (0, I); (0, I/d); the global mean and standard deviation; those of k clusters, diagonal, or low rank + diagonal."""
     k: int | None = 1
-    """Number of clusters; None: clusters and c of the recipe's shift stage, chosen as the recipe's prior says."""
+    """Number of clusters; None: clusters and c of the recipe's shift stage, with the cluster choice of the recipe's prior."""
     c: float | Literal["matched"] = 1.0
-    """Factor of the standard deviation; matched: as found in the space."""
+    """Factor of the standard deviation; matched: estimated from the embedding space."""
     choice: ChoiceRule = "text"
     cluster_token: bool = False
     raw: bool = False
-    """The network reads z_t and answers z_0 as they are, not whitened by (mu, Sigma)."""
+    """The network reads z_t and predicts z_0 in the original coordinates, not whitened by (mu, Sigma)."""
     one_pass: bool = False
-    """Trained at t = T alone and sampled in one step: a regression on the caption and noise."""
+    """Trained only at t = T and sampled in one step: a regression on the caption and noise."""
     contrastive: bool = False
     """With ECLIPSE's contrastive loss (arXiv 2312.04655)."""
     candidates: tuple[int, ...] = (1,)
-    """Candidates drawn per caption, the one of largest text cosine kept; each number is judged by itself."""
+    """Candidates drawn per caption, of which the one with the largest cosine to the text is kept; each number is evaluated separately."""
     by_default: bool = True
-    """Whether `compare.arms` holds it unless told otherwise. False for one added later: finished comparisons keep their keys."""
+    """Whether it is in the default of `compare.arms`. False for a baseline added later, so that finished comparisons keep their keys."""
 
     @property
     def is_of_the_run(self) -> bool:
@@ -40,7 +40,7 @@ class Baseline:
 
     @property
     def needs_the_shift_stage_alone(self) -> bool:
-        """Return whether the prior stage can train it: its (mu, Sigma) follows from what the shift stage commits."""
+        """Return whether the prior stage can train it: its (mu, Sigma) can be computed from what the shift stage commits."""
         return self.is_of_the_run or (self.k == 1 and self.c == 1.0 and not self.one_pass)
 
 

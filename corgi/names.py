@@ -1,6 +1,6 @@
-"""Closed vocabularies that settings offer and a registry beside the code fills: each name is typed, and known without importing torch.
+"""The names that settings accept and for which a registry in another package has the entries: typed, and importable without torch.
 
-Beside them is what is read of files that name such a thing.
+The module also declares the keys that are read from config files of diffusers.
 """
 
 from typing import Literal, Required, TypedDict
@@ -18,7 +18,7 @@ TRAINED_SPACES: frozenset[LatentSpaceName] = frozenset({"kl", "vq"})
 """Latent spaces whose autoencoder is trained by the training loop, with a perceptual loss."""
 
 ChoiceRule = Literal["text", "monte_carlo", "soft", "learned", "learned_soft"]
-"""How a caption chooses its cluster: `corgi.diffusion.choice.ClusterChoice`."""
+"""How the cluster of a caption is chosen: `corgi.diffusion.choice.ClusterChoice`."""
 
 ActivationName = Literal["none", "sigmoid"]
 """Filled by `corgi.clip.scores.ACTIVATIONS`."""
@@ -30,14 +30,14 @@ PseudoTextName = Literal["fixed", "trained", "retrieved"]
 """How a decoder's pseudo text is made: `corgi.training.pseudo_text`."""
 
 EmbedderName = Literal["prior", "text", "softmax", "neighbours"]
-"""What turns a caption into an image embedding; filled by `corgi.inference.embedders.EMBEDDERS`."""
+"""Methods that turn a caption into an image embedding; filled by `corgi.inference.embedders.EMBEDDERS`."""
 
 UPSAMPLERS = ("upsampler", "second_upsampler")
 """Sections and stages of the cascade's steps, in order."""
 
 
 class UNetConfig(TypedDict, total=False):
-    """The keys of a config.json of diffusers that `corgi.models.pretrained_unet` reads; the file has others, which are passed on."""
+    """The keys of a diffusers config.json that `corgi.models.pretrained_unet` reads; the file's other keys are passed on."""
 
     _class_name: str
     in_channels: int
@@ -51,7 +51,7 @@ class UNetConfig(TypedDict, total=False):
 
 
 class AutoencoderConfig(TypedDict, total=False):
-    """The keys of a config.json of diffusers that `corgi.models.pretrained_codec` reads; the file has others, which are passed on."""
+    """The keys of a diffusers config.json that `corgi.models.pretrained_codec` reads; the file's other keys are passed on."""
 
     _class_name: Required[str]
     in_channels: int
@@ -59,4 +59,4 @@ class AutoencoderConfig(TypedDict, total=False):
     scaling_factor: Required[float]
     shift_factor: float | None
     quantise: bool
-    """Ours: whether a VQModel quantises as it decodes."""
+    """A key of Corgi's own: whether a VQModel quantises in decoding."""

@@ -1,20 +1,20 @@
-"""Rows at unit norm, by one rule for every package that stores, reads or measures vectors."""
+"""Rows scaled to unit norm, by one rule for every package that stores, reads or measures vectors."""
 
 import numpy as np
 from jaxtyping import Float
 
 
 def unit_rows(rows: Float[np.ndarray, "... dim"]) -> Float[np.ndarray, "... dim"]:
-    """Return rows divided by their norms, in the rows' own type; the rule is that of `unit_and_norm`."""
+    """Return rows divided by their norms, in the rows' own type, as `unit_and_norm` does."""
     return unit_and_norm(rows)[0]
 
 
 def unit_and_norm(
     rows: Float[np.ndarray, "... dim"],
 ) -> tuple[Float[np.ndarray, "... dim"], Float[np.ndarray, "..."]]:
-    """Return rows at unit norm and the norms they had.
+    """Return rows scaled to unit norm, and their original norms.
 
-    A row of zeros stays zero. A row with a NaN or an infinity becomes NaN where it matters, which no table accepts.
+    A row of zeros stays zero. A row with a NaN or an infinity gets NaN values, which no table accepts.
     """
     with np.errstate(invalid="ignore"):
         norm = np.linalg.norm(rows, axis=-1)

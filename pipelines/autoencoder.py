@@ -1,4 +1,4 @@
-"""Fit the space the decoder paints in, and write every picture's latent: `python pipelines/autoencoder.py RECIPE [key.path=value ...]`."""
+"""Fit the latent space of the decoder, and write the latent of every picture: `python pipelines/autoencoder.py RECIPE [key.path=value ...]`."""
 
 import sys
 

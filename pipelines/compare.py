@@ -1,6 +1,6 @@
 """Shifted diffusion against its baselines on a recipe's pictures: `python pipelines/compare.py RECIPE [key.path=value ...]`.
 
-Every arm has the same network, data, steps and loss; what is done already by full.py on the same recipe is taken over.
+Every arm has the same network, data, steps and loss; stages that full.py has finished on the same recipe are reused.
 """
 
 import sys
@@ -17,7 +17,7 @@ from corgi.sources.identity import canonical_url
 
 
 def stages(recipe: Recipe) -> list[Stage]:
-    """Return the stages from sources to the comparison; no picture is needed after the vectors are there."""
+    """Return the stages from sources to the comparison; no picture is needed once the vectors are computed."""
     return [*full.to_vectors(recipe), Features(), Curate(), Spaces(), Contest(), Scores(), Comparison()]
 
 

@@ -1,4 +1,4 @@
-"""Choose, over the whole set, what is trained on: `python pipelines/curate.py RECIPE [key.path=value ...]`."""
+"""Choose the rows of the whole set that are trained on: `python pipelines/curate.py RECIPE [key.path=value ...]`."""
 
 import sys
 

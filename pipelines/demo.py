@@ -2,7 +2,7 @@
 
     python pipelines/demo.py [options] [key.path=value ...]
 
-What is not an option of this page (--recipe, --pipeline, --data, --pictures, --port, --work) goes to full.py as it is.
+Arguments other than --recipe, --pipeline, --data, --pictures, --port and --work are passed to full.py unchanged.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from corgi.settings.recipe import load
 PIPELINES = Path(__file__).resolve().parent
 DEFAULT_RECIPE = PIPELINES / "recipes" / "openmoji.yaml"
 DEFAULT_WORK = Path("runs/openmoji-site")
-DISK = "under 1 GB below runs/ for the packaged pictures; Ctrl-C stops, and the same command goes on"
+DISK = "under 1 GB below runs/ for the packaged pictures; Ctrl-C stops, and the same command resumes"
 """Measured after `make demo` with `du`: 817 MB with the tables of `make smoke`."""
 
 
@@ -61,14 +61,14 @@ def main(arguments: list[str]) -> int:
 
 
 def _announced(recipe: Path) -> list[str]:
-    """Return what a run will take: the recipe's comment on its cost, and the room for the packaged pictures."""
+    """Return what a run will need: the recipe's comment on its cost, and the disk space for the packaged pictures."""
     lines = recipe.read_text(encoding="utf-8").splitlines() if recipe.is_file() else []
     costs = [line.removeprefix("# Cost:").strip() for line in lines if line.startswith("# Cost:")]
     return [f"this takes: {cost}" for cost in costs[:1]] + [f"disk: {DISK}"] * bool(costs)
 
 
 def _what_next(recipe: Path, for_flow: list[str]) -> list[str]:
-    """Return the next three commands after a finished run, with the `corgi` of this environment."""
+    """Return three commands to run after a finished run, with the `corgi` of this environment."""
     settings = load(recipe, for_flow)
     run = f"{settings.root}/{settings.name}"
     corgi = min(
@@ -88,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=program() or "pipelines/demo.py",
         usage="%(prog)s [options] [key.path=value ...]",
-        description="Serve emoji on loopback and run the whole flow on them; the rest goes to the flow's script as it is.",
+        description="Serve emoji on loopback and run the whole flow on them; other arguments are passed to the flow's script unchanged.",
         allow_abbrev=False,
     )
     option = parser.add_argument
@@ -100,7 +100,7 @@ def _parser() -> argparse.ArgumentParser:
         default="packaged",
         help="packaged: two styles from Python packages; iconify: six styles, fetched by npm (default: packaged)",
     )
-    option("--pictures", type=_positive, metavar="N", help="at most N pictures (default: all)")
+    option("--pictures", type=_positive, metavar="N", help="use at most N pictures (default: all)")
     option("--port", type=_port, default=DEFAULT_PORT, help="loopback port (default: %(default)s)")
     option("--work", type=Path, default=DEFAULT_WORK, help="folder of the site (default: %(default)s)")
     return parser
@@ -121,7 +121,7 @@ def _port(text: str) -> int:
 def _run_flow(
     options: argparse.Namespace, url_list: Path, site: Site, collection: Collection, for_flow: list[str]
 ) -> int:
-    """Run the flow in this terminal and hand signals on, so that it can leave only committed work."""
+    """Run the flow in this terminal and forward signals to it, so that it can stop with only committed work left."""
     command = [
         *(sys.executable, str(PIPELINES / f"{options.pipeline}.py"), str(options.recipe)),
         f"plan.input={url_list}",
@@ -130,11 +130,11 @@ def _run_flow(
         f"plan.credit={collection.credit}",
         *for_flow,
     ]
-    # The flow holds the lifeline too: were this process killed alone, the site would not vanish under the fetchers.
+    # The flow also holds the lifeline: if only this process is killed, the fetchers do not lose the site.
     with subprocess.Popen(command, pass_fds=(site.lifeline,)) as flow:
 
         def hand_on(number: int, frame: FrameType | None) -> None:
-            # A terminal sends Ctrl-C to the flow itself; a second one would cut its orderly end short.
+            # A terminal sends Ctrl-C to the flow as well; a second signal would interrupt its orderly shutdown.
             if number != signal.SIGINT or not _is_in_foreground():
                 flow.send_signal(number)
 
@@ -159,6 +159,7 @@ if __name__ == "__main__":
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         print(
-            "demo: stopped before the flow began; what is rendered stays; run again to go on", file=sys.stderr
+            "demo: stopped before the flow began; rendered pictures are kept; run again to resume",
+            file=sys.stderr,
         )
         sys.exit(128 + signal.SIGINT)

@@ -1,6 +1,6 @@
 """Fetch, decode and filter the pictures of the plan: `python pipelines/download.py RECIPE [key.path=value ...]`.
 
-img2dataset's option names are understood where they mean the same: `--image_size=256`, `--thread_count 64`.
+img2dataset's option names are accepted where they mean the same: `--image_size=256`, `--thread_count 64`.
 """
 
 import sys
@@ -12,7 +12,7 @@ from corgi.settings.errors import SettingsError
 
 
 def main() -> int:
-    """Run the command line with img2dataset's options as our settings."""
+    """Run the command line with img2dataset's options replaced by our settings."""
     try:
         sys.argv[1:] = with_our_names(sys.argv[1:])
     except SettingsError as error:

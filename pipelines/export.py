@@ -17,7 +17,7 @@ def main() -> int:
     )
     parser.add_argument("run", help="a run's folder, such as runs/openmoji")
     parser.add_argument("--out", type=Path, required=True, help="new folder")
-    parser.add_argument("--variant", help="which prior of the run; the first one when not given")
+    parser.add_argument("--variant", help="which prior of the run (default: the first)")
     parser.add_argument(
         "--whole", action="store_true", help="prior, decoder and autoencoder: a pipeline that paints"
     )

@@ -15,7 +15,7 @@ from corgi.settings.errors import CorgiError
 
 
 def main() -> int:
-    """Write what was asked for and print its rows; return the exit code."""
+    """Write the requested files and print their numbers of rows; return the exit code."""
     parser = argparse.ArgumentParser(
         prog=program(), description="Export a run's embeddings or its kept uids."
     )
@@ -23,9 +23,7 @@ def main() -> int:
     parser.add_argument(
         "--clip-retrieval", type=Path, metavar="FOLDER", help="new folder for .npy and .parquet"
     )
-    parser.add_argument(
-        "--tower", help="the tower whose vectors are exported; all, concatenated, when not given"
-    )
+    parser.add_argument("--tower", help="the tower whose vectors are exported (default: all, concatenated)")
     parser.add_argument("--uids", type=Path, metavar="FILE", help="sorted kept train uids as DataComp's .npy")
     arguments = parser.parse_args()
     from corgi.clip.export_embeddings import clip_retrieval

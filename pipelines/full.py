@@ -47,7 +47,7 @@ def stages(recipe: Recipe) -> list[Stage]:
 
 
 def to_vectors(recipe: Recipe) -> list[Stage]:
-    """Return the stages from sources to vectors; an input of embed's own is planned and read along with it."""
+    """Return the stages from sources to vectors; an `embed.input` is planned and read together with the embed stage."""
     if takes_vectors(recipe):
         return [PrecomputedPlan(run_with="embed"), PrecomputedDownload(run_with="embed"), PrecomputedEmbed()]
     run_with = "embed" if recipe.embed.input else None
@@ -57,17 +57,17 @@ def to_vectors(recipe: Recipe) -> list[Stage]:
 
 
 def takes_vectors(recipe: Recipe) -> bool:
-    """Return whether vectors made elsewhere are read: then nothing is fetched and no tower runs."""
+    """Return whether vectors computed elsewhere are read: then nothing is fetched and no tower runs."""
     return any(map(holds_vectors, recipe.embed.input))
 
 
 def main(only: str | None = None) -> int:
-    """Run the command line; `only` is the stage of a script that runs one."""
+    """Run the command line; `only` is the stage of a script that runs a single stage."""
     return command.main(stages, told, only, canonical=canonical_url, budget=budget.lines)
 
 
 def told(run: Run) -> None:
-    """Note what the stages cost, and write the report and the other files beside the tables."""
+    """Record what the stages cost, and write the report and the other files that are not tables."""
     spending.note(run)
     results.publish(run)
 

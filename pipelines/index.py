@@ -1,4 +1,4 @@
-"""The search index of a run: `python pipelines/index.py runs/openmoji`. Shards that are indexed already are skipped."""
+"""The search index of a run: `python pipelines/index.py runs/openmoji`. Shards that are already indexed are skipped."""
 
 import sys
 
@@ -14,7 +14,7 @@ from corgi.sources.identity import canonical_url
 
 
 def stages(recipe: Recipe) -> list[Stage]:
-    """Return the stages from sources to the index; those before it are done in a run that can be served."""
+    """Return the stages from sources to the index; in a run that can be served, all but the index are done."""
     return [*full.to_vectors(recipe), Features(), Curate(), Index()]
 
 

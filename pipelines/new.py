@@ -1,6 +1,6 @@
-"""A first recipe for data of your own: `python pipelines/new.py NAME [--source PLACE ...] [--captions COLUMN] [--tower own] [--gpu]`.
+"""A first recipe for your own data: `python pipelines/new.py NAME [--source PATH ...] [--captions COLUMN] [--tower own] [--gpu]`.
 
-What no flag answers is asked where there is a terminal, and has its default elsewhere.
+In a terminal the command asks for what no option sets; elsewhere the default is used.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from corgi.settings.errors import CorgiError, SettingsError
 
 
 def main() -> int:
-    """Write NAME.yaml and print what to run next; return the exit code."""
+    """Write NAME.yaml and print the commands to run next; return the exit code."""
     arguments = _parser().parse_args()
     try:
         answers = _answers(arguments)
@@ -34,13 +34,13 @@ def main() -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog=program(), description="Write a recipe of ten lines for data of your own."
+        prog=program(), description="Write a recipe of ten lines for your own data."
     )
     parser.add_argument("name", help="name of the run; the recipe is NAME.yaml")
     parser.add_argument(
         "--source",
         nargs="+",
-        metavar="PLACE",
+        metavar="PATH",
         help="lists of URLs, folders of images, tars: paths, globs or s3:// URIs",
     )
     parser.add_argument(
@@ -83,7 +83,7 @@ def _answers(arguments: argparse.Namespace) -> Answers:
 
 
 def _asked(question: str, default: str) -> str:
-    """Return the answer typed, or the default where nobody can type."""
+    """Return the typed answer, or the default without a terminal."""
     if not sys.stdin.isatty():
         return default
     return input(f"{question} [{default}]: ").strip() or default
@@ -93,7 +93,7 @@ def _write(path: Path, text: str) -> Path:
     """Write a new file.
 
     Raises:
-        SettingsError: it is there already or cannot be written.
+        SettingsError: it exists already or cannot be written.
 
     """
     try:

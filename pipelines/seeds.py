@@ -1,6 +1,6 @@
 """Several trainings of one recipe: `python pipelines/seeds.py RECIPE [key.path=value ...]`, for each of the recipe's `seeds`.
 
-Prior and decoder are trained with each seed; tables, towers, autoencoder and what is held out are shared. The first seed's run has
+Prior and decoder are trained with each seed; tables, towers, autoencoder and the held-out rows are shared. The first seed's run has
 the recipe's name, the others `NAME-seed-S`. Its report then shows every measure with its interval over seeds.
 """
 

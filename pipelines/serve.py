@@ -13,7 +13,7 @@ from corgi.flow.output import program, until_closed
 from corgi.settings.errors import CorgiError, SettingsError
 
 SERVE_PACKAGES = ("fastapi", "starlette", "uvicorn", "grpc_reflection", "mmh3", "watchfiles", "websockets")
-"""Of the extra `serve`, by the names under which they are imported."""
+"""Packages of the extra `serve`, by their import names."""
 TOKEN = "CORGI_TOKEN"  # noqa: S105 - the variable's name
 
 
@@ -33,8 +33,8 @@ def main() -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=program(),
-        description="Open the playground and the HTTP API of a trained run. Other programs send what they would send to "
-        "/v1/images/generations elsewhere.",
+        description="Open the playground and the HTTP API of a trained run. Clients of other servers' /v1/images/generations work "
+        "without changes.",
         epilog=f"A server that other machines can reach needs a token: set {TOKEN}, and send it as Authorization: Bearer TOKEN.",
     )
     parser.add_argument("run", help="a run's folder, such as runs/openmoji")
@@ -47,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         default=32,
         metavar="N",
-        help="requests in line before others get 503 (default: %(default)s)",
+        help="requests in the queue at most; further ones get 503 (default: %(default)s)",
     )
     parser.add_argument(
         "--per-minute",
@@ -83,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _server(arguments: argparse.Namespace) -> Callable[[], None]:
-    """Return the function that serves as asked.
+    """Return the function that serves as the arguments say.
 
     Raises:
         SettingsError: a package of the extra `serve` is not installed.

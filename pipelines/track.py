@@ -1,6 +1,7 @@
-"""What trainings kept, for a tracker: `python pipelines/track.py FOLDER [--tensorboard OUT]` (a run's root, or any part of it).
+"""Metrics of trainings, for a tracker: `python pipelines/track.py FOLDER [--tensorboard OUT]` (a run's root, or a folder below it).
 
-Without the flag, what was kept offline is sent to Weights & Biases in order; with it, event files for TensorBoard are written.
+Without --tensorboard, metrics that were logged offline are sent to Weights & Biases in order; with it, event files for TensorBoard
+are written.
 """
 
 import argparse
@@ -16,12 +17,12 @@ from corgi.tracking.tensorboard import write_events
 
 
 def main() -> int:
-    """Send every offline folder below the one named, or write events; return the exit code."""
+    """Send every offline folder below the named one, or write event files; return the exit code."""
     parser = argparse.ArgumentParser(
         prog=program(),
-        description="Send what trainings kept offline to Weights & Biases, in order, or write it for TensorBoard.",
+        description="Send metrics that trainings logged offline to Weights & Biases, in order, or write them for TensorBoard.",
     )
-    parser.add_argument("folder", type=_folder, help="a folder such as runs, or any part of it")
+    parser.add_argument("folder", type=_folder, help="a folder such as runs, or a folder below it")
     parser.add_argument(
         "--tensorboard",
         type=Path,
@@ -44,7 +45,9 @@ def main() -> int:
 
 def _folder(text: str) -> Path:
     if not Path(text).is_dir():
-        raise argparse.ArgumentTypeError(f"{text} is no folder; nothing was sent; name a folder such as runs")
+        raise argparse.ArgumentTypeError(
+            f"{text} is not a folder; nothing was sent; name a folder such as runs"
+        )
     return Path(text)
 
 

@@ -1,1 +1,1 @@
-"""The command `corgi`: names for the scripts, completion in shells, a first recipe."""
+"""The command `corgi`: names for the scripts, shell completion, a first recipe."""

@@ -1,4 +1,4 @@
-"""Completion of `corgi` in a shell: commands, recipes, runs, files, and the options that a command's own help names."""
+"""Shell completion of `corgi`: commands, recipes, runs, files, and the options that the help of a command lists."""
 
 from collections.abc import Sequence
 
@@ -33,7 +33,7 @@ def script_of(shell: str = "", *, names: Sequence[str]) -> str:
     """Return the completion script of a shell, for `source <(corgi completion bash)`.
 
     Raises:
-        SettingsError: there is none for that shell.
+        SettingsError: there is no completion script for that shell.
 
     """
     if shell not in _SCRIPTS:

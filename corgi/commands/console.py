@@ -1,4 +1,4 @@
-"""The command `corgi`: one name for the scripts of pipelines/, which do the work. It starts a script and is replaced by it."""
+"""The command `corgi`: one name for the scripts of pipelines/, which do the work. Its process is replaced by that of a script."""
 
 import difflib
 import os
@@ -13,12 +13,12 @@ from corgi.flow.output import PROGRAM, until_closed
 from corgi.settings.errors import SettingsError
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "pipelines"
-"""Where the scripts are stored: beside `corgi` in a checkout and in an installed wheel."""
+"""Folder of the scripts: next to `corgi` in a checkout and in an installed wheel."""
 
 
 @dataclass(frozen=True)
 class Command:
-    """One word after `corgi`: the script it starts, the words given to it first, and a line of help."""
+    """One word after `corgi`: the script it starts, the arguments that precede the user's, and a line of help."""
 
     name: str
     usage: str
@@ -35,22 +35,22 @@ COMMANDS = (
     Command("status", "RUN", "show a run's stages, rows and bytes", "full", ("--status",)),
     Command("lineage", "RUN", "show what a run was made from", "full", ("--lineage",)),
     Command("verify", "RUN", "hash every committed file of a run", "full", ("--verify",)),
-    Command("gc", "RUN", "remove what no run under the same root refers to", "full", ("--gc",)),
+    Command("gc", "RUN", "remove files that no run under the same root refers to", "full", ("--gc",)),
     Command("generate", "RUN CAPTION ...", "paint captions with a trained run", "generate"),
     Command("generate-tables", "RUN FILE", "paint a file of captions into Parquet tables", "generate_tables"),
     Command("score", "PAINTED REAL", "score a folder of painted pictures against real ones", "score"),
     Command("index", "RUN", "make the search index of a run, for corgi serve --search", "index"),
-    Command("coco", "RUN", "paint COCO's captions and measure FID as others quote it", "coco"),
+    Command("coco", "RUN", "paint COCO's captions and measure FID as published results do", "coco"),
     Command("serve", "RUN", "open the playground and the HTTP API of a trained run", "serve"),
     Command(
         "compare", "RECIPE", "compare shifted diffusion with its baselines on a recipe's data", "compare"
     ),
     Command("export", "RUN", "write a trained prior as a diffusers folder", "export"),
     Command("export-data", "RUN", "write a run's embeddings or kept uids", "export_data"),
-    Command("track", "FOLDER", "send what trainings kept offline to Weights & Biases", "track"),
+    Command("track", "FOLDER", "send metrics that trainings logged offline to Weights & Biases", "track"),
     Command("demo", "", "run the whole flow on emoji, as make demo does", "demo"),
 )
-"""In the order of help."""
+"""In the order in which the help lists them."""
 
 _HEAD = """usage: corgi COMMAND ...
 
@@ -68,7 +68,7 @@ exit codes: 0 done, 2 wrong settings or options, 3 unusable input, 4 storage, 5 
 
 
 def main() -> int:
-    """Run `corgi`; return the exit code where no script takes over."""
+    """Run `corgi`; return the exit code if no script replaces this process."""
     return until_closed(lambda: _main(sys.argv[1:]))
 
 
@@ -92,7 +92,7 @@ def _answer(words: list[str]) -> int:
         print(script_of(*rest[:1], names=[command.name for command in COMMANDS]))
         return 0
     _start(_named(first), rest)
-    raise AssertionError("a started script takes this process over")
+    raise AssertionError("a started script replaces this process")
 
 
 def overview() -> str:
@@ -108,12 +108,12 @@ def _named(name: str) -> Command:
     if name not in by_name:
         near = difflib.get_close_matches(name, by_name, 1)
         meant = f"did you mean corgi {near[0]}?" if near else "corgi --help lists the commands"
-        raise SettingsError(f"{name!r} is no command of corgi; nothing was started; {meant}")
+        raise SettingsError(f"{name!r} is not a command of corgi; nothing was started; {meant}")
     return by_name[name]
 
 
 def _start(command: Command, rest: list[str]) -> None:
-    """Replace this process by the script; the name under which it shows its help is handed on."""
+    """Replace this process by the script; an environment variable gives it the name that its help shows."""
     os.environ[PROGRAM] = f"corgi {command.name}"
     script = str(SCRIPTS / f"{command.script}.py")
     arguments = [sys.executable, script, *command.words, *rest]

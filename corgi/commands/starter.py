@@ -1,4 +1,4 @@
-"""A first recipe for data of one's own: ten lines of what differs from the defaults, from four answers."""
+"""A first recipe for the user's own data: ten lines of settings that differ from the defaults, made from four answers."""
 
 import math
 import re
@@ -18,15 +18,15 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 @dataclass(frozen=True)
 class Answers:
-    """What a first recipe is made from."""
+    """The answers from which a first recipe is made."""
 
     name: str
     sources: tuple[str, ...]
-    """What plan.input takes: lists, tars, folders, globs, URIs."""
+    """Values of plan.input: lists, tars, folders, globs, URIs."""
     captions: str = "caption"
-    """Column of the captions in a list; folders and tars have theirs in files; NO_CAPTIONS: there are none."""
+    """Column of a list that holds the captions; those of folders and tars are in files; NO_CAPTIONS: there are none."""
     tower: TowerName = "own"
-    """own: trains one on the data, from packaged backbones. public: open_clip's ViT-B-32, which is downloaded."""
+    """own: a tower is trained on the data, with packaged backbones. public: open_clip's ViT-B-32, which is downloaded."""
     gpu: bool = False
 
 
@@ -34,7 +34,7 @@ def recipe_text(answers: Answers) -> str:
     """Return the recipe's YAML.
 
     Raises:
-        SettingsError: the answers do not fit each other.
+        SettingsError: the answers contradict each other, or one is not allowed.
 
     """
     check(answers)
@@ -42,15 +42,15 @@ def recipe_text(answers: Answers) -> str:
 
 
 def check(answers: Answers) -> None:
-    """Check answers against each other.
+    """Check the answers.
 
     Raises:
-        SettingsError: they do not fit.
+        SettingsError: they contradict each other, or one is not allowed.
 
     """
     if not NAME.fullmatch(answers.name) or answers.name == "store":
         raise SettingsError(
-            f"{answers.name!r} cannot name a run; nothing was written; take letters, digits, dots and dashes, and not store"
+            f"{answers.name!r} cannot name a run; nothing was written; use letters, digits, dots and dashes, and not the name store"
         )
     if not any(answers.sources):
         raise SettingsError(
@@ -58,7 +58,7 @@ def check(answers: Answers) -> None:
         )
     if answers.captions == NO_CAPTIONS and answers.tower == "own":
         raise SettingsError(
-            "an own tower learns from captions and there are none; nothing was written; take --tower public"
+            "a tower of your own is trained on captions and there are none; nothing was written; use --tower public"
         )
 
 
@@ -76,7 +76,7 @@ def commands(answers: Answers, path: str) -> list[str]:
 
 
 def _lines(answers: Answers) -> Iterator[str]:
-    yield f"# Written by `corgi new {answers.name}`. docs/settings.md lists every setting; what is not here has its default."
+    yield f"# Written by `corgi new {answers.name}`. docs/settings.md lists every setting; settings that are not here have their defaults."
     yield f"name: {answers.name}"
     yield _plan(answers)
     yield from _GPU if answers.gpu else _CPU
@@ -116,7 +116,7 @@ _CPU = (
     "decoder: {network: unet, unet: {widths: [64, 128], attention: []}, conditioning_noise: 0.15, guidance: 3, training: {num_steps: 1100, global_batch: 64, lr: 1.0e-3, ema_decay: 0.999, warmup_steps: 50, precision: fp32, zero_stage: 0}}",
     "evaluate: {steps: [2, 8]}",
 )
-"""Sizes of the demo (pipelines/recipes/openmoji.yaml): two CPU cores, about half an hour beside the fetch."""
+"""Sizes of the demo (pipelines/recipes/openmoji.yaml): about half an hour on two CPU cores, without the fetch."""
 _GPU = (
     "download: {image_size: 256}",
     "shift: {num_clusters: 1024}",

@@ -17,7 +17,7 @@ OURS = tuple(
     for form in (
         r"installing into \S+: [^\[\]]+, a few minutes; log: \S+",
         r"this takes: [^\[\]]+",
-        r"disk: [^\[\]]+; Ctrl-C stops, and the same command goes on",
+        r"disk: [^\[\]]+; Ctrl-C stops, and the same command resumes",
         r"next:",
         r"  \S+/corgi (serve|generate|new) [^\[\]]+",
         rf"\[ *\d+\.\d s\] rendering pictures: {_PROGRESS}",

@@ -13,7 +13,7 @@ OURS = """\
 installing into .venv: 8 GB, most of it CUDA libraries, a few minutes; log: .venv/install.log
 [  10.1 s] rendering pictures: 120 of 300 pictures
 this takes: 2 CPU cores, under 4 minutes.
-disk: under 1 GB below runs/ for the packaged pictures; Ctrl-C stops, and the same command goes on
+disk: under 1 GB below runs/ for the packaged pictures; Ctrl-C stops, and the same command resumes
 300 pictures, 300 rendered now, 552 rows, http://127.0.0.1:8047
 Pictures, rasterised: OpenMoji 17.0.0 (openmoji.org), the open-source emoji and icon project, CC BY-SA 4.0
 log: runs/smoke/logs/2026-11-28T14-24-13-9727.log
