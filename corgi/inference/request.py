@@ -58,7 +58,7 @@ def request_of(argv: Sequence[str] | None) -> Request:
             f"{options.prompts} has no row that can be painted; nothing was painted; correct the file"
         )
     if not (options.captions or rows or options.vary or options.mix or options.between):
-        raise InputError("there is nothing to paint; name a caption or --prompts FILE")
+        raise InputError("no caption was given; nothing was painted; name a caption or --prompts FILE")
     for part in (*options.vary, *_pictures((*options.mix, *options.between))):
         _check_file(part)
     check_prompts(

@@ -59,7 +59,7 @@ def test_a_file_is_painted_and_painted_again_at_once(
     [
         (["--rows-per-shard", "0"], 2, "--rows-per-shard=0"),
         (["--steps", "0"], 2, "steps=0"),
-        (["--steps", "101"], 2, "has 100 timesteps"),
+        (["--steps", "101"], 2, "has only 100 timesteps"),
         (["--column", "caption"], 3, "has no column 'caption'"),
     ],
 )

@@ -184,7 +184,7 @@ def test_what_cannot_be_painted_is_one_line(generator: Generator, ask, words: st
 
 @pytest.mark.parametrize("asked", [{"steps": 101}, {"prior_steps": 101}])
 def test_more_steps_than_timesteps_are_one_line(generator: Generator, asked: dict[str, int]) -> None:
-    with pytest.raises(SettingsError, match="has 100 timesteps"):
+    with pytest.raises(SettingsError, match="has only 100 timesteps"):
         generator.using(PaintSettings(**asked))  # pyright: ignore[reportArgumentType]
 
 

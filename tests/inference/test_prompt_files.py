@@ -118,6 +118,6 @@ def test_a_file_that_cannot_be_read_is_one_line(
 
 def test_a_column_of_numbers_is_one_line_and_another_column_may_be_named(tmp_path: Path) -> None:
     pq.write_table(pa.table({"caption": [1, 2], "text": ["a", "b"]}), tmp_path / "p.parquet")
-    with pytest.raises(InputError, match="holds int64, no text"):
+    with pytest.raises(InputError, match="has type int64, not text"):
         list(read_prompts(str(tmp_path / "p.parquet")))
     assert [prompt.caption for prompt in read_prompts(str(tmp_path / "p.parquet"), "text")] == ["a", "b"]

@@ -36,7 +36,7 @@ def test_every_setting_has_a_flag(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], "there is nothing to paint"),
+        ([], "no caption was given"),
         (["a fox", ""], "caption 2 has no words"),
         (["a fox", "--steps", "0"], "steps=0"),
         (["a fox", "--guidance-interval", "0.9", "0.1"], "must ascend"),

@@ -234,7 +234,7 @@ def capped(
     if not _fits(counts, rest, low, share) and len(counts):
         raise InputError(
             f"curate.max_domain_share={share} cannot be kept: the rows come from {int((counts > 0).sum())} registered domains; "
-            "committed work is safe; raise it or leave it out"
+            "committed work is safe; raise the share or leave it out"
         )
     while low < high:
         middle = (low + high + 1) // 2
