@@ -36,16 +36,12 @@ class Context:
     earlier: Earlier | None = None
     reads: dict[str, StageManifest] = field(default_factory=dict[str, StageManifest])
 
-    def shards(self, stage: str) -> list[ShardManifest]:
-        """Return the shard manifests, in order, of an input, or of another stage that the stage reads."""
-        return self.store.shards(self._manifest(stage))
-
     def listed(self, stage: str) -> list[ListedShard]:
-        """Return the contents of those manifests, in order, from the stage's index."""
+        """Return the contents of the shard manifests, in order, of an input or of another stage that the stage reads, from its index."""
         return self.store.listed(self._manifest(stage))
 
     def entries(self, stage: str) -> tuple[ShardEntry, ...]:
-        """Return the names, paths and digests of those shards in order, without opening their manifests."""
+        """Return the names, paths and digests of the shards of such a stage, in order, without opening their manifests."""
         return self._manifest(stage).shards
 
     def _manifest(self, stage: str) -> StageManifest:

@@ -58,7 +58,7 @@ def make_here(context: Any) -> list[Any]:
     """Stand in for the stage's body: the same maker without Ray."""
     tasks = context.partitioned()
     maker = DownloadShards(
-        locations=locations_of(context.recipe.plan), first_plan_shard=context.shards("plan")[0].path
+        locations=locations_of(context.recipe.plan), first_plan_shard=context.entries("plan")[0].path
     )
     try:
         for task in context.pending(tasks):

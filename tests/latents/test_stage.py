@@ -50,7 +50,7 @@ KINDS: dict[LatentSpaceName, tuple[int, ...]] = {
 def curate(context: Context) -> list[ShardTask]:
     """Stand in for curate: every tenth picture is dropped."""
     tasks = []
-    for images in context.shards("download"):
+    for images in context.store.shards(context.inputs["download"]):
         task = context.task(images.shard, inputs={"download": [images]})
         tasks.append(task)
         if context.pending([task]):

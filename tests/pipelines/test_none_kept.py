@@ -31,7 +31,7 @@ CONFIG = (
 def download(context: Context) -> list[ShardTask]:
     """Stand in for the stage's body: the same maker without Ray."""
     maker = DownloadShards(
-        locations=locations_of(context.recipe.plan), first_plan_shard=context.shards("plan")[0].path
+        locations=locations_of(context.recipe.plan), first_plan_shard=context.entries("plan")[0].path
     )
     try:
         return _made(context, maker)

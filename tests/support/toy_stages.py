@@ -76,7 +76,10 @@ def total(context: Context) -> list[ShardTask]:
     """Commit the sum of all squares."""
     tasks = context.partitioned()
     for task in _made(context, tasks):
-        tables = [context.store.read(manifest, "rows") for manifest in context.shards("squares")]
+        tables = [
+            context.store.read(manifest, "rows")
+            for manifest in context.store.shards(context.inputs["squares"])
+        ]
         _commit(context, task, [sum(pa.concat_tables(tables)["n"].to_pylist())])
     return tasks
 
