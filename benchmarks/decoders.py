@@ -26,7 +26,7 @@ RELEASE_0_1 = (
     *("autoencoder.kind=linear", "autoencoder.latent_dim=384", "decoder.network=mlp"),
     *("decoder.regression=false", "decoder.width=640", "decoder.depth=4"),
     *("decoder.guidance=1.5", "decoder.guidance_interval=[0,1]"),
-    *("decoder.sampler=ddim", "decoder.sample_steps=20", "decoder.training.lr_schedule=constant"),
+    *("decoder.sampler=ddim", "decoder.sample_steps=20", "decoder.training.lr=1.0e-3"),
     *(
         "decoder.training.num_steps=1600",
         "decoder.training.global_batch=256",
