@@ -44,8 +44,7 @@ def guided(
 def guided_in_one_batch(both: Denoise, scale: float, interval: tuple[float, float] | None = None) -> Denoise:
     """Combine as `guided` does, with one call per step: `both` gets each row twice and denoises the second half without the condition.
 
-    One call of a network costs less than two calls of half the rows: on 2 CPU cores 31 % less processor time for one picture
-    of the demo's decoder, 2 % less for 64 (`python -m benchmarks.decoder` has the rates).
+    One call of a network costs less than two calls of half the rows, most of all with few rows.
     """
 
     def denoise(z_t: Tensor, t: Tensor, cluster: Tensor, /) -> Tensor:

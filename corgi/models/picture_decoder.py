@@ -18,7 +18,7 @@ from corgi.models.neighbours import Neighbours
 from corgi.names import SamplerName
 
 PAINTED_AT_ONCE = 64
-"""Pictures per call of the network: more only take more memory."""
+"""Pictures painted together: more only take more memory. Guidance gives the network each of them twice per call."""
 DECODER_SEED_OFFSET = 500_009
 """Added to seeds so that the decoder's noise differs from the prior's for the same seed."""
 Watch = Callable[[Tensor], None]

@@ -22,7 +22,7 @@ LOW_NOISE = MAX_DRAWS - 1
 STEP_SEED_OFFSET = 600_011
 """Added to seeds so that the noise of each upsampler differs from the others' and the decoder's for the same seed."""
 PIXELS_AT_ONCE = 64 * 64 * 64
-"""Pixels of the larger pictures per call of the network."""
+"""Pixels of the larger pictures painted together. Guidance gives the network each of them twice per call."""
 Watching = Callable[[PictureDecoder], Watch]
 """Returns the function to call with a network's estimates after each of its steps."""
 
