@@ -48,6 +48,10 @@ class Experiment(ABC, Generic[A]):
     def parts(self, files: Sequence[File]) -> Iterable[str]:
         """Yield the paragraphs and tables that the files give, which are sorted by name."""
 
+    def plots(self, files: Sequence[File]) -> Mapping[str, bytes]:
+        """Return PNG files by their name below docs/images/, which `parts` may show."""
+        return {}
+
     def run(self, arms: Sequence[A], out: Path | None = None) -> None:
         """Run the arms that left no file, and fill the page's block after each. With `out` the tables are printed at the end instead."""
         folder = out or self.results / self.name
@@ -56,19 +60,30 @@ class Experiment(ABC, Generic[A]):
                 self._keep(arm, folder)
                 print(f"{arm.name}: kept", flush=True)
             if out is None:
-                fill_block(self.page, self.name, self.text(folder))
+                self.fill(folder)
         if out is not None:
             print(self.text(folder))
 
+    def fill(self, folder: Path) -> None:
+        """Write the block and the plots that the files of a folder give."""
+        fill_block(self.page, self.name, self.text(folder))
+        for name, body in self.plots(left_in(folder)).items():
+            (self.page.parent / "images" / name).write_bytes(body)
+
     def text(self, folder: Path) -> str:
         """Return the block that the files of a folder give."""
-        return "\n".join(self.parts([json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]))
+        return "\n".join(self.parts(left_in(folder)))
 
     def _keep(self, arm: A, folder: Path) -> None:
         begun = time.perf_counter()
         left = {**self.run_arm(arm), "seconds": round(time.perf_counter() - begun)}
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{arm.name}.json").write_text(json.dumps(left, indent=1) + "\n")
+
+
+def left_in(folder: Path) -> list[File]:
+    """Return the files that arms left in a folder, sorted by name."""
+    return [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
 
 
 def show(arms: Sequence[Arm]) -> None:

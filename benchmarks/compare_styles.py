@@ -19,7 +19,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.arms import HOME, Experiment, File, named, show
 from benchmarks.comparison_page import STEPS, by_steps, labels, table
-from corgi.comparison.stage import against_baseline, against_control, gathered
+from corgi.comparison.plot import plot_space
+from corgi.comparison.stage import Found, against_baseline, against_control, gathered, lines_of
 from corgi.tables.run import Run
 
 SPACE = "own"
@@ -32,23 +33,34 @@ SETTINGS: Mapping[str, tuple[str, ...]] = {
     "concepts": ("plan.group_col=concept",),
 }
 """Held-out (concept, style) pairs at the demo's size and at four times its weights; held-out concepts at the demo's size."""
-MINUTES: Mapping[str, float] = {"pairs": 2.5, "pairs-4x": 5.0, "concepts": 2.5}
+MINUTES: Mapping[str, float] = {"pairs": 8, "pairs-4x": 12, "concepts": 8}
 """Announced per arm, on two idle cores, after the tables."""
+AT_ONCE: Mapping[str, int] = {"pairs": 7, "pairs-4x": 4, "concepts": 7}
+"""Contestants of one arm."""
+FEW_STEPS = (2, 4)
+QUESTION_2, QUESTION_3 = (
+    (("k16-soft", "standardised"),),
+    (
+        ("standardised-raw", "standardised"),
+        ("k16-soft-raw", "k16-soft"),
+    ),
+)
 STYLES = "--data iconify --work runs/styles-site --port 8057"
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One file: an arm of the comparison in one setting with one seed."""
+    """One file: some contestants in one setting with one seed, trained and scored by one run of the comparison."""
 
     setting: str
-    contestant: str
     seed: int
+    contestants: tuple[str, ...] = CONTESTANTS
 
     @property
     def name(self) -> str:
         """Return the name of the arm, of its run and of its file."""
-        return f"{self.setting}.{self.contestant}.{self.seed}"
+        whole = self.contestants == CONTESTANTS
+        return f"{self.setting}.{self.seed}" + ("" if whole else f".{self.contestants[0]}")
 
     @property
     def minutes(self) -> float:
@@ -56,14 +68,18 @@ class Arm:
         return MINUTES[self.setting]
 
 
-FULL = [Arm(*one) for one in product(SETTINGS, CONTESTANTS, SEEDS)]
-QUICK = [Arm("pairs", contestant, 10) for contestant in ("dalle2", "standardised", "k16-soft")]
-"""About 15 minutes with the tables; its files stay below runs/ and say nothing."""
+FULL = [
+    Arm(setting, seed, CONTESTANTS[first : first + AT_ONCE[setting]])
+    for setting, seed in product(SETTINGS, SEEDS)
+    for first in range(0, len(CONTESTANTS), AT_ONCE[setting])
+]
+QUICK = [Arm("pairs", 10, ("dalle2", "standardised", "k16-soft"))]
+"""About 15 minutes with the tables; its file stays below runs/ and says nothing."""
 
 
 @dataclass
 class CompareStyles(Experiment[Arm]):
-    """The comparison's arms over shared tables, each a run of its own."""
+    """The comparison over shared tables, each setting and seed a run of its own."""
 
     recipe: str
     data: Sequence[str]
@@ -73,11 +89,11 @@ class CompareStyles(Experiment[Arm]):
     name = "compare-styles"
 
     def run_arm(self, arm: Arm) -> File:
-        """Train and score one arm over the shared tables."""
+        """Train and score the contestants of an arm over the shared tables."""
         name = f"compare-styles-{arm.name}"
         told = [
             f"name={name}",
-            f"compare.arms=[{arm.contestant}]",
+            f"compare.arms=[{','.join(arm.contestants)}]",
             f"compare.seed={arm.seed}",
             *SETTINGS[arm.setting],
             *self.more,
@@ -90,7 +106,7 @@ class CompareStyles(Experiment[Arm]):
         metrics = json.loads(run.store.path(shard, "metrics").read_text())
         return {
             "setting": arm.setting,
-            "arm": arm.contestant,
+            "arms": arm.contestants,
             "seed": arm.seed,
             "overrides": told,
             "truth": metrics["truth"][SPACE],
@@ -99,34 +115,72 @@ class CompareStyles(Experiment[Arm]):
         }
 
     def parts(self, files: Sequence[File]) -> Iterable[str]:
-        """Yield the tables of each setting: measures by steps, then both questions' differences."""
-        for setting in dict.fromkeys(one["setting"] for one in files):
-            yield from setting_parts(setting, [one for one in files if one["setting"] == setting])
+        """Yield the tables of each setting: measures by steps, then the differences that the questions ask for."""
+        for setting, of_setting in by_setting(files):
+            yield from setting_parts(setting, of_setting)
+
+    def plots(self, files: Sequence[File]) -> Mapping[str, bytes]:
+        """Return the plot of each setting."""
+        return {
+            plot_name(setting): plot_space(
+                f"{SPACE}, {setting}", lines_of(found, SPACE), of_setting[0]["truth"]
+            )
+            for setting, of_setting in by_setting(files)
+            if (found := whole_seeds(of_setting))
+        }
+
+
+def plot_name(setting: str) -> str:
+    """Return the name of a setting's plot."""
+    return f"compare-styles-{setting}.png"
+
+
+def by_setting(files: Sequence[File]) -> Iterable[tuple[str, list[File]]]:
+    """Yield the files of each setting."""
+    for setting in SETTINGS:
+        if of_setting := [one for one in files if one["setting"] == setting]:
+            yield setting, of_setting
+
+
+def whole_seeds(files: Sequence[File]) -> Found:
+    """Return the scores of the seeds that every contestant has, so that all differences are paired."""
+    rows = [row for one in files for row in one["scores"]]
+    seeds = [{row["seed"] for row in rows if row["arm"] == arm} for arm in {row["arm"] for row in rows}]
+    return gathered(row for row in rows if row["seed"] in set.intersection(*seeds))
 
 
 def setting_parts(setting: str, files: Sequence[File]) -> Iterable[str]:
-    """Yield the tables of one setting."""
-    scores = gathered(row for one in files for row in one["scores"])
-    truth, here = files[0]["truth"], list(scores)
-    seeds = sorted({one["seed"] for one in files})
+    """Yield the plot and the tables of one setting."""
+    scores, truth = whole_seeds(files), files[0]["truth"]
+    seeds = len(next(iter(scores.values()))["frechet"]) if scores else 0
     yield (
         f"### {setting}: truth two-sample cosine {truth['two_sample_cosine']:.3f}, Frechet floor {truth['frechet']:.3f}, "
-        f"{truth['words']} words, {truth['held-out concepts']} held out, seeds {seeds}\n"
+        f"{truth['words']} words, {truth['held-out concepts']} held out, {seeds} seeds\n"
     )
-    steps = [count for count in STEPS if any(way.steps == count for way in here)]
-    rows = [[label, *(by_steps(scores, here, label, count) for count in steps)] for label in labels(here)]
+    if not seeds:
+        return
+    yield f"![Frechet distance, spread and retrieval by steps](images/{plot_name(setting)})\n"
+    steps = [count for count in STEPS if any(way.steps == count for way in scores)]
+    rows = [[label, *(by_steps(scores, scores, label, count) for count in steps)] for label in labels(scores)]
     yield "Frechet distance / two-sample cosine / R@10 by sampler steps, each at its sampler of smallest Frechet distance:\n"
     yield table(["arm", *map(str, steps)], rows)
-    yield "4 steps against `dalle2` at 64, differences with 95 % intervals:\n"
-    judged = against_baseline(scores, SPACE, truth["two_sample_cosine"])
-    yield _by_label(("sampler", "frechet", "spread off by", "R@10", "wins"), judged)
-    yield "Against `standardised` at the same sampler and steps, by Frechet distance:\n"
-    yield _by_label(("better at", "no difference shown", "worse at"), against_control(scores, SPACE))
+    for few in FEW_STEPS:
+        yield f"Question 1: {few} steps against `dalle2` at 64, differences with 95 % intervals:\n"
+        judged = against_baseline(scores, SPACE, truth["two_sample_cosine"], few)
+        yield _by_label(("sampler", "frechet", "spread off by", "R@10", "wins"), judged)
+    for number, pairs in ((2, QUESTION_2), (3, QUESTION_3)):
+        yield f"Question {number}: Frechet distance at the same sampler and steps, number of (sampler, steps):\n"
+        told = {
+            f"{arm} against {control}": against_control(scores, SPACE, control).get(arm, {})
+            for arm, control in pairs
+        }
+        yield _by_label(("better at", "no difference shown", "worse at"), told)
 
 
 def _by_label(names: Sequence[str], found: Mapping[str, Mapping[str, object]]) -> str:
     return table(
-        ["arm", *names], [[label, *(str(row[name]) for name in names)] for label, row in found.items()]
+        ["arm", *names],
+        [[label, *(str(row.get(name, "")) for name in names)] for label, row in found.items()],
     )
 
 
@@ -134,7 +188,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the arms that are named, by default all that left no file; write the page after each."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("names", nargs="*", metavar="ARM", help="arms by name (default: all)")
-    parser.add_argument("--quick", action="store_true", help="three arms, one seed; files below runs/")
+    parser.add_argument("--quick", action="store_true", help="three contestants, one seed; file below runs/")
     parser.add_argument(
         "--list", action="store_true", help="list the arms with the minutes announced; run nothing"
     )

@@ -9,7 +9,7 @@ folder; where they are missing, as on another machine, they are trained again, f
 
 import argparse
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from safetensors.torch import save
 
 from benchmarks.arms import Experiment, File, named, show
+from benchmarks.caption_answers import kept_rows, lafite_rows, plot, without_rows
 from benchmarks.caption_arms import MEASURES, QUICK, Arm, Base, Figures, Plan
 from benchmarks.comparison_page import table
 from benchmarks.decoders import between
@@ -28,6 +29,7 @@ from corgi.training import pseudo_text
 
 PRIORS = ("shifted", "dalle2", "standardised")
 NEIGHBOURS = 5
+PLOT = "few-captions.png"
 
 
 class FewCaptions(Experiment[Arm]):
@@ -66,6 +68,24 @@ class FewCaptions(Experiment[Arm]):
                 rows.append([f"{100 * share:g} %", method, str(len(here)), *cells])
             yield f"### {name}, independent space; CLIP saw all captions\n"
             yield table(["captions", "method", "seeds", *MEASURES], rows)
+        yield from answers(files)
+
+    def plots(self, files: Sequence[File]) -> Mapping[str, bytes]:
+        """Return R@1 by share of captions."""
+        return {PLOT: plot(files)}
+
+
+def answers(files: Sequence[File]) -> Iterable[str]:
+    """Yield the plot and a table per question."""
+    yield f"![R@1 by share of captions](images/{PLOT})\n"
+    yield "Question 1, R@1 on HELD-OUT PAIR beyond the text embedding's, and the share of it kept at 1.7 % of the captions:\n"
+    yield table(["prior", "at 100 %", "share kept at 1.7 %", "few captions are"], list(kept_rows(files)))
+    yield "Question 2, methods without captions minus the best prior at 1.7 %, on HELD-OUT PAIR:\n"
+    yield table(["method", "best prior", "R@1", "Frechet", "as good"], list(without_rows(files)))
+    yield "Questions 3 and 4, differences of R@1 on HELD-OUT PAIR:\n"
+    yield table(
+        ["question", "first", "second", "first minus second", "first is better"], list(lafite_rows(files))
+    )
 
 
 def figures_of(base: Base, arm: Arm) -> Figures:

@@ -110,7 +110,7 @@ class ComparisonShards:
             attempt.write_bytes("scores", ".json", json.dumps(rows).encode())
             for name in settings.spaces:
                 attempt.write_bytes(
-                    f"plot_{name}", ".png", plot_space(name, _lines(by_way, name), truth[name])
+                    f"plot_{name}", ".png", plot_space(name, lines_of(by_way, name), truth[name])
                 )
             return attempt.commit(RowCounts(rows_in=len(rows), kept=len(rows)))
 
@@ -149,7 +149,9 @@ def best(found: Found, ways: Sequence[Way]) -> Way | None:
     return min(ways, key=lambda way: float(found[way]["frechet"].mean()), default=None)
 
 
-def against_baseline(found: Found, space: str, true_spread: float) -> dict[str, dict[str, object]]:
+def against_baseline(
+    found: Found, space: str, true_spread: float, few_steps: int = FEW_STEPS
+) -> dict[str, dict[str, object]]:
     """Return for every arm, at its best sampler with few steps, the paired differences to the baseline's best with many steps.
 
     The baseline's best is chosen over its samplers and numbers of candidates.
@@ -163,7 +165,7 @@ def against_baseline(found: Found, space: str, true_spread: float) -> dict[str, 
         return {}
     table: dict[str, dict[str, object]] = {}
     for label in dict.fromkeys(way.label for way in here):
-        few = best(found, [way for way in here if (way.label, way.steps) == (label, FEW_STEPS)])
+        few = best(found, [way for way in here if (way.label, way.steps) == (label, few_steps)])
         if few is None:
             continue
         frechet = difference(found[few]["frechet"], found[many]["frechet"])
@@ -184,12 +186,12 @@ def against_baseline(found: Found, space: str, true_spread: float) -> dict[str, 
     return table
 
 
-def against_control(found: Found, space: str) -> dict[str, dict[str, float]]:
+def against_control(found: Found, space: str, arm: str = CONTROL) -> dict[str, dict[str, float]]:
     """Return for every arm how often its Frechet distance is better and worse than the control's at the same sampler and steps."""
     table: dict[str, dict[str, float]] = {}
     for way, measures in found.items():
-        control = found.get(way._replace(arm=CONTROL, candidates=1))
-        if way.space != space or control is None or (way.arm == CONTROL and way.candidates == 1):
+        control = found.get(way._replace(arm=arm, candidates=1))
+        if way.space != space or control is None or (way.arm == arm and way.candidates == 1):
             continue
         row = table.setdefault(way.label, {"better at": 0, "no difference shown": 0, "worse at": 0})
         mean, low, high = difference(measures["frechet"], control["frechet"])
@@ -210,7 +212,7 @@ def _told(name: str, found: tuple[float, float, float]) -> dict[str, str]:
     return {name: f"{mean:+.4f} ({known})"}
 
 
-def _lines(found: Found, space: str) -> dict[str, Sequence[tuple[int, Mapping[str, np.ndarray]]]]:
+def lines_of(found: Found, space: str) -> dict[str, Sequence[tuple[int, Mapping[str, np.ndarray]]]]:
     """Return each arm's measures by number of steps, at its best sampler for each; different numbers of candidates are separate lines."""
     lines: dict[str, dict[int, Way]] = defaultdict(dict)
     for way, measures in found.items():
