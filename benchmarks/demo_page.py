@@ -1,4 +1,7 @@
-"""Fill the demo's tables and its grid of docs/results.md from a finished `make demo`: `python -m benchmarks.demo_page [RUN]`."""
+"""Fill the tables and the grid of docs/results.md from a finished `make demo` or `make styles`: `python -m benchmarks.demo_page [RUN]`.
+
+The run's folder decides which block is filled: runs/openmoji (the default) fills `demo`, runs/styles fills `styles`.
+"""
 
 import json
 import sys
@@ -14,7 +17,8 @@ from benchmarks.arms import PAGE, fill_block
 from benchmarks.comparison_page import table
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
-GRID = DOCS / "images" / "openmoji-grid.jpg"
+BLOCKS = {"openmoji": "demo", "styles": "styles"}
+"""Blocks of the page by the name of the run."""
 RANKS = ("R@1", "R@5", "R@10")
 
 Measures = Mapping[str, Any]
@@ -25,15 +29,22 @@ def main() -> int:
     run = Path(sys.argv[1] if len(sys.argv) > 1 else "runs/openmoji")
     metrics = json.loads((run / "metrics.json").read_text())
     text = "\n".join(parts(metrics))
-    fill_block(PAGE, "demo", text)
-    Image.open(run / "samples" / "grid.png").convert("RGB").save(GRID, quality=88)
+    if run.name not in BLOCKS:
+        print(
+            f"{run.name} has no block in {PAGE.name}, which has {', '.join(BLOCKS)}; nothing was written",
+            file=sys.stderr,
+        )
+        return 3
+    fill_block(PAGE, BLOCKS[run.name], text)
+    grid = DOCS / "images" / f"{run.name}-grid.jpg"
+    Image.open(run / "samples" / "grid.png").convert("RGB").save(grid, quality=88)
     print(f"{PAGE.name}: figures of {run}")
     return 0
 
 
 def parts(metrics: Measures) -> Iterable[str]:
     """Yield each table below its heading."""
-    yield f"### The demo's CLIP, among {metrics['retrieval']['held-out concepts']} held-out pictures\n"
+    yield f"### The run's CLIP, among {metrics['retrieval']['held-out concepts']} held-out pictures\n"
     directions = ("text to image", "image to text")
     yield table(["", *RANKS], [[name, *ranks(metrics["retrieval"][name])] for name in directions])
     yield "### Priors\n"

@@ -5,6 +5,7 @@ from pathlib import Path
 from corgi.flow.context import Context
 from corgi.flow.stage import Stage
 from corgi.latents.perceptual_tower import perceptual_tower
+from corgi.names import TRAINED_SPACES
 from corgi.settings.clip import TRAINED, TowerRef
 from corgi.settings.recipe import Recipe
 from corgi.storage.files import sha256_of_file
@@ -32,6 +33,10 @@ class Autoencoder(Stage):
         from corgi.latents.stage import run
 
         return run(context)
+
+    def parts(self, recipe: Recipe) -> dict[str, int]:
+        """Return the version of the convolutional autoencoder's first weights if the recipe trains one."""
+        return {"start": 1} if recipe.autoencoder.kind in TRAINED_SPACES else {}
 
     def cost(self, recipe: Recipe, num_rows: int | None = None) -> list[str]:
         """Return lines with FLOPs, memory and hours of a training on GPUs, and the cost of the latents."""

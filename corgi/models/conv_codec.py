@@ -75,10 +75,8 @@ class ConvCodec(Codec):
         self.down = nn.ModuleList([*down, nn.Conv2d(widths[-1], channels, 3, padding=1)])
         up: list[nn.Module] = [nn.Conv2d(channels, widths[-1], 3, padding=1), *_blocks(config, widths[-1])]
         for width, next_width in itertools.pairwise(reversed(widths)):
-            up += [nn.Conv2d(width, 4 * next_width, 1), nn.PixelShuffle(2), *_blocks(config, next_width)]
-        self.up = nn.ModuleList(
-            [*up, nn.Conv2d(widths[0], colours, 3, padding=1), nn.PixelShuffle(UNSHUFFLE)]
-        )
+            up += [*_enlarged(nn.Conv2d(width, 4 * next_width, 1), 2), *_blocks(config, next_width)]
+        self.up = nn.ModuleList([*up, *_enlarged(nn.Conv2d(widths[0], colours, 3, padding=1), UNSHUFFLE)])
 
     def latent_shape(self, image_size: int) -> tuple[int, int, int]:
         """Return the shape that the config determines."""
@@ -103,6 +101,20 @@ class ConvCodec(Codec):
         """Return the pictures decoded from latents + noise, and the latents."""
         latents = self.encode(pictures)
         return self.decode(latents + noise), latents
+
+
+@torch.no_grad()
+def _enlarged(conv: nn.Conv2d, factor: int) -> list[nn.Module]:
+    """Return a convolution and the pixel-shuffle of its planes, which at the start only repeats pixels.
+
+    With independent weights for the factor^2 pixels of a cell, pictures begin with a chequer that training must first remove (Aitken et al.
+    2017, arXiv 1707.02937).
+    """
+    cell = factor**2
+    for values in (conv.weight, conv.bias):
+        assert values is not None
+        values.copy_(values[::cell].repeat_interleave(cell, dim=0))
+    return [conv, nn.PixelShuffle(factor)]
 
 
 def _quantiser(config: ConvConfig) -> FiniteScalarQuantiser | LearnedCodebook | None:

@@ -125,6 +125,17 @@ def test_the_demos_network_has_the_size_and_the_plane_that_its_settings_say() ->
     assert codec.decode(latents).shape == (3, 3, 64, 64)
 
 
+@torch.no_grad()
+def test_an_untrained_decoder_paints_no_chequer() -> None:
+    """Every pixel of a cell that shuffles fill has one value at the start."""
+    torch.manual_seed(0)
+    codec = ConvCodec(ConvConfig((8, 16), channels=3))
+    painted = codec.decode(torch.randn(2, 3, 4, 4))
+    cells = painted.unfold(2, 2, 2).unfold(3, 2, 2).flatten(-2)
+    torch.testing.assert_close(cells, cells[..., :1].expand_as(cells))
+    assert painted.std() > 0
+
+
 def test_noise_reaches_the_picture_and_the_gradient_every_weight() -> None:
     torch.manual_seed(0)
     for levels in ((), (8, 5)):
