@@ -1,8 +1,9 @@
-"""The demo's decoder beside that of release 0.1.0: same pictures, same embeddings, three seeds of the decoder's training each.
+"""A recipe's decoder beside that of release 0.1.0: same pictures, same embeddings, three seeds of the decoder's training each.
 
-python -m benchmarks.decoders [ARM-SEED ...]     (about 90 minutes on two cores; needs a finished `make demo`, whose stages it takes over)
+python -m benchmarks.decoders [ARM-SEED ...] [--styles]     (about 90 minutes on two cores; needs a finished `make demo`, whose stages it takes over)
+With --styles it needs a finished `make styles` and compares the decoder of that recipe, one seed each.
 
-Each training leaves a small file under docs/results/decoders/, and those that are there are not run again: delete one to
+Each training leaves a small file under docs/results/decoders/ or decoders-styles/, and those that are there are not run again: delete one to
 repeat it. The tables are written into docs/results.md from all files.
 """
 
@@ -35,6 +36,14 @@ RELEASE_0_1 = (
     *("decoder.training.num_workers=1", "decoder.training.cpus_per_worker=2"),
 )
 """The decoder of release 0.1.0 as its demo had it, but in fp32 as everything else here."""
+DATA: Mapping[str, tuple[str, ...]] = {
+    "decoders": (),
+    "decoders-styles": (
+        *("--data", "iconify", "--recipe", "pipelines/recipes/styles.yaml"),
+        *("--work", "runs/styles-site", "--port", "8057"),
+    ),
+}
+"""Options of demo.py by the name of the experiment."""
 ARMS: Mapping[str, tuple[str, ...]] = {
     "mlp": RELEASE_0_1,
     "unet": (),
@@ -54,28 +63,37 @@ class Arm:
     decoder: str
     seed: int
     minutes: float = 15.0
+    prefix: str = ""
+    """What the name of its run begins with."""
 
     @property
     def name(self) -> str:
-        """Return the name of the training, of its run and of its file."""
+        """Return the name of the training and of its file."""
         return f"{self.decoder}-{self.seed}"
 
     @property
     def overrides(self) -> tuple[str, ...]:
         """Return the settings in which it differs from the demo's recipe."""
-        own = f"name={self.name}", f"decoder.seed={self.seed}", "prior.variants=[shifted]"
+        own = f"name={self.prefix}{self.name}", f"decoder.seed={self.seed}", "prior.variants=[shifted]"
         return *own, *ARMS[self.decoder]
 
 
-class Decoders(Experiment[Arm]):
-    """Both decoders over the demo's tables."""
+DEMO = [Arm(decoder, seed) for seed in SEEDS for decoder in ARMS]
+STYLES = [Arm(decoder, 0, 20.0, "styles-") for decoder in ("unet", "mlp")]
 
-    name = "decoders"
+
+class Decoders(Experiment[Arm]):
+    """Both decoders over the tables of the demo or of the styles."""
+
+    def __init__(self, name: str = "decoders") -> None:
+        """Take the name of the experiment, which decides the data."""
+        self.name = name
 
     def run_arm(self, arm: Arm) -> File:
-        """Train and evaluate one decoder over the demo's tables."""
-        subprocess.run([sys.executable, "pipelines/demo.py", *arm.overrides], cwd=HOME, check=True)
-        run = Run.open(HOME / "runs" / arm.name)
+        """Train and evaluate one decoder over the tables."""
+        command = [sys.executable, "pipelines/demo.py", *DATA[self.name], *arm.overrides]
+        subprocess.run(command, cwd=HOME, check=True)
+        run = Run.open(HOME / "runs" / f"{arm.prefix}{arm.name}")
         metrics = json.loads((run.folder / "metrics.json").read_text())
         found = {
             group: {way: figures_of(metrics, group, way) for way in (WAY, "from prior")}
@@ -140,15 +158,16 @@ def between(values: list[float]) -> str:
 
 def main() -> int:
     """Train what is named, by default all that left no file, and write the page after each."""
-    parser = argparse.ArgumentParser(description="Compare the demo's decoder with that of release 0.1.0.")
+    parser = argparse.ArgumentParser(description="Compare a recipe's decoder with that of release 0.1.0.")
     parser.add_argument("names", nargs="*", metavar="ARM-SEED", help="trainings (default: all)")
     parser.add_argument("--list", action="store_true", help="list the trainings; run nothing")
+    parser.add_argument("--styles", action="store_true", help="the decoder and the tables of make styles")
     told = parser.parse_args()
-    arms = named([Arm(decoder, seed) for seed in SEEDS for decoder in ARMS], told.names)
+    arms = named(STYLES if told.styles else DEMO, told.names)
     if told.list:
         show(arms)
     else:
-        Decoders().run(arms)
+        Decoders("decoders-styles" if told.styles else "decoders").run(arms)
     return 0
 
 
