@@ -19,14 +19,21 @@ WITHOUT = ("text embedding", "nearest pictures", "lafite-fixed")
 Values = Float[np.ndarray, "seeds"]
 
 
-def values(files: Sequence[File], method: str, share: float, measure: str, held_out: str = SET) -> Values:
-    """Return a measure of a method at a share, one value per seed in the order of the seeds; empty if no arm has it."""
-    by_seed = {
+def by_seed(
+    files: Sequence[File], method: str, share: float, measure: str, held_out: str = SET
+) -> dict[int, float]:
+    """Return a measure of a method at a share, by seed in ascending order; empty if no arm has it."""
+    found = {
         one["seed"]: one["figures"][method][held_out][measure]
         for one in files
         if one["share"] == share and held_out in one["figures"].get(method, {})
     }
-    return np.array([by_seed[seed] for seed in sorted(by_seed)])
+    return dict(sorted(found.items()))
+
+
+def values(files: Sequence[File], method: str, share: float, measure: str, held_out: str = SET) -> Values:
+    """Return the values of `by_seed`."""
+    return np.array(list(by_seed(files, method, share, measure, held_out).values()))
 
 
 def priors_of(files: Sequence[File]) -> list[str]:
@@ -36,8 +43,8 @@ def priors_of(files: Sequence[File]) -> list[str]:
 
 def minus(files: Sequence[File], first: tuple[str, float], second: tuple[str, float], measure: str) -> Values:
     """Return first minus second, each a method and a share, paired by seed; empty unless both have the same seeds."""
-    one, other = (values(files, *way, measure) for way in (first, second))
-    return one - other if len(one) == len(other) else np.array([])
+    one, other = (by_seed(files, *way, measure) for way in (first, second))
+    return np.array([one[seed] - other[seed] for seed in one]) if one.keys() == other.keys() else np.array([])
 
 
 def best_prior(files: Sequence[File], share: float) -> str | None:

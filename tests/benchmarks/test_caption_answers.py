@@ -59,6 +59,8 @@ def test_differences_need_the_same_seeds():
     files = [left(0, 0.0, a=0.1, b=0.3), left(1, 0.0, a=0.2)]
     assert not len(minus(files, ("a", 0.0), ("b", 0.0), "R@1"))
     assert list(minus(files, ("a", 0.0), ("a", 0.0), "R@1")) == [0, 0]
+    apart = [left(0, 0.0, a=0.1), left(1, 0.0, b=0.3)]
+    assert not len(minus(apart, ("a", 0.0), ("b", 0.0), "R@1"))
     answers = [row[-1] for row in lafite_rows(files)]
     assert answers == ["not run"] * 3
 
