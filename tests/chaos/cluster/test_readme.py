@@ -1,7 +1,6 @@
 """cluster/README.md on hosts, line by line: submit, watch, a second job that is refused, stop, resume, fetch the results."""
 
 import re
-import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,9 +10,9 @@ import pytest
 from tests.support.cluster_readme import commands
 from tests.support.ray_hosts import CLONE, RECIPE, SUBMIT, RayHosts
 from tests.support.run_digests import digests
+from tests.support.upload import MAX_UPLOAD_BYTES, packed
 
 PRIOR_RUNS = r'ray_corgi_stage_state\{(?=[^}]*run="smoke")[^}]*stage="prior"[^}]*\} 1'
-MAX_UPLOAD_BYTES = 5 * 2**20
 BEFORE_PRIOR = {"plan", "download", "tower", "embed", "features", "curate", "shift", "pack"}
 
 
@@ -50,8 +49,8 @@ def until(holds: Callable[[], object], what: str, seconds: float = 600) -> None:
 def test_a_job_is_submitted_watched_stopped_resumed_and_its_results_fetched(
     cluster: RayHosts, settings: list[str], quiet: Path, tmp_path: Path, promise: Callable[[int, str], None]
 ) -> None:
-    uploaded = shutil.make_archive(str(tmp_path / "clone"), "zip", cluster.clone)
-    assert Path(uploaded).stat().st_size < MAX_UPLOAD_BYTES, "what --working-dir . uploads"
+    packed(cluster.clone, tmp_path / "clone.zip")
+    assert (tmp_path / "clone.zip").stat().st_size < MAX_UPLOAD_BYTES, "what --working-dir . uploads"
     reader = Reader(cluster, settings)
     store = cluster.shared / "runs" / "store"
     code, said = reader.do(reader.line("ray job submit --no-wait"))

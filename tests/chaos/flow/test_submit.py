@@ -17,10 +17,10 @@ from corgi.demo.raster import folder_name, rasterise
 from corgi.demo.site import Site
 from corgi.demo.url_list import HOST, write_url_list
 from tests.support.ports import free_port
+from tests.support.upload import MAX_UPLOAD_BYTES, packed
 
 HOME = Path(__file__).resolve().parents[3]
 RAY = str(Path(sys.executable).parent / "ray")
-MAX_UPLOAD_BYTES = 5 * 2**20
 
 
 @pytest.fixture
@@ -114,7 +114,8 @@ def test_a_submitted_job_runs_the_whole_flow_and_a_second_skips_it(head, tmp_pat
         clone,
         ignore=shutil.ignore_patterns(".git", ".venv", "runs", "__pycache__", "*.egg-info", ".*_cache"),
     )
-    assert sum(path.stat().st_size for path in clone.rglob("*") if path.is_file()) < MAX_UPLOAD_BYTES
+    packed(clone, tmp_path / "clone.zip")
+    assert (tmp_path / "clone.zip").stat().st_size < MAX_UPLOAD_BYTES
     pictures = subset(packaged().pictures, 120)
     rasterise(pictures, tmp_path / folder_name(packaged()))
     write_url_list(tmp_path / "urls.parquet", pictures, packaged().credit)
