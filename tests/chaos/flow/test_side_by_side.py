@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.training.test_demo import committed, ended, fresh, made, start, wait_for
+from tests.chaos.training.test_demo import HOME, committed, ended, fresh, made, start, wait_for
 from tests.support.process_tree import kill_tree
 from tests.support.smoke_run import Smoke
 
@@ -16,7 +16,10 @@ STAGES = ("prior", "decoder")
 
 
 def said(root: Path) -> list[str]:
-    return Path(f"{root}.log").read_text().splitlines()
+    """Return the lines of the log file that the command named on the screen: the screen itself shows no worker's lines."""
+    screen = Path(f"{root}.log").read_text().splitlines()
+    [name] = [line.removeprefix("log: ") for line in screen if line.startswith("log: ")]
+    return (HOME / name).read_text().splitlines()
 
 
 def first(lines: list[str], *words: str) -> int:

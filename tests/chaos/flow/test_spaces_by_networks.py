@@ -54,7 +54,7 @@ def told(root: Path, space: str, network: str) -> list[str]:
 
 @pytest.mark.flow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize(("space", "network"), product(SPACES, NETWORKS))
+@pytest.mark.parametrize(("space", "network"), list(product(SPACES, NETWORKS)))
 def test_every_network_learns_every_space_it_fits_and_paints(
     smoke: Smoke, root: Path, space: str, network: str
 ) -> None:
