@@ -198,7 +198,11 @@ class Base:
     @cached_property
     def truth(self) -> dict[str, Float[np.ndarray, "rows dim"]]:
         """Return the judge's vectors of the true held-out pictures, by set."""
-        return {name: self.seen(self._stored(rows)) for name, rows in self.sets.items()}
+        return {name: self.seen(self.stored(rows)) for name, rows in self.sets.items()}
+
+    def stored(self, rows: np.ndarray) -> list[Any]:
+        """Return the stored pictures of some rows."""
+        return own_pictures(self.run.store, self.shards, [self.pictures.uid[row] for row in rows])
 
     def seen(self, pictures: Sequence[Any]) -> Float[np.ndarray, "rows dim"]:
         """Return the judge's unit vectors of pictures."""
@@ -219,9 +223,6 @@ class Base:
         rows = np.flatnonzero(np.array(self.pictures.split) == Split.VAL.value)
         cosine = (self.pictures.text[rows] * self.pictures.image[rows]).sum(1).mean()
         return xi_of(float(cosine))
-
-    def _stored(self, rows: np.ndarray) -> list[Any]:
-        return own_pictures(self.run.store, self.shards, [self.pictures.uid[row] for row in rows])
 
     def trained(self, name: str, objective: type, arguments: Mapping[str, Any], seed: int) -> Path:
         """Return the final weights of a training, going on from its last checkpoint."""
@@ -261,7 +262,8 @@ class Base:
         network = network_of(settings, objective.latent_shape, objective.table)
         network.load_state_dict(weights)
         autoencoder = load_autoencoder(self.run.store, objective.autoencoder)
-        return painter_of(settings, network, process_of(settings, objective.latent_shape), autoencoder)
+        process = process_of(settings, objective.latent_shape)
+        return painter_of(settings, network, process, autoencoder, objective.neighbours)
 
     def prior(self, variant: str, share: float, seed: int) -> tuple[Embedder, Sampling]:
         """Return a prior trained on the captions of a share."""
