@@ -40,7 +40,7 @@ def test_the_table_has_a_row_per_network_and_set_in_the_order_of_the_networks(tm
             "cpu seconds": 300,
             "figures": {"PAIR": figures},
         }
-        for name in reversed(NETWORKS)
+        for name in reversed(list(NETWORKS))
     ]
     [text] = Networks("", tmp_path).parts(files)
     rows = [line.split("|")[1].strip() for line in text.splitlines()[2:]]
