@@ -1,6 +1,6 @@
 """Decoder networks at equal CPU seconds: each is trained on one run's latents for as many steps as the budget allows, then judged.
 
-python -m benchmarks.networks [NETWORK ...] [--run RUN]        (six minutes per network and core; needs a finished `make demo`)
+python -m benchmarks.networks [NETWORK ...] [--run RUN]        (seven minutes per network on an idle machine; needs a finished `make demo`)
 
 How many steps fit is computed from two short trainings. Each network leaves a small file under docs/results/networks/, and those that are
 there are not run again; the table is written into docs/benchmarks.md.
@@ -30,7 +30,7 @@ from corgi.settings.recipe import Recipe, load
 from corgi.tables.run import Run
 
 BUDGET_CPU_S = 300.0
-SHORT, LONG = 5, 25
+SHORT, LONG = 20, 100
 """Steps of the two trainings that measure what a start and a step cost."""
 PAINTED = 100
 """Pictures of each held-out set."""
@@ -50,7 +50,7 @@ class Arm:
     """One network."""
 
     name: str
-    minutes: float = 6
+    minutes: float = 7
 
 
 @dataclass
