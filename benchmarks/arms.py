@@ -6,7 +6,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Literal, Protocol, TypeVar
 
 HOME = Path(__file__).resolve().parents[1]
 RESULTS = HOME / "docs" / "results"
@@ -34,7 +34,7 @@ A = TypeVar("A", bound=Arm)
 
 
 class Experiment(ABC, Generic[A]):
-    """Arms of one kind. `name` is that of the page's block and of the folder below docs/results/."""
+    """Arms of one kind. `name` is that of the page's block, `<!-- arms: NAME -->`, and of the folder below docs/results/."""
 
     name: str
     page = PAGE
@@ -66,7 +66,7 @@ class Experiment(ABC, Generic[A]):
 
     def fill(self, folder: Path) -> None:
         """Write the block and the plots that the files of a folder give."""
-        fill_block(self.page, self.name, self.text(folder))
+        fill_block(self.page, self.name, self.text(folder), "arms")
         for name, body in self.plots(left_in(folder)).items():
             (self.page.parent / "images" / name).write_bytes(body)
 
@@ -106,7 +106,7 @@ def named(arms: Sequence[A], names: Sequence[str]) -> list[A]:
     return [known[name] for name in names] if names else list(arms)
 
 
-def fill_block(page: Path, name: str, text: str) -> None:
-    """Write text between a page's marks `<!-- figures: NAME -->` and `<!-- end -->`."""
-    block = re.compile(rf"(<!-- figures: {re.escape(name)} -->\n).*?(<!-- end -->)", re.DOTALL)
+def fill_block(page: Path, name: str, text: str, kind: Literal["figures", "arms"] = "figures") -> None:
+    """Write text between a page's marks `<!-- KIND: NAME -->` and `<!-- end -->`; `arms` are of files that arms left."""
+    block = re.compile(rf"(<!-- {kind}: {re.escape(name)} -->\n).*?(<!-- end -->)", re.DOTALL)
     page.write_text(block.sub(lambda found: f"{found[1]}{text}{found[2]}", page.read_text()))

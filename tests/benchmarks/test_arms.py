@@ -8,8 +8,12 @@ from pathlib import Path
 import pytest
 
 from benchmarks.arms import Experiment, File, fill_block, named, show
+from benchmarks.compare_styles import CompareStyles
+from benchmarks.decoders import Decoders
+from benchmarks.few_captions import FewCaptions
+from benchmarks.networks import Networks
 
-PAGE = "before\n<!-- figures: trial -->\nold\n<!-- end -->\n<!-- figures: other -->\nkept\n<!-- end -->\n"
+PAGE = "before\n<!-- arms: trial -->\nold\n<!-- end -->\n<!-- figures: other -->\nkept\n<!-- end -->\n"
 
 
 @dataclass(frozen=True)
@@ -88,5 +92,11 @@ def test_the_minutes_announced_are_summed(capsys: pytest.CaptureFixture[str]):
 def test_text_with_backslashes_is_written_as_it_is(tmp_path: Path):
     page = tmp_path / "page.md"
     page.write_text(PAGE)
-    fill_block(page, "trial", r"\1 \g<0>")
+    fill_block(page, "trial", r"\1 \g<0>", "arms")
     assert r"\1 \g<0><!-- end -->" in page.read_text()
+
+
+@pytest.mark.parametrize("kind", [CompareStyles, Decoders, FewCaptions, Networks])
+def test_the_page_of_every_experiment_has_its_block(kind: type[Experiment]) -> None:
+    name = getattr(kind, "name", "decoders")
+    assert kind.page.read_text().count(f"<!-- arms: {name} -->\n") == 1

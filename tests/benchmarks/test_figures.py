@@ -78,6 +78,13 @@ def test_under_load_figures_are_printed_and_nothing_is_recorded(results, capsys,
     assert said[2].startswith("not recorded: ")
 
 
+def test_blocks_that_arms_fill_are_left_alone(results):
+    arms = "<!-- arms: toy -->\nkept\n<!-- end -->\n"
+    page.PAGE.write_text(MARKS + arms)
+    assert measured(0.1, 0.2).write()
+    assert page.PAGE.read_text().endswith(arms)
+
+
 def test_rows_recorded_before_there_were_loads_are_still_a_table(results):
     results.mkdir()
     row = {"name": "old", "value": 1.0, "unit": "x", "goal": "", "met": None}
