@@ -158,12 +158,24 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-def test_figures_of_the_front_page_are_in_the_results():
-    readme = (HOME / "README.md").read_text(encoding="utf-8")
-    results = (HOME / "docs" / "results.md").read_text(encoding="utf-8")
-    figures = re.findall(r"\b\d\.\d{3}\b", readme.partition("## Results")[2].partition("## Images")[0])
-    assert len(figures) >= 4
-    assert [figure for figure in figures if figure not in results] == []
+def row_of(text: str, *starts_with: str) -> list[str]:
+    """Return the figures of the first table row with some first cells, those of an interval left out."""
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()]
+    found = next(row for row in rows if tuple(row[: len(starts_with)]) == starts_with)
+    return [cell.split(" ")[0] for cell in found[len(starts_with) :]]
+
+
+def test_figures_of_the_demo_on_the_front_page_are_those_of_its_tables():
+    readme = (HOME / "README.md").read_text(encoding="utf-8").partition("## Results")[2]
+    demo = (HOME / "docs" / "results.md").read_text(encoding="utf-8").partition("<!-- figures: demo -->")[2]
+    priors = (("shifted", "8"), ("text embedding, no training", ""), ("softmax average, no training", ""))
+    copies = [(name, "independent", "from prior") for name in ("HELD-OUT PAIR", "HELD-OUT CONCEPT")]
+    told = [line.split("|")[-2] for line in readme.splitlines() if "| `make demo` |" in line]
+    assert [re.findall(r"\d\.\d{3}", cell) for cell in told] == [
+        [row_of(demo, "text to image")[0]],
+        [row_of(demo, *prior)[0] for prior in priors],
+        [row_of(demo, *picture)[0] for picture in copies],
+    ]
 
 
 def test_the_front_page_fits_three_screens():
