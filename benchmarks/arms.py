@@ -56,13 +56,17 @@ class Experiment(ABC, Generic[A]):
         """Run the arms that left no file, and fill the page's block after each. With `out` the tables are printed at the end instead."""
         folder = out or self.results / self.name
         for arm in arms:
-            if not (folder / f"{arm.name}.json").exists():
+            if not self.has_left(arm, folder):
                 self._keep(arm, folder)
                 print(f"{arm.name}: kept", flush=True)
             if out is None:
                 self.fill(folder)
         if out is not None:
             print(self.text(folder))
+
+    def has_left(self, arm: A, folder: Path) -> bool:
+        """Return whether an arm's figures are in a folder, so that it is not run again."""
+        return (folder / f"{arm.name}.json").exists()
 
     def fill(self, folder: Path) -> None:
         """Write the block and the plots that the files of a folder give."""

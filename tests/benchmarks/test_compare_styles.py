@@ -1,6 +1,11 @@
 """The comparison of priors on styles: arms of one setting are put together over the seeds that every contestant has."""
 
-from benchmarks.compare_styles import CONTESTANTS, FULL, CompareStyles, whole_seeds
+import json
+
+import pytest
+
+from benchmarks.arms import RESULTS
+from benchmarks.compare_styles import CONTESTANTS, FULL, Arm, CompareStyles, whole_seeds
 
 MEASURED = {"cosine": 0.5, "R@1": 0.4, "R@10": 0.5, "mmd": 0.1, "two_sample_cosine": 0.6}
 
@@ -60,3 +65,20 @@ def test_half_a_setting_is_a_page_too():
     assert "0 seeds" in "\n".join(
         CompareStyles("", (), ()).parts([left(CONTESTANTS[:4], 10), left(CONTESTANTS[4:], 11)])
     )
+
+
+@pytest.mark.parametrize(
+    ("contestants", "seed", "run_again"),
+    [(CONTESTANTS[2:4], 10, False), (CONTESTANTS[3:5], 10, True), (CONTESTANTS[2:4], 11, True)],
+)
+def test_an_arm_is_not_run_again_where_files_hold_its_contestants(tmp_path, contestants, seed, run_again):
+    (tmp_path / "pairs-4x.10.dalle2.json").write_text(json.dumps(left(CONTESTANTS[:4], 10)))
+    experiment = CompareStyles("", (), ())
+    assert experiment.has_left(Arm("pairs-4x", seed, contestants), tmp_path) is not run_again
+    assert not experiment.has_left(Arm("pairs", seed, contestants), tmp_path)
+
+
+def test_no_arm_of_the_experiment_is_left_to_run():
+    assert [
+        arm.name for arm in FULL if not CompareStyles("", (), ()).has_left(arm, RESULTS / "compare-styles")
+    ] == []
