@@ -61,12 +61,12 @@ def told(found: Values) -> str:
     return f"{found.mean():+.3f}" + (f" ({low:+.3f} to {high:+.3f})" if len(found) > 1 else "")
 
 
-def kept_rows(files: Sequence[File]) -> Iterable[list[str]]:
-    """Yield question 1: for each prior what captions add to R@1 at 100 %, and the share of it that is kept at 1.7 %."""
+def kept_rows(files: Sequence[File], measure: str = "R@1") -> Iterable[list[str]]:
+    """Yield question 1: for each prior what captions add to a measure at 100 %, and the share of it that is kept at 1.7 %."""
     text = ("text embedding", 0.0)
     for name in priors_of(files):
-        all_of_them = minus(files, (name, ALL), text, "R@1")
-        few = minus(files, (name, FEWEST), text, "R@1")
+        all_of_them = minus(files, (name, ALL), text, measure)
+        few = minus(files, (name, FEWEST), text, measure)
         if not len(all_of_them) or len(few) != len(all_of_them):
             continue
         low, high = student_interval(all_of_them)
@@ -93,15 +93,15 @@ def without_rows(files: Sequence[File]) -> Iterable[list[str]]:
         yield [name, best, *cells, ("no" if any(worse) else "yes") if asked else "not run"]
 
 
-def lafite_rows(files: Sequence[File]) -> Iterable[list[str]]:
-    """Yield questions 3 and 4: pairs of language-free methods by R@1."""
+def lafite_rows(files: Sequence[File], measure: str = "R@1") -> Iterable[list[str]]:
+    """Yield questions 3 and 4: pairs of language-free methods by a measure of which more is better."""
     fixed = ("lafite-fixed", 0.0)
     for number, first, second in (
         ("3", fixed, ("lafite-trained", ALL)),
         ("4", ("retrieved", ALL), fixed),
         ("4", ("retrieved", FEWEST), fixed),
     ):
-        found = minus(files, first, second, "R@1")
+        found = minus(files, first, second, measure)
         yield [number, _way(first), _way(second), told(found), _side(found, 0, "yes", "no")]
 
 

@@ -55,6 +55,20 @@ def test_the_best_prior_is_that_of_the_largest_mean():
     assert best_prior(files, 0.1) is None
 
 
+def test_the_questions_can_be_asked_of_another_measure():
+    files = [
+        {
+            **one,
+            "figures": {
+                name: {"HELD-OUT PAIR": {"similarity": found["HELD-OUT PAIR"]["R@1"]}}
+                for name, found in one["figures"].items()
+            },
+        }
+        for one in arms(0.29, 0.3)
+    ]
+    assert list(kept_rows(files, "similarity")) == list(kept_rows(arms(0.29, 0.3)))
+
+
 def test_differences_need_the_same_seeds():
     files = [left(0, 0.0, a=0.1, b=0.3), left(1, 0.0, a=0.2)]
     assert not len(minus(files, ("a", 0.0), ("b", 0.0), "R@1"))
