@@ -112,7 +112,10 @@ def plot(files: Sequence[File], measure: str = "R@1") -> bytes:
     colours = dict(zip(methods, mpl.colormaps["tab10"](np.linspace(0, 1, 10)), strict=False))
     figure = Figure(figsize=(13, 5), dpi=110, layout="constrained")
     for axes, held_out in zip(np.atleast_1d(figure.subplots(1, max(1, len(sets)))), sets, strict=False):
-        for method in methods:
+        for place, method in enumerate(methods):
+            aside = 1.03 ** (
+                place - len(methods) / 2
+            )  # so that the bars of two methods do not cover each other
             found = {share: values(files, method, share, measure, held_out) for share in (FEWEST, 0.1, ALL)}
             points = {share: each for share, each in found.items() if len(each)}
             if points:
@@ -122,7 +125,7 @@ def plot(files: Sequence[File], measure: str = "R@1") -> bytes:
                 ]
                 mean = [each.mean() for each in points.values()]
                 axes.errorbar(
-                    [100 * share for share in points],
+                    [100 * share * aside for share in points],
                     mean,
                     half,
                     label=method,
