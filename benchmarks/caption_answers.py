@@ -106,16 +106,17 @@ def lafite_rows(files: Sequence[File], measure: str = "R@1") -> Iterable[list[st
 
 
 def plot(files: Sequence[File], measure: str = "R@1") -> bytes:
-    """Return PNG bytes: a measure by share of captions, a panel for each set of held-out pictures; dashed lines use none."""
+    """Return PNG bytes: a measure by share of captions, a panel for each set of held-out pictures; dashed lines use none.
+
+    Points stand a little aside of their share, so that the bars of two methods do not cover each other.
+    """
     sets = dict.fromkeys(name for one in files for figures in one["figures"].values() for name in figures)
     methods = sorted({method for one in files for method in one["figures"]})
     colours = dict(zip(methods, mpl.colormaps["tab10"](np.linspace(0, 1, 10)), strict=False))
     figure = Figure(figsize=(13, 5), dpi=110, layout="constrained")
     for axes, held_out in zip(np.atleast_1d(figure.subplots(1, max(1, len(sets)))), sets, strict=False):
         for place, method in enumerate(methods):
-            aside = 1.03 ** (
-                place - len(methods) / 2
-            )  # so that the bars of two methods do not cover each other
+            aside = 1.03 ** (place - len(methods) / 2)
             found = {share: values(files, method, share, measure, held_out) for share in (FEWEST, 0.1, ALL)}
             points = {share: each for share, each in found.items() if len(each)}
             if points:
